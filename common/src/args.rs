@@ -1,0 +1,189 @@
+//! The command line of a server, read once and checked against what its model has.
+
+use crate::{Model, Runtime};
+use clap::builder::PossibleValuesParser;
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The common server: short and blocking routes over HTTP/1.1
+#[derive(Debug, Parser)]
+#[command(disable_version_flag = true)]
+struct Args {
+    /// How work meets threads and processes
+    #[arg(long)]
+    model: Option<String>,
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Threads that run handlers [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Worker processes [default: 1; with the model `forked` one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    processes: Option<u16>,
+    /// How connections get to the worker processes [default: shared]
+    #[arg(long, value_enum)]
+    dispatch: Option<Dispatch>,
+    /// Most threads of the pool for blocking work
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    blocking_threads: Option<u16>,
+    /// Longest `/timer` and `/sleep`
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    max_block: Duration,
+    /// Time within which the server ends once it is asked to
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    drain: Duration,
+    /// Time for which an idle connection stays open meanwhile
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    drain_idle: Duration,
+    /// Time within which the head of a request must be complete
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    header_timeout: Duration,
+    /// Print the receipt: what this server is, how it was built, and every knob as resolved
+    #[arg(long)]
+    version: bool,
+}
+
+/// How connections get to the worker processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dispatch {
+    /// All accept on one socket
+    Shared,
+    /// Each has a socket of its own and the kernel hashes connections onto them
+    Reuseport,
+    /// The parent accepts and deals connections out in turn
+    RoundRobin,
+}
+
+impl Dispatch {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Dispatch::Shared => "shared",
+            Dispatch::Reuseport => "reuseport",
+            Dispatch::RoundRobin => "round-robin",
+        }
+    }
+}
+
+/// The limits of time, the same for every model.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Longest `/timer` and `/sleep`.
+    pub max_block: Duration,
+    /// Time within which the server ends.
+    pub drain: Duration,
+    /// Time for which an idle connection stays open while the server drains.
+    pub drain_idle: Duration,
+    /// Time within which a head must be complete.
+    pub header_timeout: Duration,
+}
+
+/// Every knob as resolved.
+#[derive(Debug, Clone, Copy)]
+pub struct Knobs {
+    /// The model that runs.
+    pub model: &'static Model,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Threads that run handlers, where the model has that knob; otherwise 1.
+    pub threads: usize,
+    /// Worker processes.
+    pub processes: usize,
+    /// How connections get to them; `None` with a single process.
+    pub dispatch: Option<Dispatch>,
+    /// Most threads of the pool for blocking work, where the model has one; otherwise 0.
+    pub blocking_threads: usize,
+    /// The limits of time.
+    pub limits: Limits,
+}
+
+/// What the command line asks for.
+pub(crate) enum Command {
+    Serve(Knobs),
+    PrintReceipt(Knobs),
+}
+
+/// Reads the command line of this process.
+///
+/// # Errors
+/// One line that says what is wrong with it.
+pub(crate) fn parse(runtime: &'static Runtime) -> Result<Command, String> {
+    let names = PossibleValuesParser::new(runtime.models.iter().map(|model| model.name));
+    let command = Args::command()
+        .name(runtime.name)
+        .mut_arg("model", |arg| arg.value_parser(names).default_value(runtime.models[0].name));
+    let matches = command.try_get_matches().map_err(|error| or_exit(&error))?;
+    let args = Args::from_arg_matches(&matches).map_err(|error| or_exit(&error))?;
+    let is_receipt = args.version;
+    let knobs = resolve(runtime, args)?;
+    Ok(if is_receipt { Command::PrintReceipt(knobs) } else { Command::Serve(knobs) })
+}
+
+fn resolve(runtime: &'static Runtime, args: Args) -> Result<Knobs, String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let wanted = args.model.unwrap_or_default();
+    let model = runtime.models.iter().find(|model| model.name == wanted).unwrap_or(&runtime.models[0]);
+    let refuse = |knob: &str| Err(format!("model {} has no {knob}: {}", model.name, model.about));
+    if args.threads.is_some() && !model.has_threads {
+        return refuse("--threads");
+    }
+    if args.blocking_threads.is_some() && model.blocking_threads == 0 {
+        return refuse("--blocking-threads");
+    }
+    if args.processes.is_some_and(|count| count > 1) && !model.can_fork {
+        return refuse("--processes");
+    }
+    let processes = args.processes.map_or(if model.name == "forked" { cores } else { 1 }, usize::from);
+    if args.dispatch.is_some() && processes == 1 {
+        return Err(format!("model {} has no --dispatch with one process: add --processes 2 or more", model.name));
+    }
+    Ok(Knobs {
+        model,
+        listen: args.listen,
+        threads: if model.has_threads { args.threads.map_or(cores, usize::from) } else { 1 },
+        processes,
+        dispatch: (processes > 1).then(|| args.dispatch.unwrap_or(Dispatch::Shared)),
+        blocking_threads: args.blocking_threads.map_or(model.blocking_threads, usize::from),
+        limits: Limits {
+            max_block: args.max_block,
+            drain: args.drain,
+            drain_idle: args.drain_idle,
+            header_timeout: args.header_timeout,
+        },
+    })
+}
+
+/// Prints what `--help` asks for and ends; otherwise the error in one line.
+fn or_exit(error: &clap::Error) -> String {
+    if !error.use_stderr() {
+        // The pager of the help text may be gone; there is nobody to tell.
+        let _ = error.print();
+        std::process::exit(0);
+    }
+    one_line(error)
+}
+
+/// A usage error in one line: what is wrong, and what would have been right.
+#[must_use]
+pub fn one_line(error: &clap::Error) -> String {
+    let rendered = error.to_string();
+    let first = rendered.lines().next().unwrap_or_default();
+    let mut line = first.trim_start_matches("error: ").trim_end_matches(':').to_string();
+    if line.ends_with("not provided") || line.ends_with("cannot be used with") {
+        let rest: Vec<&str> = rendered.lines().skip(1).map(str::trim).take_while(|line| !line.is_empty()).collect();
+        line = format!("{line}: {}", rest.join(", "));
+    }
+    let names = |kind| match error.get(kind) {
+        Some(ContextValue::String(name)) => Some(name.clone()),
+        Some(ContextValue::Strings(names)) if !names.is_empty() => Some(names.join(", ")),
+        _ => None,
+    };
+    let suggested = [ContextKind::SuggestedValue, ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand];
+    match (suggested.into_iter().find_map(names), names(ContextKind::ValidValue).or_else(|| names(ContextKind::ValidSubcommand))) {
+        (Some(near), _) => format!("{line}; did you mean {near}?"),
+        (None, Some(known)) => format!("{line}; there are: {known}"),
+        (None, None) => format!("{line}; --help lists what there is"),
+    }
+}

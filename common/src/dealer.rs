@@ -1,0 +1,161 @@
+//! The parent's side of `round-robin`: it accepts, and deals connections out in turn to workers that are not blocked.
+//!
+//! Node's cluster does the same with two faults: a fresh connection may be dealt to a blocked worker and waits there, and a
+//! worker that is killed leaves its fresh clients hanging. Here the parent keeps a connection until its first byte, offers it to the
+//! next worker that shared memory shows idle, keeps a copy until the worker has taken it, and takes it back from one that blocks, stops or dies.
+
+use crate::dispatch::{Table, offer};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use slab::Slab;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+/// How long an offer may lie with a worker that shows itself idle: one that was stopped, for example.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+pub(crate) struct Dealer {
+    listener: Option<TcpListener>,
+    table: Table,
+    /// Connections without a first byte.
+    silent: Slab<TcpStream>,
+    /// Connections whose first byte is there, oldest first.
+    queue: VecDeque<TcpStream>,
+    offers: Vec<Option<Offer>>,
+    /// Whose turn it is.
+    next: usize,
+    number: u64,
+}
+
+struct Offer {
+    number: u64,
+    since: Instant,
+    stream: TcpStream,
+}
+
+/// Tells the events of silent connections from the parent's other ones.
+pub(crate) const SILENT: u64 = 1 << 32;
+
+impl Dealer {
+    pub fn new(listener: TcpListener, table: Table) -> Self {
+        Dealer {
+            listener: Some(listener),
+            table,
+            silent: Slab::new(),
+            queue: VecDeque::new(),
+            offers: table.cells.iter().map(|_| None).collect(),
+            next: 0,
+            number: 0,
+        }
+    }
+
+    pub fn listener(&self) -> Option<&TcpListener> {
+        self.listener.as_ref()
+    }
+
+    /// Accepts what is there and waits for the first byte of each.
+    pub fn accept(&mut self, epoll: &Epoll) {
+        let Some(listener) = &self.listener else { return };
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    let slot = self.silent.vacant_entry();
+                    let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, SILENT + slot.key() as u64);
+                    if stream.set_nonblocking(true).is_ok() && epoll.add(&stream, event).is_ok() {
+                        slot.insert(stream);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    eprintln!("accept: {error}");
+                    // Without descriptors the oldest silent connection makes room; otherwise this would spin.
+                    let oldest = self.silent.iter().next().map(|(key, _)| key);
+                    oldest.map(|key| self.silent.remove(key));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A silent connection has its first byte, or its end.
+    pub fn first_byte(&mut self, epoll: &Epoll, token: u64) {
+        let Ok(key) = usize::try_from(token - SILENT) else { return };
+        let Some(stream) = self.silent.try_remove(key) else { return };
+        let _ = epoll.delete(&stream);
+        if matches!(stream.peek(&mut [0]), Ok(count) if count > 0) {
+            self.queue.push_back(stream);
+        }
+    }
+
+    /// Deals out what can be dealt out. `channels` are those of the workers that serve.
+    pub fn deal(&mut self, channels: &[Option<&OwnedFd>]) {
+        (0..self.offers.len()).for_each(|worker| self.settle(worker));
+        // Said before the last look at the cells: a worker that gets idle from now on tells.
+        self.table.waiting.store(u32::from(!self.queue.is_empty()), SeqCst);
+        while let Some(stream) = self.queue.pop_front() {
+            let Some((worker, channel)) = self.next_idle(channels) else {
+                self.queue.push_front(stream);
+                break;
+            };
+            self.number += 1;
+            self.table.cells[worker].put(self.number);
+            let is_sent = offer(channel, self.number, &stream).is_ok();
+            self.offers[worker] = Some(Offer { number: self.number, since: Instant::now(), stream });
+            if !is_sent || !self.table.cells[worker].is_idle() {
+                self.take_back(worker);
+            }
+        }
+        self.table.waiting.store(u32::from(!self.queue.is_empty()), SeqCst);
+    }
+
+    fn next_idle<'c>(&mut self, channels: &[Option<&'c OwnedFd>]) -> Option<(usize, &'c OwnedFd)> {
+        let count = self.offers.len();
+        let in_turn = (0..count).map(|step| (self.next + step) % count);
+        let found = in_turn.into_iter().find_map(|worker| {
+            let is_free = self.offers[worker].is_none() && self.table.cells[worker].is_idle();
+            channels[worker].filter(|_| is_free).map(|channel| (worker, channel))
+        })?;
+        self.next = (found.0 + 1) % count;
+        Some(found)
+    }
+
+    /// Drops the copy of an offer that was taken, and takes back one that lies with a worker that blocks or does not move.
+    fn settle(&mut self, worker: usize) {
+        let Some(offer) = &self.offers[worker] else { return };
+        let cell = &self.table.cells[worker];
+        if !cell.has_offer() {
+            self.offers[worker] = None;
+        } else if !cell.is_idle() || offer.since.elapsed() >= PATIENCE {
+            self.take_back(worker);
+        }
+    }
+
+    /// Takes an offer back to the head of the queue, unless the worker was quicker.
+    pub fn take_back(&mut self, worker: usize) {
+        if let Some(offer) = self.offers[worker].take()
+            && self.table.cells[worker].claim(offer.number)
+        {
+            self.queue.push_front(offer.stream);
+        }
+    }
+
+    /// When it must look again even if nobody says anything.
+    pub fn timeout(&self) -> Option<Duration> {
+        let is_offering = self.offers.iter().any(Option::is_some);
+        is_offering.then_some(PATIENCE)
+    }
+
+    /// Accepts no more.
+    pub fn close(&mut self) {
+        self.listener = None;
+    }
+
+    /// Whether no connection is held.
+    pub fn is_empty(&self) -> bool {
+        self.silent.is_empty() && self.queue.is_empty() && self.offers.iter().all(Option::is_none)
+    }
+}

@@ -1,0 +1,310 @@
+//! One parent, N workers: the only file that forks.
+//!
+//! The parent forks before any thread or runtime exists and never starts one itself, so a replacement is forked from the same
+//! clean state. It watches over its workers with one loop that sleeps until something happens.
+
+use crate::args::{Dispatch, Knobs};
+use crate::acceptor::Source;
+use crate::dealer::{Dealer, SILENT};
+use crate::dispatch::{Seat, Table, Word};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// A worker that lives shorter than this died at once.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// A worker that died at once so often in a row is not replaced again.
+const MOST_DEATHS: u32 = 5;
+
+/// Who this process is after the fork.
+pub(crate) enum Role {
+    /// A worker with the source of its connections.
+    Worker(Source),
+    /// The parent, done, with its exit code.
+    Parent(u8),
+}
+
+/// Forks the workers and watches over them; returns in each worker at once, and in the parent when all is over.
+///
+/// # Errors
+/// What the system refused.
+pub(crate) fn run(knobs: &Knobs, listeners: Vec<TcpListener>, ready: impl FnOnce()) -> nix::Result<Role> {
+    Parent::new(knobs, listeners)?.run(ready)
+}
+
+struct Parent {
+    workers: Vec<Worker>,
+    table: Table,
+    connections: Connections,
+    epoll: Epoll,
+    signals: SignalFd,
+    drain_limits: (Duration, Duration),
+    drain: Option<Draining>,
+}
+
+/// How connections get to the workers.
+enum Connections {
+    /// Each worker takes the listener at its index, or the only one.
+    FromKernel(Vec<TcpListener>),
+    FromParent(Dealer),
+}
+
+/// One worker's place, whoever sits in it at the moment.
+struct Worker {
+    process: Option<Process>,
+    deaths_at_once: u32,
+}
+
+struct Process {
+    pid: Pid,
+    channel: OwnedFd,
+    since: Instant,
+    is_ready: bool,
+}
+
+struct Draining {
+    /// The workers are asked to end by then even if connections are still held.
+    ask: Instant,
+    asked: bool,
+    end: Instant,
+}
+
+const SIGNALS: u64 = 0;
+const LISTENER: u64 = 1;
+const WORKER: u64 = 2;
+
+impl Parent {
+    fn new(knobs: &Knobs, mut listeners: Vec<TcpListener>) -> nix::Result<Self> {
+        let table = Table::new(knobs.processes)?;
+        let connections = match knobs.dispatch {
+            Some(Dispatch::RoundRobin) => Connections::FromParent(Dealer::new(listeners.remove(0), table)),
+            _ => Connections::FromKernel(listeners),
+        };
+        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD]);
+        signals.thread_block()?;
+        Ok(Parent {
+            workers: (0..knobs.processes).map(|_| Worker { process: None, deaths_at_once: 0 }).collect(),
+            table,
+            connections,
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            signals: SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?,
+            drain_limits: (knobs.limits.drain, knobs.limits.drain_idle),
+            drain: None,
+        })
+    }
+
+    fn run(mut self, ready: impl FnOnce()) -> nix::Result<Role> {
+        let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
+        self.epoll.add(&self.signals, readable(SIGNALS))?;
+        if let Connections::FromParent(dealer) = &self.connections
+            && let Some(listener) = dealer.listener()
+        {
+            self.epoll.add(listener, readable(LISTENER))?;
+        }
+        let mut ready = Some(ready);
+        for index in 0..self.workers.len() {
+            if let Some(role) = self.spawn(index)? {
+                return Ok(role);
+            }
+        }
+        loop {
+            if let Some(role) = self.turn()? {
+                return Ok(role);
+            }
+            if self.workers.iter().all(Worker::is_ready)
+                && let Some(ready) = ready.take()
+            {
+                ready();
+            }
+        }
+    }
+
+    /// Waits for one batch of events and deals with it.
+    fn turn(&mut self) -> nix::Result<Option<Role>> {
+        let mut events = [EpollEvent::empty(); 64];
+        let count = match self.epoll.wait(&mut events, self.timeout()) {
+            Err(Errno::EINTR) => 0,
+            other => other?,
+        };
+        for event in &events[..count] {
+            match (event.data(), &mut self.connections) {
+                (SIGNALS, _) => {}
+                (LISTENER, Connections::FromParent(dealer)) => dealer.accept(&self.epoll),
+                (token, Connections::FromParent(dealer)) if token >= SILENT => dealer.first_byte(&self.epoll, token),
+                (token, _) => self.listen_to(usize::try_from(token - WORKER).unwrap_or_default()),
+            }
+        }
+        // Read outside the batch: a signal may need a fork, and the child must not go on with the parent's events.
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            if signal.ssi_signo.cast_signed() == Signal::SIGCHLD as i32 {
+                if let Some(role) = self.reap()? {
+                    return Ok(Some(role));
+                }
+            } else if self.drain.is_some() {
+                self.tell_all(Signal::SIGKILL);
+                return Ok(Some(Role::Parent(128 + u8::try_from(signal.ssi_signo).unwrap_or(15))));
+            } else {
+                self.begin_drain();
+            }
+        }
+        self.deal();
+        Ok(self.go_on_draining())
+    }
+
+    fn timeout(&self) -> EpollTimeout {
+        let dealing = match &self.connections {
+            Connections::FromParent(dealer) => dealer.timeout(),
+            Connections::FromKernel(_) => None,
+        };
+        let drain = self.drain.as_ref().map(|drain| if drain.asked { drain.end } else { drain.ask });
+        let drain = drain.map(|at| at.saturating_duration_since(Instant::now()));
+        let Some(wait) = dealing.into_iter().chain(drain).min() else { return EpollTimeout::NONE };
+        EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
+    }
+
+    /// Forks the worker at `index`; returns its role in the child, nothing in the parent.
+    fn spawn(&mut self, index: usize) -> nix::Result<Option<Role>> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        self.table.cells[index].reset();
+        let parent = getpid();
+        // SAFETY: this process has a single thread, so the child may go on as if it had been started anew.
+        match unsafe { fork() }? {
+            ForkResult::Parent { child } => {
+                self.epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, WORKER + index as u64))?;
+                let process = Process { pid: child, channel: ours, since: Instant::now(), is_ready: false };
+                self.workers[index].process = Some(process);
+                Ok(None)
+            }
+            ForkResult::Child => {
+                set_pdeathsig(Signal::SIGKILL)?;
+                if getppid() != parent {
+                    // The parent died before it could be watched.
+                    std::process::exit(1);
+                }
+                let seat = Seat::occupy(index, theirs, self.table);
+                let source = match &mut self.connections {
+                    Connections::FromParent(_) => Source::Parent(seat),
+                    Connections::FromKernel(listeners) => {
+                        let index = index.min(listeners.len() - 1);
+                        Source::Listener(listeners.swap_remove(index))
+                    }
+                };
+                Ok(Some(Role::Worker(source)))
+            }
+        }
+    }
+
+    /// Reads what a worker said. What it means stands in the table, which [`Parent::deal`] looks at.
+    fn listen_to(&mut self, index: usize) {
+        let Some(process) = self.workers.get_mut(index).and_then(|worker| worker.process.as_mut()) else { return };
+        let mut word = [0];
+        while let Ok(1) = recv(process.channel.as_raw_fd(), &mut word, MsgFlags::MSG_DONTWAIT) {
+            process.is_ready |= word[0] == Word::Ready as u8;
+        }
+        if process.since.elapsed() >= AT_ONCE {
+            self.workers[index].deaths_at_once = 0;
+        }
+    }
+
+    fn deal(&mut self) {
+        if let Connections::FromParent(dealer) = &mut self.connections {
+            let channels: Vec<_> = self.workers.iter().map(Worker::channel).collect();
+            dealer.deal(&channels);
+        }
+    }
+
+    /// Takes note of workers that ended and replaces them.
+    fn reap(&mut self) -> nix::Result<Option<Role>> {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            let Some(pid) = status.pid() else { break };
+            let Some(index) = self.workers.iter().position(|worker| worker.pid() == Some(pid)) else { continue };
+            if let Some(role) = self.replace(index, &status)? {
+                return Ok(Some(role));
+            }
+        }
+        Ok(None)
+    }
+
+    fn replace(&mut self, index: usize, status: &WaitStatus) -> nix::Result<Option<Role>> {
+        if let Connections::FromParent(dealer) = &mut self.connections {
+            dealer.take_back(index);
+        }
+        let worker = &mut self.workers[index];
+        let Some(process) = worker.process.take() else { return Ok(None) };
+        if self.drain.is_some() {
+            return Ok(None);
+        }
+        eprintln!("worker {} ended: {}", process.pid, describe(status));
+        worker.deaths_at_once = if process.since.elapsed() < AT_ONCE { worker.deaths_at_once + 1 } else { 0 };
+        if worker.deaths_at_once < MOST_DEATHS {
+            return self.spawn(index);
+        }
+        eprintln!("worker {index} died at once {MOST_DEATHS} times in a row and is not replaced");
+        let all_gone = self.workers.iter().all(|worker| worker.process.is_none());
+        Ok(all_gone.then_some(Role::Parent(1)))
+    }
+
+    fn begin_drain(&mut self) {
+        let (drain, drain_idle) = self.drain_limits;
+        let now = Instant::now();
+        self.drain = Some(Draining { ask: now + drain_idle, asked: false, end: now + drain });
+        match &mut self.connections {
+            Connections::FromKernel(listeners) => listeners.clear(),
+            Connections::FromParent(dealer) => dealer.close(),
+        }
+    }
+
+    fn go_on_draining(&mut self) -> Option<Role> {
+        let drain = self.drain.as_mut()?;
+        let now = Instant::now();
+        let holds_none = match &self.connections {
+            Connections::FromKernel(_) => true,
+            Connections::FromParent(dealer) => dealer.is_empty(),
+        };
+        if !drain.asked && (holds_none || now >= drain.ask) {
+            drain.asked = true;
+            self.tell_all(Signal::SIGTERM);
+        } else if now >= drain.end {
+            self.tell_all(Signal::SIGKILL);
+        }
+        self.workers.iter().all(|worker| worker.process.is_none()).then_some(Role::Parent(0))
+    }
+
+    fn tell_all(&self, signal: Signal) {
+        for pid in self.workers.iter().filter_map(Worker::pid) {
+            // It may have ended already; that is reaped in its turn.
+            let _ = kill(pid, signal);
+        }
+    }
+}
+
+impl Worker {
+    fn pid(&self) -> Option<Pid> {
+        self.process.as_ref().map(|process| process.pid)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.is_ready)
+    }
+
+    fn channel(&self) -> Option<&OwnedFd> {
+        self.process.as_ref().filter(|process| process.is_ready).map(|process| &process.channel)
+    }
+}
+
+fn describe(status: &WaitStatus) -> String {
+    match status {
+        WaitStatus::Exited(_, code) => format!("exit code {code}"),
+        WaitStatus::Signaled(_, signal, _) => format!("signal {signal}"),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,178 @@
+//! Answers and how they are written.
+
+use nix::time::{ClockId, clock_gettime};
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::time::{Duration, UNIX_EPOCH};
+
+macro_rules! statuses {
+    ($($name:ident = $code:literal $reason:literal),* $(,)?) => {
+        /// The statuses that a server of this workspace sends.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "the names are those of RFC 9110")]
+        pub enum Status { $($name),* }
+
+        impl Status {
+            /// The three digits.
+            #[must_use]
+            pub const fn code(self) -> u16 {
+                match self { $(Status::$name => $code),* }
+            }
+
+            /// The words after the digits.
+            #[must_use]
+            pub const fn reason(self) -> &'static str {
+                match self { $(Status::$name => $reason),* }
+            }
+
+            const fn line(self) -> &'static str {
+                match self { $(Status::$name => concat!("HTTP/1.1 ", $code, " ", $reason, "\r\n")),* }
+            }
+        }
+    };
+}
+
+statuses! {
+    Ok = 200 "OK",
+    BadRequest = 400 "Bad Request",
+    NotFound = 404 "Not Found",
+    MethodNotAllowed = 405 "Method Not Allowed",
+    ContentTooLarge = 413 "Content Too Large",
+    ExpectationFailed = 417 "Expectation Failed",
+    HeaderFieldsTooLarge = 431 "Request Header Fields Too Large",
+    InternalServerError = 500 "Internal Server Error",
+    NotImplemented = 501 "Not Implemented",
+    ServiceUnavailable = 503 "Service Unavailable",
+    VersionNotSupported = 505 "HTTP Version Not Supported",
+}
+
+/// What a client is told before it sends a body it asked about.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// An answer, independent of whose HTTP writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Status.
+    pub status: Status,
+    /// Value of `Content-Type`.
+    pub content_type: &'static str,
+    /// Value of `Allow`; only with 405.
+    pub allow: Option<&'static str>,
+    /// Body.
+    pub body: Cow<'static, [u8]>,
+}
+
+impl Answer {
+    /// 200 with a text.
+    pub fn text(body: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Status::Ok, "text/plain; charset=utf-8", body)
+    }
+
+    /// 200 with JSON.
+    pub fn json(body: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Status::Ok, "application/json", body)
+    }
+
+    /// An error status with a line that says what is wrong.
+    pub fn error(status: Status, body: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(status, "text/plain; charset=utf-8", body)
+    }
+
+    fn new(status: Status, content_type: &'static str, body: impl Into<Cow<'static, str>>) -> Self {
+        let body = match body.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        Answer { status, content_type, allow: None, body }
+    }
+}
+
+/// What the request asks of the answer's form.
+#[derive(Debug, Clone, Copy)]
+pub struct Form {
+    /// HEAD: the headers of the whole answer, without its body.
+    pub without_body: bool,
+    /// The value of `Connection`, where one is due.
+    pub connection: Option<&'static str>,
+}
+
+/// Appends the answer's bytes to `out`.
+pub fn encode(out: &mut Vec<u8>, answer: &Answer, form: Form) {
+    let mut length = itoa::Buffer::new();
+    let head = [
+        answer.status.line().as_bytes(),
+        b"Content-Type: ",
+        answer.content_type.as_bytes(),
+        b"\r\nContent-Length: ",
+        length.format(answer.body.len()).as_bytes(),
+        b"\r\n",
+    ];
+    // One reservation for the usual case keeps the appends free of growth.
+    out.reserve(256 + answer.body.len());
+    head.iter().for_each(|part| out.extend_from_slice(part));
+    with_stamp(|stamp| out.extend_from_slice(stamp));
+    let optional = [("Allow: ", answer.allow), ("Connection: ", form.connection)];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    if !form.without_body {
+        out.extend_from_slice(&answer.body);
+    }
+}
+
+/// The two headers that are not the same in every answer: `Date` and `X-Worker`.
+struct Stamp {
+    second: i64,
+    text: Vec<u8>,
+}
+
+/// Calls `use_it` with the two lines `Date` and `X-Worker`, which are written anew once a second.
+fn with_stamp(use_it: impl FnOnce(&[u8])) {
+    thread_local! {
+        static STAMP: RefCell<Stamp> = const { RefCell::new(Stamp { second: -1, text: Vec::new() }) };
+    }
+    // The coarse clock is read without a system call and is fine to a few milliseconds.
+    let second = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or(0, |now| now.tv_sec());
+    STAMP.with_borrow_mut(|stamp| {
+        if stamp.second != second {
+            stamp.second = second;
+            let date = UNIX_EPOCH + Duration::from_secs(second.unsigned_abs());
+            let worker = std::process::id();
+            stamp.text = format!("Date: {}\r\nX-Worker: {worker}\r\n", httpdate::fmt_http_date(date)).into_bytes();
+        }
+        use_it(&stamp.text);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(answer: &Answer, form: Form) -> String {
+        let mut out = Vec::new();
+        encode(&mut out, answer, form);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn writes_status_headers_and_body() {
+        let text = encoded(&Answer::text("hello"), Form { without_body: false, connection: None });
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let names: Vec<_> = head.lines().skip(1).map(|line| line.split_once(": ").unwrap().0).collect();
+        assert_eq!(head.lines().next(), Some("HTTP/1.1 200 OK"));
+        assert_eq!(names, ["Content-Type", "Content-Length", "Date", "X-Worker"]);
+        assert_eq!(body, "hello");
+    }
+
+    #[test]
+    fn head_has_the_length_but_not_the_body() {
+        let text = encoded(&Answer::text("hello"), Form { without_body: true, connection: Some("close") });
+        assert!(text.contains("Content-Length: 5\r\n") && text.contains("Connection: close\r\n"), "{text}");
+        assert!(text.ends_with("\r\n\r\n"), "{text}");
+    }
+}

@@ -1,0 +1,243 @@
+//! The head of a request.
+
+use super::{BodyLength, MAX_BODY, MAX_HEAD, MAX_HEADERS, Refusal, Status};
+use std::mem::MaybeUninit;
+
+/// A request head that is complete and that may be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head<'b> {
+    /// Method, as sent.
+    pub method: &'b str,
+    /// Path and query; of an absolute-form target without scheme and authority.
+    pub target: &'b str,
+    /// The client sent HTTP/1.0.
+    pub is_http10: bool,
+    /// The connection stays open after the answer, as far as the client goes.
+    pub keep_alive: bool,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// How the body's end is found.
+    pub body: BodyLength,
+    /// Bytes of the head, the empty line included.
+    pub length: usize,
+}
+
+/// Reads a head from the start of `input`; `None` while it is incomplete.
+///
+/// # Errors
+/// A [`Refusal`] where the request is malformed, ambiguous (RFC 9112, sections 3.2 and 6.3) or over a limit.
+pub fn parse_head(input: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let window = &input[..input.len().min(MAX_HEAD)];
+    let length = match request.parse_with_uninit_headers(window, &mut headers) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) if input.len() >= MAX_HEAD => return Err(TOO_LARGE),
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return Err(refusal(error, input)),
+    };
+    if has_bare_line_feed(&input[..length]) {
+        return Err(Refusal::bad("a line ends without CR"));
+    }
+    let is_http10 = request.version == Some(0);
+    let fields = Fields::read(request.headers)?;
+    Ok(Some(Head {
+        method: request.method.unwrap_or_default(),
+        target: origin_form(request.path.unwrap_or_default()),
+        is_http10,
+        keep_alive: !fields.close && (!is_http10 || fields.keep_alive),
+        expects_continue: fields.expects_continue && !is_http10,
+        body: fields.body(is_http10)?,
+        length,
+    }))
+}
+
+const TOO_LARGE: Refusal = Refusal { status: Status::HeaderFieldsTooLarge, reason: "the head is too long" };
+
+fn refusal(error: httparse::Error, input: &[u8]) -> Refusal {
+    match error {
+        httparse::Error::TooManyHeaders => TOO_LARGE,
+        httparse::Error::Version if names_other_version(input) => {
+            Refusal { status: Status::VersionNotSupported, reason: "only HTTP/1.0 and HTTP/1.1 are spoken" }
+        }
+        _ => Refusal::bad("the head is malformed"),
+    }
+}
+
+/// The request line ends in `HTTP/<digit>.<digit>`, so the version is foreign rather than garbage.
+fn names_other_version(input: &[u8]) -> bool {
+    let line = input.split(|&byte| byte == b'\r' || byte == b'\n').find(|line| !line.is_empty()).unwrap_or_default();
+    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+/// `httparse` takes a lone LF for a line end; proxies do not, and the difference smuggles requests.
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    let mut previous = 0;
+    // A branch-free fold over the whole head is vectorized and beats a search for each line end.
+    head.iter().fold(false, |found, &byte| {
+        let bare = byte == b'\n' && previous != b'\r';
+        previous = byte;
+        found | bare
+    })
+}
+
+/// `http://host/path` names the same as `/path`.
+fn origin_form(target: &str) -> &str {
+    if target.starts_with('/') {
+        return target;
+    }
+    match target.strip_prefix("http://") {
+        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => target,
+    }
+}
+
+/// What the headers say about framing and the connection.
+#[derive(Default)]
+struct Fields {
+    hosts: usize,
+    content_length: Option<usize>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+}
+
+impl Fields {
+    fn read(headers: &[httparse::Header<'_>]) -> Result<Self, Refusal> {
+        let mut fields = Fields::default();
+        for header in headers {
+            fields.add(header.name.as_bytes(), header.value)?;
+        }
+        Ok(fields)
+    }
+
+    fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+        // The length decides first: most headers are none of these.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => self.hosts += 1,
+            6 if name.eq_ignore_ascii_case(b"expect") => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Refusal { status: Status::ExpectationFailed, reason: "unknown expectation" });
+                }
+                self.expects_continue = true;
+            }
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                if self.content_length.is_some() {
+                    return Err(Refusal::bad("several Content-Length"));
+                }
+                self.content_length = Some(decimal(value).ok_or(Refusal::bad("bad Content-Length"))?);
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Refusal { status: Status::NotImplemented, reason: "unknown Transfer-Encoding" });
+                }
+                self.chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn body(&self, is_http10: bool) -> Result<BodyLength, Refusal> {
+        if self.hosts > 1 || (self.hosts == 0 && !is_http10) {
+            return Err(Refusal::bad("exactly one Host is required"));
+        }
+        match (self.content_length, self.chunked) {
+            (Some(_), true) => Err(Refusal::bad("both Content-Length and Transfer-Encoding")),
+            (None, true) if is_http10 => Err(Refusal::bad("Transfer-Encoding in HTTP/1.0")),
+            (None, true) => Ok(BodyLength::Chunked),
+            (Some(length), false) if length > MAX_BODY => Err(super::body::TOO_LARGE),
+            (length, false) => Ok(BodyLength::Known(length.unwrap_or(0))),
+        }
+    }
+}
+
+/// Digits only: `+5`, `5 5` and the empty value are no lengths.
+pub(super) fn decimal(value: &[u8]) -> Option<usize> {
+    let all_digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    all_digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status_of(input: &str) -> Status {
+        parse_head(input.as_bytes()).expect_err(input).status
+    }
+
+    fn head(input: &str) -> Head<'_> {
+        parse_head(input.as_bytes()).expect(input).expect(input)
+    }
+
+    #[test]
+    fn reads_a_plain_get() {
+        let head = head("GET /timer?ms=5 HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!((head.method, head.target, head.keep_alive), ("GET", "/timer?ms=5", true));
+        assert_eq!((head.body, head.length), (BodyLength::Known(0), 37));
+    }
+
+    #[test]
+    fn waits_for_the_rest_of_a_head_at_every_byte() {
+        let whole = b"POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n";
+        for end in 0..whole.len() {
+            assert_eq!(parse_head(&whole[..end]), Ok(None), "after {end} bytes");
+        }
+        assert!(parse_head(whole).unwrap().is_some());
+    }
+
+    #[test]
+    fn keeps_alive_as_version_and_connection_say() {
+        assert!(head("GET / HTTP/1.1\r\nHost: a\r\n\r\n").keep_alive);
+        assert!(!head("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n").keep_alive);
+        assert!(!head("GET / HTTP/1.0\r\n\r\n").keep_alive);
+        assert!(head("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").keep_alive);
+    }
+
+    #[test]
+    fn takes_the_path_out_of_an_absolute_target() {
+        assert_eq!(head("GET http://h/x?y=1 HTTP/1.1\r\nHost: h\r\n\r\n").target, "/x?y=1");
+        assert_eq!(head("GET http://h HTTP/1.1\r\nHost: h\r\n\r\n").target, "/");
+    }
+
+    #[test]
+    fn refuses_what_is_ambiguous_or_malformed() {
+        for input in [
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\n\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
+            "GET / HTTX\r\nHost: a\r\n\r\n",
+            "\u{1}\u{2}\u{3}\r\n\r\n",
+        ] {
+            assert_eq!(status_of(input), Status::BadRequest, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_with_the_status_that_names_the_limit() {
+        assert_eq!(status_of("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), Status::VersionNotSupported);
+        assert_eq!(status_of(&format!("GET /{} HTTP/1.1\r\n", "x".repeat(MAX_HEAD))), Status::HeaderFieldsTooLarge);
+        let many = "a: b\r\n".repeat(MAX_HEADERS + 1);
+        assert_eq!(status_of(&format!("GET / HTTP/1.1\r\n{many}\r\n")), Status::HeaderFieldsTooLarge);
+        let long = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", MAX_BODY + 1);
+        assert_eq!(status_of(&long), Status::ContentTooLarge);
+        assert_eq!(status_of("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"), Status::NotImplemented);
+        assert_eq!(status_of("GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n"), Status::ExpectationFailed);
+    }
+}

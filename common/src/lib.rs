@@ -1,0 +1,245 @@
+//! What every server serves, whatever runtime it runs on.
+//!
+//! A runtime crate calls [`main`] with a description of itself and a function that serves. That function gets a [`Server`]: an
+//! [`Acceptor`] that hands out connections, and a stop event. On each connection it does what [`Connection::step`] says, in the
+//! runtime's own words. This crate knows no runtime.
+
+mod acceptor;
+pub mod args;
+mod connection;
+mod dealer;
+mod dispatch;
+mod fork;
+pub mod http;
+mod input;
+pub mod receipt;
+pub mod routes;
+mod watch;
+pub mod work;
+
+pub use acceptor::Acceptor;
+pub use args::{Dispatch, Knobs};
+pub use connection::{Connection, Step};
+pub use receipt::Receipt;
+
+use acceptor::Source;
+use args::Command;
+use dispatch::Seat;
+use fork::Role;
+use nix::sys::eventfd::EventFd;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use watch::Watch;
+
+#[cfg(not(feature = "system-allocator"))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A runtime, as its crate describes it.
+pub struct Runtime {
+    /// Name, and first part of its servers' names.
+    pub name: &'static str,
+    /// The package whose locked version the receipt gives; none for the standard library.
+    pub package: Option<&'static str>,
+    /// Its models; the first is the default.
+    pub models: &'static [Model],
+    /// What else is set, by name, for the receipt.
+    pub settings: fn(&Knobs) -> Vec<(&'static str, String)>,
+}
+
+/// How work meets threads and processes.
+#[derive(Debug)]
+pub struct Model {
+    /// Name, and second part of the server's name.
+    pub name: &'static str,
+    /// In a few words, who runs what; said when a knob is refused.
+    pub about: &'static str,
+    /// Has `--threads`.
+    pub has_threads: bool,
+    /// Has `--processes`.
+    pub can_fork: bool,
+    /// Threads of the pool for blocking work unless told otherwise; 0 without such a pool.
+    pub blocking_threads: usize,
+    /// Threads that may run a handler.
+    pub handlers: Threads,
+    /// Threads that may poll I/O.
+    pub pollers: Threads,
+    /// Sockets block, as threads want them.
+    pub blocking_sockets: bool,
+}
+
+impl Model {
+    /// A model without knobs in which one thread does everything, to start from.
+    pub const ONE_THREAD: Model = Model {
+        name: "current-thread",
+        about: "one thread runs everything",
+        has_threads: false,
+        can_fork: true,
+        blocking_threads: 0,
+        handlers: Threads::One,
+        pollers: Threads::One,
+        blocking_sockets: false,
+    };
+}
+
+/// A number of threads.
+#[derive(Debug, Clone, Copy)]
+pub enum Threads {
+    /// One.
+    One,
+    /// As many as `--threads` says.
+    Knob,
+    /// As many as `--threads` says, and so many helpers.
+    KnobAnd(usize),
+    /// One for each connection.
+    PerConnection,
+}
+
+/// What a runtime serves.
+pub struct Server {
+    /// Every knob as resolved.
+    pub knobs: Knobs,
+    /// Hands out connections.
+    pub acceptor: Acceptor,
+    /// Becomes readable when the accept loop must end. What runs then goes on until the process is ended from elsewhere.
+    pub stop: Arc<EventFd>,
+    /// Whom to tell that the accept loop runs.
+    pub service: Service,
+}
+
+/// What is common to all connections of this process.
+#[derive(Clone, Copy)]
+pub struct Service(&'static Inner);
+
+struct Inner {
+    watch: Watch,
+    knobs: Knobs,
+    address: SocketAddr,
+}
+
+impl Service {
+    fn new(knobs: Knobs, address: SocketAddr) -> io::Result<Self> {
+        Ok(Service(Box::leak(Box::new(Inner { watch: Watch::new(knobs.limits)?, knobs, address }))))
+    }
+
+    /// Says that requests are answered from now on: to the person on stdout, to a service manager, or to the parent.
+    pub fn ready(self) {
+        match Seat::here() {
+            Some(seat) => seat.ready(self.capacity()),
+            None => announce(self.0.address),
+        }
+    }
+
+    /// What the routes need to know.
+    #[must_use]
+    pub fn context(self) -> routes::Context {
+        routes::Context { max_block: self.0.knobs.limits.max_block, is_draining: self.is_draining() }
+    }
+
+    fn watch(self) -> &'static Watch {
+        &self.0.watch
+    }
+
+    fn is_draining(self) -> bool {
+        self.watch().is_draining()
+    }
+
+    /// Handlers that may run before a fresh connection would have to wait.
+    fn capacity(self) -> u32 {
+        let knobs = &self.0.knobs;
+        let handlers = match knobs.model.handlers {
+            Threads::One => 1,
+            Threads::Knob => knobs.threads,
+            Threads::KnobAnd(more) => knobs.threads + more,
+            Threads::PerConnection => return u32::MAX,
+        };
+        u32::try_from(handlers + knobs.blocking_threads).unwrap_or(u32::MAX)
+    }
+
+    #[cfg(test)]
+    fn for_tests() -> Self {
+        use std::time::Duration;
+        let second = Duration::from_secs(1);
+        let limits = args::Limits { max_block: second, drain: second, drain_idle: second, header_timeout: second };
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let model = &Model::ONE_THREAD;
+        let knobs = Knobs { model, listen, threads: 1, processes: 1, dispatch: None, blocking_threads: 0, limits };
+        Self::new(knobs, listen).expect("event descriptors")
+    }
+}
+
+/// Runs a server: arguments, listeners, fork, signals, then `serve` in this process or in each worker.
+///
+/// `serve` starts its runtime, calls [`Service::ready`] when its accept loop runs, ends that loop when [`Server::stop`] becomes
+/// readable, and keeps its runtime running; once all connections are closed, the process is ended.
+pub fn main(runtime: &'static Runtime, serve: fn(Server) -> io::Result<()>) -> ExitCode {
+    let result = match args::parse(runtime) {
+        Err(message) => Err((message, 2)),
+        Ok(Command::PrintReceipt(knobs)) => print_receipt(&Receipt::new(runtime, &knobs)).map_err(|error| (error.to_string(), 1)),
+        Ok(Command::Serve(knobs)) => run(knobs, serve).map_err(|message| (message, 1)),
+    };
+    result.unwrap_or_else(|(message, code)| {
+        eprintln!("runtime-{}: {message}", runtime.name);
+        ExitCode::from(code)
+    })
+}
+
+fn print_receipt(receipt: &Receipt) -> io::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, receipt)?;
+    writeln!(out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(knobs: Knobs, serve: fn(Server) -> io::Result<()>) -> Result<ExitCode, String> {
+    raise_descriptor_limit();
+    let mut listeners = acceptor::listeners(&knobs)?;
+    let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
+    let (source, signals) = if knobs.processes == 1 {
+        (Source::Listener(listeners.remove(0)), SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]))
+    } else {
+        // Ctrl-C reaches the whole group, but it is the parent who asks its workers to end; they take that for the first signal.
+        match fork::run(&knobs, listeners, || announce(address)).map_err(|error| format!("fork: {}", error.desc()))? {
+            Role::Parent(code) => return Ok(ExitCode::from(code)),
+            Role::Worker(source) => (source, SigSet::from(Signal::SIGTERM)),
+        }
+    };
+    let served = serve_here(knobs, address, source, &signals, serve);
+    served.map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
+}
+
+fn serve_here(
+    knobs: Knobs,
+    address: SocketAddr,
+    source: Source,
+    signals: &SigSet,
+    serve: fn(Server) -> io::Result<()>,
+) -> io::Result<()> {
+    // Before any thread starts, so that all inherit it and only the side thread takes signals.
+    signals.thread_block()?;
+    let service = Service::new(knobs, address)?;
+    service.watch().start(signals)?;
+    let acceptor = Acceptor::new(source, service, knobs.model.blocking_sockets);
+    serve(Server { knobs, acceptor, stop: service.watch().stop(), service })
+}
+
+/// One line on stdout, and `READY=1` where somebody waits for it.
+fn announce(address: SocketAddr) {
+    // Whoever closed our stdout does not wait for this line, and the service is up either way.
+    let _ = writeln!(io::stdout(), "ready http://{address}");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// As many connections as the system allows without asking anybody.
+fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        eprintln!("the limit of open files stays at {soft}: {}", error.desc());
+    }
+}

@@ -1,0 +1,92 @@
+//! What `--version` prints: everything that a result must be kept with.
+
+use crate::args::Knobs;
+use crate::{Runtime, Threads};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Server, build and every knob as resolved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// `<runtime>-<model>`.
+    pub server: String,
+    /// The library that schedules work.
+    pub runtime: String,
+    /// Its exact version.
+    pub runtime_version: String,
+    /// How work meets threads and processes.
+    pub model: String,
+    /// `mimalloc` with its version, or `system`.
+    pub allocator: String,
+    /// Compiler with its version.
+    pub compiler: String,
+    /// Cargo's profile.
+    pub profile: String,
+    /// Target triple.
+    pub target: String,
+    /// Flags given to the compiler besides those of the profile.
+    pub rustflags: String,
+    /// Threads that may run a handler in one process, main and parked ones included.
+    pub handler_threads: String,
+    /// Threads that may poll I/O in one process.
+    pub io_threads: String,
+    /// Every knob as resolved.
+    pub knobs: BTreeMap<String, String>,
+}
+
+impl Receipt {
+    pub(crate) fn new(runtime: &Runtime, knobs: &Knobs) -> Self {
+        Receipt {
+            server: format!("{}-{}", runtime.name, knobs.model.name),
+            runtime: runtime.name.into(),
+            runtime_version: runtime.package.map_or("of the compiler".into(), |package| locked_version(package).into()),
+            model: knobs.model.name.into(),
+            allocator: allocator(),
+            compiler: env!("RECEIPT_COMPILER").into(),
+            profile: env!("RECEIPT_PROFILE").into(),
+            target: env!("RECEIPT_TARGET").into(),
+            rustflags: env!("RECEIPT_RUSTFLAGS").into(),
+            handler_threads: knobs.model.handlers.resolve(knobs.threads),
+            io_threads: knobs.model.pollers.resolve(knobs.threads),
+            knobs: resolved(runtime, knobs),
+        }
+    }
+}
+
+impl Threads {
+    fn resolve(self, threads: usize) -> String {
+        match self {
+            Threads::One => "1".into(),
+            Threads::Knob => threads.to_string(),
+            Threads::KnobAnd(more) => (threads + more).to_string(),
+            Threads::PerConnection => "1 per connection".into(),
+        }
+    }
+}
+
+fn resolved(runtime: &Runtime, knobs: &Knobs) -> BTreeMap<String, String> {
+    let model = knobs.model;
+    let time = |duration| humantime::format_duration(duration).to_string();
+    let mut all = vec![
+        ("processes", knobs.processes.to_string()),
+        ("max-block", time(knobs.limits.max_block)),
+        ("drain", time(knobs.limits.drain)),
+        ("drain-idle", time(knobs.limits.drain_idle)),
+        ("header-timeout", time(knobs.limits.header_timeout)),
+    ];
+    all.extend(model.has_threads.then(|| ("threads", knobs.threads.to_string())));
+    all.extend((model.blocking_threads > 0).then(|| ("blocking-threads", knobs.blocking_threads.to_string())));
+    all.extend(knobs.dispatch.map(|dispatch| ("dispatch", dispatch.name().into())));
+    all.extend((runtime.settings)(knobs));
+    all.into_iter().map(|(name, value)| (name.into(), value)).collect()
+}
+
+fn allocator() -> String {
+    if cfg!(feature = "system-allocator") { "system".into() } else { format!("mimalloc {}", locked_version("mimalloc")) }
+}
+
+/// The version of a package that this binary was built with, as `Cargo.lock` says.
+fn locked_version(package: &str) -> &'static str {
+    const LOCKED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/locked.rs"));
+    LOCKED.iter().find(|(name, _)| *name == package).map_or("unknown", |(_, version)| *version)
+}

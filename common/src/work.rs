@@ -1,0 +1,227 @@
+//! The work that blocks: two ways to do nothing for a given time, and five functions that look harmless.
+//!
+//! A [`Work`] is a value that can be sent to wherever a model wants it done; [`Work::run`] does it on the calling thread and
+//! neither knows nor cares which thread that is.
+
+use crate::http::{Answer, Status};
+use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256, Sha512};
+use std::hint::spin_loop;
+use std::time::{Duration, Instant};
+
+/// A blocking request, ready to be carried out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// Spins until the time has passed on the clock.
+    Timer {
+        /// How long.
+        length: Duration,
+        /// On which clock.
+        clock: Clock,
+    },
+    /// Blocks the thread without using a processor, as a synchronous disk or database call does.
+    Sleep(Duration),
+    /// Writes so many records as JSON.
+    Stringify {
+        /// Number of records.
+        items: usize,
+    },
+    /// Reads this JSON document.
+    Parse(Vec<u8>),
+    /// Sorts so many numbers.
+    Sort {
+        /// Number of numbers.
+        items: usize,
+    },
+    /// Derives a key with PBKDF2-HMAC-SHA512.
+    Pbkdf2 {
+        /// Rounds.
+        iterations: u32,
+    },
+    /// Derives a key with scrypt, r = 8, p = 1.
+    Scrypt {
+        /// Binary logarithm of the cost.
+        log_n: u8,
+    },
+}
+
+/// What `/timer` counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// Time that passes, as the lecture's loop on the date does.
+    Wall,
+    /// Time this thread spends on a processor: real work, which takes longer on a busy machine.
+    Cpu,
+}
+
+impl Work {
+    /// Does the work on this thread and says what came of it.
+    #[must_use]
+    pub fn run(self) -> Answer {
+        let _running = crate::dispatch::Running::start();
+        match self {
+            Work::Timer { length, clock } => {
+                spin(length, clock);
+                Answer::text(format!("spun for {} ms\n", length.as_secs_f64() * 1e3))
+            }
+            Work::Sleep(length) => {
+                std::thread::sleep(length);
+                Answer::text(format!("slept for {} ms\n", length.as_secs_f64() * 1e3))
+            }
+            Work::Stringify { items } => digest("stringified", items, &stringify(items)),
+            Work::Parse(document) => parse(&document),
+            Work::Sort { items } => {
+                let sorted = sort(items);
+                let bytes: Vec<u8> = sorted.iter().flat_map(|number| number.to_le_bytes()).collect();
+                digest("sorted", items, &bytes)
+            }
+            Work::Pbkdf2 { iterations } => digest("pbkdf2", iterations as usize, &pbkdf2(iterations)),
+            Work::Scrypt { log_n } => scrypt(log_n).map_or_else(
+                |error| Answer::error(Status::InternalServerError, format!("scrypt: {error}\n")),
+                |key| digest("scrypt", log_n.into(), &key),
+            ),
+        }
+    }
+}
+
+/// Answers with a digest, so that nobody can skip the work and the answer can be checked.
+fn digest(what: &str, amount: usize, bytes: &[u8]) -> Answer {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    Answer::json(format!(r#"{{"work":"{what}","amount":{amount},"bytes":{},"sha256":"{hex}"}}"#, bytes.len()))
+}
+
+/// Keeps the thread busy until `length` has passed on `clock`.
+fn spin(length: Duration, clock: Clock) {
+    match clock {
+        Clock::Wall => {
+            let start = Instant::now();
+            while start.elapsed() < length {
+                spin_loop();
+            }
+        }
+        Clock::Cpu => {
+            let start = thread_time();
+            while thread_time().saturating_sub(start) < length {
+                // The thread's clock is a system call: some work between two looks keeps this in user mode.
+                (0..1000).for_each(|_| spin_loop());
+            }
+        }
+    }
+}
+
+fn thread_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+/// One record of the documents that `/json/stringify` writes.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    flight_number: usize,
+    mission: String,
+    rocket: String,
+    target: String,
+    customers: Vec<String>,
+    upcoming: bool,
+    success: bool,
+}
+
+/// A JSON document of `items` records.
+#[must_use]
+pub fn stringify(items: usize) -> Vec<u8> {
+    let records: Vec<Record> = (0..items)
+        .map(|number| Record {
+            flight_number: number,
+            mission: format!("Mission {number}"),
+            rocket: "Explorer IS1".into(),
+            target: "Kepler-442 b".into(),
+            customers: vec!["ZTM".into(), "NASA".into()],
+            upcoming: number % 2 == 0,
+            success: number % 3 == 0,
+        })
+        .collect();
+    serde_json::to_vec(&records).unwrap_or_default()
+}
+
+fn parse(document: &[u8]) -> Answer {
+    match serde_json::from_slice::<serde_json::Value>(document) {
+        Ok(value) => digest("parsed", count(&value), document),
+        Err(error) => Answer::error(Status::BadRequest, format!("body: not JSON: {error}\n")),
+    }
+}
+
+/// Values in a document, itself included.
+fn count(value: &serde_json::Value) -> usize {
+    1 + match value {
+        serde_json::Value::Array(items) => items.iter().map(count).sum(),
+        serde_json::Value::Object(fields) => fields.values().map(count).sum(),
+        _ => 0,
+    }
+}
+
+/// `items` numbers in order; the unsorted ones are the same every time (`SplitMix64` from 0).
+#[must_use]
+pub fn sort(items: usize) -> Vec<u64> {
+    let mut state = 0_u64;
+    let mut numbers: Vec<u64> = std::iter::repeat_with(|| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    })
+    .take(items)
+    .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// A key of 64 bytes from a fixed password.
+#[must_use]
+pub fn pbkdf2(iterations: u32) -> [u8; 64] {
+    pbkdf2::pbkdf2_hmac_array::<Sha512, 64>(PASSWORD, SALT, iterations)
+}
+
+/// A key of 64 bytes from a fixed password.
+///
+/// # Errors
+/// Where `log_n` is out of scrypt's range.
+pub fn scrypt(log_n: u8) -> Result<[u8; 64], Box<dyn std::error::Error>> {
+    let mut key = [0; 64];
+    scrypt::scrypt(PASSWORD, SALT, &scrypt::Params::new(log_n, 8, 1)?, &mut key)?;
+    Ok(key)
+}
+
+const PASSWORD: &[u8] = b"correct horse battery staple";
+const SALT: &[u8] = b"stallbench";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_request_gives_the_same_answer() {
+        for work in [Work::Stringify { items: 3 }, Work::Sort { items: 100 }, Work::Pbkdf2 { iterations: 2 }, Work::Scrypt { log_n: 4 }] {
+            let answer = work.clone().run();
+            assert_eq!(answer.status, Status::Ok, "{work:?}");
+            assert_eq!(answer, work.run());
+        }
+    }
+
+    #[test]
+    fn sort_sorts() {
+        assert!(sort(1000).is_sorted());
+    }
+
+    #[test]
+    fn parse_reads_back_what_stringify_wrote_and_refuses_garbage() {
+        assert_eq!(Work::Parse(stringify(2)).run().status, Status::Ok);
+        assert_eq!(Work::Parse(b"{".to_vec()).run().status, Status::BadRequest);
+    }
+
+    #[test]
+    fn spinning_on_the_threads_clock_uses_that_much_of_it() {
+        let before = thread_time();
+        spin(Duration::from_millis(5), Clock::Cpu);
+        assert!(thread_time() - before >= Duration::from_millis(5));
+    }
+}
