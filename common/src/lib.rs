@@ -140,6 +140,12 @@ impl Service {
         routes::Context { max_block: self.0.knobs.limits.max_block, is_draining: self.is_draining() }
     }
 
+    /// Where this process serves.
+    #[must_use]
+    pub fn address(self) -> SocketAddr {
+        self.0.address
+    }
+
     fn watch(self) -> &'static Watch {
         &self.0.watch
     }

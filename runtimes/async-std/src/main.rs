@@ -1,0 +1,96 @@
+//! The common server on async-std, discontinued since March 2025 and still met in services.
+//!
+//! A connection is a task of the global executor, which W threads run; the main thread only waits. The blocking call is made
+//! inline: its thread runs nothing else meanwhile, and the others steal its tasks. In `forked` each process has one such thread.
+//!
+//! The knob is `--threads` (W), handed on as `ASYNC_STD_THREAD_COUNT`, since async-std takes it from nowhere else. The reactor is
+//! smol's, with its helper thread `async-io`, so in the numbers the two should be neighbours.
+
+use async_io::Async;
+use async_std::future::poll_fn;
+use async_std::io::Read;
+use async_std::net::TcpStream;
+use async_std::prelude::*;
+use async_std::task;
+use common::{Connection, Knobs, Model, Runtime, Server, Step, Threads};
+use futures_lite::future::or;
+use std::future::pending;
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::task::Poll;
+
+static ASYNC_STD: Runtime = Runtime { name: "async-std", package: Some("async-std"), models: &MODELS, settings };
+
+const MODELS: [Model; 2] = [
+    Model {
+        name: "multi-thread",
+        about: "W threads run the global executor",
+        has_threads: true,
+        handlers: Threads::Knob,
+        pollers: Threads::KnobAnd(2),
+        ..Model::ONE_THREAD
+    },
+    Model { name: "forked", about: "processes of one handler thread each", pollers: Threads::KnobAnd(2), ..Model::ONE_THREAD },
+];
+
+fn main() -> ExitCode {
+    common::main(&ASYNC_STD, serve)
+}
+
+fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
+    vec![("status", "discontinued 2025-03".into())]
+}
+
+fn serve(server: Server) -> io::Result<()> {
+    // SAFETY: of the threads that exist by now, this one and the watch of `common`, only this one touches the environment.
+    unsafe { std::env::set_var("ASYNC_STD_THREAD_COUNT", server.knobs.threads.to_string()) };
+    task::block_on(task::spawn(accept(server)))
+}
+
+async fn accept(server: Server) -> io::Result<()> {
+    let acceptor = Async::new(server.acceptor)?;
+    let stop = Async::new(server.stop)?;
+    server.service.ready();
+    let is_stopped = || async { stop.readable().await.map(|()| true) };
+    let is_acceptable = || async { acceptor.readable().await.map(|()| false) };
+    while !or(is_stopped(), is_acceptable()).await? {
+        if let Ok((stream, connection)) = acceptor.get_ref().accept() {
+            task::spawn(serve_connection(TcpStream::from(stream), connection));
+            // Serve it until it would block before the next is accepted, which another process may be free to take.
+            task::yield_now().await;
+        }
+    }
+    drop(acceptor);
+    pending().await
+}
+
+async fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Result<()> {
+    loop {
+        match connection.step() {
+            Step::Read => read(&mut stream, &mut connection).await?,
+            Step::Write => {
+                let count = stream.write(connection.unsent()).await?;
+                connection.sent(count);
+            }
+            Step::Run(work) => connection.answer(&work.run()),
+            Step::CloseSend => stream.shutdown(Shutdown::Write)?,
+            Step::Close => return Ok(()),
+        }
+    }
+}
+
+/// Waits without a buffer, then reads.
+async fn read(stream: &mut TcpStream, connection: &mut Connection) -> io::Result<()> {
+    let count = poll_fn(|context| {
+        let result = Pin::new(&mut *stream).poll_read(context, connection.space());
+        if let Poll::Pending = result {
+            connection.rest();
+        }
+        result
+    });
+    let count = count.await?;
+    connection.received(count);
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! A thread for each connection.
+
+use crate::{is_stopped, named};
+use common::{Connection, Server, Step};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+
+pub fn serve(server: Server) -> io::Result<()> {
+    server.service.ready();
+    while !is_stopped(&server.stop, &server.acceptor) {
+        if let Ok((stream, connection)) = server.acceptor.accept()
+            && let Err(error) = named("connection").spawn(move || serve_connection(stream, connection))
+        {
+            // The system has no thread to give; the connection was dropped with the closure, so its client knows.
+            eprintln!("connection: {error}");
+        }
+    }
+    drop(server.acceptor);
+    loop {
+        thread::park();
+    }
+}
+
+fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Result<()> {
+    loop {
+        match connection.step() {
+            Step::Read => {
+                let count = stream.read(connection.space())?;
+                connection.received(count);
+            }
+            Step::Write => {
+                let count = stream.write(connection.unsent())?;
+                connection.sent(count);
+            }
+            Step::Run(work) => connection.answer(&work.run()),
+            Step::CloseSend => stream.shutdown(Shutdown::Write)?,
+            Step::Close => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! A fixed pool of threads, and one more that waits for all idle connections.
+
+use crate::named;
+use common::{Connection, Server, Step};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use slab::Slab;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A connection that no thread works on.
+type Parked = (TcpStream, Connection);
+
+/// All of them, by the key that their event carries, and the poller that waits for them.
+struct Parking {
+    parked: Mutex<Slab<Parked>>,
+    epoll: Epoll,
+}
+
+const STOP: u64 = u64::MAX;
+const ACCEPTOR: u64 = u64::MAX - 1;
+
+pub fn serve(server: Server) -> io::Result<()> {
+    let parking = Arc::new(Parking { parked: Mutex::default(), epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)? });
+    parking.epoll.add(&server.stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+    parking.epoll.add(&server.acceptor, EpollEvent::new(EpollFlags::EPOLLIN, ACCEPTOR))?;
+
+    let (queue, jobs) = channel();
+    let jobs = Arc::new(Mutex::new(jobs));
+    for number in 0..server.knobs.threads {
+        let (jobs, parking) = (jobs.clone(), parking.clone());
+        named(&format!("pool-{number}")).spawn(move || work(&jobs, &parking))?;
+    }
+    server.service.ready();
+
+    let mut acceptor = Some(server.acceptor);
+    let mut events = [EpollEvent::empty(); 64];
+    loop {
+        let count = parking.epoll.wait(&mut events, EpollTimeout::NONE).unwrap_or(0);
+        for event in &events[..count] {
+            match (event.data(), &acceptor) {
+                (STOP, _) => {
+                    parking.epoll.delete(&server.stop)?;
+                    acceptor = None;
+                }
+                (ACCEPTOR, Some(acceptor)) => {
+                    if let Ok((stream, connection)) = acceptor.accept() {
+                        // The first bytes are often there already, and if not, it comes back here.
+                        parking.park((stream, connection), true);
+                    }
+                }
+                (ACCEPTOR, None) => {}
+                (key, _) => {
+                    // The pool lives as long as the process, so there is always a receiver.
+                    let _ = queue.send(parking.take(key));
+                }
+            }
+        }
+    }
+}
+
+impl Parking {
+    fn parked(&self) -> MutexGuard<'_, Slab<Parked>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the connection to become readable; reports it once.
+    fn park(&self, parked: Parked, is_new: bool) {
+        let mut all = self.parked();
+        let slot = all.vacant_entry();
+        let mut event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, slot.key() as u64);
+        let stream = &parked.0;
+        let is_watched = if is_new { self.epoll.add(stream, event) } else { self.epoll.modify(stream, &mut event) };
+        // A connection that cannot be watched is dropped, and so closed.
+        if is_watched.is_ok() {
+            slot.insert(parked);
+        }
+    }
+
+    fn take(&self, key: u64) -> Option<Parked> {
+        self.parked().try_remove(usize::try_from(key).ok()?)
+    }
+}
+
+/// What each thread of the pool does: takes the next readable connection and serves it until it would block.
+fn work(jobs: &Mutex<Receiver<Option<Parked>>>, parking: &Parking) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Some((stream, connection))) = job else { continue };
+        if let Ok(Some(parked)) = serve_connection(stream, connection) {
+            parking.park(parked, false);
+        }
+    }
+}
+
+/// Serves it until there is nothing to be read; gives it back unless it is closed.
+fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Result<Option<Parked>> {
+    loop {
+        match connection.step() {
+            Step::Read => match stream.read(connection.space()) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    connection.rest();
+                    return Ok(Some((stream, connection)));
+                }
+                result => connection.received(result?),
+            },
+            Step::Write => match stream.write(connection.unsent()) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => wait_until_writable(&stream)?,
+                result => connection.sent(result?),
+            },
+            Step::Run(work) => connection.answer(&work.run()),
+            Step::CloseSend => stream.shutdown(Shutdown::Write)?,
+            Step::Close => return Ok(None),
+        }
+    }
+}
+
+/// A client that does not read holds its thread: the pool's other weakness.
+fn wait_until_writable(stream: &TcpStream) -> io::Result<()> {
+    poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
+    Ok(())
+}
