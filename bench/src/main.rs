@@ -1,1 +1,58 @@
-fn main() {}
+//! `stallbench`: shows what happens to a service when some of its requests block.
+
+mod builder;
+mod catalog;
+mod check;
+mod cli;
+mod client;
+mod cmd;
+mod driver;
+mod environment;
+mod experiment;
+mod interrupt;
+mod picture;
+mod placement;
+mod process;
+mod progress;
+mod round;
+mod stats;
+mod table;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use std::process::ExitCode;
+
+/// Everything went well, but some cells or checks did not.
+const SOME_FAILED: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        if !error.use_stderr() {
+            error.exit();
+        }
+        eprintln!("stallbench: {}", common::args::one_line(&error));
+        std::process::exit(2);
+    });
+    let result = interrupt::install().map_err(Into::into).and_then(|()| run(cli.command));
+    result.unwrap_or_else(|error| {
+        if error.downcast_ref::<interrupt::Interrupted>().is_some() {
+            eprintln!("stallbench: interrupted; finished trials are kept");
+            return ExitCode::from(130);
+        }
+        eprintln!("stallbench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Servers { json } => cmd::servers::run(json),
+        Command::Build { filters, allocator } => cmd::build::run(&filters, allocator),
+        Command::Serve(arguments) => cmd::serve::run(&arguments),
+        Command::Check { filters } => cmd::check::run(&filters),
+        Command::Drive(arguments) => cmd::drive::run(&arguments),
+        Command::Bench(arguments) => cmd::bench::run(&arguments),
+        Command::Tables(arguments) => cmd::tables::run(&arguments),
+        Command::Compare { rounds, json } => cmd::compare::run(&rounds, json),
+    }
+}

@@ -1,0 +1,230 @@
+//! The servers there are, as their `servers.toml` say. No other list names them.
+
+use anyhow::{Context, Result, bail};
+use regex::Regex;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A folder's `servers.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    runtime: Option<String>,
+    peer: Option<String>,
+    package: String,
+    http: String,
+    server: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    model: String,
+    args: Vec<String>,
+    blocking: String,
+    about: String,
+    #[serde(default)]
+    features: Vec<String>,
+    #[serde(default)]
+    rustflags: String,
+    #[serde(default)]
+    unsupported: BTreeMap<String, String>,
+}
+
+/// One runtime in one model: a row in every table.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// `<runtime>-<model>`, and `@system` behind it with the system's allocator.
+    pub name: String,
+    /// The library that schedules work, or the peer.
+    pub runtime: String,
+    /// How work meets threads and processes.
+    pub model: String,
+    /// Whose HTTP codec answers.
+    pub http: String,
+    /// Where blocking work runs: inline, offloaded or in place.
+    pub blocking: String,
+    /// One sentence.
+    pub about: String,
+    /// Others wrote it.
+    pub is_peer: bool,
+    /// Experiments and checks that it cannot take part in, with the reason.
+    pub unsupported: BTreeMap<String, String>,
+    /// Command line, with `{W}` for the number of threads or processes.
+    pub args: Vec<String>,
+    /// How it is built.
+    pub build: Build,
+}
+
+/// What makes one binary differ from another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Build {
+    /// Cargo's package.
+    pub package: String,
+    /// Cargo's features.
+    pub features: Vec<String>,
+    /// Flags to the compiler.
+    pub rustflags: String,
+}
+
+/// Which allocators a round compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Allocator {
+    /// The one that every server has unless told otherwise
+    Mimalloc,
+    /// The operating system's
+    System,
+    /// One row for each
+    Both,
+}
+
+/// The root of the workspace.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_path_buf()
+}
+
+/// All servers, in the order of their folders: runtimes first, then peers.
+///
+/// # Errors
+/// A manifest that cannot be read, with its path and what is wrong with it.
+pub fn load() -> Result<Vec<Server>> {
+    let mut servers = Vec::new();
+    for group in ["runtimes", "peers"] {
+        let mut folders: Vec<PathBuf> = match fs::read_dir(root().join(group)) {
+            Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
+            Err(_) => continue,
+        };
+        folders.sort();
+        for manifest in folders.iter().map(|folder| folder.join("servers.toml")).filter(|path| path.exists()) {
+            servers.extend(read(&manifest)?);
+        }
+    }
+    if servers.is_empty() {
+        bail!("no servers.toml below {}: run this inside the checkout it was built from", root().display());
+    }
+    Ok(servers)
+}
+
+fn read(path: &Path) -> Result<Vec<Server>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let manifest: Manifest = toml::from_str(&text).with_context(|| format!("{} is not a valid servers.toml", path.display()))?;
+    let is_peer = manifest.peer.is_some();
+    let Some(runtime) = manifest.runtime.or(manifest.peer) else {
+        bail!("{}: says neither runtime = nor peer =", path.display());
+    };
+    let server = |entry: Entry| Server {
+        name: entry.name,
+        runtime: runtime.clone(),
+        model: entry.model,
+        http: manifest.http.clone(),
+        blocking: entry.blocking,
+        about: entry.about,
+        is_peer,
+        unsupported: entry.unsupported,
+        args: entry.args,
+        build: Build { package: manifest.package.clone(), features: entry.features, rustflags: entry.rustflags },
+    };
+    Ok(manifest.server.into_iter().map(server).collect())
+}
+
+/// The servers that one of the filters matches: a name as it is, or a regular expression over names. No filter takes all.
+///
+/// # Errors
+/// A filter that matches nothing, with the nearest known names.
+pub fn select(servers: Vec<Server>, filters: &[String]) -> Result<Vec<Server>> {
+    if filters.is_empty() {
+        return Ok(servers);
+    }
+    let mut is_wanted = vec![false; servers.len()];
+    for filter in filters {
+        let exact = servers.iter().any(|server| server.name == *filter);
+        let pattern = Regex::new(filter).with_context(|| format!("'{filter}' is neither a server nor a regular expression"))?;
+        let mut found = false;
+        for (server, is_wanted) in servers.iter().zip(&mut is_wanted) {
+            let matches = if exact { server.name == *filter } else { pattern.is_match(&server.name) };
+            *is_wanted |= matches;
+            found |= matches;
+        }
+        if !found {
+            let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
+            bail!("no server matches '{filter}'; {}", nearest(filter, &names));
+        }
+    }
+    Ok(servers.into_iter().zip(is_wanted).filter_map(|(server, is_wanted)| is_wanted.then_some(server)).collect())
+}
+
+/// The one server that a person means: by name, or a runtime's first.
+///
+/// # Errors
+/// A name that nobody has, with the nearest known ones.
+pub fn find(servers: &[Server], name: &str) -> Result<Server> {
+    let by_name = servers.iter().find(|server| server.name == name);
+    if let Some(server) = by_name.or_else(|| servers.iter().find(|server| server.runtime == name)) {
+        return Ok(server.clone());
+    }
+    let names: Vec<&str> = servers.iter().flat_map(|server| [server.name.as_str(), server.runtime.as_str()]).collect();
+    bail!("there is no server or runtime '{name}'; {}", nearest(name, &names))
+}
+
+/// The rows of a round: each server with each allocator.
+pub fn with_allocators(servers: Vec<Server>, allocator: Allocator) -> Vec<Server> {
+    let system = |server: &Server| {
+        let mut server = server.clone();
+        server.name.push_str("@system");
+        server.build.features.push("system-allocator".into());
+        server
+    };
+    match allocator {
+        Allocator::Mimalloc => servers,
+        Allocator::System => servers.iter().map(system).collect(),
+        Allocator::Both => servers.iter().flat_map(|server| [server.clone(), system(server)]).collect(),
+    }
+}
+
+/// A hint at what may have been meant.
+pub fn nearest(wanted: &str, known: &[&str]) -> String {
+    let mut ranked: Vec<(f64, &str)> = known.iter().map(|name| (strsim::jaro_winkler(wanted, name), *name)).collect();
+    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+    ranked.dedup();
+    let near: Vec<&str> = ranked.iter().take(3).filter(|(score, _)| *score > 0.6).map(|(_, name)| *name).collect();
+    if near.is_empty() { format!("there are: {}", known.join(", ")) } else { format!("did you mean {}?", near.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_manifest_of_the_workspace_reads_and_names_are_unique() {
+        let servers = load().unwrap();
+        let mut names: Vec<_> = servers.iter().map(|server| server.name.clone()).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), servers.len());
+        for server in &servers {
+            assert!(server.name.starts_with(&server.runtime), "{} is not named after {}", server.name, server.runtime);
+        }
+    }
+
+    #[test]
+    fn filters_take_names_and_patterns_and_refuse_what_matches_nothing() {
+        let names = |filters: &[&str]| -> Result<Vec<String>> {
+            let filters: Vec<String> = filters.iter().map(ToString::to_string).collect();
+            Ok(select(load()?, &filters)?.into_iter().map(|server| server.name).collect())
+        };
+        assert_eq!(names(&["smol-forked"]).unwrap(), ["smol-forked"]);
+        assert_eq!(names(&["^smol-.*thread$", "tokio-forked"]).unwrap(), ["smol-current-thread", "smol-multi-thread", "tokio-forked"]);
+        let error = names(&["smoll-forked"]).unwrap_err().to_string();
+        assert!(error.contains("did you mean smol-forked"), "{error}");
+        assert!(names(&["("]).is_err());
+    }
+
+    #[test]
+    fn a_runtime_stands_for_its_first_server() {
+        assert_eq!(find(&load().unwrap(), "smol").unwrap().name, "smol-current-thread");
+        assert!(find(&load().unwrap(), "smal").unwrap_err().to_string().contains("did you mean smol"));
+    }
+}

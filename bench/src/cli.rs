@@ -1,0 +1,165 @@
+//! The command line.
+
+use crate::catalog::Allocator;
+use crate::placement::Placement;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// What happens to a service when some of its requests block: one server on many runtimes, measured side by side
+#[derive(Debug, Parser)]
+#[command(name = "stallbench", version)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs; each has its file in `cmd/`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the servers there are
+    Servers {
+        /// Print JSON, with the receipts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build servers, each by itself
+    Build {
+        /// Names, or regular expressions over names [default: all]
+        filters: Vec<String>,
+        /// Which allocators
+        #[arg(long, value_enum, default_value = "mimalloc")]
+        allocator: Allocator,
+    },
+    /// Serve until Ctrl-C: a server by name, or a runtime's first
+    Serve(Serve),
+    /// Start each server and verify its contract: routes, bytes, bad input, drain, exit code
+    Check {
+        /// Names, or regular expressions over names [default: all]
+        filters: Vec<String>,
+    },
+    /// Put a load on any HTTP server
+    Drive(Drive),
+    /// Measure servers side by side; prints the tables and adds a round to bench-results/
+    Bench(Bench),
+    /// Print the tables of a round
+    Tables(Tables),
+    /// Compare rounds: what changed, and what is only noise
+    Compare {
+        /// Folders of rounds; the first is the one that the others are compared to
+        #[arg(required = true, num_args = 2..)]
+        rounds: Vec<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Server or runtime
+    pub name: String,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub listen: String,
+    /// Knobs passed on to the server, such as --threads 4
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub knobs: Vec<String>,
+}
+
+/// `drive`.
+#[derive(Debug, Args)]
+pub struct Drive {
+    /// What to ask, such as http://127.0.0.1:8080/
+    pub url: String,
+    /// Requests per second at planned instants, whatever comes back
+    #[arg(long, value_name = "PER SECOND", required_unless_present = "closed")]
+    pub rate: Option<f64>,
+    /// Each connection asks again as soon as it is answered
+    #[arg(long, conflicts_with = "rate")]
+    pub closed: bool,
+    /// Connections
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub connections: u32,
+    /// Seconds
+    #[arg(long, default_value_t = 10.0)]
+    pub duration: f64,
+    /// Requests in flight on each connection
+    #[arg(long, default_value_t = 1, requires = "closed", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub pipeline: u16,
+    /// Each request on a connection of its own
+    #[arg(long)]
+    pub fresh: bool,
+    /// Exponential gaps between planned instants instead of even ones
+    #[arg(long, requires = "rate")]
+    pub poisson: bool,
+    /// Pin the driver to this core
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Names, or regular expressions over names [default: all servers but peers]
+    pub filters: Vec<String>,
+    /// Experiments, by name [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub experiment: Vec<String>,
+    /// One trial, no intervals: in three minutes once built
+    #[arg(long, conflicts_with = "thorough")]
+    pub quick: bool,
+    /// Ten trials, and the limit of ten seconds: takes hours
+    #[arg(long)]
+    pub thorough: bool,
+    /// Folder of the round [default: bench-results/<date>-<host>]
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+    /// Go on with the round in --out, or with the newest one, as it was begun
+    #[arg(long, conflicts_with_all = ["quick", "thorough", "trials", "threads", "placement", "seed", "allocator", "experiment", "filters"])]
+    pub resume: bool,
+    /// Trials of each cell
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub trials: Option<u32>,
+    /// W: threads or processes of each server [default: one for each core, two at least]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Where server and driver run
+    #[arg(long, value_enum)]
+    pub placement: Option<Placement>,
+    /// Seed of all random order
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Which allocators to compare
+    #[arg(long, value_enum, default_value = "mimalloc")]
+    pub allocator: Allocator,
+    /// Include other people's servers
+    #[arg(long)]
+    pub peers: bool,
+    /// Measure what is built and build nothing
+    #[arg(long)]
+    pub no_build: bool,
+    /// Print the tables as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tables`.
+#[derive(Debug, Args)]
+pub struct Tables {
+    /// Folder of the round [default: the newest]
+    pub round: Option<PathBuf>,
+    /// Print Markdown
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write the headline table into this page, between its two marks
+    #[arg(long, value_name = "PAGE", conflicts_with_all = ["json", "markdown"])]
+    pub splice: Option<PathBuf>,
+}

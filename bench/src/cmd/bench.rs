@@ -1,0 +1,249 @@
+//! `stallbench bench`: measures servers side by side.
+
+use crate::builder;
+use crate::catalog::{self, Server, nearest, root};
+use crate::cli::Bench;
+use crate::environment::{Environment, StealMeter};
+use crate::experiment::{ALL, Mode, Outcome, Session, Settings, two_tabs::TwoTabs};
+use crate::picture::waterfall;
+use crate::placement::default_threads;
+use crate::progress::Progress;
+use crate::round::{Entry, Header, Round, SCHEMA, Trial, new_folder, newest};
+use crate::table::headline;
+use crate::table::numbers::Numbers;
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// A trial during which the hypervisor took more than this share of the processors is taken again, so often at most.
+const MOST_STEAL: (f64, u32) = (0.02, 2);
+/// Drawn before anything else is built: the one that freezes, and the one that does not.
+const FIRST_SIGHT: [&str; 2] = ["tokio-current-thread", "std-thread-per-connection"];
+
+/// Runs a round, or goes on with one, and prints its tables.
+pub fn run(arguments: &Bench) -> Result<ExitCode> {
+    let mut round = if arguments.resume { resume(arguments)? } else { begin(arguments)? };
+    measure(&mut round)?;
+    write_derived(&round)?;
+    let tables = headline::tables(&round);
+    super::print(&match arguments.json {
+        true => super::tables::to_json(&tables)?,
+        false => tables.iter().map(|table| table.to_terminal() + "\n").collect(),
+    });
+    eprintln!("round: {}", round.folder.display());
+    Ok(if is_complete(&round) { ExitCode::SUCCESS } else { ExitCode::from(crate::SOME_FAILED) })
+}
+
+fn resume(arguments: &Bench) -> Result<Round> {
+    let folder = match &arguments.out {
+        Some(folder) => folder.clone(),
+        None => newest(&root().join("bench-results"))?,
+    };
+    Round::open(&folder)
+}
+
+fn begin(arguments: &Bench) -> Result<Round> {
+    let settings = settings(arguments)?;
+    let servers = servers(arguments)?;
+    if !arguments.no_build {
+        if arguments.quick && arguments.filters.is_empty() {
+            first_sight(&servers, &settings)?;
+        }
+        let packages: BTreeSet<_> = servers.iter().map(|server| &server.build).collect();
+        builder::build(&servers, &Progress::new(packages.len() as u64))?;
+    }
+    let environment = Environment::here();
+    let folder = arguments.out.clone().unwrap_or_else(|| new_folder(&root().join("bench-results"), &environment.host));
+    let header = Header {
+        schema: SCHEMA,
+        started: jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
+        command: std::iter::once("stallbench".into()).chain(std::env::args().skip(1)).collect(),
+        servers: servers.iter().map(|server| entry(server, &settings)).collect(),
+        settings,
+        environment,
+    };
+    Round::create(&folder, header)
+}
+
+fn settings(arguments: &Bench) -> Result<Settings> {
+    let mode = match (arguments.quick, arguments.thorough) {
+        (true, _) => Mode::Quick,
+        (_, true) => Mode::Thorough,
+        _ => Mode::Standard,
+    };
+    let threads = arguments.threads.map_or_else(default_threads, usize::from);
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
+    let mut settings = Settings::of(mode, threads, seed);
+    settings.trials = arguments.trials.unwrap_or(settings.trials);
+    settings.placement = arguments.placement.unwrap_or(settings.placement);
+    for experiment in &arguments.experiment {
+        if !ALL.contains(&experiment.as_str()) {
+            bail!("there is no experiment '{experiment}'; {}", nearest(experiment, &ALL));
+        }
+    }
+    if !arguments.experiment.is_empty() {
+        settings.experiments = ALL.iter().filter(|name| arguments.experiment.iter().any(|e| e == *name)).map(ToString::to_string).collect();
+    }
+    Ok(settings)
+}
+
+fn servers(arguments: &Bench) -> Result<Vec<Server>> {
+    let mut servers = catalog::select(catalog::load()?, &arguments.filters)?;
+    if arguments.filters.is_empty() && !arguments.peers {
+        servers.retain(|server| !server.is_peer);
+    }
+    Ok(catalog::with_allocators(servers, arguments.allocator))
+}
+
+/// No receipt, no result: a server that does not say what it is, is unavailable.
+fn entry(server: &Server, settings: &Settings) -> Entry {
+    let receipt = builder::receipt(server, settings.threads, &settings.more);
+    Entry {
+        name: server.name.clone(),
+        runtime: server.runtime.clone(),
+        model: server.model.clone(),
+        http: server.http.clone(),
+        is_peer: server.is_peer,
+        unsupported: server.unsupported.clone(),
+        unavailable: receipt.as_ref().err().map(|error| format!("{error:#}")),
+        receipt: receipt.ok(),
+    }
+}
+
+/// Two servers, two tabs each, as a picture: what this is all about, minutes before the table.
+fn first_sight(servers: &[Server], settings: &Settings) -> Result<()> {
+    let pair: Vec<Server> = FIRST_SIGHT.iter().filter_map(|name| servers.iter().find(|server| server.name == *name)).cloned().collect();
+    let progress = Progress::new(pair.len() as u64);
+    builder::build(&pair, &progress)?;
+    progress.quiet();
+    let mut settings = settings.clone();
+    (settings.tabs, settings.tab_ms) = (vec![2], 1000);
+    let mut drawn: Vec<(&str, TwoTabs)> = Vec::new();
+    for server in &pair {
+        match (Session { server, settings: &settings, seed: settings.seed }).run("two-tabs")? {
+            Outcome::TwoTabs(tabs) => drawn.push((&server.name, tabs)),
+            Outcome::Invalid { reason } => progress.line(&format!("{}: invalid({reason})", server.name)),
+            _ => {}
+        }
+    }
+    drop(progress);
+    let drawn: Vec<(&str, &TwoTabs)> = drawn.iter().map(|(name, tabs)| (*name, tabs)).collect();
+    eprintln!("Two browser tabs on /timer, opened at once: does the second wait for the first?\n\n{}", waterfall(&drawn));
+    Ok(())
+}
+
+/// Takes every trial that is missing: by trial, then over the servers in a random order, then over the experiments.
+fn measure(round: &mut Round) -> Result<()> {
+    let settings = round.header.settings.clone();
+    let all = catalog::with_allocators(catalog::load()?, catalog::Allocator::Both);
+    let available = round.header.servers.iter().filter(|entry| entry.unavailable.is_none());
+    let servers: Vec<Server> = available.map(|entry| catalog::find(&all, &entry.name)).collect::<Result<_>>()?;
+    let mut plan = Vec::new();
+    for trial in 1..=settings.trials {
+        let mut order: Vec<&Server> = servers.iter().collect();
+        fastrand::Rng::with_seed(settings.seed ^ u64::from(trial)).shuffle(&mut order);
+        for server in order {
+            let wanted = settings.experiments.iter().filter(|name| !server.unsupported.contains_key(*name));
+            plan.extend(wanted.map(|experiment| (trial, server, experiment.as_str())));
+        }
+    }
+    plan.retain(|(trial, server, experiment)| !round.has(&server.name, experiment, *trial));
+
+    let progress = Progress::new(plan.iter().map(|(_, _, experiment)| weight(experiment, &settings)).sum());
+    progress.quiet();
+    let started = Instant::now();
+    for (trial, server, experiment) in plan {
+        progress.say(&format!("trial {trial} of {}: {} {experiment}", settings.trials, server.name));
+        let seed = settings.seed.wrapping_add(u64::from(trial).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (outcome, steal) = take(&Session { server, settings: &settings, seed }, experiment)?;
+        if let Outcome::Invalid { reason } = &outcome {
+            progress.line(&format!("{} {experiment}: invalid({reason})", server.name));
+        }
+        let at_s = started.elapsed().as_secs_f64();
+        let (server, experiment) = (server.name.clone(), experiment.to_owned());
+        progress.step(weight(&experiment, &settings));
+        round.add(Trial { server, experiment, trial, seed, at_s, steal, outcome })?;
+    }
+    Ok(())
+}
+
+/// One trial, taken again if the hypervisor disturbed it.
+fn take(session: &Session<'_>, experiment: &str) -> Result<(Outcome, f64)> {
+    let mut attempt = 0;
+    loop {
+        let meter = StealMeter::start();
+        let outcome = session.run(experiment)?;
+        let steal = meter.share();
+        attempt += 1;
+        if steal <= MOST_STEAL.0 || attempt > MOST_STEAL.1 {
+            return Ok((outcome, steal));
+        }
+    }
+}
+
+/// About how long an experiment takes, in tenths of a second: for the time left.
+fn weight(experiment: &str, settings: &Settings) -> u64 {
+    match experiment {
+        "two-tabs" => 5 + settings.tabs.iter().map(|tabs| *tabs as u64 * settings.tab_ms / 150).sum::<u64>(),
+        "collateral" => 20 + 22 * settings.blockers.len() as u64 + if settings.mode == Mode::Thorough { 900 } else { 0 },
+        "throughput" => 5 + settings.throughput_ms / 35,
+        _ => 2 + settings.idle.iter().sum::<usize>() as u64 / 1500,
+    }
+}
+
+/// Writes what follows from the trials: the tables as a page, and every number as CSV.
+fn write_derived(round: &Round) -> Result<()> {
+    let header = &round.header;
+    let environment = &header.environment;
+    let name = round.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut page = format!(
+        "# Round {name}\n\nStarted {}, commit {}, by `{}`. {} on {} cores, {} MiB, Linux {}{}.\n\nWhat each number means: [METHODOLOGY.md](../../METHODOLOGY.md).\n\n",
+        header.started,
+        environment.commit,
+        header.command.join(" "),
+        environment.processor,
+        environment.cores,
+        environment.memory_mib,
+        environment.kernel,
+        if environment.is_virtual { ", virtual machine" } else { "" },
+    );
+    headline::tables(round).iter().for_each(|table| page.push_str(&(table.to_markdown() + "\n")));
+    fs::write(round.folder.join("README.md"), page).with_context(|| format!("cannot write into {}", round.folder.display()))?;
+    write_csv(round, &round.folder.join("summary.csv"))
+}
+
+fn write_csv(round: &Round, path: &Path) -> Result<()> {
+    let mut csv = csv::Writer::from_path(path).with_context(|| format!("cannot write {}", path.display()))?;
+    csv.write_record(["server", "metric", "median", "low", "high", "trials", "invalid"])?;
+    let numbers = Numbers::of(round);
+    for server in &round.header.servers {
+        for (metric, cell) in numbers.of_server(&server.name) {
+            let summary = cell.summary();
+            let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+            let interval = summary.and_then(|summary| summary.interval);
+            csv.write_record([
+                server.name.as_str(),
+                metric,
+                &number(summary.map(|summary| summary.median)),
+                &number(interval.map(|interval| interval.0)),
+                &number(interval.map(|interval| interval.1)),
+                &summary.map_or(0, |summary| summary.trials).to_string(),
+                cell.invalid.first().map_or("", String::as_str),
+            ])?;
+        }
+    }
+    Ok(csv.flush()?)
+}
+
+/// Every cell of every available server is a number.
+fn is_complete(round: &Round) -> bool {
+    let numbers = Numbers::of(round);
+    let available = round.header.servers.iter().filter(|entry| entry.unavailable.is_none());
+    available.into_iter().all(|entry| {
+        let mut cells = numbers.of_server(&entry.name).peekable();
+        cells.peek().is_some() && cells.all(|(_, cell)| !cell.values.is_empty())
+    })
+}

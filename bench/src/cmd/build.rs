@@ -1,0 +1,19 @@
+//! `stallbench build`: each package by itself.
+
+use crate::builder;
+use crate::catalog::{self, Allocator};
+use crate::progress::Progress;
+use anyhow::Result;
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+/// Builds the servers that the filters match.
+pub fn run(filters: &[String], allocator: Allocator) -> Result<ExitCode> {
+    let servers = catalog::with_allocators(catalog::select(catalog::load()?, filters)?, allocator);
+    let packages: BTreeSet<_> = servers.iter().map(|server| &server.build).collect();
+    let progress = Progress::new(packages.len() as u64);
+    builder::build(&servers, &progress)?;
+    drop(progress);
+    super::print(&format!("{} servers are built\n", servers.len()));
+    Ok(ExitCode::SUCCESS)
+}

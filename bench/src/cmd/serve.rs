@@ -1,0 +1,21 @@
+//! `stallbench serve`: becomes the server, so that signals reach it and nobody stands between.
+
+use crate::builder;
+use crate::catalog;
+use crate::cli::Serve;
+use crate::placement::default_threads;
+use crate::progress::Progress;
+use anyhow::{Context, Result};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+/// Builds the server if needed, and runs it in place of this process.
+pub fn run(arguments: &Serve) -> Result<ExitCode> {
+    let server = catalog::find(&catalog::load()?, &arguments.name)?;
+    builder::build(std::slice::from_ref(&server), &Progress::new(1))?;
+    let mut more = vec!["--listen".to_string(), arguments.listen.clone()];
+    more.extend_from_slice(&arguments.knobs);
+    eprintln!("{}: {}", server.name, server.about);
+    let error = Command::new(builder::binary(&server.build)).args(builder::arguments(&server, default_threads(), &more)).exec();
+    Err(error).with_context(|| format!("cannot run {}", builder::binary(&server.build).display()))
+}

@@ -1,0 +1,58 @@
+//! `stallbench servers`: what there is, and what is available here.
+
+use crate::builder::{binary, receipt};
+use crate::catalog::{self, Server};
+use crate::placement::default_threads;
+use crate::table::Table;
+use anyhow::Result;
+use common::Receipt;
+use serde::Serialize;
+use std::process::ExitCode;
+
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    runtime: String,
+    model: String,
+    http: String,
+    blocking: String,
+    is_peer: bool,
+    about: String,
+    /// Ready to be measured; otherwise `reason` says why not.
+    available: bool,
+    reason: Option<String>,
+    receipt: Option<Receipt>,
+}
+
+/// Prints the list.
+pub fn run(json: bool) -> Result<ExitCode> {
+    let lines: Vec<Line> = catalog::load()?.iter().map(line).collect();
+    if json {
+        super::print(&(serde_json::to_string_pretty(&lines)? + "\n"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let row = |line: &Line| {
+        let state = if line.available { "built".into() } else { line.reason.clone().unwrap_or_default() };
+        vec![line.name.clone(), line.http.clone(), line.blocking.clone(), state, line.about.clone()]
+    };
+    let columns = ["server", "http", "blocking", "state", "about"].map(String::from).to_vec();
+    let table = Table { title: "Servers".into(), columns, rows: lines.iter().map(row).collect(), notes: Vec::new() };
+    super::print(&table.to_terminal());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn line(server: &Server) -> Line {
+    let asked = if binary(&server.build).exists() { receipt(server, default_threads(), &[]) } else { Err(anyhow::anyhow!("not built")) };
+    Line {
+        name: server.name.clone(),
+        runtime: server.runtime.clone(),
+        model: server.model.clone(),
+        http: server.http.clone(),
+        blocking: server.blocking.clone(),
+        is_peer: server.is_peer,
+        about: server.about.clone(),
+        available: asked.is_ok(),
+        reason: asked.as_ref().err().map(|error| format!("{error:#}")),
+        receipt: asked.ok(),
+    }
+}

@@ -1,0 +1,114 @@
+//! The machine that a round was made on.
+
+use nix::sys::resource::{Resource, getrlimit};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::process::Command;
+
+/// What may explain that two rounds differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Name of the machine.
+    pub host: String,
+    /// Kernel's release.
+    pub kernel: String,
+    /// Processor's model.
+    pub processor: String,
+    /// Cores that may be used.
+    pub cores: usize,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// Frequency governor, or none as in most virtual machines.
+    pub governor: String,
+    /// The kernel's clock.
+    pub clocksource: String,
+    /// Hypervisor, if any.
+    pub is_virtual: bool,
+    /// Open files: soft and hard limit.
+    pub open_files: String,
+    /// Commit of the checkout, with `+` if it was changed.
+    pub commit: String,
+    /// Version of this program.
+    pub stallbench: String,
+}
+
+impl Environment {
+    /// Reads what the system says.
+    pub fn here() -> Self {
+        let cpuinfo = read("/proc/cpuinfo");
+        let after_colon = |key: &str| {
+            let line = cpuinfo.lines().find(|line| line.starts_with(key));
+            line.and_then(|line| line.split_once(':')).map_or(String::new(), |(_, value)| value.trim().to_owned())
+        };
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
+        Environment {
+            host: read("/proc/sys/kernel/hostname"),
+            kernel: read("/proc/sys/kernel/osrelease"),
+            processor: after_colon("model name"),
+            cores: crate::placement::cores().len(),
+            memory_mib: memory_kib() / 1024,
+            governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            clocksource: read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+            is_virtual: after_colon("flags").split(' ').any(|flag| flag == "hypervisor"),
+            open_files: format!("{soft} of {hard}"),
+            commit: commit(),
+            stallbench: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// What is not the same in the other, by name.
+    pub fn differences(&self, other: &Environment) -> Vec<&'static str> {
+        let pairs = [
+            ("host", self.host != other.host),
+            ("kernel", self.kernel != other.kernel),
+            ("processor", self.processor != other.processor),
+            ("cores", self.cores != other.cores),
+            ("memory", self.memory_mib != other.memory_mib),
+            ("governor", self.governor != other.governor),
+            ("commit", self.commit != other.commit),
+        ];
+        pairs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+    }
+}
+
+/// Share of processor time that the hypervisor took away, between two looks.
+#[derive(Debug, Clone, Copy)]
+pub struct StealMeter {
+    steal: u64,
+    total: u64,
+}
+
+impl StealMeter {
+    /// Looks for the first time.
+    pub fn start() -> Self {
+        let stat = read("/proc/stat");
+        let fields: Vec<u64> = stat.lines().next().unwrap_or("").split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+        StealMeter { steal: fields.get(7).copied().unwrap_or(0), total: fields.iter().take(8).sum() }
+    }
+
+    /// Looks again: the share since the first time.
+    pub fn share(self) -> f64 {
+        let now = StealMeter::start();
+        (now.steal - self.steal) as f64 / (now.total - self.total).max(1) as f64
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+fn memory_kib() -> u64 {
+    let meminfo = read("/proc/meminfo");
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").current_dir(crate::catalog::root()).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".into() };
+    let is_changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
+    if is_changed { commit + "+" } else { commit }
+}

@@ -1,0 +1,248 @@
+//! The experiments. Each has its file; what they share is here: how a trial is set up, and what it leaves behind.
+
+pub mod collateral;
+pub mod footprint;
+pub mod throughput;
+pub mod two_tabs;
+
+use crate::catalog::Server;
+use crate::client::{Client, get};
+use crate::driver::{Recording, Report, Target};
+use crate::placement::{Placement, set_of};
+use crate::process::{Running, Start};
+use anyhow::{Context, Result, bail};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hdrhistogram::serialization::{Serializer, V2Serializer};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The experiments that there are, in the order of a trial.
+pub const ALL: [&str; 4] = ["two-tabs", "collateral", "throughput", "footprint"];
+
+/// How thorough a round is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// One trial, no intervals, no ranks.
+    Quick,
+    /// Six trials.
+    Standard,
+    /// Ten trials, and the limit of ten seconds.
+    Thorough,
+}
+
+/// How a round measures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// How thorough.
+    pub mode: Mode,
+    /// Trials of each cell.
+    pub trials: u32,
+    /// Seed of all random order.
+    pub seed: u64,
+    /// W: threads or processes of a server.
+    pub threads: usize,
+    /// Placement of the experiments that measure latency.
+    pub placement: Placement,
+    /// Which experiments.
+    pub experiments: Vec<String>,
+    /// Arguments to every server besides its own.
+    pub more: Vec<String>,
+    /// Numbers of blockers.
+    pub blockers: Vec<usize>,
+    /// Numbers of tabs.
+    pub tabs: Vec<usize>,
+    /// Length of a tab's request, in ms.
+    pub tab_ms: u64,
+    /// Window of throughput, in ms.
+    pub throughput_ms: u64,
+    /// Numbers of idle connections.
+    pub idle: Vec<usize>,
+}
+
+impl Settings {
+    /// The settings of a mode.
+    pub fn of(mode: Mode, threads: usize, seed: u64) -> Self {
+        let is_quick = mode == Mode::Quick;
+        Settings {
+            mode,
+            trials: match mode {
+                Mode::Quick => 1,
+                Mode::Standard => 6,
+                Mode::Thorough => 10,
+            },
+            seed,
+            threads,
+            placement: Placement::default_here(),
+            experiments: ALL.map(str::to_owned).to_vec(),
+            more: Vec::new(),
+            blockers: if is_quick { vec![0, 1, 4, 64] } else { vec![0, 1, 2, 4, 16, 64] },
+            tabs: if is_quick { vec![2] } else { vec![2, 8] },
+            tab_ms: 300,
+            throughput_ms: if is_quick { 700 } else { 1500 },
+            idle: if is_quick { vec![1000] } else { vec![10, 100, 1000, 10_000] },
+        }
+    }
+
+    /// The placement that an experiment has.
+    pub fn placement_of(&self, experiment: &str) -> Placement {
+        // Throughput keeps the driver busy all the time, which needs a core of its own.
+        if experiment == "throughput" { Placement::Split } else { self.placement }
+    }
+}
+
+/// What an experiment found in one trial.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "experiment", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// No number, and why.
+    Invalid {
+        /// In words.
+        reason: String,
+    },
+    /// Two browser tabs.
+    TwoTabs(two_tabs::TwoTabs),
+    /// What blockers do to everybody else.
+    Collateral(collateral::Collateral),
+    /// What a request costs.
+    Throughput(throughput::Throughput),
+    /// What the server weighs.
+    Footprint(footprint::Footprint),
+}
+
+/// One trial of one server.
+pub struct Session<'s> {
+    /// The server.
+    pub server: &'s Server,
+    /// How the round measures.
+    pub settings: &'s Settings,
+    /// Seed of this trial.
+    pub seed: u64,
+}
+
+impl Session<'_> {
+    /// Runs an experiment on fresh processes.
+    ///
+    /// # Errors
+    /// Only an interrupt; whatever else goes wrong is an outcome.
+    pub fn run(&self, experiment: &str) -> Result<Outcome> {
+        let result = match experiment {
+            "two-tabs" => two_tabs::run(self).map(Outcome::TwoTabs),
+            "collateral" => collateral::run(self).map(Outcome::Collateral),
+            "throughput" => throughput::run(self).map(Outcome::Throughput),
+            "footprint" => footprint::run(self).map(Outcome::Footprint),
+            other => bail!("there is no experiment '{other}'"),
+        };
+        match result {
+            Err(error) if error.downcast_ref::<crate::interrupt::Interrupted>().is_some() => Err(error),
+            Err(error) => Ok(Outcome::Invalid { reason: format!("{error:#}") }),
+            outcome => outcome,
+        }
+    }
+
+    /// A fresh process of the server, where the experiment's placement puts it.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub fn start(&self, experiment: &str) -> Result<Running> {
+        let cores = set_of(&self.settings.placement_of(experiment).server_cores());
+        let start = Start { threads: self.settings.threads, more: self.settings.more.clone(), cores };
+        Running::start(self.server, &start)
+    }
+}
+
+/// Asks once to learn what the right answer is.
+///
+/// # Errors
+/// Any status but 200.
+pub fn learn(running: &mut Running, path: &str) -> Result<Target> {
+    let request = get(path);
+    let answer = Client::connect(running.address).and_then(|mut client| client.ask(&request));
+    let answer = answer.with_context(|| format!("GET {path}{}", running.last_words()))?;
+    if answer.status != 200 {
+        bail!("GET {path} is answered {}: {}", answer.status, String::from_utf8_lossy(&answer.body).trim());
+    }
+    Ok(Target { address: running.address, request, status: 200, body: Some(answer.body) })
+}
+
+/// Times of a lane, in microseconds, with the histograms they come from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Latency {
+    /// Requests due in the window.
+    pub planned: u64,
+    /// Answered before the end.
+    pub answered: u64,
+    /// Not answered by the end; they count with their age.
+    pub unanswered: u64,
+    /// Median response time.
+    pub p50_us: f64,
+    /// 99th percentile of response time; the maximum if fewer than ten samples are beyond it.
+    pub p99_us: f64,
+    /// Longest response time.
+    pub max_us: f64,
+    /// 99th percentile of service time, likewise.
+    pub service_p99_us: f64,
+    /// 99th percentile of the driver's lag behind the plan.
+    pub lag_p99_us: f64,
+    /// Response times: HDR histogram in nanoseconds, V2, base64.
+    pub response: String,
+    /// Service times, likewise.
+    pub service: String,
+}
+
+impl Latency {
+    /// Takes the times out of a recording.
+    pub fn of(recording: &Recording) -> Self {
+        Latency {
+            planned: recording.planned,
+            answered: recording.answered,
+            unanswered: recording.unanswered,
+            p50_us: recording.response.value_at_quantile(0.5) as f64 / 1e3,
+            p99_us: p99_us(&recording.response),
+            max_us: recording.response.max() as f64 / 1e3,
+            service_p99_us: p99_us(&recording.service),
+            lag_p99_us: recording.lag.value_at_quantile(0.99) as f64 / 1e3,
+            response: encode(&recording.response),
+            service: encode(&recording.service),
+        }
+    }
+}
+
+/// The 99th percentile, or the maximum where fewer than ten samples are beyond it.
+fn p99_us(times: &crate::driver::record::Times) -> f64 {
+    let value = if times.len() >= 1000 { times.value_at_quantile(0.99) } else { times.max() };
+    value as f64 / 1e3
+}
+
+fn encode(times: &crate::driver::record::Times) -> String {
+    let mut bytes = Vec::new();
+    // Writing to memory fails only for histograms beyond what ours can hold.
+    let _ = V2Serializer::new().serialize(times, &mut bytes);
+    STANDARD.encode(bytes)
+}
+
+/// What the driver owes in an open lane, and what makes any lane worthless.
+///
+/// # Errors
+/// The first check that fails, in words.
+pub fn validate(report: &Report, lane: usize) -> Result<()> {
+    let recording = &report.lanes[lane];
+    if recording.errors > 0 {
+        bail!("{} wrong answers: {}", recording.errors, recording.first_error.as_deref().unwrap_or("unknown"));
+    }
+    if recording.planned > 0 && (recording.released as f64) < 0.99 * recording.planned as f64 {
+        bail!("the driver released {} of {} requests in time", recording.released, recording.planned);
+    }
+    // A tenth of what is claimed; below a millisecond the noise of the machine is larger than what is claimed anyway.
+    let claimed = recording.response.value_at_quantile(0.99).max(1_000_000);
+    let lag = recording.lag.value_at_quantile(0.99);
+    if !recording.lag.is_empty() && lag > claimed / 10 {
+        bail!("the driver lagged {:.2} ms behind its plan at p99", lag as f64 / 1e6);
+    }
+    Ok(())
+}
+
+/// Rounds a time to milliseconds as floating point.
+pub fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

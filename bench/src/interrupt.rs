@@ -1,0 +1,42 @@
+//! Ctrl-C and SIGTERM: noticed between two steps, so that children are ended and what is finished is kept.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+static REQUESTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// The reason of an error that is none: somebody asked to stop.
+#[derive(Debug)]
+pub struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// From here on the first signal is noted and the second ends the process at once.
+pub fn install() -> std::io::Result<()> {
+    let flag = REQUESTED.get_or_init(Arc::default);
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, flag.clone())?;
+        signal_hook::flag::register(signal, flag.clone())?;
+    }
+    Ok(())
+}
+
+/// Somebody asked to stop.
+pub fn is_requested() -> bool {
+    REQUESTED.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
+/// An error if somebody asked to stop.
+///
+/// # Errors
+/// [`Interrupted`].
+pub fn check() -> anyhow::Result<()> {
+    if is_requested() { Err(Interrupted.into()) } else { Ok(()) }
+}

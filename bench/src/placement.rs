@@ -1,0 +1,123 @@
+//! Which cores server and driver have. It decides what a number means, so it is part of every cell's key.
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Where server and driver run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// On separate cores, half for each
+    Disjoint,
+    /// Both on all cores, the driver as a light real-time thread
+    Shared,
+    /// The driver on the last core, the server on all others
+    Split,
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Placement::Disjoint => "disjoint",
+            Placement::Shared => "shared",
+            Placement::Split => "split",
+        })
+    }
+}
+
+impl Placement {
+    /// The placement for latencies on this machine: separate cores from four on, otherwise all cores for both if real-time
+    /// priority is permitted.
+    pub fn default_here() -> Self {
+        match (cores().len(), RealTime::claim().is_some()) {
+            (4.., _) => Placement::Disjoint,
+            (_, true) => Placement::Shared,
+            (_, false) => Placement::Split,
+        }
+    }
+
+    /// Cores of the server.
+    pub fn server_cores(self) -> Vec<usize> {
+        let mut all = cores();
+        match self {
+            Placement::Shared => {}
+            Placement::Disjoint => all.truncate(all.len().div_ceil(2)),
+            Placement::Split => all.truncate((all.len() - 1).max(1)),
+        }
+        all
+    }
+
+    fn driver_cores(self) -> Vec<usize> {
+        let all = cores();
+        match self {
+            Placement::Shared => all,
+            Placement::Disjoint => all[all.len() / 2..].to_vec(),
+            Placement::Split => all[all.len() - 1..].to_vec(),
+        }
+    }
+
+    /// Puts the calling thread where the driver belongs, until the guard is dropped. `is_paced` says that it sleeps between its
+    /// sends: only then may it run in real time, since the kernel throttles a real-time thread that never sleeps.
+    pub fn enter_driver(self, is_paced: bool) -> InDriver {
+        let before = sched_getaffinity(Pid::from_raw(0)).ok();
+        let _ = sched_setaffinity(Pid::from_raw(0), &set_of(&self.driver_cores()));
+        let real_time = if is_paced && self == Placement::Shared { RealTime::claim() } else { None };
+        InDriver { before, _real_time: real_time }
+    }
+}
+
+/// The calling thread is the driver.
+pub struct InDriver {
+    before: Option<CpuSet>,
+    _real_time: Option<RealTime>,
+}
+
+impl Drop for InDriver {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = sched_setaffinity(Pid::from_raw(0), before);
+        }
+    }
+}
+
+/// The calling thread has real-time priority.
+struct RealTime;
+
+impl RealTime {
+    fn claim() -> Option<Self> {
+        set_policy(nix::libc::SCHED_FIFO, 10).then_some(RealTime)
+    }
+}
+
+impl Drop for RealTime {
+    fn drop(&mut self) {
+        set_policy(nix::libc::SCHED_OTHER, 0);
+    }
+}
+
+fn set_policy(policy: i32, priority: i32) -> bool {
+    let parameters = nix::libc::sched_param { sched_priority: priority };
+    // SAFETY: a plain system call on this thread with a pointer to a value that outlives it.
+    unsafe { nix::libc::sched_setscheduler(0, policy, &raw const parameters) == 0 }
+}
+
+/// The cores that this process may use.
+pub fn cores() -> Vec<usize> {
+    let here = sched_getaffinity(Pid::from_raw(0)).unwrap_or_else(|_| CpuSet::new());
+    let all: Vec<usize> = (0..CpuSet::count()).filter(|core| here.is_set(*core).unwrap_or(false)).collect();
+    if all.is_empty() { vec![0] } else { all }
+}
+
+/// A set of cores for the system.
+pub fn set_of(cores: &[usize]) -> CpuSet {
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|core| drop(set.set(*core)));
+    set
+}
+
+/// W: as many threads or processes as cores, and two at least, so that multi-thread means something.
+pub fn default_threads() -> usize {
+    cores().len().max(2)
+}

@@ -1,0 +1,240 @@
+//! A server as a process: started in a clean environment, watched until it is ready, measured from outside, and gone for sure.
+
+use crate::builder;
+use crate::catalog::Server;
+use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Pid, getpid, getppid};
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a server may take until it is ready.
+const UNTIL_READY: Duration = Duration::from_secs(10);
+
+/// How to start one.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// W.
+    pub threads: usize,
+    /// Arguments besides those of `servers.toml`.
+    pub more: Vec<String>,
+    /// The cores it may use.
+    pub cores: CpuSet,
+}
+
+/// A server that runs. Dropped, it is killed and reaped; if this process dies first, the kernel does that.
+pub struct Running {
+    child: Child,
+    stderr: File,
+    /// Where it serves.
+    pub address: SocketAddr,
+    /// From the start of the process to the line that says it is ready.
+    pub until_ready: Duration,
+}
+
+impl Running {
+    /// Starts a server and waits until it is ready.
+    ///
+    /// # Errors
+    /// One that ends or stays silent instead, with the last lines of its stderr.
+    pub fn start(server: &Server, start: &Start) -> Result<Self> {
+        let binary = builder::binary(&server.build);
+        let mut command = Command::new(&binary);
+        command.args(builder::arguments(server, start.threads, &start.more));
+        let (cores, harness) = (start.cores, getpid());
+        let prepare = move || {
+            set_pdeathsig(Signal::SIGKILL)?;
+            if getppid() != harness {
+                return Err(std::io::ErrorKind::BrokenPipe.into());
+            }
+            Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
+        };
+        // SAFETY: between fork and exec it makes system calls only; nothing is allocated or locked.
+        unsafe { command.pre_exec(prepare) };
+        Self::spawn(command).with_context(|| server.name.clone())
+    }
+
+    fn spawn(mut command: Command) -> Result<Self> {
+        let stderr = tempfile::tempfile().context("cannot make a file for the server's stderr")?;
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr.try_clone()?);
+        let started = Instant::now();
+        let child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut running = Running { child, stderr, address, until_ready: Duration::ZERO };
+        running.address = running.wait_until_ready(started)?;
+        running.until_ready = started.elapsed();
+        Ok(running)
+    }
+
+    fn wait_until_ready(&mut self, started: Instant) -> Result<SocketAddr> {
+        let Some(mut stdout) = self.child.stdout.take() else { bail!("has no stdout") };
+        let mut line = Vec::new();
+        while !line.contains(&b'\n') {
+            let left = UNTIL_READY.saturating_sub(started.elapsed());
+            let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut fds, PollTimeout::try_from(left)?).unwrap_or(0) == 0 {
+                crate::interrupt::check()?;
+                if left.is_zero() {
+                    bail!("was not ready within {} s{}", UNTIL_READY.as_secs(), self.last_words());
+                }
+                continue;
+            }
+            let mut piece = [0; 256];
+            match stdout.read(&mut piece)? {
+                0 => bail!("ended before it was ready{}", self.last_words()),
+                count => line.extend_from_slice(&piece[..count]),
+            }
+        }
+        // Kept open: a server that prints more must not be ended by that.
+        self.child.stdout = Some(stdout);
+        let line = String::from_utf8_lossy(&line).trim().to_owned();
+        let address = line.strip_prefix("ready http://").and_then(|address| address.parse().ok());
+        address.with_context(|| format!("said '{line}' instead of 'ready http://ADDRESS'"))
+    }
+
+    /// The end of its stderr, as part of an error message.
+    pub fn last_words(&mut self) -> String {
+        let mut text = String::new();
+        let read = self.stderr.rewind().and_then(|()| self.stderr.read_to_string(&mut text));
+        let lines: Vec<&str> = text.lines().collect();
+        match (read, &lines[lines.len().saturating_sub(5)..]) {
+            (Err(_), _) | (_, []) => String::new(),
+            (_, last) => format!("; its stderr ends: {}", last.join(" | ")),
+        }
+    }
+
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Its process, and the workers it has forked.
+    pub fn pids(&self) -> Vec<Pid> {
+        let mut all = vec![Pid::from_raw(self.child.id().cast_signed())];
+        let mut next = 0;
+        while next < all.len() {
+            let pid = all[next];
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            all.extend(children.split_whitespace().filter_map(|child| child.parse().ok()).map(Pid::from_raw));
+            next += 1;
+        }
+        all
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.child.id().cast_signed()), signal)?)
+    }
+
+    /// Waits for its end, for so long at most.
+    ///
+    /// # Errors
+    /// One that does not end.
+    pub fn wait(&mut self, most: Duration) -> Result<ExitStatus> {
+        let pidfd = pidfd_open(self.child.id())?;
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, PollTimeout::try_from(most)?)? == 0 {
+            bail!("has not ended within {} s", most.as_secs());
+        }
+        Ok(self.child.wait()?)
+    }
+
+    /// Processor time used so far by all its processes.
+    pub fn cpu(&self) -> Cpu {
+        let mut cpu = Cpu::default();
+        for pid in self.pids() {
+            let clock = ClockId::pid_cpu_clock_id(pid).and_then(clock_gettime);
+            cpu.total += clock.map_or(Duration::ZERO, Duration::from);
+            let (user, system) = ticks(pid).unwrap_or_default();
+            cpu.user_ticks += user;
+            cpu.system_ticks += system;
+        }
+        cpu
+    }
+
+    /// Memory and threads of all its processes.
+    pub fn memory(&self) -> Memory {
+        let mut memory = Memory::default();
+        for pid in self.pids() {
+            memory.pss += field(&format!("/proc/{pid}/smaps_rollup"), "Pss:") * 1024;
+            memory.rss += field(&format!("/proc/{pid}/status"), "VmRSS:") * 1024;
+            memory.threads += field(&format!("/proc/{pid}/status"), "Threads:");
+        }
+        memory
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Workers first: they end with their parent, but they are not ours to reap, so they are told as well.
+        for pid in self.pids().into_iter().rev() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Processor time: the sum to the nanosecond, and the kernel's ticks that tell user from system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cpu {
+    /// User and system.
+    pub total: Duration,
+    user_ticks: u64,
+    system_ticks: u64,
+}
+
+impl Cpu {
+    /// What was used since `earlier`, and which share of it in user mode.
+    pub fn since(self, earlier: Cpu) -> (Duration, f64) {
+        let (user, system) =
+            (self.user_ticks.saturating_sub(earlier.user_ticks), self.system_ticks.saturating_sub(earlier.system_ticks));
+        let share = user as f64 / (user + system).max(1) as f64;
+        (self.total.saturating_sub(earlier.total), share)
+    }
+}
+
+/// Memory of a process tree, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Memory {
+    /// Resident, each process by itself: what is shared counts several times.
+    pub rss: u64,
+    /// Resident, what is shared counted once.
+    pub pss: u64,
+    /// Threads of all processes.
+    pub threads: u64,
+}
+
+fn pidfd_open(pid: u32) -> Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: a plain system call; the descriptor it returns is new and owned by nobody else.
+    unsafe {
+        let fd = nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0);
+        if fd < 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        Ok(std::os::fd::OwnedFd::from_raw_fd(i32::try_from(fd)?))
+    }
+}
+
+/// User and system ticks of a process, ended children left out.
+fn ticks(pid: Pid) -> Option<(u64, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything, so the fields are counted from behind it.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+fn field(path: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix(name));
+    value.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}

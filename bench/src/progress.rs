@@ -1,0 +1,55 @@
+//! What a person sees while a long piece of work runs: how far it is and how long it will still take.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::Duration;
+
+/// A bar on a terminal, a line for each step elsewhere.
+pub struct Progress {
+    bar: ProgressBar,
+    is_terminal: bool,
+}
+
+impl Progress {
+    /// Progress over `total` units of work.
+    pub fn new(total: u64) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(total), target);
+        let style = ProgressStyle::with_template("{bar:24} {percent:>3} %  {elapsed} so far, {eta} left  {wide_msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Progress { bar, is_terminal }
+    }
+
+    /// Says what is being done.
+    pub fn say(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
+        if !self.is_terminal {
+            let left = if self.bar.position() > 0 { format!(", {} s left", self.bar.eta().as_secs()) } else { String::new() };
+            let percent = 100 * self.bar.position() / self.bar.length().unwrap_or(1).max(1);
+            eprintln!("[{percent:>3} %{left}] {what}");
+        }
+    }
+
+    /// So much of the work is done.
+    pub fn step(&self, units: u64) {
+        self.bar.inc(units);
+    }
+
+    /// Prints a line without disturbing the bar.
+    pub fn line(&self, text: &str) {
+        if self.is_terminal { self.bar.println(text) } else { eprintln!("{text}") }
+    }
+
+    /// While a load is on, the bar must not wake up and take processor time from what is measured.
+    pub fn quiet(&self) {
+        self.bar.disable_steady_tick();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

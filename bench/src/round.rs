@@ -1,0 +1,244 @@
+//! A round on disk: one folder in `bench-results/`, added to and never overwritten.
+//!
+//! `round.json` says what was measured, on what, and how; `trials.jsonl` gets a line as each trial ends, so that a round which is
+//! killed loses at most one.
+
+use crate::environment::Environment;
+use crate::experiment::{Outcome, Settings};
+use anyhow::{Context, Result, bail};
+use common::Receipt;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// Version of what is written here. A round of another version is refused by name.
+pub const SCHEMA: u32 = 1;
+
+/// What stands in `round.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Header {
+    /// Version of the layout.
+    pub schema: u32,
+    /// When it was started, in local time with its offset.
+    pub started: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// How it measures.
+    pub settings: Settings,
+    /// On what.
+    pub environment: Environment,
+    /// What is measured, in the order of the tables.
+    pub servers: Vec<Entry>,
+}
+
+/// A server of a round.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entry {
+    /// Name.
+    pub name: String,
+    /// The library that schedules work.
+    pub runtime: String,
+    /// How work meets threads and processes.
+    pub model: String,
+    /// Whose HTTP codec answers.
+    pub http: String,
+    /// Others wrote it.
+    pub is_peer: bool,
+    /// Experiments that it cannot take part in, with the reason.
+    pub unsupported: BTreeMap<String, String>,
+    /// What the server says of itself; none if it is unavailable.
+    pub receipt: Option<Receipt>,
+    /// Why it is unavailable.
+    pub unavailable: Option<String>,
+}
+
+/// One line of `trials.jsonl`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Trial {
+    /// Which server.
+    pub server: String,
+    /// Which experiment.
+    pub experiment: String,
+    /// Which trial, from 1.
+    pub trial: u32,
+    /// Seed of its random order.
+    pub seed: u64,
+    /// When it ended, in seconds since the round was started or resumed.
+    pub at_s: f64,
+    /// Share of all processor time that the hypervisor took away meanwhile.
+    pub steal: f64,
+    /// What was found.
+    pub outcome: Outcome,
+}
+
+/// A round: its header, its trials, and where they are.
+#[derive(Debug)]
+pub struct Round {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What stands in `round.json`.
+    pub header: Header,
+    /// What stands in `trials.jsonl`.
+    pub trials: Vec<Trial>,
+}
+
+impl Round {
+    /// Begins a round in a folder of its own.
+    ///
+    /// # Errors
+    /// The folder exists, or cannot be written.
+    pub fn create(folder: &Path, header: Header) -> Result<Self> {
+        if let Some(parent) = folder.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        }
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                bail!("{} exists: rounds are never overwritten; choose another with --out, or go on with --resume", folder.display())
+            }
+            other => other.with_context(|| format!("cannot make {}", folder.display()))?,
+        }
+        let round = Round { folder: folder.to_path_buf(), header, trials: Vec::new() };
+        let mut text = serde_json::to_string_pretty(&round.header)?;
+        text.push('\n');
+        write_new(&round.folder.join("round.json"), &text)?;
+        Ok(round)
+    }
+
+    /// Reads a round.
+    ///
+    /// # Errors
+    /// No round, one of another version, or a line that cannot be read, with file and line.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("round.json");
+        let text = fs::read_to_string(&path).with_context(|| format!("{} is no round: cannot read {}", folder.display(), path.display()))?;
+        let version: Version = serde_json::from_str(&text).with_context(|| format!("{} is no round's header", path.display()))?;
+        if version.schema != SCHEMA {
+            let advice = if version.schema > SCHEMA { "use a newer stallbench" } else { "use the stallbench that wrote it" };
+            bail!("{} has schema {}, this program reads {SCHEMA}: {advice}", path.display(), version.schema);
+        }
+        let header = serde_json::from_str(&text).with_context(|| format!("cannot understand {}", path.display()))?;
+        let trials = read_trials(&folder.join("trials.jsonl"))?;
+        Ok(Round { folder: folder.to_path_buf(), header, trials })
+    }
+
+    /// Adds a trial, on disk first.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn add(&mut self, trial: Trial) -> Result<()> {
+        let path = self.folder.join("trials.jsonl");
+        let mut line = serde_json::to_string(&trial)?;
+        line.push('\n');
+        let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+        file.write_all(line.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+        self.trials.push(trial);
+        Ok(())
+    }
+
+    /// Whether this trial was made already.
+    pub fn has(&self, server: &str, experiment: &str, trial: u32) -> bool {
+        self.trials.iter().any(|one| one.server == server && one.experiment == experiment && one.trial == trial)
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    schema: u32,
+}
+
+/// The trials of a file. A last line without an end is the one that was being written when the round was killed; it is cut off.
+fn read_trials(path: &Path) -> Result<Vec<Trial>> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    if whole < text.len() {
+        let file = OpenOptions::new().write(true).open(path).with_context(|| format!("cannot mend {}", path.display()))?;
+        file.set_len(whole as u64)?;
+    }
+    let lines = text[..whole].lines().enumerate();
+    lines.map(|(number, line)| serde_json::from_str(line).with_context(|| format!("{}:{}", path.display(), number + 1))).collect()
+}
+
+fn write_new(path: &Path, text: &str) -> Result<()> {
+    let mut file = File::create_new(path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(file.write_all(text.as_bytes())?)
+}
+
+/// A folder for a new round: the day and the machine, and a number if there is one already.
+pub fn new_folder(base: &Path, host: &str) -> PathBuf {
+    let day = jiff::Zoned::now().date().to_string();
+    let host: String = host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
+    let first = base.join(format!("{day}-{host}"));
+    let others = (2..).map(|number| base.join(format!("{day}-{host}.{number}")));
+    std::iter::once(first).chain(others).find(|folder| !folder.exists()).unwrap_or_else(|| base.join("round"))
+}
+
+/// The newest round of a folder of rounds; quick ones only if asked.
+pub fn newest(base: &Path) -> Result<PathBuf> {
+    let entries = fs::read_dir(base).with_context(|| format!("cannot read {}", base.display()))?;
+    let rounds = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.join("round.json").exists());
+    let started = |path: &PathBuf| fs::metadata(path.join("round.json")).and_then(|meta| meta.modified()).ok();
+    rounds.max_by_key(started).with_context(|| format!("no round in {}: make one with `stallbench bench`", base.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::Mode;
+
+    fn header() -> Header {
+        Header {
+            schema: SCHEMA,
+            started: "2026-01-01T00:00:00+00:00".into(),
+            command: vec!["stallbench".into()],
+            settings: Settings::of(Mode::Quick, 2, 1),
+            environment: Environment::default(),
+            servers: Vec::new(),
+        }
+    }
+
+    fn trial(number: u32) -> Trial {
+        let outcome = Outcome::Invalid { reason: "made up".into() };
+        Trial { server: "a-b".into(), experiment: "footprint".into(), trial: number, seed: 1, at_s: 0.0, steal: 0.0, outcome }
+    }
+
+    #[test]
+    fn keeps_what_was_added_and_refuses_to_overwrite() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = base.path().join("r");
+        let mut round = Round::create(&folder, header()).unwrap();
+        round.add(trial(1)).unwrap();
+        assert!(Round::open(&folder).unwrap().has("a-b", "footprint", 1));
+        assert!(Round::create(&folder, header()).unwrap_err().to_string().contains("never overwritten"));
+    }
+
+    #[test]
+    fn a_round_killed_within_a_line_goes_on_without_it() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = base.path().join("r");
+        let mut round = Round::create(&folder, header()).unwrap();
+        round.add(trial(1)).unwrap();
+        let path = folder.join("trials.jsonl");
+        let whole = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{whole}{}", &whole[..whole.len() / 2])).unwrap();
+        let mut round = Round::open(&folder).unwrap();
+        round.add(trial(2)).unwrap();
+        assert_eq!(Round::open(&folder).unwrap().trials.len(), 2);
+    }
+
+    #[test]
+    fn foreign_and_newer_rounds_are_refused_with_file_and_line() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = base.path().join("r");
+        assert!(Round::open(&folder).unwrap_err().to_string().contains("is no round"));
+        Round::create(&folder, header()).unwrap();
+        fs::write(folder.join("trials.jsonl"), "{}\n").unwrap();
+        assert!(Round::open(&folder).unwrap_err().to_string().ends_with("trials.jsonl:1"));
+        fs::write(folder.join("round.json"), r#"{"schema": 99}"#).unwrap();
+        assert!(Round::open(&folder).unwrap_err().to_string().contains("schema 99"));
+    }
+}
