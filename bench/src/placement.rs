@@ -4,6 +4,10 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::hint::spin_loop;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 /// Where server and driver run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -63,8 +67,9 @@ impl Placement {
     pub fn enter_driver(self, is_paced: bool) -> InDriver {
         let before = sched_getaffinity(Pid::from_raw(0)).ok();
         let _ = sched_setaffinity(Pid::from_raw(0), &set_of(&self.driver_cores()));
+        let awake = Awake::keep();
         let real_time = if is_paced && self == Placement::Shared { RealTime::claim() } else { None };
-        InDriver { before, _real_time: real_time }
+        InDriver { before, _real_time: real_time, _awake: awake }
     }
 }
 
@@ -72,6 +77,7 @@ impl Placement {
 pub struct InDriver {
     before: Option<CpuSet>,
     _real_time: Option<RealTime>,
+    _awake: Awake,
 }
 
 impl Drop for InDriver {
@@ -79,6 +85,35 @@ impl Drop for InDriver {
         if let Some(before) = &self.before {
             let _ = sched_setaffinity(Pid::from_raw(0), before);
         }
+    }
+}
+
+/// No core sleeps: on each, a thread of the lowest class spins when nothing else wants to run. A core of a virtual machine that
+/// halts takes hundreds of microseconds to come back, and that would be measured instead of the servers.
+struct Awake(Arc<AtomicBool>);
+
+impl Awake {
+    fn keep() -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        for core in cores() {
+            let is_over = is_over.clone();
+            let spin = move || {
+                let is_placed = sched_setaffinity(Pid::from_raw(0), &set_of(&[core])).is_ok();
+                // A spinning thread of a higher class would do more harm than good.
+                while is_placed && set_policy(nix::libc::SCHED_IDLE, 0) && !is_over.load(Ordering::Relaxed) {
+                    (0..10_000).for_each(|_| spin_loop());
+                }
+            };
+            // Without the thread the numbers are noisier, which their intervals show.
+            let _ = thread::Builder::new().name(format!("awake-{core}")).stack_size(64 * 1024).spawn(spin);
+        }
+        Awake(is_over)
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -113,7 +148,10 @@ pub fn cores() -> Vec<usize> {
 /// A set of cores for the system.
 pub fn set_of(cores: &[usize]) -> CpuSet {
     let mut set = CpuSet::new();
-    cores.iter().for_each(|core| drop(set.set(*core)));
+    for core in cores {
+        // A core beyond what a set can name cannot be used at all.
+        let _ = set.set(*core);
+    }
     set
 }
 

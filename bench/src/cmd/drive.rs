@@ -46,11 +46,11 @@ pub fn run(arguments: &Drive) -> Result<ExitCode> {
     }
     let pace = match arguments.rate {
         Some(rate) => Pace::Open { rate, is_poisson: arguments.poisson },
-        None => Pace::Closed { depth: arguments.pipeline.into(), stagger: Duration::ZERO, most: None },
+        None => Pace::Closed { depth: arguments.pipeline.into(), stagger: Duration::ZERO, most: None, think: Duration::ZERO },
     };
     let connections = arguments.connections as usize;
     let load = Load {
-        lanes: vec![Lane { target, pace, connections, is_fresh: arguments.fresh, keeps_samples: false }],
+        lanes: vec![Lane { target, pace, connections, is_fresh: arguments.fresh, is_introduced: false, keeps_samples: false }],
         warmup: Duration::from_secs_f64(arguments.duration.min(1.0) / 10.0),
         window: Duration::from_secs_f64(arguments.duration),
         grace: Duration::from_secs(2),

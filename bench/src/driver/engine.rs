@@ -53,7 +53,7 @@ struct LaneState {
 enum Due {
     /// The request with this number of an open lane.
     Request { lane: usize, number: usize },
-    /// The first requests of a connection of a closed lane.
+    /// The first requests of a connection of a closed lane, or the next ones after a time for thought.
     Start { lane: usize, number: usize },
 }
 
@@ -94,6 +94,9 @@ impl<'l> Engine<'l> {
             let address = self.load.lanes[lane].target.address;
             let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))
                 .with_context(|| format!("cannot connect to {address}"))?;
+            if self.load.lanes[lane].is_introduced {
+                introduce(&stream, &self.load.lanes[lane].target)?;
+            }
             let key = self.add(lane, number, stream)?;
             self.lanes[lane].keys.push(key);
         }
@@ -182,7 +185,8 @@ impl<'l> Engine<'l> {
                     self.plan_next(lane, number, at);
                     self.release_request(lane, number, at)?;
                 }
-                Due::Start { lane, number } => self.start_closed(lane, number)?,
+                Due::Start { lane, number } if now < self.window.end => self.start_closed(lane, number)?,
+                Due::Start { .. } => {}
             }
             now = self.now();
         }
@@ -208,15 +212,17 @@ impl<'l> Engine<'l> {
             let recording = &mut self.lanes[lane].recording;
             recording.planned += 1;
             recording.released += u64::from(now < self.window.end + LATE);
+            // On a busy connection too: that the request waits there is the server's doing, when its turn came is the driver's.
+            record(&mut recording.lag, now - planned);
         }
         if self.load.lanes[lane].is_fresh {
             let key = self.connect_fresh(lane, number)?;
-            return self.send_one(key, planned, true);
+            return self.send_one(key, planned);
         }
         let keys = &self.lanes[lane].keys;
         let key = keys[number % keys.len()];
         if self.links[key].flights.is_empty() {
-            return self.send_one(key, planned, true);
+            return self.send_one(key, planned);
         }
         self.links[key].waiting.push_back(planned);
         Ok(())
@@ -236,12 +242,8 @@ impl<'l> Engine<'l> {
     }
 
     /// Sends one planned request on a free connection.
-    fn send_one(&mut self, key: usize, planned: u64, is_on_time: bool) -> anyhow::Result<()> {
+    fn send_one(&mut self, key: usize, planned: u64) -> anyhow::Result<()> {
         let now = self.now();
-        let lane = self.links[key].lane;
-        if is_on_time && self.window.contains(&planned) {
-            record(&mut self.lanes[lane].recording.lag, now.saturating_sub(planned));
-        }
         self.links[key].flights.push_back(Flight { planned, sent: now });
         self.write(key, 1)
     }
@@ -429,13 +431,18 @@ impl<'l> Engine<'l> {
     /// Sends what the answers made room for.
     fn go_on(&mut self, key: usize, answers: usize, now: u64) -> anyhow::Result<()> {
         let lane = self.links[key].lane;
-        if !self.lanes[lane].is_open {
-            return if now < self.window.end { self.send_closed(key, answers) } else { Ok(()) };
+        if let Pace::Closed { think, .. } = self.load.lanes[lane].pace {
+            if now < self.window.end && think.is_zero() {
+                return self.send_closed(key, answers);
+            }
+            let number = self.links[key].number;
+            self.due.push(Reverse((now + nanos(think), Due::Start { lane, number })));
+            return Ok(());
         }
         if self.links[key].flights.is_empty()
             && let Some(planned) = self.links[key].waiting.pop_front()
         {
-            return self.send_one(key, planned, false);
+            return self.send_one(key, planned);
         }
         Ok(())
     }
@@ -494,7 +501,7 @@ impl<'l> Engine<'l> {
     fn is_over(&self, now: u64) -> bool {
         let has_open = self.lanes.iter().any(|lane| lane.is_open);
         let is_idle = self.outstanding == 0 && self.closed_in_flight == 0;
-        let starts_left = self.due.iter().any(|Reverse((_, due))| matches!(due, Due::Start { .. }));
+        let starts_left = self.due.iter().any(|Reverse((at, due))| matches!(due, Due::Start { .. }) && *at < self.window.end);
         let all_sent = self.load.lanes.iter().all(|lane| matches!(lane.pace, Pace::Closed { most: Some(_), .. }));
         if all_sent && is_idle && !has_open && !starts_left {
             return true;
@@ -576,6 +583,25 @@ fn start_connect(address: SocketAddr) -> nix::Result<TcpStream> {
     match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(fd.into()),
         Err(error) => Err(error),
+    }
+}
+
+/// Asks once and waits for the answer.
+fn introduce(mut stream: &TcpStream, target: &super::Target) -> anyhow::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(&target.request)?;
+    let mut input = Vec::new();
+    loop {
+        match look(&input, target, false) {
+            Answer::Complete { .. } => return Ok(()),
+            Answer::Wrong(what) => bail!("{what}"),
+            Answer::Incomplete => {}
+        }
+        let mut piece = [0; 4096];
+        match stream.read(&mut piece).context("a new connection got no answer")? {
+            0 => bail!("the server closed a new connection"),
+            count => input.extend_from_slice(&piece[..count]),
+        }
     }
 }
 

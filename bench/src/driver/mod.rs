@@ -37,6 +37,8 @@ pub struct Lane {
     pub connections: usize,
     /// Each request on a connection of its own.
     pub is_fresh: bool,
+    /// Ask once on each connection before the run, so that the server has given it to whoever will serve it.
+    pub is_introduced: bool,
     /// Keep each request's time besides the histograms.
     pub keeps_samples: bool,
 }
@@ -51,7 +53,7 @@ pub enum Pace {
         /// Exponential gaps instead of even ones.
         is_poisson: bool,
     },
-    /// As soon as the one before is answered.
+    /// As soon as the one before is answered, and some time for thought has passed.
     Closed {
         /// Requests in flight on each connection.
         depth: usize,
@@ -59,6 +61,8 @@ pub enum Pace {
         stagger: Duration,
         /// Requests on each connection; none for no end.
         most: Option<u64>,
+        /// From an answer to the next request.
+        think: Duration,
     },
 }
 

@@ -233,10 +233,10 @@ pub fn validate(report: &Report, lane: usize) -> Result<()> {
     if recording.planned > 0 && (recording.released as f64) < 0.99 * recording.planned as f64 {
         bail!("the driver released {} of {} requests in time", recording.released, recording.planned);
     }
-    // A tenth of what is claimed; below a millisecond the noise of the machine is larger than what is claimed anyway.
-    let claimed = recording.response.value_at_quantile(0.99).max(1_000_000);
+    // A tenth of what is claimed; nothing is claimed about differences below two milliseconds. Few requests have no percentile.
+    let claimed = recording.response.value_at_quantile(0.99).max(2_000_000);
     let lag = recording.lag.value_at_quantile(0.99);
-    if !recording.lag.is_empty() && lag > claimed / 10 {
+    if recording.lag.len() >= 100 && lag > claimed / 10 {
         bail!("the driver lagged {:.2} ms behind its plan at p99", lag as f64 / 1e6);
     }
     Ok(())

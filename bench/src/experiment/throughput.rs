@@ -62,10 +62,11 @@ fn run_loop(session: &Session<'_>, running: &Running, target: &Target, way: &str
     let load = |length| Load {
         lanes: vec![Lane {
             target: target.clone(),
-            pace: Pace::Closed { depth, stagger: Duration::ZERO, most: None },
+            pace: Pace::Closed { depth, stagger: Duration::ZERO, most: None, think: Duration::ZERO },
             connections: CONNECTIONS,
             is_fresh,
-            keeps_samples: false,
+            is_introduced: false,
+        keeps_samples: false,
         }],
         warmup: Duration::ZERO,
         window: length,

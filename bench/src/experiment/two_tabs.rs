@@ -45,9 +45,10 @@ pub fn run(session: &Session<'_>) -> Result<TwoTabs> {
 pub fn open_tabs(target: &Target, tabs: usize, length_ms: u64, seed: u64) -> Result<Fall> {
     let lane = Lane {
         target: target.clone(),
-        pace: Pace::Closed { depth: 1, stagger: Duration::ZERO, most: Some(1) },
+        pace: Pace::Closed { depth: 1, stagger: Duration::ZERO, most: Some(1), think: Duration::ZERO },
         connections: tabs,
         is_fresh: false,
+        is_introduced: false,
         keeps_samples: false,
     };
     // One after the other they need tabs x T; twice that is more than anybody should take.

@@ -205,7 +205,10 @@ impl<'r> Report<'r> {
         let Some(cell) = self.numbers.cell(server, metric, experiment) else { return "–".into() };
         match (cell.summary(), cell.invalid.first()) {
             (Some(summary), _) => format(summary.median),
-            (None, Some(reason)) => self.noted("invalid", &format!("{server}: {metric}: invalid({reason})")),
+            (None, Some(reason)) => {
+                let at = metric.find('[').map_or("", |start| &metric[start..]);
+                self.noted("invalid", &format!("{server} {experiment}{at}: invalid({reason})"))
+            }
             (None, None) => "–".into(),
         }
     }

@@ -3,8 +3,7 @@
 pub mod headline;
 pub mod numbers;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
-use std::fmt::Write;
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table as Grid, presets};
 
 /// A table: what it shows, its columns, its rows as text, and what stands below it.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,9 +22,10 @@ impl Table {
     /// For a terminal.
     pub fn to_terminal(&self) -> String {
         let mut grid = Grid::new();
-        grid.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+        let style = presets::NOTHING.header_separator(LineStyle::none().fill('─').junction('─'));
+        grid.load_style(style).set_content_arrangement(ContentArrangement::Disabled);
         grid.set_header(&self.columns);
-        self.rows.iter().for_each(|row| drop(grid.add_row(row)));
+        grid.add_rows(&self.rows);
         for column in grid.column_iter_mut() {
             column.set_padding((0, 2));
             if column.index > 0 {
@@ -45,8 +45,7 @@ impl Table {
         text.push_str(&line(&rule));
         self.rows.iter().for_each(|row| text.push_str(&line(row)));
         text.push('\n');
-        self.notes.iter().for_each(|note| drop(writeln!(text, "- {note}")));
-        text
+        self.notes.iter().fold(text, |text, note| text + "- " + note + "\n")
     }
 }
 
