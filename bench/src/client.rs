@@ -122,6 +122,18 @@ impl Client {
         }
     }
 
+    /// Something that was not read yet has arrived.
+    pub fn has_more(&self) -> bool {
+        let is_waiting = self.stream.set_nonblocking(true).is_ok() && matches!(self.stream.peek(&mut [0]), Ok(count) if count > 0);
+        let _ = self.stream.set_nonblocking(false);
+        !self.input.is_empty() || is_waiting
+    }
+
+    /// This side's address.
+    pub fn local_address(&self) -> Result<SocketAddr> {
+        Ok(self.stream.local_addr()?)
+    }
+
     fn fill(&mut self) -> Result<bool> {
         let mut piece = [0; 16 * 1024];
         let count = self.stream.read(&mut piece).map_err(|error| anyhow::anyhow!("cannot receive: {error}"))?;

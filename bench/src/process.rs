@@ -64,8 +64,17 @@ impl Running {
     }
 
     fn spawn(mut command: Command) -> Result<Self> {
+        command.stdin(Stdio::null());
+        Self::spawn_with_stdin(command)
+    }
+
+    /// Runs a command that says when it is ready.
+    ///
+    /// # Errors
+    /// One that ends or stays silent instead, with the last lines of its stderr.
+    pub fn spawn_with_stdin(mut command: Command) -> Result<Self> {
         let stderr = tempfile::tempfile().context("cannot make a file for the server's stderr")?;
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr.try_clone()?);
+        command.env_clear().stdout(Stdio::piped()).stderr(stderr.try_clone()?);
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -140,6 +149,9 @@ impl Running {
     /// # Errors
     /// One that does not end.
     pub fn wait(&mut self, most: Duration) -> Result<ExitStatus> {
+        if let Some(status) = self.ended() {
+            return Ok(status);
+        }
         let pidfd = pidfd_open(self.child.id())?;
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, PollTimeout::try_from(most)?)? == 0 {

@@ -154,14 +154,14 @@ impl Service {
         self.watch().is_draining()
     }
 
-    /// Handlers that may run before a fresh connection would have to wait.
+    /// Handlers that may run before a fresh connection might have to wait.
     fn capacity(self) -> u32 {
         let knobs = &self.0.knobs;
-        let handlers = match knobs.model.handlers {
-            Threads::One => 1,
-            Threads::Knob => knobs.threads,
-            Threads::KnobAnd(more) => knobs.threads + more,
-            Threads::PerConnection => return u32::MAX,
+        let handlers = match (knobs.model.handlers, knobs.model.pollers) {
+            (Threads::PerConnection, _) => return u32::MAX,
+            // Where the threads that run handlers also poll, a single one that blocks may be the one that would have polled.
+            (Threads::Knob, Threads::Knob) | (Threads::One, _) => 1,
+            (Threads::Knob | Threads::KnobAnd(_), _) => knobs.threads,
         };
         u32::try_from(handlers + knobs.blocking_threads).unwrap_or(u32::MAX)
     }

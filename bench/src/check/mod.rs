@@ -1,5 +1,71 @@
-//! The contract of a server, line by line.
+//! The contract of a server, line by line, on real processes: the same table is run by `stallbench check` and by `cargo test`.
+
+mod http;
+mod life;
+mod workers;
+
 use crate::catalog::Server;
-use anyhow::Result;
-pub enum Verdict { Kept, Unsupported(String), Broken(String) }
-pub fn all(_server: &Server) -> Result<Vec<(&'static str, Verdict)>> { Ok(Vec::new()) }
+use crate::client::{Answer, Client, get};
+use crate::placement::{cores, set_of};
+use crate::process::{Running, Start};
+use anyhow::{Result, bail};
+
+/// What came of one check.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The server keeps this line.
+    Kept,
+    /// Its `servers.toml` says that it cannot, and why.
+    Unsupported(String),
+    /// It does not, and how that showed.
+    Broken(String),
+}
+
+/// A line of the contract: its name, as `unsupported` knows it, and what to try.
+type Check = (&'static str, fn(&Server) -> Result<()>);
+
+/// Runs all checks on one server.
+///
+/// # Errors
+/// Only an interrupt.
+pub fn all(server: &Server) -> Result<Vec<(&'static str, Verdict)>> {
+    let checks = http::CHECKS.iter().chain(life::CHECKS).chain(workers::CHECKS);
+    checks.map(|check| Ok((check.0, run(server, *check)?))).collect()
+}
+
+fn run(server: &Server, (name, check): Check) -> Result<Verdict> {
+    crate::interrupt::check()?;
+    if let Some(reason) = server.unsupported.get(name) {
+        return Ok(Verdict::Unsupported(reason.clone()));
+    }
+    Ok(check(server).map_or_else(|error| Verdict::Broken(format!("{error:#}")), |()| Verdict::Kept))
+}
+
+fn start(server: &Server, more: &[&str]) -> Result<Running> {
+    let more = more.iter().map(ToString::to_string).collect();
+    Running::start(server, &Start { threads: 2, more, cores: set_of(&cores()) })
+}
+
+fn expect<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> Result<()> {
+    if found != wanted {
+        bail!("{what}: {found:?} instead of {wanted:?}");
+    }
+    Ok(())
+}
+
+/// Asks on a connection of its own.
+fn ask(running: &Running, request: &[u8]) -> Result<Answer> {
+    Client::connect(running.address)?.ask(request)
+}
+
+fn expect_page(answer: &Answer) -> Result<()> {
+    expect("status", &answer.status, &200)?;
+    expect("body", &String::from_utf8_lossy(&answer.body).as_ref(), &common::routes::PAGE)
+}
+
+/// A fresh connection gets the regular page.
+fn expect_served(running: &Running) -> Result<Answer> {
+    let answer = ask(running, &get("/"))?;
+    expect_page(&answer)?;
+    Ok(answer)
+}

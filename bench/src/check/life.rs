@@ -1,0 +1,175 @@
+//! Receipt, arguments, listener, timeouts, drain and exit code.
+
+use super::{Check, expect, expect_page, expect_served, start};
+use crate::builder;
+use crate::catalog::Server;
+use crate::client::{Client, get};
+use crate::process::Running;
+use anyhow::{Result, bail};
+use nix::sys::signal::Signal;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+pub const CHECKS: &[Check] = &[
+    ("receipt", receipt),
+    ("refuse-arguments", refuse_arguments),
+    ("port-in-use", port_in_use),
+    ("inherited-listener", inherited_listener),
+    ("header-timeout", header_timeout),
+    ("disconnects", disconnects),
+    ("stop", stop),
+    ("drain", drain),
+    ("drain-idle", drain_idle),
+    ("second-signal", second_signal),
+];
+
+/// Longer than any server here takes to end.
+const SOON: Duration = Duration::from_secs(15);
+
+fn receipt(server: &Server) -> Result<()> {
+    let receipt = builder::receipt(server, 2, &[])?;
+    let plain = server.name.split('@').next().unwrap_or_default();
+    expect("server", &receipt.server.as_str(), &plain)?;
+    expect("a version that is known", &(receipt.runtime_version == "unknown"), &false)?;
+    expect("profile", &receipt.profile.as_str(), &"release")
+}
+
+/// A wrong argument: exit code 2 and one line that names it.
+fn refuse_arguments(server: &Server) -> Result<()> {
+    for (name, value) in [("--model", "nothing"), ("--bogus", "1"), ("--blocking-threads", "3"), ("--threads", "x"), ("--listen", "nowhere")] {
+        let more = [name.to_string(), value.to_string()];
+        let output = Command::new(builder::binary(&server.build)).args(builder::arguments(server, 2, &more)).output()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let found = (output.status.code(), text.lines().count(), text.contains(name) || text.contains(&name[2..]));
+        expect(&format!("exit code, lines, and whether the line names {name} ({})", text.trim()), &found, &(Some(2), 1, true))?;
+    }
+    Ok(())
+}
+
+fn port_in_use(server: &Server) -> Result<()> {
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let address = taken.local_addr()?.to_string();
+    let more = ["--listen".to_string(), address.clone()];
+    let output = Command::new(builder::binary(&server.build)).args(builder::arguments(server, 2, &more)).output()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let found = (output.status.code(), text.lines().count(), text.contains(&address) && text.contains("in use"));
+    expect(&format!("exit code, lines, and whether the line names address and cause ({})", text.trim()), &found, &(Some(1), 1, true))
+}
+
+/// Takes a listening socket from whoever started it, as systemd hands it down.
+fn inherited_listener(server: &Server) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    // The shell moves the socket to descriptor 3 and says whose it is; exec keeps the process and so its id.
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\""]);
+    command.arg(builder::binary(&server.build)).args(builder::arguments(server, 2, &[]));
+    command.stdin(Stdio::from(OwnedFd::from(listener)));
+    let mut running = Running::spawn_with_stdin(command)?;
+    expect("address", &running.address, &address)?;
+    expect_served(&running)?;
+    running.signal(Signal::SIGTERM)?;
+    expect("exit code", &running.wait(SOON)?.code(), &Some(0))
+}
+
+/// A head that does not end is cut off; a connection that is merely idle is not.
+fn header_timeout(server: &Server) -> Result<()> {
+    let running = start(server, &["--header-timeout", "200ms"])?;
+    let mut idle = Client::connect(running.address)?;
+    expect_page(&idle.ask(&get("/"))?)?;
+    let mut slow = Client::connect(running.address)?;
+    slow.send(b"GET / HT")?;
+    slow.expect_close()?;
+    expect_page(&idle.ask(&get("/"))?)
+}
+
+/// Clients that leave at any point end their own connection only.
+fn disconnects(server: &Server) -> Result<()> {
+    let running = start(server, &[])?;
+    for bytes in [b"".as_slice(), b"GET /", b"GET /sleep?ms=20 HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"] {
+        let mut client = Client::connect(running.address)?;
+        client.send(bytes)?;
+        drop(client);
+    }
+    let mut half = Client::connect(running.address)?;
+    half.send(&get("/"))?;
+    half.end()?;
+    expect_page(&half.receive(false)?)?;
+    expect_served(&running).map(drop)
+}
+
+fn stop(server: &Server) -> Result<()> {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut running = start(server, &[])?;
+        expect_served(&running)?;
+        running.signal(signal)?;
+        expect(&format!("exit code after {signal}"), &running.wait(SOON)?.code(), &Some(0))?;
+    }
+    Ok(())
+}
+
+/// What is in flight is answered, and the answer says that the connection closes.
+fn drain(server: &Server) -> Result<()> {
+    let mut running = start(server, &[])?;
+    let mut client = Client::connect(running.address)?;
+    client.send(&get("/sleep?ms=500"))?;
+    wait_until_taken(&running, &mut client)?;
+    running.signal(Signal::SIGTERM)?;
+    let answer = client.receive(false)?;
+    expect("status, and whether it says that it closes", &(answer.status, answer.closes), &(200, true))?;
+    client.expect_close()?;
+    expect("exit code", &running.wait(SOON)?.code(), &Some(0))
+}
+
+/// A request that comes over an idle connection while the server drains is answered; then the connection closes.
+fn drain_idle(server: &Server) -> Result<()> {
+    let mut running = start(server, &["--drain-idle", "1s"])?;
+    let (mut late, mut idle) = (Client::connect(running.address)?, Client::connect(running.address)?);
+    expect_page(&late.ask(&get("/"))?)?;
+    expect_page(&idle.ask(&get("/"))?)?;
+    running.signal(Signal::SIGTERM)?;
+    // The drain has begun when nobody accepts any more.
+    while Client::connect(running.address).and_then(|mut client| client.ask(&get("/"))).is_ok() {}
+    let answer = late.ask(&get("/healthz"))?;
+    expect("status, and whether it says that it closes", &(answer.status, answer.closes), &(503, true))?;
+    late.expect_close()?;
+    idle.expect_close()?;
+    expect("exit code", &running.wait(SOON)?.code(), &Some(0))
+}
+
+/// A second signal ends the server at once, even one that is blocked.
+fn second_signal(server: &Server) -> Result<()> {
+    let mut running = start(server, &["--drain", "60s"])?;
+    let mut client = Client::connect(running.address)?;
+    client.send(&get("/sleep?ms=30000"))?;
+    wait_until_taken(&running, &mut client)?;
+    running.signal(Signal::SIGTERM)?;
+    while running.ended().is_none() {
+        running.signal(Signal::SIGTERM)?;
+        std::thread::yield_now();
+    }
+    if running.wait(SOON)?.code() == Some(0) {
+        bail!("ended as if it had drained");
+    }
+    Ok(())
+}
+
+/// Waits until the server has read what was sent, which the kernel shows as an empty receive queue on its side.
+fn wait_until_taken(running: &Running, client: &mut Client) -> Result<()> {
+    let (server, client) = (running.address, client.local_address()?);
+    let line = |text: &str| {
+        let hex = |address: std::net::SocketAddr| format!("0100007F:{:04X}", address.port());
+        let wanted = format!("{} {} ", hex(server), hex(client));
+        text.lines().find(|line| line.contains(&wanted)).and_then(|line| line.split_whitespace().nth(4).map(str::to_owned))
+    };
+    for _ in 0..100_000 {
+        let queues = line(&std::fs::read_to_string("/proc/net/tcp")?);
+        if queues.is_some_and(|queues| queues.ends_with(":00000000")) {
+            return Ok(());
+        }
+        std::thread::yield_now();
+    }
+    bail!("the server did not read a request")
+}

@@ -1,0 +1,81 @@
+//! Several processes: replaced when they die, ended with their parent, and what each way of dispatching promises.
+
+use super::{Check, ask, expect, expect_served, start};
+use crate::catalog::Server;
+use crate::client::{Client, get};
+use crate::process::Running;
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+pub const CHECKS: &[Check] = &[("processes", processes), ("round-robin", round_robin_promise), ("dies-at-once", dies_at_once)];
+
+const DISPATCHES: [&str; 3] = ["shared", "reuseport", "round-robin"];
+
+/// A worker that is killed is replaced, and everybody is served meanwhile.
+fn processes(server: &Server) -> Result<()> {
+    for dispatch in DISPATCHES {
+        killed_worker(server, dispatch).with_context(|| format!("--dispatch {dispatch}"))?;
+    }
+    Ok(())
+}
+
+fn killed_worker(server: &Server, dispatch: &str) -> Result<()> {
+    let mut running = start(server, &["--processes", "2", "--dispatch", dispatch])?;
+    let before = workers(&running);
+    expect("workers", &before.len(), &2)?;
+    let killed = before[0];
+    kill(killed, Signal::SIGKILL)?;
+    // Requests that nobody has read yet are answered by whoever is there.
+    for _ in 0..20 {
+        let worker = expect_served(&running)?.header("X-Worker").and_then(|pid| pid.parse().ok()).map(Pid::from_raw);
+        expect("answered by the killed worker", &(worker == Some(killed)), &false)?;
+    }
+    let mut now = workers(&running);
+    while now.len() < 2 || now.contains(&killed) {
+        now = workers(&running);
+        crate::interrupt::check()?;
+    }
+    running.signal(Signal::SIGTERM)?;
+    expect("exit code", &running.wait(std::time::Duration::from_secs(15))?.code(), &Some(0))?;
+    for worker in now {
+        expect("a worker lives on after its parent", &kill(worker, None).is_ok(), &false)?;
+    }
+    Ok(())
+}
+
+/// With `round-robin` a blocked worker never holds a fresh connection while another is idle.
+fn round_robin_promise(server: &Server) -> Result<()> {
+    let running = start(server, &["--processes", "2", "--dispatch", "round-robin"])?;
+    let mut blocker = Client::connect(running.address)?;
+    blocker.send(&get("/sleep?ms=1500"))?;
+    let mut workers = Vec::new();
+    for _ in 0..20 {
+        workers.push(expect_served(&running)?.header("X-Worker").map(str::to_owned));
+    }
+    if blocker.has_more() {
+        bail!("fresh connections waited until the blocked worker was free");
+    }
+    expect("status of the blocker", &blocker.receive(false)?.status, &200)
+}
+
+/// A worker that dies again and again is given up, and the parent with the last one. A worker that cannot even start does that.
+fn dies_at_once(server: &Server) -> Result<()> {
+    let mut running = start(server, &["--processes", "2"])?;
+    let parent = running.pids()[0];
+    while running.ended().is_none() {
+        for worker in workers(&running) {
+            if worker != parent {
+                // It may have been reaped between the look and the signal.
+                let _ = kill(worker, Signal::SIGKILL);
+            }
+        }
+        crate::interrupt::check()?;
+    }
+    expect("exit code", &running.wait(std::time::Duration::from_secs(1))?.code(), &Some(1))?;
+    expect("still served", &ask(&running, &get("/")).is_ok(), &false)
+}
+
+fn workers(running: &Running) -> Vec<Pid> {
+    running.pids().into_iter().skip(1).collect()
+}

@@ -1,0 +1,118 @@
+//! The common handler behind hyper, the HTTP library below axum, tonic and reqwest, on tokio's current-thread runtime.
+//!
+//! A connection is a task; hyper reads, parses and writes, and the blocking call is made inline in its service. It sends the same
+//! status, headers and body as the common codec does, so that the two can be compared on what a request costs.
+//!
+//! Its buffers and limits are hyper's own. In the numbers, compare it with `tokio-current-thread`: the difference is the HTTP library.
+
+use bytes::Bytes;
+use common::http::Answer;
+use common::routes::{self, Outcome};
+use common::{Acceptor, Connection, Knobs, Model, Runtime, Server, Service};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+
+static HYPER: Runtime = Runtime { name: "hyper", package: Some("hyper"), models: &[Model::ONE_THREAD], settings };
+
+fn main() -> ExitCode {
+    common::main(&HYPER, serve)
+}
+
+fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
+    Vec::new()
+}
+
+fn serve(server: Server) -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async { tokio::spawn(accept(server)).await })?
+}
+
+async fn accept(server: Server) -> io::Result<()> {
+    // SAFETY: both own their descriptor, never change it, and keep it open until they are dropped with their registration.
+    let (acceptor, stop) = unsafe { (AsyncFd::register(server.acceptor)?, AsyncFd::register(server.stop)?) };
+    let worker = Arc::new(HeaderValue::from(std::process::id()));
+    let (drain, draining) = watch::channel(());
+    server.service.ready();
+    loop {
+        let mut readable = tokio::select! {
+            _ = stop.readable() => break,
+            readable = acceptor.readable() => readable?,
+        };
+        if let Ok(Ok((stream, connection))) = readable.try_io(|acceptor| Acceptor::accept(acceptor.get_ref())) {
+            let stream = TcpStream::from_std(stream)?;
+            tokio::spawn(serve_connection(stream, connection, server.service, worker.clone(), draining.clone()));
+            tokio::task::yield_now().await;
+        }
+    }
+    drop((acceptor, drain));
+    std::future::pending().await
+}
+
+/// The common connection only stands for this one among those that a drain waits for; hyper does the rest.
+async fn serve_connection(
+    stream: TcpStream,
+    _counted: Connection,
+    service: Service,
+    worker: Arc<HeaderValue>,
+    mut draining: watch::Receiver<()>,
+) -> hyper::Result<()> {
+    let handler = service_fn(move |request| answer(service, worker.clone(), request));
+    let mut connection = pin!(http1::Builder::new().pipeline_flush(true).title_case_headers(true).serve_connection(TokioIo::new(stream), handler));
+    let mut is_draining = pin!(async { draining.changed().await.is_err() });
+    tokio::select! {
+        result = &mut connection => return result,
+        _ = &mut is_draining => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+fn answer(
+    service: Service,
+    worker: Arc<HeaderValue>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> {
+    async move {
+        let (head, body) = request.into_parts();
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        let outcome = match Limited::new(body, common::http::MAX_BODY).collect().await {
+            Ok(body) => routes::handle(service.context(), head.method.as_str(), target, body.to_bytes().into()),
+            Err(error) => Outcome::Instant(Answer::error(common::http::Status::ContentTooLarge, format!("{error}\n"))),
+        };
+        let answer = match outcome {
+            Outcome::Instant(answer) => answer,
+            Outcome::Blocking(work) => work.run(),
+        };
+        Ok(to_response(answer, &worker))
+    }
+}
+
+fn to_response(answer: Answer, worker: &HeaderValue) -> Response<Full<Bytes>> {
+    let body = match answer.body {
+        std::borrow::Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+        std::borrow::Cow::Owned(bytes) => Bytes::from(bytes),
+    };
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = hyper::StatusCode::from_u16(answer.status.code()).unwrap_or_default();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    headers.insert(HeaderName::from_static("x-worker"), worker.clone());
+    if let Some(allow) = answer.allow {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    response
+}
