@@ -6,7 +6,7 @@
 use crate::Service;
 use crate::http::answer::{CONTINUE, Form, encode};
 use crate::http::{Answer, BodyLength, Decoder, Head, Refusal, parse_head};
-use crate::input::Input;
+use crate::input::{Input, give_output, take_output};
 use crate::routes::{self, Outcome};
 use crate::watch::{Phase, Slot};
 use crate::work::Work;
@@ -132,7 +132,7 @@ impl Connection {
     pub fn rest(&mut self) {
         self.input.give_back();
         if !self.has_unsent() {
-            self.output = Vec::new();
+            give_output(std::mem::take(&mut self.output));
         }
     }
 
@@ -236,6 +236,9 @@ impl Connection {
             (false, true) => Some("keep-alive"),
             (false, false) => None,
         };
+        if self.output.capacity() == 0 {
+            self.output = take_output();
+        }
         encode(&mut self.output, answer, Form { without_body: reply.without_body, connection });
         if close {
             self.state = State::LastAnswer;
@@ -381,6 +384,20 @@ mod tests {
         assert!(client.send(&[b"GET / HTTP/1.1\r\n\r\n".as_slice(), GET].concat()));
         assert_eq!(client.text().matches("HTTP/1.1").count(), 1);
         assert!(client.text().starts_with("HTTP/1.1 400 Bad Request"));
+    }
+
+    #[test]
+    fn a_warm_connection_serves_without_allocating() {
+        let mut client = Client::new();
+        client.written.reserve(64 * 1024);
+        let mut serve = || {
+            client.send(GET);
+            client.connection.rest();
+        };
+        serve();
+        let before = crate::counting::allocations();
+        (0..10).for_each(|_| serve());
+        assert_eq!(crate::counting::allocations() - before, 0);
     }
 
     #[test]

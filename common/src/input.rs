@@ -1,6 +1,10 @@
-//! The bytes that a connection has received and not yet understood.
+//! The buffers of a connection: what it has received and not yet understood, and what it has to send.
+//!
+//! An idle connection holds none. Each thread keeps some spare ones, so that neither allocating nor clearing them is paid for
+//! by every request.
 
 use std::cell::RefCell;
+use std::thread::LocalKey;
 
 /// Size of a fresh buffer, in bytes.
 const SIZE: usize = 8 * 1024;
@@ -8,8 +12,33 @@ const SIZE: usize = 8 * 1024;
 const SPARE: usize = 16;
 
 thread_local! {
-    /// Idle connections give their buffers back, and a busy one takes the next from here without clearing it again.
+    /// Spare buffers for input, initialized over their whole length.
     static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    /// Spare buffers for output, empty.
+    static OUTPUTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty buffer for output, with room if there is a spare one.
+pub(crate) fn take_output() -> Vec<u8> {
+    OUTPUTS.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Gives a buffer for output back.
+pub(crate) fn give_output(mut buffer: Vec<u8>) {
+    buffer.clear();
+    if (1..=SIZE).contains(&buffer.capacity()) {
+        keep(&OUTPUTS, buffer);
+    }
+}
+
+fn keep(pool: &'static LocalKey<RefCell<Vec<Vec<u8>>>>, buffer: Vec<u8>) {
+    // A thread that is ending has no pool any more; then the buffer is freed.
+    let _ = pool.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.len() < SPARE {
+            pool.push(buffer);
+        }
+    });
 }
 
 /// A buffer that exists only while there is something in it or about to come.
@@ -70,11 +99,7 @@ impl Input {
         }
         let buffer = std::mem::take(&mut self.buffer);
         if buffer.len() == SIZE {
-            POOL.with_borrow_mut(|pool| {
-                if pool.len() < SPARE {
-                    pool.push(buffer);
-                }
-            });
+            keep(&POOL, buffer);
         }
     }
 

@@ -35,9 +35,44 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use watch::Watch;
 
-#[cfg(not(feature = "system-allocator"))]
+#[cfg(all(not(feature = "system-allocator"), not(test)))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Tests count what they allocate.
+#[cfg(test)]
+mod counting {
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::cell::Cell;
+
+    struct Counting;
+
+    thread_local! {
+        static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    // SAFETY: every call goes to the system's allocator as it is.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+            // SAFETY: the caller keeps the contract of `alloc`.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+            // SAFETY: the caller keeps the contract of `dealloc`, and the pointer came from the same allocator.
+            unsafe { System.dealloc(pointer, layout) }
+        }
+    }
+
+    #[global_allocator]
+    static ALLOCATOR: Counting = Counting;
+
+    /// Allocations of this thread so far.
+    pub fn allocations() -> usize {
+        ALLOCATIONS.get()
+    }
+}
 
 /// A runtime, as its crate describes it.
 pub struct Runtime {
@@ -146,6 +181,13 @@ impl Service {
         self.0.address
     }
 
+    /// The state of a connection on this socket.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn connection(self, socket: &impl std::os::fd::AsFd) -> Connection {
+        Connection::new(self, socket)
+    }
+
     fn watch(self) -> &'static Watch {
         &self.0.watch
     }
@@ -166,8 +208,13 @@ impl Service {
         u32::try_from(handlers + knobs.blocking_threads).unwrap_or(u32::MAX)
     }
 
-    #[cfg(test)]
-    fn for_tests() -> Self {
+    /// A service that listens nowhere, for benches and tests of a connection.
+    ///
+    /// # Panics
+    /// Without descriptors for its events.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn for_tests() -> Self {
         use std::time::Duration;
         let second = Duration::from_secs(1);
         let limits = args::Limits { max_block: second, drain: second, drain_idle: second, header_timeout: second };

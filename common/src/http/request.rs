@@ -73,13 +73,10 @@ fn names_other_version(input: &[u8]) -> bool {
 
 /// `httparse` takes a lone LF for a line end; proxies do not, and the difference smuggles requests.
 fn has_bare_line_feed(head: &[u8]) -> bool {
-    let mut previous = 0;
-    // A branch-free fold over the whole head is vectorized and beats a search for each line end.
-    head.iter().fold(false, |found, &byte| {
-        let bare = byte == b'\n' && previous != b'\r';
-        previous = byte;
-        found | bare
-    })
+    let pairs = head.iter().zip(head.iter().skip(1));
+    // Without an early exit this is vectorized, which beats a search for each line end.
+    let is_found = pairs.fold(0, |found, (&before, &byte)| found | (u8::from(byte == b'\n') & u8::from(before != b'\r')));
+    is_found != 0 || head.first() == Some(&b'\n')
 }
 
 /// `http://host/path` names the same as `/path`.

@@ -1,1 +1,61 @@
-fn main() {}
+//! What tokio's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::yield_now;
+
+fn primitives(criterion: &mut Criterion) {
+    measure(criterion, "tokio current-thread", || Builder::new_current_thread().enable_all().build());
+    measure(criterion, "tokio multi-thread", || Builder::new_multi_thread().worker_threads(2).enable_all().build());
+}
+
+fn measure(criterion: &mut Criterion, name: &str, build: impl Fn() -> std::io::Result<Runtime>) {
+    let runtime = build().expect("a runtime");
+    let mut group = criterion.benchmark_group(name);
+    group.sample_size(20).measurement_time(Duration::from_secs(2));
+    let on_runtime = |count: u64, step: fn(u64) -> tokio::task::JoinHandle<Duration>| {
+        runtime.block_on(async { step(count).await.expect("the task ends") })
+    };
+    group.bench_function("spawn and join", |bencher| bencher.iter_custom(|count| on_runtime(count, |n| tokio::spawn(spawns(n)))));
+    group.bench_function("yield", |bencher| bencher.iter_custom(|count| on_runtime(count, |n| tokio::spawn(yields(n)))));
+    group.bench_function("timer of 1 ms, time it is late", |bencher| {
+        bencher.iter_custom(|count| on_runtime(count, |n| tokio::spawn(late(n))));
+    });
+    let (ask, mut asked) = tokio::sync::mpsc::unbounded_channel::<()>();
+    let (answer, answers) = mpsc::channel();
+    thread::spawn(move || runtime.block_on(async move { while asked.recv().await.is_some() && answer.send(()).is_ok() {} }));
+    group.bench_function("wake from another thread and answer", |bencher| bencher.iter(|| (ask.send(()).is_ok(), answers.recv())));
+    group.finish();
+}
+
+async fn spawns(count: u64) -> Duration {
+    let start = Instant::now();
+    for _ in 0..count {
+        tokio::spawn(async {}).await.expect("the task ends");
+    }
+    start.elapsed()
+}
+
+async fn yields(count: u64) -> Duration {
+    let start = Instant::now();
+    for _ in 0..count {
+        yield_now().await;
+    }
+    start.elapsed()
+}
+
+async fn late(count: u64) -> Duration {
+    let mut late = Duration::ZERO;
+    for _ in 0..count {
+        let start = Instant::now();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        late += start.elapsed().saturating_sub(Duration::from_millis(1));
+    }
+    late
+}
+
+criterion_group!(benches, primitives);
+criterion_main!(benches);
