@@ -49,7 +49,8 @@ fn build_one(build: &Build) -> Result<()> {
     if !build.rustflags.is_empty() {
         command.env("RUSTFLAGS", &build.rustflags);
     }
-    let output = command.stdin(Stdio::null()).output().context("cannot run cargo: install Rust, or say where it is with CARGO")?;
+    let output =
+        command.stdin(Stdio::null()).output().context("cannot run cargo: install Rust, or say where it is with CARGO")?;
     if !output.status.success() {
         crate::interrupt::check()?;
         bail!("{} does not build:\n{}", build.package, String::from_utf8_lossy(&output.stderr).trim_end());

@@ -216,7 +216,10 @@ mod tests {
             Ok(select(load()?, &filters)?.into_iter().map(|server| server.name).collect())
         };
         assert_eq!(names(&["smol-forked"]).unwrap(), ["smol-forked"]);
-        assert_eq!(names(&["^smol-.*thread$", "tokio-forked"]).unwrap(), ["smol-current-thread", "smol-multi-thread", "tokio-forked"]);
+        assert_eq!(
+            names(&["^smol-.*thread$", "tokio-forked"]).unwrap(),
+            ["smol-current-thread", "smol-multi-thread", "tokio-forked"]
+        );
         let error = names(&["smoll-forked"]).unwrap_err().to_string();
         assert!(error.contains("did you mean smol-forked"), "{error}");
         assert!(names(&["("]).is_err());

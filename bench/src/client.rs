@@ -124,7 +124,8 @@ impl Client {
 
     /// Something that was not read yet has arrived.
     pub fn has_more(&self) -> bool {
-        let is_waiting = self.stream.set_nonblocking(true).is_ok() && matches!(self.stream.peek(&mut [0]), Ok(count) if count > 0);
+        let is_waiting =
+            self.stream.set_nonblocking(true).is_ok() && matches!(self.stream.peek(&mut [0]), Ok(count) if count > 0);
         let _ = self.stream.set_nonblocking(false);
         !self.input.is_empty() || is_waiting
     }

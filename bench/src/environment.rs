@@ -82,7 +82,8 @@ impl StealMeter {
     /// Looks for the first time.
     pub fn start() -> Self {
         let stat = read("/proc/stat");
-        let fields: Vec<u64> = stat.lines().next().unwrap_or("").split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+        let fields: Vec<u64> =
+            stat.lines().next().unwrap_or("").split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
         StealMeter { steal: fields.get(7).copied().unwrap_or(0), total: fields.iter().take(8).sum() }
     }
 

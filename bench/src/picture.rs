@@ -20,7 +20,12 @@ pub fn waterfall(servers: &[(&str, &TwoTabs)]) -> String {
                 let waited = columns((finished - length).max(0.0), longest);
                 let worked = columns(*finished, longest).max(waited + 1) - waited;
                 let (wait, work) = ("·".repeat(waited), "█".repeat(worked));
-                let _ = writeln!(text, "  tab {}  {wait}{work}{}  {finished:.0} ms", number + 1, " ".repeat(WIDTH + 1 - waited - worked));
+                let _ = writeln!(
+                    text,
+                    "  tab {}  {wait}{work}{}  {finished:.0} ms",
+                    number + 1,
+                    " ".repeat(WIDTH + 1 - waited - worked)
+                );
             }
         }
     }
@@ -38,7 +43,8 @@ mod tests {
 
     #[test]
     fn a_tab_that_waits_is_drawn_behind_its_wait() {
-        let tabs = |finished_ms: &[f64]| TwoTabs { length_ms: 1000, falls: vec![Fall { tabs: 2, finished_ms: finished_ms.to_vec() }] };
+        let tabs =
+            |finished_ms: &[f64]| TwoTabs { length_ms: 1000, falls: vec![Fall { tabs: 2, finished_ms: finished_ms.to_vec() }] };
         let (one, many) = (tabs(&[1000.0, 2000.0]), tabs(&[1000.0, 1001.0]));
         let text = waterfall(&[("one", &one), ("many", &many)]);
         let lines: Vec<&str> = text.lines().collect();

@@ -95,7 +95,10 @@ impl Round {
         }
         match fs::create_dir(folder) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                bail!("{} exists: rounds are never overwritten; choose another with --out, or go on with --resume", folder.display())
+                bail!(
+                    "{} exists: rounds are never overwritten; choose another with --out, or go on with --resume",
+                    folder.display()
+                )
             }
             other => other.with_context(|| format!("cannot make {}", folder.display()))?,
         }
@@ -112,7 +115,8 @@ impl Round {
     /// No round, one of another version, or a line that cannot be read, with file and line.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join("round.json");
-        let text = fs::read_to_string(&path).with_context(|| format!("{} is no round: cannot read {}", folder.display(), path.display()))?;
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("{} is no round: cannot read {}", folder.display(), path.display()))?;
         let version: Version = serde_json::from_str(&text).with_context(|| format!("{} is no round's header", path.display()))?;
         if version.schema != SCHEMA {
             let advice = if version.schema > SCHEMA { "use a newer stallbench" } else { "use the stallbench that wrote it" };

@@ -57,7 +57,8 @@ pub fn mann_whitney(a: &[f64], b: &[f64]) -> f64 {
     if a.is_empty() || b.is_empty() {
         return 1.0;
     }
-    let u = a.iter().flat_map(|x| b.iter().map(move |y| f64::from(u8::from(x > y)) + 0.5 * f64::from(u8::from(x == y)))).sum::<f64>();
+    let u =
+        a.iter().flat_map(|x| b.iter().map(move |y| f64::from(u8::from(x > y)) + 0.5 * f64::from(u8::from(x == y)))).sum::<f64>();
     let mut all: Vec<f64> = a.iter().chain(b).copied().collect();
     all.sort_by(f64::total_cmp);
     let ties: Vec<usize> = all.chunk_by(|x, y| x == y).map(<[f64]>::len).collect();
@@ -105,8 +106,16 @@ fn exact_tail(m: usize, n: usize, u: f64) -> f64 {
 /// The complementary error function, good to 1.2e-7 (Numerical Recipes, section 6.2).
 fn erfc(x: f64) -> f64 {
     const TERMS: [f64; 10] = [
-        -1.265_512_23, 1.000_023_68, 0.374_091_96, 0.096_784_18, -0.186_288_06, 0.278_868_07, -1.135_203_98, 1.488_515_87,
-        -0.822_152_23, 0.170_872_77,
+        -1.265_512_23,
+        1.000_023_68,
+        0.374_091_96,
+        0.096_784_18,
+        -0.186_288_06,
+        0.278_868_07,
+        -1.135_203_98,
+        1.488_515_87,
+        -0.822_152_23,
+        0.170_872_77,
     ];
     let t = 1.0 / (1.0 + 0.5 * x.abs());
     let sum = TERMS.iter().rev().fold(0.0, |sum, term| sum * t + term);
@@ -174,7 +183,8 @@ mod tests {
     #[test]
     fn benjamini_hochberg_takes_the_published_example() {
         // The 15 p-values of the paper's section 4: the first four are discoveries at 5 %.
-        let p = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0];
+        let p =
+            [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0];
         assert_eq!(discoveries(&p, 0.05).iter().filter(|is| **is).count(), 4);
         assert!(discoveries(&[], 0.05).is_empty());
         assert_eq!(discoveries(&[0.9, 0.04], 0.05), [false, false]);

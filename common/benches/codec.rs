@@ -50,7 +50,9 @@ fn codec(criterion: &mut Criterion) {
         bencher.iter(|| {
             out.clear();
             let Ok(Some(head)) = parse_head(black_box(GET)) else { panic!("a plain GET is complete") };
-            let Outcome::Instant(answer) = handle(context, head.method, head.target, Vec::new()) else { panic!("the page is instant") };
+            let Outcome::Instant(answer) = handle(context, head.method, head.target, Vec::new()) else {
+                panic!("the page is instant")
+            };
             encode(&mut out, &answer, Form { without_body: false, connection: None });
         });
     });

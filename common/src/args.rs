@@ -111,9 +111,8 @@ pub(crate) enum Command {
 /// One line that says what is wrong with it.
 pub(crate) fn parse(runtime: &'static Runtime) -> Result<Command, String> {
     let names = PossibleValuesParser::new(runtime.models.iter().map(|model| model.name));
-    let command = Args::command()
-        .name(runtime.name)
-        .mut_arg("model", |arg| arg.value_parser(names).default_value(runtime.models[0].name));
+    let command =
+        Args::command().name(runtime.name).mut_arg("model", |arg| arg.value_parser(names).default_value(runtime.models[0].name));
     let matches = command.try_get_matches().map_err(|error| or_exit(&error))?;
     let args = Args::from_arg_matches(&matches).map_err(|error| or_exit(&error))?;
     let is_receipt = args.version;
@@ -181,7 +180,8 @@ pub fn one_line(error: &clap::Error) -> String {
         _ => None,
     };
     let suggested = [ContextKind::SuggestedValue, ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand];
-    match (suggested.into_iter().find_map(names), names(ContextKind::ValidValue).or_else(|| names(ContextKind::ValidSubcommand))) {
+    match (suggested.into_iter().find_map(names), names(ContextKind::ValidValue).or_else(|| names(ContextKind::ValidSubcommand)))
+    {
         (Some(near), _) => format!("{line}; did you mean {near}?"),
         (None, Some(known)) => format!("{line}; there are: {known}"),
         (None, None) => format!("{line}; --help lists what there is"),

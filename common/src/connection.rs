@@ -349,7 +349,8 @@ mod tests {
     #[test]
     fn reads_a_body_that_arrives_byte_by_byte_by_length_and_by_chunk() {
         let by_length = "POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n[1, 2]";
-        let by_chunk = "POST /json/parse HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[1,\r\n3\r\n 2]\r\n0\r\n\r\n";
+        let by_chunk =
+            "POST /json/parse HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[1,\r\n3\r\n 2]\r\n0\r\n\r\n";
         for request in [by_length, by_chunk] {
             let mut client = Client::new();
             for byte in request.as_bytes() {

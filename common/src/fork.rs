@@ -3,8 +3,8 @@
 //! The parent forks before any thread or runtime exists and never starts one itself, so a replacement is forked from the same
 //! clean state. It watches over its workers with one loop that sleeps until something happens.
 
-use crate::args::{Dispatch, Knobs};
 use crate::acceptor::Source;
+use crate::args::{Dispatch, Knobs};
 use crate::dealer::{Dealer, SILENT};
 use crate::dispatch::{Seat, Table, Word};
 use nix::errno::Errno;

@@ -52,8 +52,7 @@ pub fn handle(context: Context, method: &str, target: &str, body: Vec<u8>) -> Ou
     Outcome::Instant(refused)
 }
 
-const PATHS: [&str; 9] =
-    ["/", "/timer", "/sleep", "/json/stringify", "/json/parse", "/sort", "/pbkdf2", "/scrypt", "/healthz"];
+const PATHS: [&str; 9] = ["/", "/timer", "/sleep", "/json/stringify", "/json/parse", "/sort", "/pbkdf2", "/scrypt", "/healthz"];
 
 fn route(context: Context, path: &str, query: Query<'_>, body: Vec<u8>) -> Result<Outcome, Refused> {
     let work = match path {
@@ -149,7 +148,10 @@ mod tests {
     #[test]
     fn says_what_blocks_before_doing_it() {
         assert_eq!(get("/timer"), Outcome::Blocking(Work::Timer { length: Duration::from_secs(9), clock: Clock::Wall }));
-        assert_eq!(get("/timer?clock=cpu&ms=0.5"), Outcome::Blocking(Work::Timer { length: Duration::from_micros(500), clock: Clock::Cpu }));
+        assert_eq!(
+            get("/timer?clock=cpu&ms=0.5"),
+            Outcome::Blocking(Work::Timer { length: Duration::from_micros(500), clock: Clock::Cpu })
+        );
         assert_eq!(get("/sleep?ms=60000"), Outcome::Blocking(Work::Sleep(Duration::from_secs(60))));
         assert_eq!(get("/sort?items=5"), Outcome::Blocking(Work::Sort { items: 5 }));
         assert_eq!(handle(CONTEXT, "POST", "/json/parse", b"[]".to_vec()), Outcome::Blocking(Work::Parse(b"[]".to_vec())));

@@ -200,7 +200,9 @@ mod tests {
 
     #[test]
     fn the_same_request_gives_the_same_answer() {
-        for work in [Work::Stringify { items: 3 }, Work::Sort { items: 100 }, Work::Pbkdf2 { iterations: 2 }, Work::Scrypt { log_n: 4 }] {
+        for work in
+            [Work::Stringify { items: 3 }, Work::Sort { items: 100 }, Work::Pbkdf2 { iterations: 2 }, Work::Scrypt { log_n: 4 }]
+        {
             let answer = work.clone().run();
             assert_eq!(answer.status, Status::Ok, "{work:?}");
             assert_eq!(answer, work.run());

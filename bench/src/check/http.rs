@@ -27,8 +27,16 @@ pub const CHECKS: &[Check] = &[
 fn routes(server: &Server) -> Result<()> {
     let running = start(server, &[])?;
     expect_served(&running)?;
-    let paths =
-        ["/healthz", "/timer?ms=1", "/timer?ms=1&clock=cpu", "/sleep?ms=1", "/json/stringify?items=3", "/sort?items=9", "/pbkdf2?iterations=2", "/scrypt?log_n=4"];
+    let paths = [
+        "/healthz",
+        "/timer?ms=1",
+        "/timer?ms=1&clock=cpu",
+        "/sleep?ms=1",
+        "/json/stringify?items=3",
+        "/sort?items=9",
+        "/pbkdf2?iterations=2",
+        "/scrypt?log_n=4",
+    ];
     for path in paths {
         expect(path, &ask(&running, &get(path))?.status, &200)?;
     }
@@ -41,7 +49,13 @@ fn routes(server: &Server) -> Result<()> {
 
 fn bad_input(server: &Server) -> Result<()> {
     let running = start(server, &["--max-block", "5s"])?;
-    for (path, name) in [("/timer?ms=x", "ms"), ("/sleep?ms=-1", "ms"), ("/sleep?ms=5001", "ms"), ("/timer?clock=moon", "clock"), ("/scrypt?log_n=99", "log_n")] {
+    for (path, name) in [
+        ("/timer?ms=x", "ms"),
+        ("/sleep?ms=-1", "ms"),
+        ("/sleep?ms=5001", "ms"),
+        ("/timer?clock=moon", "clock"),
+        ("/scrypt?log_n=99", "log_n"),
+    ] {
         let answer = ask(&running, &get(path))?;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         expect(path, &(answer.status, text.starts_with(&format!("{name}: takes "))), &(400, true))?;
@@ -55,10 +69,19 @@ fn bytes(server: &Server) -> Result<()> {
     let text = "Content-Type: text/plain; charset=utf-8";
     let refused = "/timer takes GET, HEAD\n";
     let cases: [(&[u8], Vec<String>, &str); 2] = [
-        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", vec!["HTTP/1.1 200 OK".into(), text.into(), format!("Content-Length: {}", PAGE.len())], PAGE),
+        (
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            vec!["HTTP/1.1 200 OK".into(), text.into(), format!("Content-Length: {}", PAGE.len())],
+            PAGE,
+        ),
         (
             b"POST /timer HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
-            vec!["HTTP/1.1 405 Method Not Allowed".into(), text.into(), format!("Content-Length: {}", refused.len()), "Allow: GET, HEAD".into()],
+            vec![
+                "HTTP/1.1 405 Method Not Allowed".into(),
+                text.into(),
+                format!("Content-Length: {}", refused.len()),
+                "Allow: GET, HEAD".into(),
+            ],
             refused,
         ),
     ];
@@ -135,7 +158,9 @@ fn expect_continue(server: &Server) -> Result<()> {
     let running = start(server, &[])?;
     let mut client = Client::connect(running.address)?;
     let length = DOCUMENT.len();
-    client.send(format!("POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n").as_bytes())?;
+    client.send(
+        format!("POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n").as_bytes(),
+    )?;
     expect("status before the body", &client.receive(false)?.status, &100)?;
     client.send(DOCUMENT.as_bytes())?;
     expect_parsed(&mut client)

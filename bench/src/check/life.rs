@@ -38,7 +38,9 @@ fn receipt(server: &Server) -> Result<()> {
 
 /// A wrong argument: exit code 2 and one line that names it.
 fn refuse_arguments(server: &Server) -> Result<()> {
-    for (name, value) in [("--model", "nothing"), ("--bogus", "1"), ("--blocking-threads", "3"), ("--threads", "x"), ("--listen", "nowhere")] {
+    for (name, value) in
+        [("--model", "nothing"), ("--bogus", "1"), ("--blocking-threads", "3"), ("--threads", "x"), ("--listen", "nowhere")]
+    {
         let more = [name.to_string(), value.to_string()];
         let output = Command::new(builder::binary(&server.build)).args(builder::arguments(server, 2, &more)).output()?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -55,7 +57,11 @@ fn port_in_use(server: &Server) -> Result<()> {
     let output = Command::new(builder::binary(&server.build)).args(builder::arguments(server, 2, &more)).output()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let found = (output.status.code(), text.lines().count(), text.contains(&address) && text.contains("in use"));
-    expect(&format!("exit code, lines, and whether the line names address and cause ({})", text.trim()), &found, &(Some(1), 1, true))
+    expect(
+        &format!("exit code, lines, and whether the line names address and cause ({})", text.trim()),
+        &found,
+        &(Some(1), 1, true),
+    )
 }
 
 /// Takes a listening socket from whoever started it, as systemd hands it down.
@@ -88,7 +94,12 @@ fn header_timeout(server: &Server) -> Result<()> {
 /// Clients that leave at any point end their own connection only.
 fn disconnects(server: &Server) -> Result<()> {
     let running = start(server, &[])?;
-    for bytes in [b"".as_slice(), b"GET /", b"GET /sleep?ms=20 HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"] {
+    for bytes in [
+        b"".as_slice(),
+        b"GET /",
+        b"GET /sleep?ms=20 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ] {
         let mut client = Client::connect(running.address)?;
         client.send(bytes)?;
         drop(client);

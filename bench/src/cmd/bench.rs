@@ -85,7 +85,8 @@ fn settings(arguments: &Bench) -> Result<Settings> {
         }
     }
     if !arguments.experiment.is_empty() {
-        settings.experiments = ALL.iter().filter(|name| arguments.experiment.iter().any(|e| e == *name)).map(ToString::to_string).collect();
+        settings.experiments =
+            ALL.iter().filter(|name| arguments.experiment.iter().any(|e| e == *name)).map(ToString::to_string).collect();
     }
     Ok(settings)
 }
@@ -115,7 +116,8 @@ fn entry(server: &Server, settings: &Settings) -> Entry {
 
 /// Two servers, two tabs each, as a picture: what this is all about, minutes before the table.
 fn first_sight(servers: &[Server], settings: &Settings) -> Result<()> {
-    let pair: Vec<Server> = FIRST_SIGHT.iter().filter_map(|name| servers.iter().find(|server| server.name == *name)).cloned().collect();
+    let pair: Vec<Server> =
+        FIRST_SIGHT.iter().filter_map(|name| servers.iter().find(|server| server.name == *name)).cloned().collect();
     let progress = Progress::new(pair.len() as u64);
     builder::build(&pair, &progress)?;
     progress.quiet();

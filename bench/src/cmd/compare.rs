@@ -31,7 +31,8 @@ pub fn run(folders: &[PathBuf], json: bool) -> Result<ExitCode> {
     for other in &rounds[1..] {
         tables.push(compare(&rounds[0], other)?);
     }
-    let text = if json { super::tables::to_json(&tables)? } else { tables.iter().map(|table| table.to_terminal() + "\n").collect() };
+    let text =
+        if json { super::tables::to_json(&tables)? } else { tables.iter().map(|table| table.to_terminal() + "\n").collect() };
     super::print(&text);
     Ok(ExitCode::SUCCESS)
 }
@@ -78,7 +79,15 @@ fn row(line: &Line, is_discovery: bool) -> Vec<String> {
     let differs = is_discovery && (change.abs() >= LEAST_CHANGE || !change.is_finite());
     let interval = line.interval.map_or("–".into(), |(low, high)| format!("[{}, {}]", number(low), number(high)));
     let change = if differs { format!("{:+.0} %", change * 100.0) } else { "~".into() };
-    vec![line.server.clone(), line.metric.clone(), number(line.before), number(line.after), interval, change, format!("{:.3}", line.p)]
+    vec![
+        line.server.clone(),
+        line.metric.clone(),
+        number(line.before),
+        number(line.after),
+        interval,
+        change,
+        format!("{:.3}", line.p),
+    ]
 }
 
 fn number(value: f64) -> String {

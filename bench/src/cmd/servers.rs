@@ -42,7 +42,8 @@ pub fn run(json: bool) -> Result<ExitCode> {
 }
 
 fn line(server: &Server) -> Line {
-    let asked = if binary(&server.build).exists() { receipt(server, default_threads(), &[]) } else { Err(anyhow::anyhow!("not built")) };
+    let asked =
+        if binary(&server.build).exists() { receipt(server, default_threads(), &[]) } else { Err(anyhow::anyhow!("not built")) };
     Line {
         name: server.name.clone(),
         runtime: server.runtime.clone(),

@@ -37,7 +37,9 @@ pub fn run(arguments: &Tables) -> Result<ExitCode> {
 /// Tables for a program.
 pub fn to_json(tables: &[Table]) -> Result<String> {
     let table = |table: &Table| {
-        let row = |row: &Vec<String>| table.columns.iter().cloned().zip(row.iter().cloned().map(Into::into)).collect::<serde_json::Map<_, _>>();
+        let row = |row: &Vec<String>| {
+            table.columns.iter().cloned().zip(row.iter().cloned().map(Into::into)).collect::<serde_json::Map<_, _>>()
+        };
         json!({ "title": table.title, "rows": table.rows.iter().map(row).collect::<Vec<_>>(), "notes": table.notes })
     };
     Ok(serde_json::to_string_pretty(&tables.iter().map(table).collect::<Vec<_>>())? + "\n")

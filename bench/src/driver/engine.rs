@@ -253,7 +253,8 @@ impl<'l> Engine<'l> {
         let now = self.now();
         let lane = self.links[key].lane;
         let Pace::Closed { most, .. } = self.load.lanes[lane].pace else { return Ok(()) };
-        let left = most.map_or(usize::MAX, |most| usize::try_from(most.saturating_sub(self.links[key].count)).unwrap_or(usize::MAX));
+        let left =
+            most.map_or(usize::MAX, |most| usize::try_from(most.saturating_sub(self.links[key].count)).unwrap_or(usize::MAX));
         let count = count.min(left);
         if count == 0 {
             return Ok(());
@@ -367,7 +368,9 @@ impl<'l> Engine<'l> {
         let link = &mut self.links[key];
         let lane = link.lane;
         let mut joined = std::mem::take(&mut link.partial);
-        let input = if joined.is_empty() { bytes } else {
+        let input = if joined.is_empty() {
+            bytes
+        } else {
             joined.extend_from_slice(bytes);
             &joined
         };
@@ -528,7 +531,8 @@ impl<'l> Engine<'l> {
         }
         let recording = &self.lanes[0].recording;
         let waiting = self.links.iter().filter(|(_, link)| link.lane == 0);
-        let waiting = waiting.flat_map(|(_, link)| link.flights.iter().map(|flight| flight.planned).chain(link.waiting.iter().copied()));
+        let waiting =
+            waiting.flat_map(|(_, link)| link.flights.iter().map(|flight| flight.planned).chain(link.waiting.iter().copied()));
         let overdue = waiting.filter(|planned| self.window.contains(planned) && now - planned > limit).count() as u64;
         let slow = recording.response.len() - recording.response.count_between(0, limit);
         (overdue + slow) * 100 > recording.planned

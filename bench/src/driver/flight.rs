@@ -34,7 +34,10 @@ pub(super) struct Link {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// A right answer of so many bytes; the connection stays open or closes after it.
-    Complete { length: usize, closes: bool },
+    Complete {
+        length: usize,
+        closes: bool,
+    },
     Incomplete,
     Wrong(String),
 }
@@ -96,7 +99,11 @@ mod tests {
 
     #[test]
     fn a_lying_server_is_caught() {
-        for lie in ["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhellO", "HTTP/1.1 500 no\r\nContent-Length: 5\r\n\r\nhello", "SSH-2.0\r\n\r\n"] {
+        for lie in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhellO",
+            "HTTP/1.1 500 no\r\nContent-Length: 5\r\n\r\nhello",
+            "SSH-2.0\r\n\r\n",
+        ] {
             assert!(matches!(look(lie.as_bytes(), &target(), false), Answer::Wrong(_)), "{lie}");
         }
     }

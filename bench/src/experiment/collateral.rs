@@ -249,12 +249,26 @@ mod tests {
     }
 
     fn report() -> Report {
-        Report { lanes: Vec::new(), window_start: Duration::ZERO, window: Duration::from_secs(1), driver_load: 0.0, gave_up: false }
+        Report {
+            lanes: Vec::new(),
+            window_start: Duration::ZERO,
+            window: Duration::from_secs(1),
+            driver_load: 0.0,
+            gave_up: false,
+        }
     }
 
     #[test]
     fn a_connection_is_dead_if_its_median_probe_in_the_window_is_slow() {
-        let samples = [(0, 1, 500, true), (0, 2, 500, false), (0, 3, 1, true), (1, 1, 1, true), (1, 2, 1, true), (1, 3, 900, true), (1, 2000, 900, true)];
+        let samples = [
+            (0, 1, 500, true),
+            (0, 2, 500, false),
+            (0, 3, 1, true),
+            (1, 1, 1, true),
+            (1, 2, 1, true),
+            (1, 3, 900, true),
+            (1, 2000, 900, true),
+        ];
         assert_eq!(dead_share(&recording(&samples, MS), 2, &report()), 0.5);
         assert_eq!(dead_share(&recording(&[], MS), 2, &report()), 0.0);
     }
@@ -262,7 +276,10 @@ mod tests {
     #[test]
     fn recovery_lasts_until_the_last_probe_planned_before_the_last_blockers_end_is_answered() {
         let blockers = recording(&[], 100 * MS);
-        assert_eq!(recovery_ms(&recording(&[(0, 50, 60, true), (1, 90, 30, true), (0, 110, 500, true)], MS), &blockers, false), Some(20.0));
+        assert_eq!(
+            recovery_ms(&recording(&[(0, 50, 60, true), (1, 90, 30, true), (0, 110, 500, true)], MS), &blockers, false),
+            Some(20.0)
+        );
         assert_eq!(recovery_ms(&recording(&[(0, 50, 10, true)], MS), &blockers, false), Some(0.0));
         assert_eq!(recovery_ms(&recording(&[(0, 50, 60, false)], MS), &blockers, false), None);
     }

@@ -66,7 +66,7 @@ fn run_loop(session: &Session<'_>, running: &Running, target: &Target, way: &str
             connections: CONNECTIONS,
             is_fresh,
             is_introduced: false,
-        keeps_samples: false,
+            keeps_samples: false,
         }],
         warmup: Duration::ZERO,
         window: length,

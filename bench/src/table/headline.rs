@@ -14,7 +14,15 @@ const FACTOR_AT: usize = 4;
 /// All tables of a round.
 pub fn tables(round: &Round) -> Vec<Table> {
     let report = Report::new(round);
-    vec![report.headline(), report.blockers("cpu"), report.blockers("sleep"), report.costs()]
+    let has = |names: &[&str]| round.header.settings.experiments.iter().any(|one| names.contains(&one.as_str()));
+    let mut tables = Vec::new();
+    if has(&["collateral"]) {
+        tables.extend([report.headline(), report.blockers("sleep"), report.blockers("cpu")]);
+    }
+    if has(&["two-tabs", "throughput", "footprint"]) {
+        tables.push(report.costs());
+    }
+    tables
 }
 
 /// The headline table alone.
@@ -98,7 +106,8 @@ impl<'r> Report<'r> {
         columns.extend(["CPU µs", "user µs", "req/s", "pipelined CPU µs", "user µs", "req/s"].map(String::from));
         columns.extend(["ready ms", "threads", "RSS MiB", "KiB/idle conn", "idle conns"].map(String::from));
         columns.extend(tabs.iter().map(|tabs| format!("{tabs} tabs ms")));
-        let title = "What it costs: server processor time per request, kept alive and 16 pipelined (split); weight; finish times of tabs";
+        let title =
+            "What it costs: server processor time per request, kept alive and 16 pipelined (split); weight; finish times of tabs";
         self.table(title.into(), columns, |server| {
             let name = server.name.as_str();
             let mut row = Vec::new();
@@ -148,7 +157,9 @@ impl<'r> Report<'r> {
         };
         let added = |value: f64| if value > 1000.0 { ms(value) } else { significant(value - base) };
         match summary.interval {
-            Some((low, high)) if summary.median <= 1000.0 => format!("{} [{}, {}]", added(summary.median), added(low), added(high)),
+            Some((low, high)) if summary.median <= 1000.0 => {
+                format!("{} [{}, {}]", added(summary.median), added(low), added(high))
+            }
             _ => added(summary.median),
         }
     }
@@ -245,14 +256,14 @@ fn freezing<'k>(
     })
 }
 
-/// The one that takes more blockers until it freezes stands first; among equals, the one whose others suffer less.
+/// The one whose blockers harm the others least stands first: by the geometric mean of p99 over all numbers of blockers, where
+/// what passed the limit counts as twice the limit.
 fn order(numbers: &Numbers, blockers: &[usize], a: &str, b: &str) -> Ordering {
-    let loads = || blockers.iter().filter(|k| **k > 0);
-    let freeze = |server: &str| freezing(numbers, server, "sleep", loads(), LIMITS_MS[0].0).map_or(usize::MAX, |(k, ..)| k);
-    let p99 = |server: &str| loads().filter_map(|k| numbers.median(server, &p99_metric("sleep", *k))).fold(0.0, f64::max);
-    let has_any = |server: &str| numbers.median(server, "p99_ms[0]").is_some();
-    let keys = |server: &str| (!has_any(server), std::cmp::Reverse(freeze(server)));
-    keys(a).cmp(&keys(b)).then(p99(a).total_cmp(&p99(b))).then_with(|| a.cmp(b))
+    let harm = |server: &str| -> f64 {
+        let p99 = |k: &usize| numbers.median(server, &p99_metric("sleep", *k)).unwrap_or(f64::INFINITY);
+        blockers.iter().filter(|k| **k > 0).map(|k| p99(k).min(2.0 * LIMITS_MS[1].0).ln()).sum()
+    };
+    harm(a).total_cmp(&harm(b)).then_with(|| a.cmp(b))
 }
 
 fn label(server: &Entry) -> String {

@@ -41,7 +41,8 @@ impl Table {
         let mut text = format!("**{}**\n\n", self.title);
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         text.push_str(&line(&self.columns));
-        let rule: Vec<String> = (0..self.columns.len()).map(|column| if column == 0 { "---".into() } else { "---:".into() }).collect();
+        let rule: Vec<String> =
+            (0..self.columns.len()).map(|column| if column == 0 { "---".into() } else { "---:".into() }).collect();
         text.push_str(&line(&rule));
         self.rows.iter().for_each(|row| text.push_str(&line(row)));
         text.push('\n');
@@ -80,7 +81,10 @@ mod tests {
             rows: vec![vec!["tokio-forked".into(), "0.12".into()], vec!["smol".into(), "> 1 s".into()]],
             notes: vec!["a note".into()],
         };
-        assert_eq!(table.to_markdown(), "**Title**\n\n| server | p99 |\n| --- | ---: |\n| tokio-forked | 0.12 |\n| smol | > 1 s |\n\n- a note\n");
+        assert_eq!(
+            table.to_markdown(),
+            "**Title**\n\n| server | p99 |\n| --- | ---: |\n| tokio-forked | 0.12 |\n| smol | > 1 s |\n\n- a note\n"
+        );
         let terminal = table.to_terminal();
         assert!(terminal.contains("tokio-forked    0.12"), "{terminal}");
         assert!(terminal.ends_with("  a note\n"), "{terminal}");

@@ -126,7 +126,8 @@ fn of_collateral(collateral: &Collateral, blockers: &[usize]) -> Values {
 fn of_throughput(throughput: &Throughput) -> Values {
     let mut values = Values::new();
     for one in &throughput.loops {
-        let mut put = |name: &str, value| values.push((format!("{name}[{}]", one.way), one.invalid.clone().map_or(Ok(value), Err)));
+        let mut put =
+            |name: &str, value| values.push((format!("{name}[{}]", one.way), one.invalid.clone().map_or(Ok(value), Err)));
         put("cpu_us", one.cpu_us);
         put("user_us", one.cpu_us * one.user);
         put("per_cpu_s", 1e6 / one.cpu_us);

@@ -28,7 +28,10 @@ pub struct Decoder {
 #[derive(Debug, Clone, Copy)]
 enum State {
     /// Plain bytes still to come; then what follows.
-    Data { left: usize, then: Next },
+    Data {
+        left: usize,
+        then: Next,
+    },
     ChunkSize,
     ChunkEnd,
     Trailers,

@@ -72,7 +72,8 @@ async fn serve_connection(
     mut draining: watch::Receiver<()>,
 ) -> hyper::Result<()> {
     let handler = service_fn(move |request| answer(service, worker.clone(), request));
-    let mut connection = pin!(http1::Builder::new().pipeline_flush(true).title_case_headers(true).serve_connection(TokioIo::new(stream), handler));
+    let mut connection =
+        pin!(http1::Builder::new().pipeline_flush(true).title_case_headers(true).serve_connection(TokioIo::new(stream), handler));
     let mut is_draining = pin!(async { draining.changed().await.is_err() });
     tokio::select! {
         result = &mut connection => return result,

@@ -15,7 +15,9 @@ fn primitives(criterion: &mut Criterion) {
     let (ask, asked) = unbounded::<()>();
     let (answer, answers) = mpsc::channel();
     spawn(async move { while asked.recv().await.is_ok() && answer.send(()).is_ok() {} });
-    group.bench_function("wake from another thread and answer", |bencher| bencher.iter(|| (ask.try_send(()).is_ok(), answers.recv())));
+    group.bench_function("wake from another thread and answer", |bencher| {
+        bencher.iter(|| (ask.try_send(()).is_ok(), answers.recv()))
+    });
     group.finish();
 }
 

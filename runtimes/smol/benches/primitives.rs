@@ -15,11 +15,15 @@ fn primitives(criterion: &mut Criterion) {
     thread::spawn(|| block_on(EXECUTOR.run(pending::<()>())));
     group.bench_function("spawn and join", |bencher| bencher.iter_custom(|count| block_on(EXECUTOR.spawn(spawns(count)))));
     group.bench_function("yield", |bencher| bencher.iter_custom(|count| block_on(EXECUTOR.spawn(yields(count)))));
-    group.bench_function("timer of 1 ms, time it is late", |bencher| bencher.iter_custom(|count| block_on(EXECUTOR.spawn(late(count)))));
+    group.bench_function("timer of 1 ms, time it is late", |bencher| {
+        bencher.iter_custom(|count| block_on(EXECUTOR.spawn(late(count))))
+    });
     let (ask, asked) = smol::channel::unbounded::<()>();
     let (answer, answers) = mpsc::channel();
     EXECUTOR.spawn(async move { while asked.recv().await.is_ok() && answer.send(()).is_ok() {} }).detach();
-    group.bench_function("wake from another thread and answer", |bencher| bencher.iter(|| (ask.try_send(()).is_ok(), answers.recv())));
+    group.bench_function("wake from another thread and answer", |bencher| {
+        bencher.iter(|| (ask.try_send(()).is_ok(), answers.recv()))
+    });
     group.finish();
 }
 

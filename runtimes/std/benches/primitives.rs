@@ -14,7 +14,8 @@ fn primitives(criterion: &mut Criterion) {
     let (ask, asked) = mpsc::channel::<()>();
     let (answer, answers) = mpsc::channel();
     thread::spawn(move || while asked.recv().is_ok() && answer.send(()).is_ok() {});
-    group.bench_function("wake from another thread and answer", |bencher| bencher.iter(|| (ask.send(()).is_ok(), answers.recv())));
+    group
+        .bench_function("wake from another thread and answer", |bencher| bencher.iter(|| (ask.send(()).is_ok(), answers.recv())));
     group.finish();
 }
 

@@ -27,7 +27,8 @@ fn measure(criterion: &mut Criterion, name: &str, build: impl Fn() -> std::io::R
     let (ask, mut asked) = tokio::sync::mpsc::unbounded_channel::<()>();
     let (answer, answers) = mpsc::channel();
     thread::spawn(move || runtime.block_on(async move { while asked.recv().await.is_some() && answer.send(()).is_ok() {} }));
-    group.bench_function("wake from another thread and answer", |bencher| bencher.iter(|| (ask.send(()).is_ok(), answers.recv())));
+    group
+        .bench_function("wake from another thread and answer", |bencher| bencher.iter(|| (ask.send(()).is_ok(), answers.recv())));
     group.finish();
 }
 

@@ -1,0 +1,170 @@
+//! Rounds over real processes: what is kept, what is ended, and what wrong words are answered with.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn stallbench(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stallbench"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    stallbench(arguments).output().expect("stallbench runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Builds what these tests measure, once and outside of what they time out on.
+fn built() {
+    assert!(output(&["build", "tokio-current-thread"]).status.success());
+}
+
+fn tiny(folder: &Path) -> Vec<String> {
+    let fixed = ["bench", "--quick", "--no-build", "tokio-current-thread", "--experiment", "two-tabs,footprint", "--out"];
+    fixed.iter().map(ToString::to_string).chain([folder.display().to_string()]).collect()
+}
+
+#[test]
+fn a_round_leaves_header_trials_tables_and_numbers_and_is_never_overwritten() {
+    built();
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("round");
+    let arguments = tiny(&folder);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let first = output(&arguments);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    assert!(text(&first.stdout).contains("tokio-current-thread"));
+    assert_eq!(fs::read_to_string(folder.join("trials.jsonl")).unwrap().lines().count(), 2);
+    for file in ["round.json", "README.md", "summary.csv"] {
+        assert!(folder.join(file).exists(), "{file} is missing");
+    }
+    let again = output(&arguments);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("never overwritten"), "{}", text(&again.stderr));
+
+    let path = folder.display().to_string();
+    assert!(output(&["tables", &path, "--json"]).status.success());
+    assert!(text(&output(&["compare", &path, &path]).stdout).contains('~'));
+    let resumed = output(&["bench", "--resume", "--out", &path]);
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    assert_eq!(fs::read_to_string(folder.join("trials.jsonl")).unwrap().lines().count(), 2, "nothing is measured twice");
+}
+
+/// Starts a round and returns it with its server's process id, as soon as that server runs.
+fn running_round(folder: &Path) -> (Child, String) {
+    built();
+    let arguments = tiny(folder);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let child = stallbench(&arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    loop {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap_or_default();
+        if let Some(server) = children.split_whitespace().next() {
+            let name = fs::read_to_string(format!("/proc/{server}/comm")).unwrap_or_default();
+            if name.starts_with("runtime-tokio") {
+                return (child, server.to_owned());
+            }
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// The server has ended: there is no such process, or it waits to be reaped.
+fn is_gone(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
+fn wait_until_gone(pid: &str) {
+    while !is_gone(pid) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn no_server_outlives_a_harness_that_is_killed() {
+    let base = tempfile::tempdir().unwrap();
+    let (mut harness, server) = running_round(&base.path().join("round"));
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    wait_until_gone(&server);
+}
+
+#[test]
+fn an_interrupted_round_ends_its_server_and_says_so() {
+    let base = tempfile::tempdir().unwrap();
+    let (mut harness, server) = running_round(&base.path().join("round"));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(harness.id().cast_signed()), nix::sys::signal::Signal::SIGINT).unwrap();
+    let mut words = String::new();
+    harness.stderr.take().unwrap().read_to_string(&mut words).unwrap();
+    assert_eq!(harness.wait().unwrap().code(), Some(130));
+    assert!(words.contains("finished trials are kept"), "{words}");
+    assert!(is_gone(&server));
+}
+
+#[test]
+fn wrong_words_get_one_line_that_names_them_and_what_is_near() {
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["bench", "toky-forked"], 1, "did you mean tokio-forked"),
+        (&["bench", "--experiment", "colateral"], 1, "did you mean collateral"),
+        (&["serve", "smoll"], 1, "did you mean smol"),
+        (&["bnech"], 2, "did you mean bench"),
+        (&["bench", "--qick"], 2, "did you mean --quick"),
+        (&["tables", "/nowhere"], 1, "is no round"),
+        (&["drive", "ftp://x", "--closed"], 1, "http://HOST:PORT/PATH"),
+        (&["drive", "http://127.0.0.1:1/", "--rate", "-5"], 2, "--rate"),
+    ];
+    for (arguments, code, wanted) in cases {
+        let output = output(arguments);
+        let words = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {words}");
+        assert!(words.contains(wanted), "{arguments:?}: {words}");
+        assert_eq!(words.lines().count(), 1, "{arguments:?}: {words}");
+    }
+}
+
+#[test]
+fn servers_are_listed_for_a_person_and_for_a_program() {
+    assert!(text(&output(&["servers"]).stdout).contains("tokio-current-thread"));
+    let list: serde_json::Value = serde_json::from_slice(&output(&["servers", "--json"]).stdout).unwrap();
+    for key in ["name", "runtime", "model", "http", "blocking", "available", "reason", "receipt"] {
+        assert!(list[0].get(key).is_some(), "{key} is missing");
+    }
+}
+
+#[test]
+fn serve_passes_knobs_on_and_becomes_the_server() {
+    built();
+    let more = ["serve", "tokio-multi-thread", "--listen", "127.0.0.1:0", "--threads", "3"];
+    let mut child = stallbench(&more).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("ready http://127.0.0.1:"), "{line}");
+    let command = fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap().replace('\0', " ");
+    assert!(command.contains("runtime-tokio") && command.contains("--threads 3"), "{command}");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn drive_measures_any_server_and_refuses_to_call_a_failure_a_number() {
+    built();
+    let mut child =
+        stallbench(&["serve", "tokio", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.trim().trim_start_matches("ready ").to_owned() + "/";
+    for load in [["--closed", "--pipeline", "4"], ["--closed", "--connections", "3"], ["--fresh", "--rate", "50"]] {
+        let output = output(&[&["drive", &url, "--duration", "0.2", "--json"], load.as_slice()].concat());
+        let driven: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert!(driven["answered"].as_u64().unwrap() > 0 && driven["errors"] == 0, "{load:?}: {driven}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let refused = output(&["drive", &url, "--rate", "10", "--duration", "0.1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("cannot connect"), "{}", text(&refused.stderr));
+}
