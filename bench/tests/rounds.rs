@@ -56,6 +56,7 @@ fn a_round_leaves_header_trials_tables_and_numbers_and_is_never_overwritten() {
 }
 
 /// Starts a round and returns it with its server's process id, as soon as that server runs.
+#[allow(clippy::zombie_processes, reason = "the caller waits for it")]
 fn running_round(folder: &Path) -> (Child, String) {
     built();
     let arguments = tiny(folder);

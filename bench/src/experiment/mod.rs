@@ -94,6 +94,7 @@ impl Settings {
 /// What an experiment found in one trial.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "experiment", rename_all = "kebab-case")]
+#[allow(clippy::large_enum_variant, reason = "a round has a few hundred")]
 pub enum Outcome {
     /// No number, and why.
     Invalid {

@@ -17,7 +17,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -82,24 +81,22 @@ async fn serve_connection(
     connection.await
 }
 
-fn answer(
+async fn answer(
     service: Service,
     worker: Arc<HeaderValue>,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> {
-    async move {
-        let (head, body) = request.into_parts();
-        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        let outcome = match Limited::new(body, common::http::MAX_BODY).collect().await {
-            Ok(body) => routes::handle(service.context(), head.method.as_str(), target, body.to_bytes().into()),
-            Err(error) => Outcome::Instant(Answer::error(common::http::Status::ContentTooLarge, format!("{error}\n"))),
-        };
-        let answer = match outcome {
-            Outcome::Instant(answer) => answer,
-            Outcome::Blocking(work) => work.run(),
-        };
-        Ok(to_response(answer, &worker))
-    }
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let outcome = match Limited::new(body, common::http::MAX_BODY).collect().await {
+        Ok(body) => routes::handle(service.context(), head.method.as_str(), target, body.to_bytes().into()),
+        Err(error) => Outcome::Instant(Answer::error(common::http::Status::ContentTooLarge, format!("{error}\n"))),
+    };
+    let answer = match outcome {
+        Outcome::Instant(answer) => answer,
+        Outcome::Blocking(work) => work.run(),
+    };
+    Ok(to_response(answer, &worker))
 }
 
 fn to_response(answer: Answer, worker: &HeaderValue) -> Response<Full<Bytes>> {

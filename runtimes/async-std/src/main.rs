@@ -19,7 +19,6 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::process::ExitCode;
-use std::task::Poll;
 
 static ASYNC_STD: Runtime = Runtime { name: "async-std", package: Some("async-std"), models: &MODELS, settings };
 
@@ -85,7 +84,7 @@ async fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> 
 async fn read(stream: &mut TcpStream, connection: &mut Connection) -> io::Result<()> {
     let count = poll_fn(|context| {
         let result = Pin::new(&mut *stream).poll_read(context, connection.space());
-        if let Poll::Pending = result {
+        if result.is_pending() {
             connection.rest();
         }
         result

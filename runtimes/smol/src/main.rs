@@ -15,7 +15,6 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::process::ExitCode;
-use std::task::Poll;
 use std::thread;
 
 static SMOL: Runtime = Runtime { name: "smol", package: Some("smol"), models: &MODELS, settings };
@@ -87,7 +86,7 @@ async fn serve_connection(mut stream: Async<TcpStream>, mut connection: Connecti
 async fn read(stream: &mut Async<TcpStream>, connection: &mut Connection) -> io::Result<()> {
     let count = poll_fn(|context| {
         let result = Pin::new(&mut *stream).poll_read(context, connection.space());
-        if let Poll::Pending = result {
+        if result.is_pending() {
             connection.rest();
         }
         result
