@@ -87,10 +87,11 @@ impl StealMeter {
         StealMeter { steal: fields.get(7).copied().unwrap_or(0), total: fields.iter().take(8).sum() }
     }
 
-    /// Looks again: the share since the first time.
+    /// Looks again: the share since the first time. The kernel counts in ticks of 10 ms, and fewer than a hundred of them say nothing.
     pub fn share(self) -> f64 {
         let now = StealMeter::start();
-        (now.steal - self.steal) as f64 / (now.total - self.total).max(1) as f64
+        let total = now.total.saturating_sub(self.total);
+        if total < 100 { 0.0 } else { now.steal.saturating_sub(self.steal) as f64 / total as f64 }
     }
 }
 

@@ -79,7 +79,7 @@ impl Settings {
             blockers: if is_quick { vec![0, 1, 4, 64] } else { vec![0, 1, 2, 4, 16, 64] },
             tabs: if is_quick { vec![2] } else { vec![2, 8] },
             tab_ms: 300,
-            throughput_ms: if is_quick { 700 } else { 1500 },
+            throughput_ms: if is_quick { 500 } else { 1500 },
             idle: if is_quick { vec![1000] } else { vec![10, 100, 1000, 10_000] },
         }
     }

@@ -55,7 +55,7 @@ impl<'r> Report<'r> {
         columns.extend(settings.tabs.first().map(|tabs| format!("{tabs} tabs ms")));
         columns.extend(["CPU µs", "MiB", "binary"].map(String::from));
         let title = format!(
-            "p99 of / in ms beside k requests that block for 100 ms (/sleep), k of 100 ms that freeze it at each limit, and costs; W = {}, {}, {}",
+            "p99 of / in ms beside k requests that block for 100 ms (/sleep); the smallest k that freezes it at each limit; costs; W = {}, {}, {}",
             settings.threads,
             settings.placement,
             trials(settings.trials),
@@ -82,11 +82,13 @@ impl<'r> Report<'r> {
         let settings = &self.round.header.settings;
         let loads: Vec<usize> = settings.blockers.iter().copied().filter(|k| *k > 0).collect();
         let mut columns = vec!["server".to_string()];
-        columns.extend(loads.iter().map(|k| format!("added p99, k={k}")));
-        columns.extend(LIMITS_MS[..2].iter().map(|(_, name)| format!("freezes at {name}")));
-        columns.extend(["dead", "fresh max", "recovery", "blockers/s"].map(|name| format!("{name}, k={FACTOR_AT}")));
+        columns.extend(loads.iter().map(|k| format!("k={k}")));
+        columns.extend(LIMITS_MS[..2].iter().map(|(_, name)| (*name).to_string()));
+        columns.extend(["dead", "fresh max", "recovery", "blockers/s"].map(String::from));
         let what = if kind == "cpu" { "work (/timer?clock=cpu)" } else { "blocked threads (/sleep)" };
-        let title = format!("Added p99 of / in ms [95 % interval], beside k blockers of 100 ms: {what}");
+        let title = format!(
+            "Added p99 of / in ms [95 % interval] beside k blockers of 100 ms: {what}; the smallest k that freezes it; from 'dead' on at k={FACTOR_AT}"
+        );
         self.table(title, columns, |server| {
             let name = server.name.as_str();
             let mut row: Vec<String> = loads.iter().map(|k| self.added(name, kind, *k)).collect();
@@ -103,11 +105,10 @@ impl<'r> Report<'r> {
     fn costs(&self) -> Table {
         let tabs = &self.round.header.settings.tabs;
         let mut columns = vec!["server".to_string()];
-        columns.extend(["CPU µs", "user µs", "req/s", "pipelined CPU µs", "user µs", "req/s"].map(String::from));
-        columns.extend(["ready ms", "threads", "RSS MiB", "KiB/idle conn", "idle conns"].map(String::from));
+        columns.extend(["CPU µs", "user µs", "req/s", "x16 CPU µs", "x16 user µs", "x16 req/s"].map(String::from));
+        columns.extend(["ready ms", "threads", "RSS MiB", "KiB/conn", "idle conns"].map(String::from));
         columns.extend(tabs.iter().map(|tabs| format!("{tabs} tabs ms")));
-        let title =
-            "What it costs: server processor time per request, kept alive and 16 pipelined (split); weight; finish times of tabs";
+        let title = "What it costs: server processor time per request, kept alive and 16 pipelined (split); weight, and per idle connection; finish times of tabs";
         self.table(title.into(), columns, |server| {
             let name = server.name.as_str();
             let mut row = Vec::new();

@@ -27,7 +27,7 @@ impl Table {
         grid.set_header(&self.columns);
         grid.add_rows(&self.rows);
         for column in grid.column_iter_mut() {
-            column.set_padding((0, 2));
+            column.set_padding((0, 1));
             if column.index > 0 {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -86,7 +86,7 @@ mod tests {
             "**Title**\n\n| server | p99 |\n| --- | ---: |\n| tokio-forked | 0.12 |\n| smol | > 1 s |\n\n- a note\n"
         );
         let terminal = table.to_terminal();
-        assert!(terminal.contains("tokio-forked    0.12"), "{terminal}");
+        assert!(terminal.contains("tokio-forked   0.12"), "{terminal}");
         assert!(terminal.ends_with("  a note\n"), "{terminal}");
     }
 
