@@ -60,7 +60,13 @@ impl<'r> Report<'r> {
             settings.placement,
             trials(settings.trials),
         );
-        self.table(title, columns, |server| self.headline_row(server))
+        let mut table = self.table(title, columns, |server| self.headline_row(server));
+        table.notes.push(
+            "threads: those that run handlers / those that may poll I/O, in each process; 10 s: measured by --thorough only"
+                .into(),
+        );
+        table.notes.push("blockers are as long as the first limit, so one loop with k=1 stands on its edge".into());
+        table
     }
 
     fn headline_row(&self, server: &Entry) -> Vec<String> {
@@ -118,9 +124,12 @@ impl<'r> Report<'r> {
                 row.extend([plain("cpu_us"), plain("user_us")]);
                 row.push(if is_bound { format!(">= {}", plain("per_s")) } else { plain("per_s") });
             }
-            for metric in ["ready_ms", "threads", "idle_rss_mib", "connection_kib", "idle_connections"] {
-                row.push(self.plain(name, metric, "footprint"));
-            }
+            let whole = |count: f64| format!("{count:.0}");
+            row.push(self.plain(name, "ready_ms", "footprint"));
+            row.push(self.show(name, "threads", "footprint", whole));
+            row.push(self.plain(name, "idle_rss_mib", "footprint"));
+            row.push(self.plain(name, "connection_kib", "footprint"));
+            row.push(self.show(name, "idle_connections", "footprint", whole));
             row.extend(tabs.iter().map(|tabs| self.finish_times(name, *tabs)));
             row
         })
