@@ -140,6 +140,9 @@ pub fn select(servers: Vec<Server>, filters: &[String]) -> Result<Vec<Server>> {
     }
     let mut is_wanted = vec![false; servers.len()];
     for filter in filters {
+        if filter.is_empty() {
+            bail!("an empty filter matches nothing in particular; leave it out to take all servers");
+        }
         let exact = servers.iter().any(|server| server.name == *filter);
         let pattern = Regex::new(filter).with_context(|| format!("'{filter}' is neither a server nor a regular expression"))?;
         let mut found = false;
@@ -223,6 +226,7 @@ mod tests {
         let error = names(&["smoll-forked"]).unwrap_err().to_string();
         assert!(error.contains("did you mean smol-forked"), "{error}");
         assert!(names(&["("]).is_err());
+        assert!(names(&[""]).is_err());
     }
 
     #[test]

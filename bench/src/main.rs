@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         eprintln!("stallbench: {}", common::args::one_line(&error));
         std::process::exit(2);
     });
+    // Before any thread narrows its own.
+    placement::cores();
     let result = interrupt::install().map_err(Into::into).and_then(|()| run(cli.command));
     result.unwrap_or_else(|error| {
         if error.downcast_ref::<interrupt::Interrupted>().is_some() {

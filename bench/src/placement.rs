@@ -5,8 +5,8 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::hint::spin_loop;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 /// Where server and driver run.
@@ -57,7 +57,7 @@ impl Placement {
         let all = cores();
         match self {
             Placement::Shared => all,
-            Placement::Disjoint => all[all.len() / 2..].to_vec(),
+            Placement::Disjoint => all[all.len().div_ceil(2).min(all.len() - 1)..].to_vec(),
             Placement::Split => all[all.len() - 1..].to_vec(),
         }
     }
@@ -138,8 +138,13 @@ fn set_policy(policy: i32, priority: i32) -> bool {
     unsafe { nix::libc::sched_setscheduler(0, policy, &raw const parameters) == 0 }
 }
 
-/// The cores that this process may use.
+/// The cores that this process was given, whatever its threads have narrowed themselves to since: asked once, at the start.
 pub fn cores() -> Vec<usize> {
+    static CORES: OnceLock<Vec<usize>> = OnceLock::new();
+    CORES.get_or_init(ask_cores).clone()
+}
+
+fn ask_cores() -> Vec<usize> {
     let here = sched_getaffinity(Pid::from_raw(0)).unwrap_or_else(|_| CpuSet::new());
     let all: Vec<usize> = (0..CpuSet::count()).filter(|core| here.is_set(*core).unwrap_or(false)).collect();
     if all.is_empty() { vec![0] } else { all }

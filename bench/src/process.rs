@@ -121,6 +121,21 @@ impl Running {
         }
     }
 
+    /// Adds to an error what the server has to say to it: that it has ended, and the last lines of its stderr.
+    ///
+    /// # Errors
+    /// The same error, with more words; an interrupt as it is.
+    pub fn explain<T>(&mut self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            if error.downcast_ref::<crate::interrupt::Interrupted>().is_some() {
+                return error;
+            }
+            let ended = self.ended().map_or(String::new(), |status| format!("; the server ended: {status}"));
+            let words = self.last_words();
+            if ended.is_empty() && words.is_empty() { error } else { anyhow::anyhow!("{error:#}{ended}{words}") }
+        })
+    }
+
     /// Whether it has ended, and how.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
@@ -249,4 +264,38 @@ fn field(path: &str, name: &str) -> u64 {
     let text = fs::read_to_string(path).unwrap_or_default();
     let value = text.lines().find_map(|line| line.strip_prefix(name));
     value.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(script: &str) -> String {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        Running::spawn(command).err().map(|error| format!("{error:#}")).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_server_that_ends_before_it_is_ready_is_quoted() {
+        let words = failure("echo first >&2; echo 'no such table' >&2; exit 7");
+        assert_eq!(words, "ended before it was ready; its stderr ends: first | no such table");
+    }
+
+    #[test]
+    fn a_server_that_says_something_else_is_quoted() {
+        assert_eq!(failure("echo hello; sleep 60"), "said 'hello' instead of 'ready http://ADDRESS'");
+    }
+
+    #[test]
+    fn a_server_that_dies_later_is_named_in_what_failed_because_of_it() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo ready http://127.0.0.1:1; read line; echo 'out of luck' >&2; exit 9"]);
+        command.stdin(Stdio::piped());
+        let mut running = Running::spawn_with_stdin(command).unwrap();
+        drop(running.child.stdin.take());
+        running.wait(Duration::from_secs(10)).unwrap();
+        let explained = running.explain::<()>(Err(anyhow::anyhow!("no answer"))).unwrap_err().to_string();
+        assert_eq!(explained, "no answer; the server ended: exit status: 9; its stderr ends: out of luck");
+    }
 }

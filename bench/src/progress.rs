@@ -16,7 +16,7 @@ impl Progress {
         let is_terminal = std::io::stderr().is_terminal();
         let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
-        let style = ProgressStyle::with_template("{bar:24} {percent:>3} %  {elapsed} so far, {eta} left  {wide_msg}");
+        let style = ProgressStyle::with_template("{bar:24} {percent:>3} %  {elapsed} so far{prefix}  {wide_msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.enable_steady_tick(Duration::from_millis(500));
         Progress { bar, is_terminal }
@@ -24,12 +24,23 @@ impl Progress {
 
     /// Says what is being done.
     pub fn say(&self, what: &str) {
+        let left = self.left();
+        self.bar.set_prefix(left.clone());
         self.bar.set_message(what.to_owned());
         if !self.is_terminal {
-            let left = if self.bar.position() > 0 { format!(", {} s left", self.bar.eta().as_secs()) } else { String::new() };
             let percent = 100 * self.bar.position() / self.bar.length().unwrap_or(1).max(1);
             eprintln!("[{percent:>3} %{left}] {what}");
         }
+    }
+
+    /// The time left, if all units take as long as those so far: the bar's own guess follows the last one and jumps about.
+    fn left(&self) -> String {
+        let (done, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
+        if done == 0 {
+            return String::new();
+        }
+        let left = self.bar.elapsed().as_secs_f64() / done as f64 * all.saturating_sub(done) as f64;
+        if left < 100.0 { format!(", {left:.0} s left") } else { format!(", {:.0} min left", left / 60.0) }
     }
 
     /// So much of the work is done.

@@ -181,12 +181,25 @@ pub fn new_folder(base: &Path, host: &str) -> PathBuf {
     std::iter::once(first).chain(others).find(|folder| !folder.exists()).unwrap_or_else(|| base.join("round"))
 }
 
-/// The newest round of a folder of rounds; quick ones only if asked.
+/// The round of a folder of rounds that was started last. Only its header says so: a checkout gives all files one age.
+///
+/// # Errors
+/// There is none.
 pub fn newest(base: &Path) -> Result<PathBuf> {
     let entries = fs::read_dir(base).with_context(|| format!("cannot read {}", base.display()))?;
-    let rounds = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.join("round.json").exists());
-    let started = |path: &PathBuf| fs::metadata(path.join("round.json")).and_then(|meta| meta.modified()).ok();
-    rounds.max_by_key(started).with_context(|| format!("no round in {}: make one with `stallbench bench`", base.display()))
+    let started = |folder: PathBuf| {
+        let text = fs::read_to_string(folder.join("round.json")).ok()?;
+        let header: Started = serde_json::from_str(&text).ok()?;
+        Some((header.started.parse::<jiff::Timestamp>().ok()?, folder))
+    };
+    let rounds = entries.filter_map(|entry| started(entry.ok()?.path()));
+    let newest = rounds.max().map(|(_, folder)| folder);
+    newest.with_context(|| format!("no round in {}: make one with `stallbench bench`", base.display()))
+}
+
+#[derive(Deserialize)]
+struct Started {
+    started: String,
 }
 
 #[cfg(test)]
@@ -232,6 +245,18 @@ mod tests {
         let mut round = Round::open(&folder).unwrap();
         round.add(trial(2)).unwrap();
         assert_eq!(Round::open(&folder).unwrap().trials.len(), 2);
+    }
+
+    #[test]
+    fn the_newest_round_is_the_one_that_was_started_last() {
+        let base = tempfile::tempdir().unwrap();
+        for (name, started) in
+            [("b", "2026-01-01T10:00:00+00:00"), ("c", "2026-01-01T11:30:00+02:00"), ("a", "2026-01-01T09:59:00+00:00")]
+        {
+            Round::create(&base.path().join(name), Header { started: started.into(), ..header() }).unwrap();
+        }
+        assert!(newest(base.path()).unwrap().ends_with("b"));
+        assert!(newest(&base.path().join("b")).unwrap_err().to_string().contains("no round"));
     }
 
     #[test]

@@ -46,39 +46,46 @@ impl Acceptor {
     /// `WouldBlock` while there is none. Whatever else goes wrong concerns one connection only, is said on stderr, and comes
     /// back as `WouldBlock` too.
     pub fn accept(&self) -> io::Result<(TcpStream, Connection)> {
-        let stream = match &self.source {
-            Source::Listener(listener) => self.accept_from(listener.as_raw_fd()),
-            Source::Parent(seat) => seat.take(self.flags.contains(SockFlag::SOCK_NONBLOCK)),
-        };
-        match stream {
-            Ok(stream) => {
-                let connection = Connection::new(self.service, &stream);
-                Ok((stream, connection))
-            }
-            Err(Errno::EAGAIN | Errno::ECONNABORTED | Errno::EINTR) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(error) => {
-                eprintln!("accept: {}", io::Error::from(error));
-                Err(io::ErrorKind::WouldBlock.into())
+        loop {
+            let stream = match &self.source {
+                Source::Listener(listener) => self.accept_from(listener.as_raw_fd()),
+                Source::Parent(seat) => seat.take(self.flags.contains(SockFlag::SOCK_NONBLOCK)),
+            };
+            match stream {
+                Ok(stream) => {
+                    let connection = Connection::new(self.service, &stream);
+                    return Ok((stream, connection));
+                }
+                // On to the next: a runtime that is told once that there is something must hear only of a true end.
+                Err(Errno::ECONNABORTED | Errno::EINTR) => {}
+                Err(error @ (Errno::EMFILE | Errno::ENFILE)) if self.turn_away() => eprintln!("accept: {}", error.desc()),
+                Err(Errno::EAGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(error) => {
+                    eprintln!("accept: {}", error.desc());
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
             }
         }
     }
 
     fn accept_from(&self, listener: RawFd) -> nix::Result<TcpStream> {
-        match accept4(listener, self.flags) {
-            // SAFETY: accept4 has just opened the descriptor, and nobody else has it.
-            Ok(fd) => Ok(unsafe { TcpStream::from_raw_fd(fd) }),
-            Err(error @ (Errno::EMFILE | Errno::ENFILE)) => {
-                let mut spare_file = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-                *spare_file = None;
-                if let Ok(fd) = accept4(listener, self.flags) {
-                    // SAFETY: as above.
-                    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-                }
-                *spare_file = spare();
-                Err(error)
-            }
-            Err(error) => Err(error),
+        let fd = accept4(listener, self.flags)?;
+        // SAFETY: accept4 has just opened the descriptor, and nobody else has it.
+        Ok(unsafe { TcpStream::from_raw_fd(fd) })
+    }
+
+    /// Without a descriptor left, accepts one connection by means of the spare one and closes it; false if none was there.
+    fn turn_away(&self) -> bool {
+        let Source::Listener(listener) = &self.source else { return false };
+        let mut spare_file = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let had_spare = spare_file.take().is_some();
+        let accepted = accept4(listener.as_raw_fd(), self.flags);
+        if let Ok(fd) = accepted {
+            // SAFETY: as above.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
         }
+        *spare_file = spare();
+        had_spare && accepted.is_ok()
     }
 }
 

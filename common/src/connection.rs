@@ -201,6 +201,8 @@ impl Connection {
         if expects_continue && self.input.bytes().is_empty() {
             self.output.extend_from_slice(CONTINUE);
         }
+        // Its time runs from here, even if not a byte of the body ever comes.
+        self.slot.set(Phase::Receiving);
         self.advance_body()
     }
 

@@ -105,8 +105,13 @@ impl Dealer {
             self.table.cells[worker].put(self.number);
             let is_sent = offer(channel, self.number, &stream).is_ok();
             self.offers[worker] = Some(Offer { number: self.number, since: Instant::now(), stream });
-            if !is_sent || !self.table.cells[worker].is_idle() {
+            if !self.table.cells[worker].is_idle() {
                 self.take_back(worker);
+            }
+            if !is_sent {
+                // Its end is on the way, or its channel is full: looked at again soon, not at once.
+                self.take_back(worker);
+                break;
             }
         }
         self.table.waiting.store(u32::from(!self.queue.is_empty()), SeqCst);
@@ -145,8 +150,8 @@ impl Dealer {
 
     /// When it must look again even if nobody says anything.
     pub fn timeout(&self) -> Option<Duration> {
-        let is_offering = self.offers.iter().any(Option::is_some);
-        is_offering.then_some(PATIENCE)
+        let is_dealing = !self.queue.is_empty() || self.offers.iter().any(Option::is_some);
+        is_dealing.then_some(PATIENCE)
     }
 
     /// Accepts no more.

@@ -24,6 +24,9 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// A worker that died at once so often in a row is not replaced again.
 const MOST_DEATHS: u32 = 5;
 
+/// Time until the system is asked again for a process that it refused.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// Who this process is after the fork.
 pub(crate) enum Role {
     /// A worker with the source of its connections.
@@ -52,15 +55,19 @@ struct Parent {
 
 /// How connections get to the workers.
 enum Connections {
-    /// Each worker takes the listener at its index, or the only one.
-    FromKernel(Vec<TcpListener>),
+    /// Each worker takes the listener at its index, or the only one. One without a worker for good is closed, or the kernel would
+    /// go on sending it connections.
+    FromKernel(Vec<Option<TcpListener>>),
     FromParent(Dealer),
 }
 
 /// One worker's place, whoever sits in it at the moment.
+#[derive(Default)]
 struct Worker {
     process: Option<Process>,
     deaths_at_once: u32,
+    /// It must be filled again: it has just been left, or the system had no process to give.
+    is_vacant: bool,
 }
 
 struct Process {
@@ -86,12 +93,12 @@ impl Parent {
         let table = Table::new(knobs.processes)?;
         let connections = match knobs.dispatch {
             Some(Dispatch::RoundRobin) => Connections::FromParent(Dealer::new(listeners.remove(0), table)),
-            _ => Connections::FromKernel(listeners),
+            _ => Connections::FromKernel(listeners.into_iter().map(Some).collect()),
         };
         let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD]);
         signals.thread_block()?;
         Ok(Parent {
-            workers: (0..knobs.processes).map(|_| Worker { process: None, deaths_at_once: 0 }).collect(),
+            workers: (0..knobs.processes).map(|_| Worker::default()).collect(),
             table,
             connections,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -145,7 +152,7 @@ impl Parent {
         // Read outside the batch: a signal may need a fork, and the child must not go on with the parent's events.
         while let Ok(Some(signal)) = self.signals.read_signal() {
             if signal.ssi_signo.cast_signed() == Signal::SIGCHLD as i32 {
-                if let Some(role) = self.reap()? {
+                if let Some(role) = self.reap() {
                     return Ok(Some(role));
                 }
             } else if self.drain.is_some() {
@@ -154,6 +161,9 @@ impl Parent {
             } else {
                 self.begin_drain();
             }
+        }
+        if let Some(role) = self.fill_vacant() {
+            return Ok(Some(role));
         }
         self.deal();
         Ok(self.go_on_draining())
@@ -166,7 +176,8 @@ impl Parent {
         };
         let drain = self.drain.as_ref().map(|drain| if drain.asked { drain.end } else { drain.ask });
         let drain = drain.map(|at| at.saturating_duration_since(Instant::now()));
-        let Some(wait) = dealing.into_iter().chain(drain).min() else { return EpollTimeout::NONE };
+        let retry = self.workers.iter().any(|worker| worker.is_vacant).then_some(RETRY);
+        let Some(wait) = dealing.into_iter().chain(drain).chain(retry).min() else { return EpollTimeout::NONE };
         EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
     }
 
@@ -195,7 +206,7 @@ impl Parent {
                     Connections::FromParent(_) => Source::Parent(seat),
                     Connections::FromKernel(listeners) => {
                         let index = index.min(listeners.len() - 1);
-                        Source::Listener(listeners.swap_remove(index))
+                        Source::Listener(listeners[index].take().ok_or(Errno::EBADF)?)
                     }
                 };
                 Ok(Some(Role::Worker(source)))
@@ -210,9 +221,6 @@ impl Parent {
         while let Ok(1) = recv(process.channel.as_raw_fd(), &mut word, MsgFlags::MSG_DONTWAIT) {
             process.is_ready |= word[0] == Word::Ready as u8;
         }
-        if process.since.elapsed() >= AT_ONCE {
-            self.workers[index].deaths_at_once = 0;
-        }
     }
 
     fn deal(&mut self) {
@@ -222,41 +230,62 @@ impl Parent {
         }
     }
 
-    /// Takes note of workers that ended and replaces them.
-    fn reap(&mut self) -> nix::Result<Option<Role>> {
+    /// Takes note of workers that ended.
+    fn reap(&mut self) -> Option<Role> {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             let Some(pid) = status.pid() else { break };
             let Some(index) = self.workers.iter().position(|worker| worker.pid() == Some(pid)) else { continue };
-            if let Some(role) = self.replace(index, &status)? {
-                return Ok(Some(role));
+            if let Some(role) = self.replace(index, &status) {
+                return Some(role);
             }
         }
-        Ok(None)
+        None
     }
 
-    fn replace(&mut self, index: usize, status: &WaitStatus) -> nix::Result<Option<Role>> {
+    fn replace(&mut self, index: usize, status: &WaitStatus) -> Option<Role> {
         if let Connections::FromParent(dealer) = &mut self.connections {
             dealer.take_back(index);
         }
         let worker = &mut self.workers[index];
-        let Some(process) = worker.process.take() else { return Ok(None) };
+        let process = worker.process.take()?;
         if self.drain.is_some() {
-            return Ok(None);
+            return None;
         }
         eprintln!("worker {} ended: {}", process.pid, describe(status));
         worker.deaths_at_once = if process.since.elapsed() < AT_ONCE { worker.deaths_at_once + 1 } else { 0 };
         if worker.deaths_at_once < MOST_DEATHS {
-            return self.spawn(index);
+            worker.is_vacant = true;
+            return None;
         }
         eprintln!("worker {index} died at once {MOST_DEATHS} times in a row and is not replaced");
-        let all_gone = self.workers.iter().all(|worker| worker.process.is_none());
-        Ok(all_gone.then_some(Role::Parent(1)))
+        if let Connections::FromKernel(listeners) = &mut self.connections
+            && listeners.len() > 1
+        {
+            listeners[index] = None;
+        }
+        let all_gone = self.workers.iter().all(|worker| worker.process.is_none() && !worker.is_vacant);
+        all_gone.then_some(Role::Parent(1))
+    }
+
+    /// Forks where a worker is missing. What the system refuses now is tried again soon: the others go on meanwhile.
+    fn fill_vacant(&mut self) -> Option<Role> {
+        for index in 0..self.workers.len() {
+            if !self.workers[index].is_vacant || self.drain.is_some() {
+                continue;
+            }
+            match self.spawn(index) {
+                Ok(None) => self.workers[index].is_vacant = false,
+                Ok(role) => return role,
+                Err(error) => eprintln!("worker {index} is not replaced yet: {}", error.desc()),
+            }
+        }
+        None
     }
 
     fn begin_drain(&mut self) {
         let (drain, drain_idle) = self.drain_limits;
         let now = Instant::now();
-        self.drain = Some(Draining { ask: now + drain_idle, asked: false, end: now + drain });
+        self.drain = Some(Draining { ask: now + drain_idle.min(drain), asked: false, end: now + drain });
         match &mut self.connections {
             Connections::FromKernel(listeners) => listeners.clear(),
             Connections::FromParent(dealer) => dealer.close(),

@@ -136,6 +136,9 @@ impl Watch {
         let phase = Arc::new(AtomicU32::new(Phase::Open as u32));
         let entry = Entry { socket: socket.as_fd().as_raw_fd(), phase: phase.clone(), seen: 0, since: Instant::now() };
         let key = self.entries().insert(entry);
+        if self.is_draining() {
+            self.wake();
+        }
         Slot { watch: self, key, phase }
     }
 
@@ -177,7 +180,7 @@ impl Watch {
                     None => drain = Some(self.begin_drain()),
                 }
             }
-            if let Some(drain) = &mut drain {
+            if let Some(drain) = &drain {
                 self.go_on_draining(drain);
             }
             self.cut_slow_ones();
@@ -197,15 +200,14 @@ impl Watch {
         self.is_draining.store(true, Ordering::SeqCst);
         let _ = self.stop.write(1);
         let now = Instant::now();
-        Drain { idle_end: Some(now + self.limits.drain_idle), end: now + self.limits.drain }
+        Drain { idle_end: now + self.limits.drain_idle, end: now + self.limits.drain }
     }
 
-    fn go_on_draining(&self, drain: &mut Drain) {
+    fn go_on_draining(&self, drain: &Drain) {
         let now = Instant::now();
         let entries = self.entries();
-        if drain.idle_end.is_some_and(|end| now >= end) {
-            drain.idle_end = None;
-            // Only the receiving side: what is being answered is still sent.
+        if now >= drain.idle_end {
+            // Only the receiving side: what is being answered is still sent. Again each time, for those that came late.
             entries.iter().for_each(|(_, entry)| cut(entry.socket, Shutdown::Read));
         }
         if now >= drain.end && !entries.is_empty() {
@@ -248,14 +250,14 @@ impl Watch {
 
 /// When a drain's two parts end.
 struct Drain {
-    /// Until then a request on its way over an idle connection is still answered; none once it is past.
-    idle_end: Option<Instant>,
+    /// Until then a request on its way over an idle connection is still answered.
+    idle_end: Instant,
     end: Instant,
 }
 
 impl Drain {
     fn next_deadline(&self) -> Instant {
-        self.idle_end.map_or(self.end, |idle_end| idle_end.min(self.end))
+        if self.idle_end > Instant::now() { self.idle_end.min(self.end) } else { self.end }
     }
 }
 

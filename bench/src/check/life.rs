@@ -88,6 +88,9 @@ fn header_timeout(server: &Server) -> Result<()> {
     let mut slow = Client::connect(running.address)?;
     slow.send(b"GET / HT")?;
     slow.expect_close()?;
+    let mut silent = Client::connect(running.address)?;
+    silent.send(b"POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")?;
+    silent.expect_close()?;
     expect_page(&idle.ask(&get("/"))?)
 }
 

@@ -42,7 +42,26 @@ fn resume(arguments: &Bench) -> Result<Round> {
         Some(folder) => folder.clone(),
         None => newest(&root().join("bench-results"))?,
     };
-    Round::open(&folder)
+    let round = Round::open(&folder)?;
+    for server in &servers_of(&round)? {
+        let then = round.header.servers.iter().find(|entry| entry.name == server.name).and_then(|entry| entry.receipt.as_ref());
+        let now = builder::receipt(server, round.header.settings.threads, &round.header.settings.more)?;
+        if then != Some(&now) {
+            bail!(
+                "{} is not what it was when {} was begun: its receipt has changed; begin a new round",
+                server.name,
+                folder.display()
+            );
+        }
+    }
+    Ok(round)
+}
+
+/// The servers of a round that can be measured.
+fn servers_of(round: &Round) -> Result<Vec<Server>> {
+    let all = catalog::with_allocators(catalog::load()?, catalog::Allocator::Both);
+    let available = round.header.servers.iter().filter(|entry| entry.unavailable.is_none());
+    available.map(|entry| catalog::find(&all, &entry.name)).collect()
 }
 
 fn begin(arguments: &Bench) -> Result<Round> {
@@ -140,9 +159,7 @@ fn first_sight(servers: &[Server], settings: &Settings) -> Result<()> {
 /// Takes every trial that is missing: by trial, then over the servers in a random order, then over the experiments.
 fn measure(round: &mut Round) -> Result<()> {
     let settings = round.header.settings.clone();
-    let all = catalog::with_allocators(catalog::load()?, catalog::Allocator::Both);
-    let available = round.header.servers.iter().filter(|entry| entry.unavailable.is_none());
-    let servers: Vec<Server> = available.map(|entry| catalog::find(&all, &entry.name)).collect::<Result<_>>()?;
+    let servers = servers_of(round)?;
     let mut plan = Vec::new();
     for trial in 1..=settings.trials {
         let mut order: Vec<&Server> = servers.iter().collect();
@@ -180,7 +197,8 @@ fn take(session: &Session<'_>, experiment: &str) -> Result<(Outcome, f64)> {
         let outcome = session.run(experiment)?;
         let steal = meter.share();
         attempt += 1;
-        if steal <= MOST_STEAL.0 || attempt > MOST_STEAL.1 {
+        // What a server weighs does not depend on time.
+        if experiment == "footprint" || steal <= MOST_STEAL.0 || attempt > MOST_STEAL.1 {
             return Ok((outcome, steal));
         }
     }

@@ -4,7 +4,7 @@ use crate::catalog::root;
 use crate::cli::Tables;
 use crate::round::{self, Round};
 use crate::table::{Table, headline};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
@@ -46,6 +46,9 @@ pub fn to_json(tables: &[Table]) -> Result<String> {
 }
 
 fn splice(page: &Path, round: &Round) -> Result<()> {
+    if !round.header.settings.experiments.iter().any(|name| name == "collateral") {
+        bail!("{} has no headline, since collateral was not measured; name another round", round.folder.display());
+    }
     let text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
     let parts = text.split_once(MARKS.0).and_then(|(before, rest)| Some((before, rest.split_once(MARKS.1)?.1)));
     let (before, after) = parts.with_context(|| format!("{}: has no '{}' ... '{}'", page.display(), MARKS.0, MARKS.1))?;

@@ -220,11 +220,14 @@ impl<'l> Engine<'l> {
             return self.send_one(key, planned);
         }
         let keys = &self.lanes[lane].keys;
-        let key = keys[number % keys.len()];
-        if self.links[key].flights.is_empty() {
-            return self.send_one(key, planned);
+        let number = number % keys.len();
+        let key = keys[number];
+        match self.links.get_mut(key).filter(|link| link.lane == lane && link.number == number) {
+            Some(link) if link.flights.is_empty() => return self.send_one(key, planned),
+            Some(link) => link.waiting.push_back(planned),
+            // Lost after the window, when nothing is opened again; what is planned from then on does not count.
+            None => self.outstanding -= usize::from(is_counted),
         }
-        self.links[key].waiting.push_back(planned);
         Ok(())
     }
 
@@ -461,7 +464,7 @@ impl<'l> Engine<'l> {
         let stream = start_connect(self.load.lanes[lane].target.address)?;
         let new = self.add(lane, link.number, stream)?;
         self.lanes[lane].keys[link.number] = new;
-        self.links[new].waiting = link.waiting;
+        (self.links[new].waiting, self.links[new].count) = (link.waiting, link.count);
         let depth = link.flights.len() + 1;
         self.closed_in_flight -= if self.lanes[lane].is_open { 0 } else { link.flights.len() };
         self.go_on(new, depth, now)

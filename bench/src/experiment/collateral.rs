@@ -122,15 +122,13 @@ fn run_plan(session: &Session<'_>, plan: &Plan, with_baseline: bool) -> Result<(
     let probe = learn(&mut running, "/")?;
     let blocker = learn(&mut running, &plan.path)?;
     let driver = session.settings.placement_of("collateral").enter_driver(true);
-    let baseline = if with_baseline { Some(measure(session, plan, &probe, &blocker, 0)?) } else { None };
+    let mut take = |k| running.explain(measure(session, plan, &probe, &blocker, k));
+    let baseline = if with_baseline { Some(take(0)?) } else { None };
     let mut steps = Vec::new();
     for k in &plan.blockers {
-        let step = measure(session, plan, &probe, &blocker, *k)?;
+        let step = take(*k)?;
         let is_frozen = step.probes.p99_us > plan.limit.as_secs_f64() * 1e6;
         steps.push(step);
-        if let Some(status) = running.ended() {
-            bail!("the server ended with {k} blockers: {status}{}", running.last_words());
-        }
         if is_frozen {
             break;
         }

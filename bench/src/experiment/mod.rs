@@ -159,7 +159,7 @@ impl Session<'_> {
 pub fn learn(running: &mut Running, path: &str) -> Result<Target> {
     let request = get(path);
     let answer = Client::connect(running.address).and_then(|mut client| client.ask(&request));
-    let answer = answer.with_context(|| format!("GET {path}{}", running.last_words()))?;
+    let answer = running.explain(answer.with_context(|| format!("GET {path}")))?;
     if answer.status != 200 {
         bail!("GET {path} is answered {}: {}", answer.status, String::from_utf8_lossy(&answer.body).trim());
     }

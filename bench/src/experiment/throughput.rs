@@ -54,8 +54,12 @@ pub fn run(session: &Session<'_>) -> Result<Throughput> {
     if session.settings.mode == Mode::Thorough {
         ways.push(("fresh", 1, true));
     }
-    let loops = ways.into_iter().map(|(way, depth, is_fresh)| run_loop(session, &running, &target, way, depth, is_fresh));
-    Ok(Throughput { loops: loops.collect::<Result<_>>()? })
+    let mut loops = Vec::new();
+    for (way, depth, is_fresh) in ways {
+        let one = run_loop(session, &running, &target, way, depth, is_fresh);
+        loops.push(running.explain(one)?);
+    }
+    Ok(Throughput { loops })
 }
 
 fn run_loop(session: &Session<'_>, running: &Running, target: &Target, way: &str, depth: usize, is_fresh: bool) -> Result<Loop> {

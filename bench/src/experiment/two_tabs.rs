@@ -34,7 +34,7 @@ pub fn run(session: &Session<'_>) -> Result<TwoTabs> {
     learn(&mut running, "/")?;
     let target = learn(&mut running, &format!("/timer?ms={length_ms}"))?;
     let _driver = session.settings.placement_of("two-tabs").enter_driver(true);
-    let falls = session.settings.tabs.iter().map(|tabs| open_tabs(&target, *tabs, length_ms, session.seed));
+    let falls = session.settings.tabs.iter().map(|tabs| running.explain(open_tabs(&target, *tabs, length_ms, session.seed)));
     Ok(TwoTabs { length_ms, falls: falls.collect::<Result<_>>()? })
 }
 

@@ -61,6 +61,7 @@ impl<'r> Report<'r> {
             trials(settings.trials),
         );
         let mut table = self.table(title, columns, |server| self.headline_row(server));
+        table.notes.extend(self.servers.iter().filter_map(|server| remarks(server)));
         table.notes.push(
             "threads: those that run handlers / those that may poll I/O, in each process; 10 s: measured by --thorough only"
                 .into(),
@@ -184,7 +185,7 @@ impl<'r> Report<'r> {
         match freezing(&self.numbers, server, kind, loads.clone(), limit_ms) {
             Some((k, frozen, trials)) if frozen == trials => k.to_string(),
             Some((k, frozen, trials)) => format!("{k} ({frozen}/{trials})"),
-            None if self.numbers.median(server, &p99_metric(kind, 1)).is_none() => "–".into(),
+            None if loads.clone().any(|k| self.numbers.median(server, &p99_metric(kind, *k)).is_none()) => "–".into(),
             None => loads.max().map_or("–".into(), |most| format!("> {most}")),
         }
     }
@@ -225,6 +226,10 @@ impl<'r> Report<'r> {
         }
         let Some(cell) = self.numbers.cell(server, metric, experiment) else { return "–".into() };
         match (cell.summary(), cell.invalid.first()) {
+            // Fewer trials than the others had: some were invalid, or never got that far.
+            (Some(summary), _) if summary.trials < self.round.header.settings.trials as usize => {
+                format!("{} ({}/{})", format(summary.median), summary.trials, self.round.header.settings.trials)
+            }
             (Some(summary), _) => format(summary.median),
             (None, Some(reason)) => {
                 let at = metric.find('[').map_or("", |start| &metric[start..]);
@@ -258,12 +263,16 @@ fn freezing<'k>(
 ) -> Option<(usize, usize, usize)> {
     let mut loads: Vec<usize> = loads.copied().collect();
     loads.sort_unstable();
-    loads.into_iter().find_map(|k| {
-        let metric = p99_metric(kind, k);
-        let values = numbers.values(server, &metric);
-        let frozen = values.iter().filter(|value| **value > limit_ms).count();
-        (numbers.median(server, &metric)? > limit_ms).then_some((k, frozen, values.len()))
-    })
+    loads
+        .into_iter()
+        .map_while(|k| {
+            let metric = p99_metric(kind, k);
+            let values = numbers.values(server, &metric);
+            let frozen = values.iter().filter(|value| **value > limit_ms).count();
+            // Where nothing is known of a k, nothing can be said of the larger ones.
+            Some((numbers.median(server, &metric)?, (k, frozen, values.len())))
+        })
+        .find_map(|(median, found)| (median > limit_ms).then_some(found))
 }
 
 /// The one whose blockers harm the others least stands first: by the geometric mean of p99 over all numbers of blockers, where
@@ -274,6 +283,15 @@ fn order(numbers: &Numbers, blockers: &[usize], a: &str, b: &str) -> Ordering {
         blockers.iter().filter(|k| **k > 0).map(|k| p99(k).min(2.0 * LIMITS_MS[1].0).ln()).sum()
     };
     harm(a).total_cmp(&harm(b)).then_with(|| a.cmp(b))
+}
+
+/// What a reader must know of a server besides its numbers.
+fn remarks(server: &Entry) -> Option<String> {
+    let status = server.receipt.as_ref().and_then(|receipt| receipt.knobs.get("status")).cloned();
+    let lines: Vec<&str> = server.unsupported.keys().map(String::as_str).collect();
+    let broken = (!lines.is_empty()).then(|| format!("keeps all of the contract but {}", lines.join(", ")));
+    let remarks: Vec<String> = status.into_iter().chain(broken).collect();
+    (!remarks.is_empty()).then(|| format!("{}: {}", server.name, remarks.join("; ")))
 }
 
 fn label(server: &Entry) -> String {

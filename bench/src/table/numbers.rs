@@ -115,9 +115,10 @@ fn of_collateral(collateral: &Collateral, blockers: &[usize]) -> Values {
                 put(format!("recovery_ms[{kind},{k}]"), &step.invalid, recovery);
             }
         }
-        let reached = run.steps.last().map_or(0, |step| step.k);
+        // Beyond the last step the limit was passed already, unless that step is itself worth nothing.
+        let (reached, invalid) = run.steps.last().map_or((0, None), |step| (step.k, step.invalid.clone()));
         for k in blockers.iter().filter(|k| **k > reached) {
-            put(format!("p99_ms[{kind},{k}]"), &None, f64::INFINITY);
+            put(format!("p99_ms[{kind},{k}]"), &invalid, f64::INFINITY);
         }
     }
     values

@@ -49,6 +49,7 @@ async fn accept(server: Server) -> io::Result<()> {
     server.service.ready();
     loop {
         let mut readable = tokio::select! {
+            biased;
             _ = stop.readable() => break,
             readable = acceptor.readable() => readable?,
         };

@@ -12,7 +12,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A connection that no thread works on.
-type Parked = (TcpStream, Connection);
+///
+/// The connection first: it must be dropped before its socket.
+type Parked = (Connection, TcpStream);
 
 /// All of them, by the key that their event carries, and the poller that waits for them.
 struct Parking {
@@ -44,12 +46,14 @@ pub fn serve(server: Server) -> io::Result<()> {
             match (event.data(), &acceptor) {
                 (STOP, _) => {
                     parking.epoll.delete(&server.stop)?;
+                    // Closing would not take it out while another process shares it.
+                    acceptor.as_ref().map_or(Ok(()), |acceptor| parking.epoll.delete(acceptor))?;
                     acceptor = None;
                 }
                 (ACCEPTOR, Some(acceptor)) => {
                     if let Ok((stream, connection)) = acceptor.accept() {
                         // The first bytes are often there already, and if not, it comes back here.
-                        parking.park((stream, connection), true);
+                        parking.park((connection, stream), true);
                     }
                 }
                 (ACCEPTOR, None) => {}
@@ -72,7 +76,7 @@ impl Parking {
         let mut all = self.parked();
         let slot = all.vacant_entry();
         let mut event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, slot.key() as u64);
-        let stream = &parked.0;
+        let stream = &parked.1;
         let is_watched = if is_new { self.epoll.add(stream, event) } else { self.epoll.modify(stream, &mut event) };
         // A connection that cannot be watched is dropped, and so closed.
         if is_watched.is_ok() {
@@ -89,7 +93,7 @@ impl Parking {
 fn work(jobs: &Mutex<Receiver<Option<Parked>>>, parking: &Parking) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Some((stream, connection))) = job else { continue };
+        let Ok(Some((connection, stream))) = job else { continue };
         if let Ok(Some(parked)) = serve_connection(stream, connection) {
             parking.park(parked, false);
         }
@@ -103,7 +107,7 @@ fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Re
             Step::Read => match stream.read(connection.space()) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     connection.rest();
-                    return Ok(Some((stream, connection)));
+                    return Ok(Some((connection, stream)));
                 }
                 result => connection.received(result?),
             },
