@@ -1,7 +1,7 @@
 //! The servers there are, as their `servers.toml` say. No other list names them.
 
 use anyhow::{Context, Result, bail};
-use regex::Regex;
+use regex_lite::Regex;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;

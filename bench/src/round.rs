@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Version of what is written here. A round of another version is refused by name.
 pub const SCHEMA: u32 = 1;
@@ -21,7 +22,7 @@ pub const SCHEMA: u32 = 1;
 pub struct Header {
     /// Version of the layout.
     pub schema: u32,
-    /// When it was started, in local time with its offset.
+    /// When it was started, in UTC, by RFC 3339.
     pub started: String,
     /// The command line.
     pub command: Vec<String>,
@@ -172,9 +173,14 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
     Ok(file.write_all(text.as_bytes())?)
 }
 
+/// Now, in UTC, by RFC 3339: as text such instants sort by time.
+pub fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
 /// A folder for a new round: the day and the machine, and a number if there is one already.
 pub fn new_folder(base: &Path, host: &str) -> PathBuf {
-    let day = jiff::Zoned::now().date().to_string();
+    let day = now().chars().take(10).collect::<String>();
     let host: String = host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
     let first = base.join(format!("{day}-{host}"));
     let others = (2..).map(|number| base.join(format!("{day}-{host}.{number}")));
@@ -190,7 +196,7 @@ pub fn newest(base: &Path) -> Result<PathBuf> {
     let started = |folder: PathBuf| {
         let text = fs::read_to_string(folder.join("round.json")).ok()?;
         let header: Started = serde_json::from_str(&text).ok()?;
-        Some((header.started.parse::<jiff::Timestamp>().ok()?, folder))
+        Some((header.started, folder))
     };
     let rounds = entries.filter_map(|entry| started(entry.ok()?.path()));
     let newest = rounds.max().map(|(_, folder)| folder);
@@ -210,7 +216,7 @@ mod tests {
     fn header() -> Header {
         Header {
             schema: SCHEMA,
-            started: "2026-01-01T00:00:00+00:00".into(),
+            started: now(),
             command: vec!["stallbench".into()],
             settings: Settings::of(Mode::Quick, 2, 1),
             environment: Environment::default(),
@@ -250,9 +256,7 @@ mod tests {
     #[test]
     fn the_newest_round_is_the_one_that_was_started_last() {
         let base = tempfile::tempdir().unwrap();
-        for (name, started) in
-            [("b", "2026-01-01T10:00:00+00:00"), ("c", "2026-01-01T11:30:00+02:00"), ("a", "2026-01-01T09:59:00+00:00")]
-        {
+        for (name, started) in [("b", "2026-01-01T10:00:00Z"), ("c", "2026-01-01T09:30:00Z"), ("a", "2026-01-01T09:59:00Z")] {
             Round::create(&base.path().join(name), Header { started: started.into(), ..header() }).unwrap();
         }
         assert!(newest(base.path()).unwrap().ends_with("b"));

@@ -116,7 +116,7 @@ fn wrong_words_get_one_line_that_names_them_and_what_is_near() {
         (&["bench", "--qick"], 2, "did you mean --quick"),
         (&["tables", "/nowhere"], 1, "is no round"),
         (&["drive", "ftp://x", "--closed"], 1, "http://HOST:PORT/PATH"),
-        (&["drive", "http://127.0.0.1:1/", "--rate", "-5"], 2, "--rate"),
+        (&["drive", "http://127.0.0.1:1/", "--rate=-5"], 1, "--rate takes"),
     ];
     for (arguments, code, wanted) in cases {
         let output = output(arguments);

@@ -8,7 +8,7 @@ use crate::experiment::{ALL, Mode, Outcome, Session, Settings, two_tabs::TwoTabs
 use crate::picture::waterfall;
 use crate::placement::default_threads;
 use crate::progress::Progress;
-use crate::round::{Entry, Header, Round, SCHEMA, Trial, new_folder, newest};
+use crate::round::{Entry, Header, Round, SCHEMA, Trial, new_folder, newest, now};
 use crate::table::headline;
 use crate::table::numbers::Numbers;
 use anyhow::{Context, Result, bail};
@@ -78,7 +78,7 @@ fn begin(arguments: &Bench) -> Result<Round> {
     let folder = arguments.out.clone().unwrap_or_else(|| new_folder(&root().join("bench-results"), &environment.host));
     let header = Header {
         schema: SCHEMA,
-        started: jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
+        started: now(),
         command: std::iter::once("stallbench".into()).chain(std::env::args().skip(1)).collect(),
         servers: servers.iter().map(|server| entry(server, &settings)).collect(),
         settings,
