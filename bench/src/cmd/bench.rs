@@ -141,7 +141,7 @@ fn first_sight(servers: &[Server], settings: &Settings) -> Result<()> {
     builder::build(&pair, &progress)?;
     progress.quiet();
     let mut settings = settings.clone();
-    (settings.tabs, settings.tab_ms) = (vec![2], 1000);
+    (settings.tabs, settings.tab_ms) = (vec![2], 500);
     let mut drawn: Vec<(&str, TwoTabs)> = Vec::new();
     for server in &pair {
         match (Session { server, settings: &settings, seed: settings.seed }).run("two-tabs")? {
