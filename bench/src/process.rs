@@ -130,7 +130,9 @@ impl Running {
             if error.downcast_ref::<crate::interrupt::Interrupted>().is_some() {
                 return error;
             }
-            let ended = self.ended().map_or(String::new(), |status| format!("; the server ended: {status}"));
+            // A process that dies closes its sockets before its end can be seen.
+            let ended =
+                self.wait(Duration::from_millis(200)).map_or(String::new(), |status| format!("; the server ended: {status}"));
             let words = self.last_words();
             if ended.is_empty() && words.is_empty() { error } else { anyhow::anyhow!("{error:#}{ended}{words}") }
         })
