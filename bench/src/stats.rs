@@ -86,7 +86,7 @@ fn exact_tail(m: usize, n: usize, u: f64) -> f64 {
     for row in &mut counts {
         row[0] = 1.0;
     }
-    for i in 1..=m {
+    for _ in 0..m {
         let mut next = vec![vec![0.0; most + 1]; n + 1];
         next[0][0] = 1.0;
         for j in 1..=n {
@@ -95,7 +95,6 @@ fn exact_tail(m: usize, n: usize, u: f64) -> f64 {
                 next[j][k] = with + next[j - 1][k];
             }
         }
-        let _ = i;
         counts = next;
     }
     let ways: f64 = counts[n].iter().sum();
