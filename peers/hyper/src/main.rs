@@ -53,8 +53,9 @@ async fn accept(server: Server) -> io::Result<()> {
             _ = stop.readable() => break,
             readable = acceptor.readable() => readable?,
         };
-        if let Ok(Ok((stream, connection))) = readable.try_io(|acceptor| Acceptor::accept(acceptor.get_ref())) {
-            let stream = TcpStream::from_std(stream)?;
+        if let Ok(Ok((stream, connection))) = readable.try_io(|acceptor| Acceptor::accept(acceptor.get_ref()))
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
             tokio::spawn(serve_connection(stream, connection, server.service, worker.clone(), draining.clone()));
             tokio::task::yield_now().await;
         }

@@ -57,8 +57,10 @@ async fn accept(server: Server) -> io::Result<()> {
     let is_stopped = || async { stop.readable().await.map(|()| true) };
     let is_acceptable = || async { acceptor.readable().await.map(|()| false) };
     while !or(is_stopped(), is_acceptable()).await? {
-        if let Ok((stream, connection)) = acceptor.get_ref().accept() {
-            EXECUTOR.spawn(serve_connection(Async::new_nonblocking(stream)?, connection)).detach();
+        if let Ok((stream, connection)) = acceptor.get_ref().accept()
+            && let Ok(stream) = Async::new_nonblocking(stream)
+        {
+            EXECUTOR.spawn(serve_connection(stream, connection)).detach();
             // Serve it until it would block before the next is accepted, which another process may be free to take.
             yield_now().await;
         }

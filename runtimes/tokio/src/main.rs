@@ -68,8 +68,10 @@ async fn accept(server: Server) -> io::Result<()> {
             _ = stop.readable() => break,
             readable = acceptor.readable() => readable?,
         };
-        if let Ok(Ok((stream, connection))) = readable.try_io(|acceptor| Acceptor::accept(acceptor.get_ref())) {
-            tokio::spawn(serve_connection(TcpStream::from_std(stream)?, connection));
+        if let Ok(Ok((stream, connection))) = readable.try_io(|acceptor| Acceptor::accept(acceptor.get_ref()))
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            tokio::spawn(serve_connection(stream, connection));
             // Serve it until it would block before the next is accepted, which another process may be free to take.
             tokio::task::yield_now().await;
         }
