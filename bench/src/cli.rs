@@ -1,7 +1,11 @@
 //! The command line.
 
 use crate::catalog::Allocator;
+use crate::filter::Filter;
 use crate::placement::Placement;
+use crate::table::Format;
+use crate::table::numbers::Percentile;
+use crate::verdict::gate::Gate;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -45,14 +49,90 @@ pub enum Command {
     /// Print the tables of a round
     Tables(Tables),
     /// Compare rounds: what changed, and what is only noise
-    Compare {
-        /// Folders of rounds; the first is the one that the others are compared to
-        #[arg(required = true, num_args = 2..)]
-        rounds: Vec<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Compare(Compare),
+    /// Rank the servers of a round; those that cannot be told apart share a rank
+    Rank(Rank),
+}
+
+/// What is shown of a round, and how.
+#[derive(Debug, Args)]
+pub struct Shape {
+    /// Only some rows: a regular expression over names, or over a field (server, runtime, model, http, kind, metric); all must match
+    #[arg(long = "filter", value_name = "[FIELD=]REGEX")]
+    pub filters: Vec<Filter>,
+    /// Read the round's histograms at another percentile
+    #[arg(long, value_name = "P", default_value = "99")]
+    pub percentile: Percentile,
+    /// Print Markdown
+    #[arg(long, group = "format")]
+    markdown: bool,
+    /// Print CSV
+    #[arg(long, group = "format")]
+    csv: bool,
+    /// Print JSON
+    #[arg(long, group = "format")]
+    json: bool,
+}
+
+impl Shape {
+    /// The format that was asked for.
+    pub fn format(&self) -> Format {
+        match (self.markdown, self.csv, self.json) {
+            (true, ..) => Format::Markdown,
+            (_, true, _) => Format::Csv,
+            (.., true) => Format::Json,
+            _ => Format::Text,
+        }
+    }
+}
+
+/// `compare`.
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// Folders of rounds; the first is the one that the others are compared to
+    #[arg(required = true, num_args = 2..)]
+    pub rounds: Vec<PathBuf>,
+    /// Exit with 3 if a metric differs by more than this, such as 'p99>10%' or 'per_s<-5%'
+    #[arg(long, value_name = "METRIC>N%")]
+    pub fail_if: Vec<Gate>,
+    /// The null round that says what is noise [default: the newest of this machine in bench-results/]
+    #[arg(long, value_name = "ROUND")]
+    pub null: Option<PathBuf>,
+    /// What to show
+    #[command(flatten)]
+    pub shape: Shape,
+}
+
+/// `rank`.
+#[derive(Debug, Args)]
+pub struct Rank {
+    /// Folder of the round [default: the newest]
+    pub round: Option<PathBuf>,
+    /// Beside which blockers
+    #[arg(long, value_enum, default_value = "sleep")]
+    pub blockers: Blockers,
+    /// What to show
+    #[command(flatten)]
+    pub shape: Shape,
+}
+
+/// A kind of blocker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Blockers {
+    /// Threads that wait
+    Sleep,
+    /// Threads that work
+    Cpu,
+}
+
+impl Blockers {
+    /// As metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Blockers::Sleep => "sleep",
+            Blockers::Cpu => "cpu",
+        }
+    }
 }
 
 /// `serve`.
@@ -153,13 +233,10 @@ pub struct Bench {
 pub struct Tables {
     /// Folder of the round [default: the newest]
     pub round: Option<PathBuf>,
-    /// Print Markdown
-    #[arg(long, conflicts_with = "json")]
-    pub markdown: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    /// What to show
+    #[command(flatten)]
+    pub shape: Shape,
     /// Write the headline table into this page, between its two marks
-    #[arg(long, value_name = "PAGE", conflicts_with_all = ["json", "markdown"])]
+    #[arg(long, value_name = "PAGE", conflicts_with_all = ["format", "filters", "percentile"])]
     pub splice: Option<PathBuf>,
 }

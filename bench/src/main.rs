@@ -9,6 +9,7 @@ mod cmd;
 mod driver;
 mod environment;
 mod experiment;
+mod filter;
 mod interrupt;
 mod picture;
 mod placement;
@@ -17,6 +18,7 @@ mod progress;
 mod round;
 mod stats;
 mod table;
+mod verdict;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -55,6 +57,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Drive(arguments) => cmd::drive::run(&arguments),
         Command::Bench(arguments) => cmd::bench::run(&arguments),
         Command::Tables(arguments) => cmd::tables::run(&arguments),
-        Command::Compare { rounds, json } => cmd::compare::run(&rounds, json),
+        Command::Compare(arguments) => cmd::compare::run(&arguments),
+        Command::Rank(arguments) => cmd::rank::run(&arguments),
     }
 }

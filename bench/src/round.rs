@@ -35,7 +35,7 @@ pub struct Header {
 }
 
 /// A server of a round.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Entry {
     /// Name.
     pub name: String,
@@ -201,6 +201,19 @@ pub fn newest(base: &Path) -> Result<PathBuf> {
     let rounds = entries.filter_map(|entry| started(entry.ok()?.path()));
     let newest = rounds.max().map(|(_, folder)| folder);
     newest.with_context(|| format!("no round in {}: make one with `stallbench bench`", base.display()))
+}
+
+/// The newest null round of a folder of rounds that was made on the machine of this round and in its placement. One that cannot be
+/// read is none.
+pub fn newest_null(base: &Path, like: &Round) -> Option<Round> {
+    let is_like = |round: &Round| {
+        let (a, b) = (&round.header, &like.header);
+        a.settings.is_null
+            && a.settings.placement == b.settings.placement
+            && (&a.environment.host, &a.environment.processor) == (&b.environment.host, &b.environment.processor)
+    };
+    let rounds = fs::read_dir(base).ok()?.filter_map(|entry| Round::open(&entry.ok()?.path()).ok());
+    rounds.filter(is_like).max_by(|a, b| a.header.started.cmp(&b.header.started))
 }
 
 #[derive(Deserialize)]

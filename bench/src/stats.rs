@@ -3,8 +3,10 @@
 //! Results of few trials on a shared machine have no known distribution, so everything rests on ranks: the median with its exact
 //! order-statistic interval, the Mann-Whitney test, and the Benjamini-Hochberg step over a table.
 
+use serde::Serialize;
+
 /// A value over its trials: the median, and an interval that holds the true median with at least 95 % confidence.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Summary {
     /// Median.
     pub median: f64,
@@ -75,7 +77,7 @@ pub fn mann_whitney(a: &[f64], b: &[f64]) -> f64 {
         return 1.0;
     }
     let distance = ((u - m * n / 2.0).abs() - 0.5).max(0.0);
-    erfc(distance / variance.sqrt() / std::f64::consts::SQRT_2)
+    libm::erfc(distance / variance.sqrt() / std::f64::consts::SQRT_2)
 }
 
 /// P(U <= u) over all orders of m and n distinct values, counted by the recurrence of Mann and Whitney (1947).
@@ -102,24 +104,39 @@ fn exact_tail(m: usize, n: usize, u: f64) -> f64 {
     below / ways
 }
 
-/// The complementary error function, good to 1.2e-7 (Numerical Recipes, section 6.2).
-fn erfc(x: f64) -> f64 {
-    const TERMS: [f64; 10] = [
-        -1.265_512_23,
-        1.000_023_68,
-        0.374_091_96,
-        0.096_784_18,
-        -0.186_288_06,
-        0.278_868_07,
-        -1.135_203_98,
-        1.488_515_87,
-        -0.822_152_23,
-        0.170_872_77,
-    ];
-    let t = 1.0 / (1.0 + 0.5 * x.abs());
-    let sum = TERMS.iter().rev().fold(0.0, |sum, term| sum * t + term);
-    let value = t * (-x * x + sum).exp();
-    if x >= 0.0 { value } else { 2.0 - value }
+/// The geometric mean of ratios; none where there is no ratio, or one that is not a positive number.
+pub fn geometric_mean(ratios: &[f64]) -> Option<f64> {
+    let is_usable = !ratios.is_empty() && ratios.iter().all(|ratio| ratio.is_finite() && *ratio > 0.0);
+    is_usable.then(|| (ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp())
+}
+
+/// The value below which a share of all values lies (the nearest rank, so one that was seen); none without values.
+pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// The lower end of the one-sided 95 % interval of a share of which `hits` of `all` were seen (Clopper and Pearson, 1934): the
+/// smallest share that would give as many hits with a chance of 5 %.
+pub fn share_at_least(hits: usize, all: usize) -> f64 {
+    if hits == 0 {
+        return 0.0;
+    }
+    let (mut low, mut high) = (0.0, 1.0);
+    // Each step halves what is left: sixty are all that a double can hold.
+    for _ in 0..60 {
+        let share = f64::midpoint(low, high);
+        if binomial_tail(hits, all, share) < 0.05 { low = share } else { high = share }
+    }
+    low
+}
+
+/// P(X >= hits) of a binomial with `all` draws.
+fn binomial_tail(hits: usize, all: usize, share: f64) -> f64 {
+    let log_choose = |k: usize| libm::lgamma(all as f64 + 1.0) - libm::lgamma(k as f64 + 1.0) - libm::lgamma((all - k) as f64 + 1.0);
+    (hits..=all).map(|k| (log_choose(k) + k as f64 * share.ln() + (all - k) as f64 * (-share).ln_1p()).exp()).sum()
 }
 
 /// Which of these p-values are discoveries at the given rate of false ones (Benjamini and Hochberg, 1995).
@@ -187,5 +204,29 @@ mod tests {
         assert_eq!(discoveries(&p, 0.05).iter().filter(|is| **is).count(), 4);
         assert!(discoveries(&[], 0.05).is_empty());
         assert_eq!(discoveries(&[0.9, 0.04], 0.05), [false, false]);
+    }
+
+    #[test]
+    fn geometric_means_refuse_what_has_no_logarithm() {
+        assert!((geometric_mean(&[2.0, 8.0]).unwrap() - 4.0).abs() < 1e-12);
+        assert_eq!(geometric_mean(&[]), None);
+        assert_eq!(geometric_mean(&[1.0, 0.0]), None);
+        assert_eq!(geometric_mean(&[1.0, f64::INFINITY]), None);
+    }
+
+    #[test]
+    fn quantiles_are_values_that_were_seen() {
+        assert_eq!(quantile(&[5.0, 1.0, 3.0, 2.0, 4.0], 0.95), Some(5.0));
+        assert_eq!(quantile(&[5.0, 1.0, 3.0, 2.0, 4.0], 0.6), Some(3.0));
+        assert_eq!(quantile(&[7.0], 0.0), Some(7.0));
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn bounds_of_shares_agree_with_published_values() {
+        // Clopper-Pearson, one-sided: 10 of 100 gives 0.0553; all of n gives 0.05 to the power of 1/n.
+        assert!((share_at_least(10, 100) - 0.0553).abs() < 1e-4, "{}", share_at_least(10, 100));
+        assert!((share_at_least(5, 5) - 0.05_f64.powf(0.2)).abs() < 1e-9);
+        assert_eq!(share_at_least(0, 400), 0.0);
     }
 }

@@ -3,7 +3,7 @@
 use crate::args::Knobs;
 use crate::{Runtime, Threads};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Server, build and every knob as resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,25 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// What is not the same in the other, by the name of the field or the knob.
+    pub fn differences(&self, other: &Receipt) -> Vec<String> {
+        let pairs = [
+            ("runtime version", &self.runtime_version, &other.runtime_version),
+            ("allocator", &self.allocator, &other.allocator),
+            ("compiler", &self.compiler, &other.compiler),
+            ("profile", &self.profile, &other.profile),
+            ("target", &self.target, &other.target),
+            ("rustflags", &self.rustflags, &other.rustflags),
+            ("handler threads", &self.handler_threads, &other.handler_threads),
+            ("I/O threads", &self.io_threads, &other.io_threads),
+        ];
+        let fields = pairs.into_iter().filter(|(_, a, b)| a != b).map(|(name, a, b)| format!("{name} ({a} -> {b})"));
+        let names: BTreeSet<&String> = self.knobs.keys().chain(other.knobs.keys()).collect();
+        let value = |receipt: &Receipt, name: &String| receipt.knobs.get(name).map_or("none", String::as_str).to_owned();
+        let knobs = names.into_iter().filter(|name| self.knobs.get(*name) != other.knobs.get(*name));
+        fields.chain(knobs.map(|name| format!("{name} ({} -> {})", value(self, name), value(other, name)))).collect()
+    }
+
     pub(crate) fn new(runtime: &Runtime, knobs: &Knobs) -> Self {
         Receipt {
             server: format!("{}-{}", runtime.name, knobs.model.name),

@@ -9,12 +9,11 @@ use crate::picture::waterfall;
 use crate::placement::default_threads;
 use crate::progress::Progress;
 use crate::round::{Entry, Header, Round, SCHEMA, Trial, new_folder, newest, now};
-use crate::table::headline;
-use crate::table::numbers::Numbers;
+use crate::table::numbers::{Numbers, Percentile};
+use crate::table::{Format, headline, render};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -28,13 +27,13 @@ pub fn run(arguments: &Bench) -> Result<ExitCode> {
     let mut round = if arguments.resume { resume(arguments)? } else { begin(arguments)? };
     measure(&mut round)?;
     write_derived(&round)?;
-    let tables = headline::tables(&round);
+    let tables = headline::tables(&round, Percentile::default())?;
     super::print(&match arguments.json {
-        true => super::tables::to_json(&tables)?,
-        false => tables.iter().map(|table| table.to_terminal() + "\n").collect(),
+        true => super::tables::to_json(&round, &tables, Percentile::default())?,
+        false => render(&tables, Format::Text)?,
     });
     eprintln!("round: {}", round.folder.display());
-    Ok(if is_complete(&round) { ExitCode::SUCCESS } else { ExitCode::from(crate::SOME_FAILED) })
+    Ok(if is_complete(&round)? { ExitCode::SUCCESS } else { ExitCode::from(crate::SOME_FAILED) })
 }
 
 fn resume(arguments: &Bench) -> Result<Round> {
@@ -230,40 +229,19 @@ fn write_derived(round: &Round) -> Result<()> {
         environment.kernel,
         if environment.is_virtual { ", virtual machine" } else { "" },
     );
-    headline::tables(round).iter().for_each(|table| page.push_str(&(table.to_markdown() + "\n")));
-    fs::write(round.folder.join("README.md"), page).with_context(|| format!("cannot write into {}", round.folder.display()))?;
-    write_csv(round, &round.folder.join("summary.csv"))
-}
-
-fn write_csv(round: &Round, path: &Path) -> Result<()> {
-    let mut csv = csv::Writer::from_path(path).with_context(|| format!("cannot write {}", path.display()))?;
-    csv.write_record(["server", "metric", "median", "low", "high", "trials", "invalid"])?;
-    let numbers = Numbers::of(round);
-    for server in &round.header.servers {
-        for (metric, cell) in numbers.of_server(&server.name) {
-            let summary = cell.summary();
-            let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
-            let interval = summary.and_then(|summary| summary.interval);
-            csv.write_record([
-                server.name.as_str(),
-                metric,
-                &number(summary.map(|summary| summary.median)),
-                &number(interval.map(|interval| interval.0)),
-                &number(interval.map(|interval| interval.1)),
-                &summary.map_or(0, |summary| summary.trials).to_string(),
-                cell.invalid.first().map_or("", String::as_str),
-            ])?;
-        }
-    }
-    Ok(csv.flush()?)
+    page.push_str(&render(&headline::tables(round, Percentile::default())?, Format::Markdown)?);
+    let cannot = || format!("cannot write into {}", round.folder.display());
+    fs::write(round.folder.join("README.md"), page).with_context(cannot)?;
+    let csv = super::tables::numbers_csv(round, Percentile::default(), &[])?;
+    fs::write(round.folder.join("summary.csv"), csv).with_context(cannot)
 }
 
 /// Every cell of every available server is a number.
-fn is_complete(round: &Round) -> bool {
-    let numbers = Numbers::of(round);
-    let available = round.header.servers.iter().filter(|entry| entry.unavailable.is_none());
-    available.into_iter().all(|entry| {
+fn is_complete(round: &Round) -> Result<bool> {
+    let numbers = Numbers::of(round, Percentile::default())?;
+    let mut available = round.header.servers.iter().filter(|entry| entry.unavailable.is_none());
+    Ok(available.all(|entry| {
         let mut cells = numbers.of_server(&entry.name).peekable();
         cells.peek().is_some() && cells.all(|(_, cell)| !cell.values.is_empty())
-    })
+    }))
 }

@@ -1,97 +1,150 @@
-//! `stallbench compare`: which numbers of one round differ from another's by more than noise.
+//! `stallbench compare`: what differs between rounds, and by more than noise.
 
+use super::{newest_spread, print};
+use crate::cli::Compare;
+use crate::filter::{Filter, takes_metric, takes_server};
 use crate::round::Round;
-use crate::stats::{discoveries, mann_whitney};
+use crate::stats::{Summary, geometric_mean};
 use crate::table::numbers::Numbers;
-use crate::table::{Table, significant};
+use crate::table::{Format, Table, render, significant};
+use crate::verdict::{Comparison, Pair, family, judge, spread::Spread};
 use anyhow::{Result, bail};
-use std::path::PathBuf;
+use serde::Serialize;
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-/// Share of false discoveries over a table.
-const RATE: f64 = 0.05;
-/// Smaller changes are not called changes, however sure: one machine's days differ by as much.
-const LEAST_CHANGE: f64 = 0.05;
-/// Metrics that are compared, and those left out because they only repeat others.
-const COMPARED: [&str; 8] = ["p99_ms", "fresh_max_ms", "first_ms", "last_ms", "cpu_us", "per_s", "idle_pss_mib", "ready_ms"];
+/// Metrics that are compared; the others only repeat them.
+const COMPARED: [&str; 9] =
+    ["fresh_max_ms", "freeze_k", "first_ms", "last_ms", "cpu_us", "per_s", "idle_pss_mib", "connection_kib", "ready_ms"];
 
+/// Two rounds beside each other.
+#[derive(Serialize)]
+struct Rounds {
+    before: String,
+    after: String,
+    lines: Vec<Line>,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize)]
 struct Line {
     server: String,
     metric: String,
-    before: f64,
-    after: f64,
-    p: f64,
-    interval: Option<(f64, f64)>,
+    #[serde(flatten)]
+    comparison: Comparison,
+    /// The gate that this line does not pass.
+    failed: Option<String>,
 }
 
 /// Compares each further round to the first.
-pub fn run(folders: &[PathBuf], json: bool) -> Result<ExitCode> {
-    let rounds: Vec<Round> = folders.iter().map(|folder| Round::open(folder)).collect::<Result<_>>()?;
-    let mut tables = Vec::new();
-    for other in &rounds[1..] {
-        tables.push(compare(&rounds[0], other)?);
+pub fn run(arguments: &Compare) -> Result<ExitCode> {
+    let rounds: Vec<Round> = arguments.rounds.iter().map(|folder| Round::open(folder)).collect::<Result<_>>()?;
+    let spread = newest_spread(&rounds[0], arguments.null.as_deref())?;
+    let compared = rounds[1..].iter().map(|after| compare(&rounds[0], after, arguments, &spread));
+    let compared: Vec<Rounds> = compared.collect::<Result<_>>()?;
+    let format = arguments.shape.format();
+    print(&match format {
+        Format::Json => serde_json::to_string_pretty(&compared)? + "\n",
+        _ => render(&compared.iter().map(table).collect::<Vec<_>>(), format)?,
+    });
+    let failed: Vec<String> = compared.iter().flat_map(|rounds| &rounds.lines).filter_map(|line| line.failed.clone()).collect();
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
     }
-    let text =
-        if json { super::tables::to_json(&tables)? } else { tables.iter().map(|table| table.to_terminal() + "\n").collect() };
-    super::print(&text);
-    Ok(ExitCode::SUCCESS)
+    eprintln!("stallbench: {} beyond what --fail-if allows: {}", failed.len(), failed.join("; "));
+    Ok(ExitCode::from(crate::SOME_FAILED))
 }
 
-fn compare(before: &Round, after: &Round) -> Result<Table> {
-    let lines = lines(before, after);
-    if lines.is_empty() {
-        bail!("{} and {} have no server and metric in common", before.folder.display(), after.folder.display());
+fn compare(before: &Round, after: &Round, arguments: &Compare, spread: &Spread) -> Result<Rounds> {
+    let (old, new) = (Numbers::of(before, arguments.shape.percentile)?, Numbers::of(after, arguments.shape.percentile)?);
+    let in_common = common_cells(before, &old, &new, arguments);
+    let (a, b) = (before.folder.display().to_string(), after.folder.display().to_string());
+    if in_common.is_empty() {
+        bail!("{a} and {b} have no server and metric in common{}", if arguments.shape.filters.is_empty() { "" } else { " that the filters let through" });
     }
-    let p_values: Vec<f64> = lines.iter().map(|line| line.p).collect();
-    let is_discovery = discoveries(&p_values, RATE);
-    let rows = lines.iter().zip(is_discovery).map(|(line, is_discovery)| row(line, is_discovery)).collect();
-    let columns = ["server", "metric", "before", "after", "95 % of after", "change", "p"].map(String::from).to_vec();
-    let title = format!("{} -> {}", before.folder.display(), after.folder.display());
-    Ok(Table { title, columns, rows, notes: warnings(before, after) })
+    let pairs: Vec<Pair> = in_common
+        .iter()
+        .map(|(server, metric)| Pair { metric, before: old.values(server, metric), after: new.values(server, metric) })
+        .collect();
+    let judged = judge(&pairs, spread);
+    let lines = in_common.iter().zip(judged).filter_map(|((server, metric), comparison)| {
+        let comparison = comparison?;
+        let failed = arguments.fail_if.iter().any(|gate| gate.fails(metric, &comparison));
+        let failed = failed.then(|| format!("{server} {metric} {}", change(&comparison)));
+        Some(Line { server: server.clone(), metric: metric.clone(), comparison, failed })
+    });
+    let lines: Vec<Line> = lines.collect();
+    let mut notes = warnings(before, after);
+    notes.extend(means(&lines));
+    notes.push(format!("~: no difference that a Mann-Whitney test finds (5 %, Benjamini-Hochberg over this table) and that exceeds noise; {}", spread.note()));
+    Ok(Rounds { before: a, after: b, lines, notes })
 }
 
-fn lines(before: &Round, after: &Round) -> Vec<Line> {
-    let (old, new) = (Numbers::of(before), Numbers::of(after));
-    let mut lines = Vec::new();
-    for server in before.header.servers.iter().map(|entry| &entry.name) {
-        for (metric, cell) in old.of_server(server) {
-            let name = metric.split('[').next().unwrap_or_default();
-            let values = new.values(server, metric);
-            if !COMPARED.contains(&name) || values.is_empty() || cell.values.is_empty() {
-                continue;
-            }
-            let (Some(a), Some(b)) = (cell.summary(), crate::stats::summarize(values)) else { continue };
-            lines.push(Line {
-                server: server.clone(),
-                metric: metric.clone(),
-                before: a.median,
-                after: b.median,
-                p: mann_whitney(&cell.values, values),
-                interval: b.interval,
-            });
-        }
-    }
-    lines
+/// Server and metric of all cells that both rounds have a number for.
+fn common_cells(before: &Round, old: &Numbers, new: &Numbers, arguments: &Compare) -> Vec<(String, String)> {
+    let percentile = format!("{}_ms", arguments.shape.percentile);
+    let filters: &[Filter] = &arguments.shape.filters;
+    let servers = before.header.servers.iter().filter(|server| takes_server(filters, server));
+    let cells = servers.flat_map(|server| old.of_server(&server.name).map(|(metric, cell)| (server.name.clone(), metric.clone(), cell)));
+    let is_compared = |metric: &str| family(metric) == percentile || COMPARED.contains(&family(metric));
+    let both = cells.filter(|(server, metric, cell)| {
+        is_compared(metric) && takes_metric(filters, metric) && !cell.values.is_empty() && !new.values(server, metric).is_empty()
+    });
+    both.map(|(server, metric, _)| (server, metric)).collect()
 }
 
-fn row(line: &Line, is_discovery: bool) -> Vec<String> {
-    let change = line.after / line.before - 1.0;
-    let differs = is_discovery && (change.abs() >= LEAST_CHANGE || !change.is_finite());
-    let interval = line.interval.map_or("–".into(), |(low, high)| format!("[{}, {}]", number(low), number(high)));
-    let change = if differs { format!("{:+.0} %", change * 100.0) } else { "~".into() };
-    vec![
-        line.server.clone(),
-        line.metric.clone(),
-        number(line.before),
-        number(line.after),
-        interval,
-        change,
-        format!("{:.3}", line.p),
-    ]
+fn table(rounds: &Rounds) -> Table {
+    let columns = ["server", "metric", "before", "after", "change", "noise", "p"].map(String::from).to_vec();
+    let row = |line: &Line| {
+        let one = &line.comparison;
+        vec![
+            line.server.clone(),
+            line.metric.clone(),
+            summary(&one.before),
+            summary(&one.after),
+            if one.differs { change(one) } else { "~".into() },
+            format!("{:.0} %", one.noise * 100.0),
+            format!("{:.3}", one.p),
+        ]
+    };
+    Table {
+        title: format!("{} -> {}: medians [95 % interval]", rounds.before, rounds.after),
+        columns,
+        rows: rounds.lines.iter().map(row).collect(),
+        notes: rounds.notes.clone(),
+        is_stacked: false,
+    }
+}
+
+fn summary(summary: &Summary) -> String {
+    let interval = summary.interval.map_or(String::new(), |(low, high)| format!(" [{}, {}]", number(low), number(high)));
+    number(summary.median) + &interval
 }
 
 fn number(value: f64) -> String {
-    if value.is_finite() { significant(value) } else { "not reached".into() }
+    if value.is_finite() { significant(value) } else { "∞".into() }
+}
+
+fn change(comparison: &Comparison) -> String {
+    match comparison.change {
+        Some(change) => format!("{:+.0} %", change * 100.0),
+        None if comparison.after.median.is_infinite() => "not reached any more".into(),
+        None => "reached now".into(),
+    }
+}
+
+/// The overall change by kind of metric: only over cells that both rounds have, and only a summary.
+fn means(lines: &[Line]) -> Option<String> {
+    let families: BTreeSet<&str> = lines.iter().map(|line| family(&line.metric)).collect();
+    let mean = |name: &&str| {
+        let of_family = lines.iter().filter(|line| family(&line.metric) == *name);
+        let ratios: Vec<f64> = of_family.filter_map(|line| Some(line.comparison.change? + 1.0)).collect();
+        geometric_mean(&ratios).map(|mean| format!("{name} x {mean:.2} ({})", ratios.len()))
+    };
+    let means: Vec<String> = families.iter().filter_map(mean).collect();
+    (!means.is_empty()).then(|| {
+        format!("geometric mean of the changes, over the cells that both rounds reached (their number): {}; it hides which server changed", means.join(", "))
+    })
 }
 
 /// What else is different, and what the trials cannot tell.
@@ -99,21 +152,23 @@ fn warnings(before: &Round, after: &Round) -> Vec<String> {
     let mut notes = Vec::new();
     let (a, b) = (&before.header, &after.header);
     let mut differences = a.environment.differences(&b.environment);
-    if a.settings.placement != b.settings.placement {
-        differences.push("placement");
-    }
-    if a.settings.threads != b.settings.threads {
-        differences.push("threads");
-    }
+    let settings = [
+        ("placement", a.settings.placement != b.settings.placement),
+        ("threads", a.settings.threads != b.settings.threads),
+        ("mode", a.settings.mode != b.settings.mode),
+        ("blockers", a.settings.blockers != b.settings.blockers),
+    ];
+    differences.extend(settings.into_iter().filter_map(|(name, differs)| differs.then_some(name)));
     if !differences.is_empty() {
         notes.push(format!("warning: the rounds also differ in: {}", differences.join(", ")));
     }
     for entry in &a.servers {
         let other = b.servers.iter().find(|other| other.name == entry.name).and_then(|other| other.receipt.as_ref());
-        if let (Some(receipt), Some(other)) = (&entry.receipt, other)
-            && receipt != other
-        {
-            notes.push(format!("warning: {} has another receipt (build or knobs)", entry.name));
+        if let (Some(receipt), Some(other)) = (&entry.receipt, other) {
+            let differences = receipt.differences(other);
+            if !differences.is_empty() {
+                notes.push(format!("warning: {} is another build or has other knobs: {}", entry.name, differences.join(", ")));
+            }
         }
     }
     if a.settings.trials.min(b.settings.trials) < 4 {

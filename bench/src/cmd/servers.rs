@@ -36,7 +36,7 @@ pub fn run(json: bool) -> Result<ExitCode> {
         vec![line.name.clone(), line.http.clone(), line.blocking.clone(), state, line.about.clone()]
     };
     let columns = ["server", "http", "blocking", "state", "about"].map(String::from).to_vec();
-    let table = Table { title: "Servers".into(), columns, rows: lines.iter().map(row).collect(), notes: Vec::new() };
+    let table = Table { title: "Servers".into(), columns, rows: lines.iter().map(row).collect(), ..Table::default() };
     super::print(&table.to_terminal());
     Ok(ExitCode::SUCCESS)
 }

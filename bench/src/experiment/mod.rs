@@ -7,12 +7,13 @@ pub mod two_tabs;
 
 use crate::catalog::Server;
 use crate::client::{Client, get};
+use crate::driver::record::Times;
 use crate::driver::{Recording, Report, Target};
 use crate::placement::{Placement, set_of};
 use crate::process::{Running, Start};
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use hdrhistogram::serialization::{Serializer, V2Serializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -44,6 +45,9 @@ pub struct Settings {
     pub threads: usize,
     /// Placement of the experiments that measure latency.
     pub placement: Placement,
+    /// Each server is measured under two names, to see how far equals are apart.
+    #[serde(default)]
+    pub is_null: bool,
     /// Which experiments.
     pub experiments: Vec<String>,
     /// Arguments to every server besides its own.
@@ -74,6 +78,7 @@ impl Settings {
             seed,
             threads,
             placement: Placement::default_here(),
+            is_null: false,
             experiments: ALL.map(str::to_owned).to_vec(),
             more: Vec::new(),
             blockers: if is_quick { vec![0, 1, 4, 64] } else { vec![0, 1, 2, 4, 16, 64] },
@@ -192,6 +197,14 @@ pub struct Latency {
 }
 
 impl Latency {
+    /// A quantile of the stored response times, in microseconds; the maximum where fewer than ten samples are beyond it.
+    ///
+    /// # Errors
+    /// A histogram that cannot be read.
+    pub fn response_us(&self, quantile: f64) -> Result<f64> {
+        Ok(quantile_us(&decode(&self.response)?, quantile))
+    }
+
     /// Takes the times out of a recording.
     pub fn of(recording: &Recording) -> Self {
         Latency {
@@ -199,9 +212,9 @@ impl Latency {
             answered: recording.answered,
             unanswered: recording.unanswered,
             p50_us: recording.response.value_at_quantile(0.5) as f64 / 1e3,
-            p99_us: p99_us(&recording.response),
+            p99_us: quantile_us(&recording.response, 0.99),
             max_us: recording.response.max() as f64 / 1e3,
-            service_p99_us: p99_us(&recording.service),
+            service_p99_us: quantile_us(&recording.service, 0.99),
             lag_p99_us: recording.lag.value_at_quantile(0.99) as f64 / 1e3,
             response: encode(&recording.response),
             service: encode(&recording.service),
@@ -209,17 +222,24 @@ impl Latency {
     }
 }
 
-/// The 99th percentile, or the maximum where fewer than ten samples are beyond it.
-fn p99_us(times: &crate::driver::record::Times) -> f64 {
-    let value = if times.len() >= 1000 { times.value_at_quantile(0.99) } else { times.max() };
-    value as f64 / 1e3
+/// A quantile in microseconds, or the maximum where fewer than ten samples are beyond it.
+fn quantile_us(times: &Times, quantile: f64) -> f64 {
+    // Rounded up a little: one percent of a thousand is ten, whatever floating point makes of it.
+    let has_enough = times.len() as f64 * (1.0 - quantile) > 10.0 - 1e-6;
+    (if has_enough { times.value_at_quantile(quantile) } else { times.max() }) as f64 / 1e3
 }
 
-fn encode(times: &crate::driver::record::Times) -> String {
+fn encode(times: &Times) -> String {
     let mut bytes = Vec::new();
     // Writing to memory fails only for histograms beyond what ours can hold.
     let _ = V2Serializer::new().serialize(times, &mut bytes);
     STANDARD.encode(bytes)
+}
+
+fn decode(text: &str) -> Result<Times> {
+    let bytes = STANDARD.decode(text).context("a histogram is not base64")?;
+    let times = Deserializer::new().deserialize(&mut bytes.as_slice());
+    times.map_err(|error| anyhow::anyhow!("a histogram does not decode: {error}"))
 }
 
 /// What the driver owes in an open lane, and what makes any lane worthless.

@@ -1,66 +1,79 @@
 //! The tables of a round: the headline first, then work instead of sleep, then what each server costs.
 
-use super::numbers::{Cell, Numbers};
-use super::{Table, ms, significant};
+use super::numbers::{Cell, LIMITS_MS, Numbers, Percentile};
+use super::{Table, count, ms, significant};
 use crate::round::{Entry, Round};
+use crate::stats::Summary;
+use anyhow::Result;
 use std::cell::RefCell;
 use std::cmp::Ordering;
 
-/// The limits of response-time research, in ms, with the names of DESIGN: instant, flow, attention.
-pub const LIMITS_MS: [(f64, &str); 3] = [(100.0, "0.1 s"), (1000.0, "1 s"), (10_000.0, "10 s")];
 /// Number of blockers at which the collateral factor is given: every mode of a round measures it.
 const FACTOR_AT: usize = 4;
 
 /// All tables of a round.
-pub fn tables(round: &Round) -> Vec<Table> {
-    let report = Report::new(round);
-    let has = |names: &[&str]| round.header.settings.experiments.iter().any(|one| names.contains(&one.as_str()));
+///
+/// # Errors
+/// A histogram that cannot be read.
+pub fn tables(round: &Round, percentile: Percentile) -> Result<Vec<Table>> {
+    let report = Report { percentile, ..Report::new(round, Numbers::of(round, percentile)?) };
     let mut tables = Vec::new();
-    if has(&["collateral"]) {
+    if report.has("collateral") {
         tables.extend([report.headline(), report.blockers("sleep"), report.blockers("cpu")]);
     }
-    if has(&["two-tabs", "throughput", "footprint"]) {
+    if ["two-tabs", "throughput", "footprint"].into_iter().any(|name| report.has(name)) {
         tables.push(report.costs());
     }
-    tables
+    Ok(tables)
 }
 
 /// The headline table alone.
-pub fn headline(round: &Round) -> Table {
-    Report::new(round).headline()
+///
+/// # Errors
+/// A histogram that cannot be read.
+pub fn headline(round: &Round) -> Result<Table> {
+    Ok(Report::new(round, Numbers::of(round, Percentile::default())?).headline())
 }
 
-struct Report<'r> {
+/// What tables of one round share.
+pub struct Report<'r> {
     round: &'r Round,
     numbers: Numbers,
+    percentile: Percentile,
     servers: Vec<&'r Entry>,
     /// Reasons of invalid cells, numbered as the tables show them.
     notes: RefCell<Vec<String>>,
 }
 
 impl<'r> Report<'r> {
-    fn new(round: &'r Round) -> Self {
-        let numbers = Numbers::of(round);
+    /// Over all servers of a round, the least harmed first.
+    pub fn new(round: &'r Round, numbers: Numbers) -> Self {
         let mut servers: Vec<&Entry> = round.header.servers.iter().collect();
         servers.sort_by(|a, b| order(&numbers, &round.header.settings.blockers, &a.name, &b.name));
-        Report { round, numbers, servers, notes: RefCell::default() }
+        Report { round, numbers, percentile: Percentile::default(), servers, notes: RefCell::default() }
+    }
+
+    fn has(&self, experiment: &str) -> bool {
+        self.round.header.settings.experiments.iter().any(|one| one == experiment)
     }
 
     fn headline(&self) -> Table {
         let settings = &self.round.header.settings;
         let mut columns = vec!["server".to_string(), "threads".into()];
         columns.extend(settings.blockers.iter().map(|k| format!("k={k}")));
-        columns.extend(LIMITS_MS.iter().map(|(_, name)| (*name).to_string()));
+        columns.extend(LIMITS_MS.map(limit_name));
         columns.push(format!("x k={FACTOR_AT}"));
-        columns.extend(settings.tabs.first().map(|tabs| format!("{tabs} tabs ms")));
+        columns.extend(settings.tabs.first().map(|tabs| tab_columns(*tabs)).into_iter().flatten());
         columns.extend(["CPU µs", "MiB", "binary"].map(String::from));
         let title = format!(
-            "p99 of / in ms beside k requests that block for 100 ms (/sleep); the smallest k that freezes it at each limit; costs; W = {}, {}, {}",
+            "{} of / in ms beside k requests that block for 100 ms (/sleep); the smallest k that freezes it at each limit; costs; W = {}, {}, {}",
+            self.percentile,
             settings.threads,
             settings.placement,
             trials(settings.trials),
         );
         let mut table = self.table(title, columns, |server| self.headline_row(server));
+        table.is_stacked = true;
         table.notes.extend(self.servers.iter().filter_map(|server| remarks(server)));
         table.notes.push(
             "threads: those that run handlers / those that may poll I/O, in each process; 10 s: measured by --thorough only"
@@ -75,12 +88,13 @@ impl<'r> Report<'r> {
         let name = server.name.as_str();
         let mut row = vec![threads(server)];
         row.extend(settings.blockers.iter().map(|k| self.p99(name, "sleep", *k)));
-        row.extend(LIMITS_MS.iter().map(|(limit, _)| self.freeze(name, "sleep", *limit)));
+        row.extend(LIMITS_MS.map(|limit| self.freeze(name, "sleep", limit)));
         row.push(self.factor(name));
-        row.extend(settings.tabs.first().map(|tabs| self.finish_times(name, *tabs)));
+        row.extend(settings.tabs.first().map(|tabs| self.finish_times(name, *tabs)).into_iter().flatten());
         row.push(self.plain(name, "cpu_us[kept-alive]", "throughput"));
         row.push(self.plain(name, "idle_pss_mib", "footprint"));
-        row.push(self.plain(name, "binary_mib", "footprint"));
+        // The same in every trial.
+        row.push(self.numbers.median(name, "binary_mib").map_or("–".into(), significant));
         row
     }
 
@@ -90,16 +104,17 @@ impl<'r> Report<'r> {
         let loads: Vec<usize> = settings.blockers.iter().copied().filter(|k| *k > 0).collect();
         let mut columns = vec!["server".to_string()];
         columns.extend(loads.iter().map(|k| format!("k={k}")));
-        columns.extend(LIMITS_MS[..2].iter().map(|(_, name)| (*name).to_string()));
+        columns.extend(LIMITS_MS[..2].iter().map(|limit| limit_name(*limit)));
         columns.extend(["dead", "fresh max", "recovery", "blockers/s"].map(String::from));
         let what = if kind == "cpu" { "work (/timer?clock=cpu)" } else { "blocked threads (/sleep)" };
         let title = format!(
-            "Added p99 of / in ms [95 % interval] beside k blockers of 100 ms: {what}; the smallest k that freezes it; from 'dead' on at k={FACTOR_AT}"
+            "Added {} of / in ms [95 % interval] beside k blockers of 100 ms: {what}; the smallest k that freezes it; from 'dead' on at k={FACTOR_AT}",
+            self.percentile
         );
         self.table(title, columns, |server| {
             let name = server.name.as_str();
             let mut row: Vec<String> = loads.iter().map(|k| self.added(name, kind, *k)).collect();
-            row.extend(LIMITS_MS[..2].iter().map(|(limit, _)| self.freeze(name, kind, *limit)));
+            row.extend(LIMITS_MS[..2].iter().map(|limit| self.freeze(name, kind, *limit)));
             let at = |metric: &str| format!("{metric}[{kind},{FACTOR_AT}]");
             row.push(self.show(name, &at("dead"), "collateral", |share| format!("{:.0} %", share * 100.0)));
             row.push(self.show(name, &at("fresh_max_ms"), "collateral", ms));
@@ -109,31 +124,42 @@ impl<'r> Report<'r> {
         })
     }
 
+    /// Only what was measured has columns.
     fn costs(&self) -> Table {
-        let tabs = &self.round.header.settings.tabs;
+        let tabs: &[usize] = if self.has("two-tabs") { &self.round.header.settings.tabs } else { &[] };
+        let (has_throughput, has_footprint) = (self.has("throughput"), self.has("footprint"));
         let mut columns = vec!["server".to_string()];
-        columns.extend(["CPU µs", "user µs", "req/s", "x16 CPU µs", "x16 user µs", "x16 req/s"].map(String::from));
-        columns.extend(["ready ms", "threads", "RSS MiB", "KiB/conn", "idle conns"].map(String::from));
-        columns.extend(tabs.iter().map(|tabs| format!("{tabs} tabs ms")));
+        if has_throughput {
+            columns.extend(["CPU µs", "user µs", "req/s", "x16 CPU µs", "x16 user µs", "x16 req/s"].map(String::from));
+        }
+        if has_footprint {
+            columns.extend(["ready ms", "threads", "RSS MiB", "KiB/conn", "idle conns"].map(String::from));
+        }
+        columns.extend(tabs.iter().flat_map(|tabs| tab_columns(*tabs)));
         let title = "What it costs: server processor time per request, kept alive and 16 pipelined (split); weight, and per idle connection; finish times of tabs";
-        self.table(title.into(), columns, |server| {
+        let mut table = self.table(title.into(), columns, |server| {
             let name = server.name.as_str();
             let mut row = Vec::new();
-            for way in ["kept-alive", "pipelined"] {
-                let plain = |metric: &str| self.plain(name, &format!("{metric}[{way}]"), "throughput");
-                let is_bound = self.numbers.median(name, &format!("driver_bound[{way}]")).is_some_and(|share| share > 0.0);
-                row.extend([plain("cpu_us"), plain("user_us")]);
-                row.push(if is_bound { format!(">= {}", plain("per_s")) } else { plain("per_s") });
+            if has_throughput {
+                row.extend(["kept-alive", "pipelined"].into_iter().flat_map(|way| self.throughput(name, way)));
             }
-            let whole = |count: f64| format!("{count:.0}");
-            row.push(self.plain(name, "ready_ms", "footprint"));
-            row.push(self.show(name, "threads", "footprint", whole));
-            row.push(self.plain(name, "idle_rss_mib", "footprint"));
-            row.push(self.plain(name, "connection_kib", "footprint"));
-            row.push(self.show(name, "idle_connections", "footprint", whole));
-            row.extend(tabs.iter().map(|tabs| self.finish_times(name, *tabs)));
+            if has_footprint {
+                let metrics = ["ready_ms", "threads", "idle_rss_mib", "connection_kib", "idle_connections"];
+                let format = |metric: &str| if ["threads", "idle_connections"].contains(&metric) { count } else { significant };
+                row.extend(metrics.map(|metric| self.show(name, metric, "footprint", format(metric))));
+            }
+            row.extend(tabs.iter().flat_map(|tabs| self.finish_times(name, *tabs)));
             row
-        })
+        });
+        table.is_stacked = true;
+        table
+    }
+
+    fn throughput(&self, name: &str, way: &str) -> [String; 3] {
+        let plain = |metric: &str, format: fn(f64) -> String| self.show(name, &format!("{metric}[{way}]"), "throughput", format);
+        let is_bound = self.numbers.median(name, &format!("driver_bound[{way}]")).is_some_and(|share| share > 0.0);
+        let per_s = plain("per_s", significant);
+        [plain("cpu_us", significant), plain("user_us", significant), if is_bound { format!(">= {per_s}") } else { per_s }]
     }
 
     /// A table with a row for each server; one that is unavailable says so.
@@ -152,85 +178,75 @@ impl<'r> Report<'r> {
             rows.push(cells);
         }
         notes.extend(self.notes.borrow().iter().enumerate().map(|(number, reason)| format!("({}) {reason}", number + 1)));
-        Table { title, columns, rows, notes }
+        Table { title, columns, rows, notes, is_stacked: false }
     }
 
     fn p99(&self, server: &str, kind: &str, k: usize) -> String {
-        self.show(server, &p99_metric(kind, k), "collateral", ms)
+        self.show(server, &self.percentile.metric(kind, k), "collateral", ms)
     }
 
-    /// Added p99: with k blockers less without, pooled over the round.
+    /// Added p99: with k blockers less without, the median over the round.
     fn added(&self, server: &str, kind: &str, k: usize) -> String {
-        let metric = p99_metric(kind, k);
-        let Some(base) = self.numbers.median(server, "p99_ms[0]") else { return self.p99(server, kind, k) };
-        let Some(summary) = self.numbers.cell(server, &metric, "collateral").and_then(Cell::summary) else {
-            return self.p99(server, kind, k);
-        };
+        let base = self.numbers.median(server, &self.percentile.metric(kind, 0)).unwrap_or(0.0);
         let added = |value: f64| if value > 1000.0 { ms(value) } else { significant(value - base) };
-        match summary.interval {
-            Some((low, high)) if summary.median <= 1000.0 => {
-                format!("{} [{}, {}]", added(summary.median), added(low), added(high))
-            }
-            _ => added(summary.median),
-        }
+        self.show(server, &self.percentile.metric(kind, k), "collateral", added)
     }
 
-    /// The smallest k whose median p99 passes the limit, and beside it how many trials froze if not all did.
+    /// The smallest k whose median p99 passes the limit, beside it how many trials froze if not all did, and the interval of the
+    /// single trials' smallest k.
     fn freeze(&self, server: &str, kind: &str, limit_ms: f64) -> String {
         // Beyond the p99 at which k stopped to ascend nothing was measured; a thorough round has long blockers for it.
-        if limit_ms > 1000.0 {
-            return self.freeze_long(server, kind, limit_ms);
-        }
-        let loads = self.round.header.settings.blockers.iter().filter(|k| **k > 0);
-        match freezing(&self.numbers, server, kind, loads.clone(), limit_ms) {
-            Some((k, frozen, trials)) if frozen == trials => k.to_string(),
-            Some((k, frozen, trials)) => format!("{k} ({frozen}/{trials})"),
-            None if loads.clone().any(|k| self.numbers.median(server, &p99_metric(kind, *k)).is_none()) => "–".into(),
-            None => loads.max().map_or("–".into(), |most| format!("> {most}")),
-        }
-    }
-
-    fn freeze_long(&self, server: &str, kind: &str, limit_ms: f64) -> String {
-        let kind = format!("{kind}1000");
-        let loads = [1, 2, 4, 8, 16];
-        if self.numbers.median(server, &p99_metric(&kind, 1)).is_none() {
+        let (kind, loads, at) = match limit_ms > 1000.0 {
+            true => (format!("{kind}1000"), vec![1, 2, 4, 8, 16], " @ 1 s"),
+            false => (kind.to_owned(), self.round.header.settings.blockers.clone(), ""),
+        };
+        let metric = |k: usize| self.percentile.metric(&kind, k);
+        let loads: Vec<usize> = loads.into_iter().filter(|k| *k > 0).collect();
+        let is_known = loads.iter().any(|k| self.numbers.median(server, &metric(*k)).is_some());
+        if !is_known {
             return "–".into();
         }
-        freezing(&self.numbers, server, &kind, loads.iter(), limit_ms).map_or("> 16 @ 1 s".into(), |(k, ..)| format!("{k} @ 1 s"))
-    }
-
-    fn factor(&self, server: &str) -> String {
-        let base = self.numbers.median(server, "p99_ms[0]");
-        let with = self.numbers.median(server, &p99_metric("sleep", FACTOR_AT));
-        match (base, with) {
-            (Some(base), Some(with)) if with.is_finite() => significant(with / base),
-            _ => "–".into(),
+        let interval = self.numbers.cell(server, &format!("freeze_k[{kind},{limit_ms}]"), "collateral").and_then(Cell::summary);
+        let most = loads.iter().max().copied().unwrap_or(0);
+        let beyond = |k: f64| if k.is_finite() { count(k) } else { format!("> {most}") };
+        let interval = interval.map_or(String::new(), |summary| interval_of(&summary, beyond));
+        match freezing(&self.numbers, server, metric, &loads, limit_ms) {
+            Some((k, frozen, trials)) if frozen == trials => format!("{k}{at}{interval}"),
+            Some((k, frozen, trials)) => format!("{k}{at} ({frozen}/{trials}){interval}"),
+            None if loads.iter().any(|k| self.numbers.median(server, &metric(*k)).is_none()) => "–".into(),
+            None => format!("> {most}{at}{interval}"),
         }
     }
 
-    fn finish_times(&self, server: &str, tabs: usize) -> String {
-        let first = self.show(server, &format!("first_ms[{tabs}]"), "two-tabs", |ms| format!("{ms:.0}"));
-        let last = self.show(server, &format!("last_ms[{tabs}]"), "two-tabs", |ms| format!("{ms:.0}"));
-        if first == last { first } else { format!("{first}, {last}") }
+    /// p99 with a few blockers divided by that without any: with the interval of the first over the median of the second.
+    fn factor(&self, server: &str) -> String {
+        let base = self.numbers.median(server, &self.percentile.metric("sleep", 0));
+        let factor = |value: f64| base.filter(|_| value.is_finite()).map_or("–".into(), |base| significant(value / base));
+        self.show(server, &self.percentile.metric("sleep", FACTOR_AT), "collateral", factor)
+    }
+
+    fn finish_times(&self, server: &str, tabs: usize) -> [String; 2] {
+        ["first", "last"].map(|which| self.show(server, &format!("{which}_ms[{tabs}]"), "two-tabs", count))
     }
 
     fn plain(&self, server: &str, metric: &str, experiment: &str) -> String {
         self.show(server, metric, experiment, significant)
     }
 
-    /// A cell as text: the median, `unsupported`, or `invalid` with a number that a note below explains.
-    fn show(&self, server: &str, metric: &str, experiment: &str, format: impl Fn(f64) -> String) -> String {
+    /// A cell as text: the median with its interval, `unsupported`, or `invalid` with a number that a note below explains.
+    pub fn show(&self, server: &str, metric: &str, experiment: &str, format: impl Fn(f64) -> String) -> String {
         let entry = self.round.header.servers.iter().find(|entry| entry.name == server);
         if let Some(reason) = entry.and_then(|entry| entry.unsupported.get(experiment)) {
             return self.noted("unsupported", &format!("{server}: {experiment}: {reason}"));
         }
         let Some(cell) = self.numbers.cell(server, metric, experiment) else { return "–".into() };
         match (cell.summary(), cell.invalid.first()) {
-            // Fewer trials than the others had: some were invalid, or never got that far.
-            (Some(summary), _) if summary.trials < self.round.header.settings.trials as usize => {
-                format!("{} ({}/{})", format(summary.median), summary.trials, self.round.header.settings.trials)
+            (Some(summary), _) => {
+                // Fewer trials than the others had: some were invalid, or never got that far.
+                let all = self.round.header.settings.trials as usize;
+                let of_all = if summary.trials < all { format!(" ({}/{all})", summary.trials) } else { String::new() };
+                format!("{}{of_all}{}", format(summary.median), interval_of(&summary, format))
             }
-            (Some(summary), _) => format(summary.median),
             (None, Some(reason)) => {
                 let at = metric.find('[').map_or("", |start| &metric[start..]);
                 self.noted("invalid", &format!("{server} {experiment}{at}: invalid({reason})"))
@@ -249,28 +265,39 @@ impl<'r> Report<'r> {
     }
 }
 
-fn p99_metric(kind: &str, k: usize) -> String {
-    if k == 0 { "p99_ms[0]".into() } else { format!("p99_ms[{kind},{k}]") }
+/// The interval, unless all of it is the same word, such as "more than was measured".
+fn interval_of(summary: &Summary, format: impl Fn(f64) -> String) -> String {
+    let Some((low, high)) = summary.interval else { return String::new() };
+    let is_word = |text: &str| !text.starts_with(|first: char| first.is_ascii_digit() || first == '-');
+    let (low, high) = (format(low), format(high));
+    if low == high && is_word(&low) { String::new() } else { format!(" [{low}, {high}]") }
+}
+
+fn tab_columns(tabs: usize) -> [String; 2] {
+    ["first", "last"].map(|which| format!("{which} of {tabs} tabs ms"))
+}
+
+fn limit_name(limit_ms: f64) -> String {
+    format!("{} s", limit_ms / 1000.0)
 }
 
 /// The smallest k whose median p99 passes the limit, with the trials that passed it and all trials.
-fn freezing<'k>(
+fn freezing(
     numbers: &Numbers,
     server: &str,
-    kind: &str,
-    loads: impl Iterator<Item = &'k usize>,
+    metric: impl Fn(usize) -> String,
+    loads: &[usize],
     limit_ms: f64,
 ) -> Option<(usize, usize, usize)> {
-    let mut loads: Vec<usize> = loads.copied().collect();
+    let mut loads = loads.to_vec();
     loads.sort_unstable();
     loads
         .into_iter()
         .map_while(|k| {
-            let metric = p99_metric(kind, k);
-            let values = numbers.values(server, &metric);
+            let values = numbers.values(server, &metric(k));
             let frozen = values.iter().filter(|value| **value > limit_ms).count();
             // Where nothing is known of a k, nothing can be said of the larger ones.
-            Some((numbers.median(server, &metric)?, (k, frozen, values.len())))
+            Some((numbers.median(server, &metric(k))?, (k, frozen, values.len())))
         })
         .find_map(|(median, found)| (median > limit_ms).then_some(found))
 }
@@ -279,8 +306,8 @@ fn freezing<'k>(
 /// what passed the limit counts as twice the limit.
 fn order(numbers: &Numbers, blockers: &[usize], a: &str, b: &str) -> Ordering {
     let harm = |server: &str| -> f64 {
-        let p99 = |k: &usize| numbers.median(server, &p99_metric("sleep", *k)).unwrap_or(f64::INFINITY);
-        blockers.iter().filter(|k| **k > 0).map(|k| p99(k).min(2.0 * LIMITS_MS[1].0).ln()).sum()
+        let p99 = |k: &usize| numbers.median(server, &Percentile::default().metric("sleep", *k)).unwrap_or(f64::INFINITY);
+        blockers.iter().filter(|k| **k > 0).map(|k| p99(k).min(2.0 * LIMITS_MS[1]).ln()).sum()
     };
     harm(a).total_cmp(&harm(b)).then_with(|| a.cmp(b))
 }

@@ -1,12 +1,55 @@
 //! The numbers of a round by server and metric, each over its trials. Tables, comparisons and CSV all start from here.
 
-use crate::experiment::{Outcome, collateral::Collateral, footprint::Footprint, throughput::Throughput, two_tabs::TwoTabs};
-use crate::round::Round;
+use crate::experiment::{Latency, Outcome, collateral::Collateral, footprint::Footprint, throughput::Throughput, two_tabs::TwoTabs};
+use crate::round::{Round, Trial};
 use crate::stats::{Summary, summarize};
+use anyhow::{Context, Result};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 /// A metric's name, with its unit last: `p99_ms[sleep,4]`.
 pub type Metric = String;
+
+/// The limits of response-time research, in ms.
+pub const LIMITS_MS: [f64; 3] = [100.0, 1000.0, 10_000.0];
+
+/// Which percentile of the response times stands for a trial: 99 unless a round is read anew.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Percentile(f64);
+
+impl Default for Percentile {
+    fn default() -> Self {
+        Percentile(99.0)
+    }
+}
+
+impl Percentile {
+    /// As a share of all samples.
+    pub fn quantile(self) -> f64 {
+        self.0 / 100.0
+    }
+
+    /// The metric of this percentile beside so many blockers of a kind.
+    pub fn metric(self, kind: &str, k: usize) -> Metric {
+        if k == 0 { format!("{self}_ms[0]") } else { format!("{self}_ms[{kind},{k}]") }
+    }
+}
+
+impl fmt::Display for Percentile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{}", self.0)
+    }
+}
+
+impl FromStr for Percentile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.trim_start_matches('p').parse().ok().filter(|number| *number > 0.0 && *number < 100.0);
+        number.map(Percentile).ok_or_else(|| format!("'{text}' is no percentile between 0 and 100"))
+    }
+}
 
 /// One metric of one server over its trials.
 #[derive(Debug, Clone, Default)]
@@ -32,14 +75,19 @@ pub struct Numbers {
 
 impl Numbers {
     /// Takes a round apart.
-    pub fn of(round: &Round) -> Self {
+    ///
+    /// # Errors
+    /// A histogram that cannot be read, with file and line.
+    pub fn of(round: &Round, percentile: Percentile) -> Result<Self> {
         let mut numbers = Numbers::default();
-        for trial in &round.trials {
+        for (index, trial) in round.trials.iter().enumerate() {
+            let taken = take_apart(trial, &round.header.settings.blockers, percentile);
+            let taken = taken.with_context(|| format!("{}:{}", round.folder.join("trials.jsonl").display(), index + 1))?;
             let cells = numbers.cells.entry(trial.server.clone()).or_default();
             if let Outcome::Invalid { reason } = &trial.outcome {
                 cells.entry(trial.experiment.clone()).or_default().invalid.push(reason.clone());
             }
-            for (metric, value) in take_apart(&trial.outcome, &round.header.settings.blockers) {
+            for (metric, value) in taken {
                 let cell = cells.entry(metric).or_default();
                 match value {
                     Ok(value) => cell.values.push(value),
@@ -47,7 +95,14 @@ impl Numbers {
                 }
             }
         }
-        numbers
+        Ok(numbers)
+    }
+
+    /// Puts made-up values in.
+    #[cfg(test)]
+    pub fn put(&mut self, server: &str, metric: &str, values: &[f64]) {
+        let cells = self.cells.entry(server.into()).or_default();
+        cells.entry(metric.into()).or_default().values.extend_from_slice(values);
     }
 
     /// A cell, if anything is known of it; a server's experiment that was invalid as a whole stands for its metrics.
@@ -74,14 +129,19 @@ impl Numbers {
 
 type Values = Vec<(Metric, Result<f64, String>)>;
 
-fn take_apart(outcome: &Outcome, blockers: &[usize]) -> Values {
-    match outcome {
+fn take_apart(trial: &Trial, blockers: &[usize], percentile: Percentile) -> Result<Values> {
+    Ok(match &trial.outcome {
         Outcome::Invalid { .. } => Vec::new(),
         Outcome::TwoTabs(tabs) => of_tabs(tabs),
-        Outcome::Collateral(collateral) => of_collateral(collateral, blockers),
+        Outcome::Collateral(collateral) => of_collateral(collateral, blockers, percentile)?,
         Outcome::Throughput(throughput) => of_throughput(throughput),
         Outcome::Footprint(footprint) => of_footprint(footprint),
-    }
+    })
+}
+
+/// A percentile of response time, in ms.
+fn response_ms(latency: &Latency, percentile: Percentile) -> Result<f64> {
+    Ok(latency.response_us(percentile.quantile())? / 1e3)
 }
 
 fn of_tabs(tabs: &TwoTabs) -> Values {
@@ -93,35 +153,51 @@ fn of_tabs(tabs: &TwoTabs) -> Values {
     tabs.falls.iter().flat_map(fall).collect()
 }
 
-fn of_collateral(collateral: &Collateral, blockers: &[usize]) -> Values {
+fn of_collateral(collateral: &Collateral, blockers: &[usize], percentile: Percentile) -> Result<Values> {
     let mut values = Values::new();
-    let mut put = |metric: String, invalid: &Option<String>, value: f64| {
-        values.push((metric, invalid.clone().map_or(Ok(value), Err)));
-    };
     let base = &collateral.baseline;
-    put("p99_ms[0]".into(), &base.invalid, base.probes.p99_us / 1e3);
-    put("p50_ms[0]".into(), &base.invalid, base.probes.p50_us / 1e3);
+    let valid = |invalid: &Option<String>, value: f64| invalid.clone().map_or(Ok(value), Err);
+    values.push((percentile.metric("", 0), valid(&base.invalid, response_ms(&base.probes, percentile)?)));
+    values.push(("p50_ms[0]".into(), valid(&base.invalid, base.probes.p50_us / 1e3)));
     for run in &collateral.runs {
         // The long blockers of a thorough round are a cell of their own.
         let kind = if run.block_ms == 100 { run.kind.clone() } else { format!("{}{}", run.kind, run.block_ms) };
+        let mut ladder = Vec::new();
         for step in &run.steps {
             let k = step.k;
-            put(format!("p99_ms[{kind},{k}]"), &step.invalid, step.probes.p99_us / 1e3);
-            put(format!("max_ms[{kind},{k}]"), &step.invalid, step.probes.max_us / 1e3);
-            put(format!("fresh_max_ms[{kind},{k}]"), &step.invalid, step.fresh.max_us / 1e3);
-            put(format!("dead[{kind},{k}]"), &step.invalid, step.dead);
-            put(format!("blockers_per_s[{kind},{k}]"), &step.invalid, step.blockers_per_s);
+            let mut put = |name: &str, value| values.push((format!("{name}[{kind},{k}]"), valid(&step.invalid, value)));
+            let response = response_ms(&step.probes, percentile)?;
+            put(&format!("{percentile}_ms"), response);
+            put("max_ms", step.probes.max_us / 1e3);
+            put("fresh_max_ms", step.fresh.max_us / 1e3);
+            put("dead", step.dead);
+            put("blockers_per_s", step.blockers_per_s);
             if let Some(recovery) = step.recovery_ms {
-                put(format!("recovery_ms[{kind},{k}]"), &step.invalid, recovery);
+                put("recovery_ms", recovery);
             }
+            ladder.push((k, valid(&step.invalid, response)));
         }
         // Beyond the last step the limit was passed already, unless that step is itself worth nothing.
         let (reached, invalid) = run.steps.last().map_or((0, None), |step| (step.k, step.invalid.clone()));
         for k in blockers.iter().filter(|k| **k > reached) {
-            put(format!("p99_ms[{kind},{k}]"), &invalid, f64::INFINITY);
+            values.push((percentile.metric(&kind, *k), valid(&invalid, f64::INFINITY)));
+        }
+        for limit_ms in LIMITS_MS.into_iter().filter(|limit_ms| *limit_ms <= run.limit_ms as f64) {
+            values.push((format!("freeze_k[{kind},{limit_ms}]"), freeze_k(&ladder, limit_ms)));
         }
     }
-    values
+    Ok(values)
+}
+
+/// One trial's smallest number of blockers whose percentile passes the limit; infinity if none of those measured does. What is
+/// worth nothing on the way up makes the answer worth nothing.
+fn freeze_k(ladder: &[(usize, Result<f64, String>)], limit_ms: f64) -> Result<f64, String> {
+    for (k, response) in ladder {
+        if response.clone()? > limit_ms {
+            return Ok(*k as f64);
+        }
+    }
+    Ok(f64::INFINITY)
 }
 
 fn of_throughput(throughput: &Throughput) -> Values {
@@ -151,4 +227,33 @@ fn of_footprint(footprint: &Footprint) -> Values {
     let most = footprint.levels.last().map_or(0, |level| level.connections);
     values.push(("idle_connections".into(), footprint.cap.clone().map_or(Ok(most as f64), Err)));
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_trial_freezes_at_the_smallest_number_of_blockers_that_passes_the_limit() {
+        let ladder = [(1, Ok(99.0)), (2, Ok(150.0)), (4, Ok(120.0)), (16, Ok(1600.0))];
+        assert_eq!(freeze_k(&ladder, 100.0), Ok(2.0));
+        assert_eq!(freeze_k(&ladder, 1000.0), Ok(16.0));
+        assert_eq!(freeze_k(&ladder[..1], 100.0), Ok(f64::INFINITY));
+    }
+
+    #[test]
+    fn a_worthless_step_below_the_threshold_makes_it_worthless_but_not_one_above_it() {
+        let bad = || Err("lag".to_owned());
+        assert_eq!(freeze_k(&[(1, bad()), (2, Ok(500.0))], 100.0), bad());
+        assert_eq!(freeze_k(&[(1, Ok(500.0)), (2, bad())], 100.0), Ok(1.0));
+    }
+
+    #[test]
+    fn percentiles_are_read_as_people_write_them() {
+        assert_eq!("99.9".parse::<Percentile>().unwrap().metric("sleep", 4), "p99.9_ms[sleep,4]");
+        assert_eq!("p50".parse::<Percentile>().unwrap().to_string(), "p50");
+        for wrong in ["0", "100", "-1", "much", "NaN"] {
+            assert!(wrong.parse::<Percentile>().unwrap_err().contains(wrong));
+        }
+    }
 }
