@@ -1,5 +1,6 @@
 //! The servers there are, as their `servers.toml` say. No other list names them.
 
+use crate::verdict::spread::AGAIN;
 use anyhow::{Context, Result, bail};
 use regex_lite::Regex;
 use serde::Deserialize;
@@ -185,6 +186,12 @@ pub fn with_allocators(servers: Vec<Server>, allocator: Allocator) -> Vec<Server
         Allocator::System => servers.iter().map(system).collect(),
         Allocator::Both => servers.iter().flat_map(|server| [server.clone(), system(server)]).collect(),
     }
+}
+
+/// The rows of a null round: each server under two names.
+pub fn with_second_names(servers: Vec<Server>) -> Vec<Server> {
+    let again = |server: &Server| Server { name: format!("{}{AGAIN}", server.name), ..server.clone() };
+    servers.iter().flat_map(|server| [server.clone(), again(server)]).collect()
 }
 
 /// A hint at what may have been meant.

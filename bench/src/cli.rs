@@ -38,10 +38,7 @@ pub enum Command {
     /// Serve until Ctrl-C: a server by name, or a runtime's first
     Serve(Serve),
     /// Start each server and verify its contract: routes, bytes, bad input, drain, exit code
-    Check {
-        /// Names, or regular expressions over names [default: all]
-        filters: Vec<String>,
-    },
+    Check(Check),
     /// Put a load on any HTTP server
     Drive(Drive),
     /// Measure servers side by side; prints the tables and adds a round to bench-results/
@@ -148,6 +145,19 @@ pub struct Serve {
     pub knobs: Vec<String>,
 }
 
+/// `check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Names, or regular expressions over names [default: all]; `harness` checks the harness itself
+    pub filters: Vec<String>,
+    /// Of the harness, only what takes seconds: no null test
+    #[arg(long)]
+    pub small: bool,
+    /// Folder of the null test's round [default: bench-results/<date>-<host>-null]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "small")]
+    pub out: Option<PathBuf>,
+}
+
 /// `drive`.
 #[derive(Debug, Args)]
 pub struct Drive {
@@ -177,6 +187,9 @@ pub struct Drive {
     /// Pin the driver to this core
     #[arg(long)]
     pub core: Option<usize>,
+    /// Run the driver as a real-time thread on all cores, as rounds do where cores are few: for low rates only
+    #[arg(long, requires = "rate", conflicts_with = "core")]
+    pub real_time: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -18,6 +18,7 @@ mod progress;
 mod round;
 mod stats;
 mod table;
+mod validity;
 mod verdict;
 
 use clap::Parser;
@@ -53,7 +54,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Servers { json } => cmd::servers::run(json),
         Command::Build { filters, allocator } => cmd::build::run(&filters, allocator),
         Command::Serve(arguments) => cmd::serve::run(&arguments),
-        Command::Check { filters } => cmd::check::run(&filters),
+        Command::Check(arguments) => cmd::check::run(&arguments),
         Command::Drive(arguments) => cmd::drive::run(&arguments),
         Command::Bench(arguments) => cmd::bench::run(&arguments),
         Command::Tables(arguments) => cmd::tables::run(&arguments),

@@ -69,15 +69,22 @@ impl Placement {
         let _ = sched_setaffinity(Pid::from_raw(0), &set_of(&self.driver_cores()));
         let awake = Awake::keep();
         let real_time = if is_paced && self == Placement::Shared { RealTime::claim() } else { None };
-        InDriver { before, _real_time: real_time, _awake: awake }
+        InDriver { before, real_time, _awake: awake }
     }
 }
 
 /// The calling thread is the driver.
 pub struct InDriver {
     before: Option<CpuSet>,
-    _real_time: Option<RealTime>,
+    real_time: Option<RealTime>,
     _awake: Awake,
+}
+
+impl InDriver {
+    /// Whether the system permitted it.
+    pub fn is_real_time(&self) -> bool {
+        self.real_time.is_some()
+    }
 }
 
 impl Drop for InDriver {

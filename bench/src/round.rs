@@ -179,11 +179,12 @@ pub fn now() -> String {
 }
 
 /// A folder for a new round: the day and the machine, and a number if there is one already.
-pub fn new_folder(base: &Path, host: &str) -> PathBuf {
+pub fn new_folder(base: &Path, host: &str, is_null: bool) -> PathBuf {
     let day = now().chars().take(10).collect::<String>();
     let host: String = host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
-    let first = base.join(format!("{day}-{host}"));
-    let others = (2..).map(|number| base.join(format!("{day}-{host}.{number}")));
+    let name = format!("{day}-{host}{}", if is_null { "-null" } else { "" });
+    let first = base.join(&name);
+    let others = (2..).map(|number| base.join(format!("{name}.{number}")));
     std::iter::once(first).chain(others).find(|folder| !folder.exists()).unwrap_or_else(|| base.join("round"))
 }
 

@@ -135,7 +135,8 @@ pub fn share_at_least(hits: usize, all: usize) -> f64 {
 
 /// P(X >= hits) of a binomial with `all` draws.
 fn binomial_tail(hits: usize, all: usize, share: f64) -> f64 {
-    let log_choose = |k: usize| libm::lgamma(all as f64 + 1.0) - libm::lgamma(k as f64 + 1.0) - libm::lgamma((all - k) as f64 + 1.0);
+    let log_choose =
+        |k: usize| libm::lgamma(all as f64 + 1.0) - libm::lgamma(k as f64 + 1.0) - libm::lgamma((all - k) as f64 + 1.0);
     (hits..=all).map(|k| (log_choose(k) + k as f64 * share.ln() + (all - k) as f64 * (-share).ln_1p()).exp()).sum()
 }
 

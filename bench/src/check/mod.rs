@@ -1,5 +1,6 @@
 //! The contract of a server, line by line, on real processes: the same table is run by `stallbench check` and by `cargo test`.
 
+pub mod harness;
 mod http;
 mod life;
 mod workers;

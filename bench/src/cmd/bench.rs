@@ -11,9 +11,11 @@ use crate::progress::Progress;
 use crate::round::{Entry, Header, Round, SCHEMA, Trial, new_folder, newest, now};
 use crate::table::numbers::{Numbers, Percentile};
 use crate::table::{Format, headline, render};
+use crate::validity;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -58,7 +60,7 @@ fn resume(arguments: &Bench) -> Result<Round> {
 
 /// The servers of a round that can be measured.
 fn servers_of(round: &Round) -> Result<Vec<Server>> {
-    let all = catalog::with_allocators(catalog::load()?, catalog::Allocator::Both);
+    let all = catalog::with_second_names(catalog::with_allocators(catalog::load()?, catalog::Allocator::Both));
     let available = round.header.servers.iter().filter(|entry| entry.unavailable.is_none());
     available.map(|entry| catalog::find(&all, &entry.name)).collect()
 }
@@ -73,8 +75,17 @@ fn begin(arguments: &Bench) -> Result<Round> {
         let packages: BTreeSet<_> = servers.iter().map(|server| &server.build).collect();
         builder::build(&servers, &Progress::new(packages.len() as u64))?;
     }
+    create(arguments.out.as_deref(), &servers, settings)
+}
+
+/// A new round of these servers, in the folder that is named or in a new one of its own.
+///
+/// # Errors
+/// The folder exists, or cannot be written.
+pub fn create(folder: Option<&Path>, servers: &[Server], settings: Settings) -> Result<Round> {
     let environment = Environment::here();
-    let folder = arguments.out.clone().unwrap_or_else(|| new_folder(&root().join("bench-results"), &environment.host));
+    let folder =
+        folder.map_or_else(|| new_folder(&root().join("bench-results"), &environment.host, settings.is_null), Path::to_path_buf);
     let header = Header {
         schema: SCHEMA,
         started: now(),
@@ -156,7 +167,10 @@ fn first_sight(servers: &[Server], settings: &Settings) -> Result<()> {
 }
 
 /// Takes every trial that is missing: by trial, then over the servers in a random order, then over the experiments.
-fn measure(round: &mut Round) -> Result<()> {
+///
+/// # Errors
+/// An interrupt, or a disk that refuses.
+pub fn measure(round: &mut Round) -> Result<()> {
     let settings = round.header.settings.clone();
     let servers = servers_of(round)?;
     let mut plan = Vec::new();
@@ -197,8 +211,12 @@ fn take(session: &Session<'_>, experiment: &str) -> Result<(Outcome, f64)> {
         let steal = meter.share();
         attempt += 1;
         // What a server weighs does not depend on time.
-        if experiment == "footprint" || steal <= MOST_STEAL.0 || attempt > MOST_STEAL.1 {
+        if experiment == "footprint" || steal <= MOST_STEAL.0 {
             return Ok((outcome, steal));
+        }
+        if attempt > MOST_STEAL.1 {
+            let disturbed = validity::steal(steal).err().map(|failure| Outcome::Invalid { reason: failure.to_string() });
+            return Ok((disturbed.unwrap_or(outcome), steal));
         }
     }
 }
@@ -214,7 +232,10 @@ fn weight(experiment: &str, settings: &Settings) -> u64 {
 }
 
 /// Writes what follows from the trials: the tables as a page, and every number as CSV.
-fn write_derived(round: &Round) -> Result<()> {
+///
+/// # Errors
+/// A disk that refuses.
+pub fn write_derived(round: &Round) -> Result<()> {
     let header = &round.header;
     let environment = &header.environment;
     let name = round.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();

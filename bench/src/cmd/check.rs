@@ -3,12 +3,52 @@
 use crate::builder;
 use crate::catalog;
 use crate::check;
+use crate::cli::Check;
 use crate::progress::Progress;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::process::ExitCode;
 
+/// The word that stands for the harness itself.
+const HARNESS: &str = "harness";
+
+/// Checks what is asked for: the harness, or servers.
+pub fn run(arguments: &Check) -> Result<ExitCode> {
+    match arguments.filters.as_slice() {
+        [word] if word == HARNESS => harness(arguments),
+        filters if arguments.small => {
+            bail!("--small is for the harness, not for {}", if filters.is_empty() { "servers" } else { &filters[0] })
+        }
+        filters => servers(filters),
+    }
+}
+
+/// The self-tests; the null test only in full, since it takes a quarter of an hour.
+fn harness(arguments: &Check) -> Result<ExitCode> {
+    let mut all = catalog::load()?;
+    all.retain(|server| server.unsupported.is_empty() || !server.is_peer);
+    let needed: Vec<_> = all.iter().filter(|server| !arguments.small || server.name == check::harness::SERVER).cloned().collect();
+    let progress = Progress::new(needed.len() as u64);
+    builder::build(&needed, &progress)?;
+    drop(progress);
+    let mut failed = 0;
+    let mut say = |name: &str, result: Result<String>| -> Result<()> {
+        crate::interrupt::check()?;
+        failed += usize::from(result.is_err());
+        let words = result.unwrap_or_else(|error| format!("BROKEN: {error:#}"));
+        super::print(&format!("{name}: {words}\n"));
+        Ok(())
+    };
+    for (name, test) in check::harness::FAULTS {
+        say(name, test())?;
+    }
+    if !arguments.small {
+        say("null", check::harness::null_test(needed, arguments.out.as_deref()))?;
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(crate::SOME_FAILED) })
+}
+
 /// Checks the servers that the filters match; the exit code says whether all of them keep the contract.
-pub fn run(filters: &[String]) -> Result<ExitCode> {
+fn servers(filters: &[String]) -> Result<ExitCode> {
     let servers = catalog::select(catalog::load()?, filters)?;
     let progress = Progress::new(servers.len() as u64);
     builder::build(&servers, &progress)?;

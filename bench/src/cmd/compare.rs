@@ -60,7 +60,10 @@ fn compare(before: &Round, after: &Round, arguments: &Compare, spread: &Spread) 
     let in_common = common_cells(before, &old, &new, arguments);
     let (a, b) = (before.folder.display().to_string(), after.folder.display().to_string());
     if in_common.is_empty() {
-        bail!("{a} and {b} have no server and metric in common{}", if arguments.shape.filters.is_empty() { "" } else { " that the filters let through" });
+        bail!(
+            "{a} and {b} have no server and metric in common{}",
+            if arguments.shape.filters.is_empty() { "" } else { " that the filters let through" }
+        );
     }
     let pairs: Vec<Pair> = in_common
         .iter()
@@ -76,7 +79,10 @@ fn compare(before: &Round, after: &Round, arguments: &Compare, spread: &Spread) 
     let lines: Vec<Line> = lines.collect();
     let mut notes = warnings(before, after);
     notes.extend(means(&lines));
-    notes.push(format!("~: no difference that a Mann-Whitney test finds (5 %, Benjamini-Hochberg over this table) and that exceeds noise; {}", spread.note()));
+    notes.push(format!(
+        "~: no difference that a Mann-Whitney test finds (5 %, Benjamini-Hochberg over this table) and that exceeds noise; {}",
+        spread.note()
+    ));
     Ok(Rounds { before: a, after: b, lines, notes })
 }
 
@@ -85,7 +91,8 @@ fn common_cells(before: &Round, old: &Numbers, new: &Numbers, arguments: &Compar
     let percentile = format!("{}_ms", arguments.shape.percentile);
     let filters: &[Filter] = &arguments.shape.filters;
     let servers = before.header.servers.iter().filter(|server| takes_server(filters, server));
-    let cells = servers.flat_map(|server| old.of_server(&server.name).map(|(metric, cell)| (server.name.clone(), metric.clone(), cell)));
+    let cells =
+        servers.flat_map(|server| old.of_server(&server.name).map(|(metric, cell)| (server.name.clone(), metric.clone(), cell)));
     let is_compared = |metric: &str| family(metric) == percentile || COMPARED.contains(&family(metric));
     let both = cells.filter(|(server, metric, cell)| {
         is_compared(metric) && takes_metric(filters, metric) && !cell.values.is_empty() && !new.values(server, metric).is_empty()

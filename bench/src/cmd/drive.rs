@@ -2,11 +2,14 @@
 
 use crate::cli::Drive;
 use crate::client::{Client, get};
+use crate::driver::record::Part;
 use crate::driver::{self, Lane, Load, Pace, Report, Target};
-use crate::experiment::{Latency, ms, validate};
-use crate::placement::set_of;
+use crate::experiment::{Latency, ms};
+use crate::placement::{Placement, set_of};
+use crate::validity;
 use anyhow::{Context, Result, bail};
 use nix::sched::sched_setaffinity;
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::Pid;
 use serde::Serialize;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -30,6 +33,10 @@ struct Driven {
     lag_p999_us: f64,
     service_p50_us: f64,
     latency: Latency,
+    /// By connection, in the order in which they were opened.
+    connections: Vec<Part>,
+    /// Most memory that this process ever had, in MiB.
+    peak_rss_mib: f64,
 }
 
 /// Drives a server and prints what came of it.
@@ -43,6 +50,10 @@ pub fn run(arguments: &Drive) -> Result<ExitCode> {
     let target = learn(&arguments.url)?;
     if let Some(core) = arguments.core {
         sched_setaffinity(Pid::from_raw(0), &set_of(&[core])).with_context(|| format!("cannot run on core {core}"))?;
+    }
+    let real_time = arguments.real_time.then(|| Placement::Shared.enter_driver(true));
+    if real_time.as_ref().is_some_and(|driver| !driver.is_real_time()) {
+        bail!("--real-time: the system does not permit SCHED_FIFO; run as root, or with CAP_SYS_NICE");
     }
     let pace = match arguments.rate {
         Some(rate) => Pace::Open { rate, is_poisson: arguments.poisson },
@@ -94,11 +105,13 @@ fn summarize(url: &str, report: &Report) -> Driven {
         errors: lane.errors,
         first_error: lane.first_error.clone(),
         driver_load: report.driver_load,
-        invalid: validate(report, 0).err().map(|error| error.to_string()),
+        invalid: validity::of_lane(report, 0).err().map(|failure| failure.to_string()),
         lag_p99_us: us(&lane.lag, 0.99),
         lag_p999_us: us(&lane.lag, 0.999),
         service_p50_us: us(&lane.service, 0.5),
         latency: Latency::of(lane),
+        connections: lane.by_connection.clone(),
+        peak_rss_mib: getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| usage.max_rss() as f64 / 1024.0),
     }
 }
 

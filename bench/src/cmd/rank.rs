@@ -19,7 +19,11 @@ pub fn run(arguments: &Rank) -> Result<ExitCode> {
     let mut round = Round::open(&super::round_or_newest(arguments.round.as_deref())?)?;
     narrow(&arguments.shape.filters, &mut round.header.servers)?;
     if round.header.settings.trials < 4 {
-        bail!("{} has {} trials of each cell: with fewer than four nothing can be told apart", round.folder.display(), round.header.settings.trials);
+        bail!(
+            "{} has {} trials of each cell: with fewer than four nothing can be told apart",
+            round.folder.display(),
+            round.header.settings.trials
+        );
     }
     let numbers = Numbers::of(&round, arguments.shape.percentile)?;
     let kind = arguments.blockers.name();
@@ -51,7 +55,8 @@ fn table(round: &Round, numbers: Numbers, places: &[Place], criteria: &[String],
         row.push(place.differs_in.clone().unwrap_or_default());
         row
     };
-    let mut notes = vec!["servers that share a rank cannot be told apart from the best of their group by these trials".to_owned(), noise];
+    let mut notes =
+        vec!["servers that share a rank cannot be told apart from the best of their group by these trials".to_owned(), noise];
     let left_out: Vec<&str> = servers.iter().copied().filter(|name| !places.iter().any(|place| place.server == *name)).collect();
     if !left_out.is_empty() {
         notes.push(format!("not ranked, since a criterion has no valid number: {}", left_out.join(", ")));

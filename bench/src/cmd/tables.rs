@@ -39,11 +39,10 @@ pub fn run(arguments: &Tables) -> Result<ExitCode> {
 /// A histogram that cannot be read.
 pub fn to_json(round: &Round, tables: &[Table], percentile: Percentile) -> Result<String> {
     let numbers = Numbers::of(round, percentile)?;
-    let cell = |server: &str, metric: &str, cell: &Cell| {
-        json!({ "server": server, "metric": metric, "summary": cell.summary(), "values": cell.values, "invalid": cell.invalid })
-    };
+    let cell = |server: &str, metric: &str, cell: &Cell| json!({ "server": server, "metric": metric, "summary": cell.summary(), "values": cell.values, "invalid": cell.invalid });
     let names = round.header.servers.iter().map(|server| server.name.as_str());
-    let cells: Vec<_> = names.flat_map(|name| numbers.of_server(name).map(move |(metric, one)| cell(name, metric, one))).collect();
+    let cells: Vec<_> =
+        names.flat_map(|name| numbers.of_server(name).map(move |(metric, one)| cell(name, metric, one))).collect();
     let tables: serde_json::Value = serde_json::from_str(&render(tables, Format::Json)?)?;
     Ok(serde_json::to_string_pretty(&json!({ "round": round.folder, "tables": tables, "cells": cells }))? + "\n")
 }

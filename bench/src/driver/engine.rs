@@ -39,6 +39,8 @@ pub(super) struct Engine<'l> {
     outstanding: usize,
     /// Requests of closed lanes in flight.
     closed_in_flight: usize,
+    /// Nanoseconds of the window that went into waiting awake.
+    spun: u64,
 }
 
 struct LaneState {
@@ -77,6 +79,7 @@ impl<'l> Engine<'l> {
             window: warmup..warmup + window,
             outstanding: 0,
             closed_in_flight: 0,
+            spun: 0,
         };
         engine.open_connections()?;
         Ok(engine)
@@ -153,7 +156,7 @@ impl<'l> Engine<'l> {
             lanes: self.lanes.drain(..).map(|lane| lane.recording).collect(),
             window_start: self.load.warmup,
             window: self.load.window,
-            driver_load: until.1.saturating_sub(from.1).as_nanos() as f64 / wall as f64,
+            driver_load: nanos(until.1.saturating_sub(from.1)).saturating_sub(self.spun) as f64 / wall as f64,
             gave_up,
         })
     }
@@ -323,6 +326,9 @@ impl<'l> Engine<'l> {
             Err(Errno::EINTR) => 0,
             result => result?,
         };
+        if count == 0 && next.is_some() && self.window.contains(&now) {
+            self.spun += self.now() - now;
+        }
         for event in &events[..count] {
             self.handle(event)?;
         }
@@ -417,6 +423,7 @@ impl<'l> Engine<'l> {
             self.window.contains(&now)
         };
         let plan = &self.load.lanes[link.lane];
+        let connection = plan.connection(number);
         let recording = &mut lane.recording;
         recording.last_byte = Duration::from_nanos(now);
         if matches!(plan.pace, Pace::Closed { most: Some(_), .. }) {
@@ -424,12 +431,12 @@ impl<'l> Engine<'l> {
         }
         if plan.keeps_samples && flight.planned >= self.window.start {
             let (planned, response) = (Duration::from_nanos(flight.planned), Duration::from_nanos(now - flight.planned));
-            let connection = if plan.is_fresh { number } else { number % plan.connections };
             recording.samples.push(Sample { connection, planned, response, is_answered: true });
         }
         if is_counted {
             recording.answered += 1;
-            record(&mut recording.response, now - flight.planned);
+            let at = flight.planned.saturating_sub(self.window.start);
+            recording.count(connection, at, now - flight.planned, true);
             record(&mut recording.service, now - flight.sent);
         }
     }
@@ -482,7 +489,8 @@ impl<'l> Engine<'l> {
         let planned = link.flights.iter().map(|flight| flight.planned).chain(link.waiting.iter().copied());
         for planned in planned.filter(|planned| is_open && self.window.contains(planned)) {
             self.outstanding -= 1;
-            leave_unanswered(&mut self.lanes[link.lane].recording, link.number, planned, now, false);
+            let connection = self.load.lanes[link.lane].connection(link.number);
+            leave_unanswered(&mut self.lanes[link.lane].recording, (connection, false), planned, now, self.window.start);
         }
         if self.lanes[link.lane].recording.errors > 1000 {
             bail!("more than 1000 requests failed; the first: {what}");
@@ -548,20 +556,27 @@ impl<'l> Engine<'l> {
             if !lane.is_open {
                 continue;
             }
-            let keeps = self.load.lanes[link.lane].keeps_samples;
+            let plan = &self.load.lanes[link.lane];
+            let (connection, keeps) = (plan.connection(link.number), plan.keeps_samples);
             let planned = link.flights.iter().map(|flight| flight.planned).chain(link.waiting.iter().copied());
             for planned in planned.filter(|planned| self.window.contains(planned)) {
-                leave_unanswered(&mut lane.recording, link.number, planned, now, keeps);
+                leave_unanswered(&mut lane.recording, (connection, keeps), planned, now, self.window.start);
             }
         }
     }
 }
 
 /// A request without an answer counts with its age.
-fn leave_unanswered(recording: &mut Recording, connection: usize, planned: u64, now: u64, keeps_sample: bool) {
+fn leave_unanswered(
+    recording: &mut Recording,
+    (connection, keeps_sample): (usize, bool),
+    planned: u64,
+    now: u64,
+    window_start: u64,
+) {
     let age = now.saturating_sub(planned);
     recording.unanswered += 1;
-    record(&mut recording.response, age);
+    recording.count(connection, planned.saturating_sub(window_start), age, false);
     if keeps_sample {
         let (planned, response) = (Duration::from_nanos(planned), Duration::from_nanos(age));
         recording.samples.push(Sample { connection, planned, response, is_answered: false });

@@ -43,6 +43,13 @@ pub struct Lane {
     pub keeps_samples: bool,
 }
 
+impl Lane {
+    /// Under which connection a request counts: those of a fresh lane live for one request and count together.
+    fn connection(&self, number: usize) -> usize {
+        if self.is_fresh { 0 } else { number }
+    }
+}
+
 /// When requests are due.
 #[derive(Debug, Clone, Copy)]
 pub enum Pace {

@@ -1,6 +1,7 @@
 //! What a lane has to say after a run.
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Nanoseconds with three significant digits, up to ten minutes.
@@ -9,6 +10,25 @@ pub type Times = Histogram<u32>;
 /// An empty histogram.
 pub fn times() -> Times {
     Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("constant bounds are valid")
+}
+
+/// Length of the intervals of a [`Part`] in time.
+pub const INTERVAL: Duration = Duration::from_millis(100);
+
+/// A part of a lane's requests: those of one connection, or those that were due in one interval.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Answered before the end.
+    pub answered: u64,
+    /// Longest response time, in microseconds; the age of what was not answered.
+    pub max_us: u64,
+}
+
+impl Part {
+    fn add(&mut self, response: u64, is_answered: bool) {
+        self.answered += u64::from(is_answered);
+        self.max_us = self.max_us.max(response / 1000);
+    }
 }
 
 /// One request of a lane that keeps its samples.
@@ -47,6 +67,10 @@ pub struct Recording {
     pub lag: Times,
     /// Each request, where the lane keeps them.
     pub samples: Vec<Sample>,
+    /// By connection of the lane; a fresh lane has one part for all.
+    pub by_connection: Vec<Part>,
+    /// By the [`INTERVAL`] of the window in which they were due, or of a closed lane, in which they were sent.
+    pub by_interval: Vec<Part>,
     /// When each answer's last byte came, of those few requests that a lane with `most` sends: (connection, since start).
     pub finished: Vec<(usize, Duration)>,
     /// When the last answer's last byte came, window or not.
@@ -66,15 +90,32 @@ impl Recording {
             service: times(),
             lag: times(),
             samples: Vec::new(),
+            by_connection: Vec::new(),
+            by_interval: Vec::new(),
             finished: Vec::new(),
             last_byte: Duration::ZERO,
         }
+    }
+
+    /// Counts a response time of the window, in nanoseconds; `at` is when it was due, since the window began.
+    pub(super) fn count(&mut self, connection: usize, at: u64, response: u64, is_answered: bool) {
+        self.response.saturating_record(response.max(1));
+        part(&mut self.by_connection, connection).add(response, is_answered);
+        let interval = at / u64::try_from(INTERVAL.as_nanos()).unwrap_or(u64::MAX);
+        part(&mut self.by_interval, usize::try_from(interval).unwrap_or(0)).add(response, is_answered);
     }
 
     pub(super) fn fail(&mut self, what: impl Into<String>) {
         self.errors += 1;
         self.first_error.get_or_insert_with(|| what.into());
     }
+}
+
+fn part(parts: &mut Vec<Part>, index: usize) -> &mut Part {
+    if index >= parts.len() {
+        parts.resize(index + 1, Part::default());
+    }
+    &mut parts[index]
 }
 
 /// What a run has to say.
@@ -86,7 +127,7 @@ pub struct Report {
     pub window_start: Duration,
     /// Length of the window.
     pub window: Duration,
-    /// Share of the window that the driver's thread spent on a processor.
+    /// Share of the window that the driver's thread spent on a processor, without what it spent looking at the clock before a send.
     pub driver_load: f64,
     /// The wait was given up: the rest of the answers would not change what is known.
     pub gave_up: bool,

@@ -3,8 +3,9 @@
 //! Probes go to `/` at a fixed rate over kept-alive connections, and a few over fresh ones, while k blockers of length T are
 //! kept in flight. k ascends until the probes' p99 passes the limit.
 
-use super::{Latency, Mode, Session, learn, ms, validate};
+use super::{Latency, Mode, Session, learn, ms};
 use crate::driver::{self, Lane, Load, Pace, Recording, Report, Target};
+use crate::validity;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -98,6 +99,7 @@ pub fn run(session: &Session<'_>) -> Result<Collateral> {
 fn plans(session: &Session<'_>) -> Vec<Plan> {
     let blockers: Vec<usize> = session.settings.blockers.iter().copied().filter(|k| *k > 0).collect();
     let second = Duration::from_secs(1);
+    let window = Duration::from_millis(session.settings.window_ms);
     let plan = |kind, path: &str, block: Duration, window, limit, blockers: &[usize]| Plan {
         kind,
         path: path.replace("{T}", &block.as_millis().to_string()),
@@ -109,7 +111,7 @@ fn plans(session: &Session<'_>) -> Vec<Plan> {
     let (sleep, cpu) = ("/sleep?ms={T}", "/timer?ms={T}&clock=cpu");
     let short = Duration::from_millis(100);
     let mut plans =
-        vec![plan("sleep", sleep, short, second, second, &blockers), plan("cpu", cpu, short, second, second, &blockers)];
+        vec![plan("sleep", sleep, short, window, second, &blockers), plan("cpu", cpu, short, window, second, &blockers)];
     if session.settings.mode == Mode::Thorough {
         // The limit of ten seconds needs blockers of a second and a window that is longer than the limit.
         plans.push(plan("sleep", sleep, second, 15 * second, 10 * second, &[1, 2, 4, 8, 16]));
@@ -191,18 +193,15 @@ fn step(k: usize, report: &Report, invalid: Option<String>) -> Step {
 
 /// The first check that fails.
 fn invalid(session: &Session<'_>, plan: &Plan, k: usize, report: &Report) -> Option<String> {
-    let lanes = 0..report.lanes.len();
-    let failed = lanes.into_iter().find_map(|lane| validate(report, lane).err()).map(|error| error.to_string());
-    failed.or_else(|| {
-        let answered = report.lanes.get(2)?.answered as f64;
-        let time = plan.window.as_secs_f64() / plan.block.as_secs_f64();
-        // Nobody can answer more: each blocker in flight takes T, and each processor gives a second per second.
+    let ceiling = || {
+        // Each blocker in flight takes T, and each processor gives a second per second.
         let cores = session.settings.placement_of("collateral").server_cores().len();
         let at_once = if plan.kind == "cpu" { k.min(cores) } else { k };
-        // Those that began before the window end in it: one more for each that runs at once.
-        let most = (time * 1.02 + 1.0) * at_once as f64;
-        (answered > most).then(|| format!("{answered} blockers were answered where at most {most:.0} can be"))
-    })
+        let answered = report.lanes.get(2).map_or(0, |blockers| blockers.answered);
+        validity::blocker_ceiling(answered, at_once, plan.window.as_secs_f64(), plan.block.as_secs_f64())
+    };
+    let checked = (0..report.lanes.len()).try_for_each(|lane| validity::of_lane(report, lane)).and_then(|()| ceiling());
+    checked.err().map(|failure| failure.to_string())
 }
 
 /// Share of connections whose median probe took longer than [`DEAD`].

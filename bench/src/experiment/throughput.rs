@@ -1,8 +1,9 @@
 //! What does a request cost? Closed loops on a server core and a driver core; the number that counts is processor time per request.
 
-use super::{Latency, Mode, Session, learn, validate};
+use super::{Latency, Mode, Session, learn};
 use crate::driver::{self, Lane, Load, Pace, Target};
 use crate::process::Running;
+use crate::validity;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -11,8 +12,6 @@ use std::time::Duration;
 const CONNECTIONS: usize = 64;
 /// Requests in flight on each connection of the pipelined loop.
 const DEPTH: usize = 16;
-/// A driver that is busier than this may be what limits the rate.
-const SATURATED: f64 = 0.98;
 
 /// One entry for each way to send.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -86,19 +85,18 @@ fn run_loop(session: &Session<'_>, running: &Running, target: &Target, way: &str
     let lane = &report.lanes[0];
     let per_s = report.per_second(0);
     let in_flight = (CONNECTIONS * depth) as f64;
-    let littles = per_s * lane.response.mean() / 1e9;
-    let invalid = validate(&report, 0).err().map(|error| error.to_string()).or_else(|| {
-        // Little's law: what is in flight is rate times time. Fresh connections are also being opened.
-        let holds = is_fresh || (littles / in_flight - 1.0).abs() < 0.1;
-        (!holds).then(|| format!("rate times response time is {littles:.1} requests in flight instead of {in_flight}"))
-    });
+    let cores = session.settings.placement_of("throughput").server_cores().len();
+    let checked = validity::of_lane(&report, 0)
+        .and_then(|()| validity::cpu_ceiling(used.as_secs_f64(), cores, report.window.as_secs_f64()))
+        // Fresh connections are also being opened, which is no request in flight.
+        .and_then(|()| if is_fresh { Ok(()) } else { validity::littles_law(per_s, lane.response.mean(), in_flight) });
     Ok(Loop {
         way: way.into(),
-        invalid,
+        invalid: checked.err().map(|failure| failure.to_string()),
         per_s,
         cpu_us: used.as_secs_f64() * 1e6 / lane.answered.max(1) as f64,
         user,
-        is_driver_bound: report.driver_load > SATURATED,
+        is_driver_bound: report.driver_load > validity::SATURATED,
         driver_load: report.driver_load,
         latency: Latency::of(lane),
     })

@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn intervals_stand_below_their_values_where_columns_are_many() {
-        let table = Table { columns: vec!["p99".into()], rows: vec![vec!["98 [97, 99]".into()]], is_stacked: true, ..Table::default() };
+        let table =
+            Table { columns: vec!["p99".into()], rows: vec![vec!["98 [97, 99]".into()]], is_stacked: true, ..Table::default() };
         assert!(table.to_markdown().ends_with("| 98<br>[97, 99] |\n\n"), "{}", table.to_markdown());
         assert!(table.to_terminal().contains("\n98       \n[97, 99]"), "{}", table.to_terminal());
         assert_eq!(render(&[table], Format::Csv).unwrap(), "p99\n\"98 [97, 99]\"\n");

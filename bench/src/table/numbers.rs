@@ -1,6 +1,8 @@
 //! The numbers of a round by server and metric, each over its trials. Tables, comparisons and CSV all start from here.
 
-use crate::experiment::{Latency, Outcome, collateral::Collateral, footprint::Footprint, throughput::Throughput, two_tabs::TwoTabs};
+use crate::experiment::{
+    Latency, Outcome, collateral::Collateral, footprint::Footprint, throughput::Throughput, two_tabs::TwoTabs,
+};
 use crate::round::{Round, Trial};
 use crate::stats::{Summary, summarize};
 use anyhow::{Context, Result};

@@ -53,7 +53,7 @@ pub fn judge(pairs: &[Pair<'_>], spread: &Spread) -> Vec<Option<Comparison>> {
 
 fn one(pair: &Pair<'_>, p: f64, is_discovery: bool, spread: &Spread) -> Option<Comparison> {
     let (before, after) = (summarize(pair.before)?, summarize(pair.after)?);
-    let noise = spread.of(pair.metric);
+    let noise = spread.of(pair.metric, before.median);
     let change = Some(after.median / before.median - 1.0).filter(|change| change.is_finite());
     let is_large = match change {
         Some(change) => change.abs() > noise && !is_below_claim(pair.metric, before.median, after.median),
