@@ -8,6 +8,7 @@ use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 /// Where server and driver run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -60,6 +61,12 @@ impl Placement {
             Placement::Disjoint => all[all.len().div_ceil(2).min(all.len() - 1)..].to_vec(),
             Placement::Split => all[all.len() - 1..].to_vec(),
         }
+    }
+
+    /// How long a driver may look at the clock before a send: in real time on cores that the server needs, a moment; on a core of its
+    /// own, as long as it likes.
+    pub fn spin(self) -> Duration {
+        if self == Placement::Shared { Duration::from_micros(50) } else { Duration::from_millis(1) }
     }
 
     /// Puts the calling thread where the driver belongs, until the guard is dropped. `is_paced` says that it sleeps between its

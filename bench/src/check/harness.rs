@@ -112,7 +112,15 @@ fn open_load(target: Target) -> Load {
         keeps_samples: false,
     };
     let warmup = Duration::from_millis(100);
-    Load { lanes: vec![lane], warmup, window: WINDOW, grace: Duration::from_secs(2), give_up: None, seed: 1 }
+    Load {
+        lanes: vec![lane],
+        warmup,
+        window: WINDOW,
+        grace: Duration::from_secs(2),
+        give_up: None,
+        spin: Placement::default_here().spin(),
+        seed: 1,
+    }
 }
 
 /// A driver that stands still in the middle of its run must not call what it found a number.
@@ -175,7 +183,15 @@ fn closed_load(address: SocketAddr) -> Load {
         keeps_samples: false,
     };
     let second = Duration::from_secs(1);
-    Load { lanes: vec![lane], warmup: Duration::ZERO, window: 2 * second, grace: second, give_up: None, seed: 1 }
+    Load {
+        lanes: vec![lane],
+        warmup: Duration::ZERO,
+        window: 2 * second,
+        grace: second,
+        give_up: None,
+        spin: Placement::default_here().spin(),
+        seed: 1,
+    }
 }
 
 /// A server on a thread of its own that answers as it is told, by the number of the request, on each connection until it ends.

@@ -66,6 +66,8 @@ pub fn run(arguments: &Drive) -> Result<ExitCode> {
         window: Duration::from_secs_f64(arguments.duration),
         grace: Duration::from_secs(2),
         give_up: None,
+        // A driver with a core of its own may spin on it.
+        spin: if arguments.core.is_some() { Placement::Split.spin() } else { Placement::Shared.spin() },
         seed: 0,
     };
     let driven = summarize(&arguments.url, &driver::run(&load)?);

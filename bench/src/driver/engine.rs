@@ -18,8 +18,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-/// The last part of a wait is spent looking at the clock: a sleeping thread wakes up later than asked.
-const SPIN: u64 = 20_000;
 /// How often the end of the grace time is checked, and a request to stop is noticed, in nanoseconds.
 const LOOK: u64 = 5_000_000;
 /// What is released later than this after the window does not count as released.
@@ -312,9 +310,10 @@ impl<'l> Engine<'l> {
         let until = next.unwrap_or(u64::MAX).min(self.next_look(now));
         let left = until.saturating_sub(now);
         let mut events = [EpollEvent::empty(); 256];
-        if next.is_some() && left > SPIN {
+        let spin = nanos(self.load.spin);
+        if next.is_some() && left > spin {
             // epoll's own timeout counts in milliseconds; polling its descriptor counts in nanoseconds.
-            let timeout = TimeSpec::from_duration(Duration::from_nanos(left - SPIN));
+            let timeout = TimeSpec::from_duration(Duration::from_nanos(left - spin));
             let mut fds = [PollFd::new(self.epoll.0.as_fd(), PollFlags::POLLIN)];
             match ppoll(&mut fds, Some(timeout), None) {
                 Ok(0) | Err(Errno::EINTR) => return Ok(()),

@@ -86,6 +86,8 @@ pub struct Load {
     pub grace: Duration,
     /// Ends the wait as soon as more than 1 % of the first lane's requests are known to take longer than this.
     pub give_up: Option<Duration>,
+    /// The last part of a wait for a planned instant is spent looking at the clock, since a sleeping thread wakes up late.
+    pub spin: Duration,
     /// Order in which connections are opened, and gaps of Poisson arrivals.
     pub seed: u64,
 }

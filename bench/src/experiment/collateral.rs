@@ -163,6 +163,7 @@ fn measure(session: &Session<'_>, plan: &Plan, probe: &Target, blocker: &Target,
         // Long enough for the probes of the window to pass the limit for certain.
         grace: plan.limit + plan.block,
         give_up: Some(plan.limit),
+        spin: session.settings.placement_of("collateral").spin(),
         seed: session.seed ^ k as u64,
     };
     let mut attempt = 0;

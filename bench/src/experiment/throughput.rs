@@ -75,6 +75,7 @@ fn run_loop(session: &Session<'_>, running: &Running, target: &Target, way: &str
         window: length,
         grace: Duration::from_secs(1),
         give_up: None,
+        spin: session.settings.placement_of("throughput").spin(),
         seed: session.seed,
     };
     // The warm-up is a run of its own, so that processor time and answers cover the same span.

@@ -54,7 +54,15 @@ pub fn open_tabs(target: &Target, tabs: usize, length_ms: u64, seed: u64) -> Res
     };
     // One after the other they need tabs x T; twice that is more than anybody should take.
     let window = Duration::from_millis(2 * length_ms * tabs as u64 + 1000);
-    let load = Load { lanes: vec![lane], warmup: Duration::ZERO, window, grace: Duration::ZERO, give_up: None, seed };
+    let load = Load {
+        lanes: vec![lane],
+        warmup: Duration::ZERO,
+        window,
+        grace: Duration::ZERO,
+        give_up: None,
+        spin: Duration::ZERO,
+        seed,
+    };
     let report = driver::run(&load)?;
     validity::of_lane(&report, 0)?;
     let mut finished_ms: Vec<f64> = report.lanes[0].finished.iter().map(|(_, at)| ms(*at)).collect();
