@@ -21,7 +21,11 @@ bench-peers *args:
 # Micro benchmarks: the codec, the blocking functions, each runtime's primitives
 bench-micro *args:
     cargo bench --package common {{args}}
-    for runtime in tokio smol async-std may std; do cargo bench --package runtime-$runtime {{args}} || exit 1; done
+    for file in runtimes/*/benches/primitives.rs; do cargo bench --package runtime-$(echo $file | cut -d/ -f2) {{args}} || exit 1; done
+
+# The load driver against wrk, oha and its own plan
+bench-driver:
+    cargo bench --package bench --bench driver
 
 # A standard round that is meant to be committed, and the README's table from it
 record *args:
@@ -44,6 +48,10 @@ tables *args:
 splice *args:
     {{stallbench}} tables --splice README.md {{args}}
 
+# Which servers of a round stand out, and which cannot be told apart
+rank *args:
+    {{stallbench}} rank {{args}}
+
 # What differs between rounds by more than noise
 compare *args:
     {{stallbench}} compare {{args}}
@@ -52,7 +60,7 @@ compare *args:
 drive *args:
     {{stallbench}} drive {{args}}
 
-# Verify the contract of every server
+# Verify the contract of every server; `just check harness` the harness itself
 check *args:
     {{stallbench}} check {{args}}
 

@@ -3,8 +3,9 @@
 use crate::verdict::spread::AGAIN;
 use anyhow::{Context, Result, bail};
 use regex_lite::Regex;
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,7 @@ struct Entry {
     name: String,
     model: String,
     args: Vec<String>,
-    blocking: String,
+    blocking: Blocking,
     about: String,
     #[serde(default)]
     features: Vec<String>,
@@ -46,8 +47,8 @@ pub struct Server {
     pub model: String,
     /// Whose HTTP codec answers.
     pub http: String,
-    /// Where blocking work runs: inline, offloaded or in place.
-    pub blocking: String,
+    /// Where blocking work runs.
+    pub blocking: Blocking,
     /// One sentence.
     pub about: String,
     /// Others wrote it.
@@ -58,6 +59,28 @@ pub struct Server {
     pub args: Vec<String>,
     /// How it is built.
     pub build: Build,
+}
+
+/// Where blocking work runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Blocking {
+    /// On the thread that serves the connection.
+    Inline,
+    /// On a thread of a pool of its own.
+    Offloaded,
+    /// On the thread that serves the connection, after the runtime was told.
+    InPlace,
+}
+
+impl fmt::Display for Blocking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Blocking::Inline => "inline",
+            Blocking::Offloaded => "offloaded",
+            Blocking::InPlace => "in-place",
+        })
+    }
 }
 
 /// What makes one binary differ from another.
@@ -103,6 +126,10 @@ pub fn load() -> Result<Vec<Server>> {
             servers.extend(read(&manifest)?);
         }
     }
+    let mut names = BTreeSet::new();
+    if let Some(twice) = servers.iter().find(|server| !names.insert(&server.name)) {
+        bail!("two servers are named '{}': one of the servers.toml that say so was copied and not changed", twice.name);
+    }
     if servers.is_empty() {
         bail!("no servers.toml below {}: run this inside the checkout it was built from", root().display());
     }
@@ -128,10 +155,20 @@ fn read(path: &Path) -> Result<Vec<Server>> {
         args: entry.args,
         build: Build { package: manifest.package.clone(), features: entry.features, rustflags: entry.rustflags },
     };
-    Ok(manifest.server.into_iter().map(server).collect())
+    let servers: Vec<Server> = manifest.server.into_iter().map(server).collect();
+    if let Some(wrong) = servers.iter().find(|server| server.name != format!("{}-{}", server.runtime, server.model)) {
+        bail!(
+            "{}: '{}' should be named '{}-{}', after its runtime and its model",
+            path.display(),
+            wrong.name,
+            wrong.runtime,
+            wrong.model
+        );
+    }
+    Ok(servers)
 }
 
-/// The servers that one of the filters matches: a name as it is, or a regular expression over names. No filter takes all.
+/// The servers that one of the filters matches: a server's name, a runtime's, or a regular expression over names. No filter takes all.
 ///
 /// # Errors
 /// A filter that matches nothing, with the nearest known names.
@@ -144,11 +181,17 @@ pub fn select(servers: Vec<Server>, filters: &[String]) -> Result<Vec<Server>> {
         if filter.is_empty() {
             bail!("an empty filter matches nothing in particular; leave it out to take all servers");
         }
-        let exact = servers.iter().any(|server| server.name == *filter);
+        // A name is that server, a runtime's name all of its servers, and anything else a pattern.
+        let is_server = servers.iter().any(|server| server.name == *filter);
+        let is_runtime = servers.iter().any(|server| server.runtime == *filter);
         let pattern = Regex::new(filter).with_context(|| format!("'{filter}' is neither a server nor a regular expression"))?;
         let mut found = false;
         for (server, is_wanted) in servers.iter().zip(&mut is_wanted) {
-            let matches = if exact { server.name == *filter } else { pattern.is_match(&server.name) };
+            let matches = match (is_server, is_runtime) {
+                (true, _) => server.name == *filter,
+                (_, true) => server.runtime == *filter,
+                _ => pattern.is_match(&server.name),
+            };
             *is_wanted |= matches;
             found |= matches;
         }
@@ -189,7 +232,7 @@ pub fn with_allocators(servers: Vec<Server>, allocator: Allocator) -> Vec<Server
 }
 
 /// The rows of a null round: each server under two names.
-pub fn with_second_names(servers: Vec<Server>) -> Vec<Server> {
+pub fn with_second_names(servers: &[Server]) -> Vec<Server> {
     let again = |server: &Server| Server { name: format!("{}{AGAIN}", server.name), ..server.clone() };
     servers.iter().flat_map(|server| [server.clone(), again(server)]).collect()
 }
@@ -226,6 +269,7 @@ mod tests {
             Ok(select(load()?, &filters)?.into_iter().map(|server| server.name).collect())
         };
         assert_eq!(names(&["smol-forked"]).unwrap(), ["smol-forked"]);
+        assert_eq!(names(&["std"]).unwrap(), ["std-thread-per-connection", "std-thread-pool"], "not async-std");
         assert_eq!(
             names(&["^smol-.*thread$", "tokio-forked"]).unwrap(),
             ["smol-current-thread", "smol-multi-thread", "tokio-forked"]

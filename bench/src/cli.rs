@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 /// What happens to a service when some of its requests block: one server on many runtimes, measured side by side
 #[derive(Debug, Parser)]
-#[command(name = "stallbench", version)]
+#[command(name = "stallbench", version, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -89,6 +89,9 @@ pub struct Compare {
     /// Folders of rounds; the first is the one that the others are compared to
     #[arg(required = true, num_args = 2..)]
     pub rounds: Vec<PathBuf>,
+    /// Show the cells that do not differ as well
+    #[arg(long)]
+    pub all: bool,
     /// Exit with 3 if a metric differs by more than this, such as 'p99>10%' or 'per_s<-5%'
     #[arg(long, value_name = "METRIC>N%")]
     pub fail_if: Vec<Gate>,
@@ -140,7 +143,7 @@ pub struct Serve {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub listen: String,
-    /// Knobs passed on to the server, such as --threads 4
+    /// Knobs passed on to the server, such as --threads 4; `-- --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub knobs: Vec<String>,
 }
@@ -160,14 +163,15 @@ pub struct Check {
 
 /// `drive`.
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("pace").required(true))]
 pub struct Drive {
     /// What to ask, such as http://127.0.0.1:8080/
     pub url: String,
     /// Requests per second at planned instants, whatever comes back
-    #[arg(long, value_name = "PER SECOND", required_unless_present = "closed")]
+    #[arg(long, value_name = "PER SECOND", group = "pace")]
     pub rate: Option<f64>,
     /// Each connection asks again as soon as it is answered
-    #[arg(long, conflicts_with = "rate")]
+    #[arg(long, group = "pace")]
     pub closed: bool,
     /// Connections
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20_000))]
@@ -200,7 +204,7 @@ pub struct Drive {
 pub struct Bench {
     /// Names, or regular expressions over names [default: all servers but peers]
     pub filters: Vec<String>,
-    /// Experiments, by name [default: all]
+    /// Experiments: two-tabs, collateral, throughput, footprint [default: all]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub experiment: Vec<String>,
     /// One trial, no intervals: in three minutes once built
@@ -230,6 +234,18 @@ pub struct Bench {
     /// Which allocators to compare
     #[arg(long, value_enum, default_value = "mimalloc")]
     pub allocator: Allocator,
+    /// Measure a server of yours instead: how to start it, with {port} where its port goes
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["url", "filters", "experiment", "resume", "allocator", "peers"])]
+    pub command: Option<String>,
+    /// Measure a server of yours that runs already
+    #[arg(long, conflicts_with_all = ["filters", "experiment", "resume", "allocator", "peers"])]
+    pub url: Option<String>,
+    /// Of yours: the path of a request that must stay quick
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    pub probe: String,
+    /// Of yours: the path of a request that is slow
+    #[arg(long, value_name = "PATH")]
+    pub blocker: Option<String>,
     /// Include other people's servers
     #[arg(long)]
     pub peers: bool,

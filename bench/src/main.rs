@@ -30,7 +30,7 @@ const SOME_FAILED: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
-        if !error.use_stderr() {
+        if !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
             error.exit();
         }
         eprintln!("stallbench: {}", common::args::one_line(&error));
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let result = interrupt::install().map_err(Into::into).and_then(|()| run(cli.command));
     result.unwrap_or_else(|error| {
         if error.downcast_ref::<interrupt::Interrupted>().is_some() {
-            eprintln!("stallbench: interrupted; finished trials are kept");
+            eprintln!("stallbench: interrupted; trials that were finished are kept");
             return ExitCode::from(130);
         }
         eprintln!("stallbench: {error:#}");

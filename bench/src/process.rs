@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, getpid, getppid};
 use std::fs::{self, File};
 use std::io::{Read, Seek};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -33,7 +33,8 @@ pub struct Start {
 
 /// A server that runs. Dropped, it is killed and reaped; if this process dies first, the kernel does that.
 pub struct Running {
-    child: Child,
+    /// None of one that runs elsewhere.
+    child: Option<Child>,
     stderr: File,
     /// Where it serves.
     pub address: SocketAddr,
@@ -63,6 +64,45 @@ impl Running {
         Self::spawn(command).with_context(|| server.name.clone())
     }
 
+    /// Starts a person's own server by the shell, in this environment, and waits until somebody accepts at the address.
+    ///
+    /// # Errors
+    /// One that ends or stays silent instead, with the last lines of its stderr.
+    pub fn foreign(command_line: &str, address: SocketAddr) -> Result<Self> {
+        let stderr = tempfile::tempfile().context("cannot make a file for the server's stderr")?;
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("exec {command_line}")]).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(stderr.try_clone()?);
+        // SAFETY: between fork and exec it makes one system call; nothing is allocated or locked.
+        unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+        let started = Instant::now();
+        let child = command.spawn().context("cannot run /bin/sh")?;
+        let mut running = Running { child: Some(child), stderr, address, until_ready: Duration::ZERO };
+        while TcpStream::connect_timeout(&address, UNTIL_READY).is_err() {
+            crate::interrupt::check()?;
+            if running.ended().is_some() {
+                bail!("'{command_line}' ended before it was ready{}", running.last_words());
+            }
+            if started.elapsed() > UNTIL_READY {
+                bail!("'{command_line}' does not accept at {address} within {} s{}", UNTIL_READY.as_secs(), running.last_words());
+            }
+            // Nothing tells when a foreign server listens.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        running.until_ready = started.elapsed();
+        Ok(running)
+    }
+
+    /// A server that runs already, and goes on to.
+    ///
+    /// # Errors
+    /// Nobody accepts there.
+    pub fn elsewhere(address: SocketAddr) -> Result<Self> {
+        TcpStream::connect_timeout(&address, UNTIL_READY).with_context(|| format!("cannot connect to {address}"))?;
+        let stderr = tempfile::tempfile().context("cannot make a file")?;
+        Ok(Running { child: None, stderr, address, until_ready: Duration::ZERO })
+    }
+
     fn spawn(mut command: Command) -> Result<Self> {
         command.stdin(Stdio::null());
         Self::spawn_with_stdin(command)
@@ -78,14 +118,15 @@ impl Running {
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut running = Running { child, stderr, address, until_ready: Duration::ZERO };
+        let mut running = Running { child: Some(child), stderr, address, until_ready: Duration::ZERO };
         running.address = running.wait_until_ready(started)?;
         running.until_ready = started.elapsed();
         Ok(running)
     }
 
     fn wait_until_ready(&mut self, started: Instant) -> Result<SocketAddr> {
-        let Some(mut stdout) = self.child.stdout.take() else { bail!("has no stdout") };
+        let stdout = self.child.as_mut().and_then(|child| child.stdout.take());
+        let Some(mut stdout) = stdout else { bail!("has no stdout") };
         let mut line = Vec::new();
         while !line.contains(&b'\n') {
             let left = UNTIL_READY.saturating_sub(started.elapsed());
@@ -104,7 +145,9 @@ impl Running {
             }
         }
         // Kept open: a server that prints more must not be ended by that.
-        self.child.stdout = Some(stdout);
+        if let Some(child) = &mut self.child {
+            child.stdout = Some(stdout);
+        }
         let line = String::from_utf8_lossy(&line).trim().to_owned();
         let address = line.strip_prefix("ready http://").and_then(|address| address.parse().ok());
         address.with_context(|| format!("said '{line}' instead of 'ready http://ADDRESS'"))
@@ -140,12 +183,12 @@ impl Running {
 
     /// Whether it has ended, and how.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
+        self.child.as_mut()?.try_wait().ok().flatten()
     }
 
     /// Its process, and the workers it has forked.
     pub fn pids(&self) -> Vec<Pid> {
-        let mut all = vec![Pid::from_raw(self.child.id().cast_signed())];
+        let mut all: Vec<Pid> = self.child.iter().map(|child| Pid::from_raw(child.id().cast_signed())).collect();
         let mut next = 0;
         while next < all.len() {
             let pid = all[next];
@@ -158,7 +201,8 @@ impl Running {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        Ok(kill(Pid::from_raw(self.child.id().cast_signed()), signal)?)
+        let Some(child) = &self.child else { bail!("runs elsewhere") };
+        Ok(kill(Pid::from_raw(child.id().cast_signed()), signal)?)
     }
 
     /// Waits for its end, for so long at most.
@@ -169,12 +213,13 @@ impl Running {
         if let Some(status) = self.ended() {
             return Ok(status);
         }
-        let pidfd = pidfd_open(self.child.id())?;
+        let Some(child) = &mut self.child else { bail!("runs elsewhere") };
+        let pidfd = pidfd_open(child.id())?;
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, PollTimeout::try_from(most)?)? == 0 {
             bail!("has not ended within {} s", most.as_secs());
         }
-        Ok(self.child.wait()?)
+        Ok(child.wait()?)
     }
 
     /// Processor time used so far by all its processes.
@@ -208,7 +253,7 @@ impl Drop for Running {
         for pid in self.pids().into_iter().rev() {
             let _ = kill(pid, Signal::SIGKILL);
         }
-        let _ = self.child.wait();
+        let _ = self.child.as_mut().map(Child::wait);
     }
 }
 
@@ -295,7 +340,7 @@ mod tests {
         command.args(["-c", "echo ready http://127.0.0.1:1; read line; echo 'out of luck' >&2; exit 9"]);
         command.stdin(Stdio::piped());
         let mut running = Running::spawn_with_stdin(command).unwrap();
-        drop(running.child.stdin.take());
+        drop(running.child.as_mut().unwrap().stdin.take());
         running.wait(Duration::from_secs(10)).unwrap();
         let explained = running.explain::<()>(Err(anyhow::anyhow!("no answer"))).unwrap_err().to_string();
         assert_eq!(explained, "no answer; the server ended: exit status: 9; its stderr ends: out of luck");

@@ -3,8 +3,9 @@
 //! `round.json` says what was measured, on what, and how; `trials.jsonl` gets a line as each trial ends, so that a round which is
 //! killed loses at most one.
 
+use crate::catalog::nearest;
 use crate::environment::Environment;
-use crate::experiment::{Outcome, Settings};
+use crate::experiment::{Mode, Outcome, Settings};
 use anyhow::{Context, Result, bail};
 use common::Receipt;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,30 @@ pub struct Header {
     pub servers: Vec<Entry>,
 }
 
+impl Header {
+    /// Every server, the headline's experiment, and enough trials for intervals: what a page may quote.
+    pub fn is_headline(&self) -> bool {
+        let settings = &self.settings;
+        settings.mode != Mode::Quick
+            && !settings.is_null
+            && settings.filters.is_empty()
+            && settings.experiments.iter().any(|name| name == "collateral")
+    }
+
+    /// A name, and what stands behind it: for above a table.
+    pub fn describe(&self, folder: &Path) -> String {
+        let (settings, environment) = (&self.settings, &self.environment);
+        let count = self.servers.len();
+        format!(
+            "round {}: started {}, {count} servers, {} trials, commit {}",
+            folder.display(),
+            self.started,
+            settings.trials,
+            environment.commit
+        )
+    }
+}
+
 /// A server of a round.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Entry {
@@ -53,6 +78,9 @@ pub struct Entry {
     pub receipt: Option<Receipt>,
     /// Why it is unavailable.
     pub unavailable: Option<String>,
+    /// Of a person's own server: what it is, and what blocks it. The tables say so below.
+    #[serde(default)]
+    pub own: Option<String>,
 }
 
 /// One line of `trials.jsonl`.
@@ -75,7 +103,7 @@ pub struct Trial {
 }
 
 /// A round: its header, its trials, and where they are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Round {
     /// Its folder.
     pub folder: PathBuf,
@@ -115,15 +143,7 @@ impl Round {
     /// # Errors
     /// No round, one of another version, or a line that cannot be read, with file and line.
     pub fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("round.json");
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("{} is no round: cannot read {}", folder.display(), path.display()))?;
-        let version: Version = serde_json::from_str(&text).with_context(|| format!("{} is no round's header", path.display()))?;
-        if version.schema != SCHEMA {
-            let advice = if version.schema > SCHEMA { "use a newer stallbench" } else { "use the stallbench that wrote it" };
-            bail!("{} has schema {}, this program reads {SCHEMA}: {advice}", path.display(), version.schema);
-        }
-        let header = serde_json::from_str(&text).with_context(|| format!("cannot understand {}", path.display()))?;
+        let header = read_header(folder)?;
         let trials = read_trials(&folder.join("trials.jsonl"))?;
         Ok(Round { folder: folder.to_path_buf(), header, trials })
     }
@@ -153,6 +173,18 @@ struct Version {
     schema: u32,
 }
 
+fn read_header(folder: &Path) -> Result<Header> {
+    let path = folder.join("round.json");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("{} is no round: cannot read {}", folder.display(), path.display()))?;
+    let version: Version = serde_json::from_str(&text).with_context(|| format!("{} is no round's header", path.display()))?;
+    if version.schema != SCHEMA {
+        let advice = if version.schema > SCHEMA { "use a newer stallbench" } else { "use the stallbench that wrote it" };
+        bail!("{} has schema {}, this program reads {SCHEMA}: {advice}", path.display(), version.schema);
+    }
+    serde_json::from_str(&text).with_context(|| format!("cannot understand {}", path.display()))
+}
+
 /// The trials of a file. A last line without an end is the one that was being written when the round was killed; it is cut off.
 fn read_trials(path: &Path) -> Result<Vec<Trial>> {
     let text = match fs::read_to_string(path) {
@@ -178,54 +210,65 @@ pub fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
 
-/// A folder for a new round: the day and the machine, and a number if there is one already.
-pub fn new_folder(base: &Path, host: &str, is_null: bool) -> PathBuf {
+/// A folder for a new round: the day, the machine and the kind of round, and a number if there is one already.
+pub fn new_folder(base: &Path, host: &str, suffix: &str) -> PathBuf {
     let day = now().chars().take(10).collect::<String>();
     let host: String = host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
-    let name = format!("{day}-{host}{}", if is_null { "-null" } else { "" });
+    let name = format!("{day}-{host}{suffix}");
     let first = base.join(&name);
     let others = (2..).map(|number| base.join(format!("{name}.{number}")));
     std::iter::once(first).chain(others).find(|folder| !folder.exists()).unwrap_or_else(|| base.join("round"))
 }
 
-/// The round of a folder of rounds that was started last. Only its header says so: a checkout gives all files one age.
+/// The rounds of a folder of rounds, the newest last. Only their headers say when they were started: a checkout gives all files one
+/// age. A folder that cannot be read is none.
+pub fn all(base: &Path) -> Vec<(Header, PathBuf)> {
+    let folders = fs::read_dir(base).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut rounds: Vec<_> = folders.filter_map(|folder| Some((read_header(&folder).ok()?, folder))).collect();
+    rounds.sort_by(|a, b| (&a.0.started, &a.1).cmp(&(&b.0.started, &b.1)));
+    rounds
+}
+
+/// The newest round of a folder of rounds that is of the wanted kind.
 ///
 /// # Errors
 /// There is none.
-pub fn newest(base: &Path) -> Result<PathBuf> {
-    let entries = fs::read_dir(base).with_context(|| format!("cannot read {}", base.display()))?;
-    let started = |folder: PathBuf| {
-        let text = fs::read_to_string(folder.join("round.json")).ok()?;
-        let header: Started = serde_json::from_str(&text).ok()?;
-        Some((header.started, folder))
-    };
-    let rounds = entries.filter_map(|entry| started(entry.ok()?.path()));
-    let newest = rounds.max().map(|(_, folder)| folder);
-    newest.with_context(|| format!("no round in {}: make one with `stallbench bench`", base.display()))
+pub fn newest(base: &Path, is_wanted: impl Fn(&Header) -> bool) -> Result<PathBuf> {
+    let newest = all(base).into_iter().rev().find(|(header, _)| is_wanted(header));
+    let folder = newest.map(|(_, folder)| folder);
+    folder.with_context(|| format!("no such round in {}: make one with `stallbench bench`", base.display()))
 }
 
-/// The newest null round of a folder of rounds that was made on the machine of this round and in its placement. One that cannot be
-/// read is none.
-pub fn newest_null(base: &Path, like: &Round) -> Option<Round> {
-    let is_like = |round: &Round| {
-        let (a, b) = (&round.header, &like.header);
-        a.settings.is_null
-            && a.settings.placement == b.settings.placement
-            && (&a.environment.host, &a.environment.processor) == (&b.environment.host, &b.environment.processor)
-    };
-    let rounds = fs::read_dir(base).ok()?.filter_map(|entry| Round::open(&entry.ok()?.path()).ok());
-    rounds.filter(is_like).max_by(|a, b| a.header.started.cmp(&b.header.started))
+/// The round that a person means: a folder, or the name of one in `base`.
+///
+/// # Errors
+/// Neither, with the nearest known names.
+pub fn find(base: &Path, name: &Path) -> Result<PathBuf> {
+    let inside = base.join(name);
+    match [name, inside.as_path()].into_iter().find(|folder| folder.join("round.json").exists()) {
+        Some(folder) => Ok(folder.to_path_buf()),
+        None => {
+            let known: Vec<String> = all(base).iter().map(|(_, folder)| name_of(folder)).collect();
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            bail!("{} is no round; {}", name.display(), nearest(&name_of(name), &known))
+        }
+    }
 }
 
-#[derive(Deserialize)]
-struct Started {
-    started: String,
+/// The last part of a round's path.
+pub fn name_of(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The newest null round of a folder of rounds that was made on the machine of this round and in its placement.
+pub fn newest_null(base: &Path, like: &Round) -> Option<PathBuf> {
+    let of = |header: &Header| (header.environment.host.clone(), header.environment.processor.clone(), header.settings.placement);
+    newest(base, |header| header.settings.is_null && of(header) == of(&like.header)).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::Mode;
 
     fn header() -> Header {
         Header {
@@ -273,8 +316,27 @@ mod tests {
         for (name, started) in [("b", "2026-01-01T10:00:00Z"), ("c", "2026-01-01T09:30:00Z"), ("a", "2026-01-01T09:59:00Z")] {
             Round::create(&base.path().join(name), Header { started: started.into(), ..header() }).unwrap();
         }
-        assert!(newest(base.path()).unwrap().ends_with("b"));
-        assert!(newest(&base.path().join("b")).unwrap_err().to_string().contains("no round"));
+        assert!(newest(base.path(), |_| true).unwrap().ends_with("b"));
+        assert!(newest(base.path(), |header| header.settings.is_null).unwrap_err().to_string().contains("no such round"));
+    }
+
+    #[test]
+    fn a_round_is_found_by_its_name_and_a_wrong_name_gets_the_nearest() {
+        let base = tempfile::tempdir().unwrap();
+        Round::create(&base.path().join("2026-01-01-vm"), header()).unwrap();
+        assert!(find(base.path(), Path::new("2026-01-01-vm")).unwrap().starts_with(base.path()));
+        assert!(find(base.path(), &base.path().join("2026-01-01-vm")).is_ok());
+        let error = find(base.path(), Path::new("2026-01-02-vm")).unwrap_err().to_string();
+        assert!(error.contains("did you mean 2026-01-01-vm?"), "{error}");
+    }
+
+    #[test]
+    fn only_a_whole_round_with_intervals_may_stand_on_a_page() {
+        let of = |mode| Header { settings: Settings::of(mode, 2, 1), ..header() };
+        assert!(of(Mode::Standard).is_headline() && !of(Mode::Quick).is_headline());
+        let mut filtered = of(Mode::Standard);
+        filtered.settings.filters = vec!["tokio".into()];
+        assert!(!filtered.is_headline());
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn an_interrupted_round_ends_its_server_and_says_so() {
     let mut words = String::new();
     harness.stderr.take().unwrap().read_to_string(&mut words).unwrap();
     assert_eq!(harness.wait().unwrap().code(), Some(130));
-    assert!(words.contains("finished trials are kept"), "{words}");
+    assert!(words.contains("trials that were finished are kept"), "{words}");
     assert!(is_gone(&server));
 }
 
@@ -168,4 +168,34 @@ fn drive_measures_any_server_and_refuses_to_call_a_failure_a_number() {
     let refused = output(&["drive", &url, "--rate", "10", "--duration", "0.1"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("cannot connect"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn a_server_of_ones_own_gets_a_row_among_the_recorded_ones() {
+    built();
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("own").display().to_string();
+    let binary = Path::new(env!("CARGO_BIN_EXE_stallbench")).parent().unwrap().join("../release/runtime-tokio");
+    let command = format!("{} --model current-thread --listen 127.0.0.1:{{port}}", binary.display());
+    let own = ["bench", "--command", &command, "--blocker", "/sleep?ms=20", "--trials", "1", "--out", &folder];
+    let output = output(&own);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    assert!(shown.contains("yours") && shown.contains("std-thread-per-connection"), "{shown}");
+    assert!(shown.contains("/sleep?ms=20, which takes 2"), "{shown}");
+}
+
+#[test]
+fn a_server_of_ones_own_that_cannot_be_measured_is_told_why() {
+    let cases: [(&[&str], &str); 4] = [
+        (&["--command", "true", "--blocker", "/"], "{port}"),
+        (&["--command", "sh -c 'echo no such table >&2; exit 7' {port}", "--blocker", "/"], "no such table"),
+        (&["--command", "true {port}"], "--blocker is missing"),
+        (&["--url", "http://127.0.0.1:1", "--blocker", "/slow"], "cannot connect"),
+    ];
+    for (arguments, wanted) in cases {
+        let output = output(&[&["bench"], arguments].concat());
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(text(&output.stderr).contains(wanted), "{arguments:?}: {}", text(&output.stderr));
+    }
 }

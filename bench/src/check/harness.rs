@@ -83,11 +83,12 @@ fn drive_and_stop() -> Result<(Report, Duration)> {
     let load = open_load(target);
     let stop = || -> Result<Duration> {
         thread::sleep(load.warmup + WINDOW / 3);
-        let began = Instant::now();
         running.signal(Signal::SIGSTOP)?;
+        let began = Instant::now();
         thread::sleep(STOPPED);
+        let stopped = began.elapsed();
         running.signal(Signal::SIGCONT)?;
-        Ok(began.elapsed())
+        Ok(stopped)
     };
     thread::scope(|scope| {
         let stopping = scope.spawn(stop);
@@ -228,7 +229,7 @@ fn start() -> Result<Running> {
 ///
 /// # Errors
 /// An interrupt; a round that cannot be written; more found than chance finds.
-pub fn null_test(servers: Vec<Server>, out: Option<&Path>) -> Result<String> {
+pub fn null_test(servers: &[Server], out: Option<&Path>) -> Result<String> {
     let settings = Settings::null(default_threads(), fastrand::u64(..));
     let mut round = create(out, &catalog::with_second_names(servers), settings)?;
     measure(&mut round)?;

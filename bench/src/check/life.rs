@@ -2,7 +2,7 @@
 
 use super::{Check, expect, expect_page, expect_served, start};
 use crate::builder;
-use crate::catalog::Server;
+use crate::catalog::{Blocking, Server};
 use crate::client::{Client, get};
 use crate::process::Running;
 use anyhow::{Result, bail};
@@ -38,8 +38,10 @@ fn receipt(server: &Server) -> Result<()> {
 
 /// A wrong argument: exit code 2 and one line that names it.
 fn refuse_arguments(server: &Server) -> Result<()> {
+    // A knob that the model has not, or a value that it cannot have.
+    let pool = if server.blocking == Blocking::Inline { "3" } else { "0" };
     for (name, value) in
-        [("--model", "nothing"), ("--bogus", "1"), ("--blocking-threads", "3"), ("--threads", "x"), ("--listen", "nowhere")]
+        [("--model", "nothing"), ("--bogus", "1"), ("--blocking-threads", pool), ("--threads", "x"), ("--listen", "nowhere")]
     {
         let more = [name.to_string(), value.to_string()];
         let output = Command::new(builder::binary(&server.build)).args(builder::arguments(server, 2, &more)).output()?;

@@ -3,6 +3,7 @@
 pub mod harness;
 mod http;
 mod life;
+mod offload;
 mod workers;
 
 use crate::catalog::Server;
@@ -30,7 +31,7 @@ type Check = (&'static str, fn(&Server) -> Result<()>);
 /// # Errors
 /// Only an interrupt.
 pub fn all(server: &Server) -> Result<Vec<(&'static str, Verdict)>> {
-    let checks = http::CHECKS.iter().chain(life::CHECKS).chain(workers::CHECKS);
+    let checks = http::CHECKS.iter().chain(life::CHECKS).chain(workers::CHECKS).chain(offload::CHECKS);
     checks.map(|check| Ok((check.0, run(server, *check)?))).collect()
 }
 

@@ -3,12 +3,13 @@
 use crate::builder;
 use crate::catalog::{self, Server, nearest, root};
 use crate::cli::Bench;
+use crate::cmd::own::Own;
 use crate::environment::{Environment, StealMeter};
 use crate::experiment::{ALL, Mode, Outcome, Session, Settings, two_tabs::TwoTabs};
 use crate::picture::waterfall;
 use crate::placement::default_threads;
 use crate::progress::Progress;
-use crate::round::{Entry, Header, Round, SCHEMA, Trial, new_folder, newest, now};
+use crate::round::{Entry, Header, Round, SCHEMA, Trial, new_folder, now};
 use crate::table::numbers::{Numbers, Percentile};
 use crate::table::{Format, headline, render};
 use crate::validity;
@@ -26,6 +27,9 @@ const FIRST_SIGHT: [&str; 2] = ["tokio-current-thread", "std-thread-per-connecti
 
 /// Runs a round, or goes on with one, and prints its tables.
 pub fn run(arguments: &Bench) -> Result<ExitCode> {
+    if let Some(own) = Own::of(arguments)? {
+        return own.run(arguments);
+    }
     let mut round = if arguments.resume { resume(arguments)? } else { begin(arguments)? };
     measure(&mut round)?;
     write_derived(&round)?;
@@ -39,11 +43,8 @@ pub fn run(arguments: &Bench) -> Result<ExitCode> {
 }
 
 fn resume(arguments: &Bench) -> Result<Round> {
-    let folder = match &arguments.out {
-        Some(folder) => folder.clone(),
-        None => newest(&root().join("bench-results"))?,
-    };
-    let round = Round::open(&folder)?;
+    let round = Round::open(&super::round_or_newest(arguments.out.as_deref(), |_| true)?)?;
+    let folder = &round.folder;
     for server in &servers_of(&round)? {
         let then = round.header.servers.iter().find(|entry| entry.name == server.name).and_then(|entry| entry.receipt.as_ref());
         let now = builder::receipt(server, round.header.settings.threads, &round.header.settings.more)?;
@@ -60,7 +61,7 @@ fn resume(arguments: &Bench) -> Result<Round> {
 
 /// The servers of a round that can be measured.
 fn servers_of(round: &Round) -> Result<Vec<Server>> {
-    let all = catalog::with_second_names(catalog::with_allocators(catalog::load()?, catalog::Allocator::Both));
+    let all = catalog::with_second_names(&catalog::with_allocators(catalog::load()?, catalog::Allocator::Both));
     let available = round.header.servers.iter().filter(|entry| entry.unavailable.is_none());
     available.map(|entry| catalog::find(&all, &entry.name)).collect()
 }
@@ -69,7 +70,7 @@ fn begin(arguments: &Bench) -> Result<Round> {
     let settings = settings(arguments)?;
     let servers = servers(arguments)?;
     if !arguments.no_build {
-        if arguments.quick && arguments.filters.is_empty() {
+        if arguments.quick && settings.experiments.iter().any(|name| name == "two-tabs") {
             first_sight(&servers, &settings)?;
         }
         let packages: BTreeSet<_> = servers.iter().map(|server| &server.build).collect();
@@ -83,21 +84,34 @@ fn begin(arguments: &Bench) -> Result<Round> {
 /// # Errors
 /// The folder exists, or cannot be written.
 pub fn create(folder: Option<&Path>, servers: &[Server], settings: Settings) -> Result<Round> {
+    let entries = servers.iter().map(|server| entry(server, &settings)).collect();
+    create_with(folder, entries, settings)
+}
+
+/// The same, of entries.
+///
+/// # Errors
+/// As above.
+pub fn create_with(folder: Option<&Path>, servers: Vec<Entry>, settings: Settings) -> Result<Round> {
     let environment = Environment::here();
     let folder =
-        folder.map_or_else(|| new_folder(&root().join("bench-results"), &environment.host, settings.is_null), Path::to_path_buf);
+        folder.map_or_else(|| new_folder(&root().join("bench-results"), &environment.host, settings.suffix()), Path::to_path_buf);
     let header = Header {
         schema: SCHEMA,
         started: now(),
         command: std::iter::once("stallbench".into()).chain(std::env::args().skip(1)).collect(),
-        servers: servers.iter().map(|server| entry(server, &settings)).collect(),
+        servers,
         settings,
         environment,
     };
     Round::create(&folder, header)
 }
 
-fn settings(arguments: &Bench) -> Result<Settings> {
+/// How a round measures that is asked for like this.
+///
+/// # Errors
+/// An experiment that there is not.
+pub fn settings(arguments: &Bench) -> Result<Settings> {
     let mode = match (arguments.quick, arguments.thorough) {
         (true, _) => Mode::Quick,
         (_, true) => Mode::Thorough,
@@ -107,6 +121,7 @@ fn settings(arguments: &Bench) -> Result<Settings> {
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     let mut settings = Settings::of(mode, threads, seed);
     settings.trials = arguments.trials.unwrap_or(settings.trials);
+    settings.filters = arguments.filters.clone();
     settings.placement = arguments.placement.unwrap_or(settings.placement);
     for experiment in &arguments.experiment {
         if !ALL.contains(&experiment.as_str()) {
@@ -140,13 +155,16 @@ fn entry(server: &Server, settings: &Settings) -> Entry {
         unsupported: server.unsupported.clone(),
         unavailable: receipt.as_ref().err().map(|error| format!("{error:#}")),
         receipt: receipt.ok(),
+        own: None,
     }
 }
 
 /// Two servers, two tabs each, as a picture: what this is all about, minutes before the table.
 fn first_sight(servers: &[Server], settings: &Settings) -> Result<()> {
-    let pair: Vec<Server> =
-        FIRST_SIGHT.iter().filter_map(|name| servers.iter().find(|server| server.name == *name)).cloned().collect();
+    let mut pair: Vec<&Server> = servers.iter().filter(|server| !server.unsupported.contains_key("two-tabs")).collect();
+    // Of those that were asked for, the two that show it best.
+    pair.sort_by_key(|server| FIRST_SIGHT.iter().position(|name| server.name == *name).unwrap_or(FIRST_SIGHT.len()));
+    let pair: Vec<Server> = pair.into_iter().take(FIRST_SIGHT.len()).cloned().collect();
     let progress = Progress::new(pair.len() as u64);
     builder::build(&pair, &progress)?;
     progress.quiet();
@@ -225,7 +243,11 @@ fn take(session: &Session<'_>, experiment: &str) -> Result<(Outcome, f64)> {
 fn weight(experiment: &str, settings: &Settings) -> u64 {
     match experiment {
         "two-tabs" => 5 + settings.tabs.iter().map(|tabs| *tabs as u64 * settings.tab_ms / 150).sum::<u64>(),
-        "collateral" => 20 + 22 * settings.blockers.len() as u64 + if settings.mode == Mode::Thorough { 900 } else { 0 },
+        "collateral" => match settings.mode {
+            Mode::Quick => 20 + 11 * settings.blockers.len() as u64,
+            Mode::Standard => 20 + 22 * settings.blockers.len() as u64,
+            Mode::Thorough => 920 + 22 * settings.blockers.len() as u64,
+        },
         "throughput" => 5 + settings.throughput_ms / 35,
         _ => 2 + settings.idle.iter().sum::<usize>() as u64 / 1500,
     }

@@ -42,7 +42,7 @@ fn harness(arguments: &Check) -> Result<ExitCode> {
         say(name, test())?;
     }
     if !arguments.small {
-        say("null", check::harness::null_test(needed, arguments.out.as_deref()))?;
+        say("null", check::harness::null_test(&needed, arguments.out.as_deref()))?;
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(crate::SOME_FAILED) })
 }

@@ -38,14 +38,15 @@ struct Line {
 
 /// Compares each further round to the first.
 pub fn run(arguments: &Compare) -> Result<ExitCode> {
-    let rounds: Vec<Round> = arguments.rounds.iter().map(|folder| Round::open(folder)).collect::<Result<_>>()?;
+    let folders = arguments.rounds.iter().map(|name| super::round_or_newest(Some(name), |_| true));
+    let rounds: Vec<Round> = folders.map(|folder| Round::open(&folder?)).collect::<Result<_>>()?;
     let spread = newest_spread(&rounds[0], arguments.null.as_deref())?;
     let compared = rounds[1..].iter().map(|after| compare(&rounds[0], after, arguments, &spread));
     let compared: Vec<Rounds> = compared.collect::<Result<_>>()?;
     let format = arguments.shape.format();
     print(&match format {
         Format::Json => serde_json::to_string_pretty(&compared)? + "\n",
-        _ => render(&compared.iter().map(table).collect::<Vec<_>>(), format)?,
+        _ => render(&compared.iter().map(|rounds| table(rounds, arguments.all)).collect::<Vec<_>>(), format)?,
     });
     let failed: Vec<String> = compared.iter().flat_map(|rounds| &rounds.lines).filter_map(|line| line.failed.clone()).collect();
     if failed.is_empty() {
@@ -80,7 +81,7 @@ fn compare(before: &Round, after: &Round, arguments: &Compare, spread: &Spread) 
     let mut notes = warnings(before, after);
     notes.extend(means(&lines));
     notes.push(format!(
-        "~: no difference that a Mann-Whitney test finds (5 %, Benjamini-Hochberg over this table) and that exceeds noise; {}",
+        "~: no difference that a Mann-Whitney test finds (5 %, Benjamini-Hochberg over each kind of metric) and that exceeds noise; {}",
         spread.note()
     ));
     Ok(Rounds { before: a, after: b, lines, notes })
@@ -100,7 +101,8 @@ fn common_cells(before: &Round, old: &Numbers, new: &Numbers, arguments: &Compar
     both.map(|(server, metric, _)| (server, metric)).collect()
 }
 
-fn table(rounds: &Rounds) -> Table {
+/// The cells that differ, or all of them.
+fn table(rounds: &Rounds, all: bool) -> Table {
     let columns = ["server", "metric", "before", "after", "change", "noise", "p"].map(String::from).to_vec();
     let row = |line: &Line| {
         let one = &line.comparison;
@@ -114,12 +116,18 @@ fn table(rounds: &Rounds) -> Table {
             format!("{:.3}", one.p),
         ]
     };
+    let differs = rounds.lines.iter().filter(|line| line.comparison.differs).count();
+    let mut notes = rounds.notes.clone();
+    if !all {
+        notes.insert(0, format!("{differs} of {} cells differ; --all shows the others too", rounds.lines.len()));
+    }
+    let shown = rounds.lines.iter().filter(|line| all || line.comparison.differs);
     Table {
         title: format!("{} -> {}: medians [95 % interval]", rounds.before, rounds.after),
         columns,
-        rows: rounds.lines.iter().map(row).collect(),
-        notes: rounds.notes.clone(),
-        is_stacked: false,
+        rows: shown.map(row).collect(),
+        notes,
+        ..Table::default()
     }
 }
 
@@ -164,6 +172,7 @@ fn warnings(before: &Round, after: &Round) -> Vec<String> {
         ("threads", a.settings.threads != b.settings.threads),
         ("mode", a.settings.mode != b.settings.mode),
         ("blockers", a.settings.blockers != b.settings.blockers),
+        ("trials", a.settings.trials != b.settings.trials),
     ];
     differences.extend(settings.into_iter().filter_map(|(name, differs)| differs.then_some(name)));
     if !differences.is_empty() {

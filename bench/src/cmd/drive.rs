@@ -84,7 +84,11 @@ fn learn(url: &str) -> Result<Target> {
     Ok(Target { address, request, status: answer.status, body: Some(answer.body) })
 }
 
-fn parse(url: &str) -> Result<(SocketAddr, String)> {
+/// Address and path of a URL.
+///
+/// # Errors
+/// Anything but `http://HOST[:PORT][/PATH]`, or a host that cannot be found.
+pub fn parse(url: &str) -> Result<(SocketAddr, String)> {
     let Some(rest) = url.strip_prefix("http://") else { bail!("'{url}' is no address of the form http://HOST:PORT/PATH") };
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let authority = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };

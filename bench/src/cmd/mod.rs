@@ -5,25 +5,27 @@ pub mod build;
 pub mod check;
 pub mod compare;
 pub mod drive;
+pub mod own;
 pub mod rank;
 pub mod serve;
 pub mod servers;
 pub mod tables;
 
 use crate::catalog::root;
-use crate::round::{Round, newest, newest_null};
+use crate::round::{self, Header, Round};
 use crate::table::numbers::{Numbers, Percentile};
 use crate::verdict::spread::{Spread, null_comparisons};
 use anyhow::{Result, bail};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// The round that a person names, or the newest.
+/// The round that a person names, or the newest of a kind.
 ///
 /// # Errors
 /// There is none.
-pub fn round_or_newest(folder: Option<&Path>) -> Result<PathBuf> {
-    folder.map_or_else(|| newest(&root().join("bench-results")), |folder| Ok(folder.to_path_buf()))
+pub fn round_or_newest(name: Option<&Path>, is_wanted: impl Fn(&Header) -> bool) -> Result<PathBuf> {
+    let base = root().join("bench-results");
+    name.map_or_else(|| round::newest(&base, is_wanted), |name| round::find(&base, name))
 }
 
 /// How far identical servers are apart on the machine of this round: by the null round that is named, or by the newest that was made
@@ -32,19 +34,24 @@ pub fn round_or_newest(folder: Option<&Path>) -> Result<PathBuf> {
 /// # Errors
 /// The one that is named is no null round, or cannot be read.
 pub fn newest_spread(round: &Round, named: Option<&Path>) -> Result<Spread> {
-    let null = match named {
-        Some(folder) => Round::open(folder)?,
-        None => match newest_null(&root().join("bench-results"), round) {
-            Some(null) => null,
-            None => return Ok(Spread::default()),
-        },
-    };
-    let comparisons = null_test(&null)?;
-    if comparisons.is_empty() {
-        bail!("{} is no null round: no server stands in it twice", null.folder.display());
+    let base = root().join("bench-results");
+    if let Some(name) = named {
+        return spread_of(&round::find(&base, name)?);
     }
-    let name = null.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Spread::from_null(&comparisons, name))
+    let Some(folder) = round::newest_null(&base, round) else { return Ok(Spread::default()) };
+    // A null round that is broken is no reason not to look at others.
+    Ok(spread_of(&folder).unwrap_or_else(|error| {
+        eprintln!("stallbench: {error:#}; going on without it");
+        Spread::default()
+    }))
+}
+
+fn spread_of(folder: &Path) -> Result<Spread> {
+    let comparisons = null_test(&Round::open(folder)?)?;
+    if comparisons.is_empty() {
+        bail!("{} is no null round: no server stands in it twice", folder.display());
+    }
+    Ok(Spread::from_null(&comparisons, round::name_of(folder)))
 }
 
 /// Every server of a null round against itself.

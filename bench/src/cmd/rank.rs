@@ -3,7 +3,7 @@
 use super::{newest_spread, print};
 use crate::cli::Rank;
 use crate::filter::narrow;
-use crate::round::Round;
+use crate::round::{Header, Round};
 use crate::table::headline::Report;
 use crate::table::numbers::{LIMITS_MS, Numbers};
 use crate::table::{Format, Table, count, ms, render};
@@ -16,7 +16,7 @@ const LAST_AT: usize = 4;
 
 /// Prints the ranks of a round.
 pub fn run(arguments: &Rank) -> Result<ExitCode> {
-    let mut round = Round::open(&super::round_or_newest(arguments.round.as_deref())?)?;
+    let mut round = Round::open(&super::round_or_newest(arguments.round.as_deref(), Header::is_headline)?)?;
     narrow(&arguments.shape.filters, &mut round.header.servers)?;
     if round.header.settings.trials < 4 {
         bail!(
@@ -36,9 +36,12 @@ pub fn run(arguments: &Rank) -> Result<ExitCode> {
         bail!("{} has no freeze thresholds: collateral was not measured, or no cell is valid", round.folder.display());
     }
     let format = arguments.shape.format();
+    let table = table(&round, numbers, &places, &criteria, &servers, spread.note());
+    let shown = || render(std::slice::from_ref(&table), format);
     print(&match format {
         Format::Json => serde_json::to_string_pretty(&places)? + "\n",
-        _ => render(&[table(&round, numbers, &places, &criteria, &servers, spread.note())], format)?,
+        Format::Text => round.header.describe(&round.folder) + "\n\n" + &shown()?,
+        _ => shown()?,
     });
     Ok(ExitCode::SUCCESS)
 }
@@ -66,6 +69,6 @@ fn table(round: &Round, numbers: Numbers, places: &[Place], criteria: &[String],
         columns,
         rows: places.iter().map(row).collect(),
         notes,
-        is_stacked: false,
+        ..Table::default()
     }
 }

@@ -1,7 +1,7 @@
 //! `stallbench servers`: what there is, and what is available here.
 
 use crate::builder::{binary, receipt};
-use crate::catalog::{self, Server};
+use crate::catalog::{self, Blocking, Server};
 use crate::placement::default_threads;
 use crate::table::Table;
 use anyhow::Result;
@@ -15,7 +15,7 @@ struct Line {
     runtime: String,
     model: String,
     http: String,
-    blocking: String,
+    blocking: Blocking,
     is_peer: bool,
     about: String,
     /// Ready to be measured; otherwise `reason` says why not.
@@ -33,10 +33,10 @@ pub fn run(json: bool) -> Result<ExitCode> {
     }
     let row = |line: &Line| {
         let state = if line.available { "built".into() } else { line.reason.clone().unwrap_or_default() };
-        vec![line.name.clone(), line.http.clone(), line.blocking.clone(), state, line.about.clone()]
+        vec![line.name.clone(), line.http.clone(), line.blocking.to_string(), state, line.about.clone()]
     };
     let columns = ["server", "http", "blocking", "state", "about"].map(String::from).to_vec();
-    let table = Table { title: "Servers".into(), columns, rows: lines.iter().map(row).collect(), ..Table::default() };
+    let table = Table { title: "Servers".into(), columns, rows: lines.iter().map(row).collect(), words: 4, ..Table::default() };
     super::print(&table.to_terminal());
     Ok(ExitCode::SUCCESS)
 }
@@ -49,7 +49,7 @@ fn line(server: &Server) -> Line {
         runtime: server.runtime.clone(),
         model: server.model.clone(),
         http: server.http.clone(),
-        blocking: server.blocking.clone(),
+        blocking: server.blocking,
         is_peer: server.is_peer,
         about: server.about.clone(),
         available: asked.is_ok(),

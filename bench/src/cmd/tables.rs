@@ -2,7 +2,7 @@
 
 use crate::cli::Tables;
 use crate::filter::{Filter, narrow, takes_metric};
-use crate::round::Round;
+use crate::round::{Header, Round, name_of};
 use crate::table::numbers::{Cell, Numbers, Percentile};
 use crate::table::{Format, Table, headline, render};
 use anyhow::{Context, Result, bail};
@@ -16,19 +16,22 @@ const MARKS: (&str, &str) = ("<!-- headline: written by `just splice`, do not ed
 
 /// Prints or splices.
 pub fn run(arguments: &Tables) -> Result<ExitCode> {
-    let mut round = Round::open(&super::round_or_newest(arguments.round.as_deref())?)?;
+    let name = arguments.round.as_deref();
     if let Some(page) = &arguments.splice {
+        let round = Round::open(&super::round_or_newest(name, Header::is_headline)?)?;
         splice(page, &round)?;
         super::print(&format!("{}: headline of {}\n", page.display(), round.folder.display()));
         return Ok(ExitCode::SUCCESS);
     }
+    let mut round = Round::open(&super::round_or_newest(name, |header| !header.settings.is_null)?)?;
     narrow(&arguments.shape.filters, &mut round.header.servers)?;
     let (percentile, format) = (arguments.shape.percentile, arguments.shape.format());
     let tables = headline::tables(&round, percentile)?;
     super::print(&match format {
         Format::Json => to_json(&round, &tables, percentile)?,
         Format::Csv => numbers_csv(&round, percentile, &arguments.shape.filters)?,
-        format => render(&tables, format)?,
+        Format::Text => round.header.describe(&round.folder) + "\n\n" + &render(&tables, format)?,
+        Format::Markdown => render(&tables, format)?,
     });
     Ok(ExitCode::SUCCESS)
 }
@@ -71,7 +74,7 @@ pub fn numbers_csv(round: &Round, percentile: Percentile, filters: &[Filter]) ->
             ])?;
         }
     }
-    Ok(String::from_utf8(csv.into_inner().map_err(|error| error.into_error())?)?)
+    Ok(String::from_utf8(csv.into_inner().map_err(csv::IntoInnerError::into_error)?)?)
 }
 
 fn splice(page: &Path, round: &Round) -> Result<()> {
@@ -81,7 +84,7 @@ fn splice(page: &Path, round: &Round) -> Result<()> {
     let text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
     let parts = text.split_once(MARKS.0).and_then(|(before, rest)| Some((before, rest.split_once(MARKS.1)?.1)));
     let (before, after) = parts.with_context(|| format!("{}: has no '{}' ... '{}'", page.display(), MARKS.0, MARKS.1))?;
-    let name = round.folder.file_name().unwrap_or_default().to_string_lossy();
+    let name = name_of(&round.folder);
     let environment = &round.header.environment;
     let source = format!(
         "Round [{name}](bench-results/{name}/README.md): {}, {} cores, Linux {}.",

@@ -5,6 +5,7 @@
 
 use super::{Latency, Mode, Session, learn, ms};
 use crate::driver::{self, Lane, Load, Pace, Recording, Report, Target};
+use crate::placement::Placement;
 use crate::validity;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -71,14 +72,23 @@ pub struct Step {
 }
 
 /// What blocks, for how long, and until when k ascends.
-struct Plan {
-    kind: &'static str,
-    path: String,
-    block: Duration,
-    window: Duration,
-    limit: Duration,
-    blockers: Vec<usize>,
+pub struct Plan {
+    /// Name of the kind of blocker.
+    pub kind: &'static str,
+    /// What blockers ask for.
+    pub path: String,
+    /// T.
+    pub block: Duration,
+    /// Length of each step.
+    pub window: Duration,
+    /// The p99 at which k stops to ascend.
+    pub limit: Duration,
+    /// The numbers of blockers.
+    pub blockers: Vec<usize>,
 }
+
+/// The kind of blocker of a person's own server.
+pub const OWN: &str = "own";
 
 /// Runs each kind on a fresh process.
 ///
@@ -110,8 +120,11 @@ fn plans(session: &Session<'_>) -> Vec<Plan> {
     };
     let (sleep, cpu) = ("/sleep?ms={T}", "/timer?ms={T}&clock=cpu");
     let short = Duration::from_millis(100);
-    let mut plans =
-        vec![plan("sleep", sleep, short, window, second, &blockers), plan("cpu", cpu, short, window, second, &blockers)];
+    let mut plans = vec![plan("sleep", sleep, short, window, second, &blockers)];
+    // A quick round has time for one kind only.
+    if session.settings.mode != Mode::Quick {
+        plans.push(plan("cpu", cpu, short, window, second, &blockers));
+    }
     if session.settings.mode == Mode::Thorough {
         // The limit of ten seconds needs blockers of a second and a window that is longer than the limit.
         plans.push(plan("sleep", sleep, second, 15 * second, 10 * second, &[1, 2, 4, 8, 16]));
@@ -123,57 +136,107 @@ fn run_plan(session: &Session<'_>, plan: &Plan, with_baseline: bool) -> Result<(
     let mut running = session.start("collateral")?;
     let probe = learn(&mut running, "/")?;
     let blocker = learn(&mut running, &plan.path)?;
-    let driver = session.settings.placement_of("collateral").enter_driver(true);
-    let mut take = |k| running.explain(measure(session, plan, &probe, &blocker, k));
-    let baseline = if with_baseline { Some(take(0)?) } else { None };
-    let mut steps = Vec::new();
-    for k in &plan.blockers {
-        let step = take(*k)?;
-        let is_frozen = step.probes.p99_us > plan.limit.as_secs_f64() * 1e6;
-        steps.push(step);
-        if is_frozen {
-            break;
-        }
-    }
-    drop(driver);
-    let (block_ms, limit_ms) = (plan.block.as_millis() as u64, plan.limit.as_millis() as u64);
-    Ok((baseline, Run { kind: plan.kind.into(), block_ms, limit_ms, steps }))
+    let climb = Climb { plan, probe, blocker, placement: session.settings.placement_of("collateral"), seed: session.seed };
+    let _driver = climb.placement.enter_driver(true);
+    let baseline = if with_baseline { Some(running.explain(climb.measure(0))?) } else { None };
+    Ok((baseline, running.explain(climb.run())?))
 }
 
-fn measure(session: &Session<'_>, plan: &Plan, probe: &Target, blocker: &Target, k: usize) -> Result<Step> {
-    let open = |rate| Pace::Open { rate, is_poisson: false };
-    let lane = |target: &Target, pace, connections| Lane {
-        target: target.clone(),
-        pace,
-        connections,
-        is_fresh: false,
-        is_introduced: false,
-        keeps_samples: false,
-    };
-    let kept = Lane { is_introduced: true, keeps_samples: true, ..lane(probe, open(PROBES.0), PROBES.1) };
-    let fresh = Lane { is_fresh: true, ..lane(probe, open(FRESH), 1) };
-    let mut lanes = vec![kept, fresh];
-    if k > 0 {
-        lanes.push(lane(blocker, Pace::Closed { depth: 1, stagger: plan.block, most: None, think: THINK }, k));
-    }
-    let load = Load {
-        lanes,
-        warmup: WARMUP,
-        window: plan.window,
-        // Long enough for the probes of the window to pass the limit for certain.
-        grace: plan.limit + plan.block,
-        give_up: Some(plan.limit),
-        spin: session.settings.placement_of("collateral").spin(),
-        seed: session.seed ^ k as u64,
-    };
-    let mut attempt = 0;
-    loop {
-        let report = driver::run(&load)?;
-        let failed = invalid(session, plan, k, &report);
-        attempt += 1;
-        if failed.is_none() || attempt == ATTEMPTS || report.lanes.iter().any(|lane| lane.errors > 0) {
-            return Ok(step(k, &report, failed));
+/// One way up, from few blockers to many, on one process.
+pub struct Climb<'p> {
+    /// How.
+    pub plan: &'p Plan,
+    /// What the probes ask for.
+    pub probe: Target,
+    /// What the blockers ask for.
+    pub blocker: Target,
+    /// Where driver and server are.
+    pub placement: Placement,
+    /// Seed of this trial.
+    pub seed: u64,
+}
+
+impl Climb<'_> {
+    /// All steps, until p99 passes the limit.
+    ///
+    /// # Errors
+    /// The driver cannot work.
+    pub fn run(&self) -> Result<Run> {
+        let plan = self.plan;
+        let mut steps = Vec::new();
+        for k in &plan.blockers {
+            let step = self.measure(*k)?;
+            let is_frozen = step.probes.p99_us > plan.limit.as_secs_f64() * 1e6;
+            steps.push(step);
+            if is_frozen {
+                break;
+            }
         }
+        let (block_ms, limit_ms) = (plan.block.as_millis() as u64, plan.limit.as_millis() as u64);
+        Ok(Run { kind: plan.kind.into(), block_ms, limit_ms, steps })
+    }
+
+    /// One number of blockers; taken again if the driver did not do what it owed.
+    ///
+    /// # Errors
+    /// The driver cannot work.
+    pub fn measure(&self, k: usize) -> Result<Step> {
+        let load = self.load(k);
+        let mut attempt = 0;
+        loop {
+            let report = driver::run(&load)?;
+            let failed = self.invalid(k, &report);
+            attempt += 1;
+            if failed.is_none() || attempt == ATTEMPTS || report.lanes.iter().any(|lane| lane.errors > 0) {
+                return Ok(step(k, &report, failed));
+            }
+        }
+    }
+
+    fn load(&self, k: usize) -> Load {
+        let plan = self.plan;
+        let open = |rate| Pace::Open { rate, is_poisson: false };
+        let lane = |target: &Target, pace, connections| Lane {
+            target: target.clone(),
+            pace,
+            connections,
+            is_fresh: false,
+            is_introduced: false,
+            keeps_samples: false,
+        };
+        let kept = Lane { is_introduced: true, keeps_samples: true, ..lane(&self.probe, open(PROBES.0), PROBES.1) };
+        let fresh = Lane { is_fresh: true, ..lane(&self.probe, open(FRESH), 1) };
+        let mut lanes = vec![kept, fresh];
+        if k > 0 {
+            lanes.push(lane(&self.blocker, Pace::Closed { depth: 1, stagger: plan.block, most: None, think: THINK }, k));
+        }
+        Load {
+            lanes,
+            warmup: WARMUP,
+            window: plan.window,
+            // Long enough for the probes of the window to pass the limit for certain.
+            grace: plan.limit + plan.block,
+            give_up: Some(plan.limit),
+            spin: self.placement.spin(),
+            seed: self.seed ^ k as u64,
+        }
+    }
+
+    /// The first check that fails.
+    fn invalid(&self, k: usize, report: &Report) -> Option<String> {
+        let plan = self.plan;
+        let ceiling = || {
+            // Each blocker in flight takes T, and each processor gives a second per second. Nobody knows that of a person's own server.
+            let at_once = match plan.kind {
+                OWN => return Ok(()),
+                "cpu" => k.min(self.placement.server_cores().len()),
+                _ => k,
+            };
+            let answered = report.lanes.get(2).map_or(0, |blockers| blockers.answered);
+            validity::blocker_ceiling(answered, at_once, plan.window.as_secs_f64(), plan.block.as_secs_f64())
+        };
+        let checked = (0..report.lanes.len()).try_for_each(|lane| validity::of_lane(report, lane)).and_then(|()| ceiling());
+        checked.err().map(|failure| failure.to_string())
     }
 }
 
@@ -190,19 +253,6 @@ fn step(k: usize, report: &Report, invalid: Option<String>) -> Step {
         driver_load: report.driver_load,
         gave_up: report.gave_up,
     }
-}
-
-/// The first check that fails.
-fn invalid(session: &Session<'_>, plan: &Plan, k: usize, report: &Report) -> Option<String> {
-    let ceiling = || {
-        // Each blocker in flight takes T, and each processor gives a second per second.
-        let cores = session.settings.placement_of("collateral").server_cores().len();
-        let at_once = if plan.kind == "cpu" { k.min(cores) } else { k };
-        let answered = report.lanes.get(2).map_or(0, |blockers| blockers.answered);
-        validity::blocker_ceiling(answered, at_once, plan.window.as_secs_f64(), plan.block.as_secs_f64())
-    };
-    let checked = (0..report.lanes.len()).try_for_each(|lane| validity::of_lane(report, lane)).and_then(|()| ceiling());
-    checked.err().map(|failure| failure.to_string())
 }
 
 /// Share of connections whose median probe took longer than [`DEAD`].

@@ -48,6 +48,9 @@ pub struct Settings {
     /// Each server is measured under two names, to see how far equals are apart.
     #[serde(default)]
     pub is_null: bool,
+    /// Which servers were asked for; none if all.
+    #[serde(default)]
+    pub filters: Vec<String>,
     /// Which experiments.
     pub experiments: Vec<String>,
     /// Arguments to every server besides its own.
@@ -82,6 +85,7 @@ impl Settings {
             threads,
             placement: Placement::default_here(),
             is_null: false,
+            filters: Vec::new(),
             experiments: ALL.map(str::to_owned).to_vec(),
             more: Vec::new(),
             blockers: if is_quick { vec![0, 1, 4, 64] } else { vec![0, 1, 2, 4, 16, 64] },
@@ -90,6 +94,16 @@ impl Settings {
             tab_ms: 300,
             throughput_ms: if is_quick { 500 } else { 1500 },
             idle: if is_quick { vec![1000] } else { vec![10, 100, 1000, 10_000] },
+        }
+    }
+
+    /// What the folder of such a round ends with.
+    pub fn suffix(&self) -> &'static str {
+        match (self.is_null, self.mode) {
+            (true, _) => "-null",
+            // Ignored by git: it has no intervals, so nothing can be learnt from it later.
+            (_, Mode::Quick) => "-quick",
+            _ => "",
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::numbers::{Cell, LIMITS_MS, Numbers, Percentile};
 use super::{Table, count, ms, significant};
+use crate::experiment::{Mode, collateral::OWN};
 use crate::round::{Entry, Round};
 use crate::stats::Summary;
 use anyhow::Result;
@@ -19,7 +20,8 @@ pub fn tables(round: &Round, percentile: Percentile) -> Result<Vec<Table>> {
     let report = Report { percentile, ..Report::new(round, Numbers::of(round, percentile)?) };
     let mut tables = Vec::new();
     if report.has("collateral") {
-        tables.extend([report.headline(), report.blockers("sleep"), report.blockers("cpu")]);
+        tables.extend([report.headline(), report.blockers("sleep")]);
+        tables.extend((round.header.settings.mode != Mode::Quick).then(|| report.blockers("cpu")));
     }
     if ["two-tabs", "throughput", "footprint"].into_iter().any(|name| report.has(name)) {
         tables.push(report.costs());
@@ -49,7 +51,7 @@ impl<'r> Report<'r> {
     /// Over all servers of a round, the least harmed first.
     pub fn new(round: &'r Round, numbers: Numbers) -> Self {
         let mut servers: Vec<&Entry> = round.header.servers.iter().collect();
-        servers.sort_by(|a, b| order(&numbers, &round.header.settings.blockers, &a.name, &b.name));
+        servers.sort_by(|a, b| order(&numbers, &round.header.settings.blockers, a, b));
         Report { round, numbers, percentile: Percentile::default(), servers, notes: RefCell::default() }
     }
 
@@ -76,9 +78,11 @@ impl<'r> Report<'r> {
         table.is_stacked = true;
         table.notes.extend(self.servers.iter().filter_map(|server| remarks(server)));
         table.notes.push(
-            "threads: those that run handlers / those that may poll I/O, in each process; 10 s: measured by --thorough only"
-                .into(),
+            "threads: those that run handlers / those that may poll I/O, in each process; k (5/6): five of six trials; 10 s: measured by --thorough only".into(),
         );
+        table.notes.push(format!(
+            "x k={FACTOR_AT}: p99 with {FACTOR_AT} blockers over that with none; CPU µs: processor time of a request; MiB: memory when idle, and of the binary"
+        ));
         table.notes.push("blockers are as long as the first limit, so one loop with k=1 stands on its edge".into());
         table
     }
@@ -87,9 +91,10 @@ impl<'r> Report<'r> {
         let settings = &self.round.header.settings;
         let name = server.name.as_str();
         let mut row = vec![threads(server)];
-        row.extend(settings.blockers.iter().map(|k| self.p99(name, "sleep", *k)));
-        row.extend(LIMITS_MS.map(|limit| self.freeze(name, "sleep", limit)));
-        row.push(self.factor(name));
+        let kind = kind(server);
+        row.extend(settings.blockers.iter().map(|k| self.p99(name, kind, *k)));
+        row.extend(LIMITS_MS.map(|limit| self.freeze(name, kind, limit)));
+        row.push(self.factor(name, kind));
         row.extend(settings.tabs.first().map(|tabs| self.finish_times(name, *tabs)).into_iter().flatten());
         row.push(self.plain(name, "cpu_us[kept-alive]", "throughput"));
         row.push(self.plain(name, "idle_pss_mib", "footprint"));
@@ -178,7 +183,7 @@ impl<'r> Report<'r> {
             rows.push(cells);
         }
         notes.extend(self.notes.borrow().iter().enumerate().map(|(number, reason)| format!("({}) {reason}", number + 1)));
-        Table { title, columns, rows, notes, is_stacked: false }
+        Table { title, columns, rows, notes, ..Table::default() }
     }
 
     fn p99(&self, server: &str, kind: &str, k: usize) -> String {
@@ -219,10 +224,10 @@ impl<'r> Report<'r> {
     }
 
     /// p99 with a few blockers divided by that without any: with the interval of the first over the median of the second.
-    fn factor(&self, server: &str) -> String {
-        let base = self.numbers.median(server, &self.percentile.metric("sleep", 0));
+    fn factor(&self, server: &str, kind: &str) -> String {
+        let base = self.numbers.median(server, &self.percentile.metric(kind, 0));
         let factor = |value: f64| base.filter(|_| value.is_finite()).map_or("–".into(), |base| significant(value / base));
-        self.show(server, &self.percentile.metric("sleep", FACTOR_AT), "collateral", factor)
+        self.show(server, &self.percentile.metric(kind, FACTOR_AT), "collateral", factor)
     }
 
     fn finish_times(&self, server: &str, tabs: usize) -> [String; 2] {
@@ -304,21 +309,27 @@ fn freezing(
 
 /// The one whose blockers harm the others least stands first: by the geometric mean of p99 over all numbers of blockers, where
 /// what passed the limit counts as twice the limit.
-fn order(numbers: &Numbers, blockers: &[usize], a: &str, b: &str) -> Ordering {
-    let harm = |server: &str| -> f64 {
-        let p99 = |k: &usize| numbers.median(server, &Percentile::default().metric("sleep", *k)).unwrap_or(f64::INFINITY);
+fn order(numbers: &Numbers, blockers: &[usize], a: &Entry, b: &Entry) -> Ordering {
+    let harm = |server: &Entry| -> f64 {
+        let metric = |k: usize| Percentile::default().metric(kind(server), k);
+        let p99 = |k: &usize| numbers.median(&server.name, &metric(*k)).unwrap_or(f64::INFINITY);
         blockers.iter().filter(|k| **k > 0).map(|k| p99(k).min(2.0 * LIMITS_MS[1]).ln()).sum()
     };
-    harm(a).total_cmp(&harm(b)).then_with(|| a.cmp(b))
+    harm(a).total_cmp(&harm(b)).then_with(|| a.name.cmp(&b.name))
 }
 
 /// What a reader must know of a server besides its numbers.
 fn remarks(server: &Entry) -> Option<String> {
     let status = server.receipt.as_ref().and_then(|receipt| receipt.knobs.get("status")).cloned();
-    let lines: Vec<&str> = server.unsupported.keys().map(String::as_str).collect();
-    let broken = (!lines.is_empty()).then(|| format!("keeps all of the contract but {}", lines.join(", ")));
-    let remarks: Vec<String> = status.into_iter().chain(broken).collect();
+    let lines = server.unsupported.len();
+    let broken = (lines > 0).then(|| format!("cannot keep {lines} lines of the contract; its servers.toml says which, and why"));
+    let remarks: Vec<String> = server.own.clone().into_iter().chain(status).chain(broken).collect();
     (!remarks.is_empty()).then(|| format!("{}: {}", server.name, remarks.join("; ")))
+}
+
+/// The blockers that the headline shows.
+fn kind(server: &Entry) -> &'static str {
+    if server.own.is_some() { OWN } else { "sleep" }
 }
 
 fn label(server: &Entry) -> String {

@@ -44,6 +44,8 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
     /// Lines below it.
     pub notes: Vec<String>,
+    /// Columns after the first that hold words, and so begin at the left.
+    pub words: usize,
     /// Intervals stand below their values, since there are too many columns for one line.
     pub is_stacked: bool,
 }
@@ -58,7 +60,7 @@ impl Table {
         grid.add_rows(self.rows.iter().map(|row| row.iter().map(|cell| self.stacked(cell, "\n"))));
         for column in grid.column_iter_mut() {
             column.set_padding((0, 1));
-            if column.index > 0 {
+            if column.index > self.words {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
@@ -90,7 +92,7 @@ impl Table {
         let mut csv = csv::Writer::from_writer(Vec::new());
         csv.write_record(&self.columns)?;
         self.rows.iter().try_for_each(|row| csv.write_record(row))?;
-        Ok(String::from_utf8(csv.into_inner().map_err(|error| error.into_error())?)?)
+        Ok(String::from_utf8(csv.into_inner().map_err(csv::IntoInnerError::into_error)?)?)
     }
 
     fn to_json(&self) -> serde_json::Value {
@@ -136,7 +138,7 @@ mod tests {
             columns: vec!["server".into(), "p99".into()],
             rows: vec![vec!["tokio-forked".into(), "0.12".into()], vec!["smol".into(), "> 1 s".into()]],
             notes: vec!["a note".into()],
-            is_stacked: false,
+            ..Table::default()
         };
         assert_eq!(
             table.to_markdown(),

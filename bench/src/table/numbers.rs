@@ -1,5 +1,6 @@
 //! The numbers of a round by server and metric, each over its trials. Tables, comparisons and CSV all start from here.
 
+use crate::experiment::collateral::OWN;
 use crate::experiment::{
     Latency, Outcome, collateral::Collateral, footprint::Footprint, throughput::Throughput, two_tabs::TwoTabs,
 };
@@ -163,7 +164,8 @@ fn of_collateral(collateral: &Collateral, blockers: &[usize], percentile: Percen
     values.push(("p50_ms[0]".into(), valid(&base.invalid, base.probes.p50_us / 1e3)));
     for run in &collateral.runs {
         // The long blockers of a thorough round are a cell of their own.
-        let kind = if run.block_ms == 100 { run.kind.clone() } else { format!("{}{}", run.kind, run.block_ms) };
+        let kind =
+            if run.block_ms == 100 || run.kind == OWN { run.kind.clone() } else { format!("{}{}", run.kind, run.block_ms) };
         let mut ladder = Vec::new();
         for step in &run.steps {
             let k = step.k;

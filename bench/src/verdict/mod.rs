@@ -1,7 +1,7 @@
 //! Which results differ by more than noise: the one judgement behind `compare`, `rank` and the null test. No I/O in here.
 //!
-//! Two cells differ if a Mann-Whitney test says so after Benjamini-Hochberg over the whole table, *and* their medians differ by
-//! more than identical servers did in the null test.
+//! Two cells differ if a Mann-Whitney test says so after Benjamini-Hochberg over all cells of the same kind of metric, *and* their
+//! medians differ by more than identical servers did in the null test.
 
 pub mod gate;
 pub mod rank;
@@ -10,6 +10,7 @@ pub mod spread;
 use crate::stats::{Summary, discoveries, mann_whitney, summarize};
 use serde::Serialize;
 use spread::Spread;
+use std::collections::BTreeMap;
 
 /// Share of false discoveries over a table.
 const RATE: f64 = 0.05;
@@ -43,11 +44,19 @@ pub struct Pair<'v> {
     pub after: &'v [f64],
 }
 
-/// Judges a table of pairs, all at once; nothing is said of a pair with an empty side.
+/// Judges pairs, those of each kind of metric as one table; nothing is said of a pair with an empty side.
 pub fn judge(pairs: &[Pair<'_>], spread: &Spread) -> Vec<Option<Comparison>> {
     let p_values: Vec<f64> = pairs.iter().map(|pair| mann_whitney(pair.before, pair.after)).collect();
-    let found = discoveries(&p_values, RATE);
-    let judged = pairs.iter().zip(p_values).zip(found);
+    let mut tables: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, pair) in pairs.iter().enumerate() {
+        tables.entry(family(pair.metric)).or_default().push(index);
+    }
+    let mut is_discovery = vec![false; pairs.len()];
+    for table in tables.values() {
+        let found = discoveries(&table.iter().map(|index| p_values[*index]).collect::<Vec<_>>(), RATE);
+        table.iter().zip(found).for_each(|(index, found)| is_discovery[*index] = found);
+    }
+    let judged = pairs.iter().zip(p_values).zip(is_discovery);
     judged.map(|((pair, p), is_discovery)| one(pair, p, is_discovery, spread)).collect()
 }
 
@@ -127,5 +136,12 @@ mod tests {
         let mut many: Vec<Pair> = (0..20).map(|_| Pair { metric: "cpu_us[x]", before: &LOW, after: &LOW }).collect();
         many.push(Pair { metric: "cpu_us[x]", before: &LOW[..4], after: &HIGH[..4] });
         assert!(!judge(&many, &Spread::default())[20].as_ref().unwrap().differs);
+    }
+
+    #[test]
+    fn many_equal_results_of_one_kind_do_not_hide_a_change_of_another() {
+        let mut pairs: Vec<Pair> = (0..400).map(|_| Pair { metric: "p99_ms[x]", before: &LOW, after: &LOW }).collect();
+        pairs.push(Pair { metric: "cpu_us[x]", before: &LOW, after: &HIGH });
+        assert!(judge(&pairs, &Spread::default())[400].as_ref().unwrap().differs);
     }
 }

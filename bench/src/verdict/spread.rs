@@ -98,7 +98,7 @@ fn null_comparison(metric: &str, a: &[f64], b: &[f64]) -> Option<NullComparison>
 
 /// The power of ten at or below a value.
 fn magnitude(value: f64) -> i32 {
-    value.abs().max(1e-9).min(1e12).log10().floor() as i32
+    value.abs().clamp(1e-9, 1e12).log10().floor() as i32
 }
 
 /// What a null test came to.

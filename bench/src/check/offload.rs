@@ -1,0 +1,51 @@
+//! Servers that send blocking work away: nobody else waits for it, and a full pool says so.
+
+use super::{Check, ask, expect, expect_served, start};
+use crate::catalog::{Blocking, Server};
+use crate::client::{Client, get};
+use anyhow::{Result, bail};
+
+pub const CHECKS: &[Check] = &[("offload", offload), ("when-full", when_full)];
+
+/// More blockers than the server has threads of its own hold nobody up.
+fn offload(server: &Server) -> Result<()> {
+    if server.blocking == Blocking::Inline {
+        return Ok(());
+    }
+    let running = start(server, &[])?;
+    let mut blockers = Vec::new();
+    for _ in 0..4 {
+        let mut blocker = Client::connect(running.address)?;
+        blocker.send(&get("/sleep?ms=1500"))?;
+        blockers.push(blocker);
+    }
+    for _ in 0..20 {
+        expect_served(&running)?;
+    }
+    if blockers.iter().any(Client::has_more) {
+        bail!("others were served only when a blocker was done");
+    }
+    blockers.iter_mut().try_for_each(|blocker| expect("status of a blocker", &blocker.receive(false)?.status, &200))
+}
+
+/// With `--when-full refuse` a full pool answers 503 and when to come again, and serves again when it has room.
+fn when_full(server: &Server) -> Result<()> {
+    if server.blocking == Blocking::Inline {
+        return Ok(());
+    }
+    let running = start(server, &["--blocking-threads", "1", "--when-full", "refuse"])?;
+    let mut first = Client::connect(running.address)?;
+    first.send(&get("/sleep?ms=1500"))?;
+    loop {
+        let answer = ask(&running, &get("/sleep?ms=1"))?;
+        if answer.status == 503 {
+            break expect("Retry-After", &answer.header("Retry-After"), &Some("1"))?;
+        }
+        if first.has_more() {
+            bail!("nobody was refused while the only thread was busy");
+        }
+    }
+    expect_served(&running)?;
+    expect("status of the first", &first.receive(false)?.status, &200)?;
+    expect("status once there is room", &ask(&running, &get("/sleep?ms=1"))?.status, &200)
+}

@@ -1,0 +1,189 @@
+//! `stallbench bench --command ...` or `--url ...`: how many slow requests freeze a person's own server?
+//!
+//! The same probes and the same ladder of blockers as in `collateral`; what blocks is a request of the person's choice, and how long it
+//! takes is measured first. The result is a round of its own, and a row among those that were recorded.
+
+use super::bench::{create_with, settings, write_derived};
+use super::print;
+use crate::catalog::root;
+use crate::cli::Bench;
+use crate::client::{Client, get};
+use crate::driver::Target;
+use crate::environment::Environment;
+use crate::experiment::collateral::{Climb, Collateral, OWN, Plan};
+use crate::experiment::{Outcome, Settings};
+use crate::process::Running;
+use crate::progress::Progress;
+use crate::round::{Entry, Header, Round, Trial, new_folder, newest};
+use crate::table::{Format, headline, render};
+use anyhow::{Context, Result, bail};
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Name of the row.
+const NAME: &str = "yours";
+/// How often the blocker is asked alone to learn how long it takes; the median counts.
+const ALONE: usize = 3;
+/// A blocker that takes longer is no use in a trial of seconds.
+const LONGEST: Duration = Duration::from_secs(10);
+/// A step lasts so many blockers at least.
+const BLOCKERS_PER_STEP: u32 = 3;
+
+/// A person's own server, and what to ask it.
+pub struct Own {
+    place: Place,
+    probe: String,
+    blocker: String,
+}
+
+enum Place {
+    /// Started for each trial; `{port}` stands for a free port.
+    Command(String),
+    /// Runs already.
+    Address(SocketAddr),
+}
+
+impl Own {
+    /// What the arguments say of one; none if they do not.
+    ///
+    /// # Errors
+    /// A command without a place for the port; no address; no path.
+    pub fn of(arguments: &Bench) -> Result<Option<Self>> {
+        let place = match (&arguments.command, &arguments.url) {
+            (Some(command), _) if !command.contains("{port}") => {
+                bail!("--command '{command}' does not say where its port goes: write {{port}} in its place")
+            }
+            (Some(command), _) => Place::Command(command.clone()),
+            (_, Some(url)) => Place::Address(super::drive::parse(url)?.0),
+            _ => return Ok(None),
+        };
+        let blocker = arguments.blocker.clone().context("--blocker is missing: the path of a request that is slow")?;
+        for (name, path) in [("--probe", &arguments.probe), ("--blocker", &blocker)] {
+            if !path.starts_with('/') {
+                bail!("{name} '{path}' is no path: it begins with /");
+            }
+        }
+        Ok(Some(Own { place, probe: arguments.probe.clone(), blocker }))
+    }
+
+    /// Measures it, keeps the round, and prints its row among those of the newest recorded round.
+    ///
+    /// # Errors
+    /// A server that does not start, or answers wrongly when asked alone.
+    pub fn run(&self, arguments: &Bench) -> Result<ExitCode> {
+        let block = self.block()?;
+        let mut settings = settings(arguments)?;
+        settings.experiments = vec!["collateral".into()];
+        // Not one that a page may quote.
+        settings.filters = vec![NAME.into()];
+        let here = || new_folder(&root().join("bench-results"), &Environment::here().host, "-own");
+        let folder = arguments.out.clone().unwrap_or_else(here);
+        let mut round = create_with(Some(&folder), vec![self.entry(block)], settings)?;
+        self.measure(&mut round, block)?;
+        write_derived(&round)?;
+        let format = if arguments.json { Format::Json } else { Format::Text };
+        print(&render(&[headline::headline(&among_recorded(&round))?], format)?);
+        eprintln!("round: {}", round.folder.display());
+        let is_valid = round.trials.iter().all(|trial| !matches!(trial.outcome, Outcome::Invalid { .. }));
+        Ok(if is_valid { ExitCode::SUCCESS } else { ExitCode::from(crate::SOME_FAILED) })
+    }
+
+    fn entry(&self, block: Duration) -> Entry {
+        let what = match &self.place {
+            Place::Command(command) => command.clone(),
+            Place::Address(address) => format!("http://{address}"),
+        };
+        let alone_ms = block.as_secs_f64() * 1e3;
+        let own = format!("{what}: p99 of {} beside {}, which takes {alone_ms:.1} ms alone", self.probe, self.blocker);
+        let word = || OWN.to_owned();
+        Entry { name: NAME.into(), runtime: word(), model: word(), http: word(), own: Some(own), ..Entry::default() }
+    }
+
+    /// How long the blocker takes when nothing else is asked.
+    fn block(&self) -> Result<Duration> {
+        let running = self.start()?;
+        let mut times = Vec::new();
+        for _ in 0..ALONE {
+            let started = Instant::now();
+            ask(running.address, &self.blocker)?;
+            times.push(started.elapsed());
+        }
+        times.sort();
+        let block = times[ALONE / 2];
+        if block > LONGEST {
+            let (found, most) = (block.as_secs_f64(), LONGEST.as_secs());
+            bail!("{} takes {found:.0} s; choose one that takes {most} s at most", self.blocker);
+        }
+        Ok(block)
+    }
+
+    fn measure(&self, round: &mut Round, block: Duration) -> Result<()> {
+        let settings = round.header.settings.clone();
+        let progress = Progress::new(u64::from(settings.trials));
+        progress.quiet();
+        let started = Instant::now();
+        for trial in 1..=settings.trials {
+            progress.say(&format!("trial {trial} of {}", settings.trials));
+            let seed = settings.seed.wrapping_add(u64::from(trial));
+            let outcome = match self.trial(&settings, block, seed) {
+                Ok(collateral) => Outcome::Collateral(collateral),
+                Err(error) if error.downcast_ref::<crate::interrupt::Interrupted>().is_some() => return Err(error),
+                Err(error) => Outcome::Invalid { reason: format!("{error:#}") },
+            };
+            let at_s = started.elapsed().as_secs_f64();
+            let experiment = "collateral".to_owned();
+            round.add(Trial { server: NAME.into(), experiment, trial, seed, at_s, steal: 0.0, outcome })?;
+            progress.step(1);
+        }
+        Ok(())
+    }
+
+    fn trial(&self, settings: &Settings, block: Duration, seed: u64) -> Result<Collateral> {
+        let mut running = self.start()?;
+        let plan = Plan {
+            kind: OWN,
+            path: self.blocker.clone(),
+            block,
+            window: Duration::from_secs(1).max(block * BLOCKERS_PER_STEP),
+            limit: Duration::from_secs(1),
+            blockers: settings.blockers.iter().copied().filter(|k| *k > 0).collect(),
+        };
+        let (probe, blocker) = (ask(running.address, &self.probe)?, ask(running.address, &self.blocker)?);
+        let climb = Climb { plan: &plan, probe, blocker, placement: settings.placement, seed };
+        let _driver = climb.placement.enter_driver(true);
+        let baseline = running.explain(climb.measure(0))?;
+        let run = running.explain(climb.run())?;
+        Ok(Collateral { baseline, runs: vec![run] })
+    }
+
+    fn start(&self) -> Result<Running> {
+        match &self.place {
+            Place::Address(address) => Running::elsewhere(*address),
+            Place::Command(command) => {
+                // Nobody holds it until the server binds it; the system does not give it out again so soon.
+                let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+                Running::foreign(&command.replace("{port}", &port.to_string()), ([127, 0, 0, 1], port).into())
+            }
+        }
+    }
+}
+
+/// Asks once; later answers must have the same status. Their bytes may differ, as those of a live service do.
+fn ask(address: SocketAddr, path: &str) -> Result<Target> {
+    let request = get(path);
+    let answer = Client::connect(address).and_then(|mut client| client.ask(&request)).with_context(|| format!("GET {path}"))?;
+    if answer.status >= 400 {
+        bail!("GET {path} is answered {}", answer.status);
+    }
+    Ok(Target { address, request, status: answer.status, body: None })
+}
+
+/// The newest recorded round with this one's row in it; this one alone where none is recorded.
+fn among_recorded(own: &Round) -> Round {
+    let recorded = newest(&root().join("bench-results"), Header::is_headline).and_then(|folder| Round::open(&folder));
+    let Ok(mut shown) = recorded else { return own.clone() };
+    shown.header.servers.extend(own.header.servers.iter().cloned());
+    shown.trials.extend(own.trials.iter().cloned());
+    shown
+}
