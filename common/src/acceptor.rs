@@ -36,6 +36,7 @@ pub(crate) enum Source {
 
 impl Acceptor {
     pub(crate) fn new(source: Source, service: Service, is_blocking: bool) -> Self {
+        service.watch().accept();
         let flags = if is_blocking { SockFlag::empty() } else { SockFlag::SOCK_NONBLOCK };
         Acceptor { source, service, flags: flags | SockFlag::SOCK_CLOEXEC, spare: Mutex::new(spare()) }
     }
@@ -114,24 +115,26 @@ fn spare() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
-/// The listening sockets that the knobs ask for: one, or with `reuseport` one for each worker.
+/// The listening sockets that the knobs ask for: one, or with `reuseport` one for each worker, or for each thread of a model per core.
 ///
 /// # Errors
 /// One line with the address and the cause.
 pub(crate) fn listeners(knobs: &Knobs) -> Result<Vec<TcpListener>, String> {
     let is_reuseport = knobs.dispatch == Some(Dispatch::Reuseport);
+    let count = if is_reuseport { knobs.processes } else { knobs.loops() };
     if let Some(inherited) = inherited()? {
-        return match is_reuseport {
-            true => Err("--dispatch reuseport: an inherited listener cannot be multiplied; use shared or round-robin".into()),
-            false => Ok(vec![inherited]),
-        };
+        if is_reuseport {
+            return Err("--dispatch reuseport: an inherited listener cannot be multiplied; use shared or round-robin".into());
+        }
+        // The threads of a model per core share it then.
+        let copy = |_| inherited.try_clone().map_err(|error| format!("LISTEN_FDS: {error}"));
+        return (0..count).map(copy).collect();
     }
-    let bind = |address| bound(address, is_reuseport).map_err(|error| cannot_listen(address, error));
+    let bind = |address| bound(address, count > 1).map_err(|error| cannot_listen(address, error));
     let first = bind(knobs.listen)?;
     let address = first.local_addr().map_err(|error| error.to_string())?;
-    let others = if is_reuseport { knobs.processes - 1 } else { 0 };
     // The first bind may have chosen the port.
-    std::iter::once(Ok(first)).chain((0..others).map(|_| bind(address))).collect()
+    std::iter::once(Ok(first)).chain((1..count).map(|_| bind(address))).collect()
 }
 
 fn cannot_listen(address: SocketAddr, error: Errno) -> String {

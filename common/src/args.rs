@@ -29,6 +29,9 @@ struct Args {
     /// Most threads of the pool for blocking work
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     blocking_threads: Option<u16>,
+    /// What a request gets when all of these are busy [default: wait]
+    #[arg(long, value_enum)]
+    when_full: Option<WhenFull>,
     /// Longest `/timer` and `/sleep`
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     max_block: Duration,
@@ -67,6 +70,24 @@ impl Dispatch {
     }
 }
 
+/// What blocking work gets when all threads of its pool are busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WhenFull {
+    /// A place in the pool's queue, which has no end
+    Wait,
+    /// The answer 503, with Retry-After
+    Refuse,
+}
+
+impl WhenFull {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            WhenFull::Wait => "wait",
+            WhenFull::Refuse => "refuse",
+        }
+    }
+}
+
 /// The limits of time, the same for every model.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -95,8 +116,17 @@ pub struct Knobs {
     pub dispatch: Option<Dispatch>,
     /// Most threads of the pool for blocking work, where the model has one; otherwise 0.
     pub blocking_threads: usize,
+    /// What blocking work gets when they are all busy.
+    pub when_full: WhenFull,
     /// The limits of time.
     pub limits: Limits,
+}
+
+impl Knobs {
+    /// Event loops of one process that accept connections, each from a listener of its own.
+    pub(crate) fn loops(&self) -> usize {
+        if self.model.is_per_core { self.threads } else { 1 }
+    }
 }
 
 /// What the command line asks for.
@@ -131,6 +161,9 @@ fn resolve(runtime: &'static Runtime, args: Args) -> Result<Knobs, String> {
     if args.blocking_threads.is_some() && model.blocking_threads == 0 {
         return refuse("--blocking-threads");
     }
+    if args.when_full.is_some() && model.blocking_threads == 0 {
+        return refuse("--when-full");
+    }
     if args.processes.is_some_and(|count| count > 1) && !model.can_fork {
         return refuse("--processes");
     }
@@ -145,6 +178,7 @@ fn resolve(runtime: &'static Runtime, args: Args) -> Result<Knobs, String> {
         processes,
         dispatch: (processes > 1).then(|| args.dispatch.unwrap_or(Dispatch::Shared)),
         blocking_threads: args.blocking_threads.map_or(model.blocking_threads, usize::from),
+        when_full: args.when_full.unwrap_or(WhenFull::Wait),
         limits: Limits {
             max_block: args.max_block,
             drain: args.drain,

@@ -10,6 +10,7 @@ mod connection;
 mod dealer;
 mod dispatch;
 mod fork;
+mod gate;
 pub mod http;
 mod input;
 pub mod receipt;
@@ -18,21 +19,23 @@ mod watch;
 pub mod work;
 
 pub use acceptor::Acceptor;
-pub use args::{Dispatch, Knobs};
+pub use args::{Dispatch, Knobs, WhenFull};
 pub use connection::{Connection, Step};
+pub use gate::Admitted;
 pub use receipt::Receipt;
 
 use acceptor::Source;
 use args::Command;
 use dispatch::Seat;
 use fork::Role;
+use gate::Gate;
 use nix::sys::eventfd::EventFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use watch::Watch;
 
 #[cfg(all(not(feature = "system-allocator"), not(test)))]
@@ -105,6 +108,8 @@ pub struct Model {
     pub pollers: Threads,
     /// Sockets block, as threads want them.
     pub blocking_sockets: bool,
+    /// Each of the `--threads` is an event loop of its own, with a listener of its own.
+    pub is_per_core: bool,
 }
 
 impl Model {
@@ -118,6 +123,7 @@ impl Model {
         handlers: Threads::One,
         pollers: Threads::One,
         blocking_sockets: false,
+        is_per_core: false,
     };
 }
 
@@ -134,14 +140,19 @@ pub enum Threads {
     PerConnection,
 }
 
+/// Becomes readable when the accept loops must end.
+pub type Stop = Arc<EventFd>;
+
 /// What a runtime serves.
 pub struct Server {
     /// Every knob as resolved.
     pub knobs: Knobs,
     /// Hands out connections.
     pub acceptor: Acceptor,
+    /// Of a model per core, those of the other threads.
+    pub siblings: Vec<Acceptor>,
     /// Becomes readable when the accept loop must end. What runs then goes on until the process is ended from elsewhere.
-    pub stop: Arc<EventFd>,
+    pub stop: Stop,
     /// Whom to tell that the accept loop runs.
     pub service: Service,
 }
@@ -152,27 +163,39 @@ pub struct Service(&'static Inner);
 
 struct Inner {
     watch: Watch,
+    gate: Gate,
+    ready: Once,
     knobs: Knobs,
     address: SocketAddr,
 }
 
 impl Service {
     fn new(knobs: Knobs, address: SocketAddr) -> io::Result<Self> {
-        Ok(Service(Box::leak(Box::new(Inner { watch: Watch::new(knobs.limits)?, knobs, address }))))
+        let gate = Gate::new(knobs.blocking_threads, knobs.when_full);
+        Ok(Service(Box::leak(Box::new(Inner { watch: Watch::new(knobs.limits)?, gate, ready: Once::new(), knobs, address }))))
     }
 
-    /// Says that requests are answered from now on: to the person on stdout, to a service manager, or to the parent.
+    /// Says that requests are answered from now on: to the person on stdout, to a service manager, or to the parent. Of several
+    /// threads that say so, the first is heard.
     pub fn ready(self) {
-        match Seat::here() {
+        self.0.ready.call_once(|| match Seat::here() {
             Some(seat) => seat.ready(self.capacity()),
             None => announce(self.0.address),
-        }
+        });
     }
 
     /// What the routes need to know.
     #[must_use]
     pub fn context(self) -> routes::Context {
         routes::Context { max_block: self.0.knobs.limits.max_block, is_draining: self.is_draining() }
+    }
+
+    /// Asks for the right to send blocking work to a pool; keep it until the work is done.
+    ///
+    /// # Errors
+    /// The answer to give instead, if the pool is full and `--when-full` says to refuse.
+    pub fn admit(self) -> Result<Admitted, http::Answer> {
+        self.0.gate.admit()
     }
 
     /// Where this process serves.
@@ -220,7 +243,16 @@ impl Service {
         let limits = args::Limits { max_block: second, drain: second, drain_idle: second, header_timeout: second };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let model = &Model::ONE_THREAD;
-        let knobs = Knobs { model, listen, threads: 1, processes: 1, dispatch: None, blocking_threads: 0, limits };
+        let knobs = Knobs {
+            model,
+            listen,
+            threads: 1,
+            processes: 1,
+            dispatch: None,
+            blocking_threads: 0,
+            when_full: WhenFull::Wait,
+            limits,
+        };
         Self::new(knobs, listen).expect("event descriptors")
     }
 }
@@ -241,6 +273,14 @@ pub fn main(runtime: &'static Runtime, serve: fn(Server) -> io::Result<()>) -> E
     })
 }
 
+/// Ends the process if an event loop besides the first one fails: what it had accepted would wait for ever.
+pub fn or_exit(result: io::Result<()>) {
+    if let Err(error) = result {
+        eprintln!("an event loop has failed: {error}");
+        std::process::exit(1);
+    }
+}
+
 fn print_receipt(receipt: &Receipt) -> io::Result<ExitCode> {
     let mut out = io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, receipt)?;
@@ -252,23 +292,23 @@ fn run(knobs: Knobs, serve: fn(Server) -> io::Result<()>) -> Result<ExitCode, St
     raise_descriptor_limit();
     let mut listeners = acceptor::listeners(&knobs)?;
     let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
-    let (source, signals) = if knobs.processes == 1 {
-        (Source::Listener(listeners.remove(0)), SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]))
+    let (sources, signals) = if knobs.processes == 1 {
+        (listeners.drain(..).map(Source::Listener).collect(), SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]))
     } else {
         // Ctrl-C reaches the whole group, but it is the parent who asks its workers to end; they take that for the first signal.
         match fork::run(&knobs, listeners, || announce(address)).map_err(|error| format!("fork: {}", error.desc()))? {
             Role::Parent(code) => return Ok(ExitCode::from(code)),
-            Role::Worker(source) => (source, SigSet::from(Signal::SIGTERM)),
+            Role::Worker(source) => (vec![source], SigSet::from(Signal::SIGTERM)),
         }
     };
-    let served = serve_here(knobs, address, source, &signals, serve);
+    let served = serve_here(knobs, address, sources, &signals, serve);
     served.map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
 }
 
 fn serve_here(
     knobs: Knobs,
     address: SocketAddr,
-    source: Source,
+    sources: Vec<Source>,
     signals: &SigSet,
     serve: fn(Server) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -276,8 +316,9 @@ fn serve_here(
     signals.thread_block()?;
     let service = Service::new(knobs, address)?;
     service.watch().start(signals)?;
-    let acceptor = Acceptor::new(source, service, knobs.model.blocking_sockets);
-    serve(Server { knobs, acceptor, stop: service.watch().stop(), service })
+    let mut acceptors = sources.into_iter().map(|source| Acceptor::new(source, service, knobs.model.blocking_sockets));
+    let acceptor = acceptors.next().ok_or(io::ErrorKind::NotFound)?;
+    serve(Server { knobs, acceptor, siblings: acceptors.collect(), stop: service.watch().stop(), service })
 }
 
 /// One line on stdout, and `READY=1` where somebody waits for it.

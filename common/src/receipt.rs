@@ -65,7 +65,7 @@ impl Receipt {
             profile: env!("RECEIPT_PROFILE").into(),
             target: env!("RECEIPT_TARGET").into(),
             rustflags: env!("RECEIPT_RUSTFLAGS").into(),
-            handler_threads: knobs.model.handlers.resolve(knobs.threads),
+            handler_threads: handler_threads(knobs),
             io_threads: knobs.model.pollers.resolve(knobs.threads),
             knobs: resolved(runtime, knobs),
         }
@@ -83,6 +83,12 @@ impl Threads {
     }
 }
 
+/// Those that serve connections, and those of a pool beside them.
+fn handler_threads(knobs: &Knobs) -> String {
+    let own = knobs.model.handlers.resolve(knobs.threads);
+    if knobs.blocking_threads > 0 { format!("{own} + {}", knobs.blocking_threads) } else { own }
+}
+
 fn resolved(runtime: &Runtime, knobs: &Knobs) -> BTreeMap<String, String> {
     let model = knobs.model;
     let time = |duration| humantime::format_duration(duration).to_string();
@@ -94,7 +100,9 @@ fn resolved(runtime: &Runtime, knobs: &Knobs) -> BTreeMap<String, String> {
         ("header-timeout", time(knobs.limits.header_timeout)),
     ];
     all.extend(model.has_threads.then(|| ("threads", knobs.threads.to_string())));
-    all.extend((model.blocking_threads > 0).then(|| ("blocking-threads", knobs.blocking_threads.to_string())));
+    if model.blocking_threads > 0 {
+        all.extend([("blocking-threads", knobs.blocking_threads.to_string()), ("when-full", knobs.when_full.name().into())]);
+    }
     all.extend(knobs.dispatch.map(|dispatch| ("dispatch", dispatch.name().into())));
     all.extend((runtime.settings)(knobs));
     all.into_iter().map(|(name, value)| (name.into(), value)).collect()

@@ -14,7 +14,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use slab::Slab;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,8 +54,8 @@ pub(crate) struct Watch {
     /// The side thread looks at the connections from time to time; otherwise it sleeps until it is woken.
     is_ticking: AtomicBool,
     is_draining: AtomicBool,
-    /// The accept loop has ended: no further connection comes.
-    is_closed: AtomicBool,
+    /// Accept loops that have not ended: from none on, no further connection comes.
+    accepting: AtomicUsize,
     stop: Arc<EventFd>,
 }
 
@@ -119,7 +119,7 @@ impl Watch {
             wake: event()?,
             is_ticking: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
-            is_closed: AtomicBool::new(false),
+            accepting: AtomicUsize::new(0),
             stop: Arc::new(event()?),
         })
     }
@@ -146,9 +146,14 @@ impl Watch {
         self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// The accept loop has ended.
+    /// There is one more accept loop.
+    pub fn accept(&self) {
+        self.accepting.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// An accept loop has ended.
     pub fn close(&self) {
-        self.is_closed.store(true, Ordering::SeqCst);
+        self.accepting.fetch_sub(1, Ordering::SeqCst);
         self.wake();
     }
 
@@ -213,7 +218,7 @@ impl Watch {
         if now >= drain.end && !entries.is_empty() {
             eprintln!("drain: time is up, {} connections are cut", entries.len());
         }
-        let is_drained = entries.is_empty() && self.is_closed.load(Ordering::SeqCst);
+        let is_drained = entries.is_empty() && self.accepting.load(Ordering::SeqCst) == 0;
         if is_drained || now >= drain.end {
             std::process::exit(0);
         }

@@ -58,6 +58,8 @@ pub struct Answer {
     pub content_type: &'static str,
     /// Value of `Allow`; only with 405.
     pub allow: Option<&'static str>,
+    /// Value of `Retry-After`, in seconds; only with 503.
+    pub retry_after: Option<&'static str>,
     /// Body.
     pub body: Cow<'static, [u8]>,
 }
@@ -83,7 +85,7 @@ impl Answer {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),
         };
-        Answer { status, content_type, allow: None, body }
+        Answer { status, content_type, allow: None, retry_after: None, body }
     }
 }
 
@@ -111,7 +113,7 @@ pub fn encode(out: &mut Vec<u8>, answer: &Answer, form: Form) {
     out.reserve(256 + answer.body.len());
     head.iter().for_each(|part| out.extend_from_slice(part));
     with_stamp(|stamp| out.extend_from_slice(stamp));
-    let optional = [("Allow: ", answer.allow), ("Connection: ", form.connection)];
+    let optional = [("Allow: ", answer.allow), ("Retry-After: ", answer.retry_after), ("Connection: ", form.connection)];
     for (name, value) in optional {
         if let Some(value) = value {
             out.extend_from_slice(name.as_bytes());

@@ -3,6 +3,9 @@
 //! A connection is a task of the global executor, which W threads run; the main thread only waits. The blocking call is made
 //! inline: its thread runs nothing else meanwhile, and the others steal its tasks. In `forked` each process has one such thread.
 //!
+//! `spawn-blocking` sends the blocking call from these threads to the pool of the crate `blocking` (`--blocking-threads`; its queue has
+//! no end, so `--when-full refuse` answers 503 instead).
+//!
 //! The knob is `--threads` (W), handed on as `ASYNC_STD_THREAD_COUNT`, since async-std takes it from nowhere else. The reactor is
 //! smol's, with its helper thread `async-io`, so in the numbers the two should be neighbours.
 
@@ -12,7 +15,9 @@ use async_std::io::Read;
 use async_std::net::TcpStream;
 use async_std::prelude::*;
 use async_std::task;
-use common::{Connection, Knobs, Model, Runtime, Server, Step, Threads};
+use common::http::Answer;
+use common::work::Work;
+use common::{Connection, Knobs, Model, Runtime, Server, Service, Step, Threads};
 use futures_lite::future::or;
 use std::future::pending;
 use std::io;
@@ -22,7 +27,10 @@ use std::process::ExitCode;
 
 static ASYNC_STD: Runtime = Runtime { name: "async-std", package: Some("async-std"), models: &MODELS, settings };
 
-const MODELS: [Model; 2] = [
+/// Threads of the pool for blocking work, as the crate `blocking` has them.
+const BLOCKING_THREADS: usize = 500;
+
+const MODELS: [Model; 3] = [
     Model {
         name: "multi-thread",
         about: "W threads run the global executor",
@@ -32,6 +40,15 @@ const MODELS: [Model; 2] = [
         ..Model::ONE_THREAD
     },
     Model { name: "forked", about: "processes of one handler thread each", pollers: Threads::KnobAnd(2), ..Model::ONE_THREAD },
+    Model {
+        name: "spawn-blocking",
+        about: "W threads run all but what blocks, which a pool does",
+        has_threads: true,
+        blocking_threads: BLOCKING_THREADS,
+        handlers: Threads::Knob,
+        pollers: Threads::KnobAnd(2),
+        ..Model::ONE_THREAD
+    },
 ];
 
 fn main() -> ExitCode {
@@ -44,7 +61,10 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 
 fn serve(server: Server) -> io::Result<()> {
     // SAFETY: of the threads that exist by now, this one and the watch of `common`, only this one touches the environment.
-    unsafe { std::env::set_var("ASYNC_STD_THREAD_COUNT", server.knobs.threads.to_string()) };
+    unsafe {
+        std::env::set_var("ASYNC_STD_THREAD_COUNT", server.knobs.threads.to_string());
+        std::env::set_var("BLOCKING_MAX_THREADS", server.knobs.blocking_threads.max(1).to_string());
+    }
     task::block_on(task::spawn(accept(server)))
 }
 
@@ -52,11 +72,12 @@ async fn accept(server: Server) -> io::Result<()> {
     let acceptor = Async::new(server.acceptor)?;
     let stop = Async::new(server.stop)?;
     server.service.ready();
+    let is_offloading = server.knobs.blocking_threads > 0;
     let is_stopped = || async { stop.readable().await.map(|()| true) };
     let is_acceptable = || async { acceptor.readable().await.map(|()| false) };
     while !or(is_stopped(), is_acceptable()).await? {
         if let Ok((stream, connection)) = acceptor.get_ref().accept() {
-            task::spawn(serve_connection(TcpStream::from(stream), connection));
+            task::spawn(serve_connection(TcpStream::from(stream), connection, is_offloading.then_some(server.service)));
             // Serve it until it would block before the next is accepted, which another process may be free to take.
             task::yield_now().await;
         }
@@ -65,7 +86,7 @@ async fn accept(server: Server) -> io::Result<()> {
     pending().await
 }
 
-async fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, mut connection: Connection, offloading: Option<Service>) -> io::Result<()> {
     loop {
         match connection.step() {
             Step::Read => read(&mut stream, &mut connection).await?,
@@ -73,10 +94,24 @@ async fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> 
                 let count = stream.write(connection.unsent()).await?;
                 connection.sent(count);
             }
-            Step::Run(work) => connection.answer(&work.run()),
+            Step::Run(work) => {
+                let answer = match offloading {
+                    Some(service) => offload(work, service).await,
+                    None => work.run(),
+                };
+                connection.answer(&answer);
+            }
             Step::CloseSend => stream.shutdown(Shutdown::Write)?,
             Step::Close => return Ok(()),
         }
+    }
+}
+
+/// Makes the blocking call on a thread of the pool.
+async fn offload(work: Work, service: Service) -> Answer {
+    match service.admit() {
+        Ok(_admitted) => task::spawn_blocking(|| work.run()).await,
+        Err(full) => full,
     }
 }
 

@@ -4,22 +4,33 @@
 //! `multi-thread`. The blocking call is made inline: its thread runs nothing else meanwhile, and the others steal its tasks.
 //! `smol::spawn` would run on a single thread unless told otherwise, so the executor here is our own.
 //!
+//! `unblock` sends the blocking call from one event loop to the pool of the crate `blocking` (`--blocking-threads`, 500 as in the crate
+//! itself; its queue has no end, so `--when-full refuse` answers 503 instead).
+//!
+//! `per-core` runs W executors side by side, each on one thread and a listener of its own (`SO_REUSEPORT`).
+//!
 //! The reactor belongs to nobody: whichever thread idles in `block_on` polls it, and a helper thread named `async-io` does
 //! when none is there. So smol cannot lose its I/O driver to a blocked thread; in the numbers, compare the freeze threshold with tokio's.
 
-use common::{Connection, Knobs, Model, Runtime, Server, Step, Threads};
+use common::http::Answer;
+use common::work::Work;
+use common::{Acceptor, Connection, Knobs, Model, Runtime, Server, Service, Step, Stop, Threads};
 use smol::future::{or, pending, poll_fn, yield_now};
 use smol::io::{AsyncRead, AsyncWriteExt};
-use smol::{Async, Executor, block_on};
+use smol::{Async, Executor, block_on, unblock};
 use std::io;
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::thread;
 
 static SMOL: Runtime = Runtime { name: "smol", package: Some("smol"), models: &MODELS, settings };
 
-const MODELS: [Model; 3] = [
+/// Threads of the pool for blocking work, as the crate `blocking` has them.
+const BLOCKING_THREADS: usize = 500;
+
+const MODELS: [Model; 5] = [
     Model { pollers: Threads::KnobAnd(1), ..Model::ONE_THREAD },
     Model {
         name: "multi-thread",
@@ -30,9 +41,24 @@ const MODELS: [Model; 3] = [
         ..Model::ONE_THREAD
     },
     Model { name: "forked", about: "processes of one thread each", pollers: Threads::KnobAnd(1), ..Model::ONE_THREAD },
+    Model {
+        name: "unblock",
+        about: "one thread runs everything but what blocks, which a pool does",
+        blocking_threads: BLOCKING_THREADS,
+        pollers: Threads::KnobAnd(1),
+        ..Model::ONE_THREAD
+    },
+    Model {
+        name: "per-core",
+        about: "W threads, each with an executor and a listener of its own",
+        has_threads: true,
+        can_fork: false,
+        handlers: Threads::Knob,
+        pollers: Threads::KnobAnd(1),
+        is_per_core: true,
+        ..Model::ONE_THREAD
+    },
 ];
-
-static EXECUTOR: Executor<'static> = Executor::new();
 
 fn main() -> ExitCode {
     common::main(&SMOL, serve)
@@ -43,24 +69,60 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 }
 
 fn serve(server: Server) -> io::Result<()> {
-    for number in 1..server.knobs.threads {
-        let thread = thread::Builder::new().name(format!("smol-{number}"));
-        thread.spawn(|| block_on(EXECUTOR.run(pending::<()>())))?;
+    // The pool's size is taken from nowhere else.
+    // SAFETY: of the threads that exist by now, this one and the watch of `common`, only this one touches the environment.
+    unsafe { std::env::set_var("BLOCKING_MAX_THREADS", server.knobs.blocking_threads.max(1).to_string()) };
+    let Server { knobs, acceptor, siblings, stop, service } = server;
+    let executor = executor();
+    // The other threads run the same executor, or per core one of their own.
+    let helpers = if knobs.model.is_per_core { 1 } else { knobs.threads };
+    for number in 1..helpers {
+        named(number).spawn(move || block_on(executor.run(pending::<()>())))?;
     }
-    block_on(EXECUTOR.run(EXECUTOR.spawn(accept(server))))
+    for (number, acceptor) in siblings.into_iter().enumerate() {
+        let stop = stop.clone();
+        named(number + 1).spawn(move || common::or_exit(run_loop(self::executor(), knobs, acceptor, stop, service)))?;
+    }
+    run_loop(executor, knobs, acceptor, stop, service)
 }
 
-async fn accept(server: Server) -> io::Result<()> {
-    let acceptor = Async::new(server.acceptor)?;
-    let stop = Async::new(server.stop)?;
-    server.service.ready();
+/// One that lives as long as the process.
+fn executor() -> &'static Executor<'static> {
+    Box::leak(Box::default())
+}
+
+fn named(number: usize) -> thread::Builder {
+    thread::Builder::new().name(format!("smol-{number}"))
+}
+
+fn run_loop(
+    executor: &'static Executor<'static>,
+    knobs: Knobs,
+    acceptor: Acceptor,
+    stop: Stop,
+    service: Service,
+) -> io::Result<()> {
+    block_on(executor.run(executor.spawn(accept(executor, knobs, acceptor, stop, service))))
+}
+
+async fn accept(
+    executor: &'static Executor<'static>,
+    knobs: Knobs,
+    acceptor: Acceptor,
+    stop: Stop,
+    service: Service,
+) -> io::Result<()> {
+    // The one reactor takes a descriptor once, and each loop waits for the event.
+    let (acceptor, stop) = (Async::new(acceptor)?, Async::new(stop.as_fd().try_clone_to_owned()?)?);
+    service.ready();
+    let is_offloading = knobs.blocking_threads > 0;
     let is_stopped = || async { stop.readable().await.map(|()| true) };
     let is_acceptable = || async { acceptor.readable().await.map(|()| false) };
     while !or(is_stopped(), is_acceptable()).await? {
         if let Ok((stream, connection)) = acceptor.get_ref().accept()
             && let Ok(stream) = Async::new_nonblocking(stream)
         {
-            EXECUTOR.spawn(serve_connection(stream, connection)).detach();
+            executor.spawn(serve_connection(stream, connection, is_offloading.then_some(service))).detach();
             // Serve it until it would block before the next is accepted, which another process may be free to take.
             yield_now().await;
         }
@@ -69,7 +131,11 @@ async fn accept(server: Server) -> io::Result<()> {
     pending().await
 }
 
-async fn serve_connection(mut stream: Async<TcpStream>, mut connection: Connection) -> io::Result<()> {
+async fn serve_connection(
+    mut stream: Async<TcpStream>,
+    mut connection: Connection,
+    offloading: Option<Service>,
+) -> io::Result<()> {
     loop {
         match connection.step() {
             Step::Read => read(&mut stream, &mut connection).await?,
@@ -77,10 +143,24 @@ async fn serve_connection(mut stream: Async<TcpStream>, mut connection: Connecti
                 let count = stream.write(connection.unsent()).await?;
                 connection.sent(count);
             }
-            Step::Run(work) => connection.answer(&work.run()),
+            Step::Run(work) => {
+                let answer = match offloading {
+                    Some(service) => offload(work, service).await,
+                    None => work.run(),
+                };
+                connection.answer(&answer);
+            }
             Step::CloseSend => stream.get_ref().shutdown(Shutdown::Write)?,
             Step::Close => return Ok(()),
         }
+    }
+}
+
+/// Makes the blocking call on a thread of the pool.
+async fn offload(work: Work, service: Service) -> Answer {
+    match service.admit() {
+        Ok(_admitted) => unblock(|| work.run()).await,
+        Err(full) => full,
     }
 }
 

@@ -1,0 +1,70 @@
+//! Admission to a pool for blocking work: what happens to a request when all threads of the pool are busy.
+//!
+//! With `--when-full wait` it stands in the pool's own queue, which has no end; with `refuse` it is answered 503 at once, and asked to
+//! come again.
+
+use crate::args::WhenFull;
+use crate::http::{Answer, Status};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Counts what was admitted and has not ended.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    admitted: AtomicUsize,
+    most: usize,
+}
+
+impl Gate {
+    pub fn new(threads: usize, when_full: WhenFull) -> Self {
+        let most = if when_full == WhenFull::Wait { usize::MAX } else { threads };
+        Gate { admitted: AtomicUsize::new(0), most }
+    }
+
+    pub fn admit(&'static self) -> Result<Admitted, Answer> {
+        // Counted first and taken back if it was too much: two at once can both be refused, never both be admitted.
+        let admitted = Admitted(self);
+        if self.admitted.fetch_add(1, Ordering::Relaxed) < self.most {
+            return Ok(admitted);
+        }
+        drop(admitted);
+        let mut answer = Answer::error(Status::ServiceUnavailable, "all threads for blocking work are busy\n");
+        answer.retry_after = Some("1");
+        Err(answer)
+    }
+}
+
+/// The right to one piece of blocking work; dropped, it is free for the next.
+#[derive(Debug)]
+pub struct Admitted(&'static Gate);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.admitted.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(when_full: WhenFull) -> &'static Gate {
+        Box::leak(Box::new(Gate::new(2, when_full)))
+    }
+
+    #[test]
+    fn a_full_pool_refuses_until_one_is_done() {
+        let gate = gate(WhenFull::Refuse);
+        let (first, _second) = (gate.admit().unwrap(), gate.admit().unwrap());
+        let refused = gate.admit().unwrap_err();
+        assert_eq!((refused.status, refused.retry_after), (Status::ServiceUnavailable, Some("1")));
+        drop(first);
+        assert!(gate.admit().is_ok());
+    }
+
+    #[test]
+    fn a_pool_with_a_queue_admits_everybody() {
+        let gate = gate(WhenFull::Wait);
+        let admitted: Vec<_> = (0..100).map(|_| gate.admit()).collect();
+        assert!(admitted.iter().all(Result::is_ok));
+    }
+}
