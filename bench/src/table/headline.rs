@@ -350,3 +350,68 @@ fn threads(server: &Entry) -> String {
 fn trials(count: u32) -> String {
     if count == 1 { "one trial".into() } else { format!("medians of {count} trials") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Environment;
+    use crate::experiment::Settings;
+    use crate::round::Header;
+
+    fn round(servers: &[&str]) -> Round {
+        let entry = |name: &&str| Entry { name: (*name).into(), ..Entry::default() };
+        let header = Header {
+            schema: 1,
+            started: String::new(),
+            command: Vec::new(),
+            settings: Settings::of(Mode::Standard, 2, 1),
+            environment: Environment::default(),
+            servers: servers.iter().map(entry).collect(),
+        };
+        Round { folder: "made-up".into(), header, trials: Vec::new() }
+    }
+
+    fn report<'r>(round: &'r Round, cells: &[(&str, [f64; 6])]) -> Report<'r> {
+        let mut numbers = Numbers::default();
+        cells.iter().for_each(|(metric, values)| numbers.put("a", metric, values));
+        Report::new(round, numbers)
+    }
+
+    #[test]
+    fn added_p99_is_that_with_blockers_less_the_median_without() {
+        let round = round(&["a"]);
+        let report =
+            report(&round, &[("p99_ms[0]", [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]), ("p99_ms[sleep,4]", [5.0, 6.0, 7.0, 7.0, 8.0, 9.0])]);
+        assert_eq!(report.added("a", "sleep", 4), "5.00 [3.00, 7.00]");
+        assert_eq!(report.factor("a", "sleep"), "3.50 [2.50, 4.50]");
+    }
+
+    #[test]
+    fn the_freeze_threshold_is_that_of_the_medians_and_says_how_many_trials_froze() {
+        let never = f64::INFINITY;
+        let round = round(&["a"]);
+        let cells = [
+            ("p99_ms[sleep,1]", [50.0, 60.0, 70.0, 80.0, 90.0, 110.0]),
+            ("p99_ms[sleep,2]", [90.0, 110.0, 120.0, 130.0, 140.0, 150.0]),
+            ("p99_ms[sleep,4]", [200.0; 6]),
+            ("p99_ms[sleep,16]", [never; 6]),
+            ("p99_ms[sleep,64]", [never; 6]),
+            ("freeze_k[sleep,100]", [4.0, 2.0, 2.0, 2.0, 2.0, 1.0]),
+        ];
+        assert_eq!(report(&round, &cells).freeze("a", "sleep", 100.0), "2 (5/6) [1, 4]");
+        assert_eq!(report(&round, &cells[..1]).freeze("a", "sleep", 100.0), "–", "what follows is not known");
+    }
+
+    #[test]
+    fn one_that_never_freezes_stands_first_and_its_threshold_beyond_the_last() {
+        let round = round(&["a", "b"]);
+        let mut numbers = Numbers::default();
+        for k in [1, 2, 4, 16, 64] {
+            numbers.put("b", &Percentile::default().metric("sleep", k), &[1.0; 6]);
+            numbers.put("a", &Percentile::default().metric("sleep", k), &[500.0; 6]);
+        }
+        let report = Report::new(&round, numbers);
+        assert_eq!(report.servers.iter().map(|server| server.name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(report.freeze("b", "sleep", 100.0), "> 64");
+    }
+}
