@@ -43,8 +43,12 @@ pub fn run(arguments: &Bench) -> Result<ExitCode> {
 }
 
 fn resume(arguments: &Bench) -> Result<Round> {
-    let round = Round::open(&super::round_or_newest(arguments.out.as_deref(), |_| true)?)?;
+    let is_ours = |header: &Header| header.servers.iter().all(|entry| entry.own.is_none());
+    let round = Round::open(&super::round_or_newest(arguments.out.as_deref(), is_ours)?)?;
     let folder = &round.folder;
+    if !is_ours(&round.header) {
+        bail!("{} measured a server of your own, which takes a minute: measure it again instead", folder.display());
+    }
     for server in &servers_of(&round)? {
         let then = round.header.servers.iter().find(|entry| entry.name == server.name).and_then(|entry| entry.receipt.as_ref());
         let now = builder::receipt(server, round.header.settings.threads, &round.header.settings.more)?;
