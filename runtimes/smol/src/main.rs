@@ -74,6 +74,9 @@ fn serve(server: Server) -> io::Result<()> {
     unsafe { std::env::set_var("BLOCKING_MAX_THREADS", server.knobs.blocking_threads.max(1).to_string()) };
     let Server { knobs, acceptor, siblings, stop, service } = server;
     let executor = executor();
+    let run = move |executor: &'static Executor<'static>, acceptor, stop| {
+        block_on(executor.run(executor.spawn(accept(executor, knobs, acceptor, stop, service))))
+    };
     // The other threads run the same executor, or per core one of their own.
     let helpers = if knobs.model.is_per_core { 1 } else { knobs.threads };
     for number in 1..helpers {
@@ -81,9 +84,9 @@ fn serve(server: Server) -> io::Result<()> {
     }
     for (number, acceptor) in siblings.into_iter().enumerate() {
         let stop = stop.clone();
-        named(number + 1).spawn(move || common::or_exit(run_loop(self::executor(), knobs, acceptor, stop, service)))?;
+        named(number + 1).spawn(move || common::or_exit(run(self::executor(), acceptor, stop)))?;
     }
-    run_loop(executor, knobs, acceptor, stop, service)
+    run(executor, acceptor, stop)
 }
 
 /// One that lives as long as the process.
@@ -93,16 +96,6 @@ fn executor() -> &'static Executor<'static> {
 
 fn named(number: usize) -> thread::Builder {
     thread::Builder::new().name(format!("smol-{number}"))
-}
-
-fn run_loop(
-    executor: &'static Executor<'static>,
-    knobs: Knobs,
-    acceptor: Acceptor,
-    stop: Stop,
-    service: Service,
-) -> io::Result<()> {
-    block_on(executor.run(executor.spawn(accept(executor, knobs, acceptor, stop, service))))
 }
 
 async fn accept(
