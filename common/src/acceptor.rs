@@ -5,7 +5,7 @@
 
 use crate::args::{Dispatch, Knobs};
 use crate::dispatch::Seat;
-use crate::{Connection, Service};
+use crate::{Connection, Loops, Service};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, accept4, bind, listen, setsockopt, socket, sockopt,
@@ -122,16 +122,20 @@ fn spare() -> Option<File> {
 pub(crate) fn listeners(knobs: &Knobs) -> Result<Vec<TcpListener>, String> {
     let is_reuseport = knobs.dispatch == Some(Dispatch::Reuseport);
     let count = if is_reuseport { knobs.processes } else { knobs.loops() };
+    let copies = |listener: &TcpListener| (0..count).map(|_| listener.try_clone()).collect::<io::Result<_>>();
     if let Some(inherited) = inherited()? {
         if is_reuseport {
             return Err("--dispatch reuseport: an inherited listener cannot be multiplied; use shared or round-robin".into());
         }
         // The threads of a model per core share it then.
-        let copy = |_| inherited.try_clone().map_err(|error| format!("LISTEN_FDS: {error}"));
-        return (0..count).map(copy).collect();
+        return copies(&inherited).map_err(|error| format!("LISTEN_FDS: {error}"));
     }
-    let bind = |address| bound(address, count > 1).map_err(|error| cannot_listen(address, error));
+    let is_shared = knobs.model.loops == Loops::SharedListener;
+    let bind = |address| bound(address, count > 1 && !is_shared).map_err(|error| cannot_listen(address, error));
     let first = bind(knobs.listen)?;
+    if is_shared {
+        return copies(&first).map_err(|error| error.to_string());
+    }
     let address = first.local_addr().map_err(|error| error.to_string())?;
     // The first bind may have chosen the port.
     std::iter::once(Ok(first)).chain((1..count).map(|_| bind(address))).collect()

@@ -1,6 +1,6 @@
 //! The command line of a server, read once and checked against what its model has.
 
-use crate::{Model, Runtime};
+use crate::{Loops, Model, Pool, Runtime};
 use clap::builder::PossibleValuesParser;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
@@ -29,7 +29,10 @@ struct Args {
     /// Most threads of the pool for blocking work
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     blocking_threads: Option<u16>,
-    /// What a request gets when all of these are busy [default: wait]
+    /// Places in the queue before a pool
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    queue: Option<u16>,
+    /// What comes when all of these are taken gets a place to wait, or the answer 503 [default: wait]
     #[arg(long, value_enum)]
     when_full: Option<WhenFull>,
     /// Longest `/timer` and `/sleep`
@@ -70,12 +73,12 @@ impl Dispatch {
     }
 }
 
-/// What blocking work gets when all threads of its pool are busy.
+/// What comes when all threads of a pool, and all places in its queue, are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WhenFull {
-    /// A place in the pool's queue, which has no end
+    /// Waits: in the pool's queue where that has no end, otherwise before it
     Wait,
-    /// The answer 503, with Retry-After
+    /// Is answered 503, with Retry-After
     Refuse,
 }
 
@@ -116,16 +119,18 @@ pub struct Knobs {
     pub dispatch: Option<Dispatch>,
     /// Most threads of the pool for blocking work, where the model has one; otherwise 0.
     pub blocking_threads: usize,
-    /// What blocking work gets when they are all busy.
+    /// Places in the queue before a pool, where the model bounds it; otherwise 0.
+    pub queue: usize,
+    /// What comes when the pool, and its queue, are full.
     pub when_full: WhenFull,
     /// The limits of time.
     pub limits: Limits,
 }
 
 impl Knobs {
-    /// Event loops of one process that accept connections, each from a listener of its own.
+    /// Event loops of one process that accept connections.
     pub(crate) fn loops(&self) -> usize {
-        if self.model.is_per_core { self.threads } else { 1 }
+        if self.model.loops == Loops::One { 1 } else { self.threads }
     }
 }
 
@@ -158,10 +163,13 @@ fn resolve(runtime: &'static Runtime, args: Args) -> Result<Knobs, String> {
     if args.threads.is_some() && !model.has_threads {
         return refuse("--threads");
     }
-    if args.blocking_threads.is_some() && model.blocking_threads == 0 {
+    if args.blocking_threads.is_some() && model.blocking_threads == Pool::None {
         return refuse("--blocking-threads");
     }
-    if args.when_full.is_some() && model.blocking_threads == 0 {
+    if args.queue.is_some() && model.queue == 0 {
+        return refuse("--queue");
+    }
+    if args.when_full.is_some() && !model.can_be_full() {
         return refuse("--when-full");
     }
     if args.processes.is_some_and(|count| count > 1) && !model.can_fork {
@@ -171,13 +179,19 @@ fn resolve(runtime: &'static Runtime, args: Args) -> Result<Knobs, String> {
     if args.dispatch.is_some() && processes == 1 {
         return Err(format!("model {} has no --dispatch with one process: add --processes 2 or more", model.name));
     }
+    let blocking_threads = match model.blocking_threads {
+        Pool::None => 0,
+        Pool::Of(threads) => threads,
+        Pool::PerCore => cores,
+    };
     Ok(Knobs {
         model,
         listen: args.listen,
         threads: if model.has_threads { args.threads.map_or(cores, usize::from) } else { 1 },
         processes,
         dispatch: (processes > 1).then(|| args.dispatch.unwrap_or(Dispatch::Shared)),
-        blocking_threads: args.blocking_threads.map_or(model.blocking_threads, usize::from),
+        blocking_threads: args.blocking_threads.map_or(blocking_threads, usize::from),
+        queue: args.queue.map_or(model.queue, usize::from),
         when_full: args.when_full.unwrap_or(WhenFull::Wait),
         limits: Limits {
             max_block: args.max_block,

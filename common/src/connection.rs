@@ -128,6 +128,29 @@ impl Connection {
         }
     }
 
+    /// The same for a runtime that reads into a buffer of its own; nothing says that the other side sends no more.
+    pub fn receive(&mut self, mut bytes: &[u8]) {
+        if bytes.is_empty() {
+            self.received(0);
+        }
+        while !bytes.is_empty() {
+            let space = self.space();
+            let count = space.len().min(bytes.len());
+            space[..count].copy_from_slice(&bytes[..count]);
+            bytes = &bytes[count..];
+            self.received(count);
+        }
+    }
+
+    /// There is no room for this connection: whatever it asks is answered 503, and it is closed.
+    pub fn turn_away(&mut self) {
+        if self.state == State::Open {
+            self.receiving = None;
+            self.pending = None;
+            self.respond(&Answer::busy(), Reply::default());
+        }
+    }
+
     /// Nothing is there to be read: buffers that are empty are given back until something is.
     pub fn rest(&mut self) {
         self.input.give_back();

@@ -1,10 +1,10 @@
 //! Admission to a pool for blocking work: what happens to a request when all threads of the pool are busy.
 //!
-//! With `--when-full wait` it stands in the pool's own queue, which has no end; with `refuse` it is answered 503 at once, and asked to
-//! come again.
+//! With `--when-full wait` it stands in the pool's own queue, or before it where that has an end; with `refuse` it is answered 503 at
+//! once, and asked to come again.
 
 use crate::args::WhenFull;
-use crate::http::{Answer, Status};
+use crate::http::Answer;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Counts what was admitted and has not ended.
@@ -15,8 +15,9 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub fn new(threads: usize, when_full: WhenFull) -> Self {
-        let most = if when_full == WhenFull::Wait { usize::MAX } else { threads };
+    /// For a pool and its queue of so many places in all.
+    pub fn new(places: usize, when_full: WhenFull) -> Self {
+        let most = if when_full == WhenFull::Wait { usize::MAX } else { places };
         Gate { admitted: AtomicUsize::new(0), most }
     }
 
@@ -27,9 +28,7 @@ impl Gate {
             return Ok(admitted);
         }
         drop(admitted);
-        let mut answer = Answer::error(Status::ServiceUnavailable, "all threads for blocking work are busy\n");
-        answer.retry_after = Some("1");
-        Err(answer)
+        Err(Answer::busy())
     }
 }
 
@@ -46,6 +45,7 @@ impl Drop for Admitted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Status;
 
     fn gate(when_full: WhenFull) -> &'static Gate {
         Box::leak(Box::new(Gate::new(2, when_full)))
@@ -56,7 +56,7 @@ mod tests {
         let gate = gate(WhenFull::Refuse);
         let (first, _second) = (gate.admit().unwrap(), gate.admit().unwrap());
         let refused = gate.admit().unwrap_err();
-        assert_eq!((refused.status, refused.retry_after), (Status::ServiceUnavailable, Some("1")));
+        assert_eq!((refused.status, refused.retry_after), (Status::ServiceUnavailable, Some(1)));
         drop(first);
         assert!(gate.admit().is_ok());
     }

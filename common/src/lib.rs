@@ -100,16 +100,18 @@ pub struct Model {
     pub has_threads: bool,
     /// Has `--processes`.
     pub can_fork: bool,
-    /// Threads of the pool for blocking work unless told otherwise; 0 without such a pool.
-    pub blocking_threads: usize,
+    /// Threads of the pool for blocking work, unless told otherwise.
+    pub blocking_threads: Pool,
+    /// Places in the queue before a pool, unless told otherwise; 0 without such a bound.
+    pub queue: usize,
     /// Threads that may run a handler.
     pub handlers: Threads,
     /// Threads that may poll I/O.
     pub pollers: Threads,
     /// Sockets block, as threads want them.
     pub blocking_sockets: bool,
-    /// Each of the `--threads` is an event loop of its own, with a listener of its own.
-    pub is_per_core: bool,
+    /// Which loops accept connections.
+    pub loops: Loops,
 }
 
 impl Model {
@@ -119,12 +121,40 @@ impl Model {
         about: "one thread runs everything",
         has_threads: false,
         can_fork: true,
-        blocking_threads: 0,
+        blocking_threads: Pool::None,
+        queue: 0,
         handlers: Threads::One,
         pollers: Threads::One,
         blocking_sockets: false,
-        is_per_core: false,
+        loops: Loops::One,
     };
+
+    /// There may be no thread for a request.
+    fn can_be_full(&self) -> bool {
+        self.blocking_threads != Pool::None || self.queue > 0
+    }
+}
+
+/// Event loops of one process that accept connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loops {
+    /// One, whatever threads then serve them.
+    One,
+    /// Each of the `--threads` runs one, on a listener of its own (`SO_REUSEPORT`), which makes a model per core.
+    OwnListeners,
+    /// The same, but all accept on one listener.
+    SharedListener,
+}
+
+/// A pool for blocking work beside the threads that serve connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pool {
+    /// There is none.
+    None,
+    /// So many threads at most.
+    Of(usize),
+    /// A thread for each core.
+    PerCore,
 }
 
 /// A number of threads.
@@ -171,7 +201,7 @@ struct Inner {
 
 impl Service {
     fn new(knobs: Knobs, address: SocketAddr) -> io::Result<Self> {
-        let gate = Gate::new(knobs.blocking_threads, knobs.when_full);
+        let gate = Gate::new(knobs.blocking_threads + knobs.queue, knobs.when_full);
         Ok(Service(Box::leak(Box::new(Inner { watch: Watch::new(knobs.limits)?, gate, ready: Once::new(), knobs, address }))))
     }
 
@@ -250,6 +280,7 @@ impl Service {
             processes: 1,
             dispatch: None,
             blocking_threads: 0,
+            queue: 0,
             when_full: WhenFull::Wait,
             limits,
         };

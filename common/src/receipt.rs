@@ -100,9 +100,9 @@ fn resolved(runtime: &Runtime, knobs: &Knobs) -> BTreeMap<String, String> {
         ("header-timeout", time(knobs.limits.header_timeout)),
     ];
     all.extend(model.has_threads.then(|| ("threads", knobs.threads.to_string())));
-    if model.blocking_threads > 0 {
-        all.extend([("blocking-threads", knobs.blocking_threads.to_string()), ("when-full", knobs.when_full.name().into())]);
-    }
+    all.extend((knobs.blocking_threads > 0).then(|| ("blocking-threads", knobs.blocking_threads.to_string())));
+    all.extend((knobs.queue > 0).then(|| ("queue", knobs.queue.to_string())));
+    all.extend(model.can_be_full().then(|| ("when-full", knobs.when_full.name().into())));
     all.extend(knobs.dispatch.map(|dispatch| ("dispatch", dispatch.name().into())));
     all.extend((runtime.settings)(knobs));
     all.into_iter().map(|(name, value)| (name.into(), value)).collect()

@@ -36,16 +36,26 @@ fn when_full(server: &Server) -> Result<()> {
     let running = start(server, &["--blocking-threads", "1", "--when-full", "refuse"])?;
     let mut first = Client::connect(running.address)?;
     first.send(&get("/sleep?ms=1500"))?;
-    loop {
-        let answer = ask(&running, &get("/sleep?ms=1"))?;
-        if answer.status == 503 {
-            break expect("Retry-After", &answer.header("Retry-After"), &Some("1"))?;
+    // More than any queue has places for, one after the other until one is refused.
+    let mut others = Vec::new();
+    let refused = loop {
+        let mut other = Client::connect(running.address)?;
+        other.send(&get("/sleep?ms=1"))?;
+        expect_served(&running)?;
+        if other.has_more() && !first.has_more() {
+            break other.receive(false)?;
         }
         if first.has_more() {
             bail!("nobody was refused while the only thread was busy");
         }
-    }
-    expect_served(&running)?;
+        others.push(other);
+    };
+    expect("status of what is too much, and Retry-After", &(refused.status, refused.header("Retry-After")), &(503, Some("1")))?;
     expect("status of the first", &first.receive(false)?.status, &200)?;
+    // Those that had a place in the queue were served, and whose refusal was not seen yet was refused.
+    for mut other in others {
+        let status = other.receive(false)?.status;
+        expect("status of another", &[200, 503].contains(&status), &true)?;
+    }
     expect("status once there is room", &ask(&running, &get("/sleep?ms=1"))?.status, &200)
 }

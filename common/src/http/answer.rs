@@ -59,7 +59,7 @@ pub struct Answer {
     /// Value of `Allow`; only with 405.
     pub allow: Option<&'static str>,
     /// Value of `Retry-After`, in seconds; only with 503.
-    pub retry_after: Option<&'static str>,
+    pub retry_after: Option<u32>,
     /// Body.
     pub body: Cow<'static, [u8]>,
 }
@@ -78,6 +78,13 @@ impl Answer {
     /// An error status with a line that says what is wrong.
     pub fn error(status: Status, body: impl Into<Cow<'static, str>>) -> Self {
         Self::new(status, "text/plain; charset=utf-8", body)
+    }
+
+    /// 503: nobody is free to do it; come again in a second.
+    pub fn busy() -> Self {
+        let mut answer = Self::error(Status::ServiceUnavailable, "all threads for blocking work are busy\n");
+        answer.retry_after = Some(1);
+        answer
     }
 
     fn new(status: Status, content_type: &'static str, body: impl Into<Cow<'static, str>>) -> Self {
@@ -100,7 +107,7 @@ pub struct Form {
 
 /// Appends the answer's bytes to `out`.
 pub fn encode(out: &mut Vec<u8>, answer: &Answer, form: Form) {
-    let mut length = itoa::Buffer::new();
+    let (mut length, mut seconds) = (itoa::Buffer::new(), itoa::Buffer::new());
     let head = [
         answer.status.line().as_bytes(),
         b"Content-Type: ",
@@ -113,7 +120,8 @@ pub fn encode(out: &mut Vec<u8>, answer: &Answer, form: Form) {
     out.reserve(256 + answer.body.len());
     head.iter().for_each(|part| out.extend_from_slice(part));
     with_stamp(|stamp| out.extend_from_slice(stamp));
-    let optional = [("Allow: ", answer.allow), ("Retry-After: ", answer.retry_after), ("Connection: ", form.connection)];
+    let retry_after = answer.retry_after.map(|after| seconds.format(after));
+    let optional = [("Allow: ", answer.allow), ("Retry-After: ", retry_after), ("Connection: ", form.connection)];
     for (name, value) in optional {
         if let Some(value) = value {
             out.extend_from_slice(name.as_bytes());

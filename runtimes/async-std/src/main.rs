@@ -17,7 +17,7 @@ use async_std::prelude::*;
 use async_std::task;
 use common::http::Answer;
 use common::work::Work;
-use common::{Connection, Knobs, Model, Runtime, Server, Service, Step, Threads};
+use common::{Connection, Knobs, Model, Pool, Runtime, Server, Service, Step, Threads};
 use futures_lite::future::or;
 use std::future::pending;
 use std::io;
@@ -44,7 +44,7 @@ const MODELS: [Model; 3] = [
         name: "spawn-blocking",
         about: "W threads run all but what blocks, which a pool does",
         has_threads: true,
-        blocking_threads: BLOCKING_THREADS,
+        blocking_threads: Pool::Of(BLOCKING_THREADS),
         handlers: Threads::Knob,
         pollers: Threads::KnobAnd(2),
         ..Model::ONE_THREAD

@@ -4,16 +4,25 @@
 //! connection belongs to the poller `descriptor % W` for good. The blocking call is made inline and blocks the worker, since may
 //! cannot see that it blocks: that worker's poller stops, and whoever is tied to it waits even while other workers idle.
 //!
+//! `offloaded` sends the call to threads of the system instead (`--blocking-threads`, started before the first coroutine; their queue has
+//! no end, so `--when-full refuse` answers 503) and parks the coroutine. `rand-work-steal` is `green-threads` with may's build
+//! option of that name: a worker without work steals from a random one instead of from its neighbour.
+//!
 //! The knobs are `--threads` (W) and the size of the stacks, which is raised from may's 32 KiB because real handlers need it.
 //! Pinning of workers to cores is off: every forked process would sit on the first core. In the numbers, look at
 //! the share of dead connections: it follows the share of blocked workers.
 
-use common::{Acceptor, Connection, Knobs, Model, Runtime, Server, Step, Threads};
+mod offload;
+
+use common::http::Answer;
+use common::work::Work;
+use common::{Acceptor, Connection, Knobs, Model, Pool, Runtime, Server, Service, Step, Threads};
 use may::coroutine::{JoinHandle, yield_now};
 use may::go;
 use may::io::{CoIo, WaitIo};
 use may::net::TcpStream;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use offload::Offload;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
@@ -24,20 +33,49 @@ use std::thread;
 
 /// Stack of each coroutine, in bytes.
 const STACK_SIZE: usize = 256 * 1024;
+/// Threads for blocking work.
+const BLOCKING_THREADS: usize = 64;
 
-static MAY: Runtime = Runtime { name: "may", package: Some("may"), models: &MODELS, settings };
+static MAY: Runtime = Runtime { name: "may", package: Some("may"), models: MODELS, settings };
 
-const MODELS: [Model; 2] = [
-    Model {
-        name: "green-threads",
-        about: "W workers run coroutines",
-        has_threads: true,
-        handlers: Threads::Knob,
-        pollers: Threads::Knob,
-        ..Model::ONE_THREAD
-    },
+/// W workers that run coroutines.
+const WORKERS: Model = Model {
+    name: "green-threads",
+    about: "W workers run coroutines",
+    has_threads: true,
+    handlers: Threads::Knob,
+    pollers: Threads::Knob,
+    ..Model::ONE_THREAD
+};
+
+const MODELS: &[Model] = &[
+    WORKERS,
     Model { name: "forked", about: "processes of one worker each", ..Model::ONE_THREAD },
+    Model {
+        name: "offloaded",
+        about: "W workers run coroutines, and threads what blocks",
+        blocking_threads: Pool::Of(BLOCKING_THREADS),
+        ..WORKERS
+    },
+    #[cfg(feature = "rand-work-steal")]
+    Model { name: "rand-work-steal", about: "W workers run coroutines and steal them at random", ..WORKERS },
 ];
+
+/// Where the blocking call is made.
+struct Place {
+    offload: Option<Offload>,
+    service: Service,
+}
+
+impl Place {
+    fn run(&self, work: Work) -> io::Result<Answer> {
+        let Some(offload) = &self.offload else { return Ok(work.run()) };
+        match self.service.admit() {
+            Ok(_admitted) => offload.run(work),
+            Err(full) => Ok(full),
+        }
+    }
+}
 
 fn main() -> ExitCode {
     common::main(&MAY, serve)
@@ -48,13 +86,17 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 }
 
 fn serve(server: Server) -> io::Result<()> {
+    // Threads first: what a coroutine waits for is there before there are coroutines.
+    let threads = server.knobs.blocking_threads;
+    let offload = if threads > 0 { Some(Offload::start(threads)?) } else { None };
+    let place: &'static Place = Box::leak(Box::new(Place { offload, service: server.service }));
     // may counts stacks in machine words.
     may::config().set_workers(server.knobs.threads).set_stack_size(STACK_SIZE / size_of::<usize>()).set_worker_pin(false);
     let acceptor = CoIo::new(server.acceptor).map_err(io::Error::from)?;
     let waker = acceptor.waker();
     let is_stopped = Arc::new(AtomicBool::new(false));
     let seen = is_stopped.clone();
-    let _accept: JoinHandle<()> = go!(move || accept(acceptor, &seen));
+    let _accept: JoinHandle<()> = go!(move || accept(acceptor, place, &seen));
     server.service.ready();
 
     // The main thread runs no coroutines, so it may wait as threads do.
@@ -66,13 +108,13 @@ fn serve(server: Server) -> io::Result<()> {
     }
 }
 
-fn accept(acceptor: CoIo<Acceptor>, is_stopped: &AtomicBool) {
+fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: &AtomicBool) {
     while !is_stopped.load(Ordering::SeqCst) {
         match acceptor.inner().accept() {
             Ok((stream, connection)) => {
                 // SAFETY: the descriptor is open and handed over to the one that takes it here.
                 let stream = unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) };
-                go!(move || serve_connection(stream, connection));
+                go!(move || serve_connection(stream, connection, place));
                 // Serve it until it would block before the next is accepted, which another process may be free to take.
                 yield_now();
             }
@@ -85,7 +127,7 @@ fn accept(acceptor: CoIo<Acceptor>, is_stopped: &AtomicBool) {
     drop(acceptor.into_inner());
 }
 
-fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Result<()> {
+fn serve_connection(mut stream: TcpStream, mut connection: Connection, place: &Place) -> io::Result<()> {
     loop {
         match connection.step() {
             Step::Read => read(&mut stream, &mut connection)?,
@@ -93,7 +135,7 @@ fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Re
                 let count = stream.write(connection.unsent())?;
                 connection.sent(count);
             }
-            Step::Run(work) => connection.answer(&work.run()),
+            Step::Run(work) => connection.answer(&place.run(work)?),
             Step::CloseSend => stream.shutdown(Shutdown::Write)?,
             Step::Close => return Ok(()),
         }

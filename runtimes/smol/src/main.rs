@@ -14,7 +14,7 @@
 
 use common::http::Answer;
 use common::work::Work;
-use common::{Acceptor, Connection, Knobs, Model, Runtime, Server, Service, Step, Stop, Threads};
+use common::{Acceptor, Connection, Knobs, Loops, Model, Pool, Runtime, Server, Service, Step, Stop, Threads};
 use smol::future::{or, pending, poll_fn, yield_now};
 use smol::io::{AsyncRead, AsyncWriteExt};
 use smol::{Async, Executor, block_on, unblock};
@@ -44,7 +44,7 @@ const MODELS: [Model; 5] = [
     Model {
         name: "unblock",
         about: "one thread runs everything but what blocks, which a pool does",
-        blocking_threads: BLOCKING_THREADS,
+        blocking_threads: Pool::Of(BLOCKING_THREADS),
         pollers: Threads::KnobAnd(1),
         ..Model::ONE_THREAD
     },
@@ -55,7 +55,7 @@ const MODELS: [Model; 5] = [
         can_fork: false,
         handlers: Threads::Knob,
         pollers: Threads::KnobAnd(1),
-        is_per_core: true,
+        loops: Loops::OwnListeners,
         ..Model::ONE_THREAD
     },
 ];
@@ -78,7 +78,7 @@ fn serve(server: Server) -> io::Result<()> {
         block_on(executor.run(executor.spawn(accept(executor, knobs, acceptor, stop, service))))
     };
     // The other threads run the same executor, or per core one of their own.
-    let helpers = if knobs.model.is_per_core { 1 } else { knobs.threads };
+    let helpers = if knobs.model.loops == Loops::OwnListeners { 1 } else { knobs.threads };
     for number in 1..helpers {
         named(number).spawn(move || block_on(executor.run(pending::<()>())))?;
     }

@@ -4,9 +4,10 @@
 //! connection waits. Its limit is what a thread costs: a stack, the kernel's records, and a read buffer held while idle.
 //!
 //! `thread-pool` has W threads and one more that waits for all idle connections at once (epoll) and hands the readable ones to the
-//! pool through a queue without a bound. With W handlers blocked everything else waits in that queue; nothing is refused.
+//! pool through a queue of `--queue` places. With W handlers blocked everything else waits in that queue; when it is full, that thread waits
+//! too, and accepts nobody, or with `--when-full refuse` turns whoever comes away with 503.
 //!
-//! The knobs are `--threads` (W, of the pool) and the size of the stacks. In the numbers, `thread-per-connection` is what the
+//! The knobs are `--threads` (W, of the pool), the queue's length, and the size of the stacks. In the numbers, `thread-per-connection` is what the
 //! operating system can do about blocking by itself; its price is in `footprint`.
 
 mod per_connection;
@@ -22,6 +23,9 @@ use std::thread;
 /// Stack of each thread, in bytes.
 const STACK_SIZE: usize = 256 * 1024;
 
+/// Places in the queue before the pool.
+const QUEUE: usize = 1024;
+
 static STD: Runtime = Runtime { name: "std", package: None, models: &MODELS, settings };
 
 const MODELS: [Model; 2] = [
@@ -33,7 +37,14 @@ const MODELS: [Model; 2] = [
         blocking_sockets: true,
         ..Model::ONE_THREAD
     },
-    Model { name: "thread-pool", about: "W threads take turns", has_threads: true, handlers: Threads::Knob, ..Model::ONE_THREAD },
+    Model {
+        name: "thread-pool",
+        about: "W threads take turns",
+        has_threads: true,
+        queue: QUEUE,
+        handlers: Threads::Knob,
+        ..Model::ONE_THREAD
+    },
 ];
 
 fn main() -> ExitCode {

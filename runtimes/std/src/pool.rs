@@ -1,14 +1,14 @@
 //! A fixed pool of threads, and one more that waits for all idle connections.
 
 use crate::named;
-use common::{Connection, Server, Step};
+use common::{Connection, Server, Step, WhenFull};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use slab::Slab;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A connection that no thread works on.
@@ -30,7 +30,7 @@ pub fn serve(server: Server) -> io::Result<()> {
     parking.epoll.add(&server.stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
     parking.epoll.add(&server.acceptor, EpollEvent::new(EpollFlags::EPOLLIN, ACCEPTOR))?;
 
-    let (queue, jobs) = channel();
+    let (queue, jobs) = sync_channel(server.knobs.queue);
     let jobs = Arc::new(Mutex::new(jobs));
     for number in 0..server.knobs.threads {
         let (jobs, parking) = (jobs.clone(), parking.clone());
@@ -58,8 +58,9 @@ pub fn serve(server: Server) -> io::Result<()> {
                 }
                 (ACCEPTOR, None) => {}
                 (key, _) => {
-                    // The pool lives as long as the process, so there is always a receiver.
-                    let _ = queue.send(parking.take(key));
+                    if let Some(parked) = parking.take(key) {
+                        parking.hand_on(parked, &queue, server.knobs.when_full);
+                    }
                 }
             }
         }
@@ -84,19 +85,34 @@ impl Parking {
         }
     }
 
+    /// Gives it to the pool. The pool lives as long as the process, so there is always a receiver.
+    fn hand_on(&self, parked: Parked, queue: &SyncSender<Parked>, when_full: WhenFull) {
+        if when_full == WhenFull::Wait {
+            let _ = queue.send(parked);
+        } else if let Err(TrySendError::Full((mut connection, stream))) = queue.try_send(parked) {
+            connection.turn_away();
+            self.serve(connection, stream);
+        }
+    }
+
+    /// Serves it until it would block, and waits for it again unless it is closed.
+    fn serve(&self, connection: Connection, stream: TcpStream) {
+        if let Ok(Some(parked)) = serve_connection(stream, connection) {
+            self.park(parked, false);
+        }
+    }
+
     fn take(&self, key: u64) -> Option<Parked> {
         self.parked().try_remove(usize::try_from(key).ok()?)
     }
 }
 
 /// What each thread of the pool does: takes the next readable connection and serves it until it would block.
-fn work(jobs: &Mutex<Receiver<Option<Parked>>>, parking: &Parking) {
+fn work(jobs: &Mutex<Receiver<Parked>>, parking: &Parking) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Some((connection, stream))) = job else { continue };
-        if let Ok(Some(parked)) = serve_connection(stream, connection) {
-            parking.park(parked, false);
-        }
+        let Ok((connection, stream)) = job else { return };
+        parking.serve(connection, stream);
     }
 }
 
