@@ -1,20 +1,34 @@
-//! Builds each server's package on its own, since features of packages that are built together are unified.
+//! Builds each server's package on its own, since features of packages that are built together are unified; other programs as their
+//! `servers.toml` says.
 
-use crate::catalog::{Build, Server, root};
+use crate::catalog::{Build, Foreign, Program, Server, root};
+use crate::needs::find_program;
 use crate::progress::Progress;
 use anyhow::{Context, Result, bail};
 use common::Receipt;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
-/// Where a package's binary is, or will be. Each set of build options has its own target directory.
-pub fn binary(build: &Build) -> PathBuf {
-    target_dir(build).join("release").join(&build.package)
+/// Where a server's program is, or will be. Each set of build options has its own target directory.
+pub fn binary(program: &Program) -> PathBuf {
+    match program {
+        Program::Package(build) => target_dir(build).join("release").join(&build.package),
+        Program::Foreign(foreign) => {
+            let name = in_place(&foreign.command[0]);
+            find_program(&name).unwrap_or_else(|| foreign.folder.join(name))
+        }
+    }
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 fn target_dir(build: &Build) -> PathBuf {
-    let base = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let base = target();
     if build.features.is_empty() && build.rustflags.is_empty() {
         return base;
     }
@@ -23,23 +37,41 @@ fn target_dir(build: &Build) -> PathBuf {
     base.join("options").join(name)
 }
 
-/// Builds what the servers need, each package once. The error of a package stops the others from being built.
+fn in_place(word: &str) -> String {
+    word.replace("{target}", &target().to_string_lossy())
+}
+
+/// How many programs these servers are.
+pub fn programs(servers: &[Server]) -> u64 {
+    servers.iter().map(|server| &server.program).collect::<BTreeSet<_>>().len() as u64
+}
+
+/// Builds what the servers need, each program once; not what cannot run here anyway. The error of one stops the others from being built.
 ///
 /// # Errors
-/// The package that does not build, with the compiler's words.
+/// The program that does not build, with the compiler's words.
 pub fn build(servers: &[Server], progress: &Progress) -> Result<()> {
-    let builds: BTreeSet<&Build> = servers.iter().map(|server| &server.build).collect();
-    let count = builds.len();
-    for (number, build) in builds.into_iter().enumerate() {
+    let programs: BTreeSet<(&Program, bool)> =
+        servers.iter().map(|server| (&server.program, server.missing().is_none())).collect();
+    let count = programs.len();
+    for (number, (program, can_run)) in programs.into_iter().enumerate() {
         crate::interrupt::check()?;
-        progress.say(&format!("building {} ({} of {count})", build.package, number + 1));
-        build_one(build)?;
+        let name = match program {
+            Program::Package(build) => build.package.clone(),
+            Program::Foreign(foreign) => foreign.folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        progress.say(&format!("building {name} ({} of {count})", number + 1));
+        match program {
+            _ if !can_run => {}
+            Program::Package(build) => run(&name, cargo(build))?,
+            Program::Foreign(foreign) => build_foreign(&name, foreign)?,
+        }
         progress.step(1);
     }
     Ok(())
 }
 
-fn build_one(build: &Build) -> Result<()> {
+fn cargo(build: &Build) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(["build", "--release", "--quiet", "--package", &build.package]);
     command.arg("--target-dir").arg(target_dir(build));
@@ -49,17 +81,52 @@ fn build_one(build: &Build) -> Result<()> {
     if !build.rustflags.is_empty() {
         command.env("RUSTFLAGS", &build.rustflags);
     }
-    let output =
-        command.stdin(Stdio::null()).output().context("cannot run cargo: install Rust, or say where it is with CARGO")?;
+    command
+}
+
+/// Builds it unless nothing in its folder has changed since the last time.
+fn build_foreign(name: &str, foreign: &Foreign) -> Result<()> {
+    let Some((program, arguments)) = foreign.build.split_first() else { return Ok(()) };
+    let stamp = target().join("peers").join(format!("{name}.built"));
+    if fs::metadata(&stamp).and_then(|stamp| stamp.modified()).is_ok_and(|built| newest_source(&foreign.folder) < Some(built)) {
+        return Ok(());
+    }
+    let mut command = Command::new(in_place(program));
+    command.current_dir(&foreign.folder).args(arguments.iter().map(|word| in_place(word)));
+    run(name, command)?;
+    fs::create_dir_all(target().join("peers")).and_then(|()| fs::write(&stamp, "")).with_context(|| format!("{}", stamp.display()))
+}
+
+/// When the newest file of a folder, not of those below it, was changed.
+fn newest_source(folder: &Path) -> Option<SystemTime> {
+    let files = fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.metadata().ok()).filter(fs::Metadata::is_file);
+    files.filter_map(|file| file.modified().ok()).max()
+}
+
+fn run(name: &str, mut command: Command) -> Result<()> {
+    let cannot = format!("cannot run {}: install it, or see that PATH has it", command.get_program().display());
+    let output = command.stdin(Stdio::null()).output().context(cannot)?;
     if !output.status.success() {
         crate::interrupt::check()?;
-        bail!("{} does not build:\n{}", build.package, String::from_utf8_lossy(&output.stderr).trim_end());
+        bail!("{name} does not build:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
     }
     Ok(())
 }
 
+/// What starts a server, in a clean environment; other people's programs find their own in `PATH`.
+pub fn command(server: &Server, threads: usize, more: &[String]) -> Command {
+    let mut command = Command::new(binary(&server.program));
+    command.env_clear();
+    if let Program::Foreign(foreign) = &server.program {
+        command.current_dir(&foreign.folder).args(foreign.command[1..].iter().map(|word| in_place(word)));
+        command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    }
+    command.args(arguments(server, threads, more));
+    command
+}
+
 /// The command line of a server: its own arguments with W in place, but for those that are given anew in what is added.
-pub fn arguments(server: &Server, threads: usize, more: &[String]) -> Vec<String> {
+fn arguments(server: &Server, threads: usize, more: &[String]) -> Vec<String> {
     let mut own = server.args.iter();
     let mut all = Vec::new();
     while let Some(name) = own.next() {
@@ -76,19 +143,17 @@ pub fn arguments(server: &Server, threads: usize, more: &[String]) -> Vec<String
 /// Asks a server what it is.
 ///
 /// # Errors
-/// A server that is not built or does not say.
+/// A server that cannot run here, is not built or does not say.
 pub fn receipt(server: &Server, threads: usize, more: &[String]) -> Result<Receipt> {
-    let binary = binary(&server.build);
+    if let Some(missing) = server.missing() {
+        bail!(missing);
+    }
+    let binary = binary(&server.program);
     if !binary.exists() {
         bail!("not built; run `stallbench build {}`", server.name);
     }
-    let mut more = more.to_vec();
-    more.push("--version".into());
-    let output = Command::new(&binary)
-        .args(arguments(server, threads, &more))
-        .env_clear()
-        .output()
-        .with_context(|| format!("cannot run {}", binary.display()))?;
+    let more: Vec<String> = more.iter().cloned().chain(["--version".into()]).collect();
+    let output = command(server, threads, &more).output().with_context(|| format!("cannot run {}", binary.display()))?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
     }

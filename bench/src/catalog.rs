@@ -1,5 +1,6 @@
 //! The servers there are, as their `servers.toml` say. No other list names them.
 
+use crate::needs::{Need, find_program};
 use crate::verdict::spread::AGAIN;
 use anyhow::{Context, Result, bail};
 use regex_lite::Regex;
@@ -15,7 +16,14 @@ use std::path::{Path, PathBuf};
 struct Manifest {
     runtime: Option<String>,
     peer: Option<String>,
-    package: String,
+    package: Option<String>,
+    #[serde(default)]
+    command: Vec<String>,
+    #[serde(default)]
+    build: Vec<String>,
+    #[serde(default)]
+    requires: Vec<String>,
+    only_if_asked: Option<String>,
     http: String,
     server: Vec<Entry>,
 }
@@ -32,6 +40,8 @@ struct Entry {
     features: Vec<String>,
     #[serde(default)]
     rustflags: String,
+    #[serde(default)]
+    needs: Vec<Need>,
     #[serde(default)]
     unsupported: BTreeMap<String, String>,
 }
@@ -57,8 +67,22 @@ pub struct Server {
     pub unsupported: BTreeMap<String, String>,
     /// Command line, with `{W}` for the number of threads or processes.
     pub args: Vec<String>,
-    /// How it is built.
-    pub build: Build,
+    /// How it is built and started.
+    pub program: Program,
+    /// Programs that building or running it takes.
+    pub requires: Vec<String>,
+    /// What it takes of the kernel and its limits.
+    pub needs: Vec<Need>,
+    /// Built, checked and measured only where it is asked for, and why.
+    pub only_if_asked: Option<String>,
+}
+
+impl Server {
+    /// Why it cannot run here; none if it can.
+    pub fn missing(&self) -> Option<String> {
+        let program = self.requires.iter().find(|name| find_program(name).is_none()).map(|name| format!("{name} not found"));
+        program.or_else(|| self.needs.iter().find_map(|need| need.missing()))
+    }
 }
 
 /// Where blocking work runs.
@@ -81,6 +105,26 @@ impl fmt::Display for Blocking {
             Blocking::InPlace => "in-place",
         })
     }
+}
+
+/// How a server is built and started.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Program {
+    /// A package of the workspace.
+    Package(Build),
+    /// Whatever else runs, inside its folder.
+    Foreign(Foreign),
+}
+
+/// A program that cargo does not build. In both commands `{target}` stands for the folder of built things.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Foreign {
+    /// The folder of its `servers.toml`.
+    pub folder: PathBuf,
+    /// What starts it; arguments follow.
+    pub command: Vec<String>,
+    /// What builds it; empty if nothing has to.
+    pub build: Vec<String>,
 }
 
 /// What makes one binary differ from another.
@@ -143,7 +187,16 @@ fn read(path: &Path) -> Result<Vec<Server>> {
     let Some(runtime) = manifest.runtime.or(manifest.peer) else {
         bail!("{}: says neither runtime = nor peer =", path.display());
     };
-    let server = |entry: Entry| Server {
+    let folder = path.parent().unwrap_or(Path::new(".")).to_path_buf();
+    let program = |features, rustflags| match (&manifest.package, manifest.command.is_empty()) {
+        (Some(package), true) => Ok(Program::Package(Build { package: package.clone(), features, rustflags })),
+        (None, false) => {
+            let (command, build) = (manifest.command.clone(), manifest.build.clone());
+            Ok(Program::Foreign(Foreign { folder: folder.clone(), command, build }))
+        }
+        _ => bail!("{}: says neither package = nor command =, or both", path.display()),
+    };
+    let server = |entry: Entry| Ok(Server {
         name: entry.name,
         runtime: runtime.clone(),
         model: entry.model,
@@ -153,9 +206,12 @@ fn read(path: &Path) -> Result<Vec<Server>> {
         is_peer,
         unsupported: entry.unsupported,
         args: entry.args,
-        build: Build { package: manifest.package.clone(), features: entry.features, rustflags: entry.rustflags },
-    };
-    let servers: Vec<Server> = manifest.server.into_iter().map(server).collect();
+        program: program(entry.features, entry.rustflags)?,
+        requires: manifest.requires.clone(),
+        needs: entry.needs,
+        only_if_asked: manifest.only_if_asked.clone(),
+    });
+    let servers: Vec<Server> = manifest.server.into_iter().map(server).collect::<Result<_>>()?;
     if let Some(wrong) = servers.iter().find(|server| server.name != format!("{}-{}", server.runtime, server.model)) {
         bail!(
             "{}: '{}' should be named '{}-{}', after its runtime and its model",
@@ -218,16 +274,18 @@ pub fn find(servers: &[Server], name: &str) -> Result<Server> {
 
 /// The rows of a round: each server with each allocator.
 pub fn with_allocators(servers: Vec<Server>, allocator: Allocator) -> Vec<Server> {
+    // Only what is built from this workspace has a choice.
     let system = |server: &Server| {
         let mut server = server.clone();
+        let Program::Package(build) = &mut server.program else { return None };
+        build.features.push("system-allocator".into());
         server.name.push_str("@system");
-        server.build.features.push("system-allocator".into());
-        server
+        Some(server)
     };
     match allocator {
         Allocator::Mimalloc => servers,
-        Allocator::System => servers.iter().map(system).collect(),
-        Allocator::Both => servers.iter().flat_map(|server| [server.clone(), system(server)]).collect(),
+        Allocator::System => servers.iter().filter_map(system).collect(),
+        Allocator::Both => servers.iter().flat_map(|server| [Some(server.clone()), system(server)]).flatten().collect(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use common::http::{BodyLength, Decoder, parse_response_head};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -137,7 +137,13 @@ impl Client {
 
     fn fill(&mut self) -> Result<bool> {
         let mut piece = [0; 16 * 1024];
-        let count = self.stream.read(&mut piece).map_err(|error| anyhow::anyhow!("cannot receive: {error}"))?;
+        let count = loop {
+            match self.stream.read(&mut piece) {
+                // By a signal: the person's, or one that stopped this process for a while.
+                Err(error) if error.kind() == ErrorKind::Interrupted => crate::interrupt::check()?,
+                result => break result.map_err(|error| anyhow::anyhow!("cannot receive: {error}"))?,
+            }
+        };
         self.input.extend_from_slice(&piece[..count]);
         Ok(count > 0)
     }

@@ -12,6 +12,7 @@ mod experiment;
 mod filter;
 mod interrupt;
 mod picture;
+mod needs;
 mod placement;
 mod process;
 mod progress;

@@ -5,7 +5,7 @@ use crate::catalog::Server;
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
 use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, getpid, getppid};
@@ -48,12 +48,12 @@ impl Running {
     /// # Errors
     /// One that ends or stays silent instead, with the last lines of its stderr.
     pub fn start(server: &Server, start: &Start) -> Result<Self> {
-        let binary = builder::binary(&server.build);
-        let mut command = Command::new(&binary);
-        command.args(builder::arguments(server, start.threads, &start.more));
+        let mut command = builder::command(server, start.threads, &start.more);
         let (cores, harness) = (start.cores, getpid());
         let prepare = move || {
             set_pdeathsig(Signal::SIGKILL)?;
+            // A daemon that leaves its parent stays below the server, and so is measured and ended with it.
+            set_child_subreaper(true)?;
             if getppid() != harness {
                 return Err(std::io::ErrorKind::BrokenPipe.into());
             }
@@ -114,7 +114,7 @@ impl Running {
     /// One that ends or stays silent instead, with the last lines of its stderr.
     pub fn spawn_with_stdin(mut command: Command) -> Result<Self> {
         let stderr = tempfile::tempfile().context("cannot make a file for the server's stderr")?;
-        command.env_clear().stdout(Stdio::piped()).stderr(stderr.try_clone()?);
+        command.stdout(Stdio::piped()).stderr(stderr.try_clone()?);
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
         let address = SocketAddr::from(([0, 0, 0, 0], 0));

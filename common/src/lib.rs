@@ -129,6 +129,26 @@ impl Model {
         loops: Loops::One,
     };
 
+    /// W threads, each with an event loop and a listener of its own.
+    pub const PER_CORE: Model = Model {
+        name: "per-core",
+        about: "W threads, each with an event loop and a listener of its own",
+        has_threads: true,
+        can_fork: false,
+        handlers: Threads::Knob,
+        pollers: Threads::Knob,
+        loops: Loops::OwnListeners,
+        ..Model::ONE_THREAD
+    };
+
+    /// The same, but all accept on one listener.
+    pub const PER_CORE_SHARED: Model = Model {
+        name: "per-core-shared",
+        about: "W threads, each with an event loop of its own, on one listener",
+        loops: Loops::SharedListener,
+        ..Model::PER_CORE
+    };
+
     /// There may be no thread for a request.
     fn can_be_full(&self) -> bool {
         self.blocking_threads != Pool::None || self.queue > 0

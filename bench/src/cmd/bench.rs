@@ -14,7 +14,6 @@ use crate::table::numbers::{Numbers, Percentile};
 use crate::table::{Format, headline, render};
 use crate::validity;
 use anyhow::{Context, Result, bail};
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -77,8 +76,7 @@ fn begin(arguments: &Bench) -> Result<Round> {
         if arguments.quick && settings.experiments.iter().any(|name| name == "two-tabs") {
             first_sight(&servers, &settings)?;
         }
-        let packages: BTreeSet<_> = servers.iter().map(|server| &server.build).collect();
-        builder::build(&servers, &Progress::new(packages.len() as u64))?;
+        builder::build(&servers, &Progress::new(builder::programs(&servers)))?;
     }
     create(arguments.out.as_deref(), &servers, settings)
 }
@@ -142,7 +140,7 @@ pub fn settings(arguments: &Bench) -> Result<Settings> {
 fn servers(arguments: &Bench) -> Result<Vec<Server>> {
     let mut servers = catalog::select(catalog::load()?, &arguments.filters)?;
     if arguments.filters.is_empty() && !arguments.peers {
-        servers.retain(|server| !server.is_peer);
+        servers.retain(|server| !server.is_peer && server.only_if_asked.is_none());
     }
     Ok(catalog::with_allocators(servers, arguments.allocator))
 }

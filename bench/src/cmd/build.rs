@@ -4,14 +4,12 @@ use crate::builder;
 use crate::catalog::{self, Allocator};
 use crate::progress::Progress;
 use anyhow::Result;
-use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 /// Builds the servers that the filters match.
 pub fn run(filters: &[String], allocator: Allocator) -> Result<ExitCode> {
     let servers = catalog::with_allocators(catalog::select(catalog::load()?, filters)?, allocator);
-    let packages: BTreeSet<_> = servers.iter().map(|server| &server.build).collect();
-    let progress = Progress::new(packages.len() as u64);
+    let progress = Progress::new(builder::programs(&servers));
     builder::build(&servers, &progress)?;
     drop(progress);
     super::print(&format!("{} servers are built\n", servers.len()));

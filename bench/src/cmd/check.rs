@@ -25,7 +25,7 @@ pub fn run(arguments: &Check) -> Result<ExitCode> {
 /// The self-tests; the null test only in full, since it takes a quarter of an hour.
 fn harness(arguments: &Check) -> Result<ExitCode> {
     let mut all = catalog::load()?;
-    all.retain(|server| server.unsupported.is_empty() || !server.is_peer);
+    all.retain(|server| !server.is_peer && server.only_if_asked.is_none() && server.missing().is_none());
     let needed: Vec<_> = all.iter().filter(|server| !arguments.small || server.name == check::harness::SERVER).cloned().collect();
     let progress = Progress::new(needed.len() as u64);
     builder::build(&needed, &progress)?;
@@ -49,12 +49,19 @@ fn harness(arguments: &Check) -> Result<ExitCode> {
 
 /// Checks the servers that the filters match; the exit code says whether all of them keep the contract.
 fn servers(filters: &[String]) -> Result<ExitCode> {
-    let servers = catalog::select(catalog::load()?, filters)?;
-    let progress = Progress::new(servers.len() as u64);
+    let mut servers = catalog::select(catalog::load()?, filters)?;
+    if filters.is_empty() {
+        servers.retain(|server| server.only_if_asked.is_none());
+    }
+    let progress = Progress::new(builder::programs(&servers));
     builder::build(&servers, &progress)?;
     drop(progress);
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for server in &servers {
+        if let Some(missing) = server.missing() {
+            super::print(&format!("{}: skipped: unavailable({missing})\n", server.name));
+            continue;
+        }
         for (name, verdict) in check::all(server)? {
             let line = match verdict {
                 check::Verdict::Kept => {

@@ -5,9 +5,9 @@ use crate::catalog;
 use crate::cli::Serve;
 use crate::placement::default_threads;
 use crate::progress::Progress;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 /// Builds the server if needed, and runs it in place of this process.
 pub fn run(arguments: &Serve) -> Result<ExitCode> {
@@ -16,6 +16,9 @@ pub fn run(arguments: &Serve) -> Result<ExitCode> {
     let mut more = vec!["--listen".to_string(), arguments.listen.clone()];
     more.extend_from_slice(&arguments.knobs);
     eprintln!("{}: {}", server.name, server.about);
-    let error = Command::new(builder::binary(&server.build)).args(builder::arguments(&server, default_threads(), &more)).exec();
-    Err(error).with_context(|| format!("cannot run {}", builder::binary(&server.build).display()))
+    if let Some(missing) = server.missing() {
+        bail!("{} cannot run here: {missing}", server.name);
+    }
+    let error = builder::command(&server, default_threads(), &more).exec();
+    Err(error).with_context(|| format!("cannot run {}", builder::binary(&server.program).display()))
 }

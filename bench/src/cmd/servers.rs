@@ -42,8 +42,8 @@ pub fn run(json: bool) -> Result<ExitCode> {
 }
 
 fn line(server: &Server) -> Line {
-    let asked =
-        if binary(&server.build).exists() { receipt(server, default_threads(), &[]) } else { Err(anyhow::anyhow!("not built")) };
+    let is_built = binary(&server.program).exists() || server.missing().is_some();
+    let asked = if is_built { receipt(server, default_threads(), &[]) } else { Err(anyhow::anyhow!("not built")) };
     Line {
         name: server.name.clone(),
         runtime: server.runtime.clone(),

@@ -65,7 +65,7 @@ pub fn run(session: &Session<'_>) -> Result<Footprint> {
         }
         levels.push(weigh(&running, *connections));
     }
-    let binary = builder::binary(&session.server.build);
+    let binary = builder::binary(&session.server.program);
     let binary_bytes = fs::metadata(&binary).with_context(|| format!("cannot read {}", binary.display()))?.len();
     Ok(Footprint { binary_bytes, until_ready_ms: ms(running.until_ready), idle, levels, cap })
 }

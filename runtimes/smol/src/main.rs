@@ -48,16 +48,7 @@ const MODELS: [Model; 5] = [
         pollers: Threads::KnobAnd(1),
         ..Model::ONE_THREAD
     },
-    Model {
-        name: "per-core",
-        about: "W threads, each with an executor and a listener of its own",
-        has_threads: true,
-        can_fork: false,
-        handlers: Threads::Knob,
-        pollers: Threads::KnobAnd(1),
-        loops: Loops::OwnListeners,
-        ..Model::ONE_THREAD
-    },
+    Model { pollers: Threads::KnobAnd(1), ..Model::PER_CORE },
 ];
 
 fn main() -> ExitCode {

@@ -82,13 +82,7 @@ const MODELS: &[Model] = &[
         blocking_threads: Pool::Of(BLOCKING_THREADS),
         ..WORKERS
     },
-    Model {
-        name: "per-core",
-        about: "W threads, each with a runtime and a listener of its own",
-        can_fork: false,
-        loops: Loops::OwnListeners,
-        ..WORKERS
-    },
+    Model::PER_CORE,
     #[cfg(tokio_unstable)]
     Model { name: "unstable", about: "W workers share the tasks, built with unstable features and without using them", ..WORKERS },
     #[cfg(tokio_unstable)]
