@@ -186,6 +186,8 @@ pub enum Threads {
     Knob,
     /// As many as `--threads` says, and so many helpers.
     KnobAnd(usize),
+    /// As many as `--threads` says, and a helper for each.
+    KnobTwice,
     /// One for each connection.
     PerConnection,
 }
@@ -276,7 +278,7 @@ impl Service {
             (Threads::PerConnection, _) => return u32::MAX,
             // Where the threads that run handlers also poll, a single one that blocks may be the one that would have polled.
             (Threads::Knob, Threads::Knob) | (Threads::One, _) => 1,
-            (Threads::Knob | Threads::KnobAnd(_), _) => knobs.threads,
+            (Threads::Knob | Threads::KnobAnd(_) | Threads::KnobTwice, _) => knobs.threads,
         };
         u32::try_from(handlers + knobs.blocking_threads).unwrap_or(u32::MAX)
     }

@@ -1,0 +1,104 @@
+//! The common server on glommio, a runtime of one thread over three rings, made for databases that run once per core.
+//!
+//! A connection is a task of the loop that accepted it, for good: there is nobody to steal it. The blocking call is made inline, and its
+//! loop does nothing else meanwhile. In `per-core` each of W loops has a listener of its own (`SO_REUSEPORT`), and the kernel hashes
+//! connections onto loops that block as well as onto others; in `per-core-shared` all accept on one.
+//!
+//! glommio can accept but not wait for a listener, and an accept that is given to the kernel takes a connection even while its loop is
+//! blocked. So beside each loop a thread waits for the listener and tells the loop, which then accepts. Streams are read once they
+//! are readable, so that idle connections hold no buffers.
+//!
+//! The knobs are `--threads` (W) and the rings' depth. It wants 512 KiB of locked memory, and git and a configure script to be built, so it
+//! is built only where it is asked for. In the numbers, compare it with monoio and compio.
+
+mod doorbell;
+
+use common::{Acceptor, Connection, Knobs, Model, Runtime, Server, Service, Step, Stop, Threads};
+use doorbell::Doorbell;
+use futures_lite::AsyncRead;
+use futures_lite::AsyncWriteExt;
+use futures_lite::future::{pending, poll_fn, yield_now};
+use glommio::net::TcpStream;
+use glommio::{LocalExecutorBuilder, Placement, spawn_local};
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::thread;
+
+/// Depth of each ring, as glommio has them.
+const RING_DEPTH: usize = 128;
+
+static GLOMMIO: Runtime = Runtime { name: "glommio", package: Some("glommio"), models: &MODELS, settings };
+
+// Beside each loop there is the thread that waits for its listener.
+const MODELS: [Model; 2] =
+    [Model { pollers: Threads::KnobTwice, ..Model::PER_CORE }, Model { pollers: Threads::KnobTwice, ..Model::PER_CORE_SHARED }];
+
+fn main() -> ExitCode {
+    common::main(&GLOMMIO, serve)
+}
+
+fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
+    vec![("ring-depth", RING_DEPTH.to_string())]
+}
+
+fn serve(server: Server) -> io::Result<()> {
+    let Server { acceptor, siblings, stop, service, .. } = server;
+    for (number, acceptor) in siblings.into_iter().enumerate() {
+        let (thread, stop) = (thread::Builder::new().name(format!("core-{}", number + 1)), stop.clone());
+        thread.spawn(move || common::or_exit(run_loop(acceptor, &stop, service)))?;
+    }
+    run_loop(acceptor, &stop, service)
+}
+
+fn run_loop(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result<()> {
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).ring_depth(RING_DEPTH).make();
+    executor.map_err(|error| io::Error::other(error.to_string()))?.run(accept(acceptor, stop, service))
+}
+
+async fn accept(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result<()> {
+    let mut doorbell = Doorbell::start(&acceptor, stop)?;
+    service.ready();
+    while doorbell.ring().await? {
+        if let Ok((stream, connection)) = acceptor.accept() {
+            // SAFETY: the descriptor is open and handed over to the one that takes it here.
+            let stream = unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) };
+            spawn_local(serve_connection(stream, connection)).detach();
+            // Serve it until it would block before the next is accepted, which another loop may be free to take.
+            yield_now().await;
+        }
+    }
+    drop((acceptor, doorbell));
+    pending().await
+}
+
+async fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Result<()> {
+    loop {
+        match connection.step() {
+            Step::Read => read(&mut stream, &mut connection).await?,
+            Step::Write => {
+                let count = stream.write(connection.unsent()).await?;
+                connection.sent(count);
+            }
+            Step::Run(work) => connection.answer(&work.run()),
+            Step::CloseSend => stream.shutdown(Shutdown::Write).await?,
+            Step::Close => return Ok(()),
+        }
+    }
+}
+
+/// Waits without a buffer, then reads.
+async fn read(stream: &mut TcpStream, connection: &mut Connection) -> io::Result<()> {
+    let count = poll_fn(|context| {
+        let result = Pin::new(&mut *stream).poll_read(context, connection.space());
+        if result.is_pending() {
+            connection.rest();
+        }
+        result
+    });
+    let count = count.await?;
+    connection.received(count);
+    Ok(())
+}
