@@ -42,6 +42,9 @@ struct Entry {
     rustflags: String,
     #[serde(default)]
     needs: Vec<Need>,
+    /// Its threads are the cluster: it does not fork.
+    #[serde(default)]
+    one_process: bool,
     #[serde(default)]
     unsupported: BTreeMap<String, String>,
 }
@@ -69,6 +72,8 @@ pub struct Server {
     pub args: Vec<String>,
     /// How it is built and started.
     pub program: Program,
+    /// Its threads are the cluster: it does not fork.
+    pub is_one_process: bool,
     /// Programs that building or running it takes.
     pub requires: Vec<String>,
     /// What it takes of the kernel and its limits.
@@ -209,6 +214,7 @@ fn read(path: &Path) -> Result<Vec<Server>> {
         program: program(entry.features, entry.rustflags)?,
         requires: manifest.requires.clone(),
         needs: entry.needs,
+        is_one_process: entry.one_process,
         only_if_asked: manifest.only_if_asked.clone(),
     });
     let servers: Vec<Server> = manifest.server.into_iter().map(server).collect::<Result<_>>()?;

@@ -40,6 +40,9 @@ fn run(server: &Server, (name, check): Check) -> Result<Verdict> {
     if let Some(reason) = server.unsupported.get(name) {
         return Ok(Verdict::Unsupported(reason.clone()));
     }
+    if server.is_one_process && workers::CHECKS.iter().any(|check| check.0 == name) {
+        return Ok(Verdict::Unsupported("one process, whose threads are the cluster".into()));
+    }
     Ok(check(server).map_or_else(|error| Verdict::Broken(format!("{error:#}")), |()| Verdict::Kept))
 }
 
