@@ -35,7 +35,7 @@ use nix::sys::signal::{SigSet, Signal};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, OnceLock};
 use watch::Watch;
 
 #[cfg(all(not(feature = "system-allocator"), not(test)))]
@@ -240,6 +240,21 @@ impl Service {
     #[must_use]
     pub fn context(self) -> routes::Context {
         routes::Context { max_block: self.0.knobs.limits.max_block, is_draining: self.is_draining() }
+    }
+
+    /// Handles a request and, if it blocks, blocks: for peers, whose HTTP is their own.
+    #[must_use]
+    pub fn answer(self, method: &str, target: &str, body: Vec<u8>) -> http::Answer {
+        match routes::handle(self.context(), method, target, body) {
+            routes::Outcome::Instant(answer) => answer,
+            routes::Outcome::Blocking(work) => work.run(),
+        }
+    }
+
+    /// The value of `X-Worker` in this process.
+    pub fn worker(self) -> &'static str {
+        static WORKER: OnceLock<String> = OnceLock::new();
+        WORKER.get_or_init(|| std::process::id().to_string())
     }
 
     /// Asks for the right to send blocking work to a pool; keep it until the work is done.

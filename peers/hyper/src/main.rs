@@ -7,7 +7,6 @@
 
 use bytes::Bytes;
 use common::http::Answer;
-use common::routes::{self, Outcome};
 use common::{Acceptor, Connection, Knobs, Model, Runtime, Server, Service};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -20,7 +19,6 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::process::ExitCode;
-use std::sync::Arc;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
@@ -44,7 +42,6 @@ fn serve(server: Server) -> io::Result<()> {
 async fn accept(server: Server) -> io::Result<()> {
     // SAFETY: both own their descriptor, never change it, and keep it open until they are dropped with their registration.
     let (acceptor, stop) = unsafe { (AsyncFd::register(server.acceptor)?, AsyncFd::register(server.stop)?) };
-    let worker = Arc::new(HeaderValue::from(std::process::id()));
     let (drain, draining) = watch::channel(());
     server.service.ready();
     loop {
@@ -56,7 +53,7 @@ async fn accept(server: Server) -> io::Result<()> {
         if let Ok(Ok((stream, connection))) = readable.try_io(|acceptor| Acceptor::accept(acceptor.get_ref()))
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            tokio::spawn(serve_connection(stream, connection, server.service, worker.clone(), draining.clone()));
+            tokio::spawn(serve_connection(stream, connection, server.service, draining.clone()));
             tokio::task::yield_now().await;
         }
     }
@@ -69,10 +66,9 @@ async fn serve_connection(
     stream: TcpStream,
     _counted: Connection,
     service: Service,
-    worker: Arc<HeaderValue>,
     mut draining: watch::Receiver<()>,
 ) -> hyper::Result<()> {
-    let handler = service_fn(move |request| answer(service, worker.clone(), request));
+    let handler = service_fn(move |request| answer(service, request));
     let mut connection =
         pin!(http1::Builder::new().pipeline_flush(true).title_case_headers(true).serve_connection(TokioIo::new(stream), handler));
     let mut is_draining = pin!(async { draining.changed().await.is_err() });
@@ -83,25 +79,17 @@ async fn serve_connection(
     connection.await
 }
 
-async fn answer(
-    service: Service,
-    worker: Arc<HeaderValue>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(service: Service, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    let outcome = match Limited::new(body, common::http::MAX_BODY).collect().await {
-        Ok(body) => routes::handle(service.context(), head.method.as_str(), target, body.to_bytes().into()),
-        Err(error) => Outcome::Instant(Answer::error(common::http::Status::ContentTooLarge, format!("{error}\n"))),
+    let answer = match Limited::new(body, common::http::MAX_BODY).collect().await {
+        Ok(body) => service.answer(head.method.as_str(), target, body.to_bytes().into()),
+        Err(error) => Answer::error(common::http::Status::ContentTooLarge, format!("{error}\n")),
     };
-    let answer = match outcome {
-        Outcome::Instant(answer) => answer,
-        Outcome::Blocking(work) => work.run(),
-    };
-    Ok(to_response(answer, &worker))
+    Ok(to_response(answer, service.worker()))
 }
 
-fn to_response(answer: Answer, worker: &HeaderValue) -> Response<Full<Bytes>> {
+fn to_response(answer: Answer, worker: &'static str) -> Response<Full<Bytes>> {
     let body = match answer.body {
         std::borrow::Cow::Borrowed(bytes) => Bytes::from_static(bytes),
         std::borrow::Cow::Owned(bytes) => Bytes::from(bytes),
@@ -110,7 +98,7 @@ fn to_response(answer: Answer, worker: &HeaderValue) -> Response<Full<Bytes>> {
     *response.status_mut() = hyper::StatusCode::from_u16(answer.status.code()).unwrap_or_default();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
-    headers.insert(HeaderName::from_static("x-worker"), worker.clone());
+    headers.insert(HeaderName::from_static("x-worker"), HeaderValue::from_static(worker));
     if let Some(allow) = answer.allow {
         headers.insert(ALLOW, HeaderValue::from_static(allow));
     }

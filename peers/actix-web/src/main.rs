@@ -1,0 +1,87 @@
+//! The common handler behind actix-web: W threads, each with a single-threaded tokio runtime of its own.
+//!
+//! One more thread accepts and deals connections out to the workers in turn, without looking whether they are busy. A connection stays with its
+//! worker, and a handler that blocks stops all of that worker's connections.
+//!
+//! The knob is `--threads` (W); buffers and limits are actix's own. In the numbers, compare it with `tokio-per-core`: there the kernel deals.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::web::{self, Bytes, Data};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use common::http::{Answer, MAX_BODY};
+use common::{Knobs, Model, Runtime, Server, Service, Stop, Threads};
+use std::borrow::Cow;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use tokio::io::unix::AsyncFd;
+
+static ACTIX_WEB: Runtime = Runtime { name: "actix-web", package: Some("actix-web"), models: &MODELS, settings };
+
+const MODELS: [Model; 1] = [Model {
+    name: "workers",
+    about: "W threads, each with a runtime of its own, and one that deals connections out",
+    has_threads: true,
+    can_fork: false,
+    handlers: Threads::Knob,
+    pollers: Threads::KnobAnd(1),
+    ..Model::ONE_THREAD
+}];
+
+fn main() -> ExitCode {
+    common::main(&ACTIX_WEB, serve)
+}
+
+fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
+    Vec::new()
+}
+
+fn serve(server: Server) -> io::Result<()> {
+    actix_web::rt::System::new().block_on(serve_all(&server))
+}
+
+/// The acceptor is kept until all is done: while it lives, a drain waits.
+async fn serve_all(server: &Server) -> io::Result<()> {
+    let service = server.service;
+    let listener = TcpListener::from(server.acceptor.as_fd().try_clone_to_owned()?);
+    let app = move || {
+        let limit = web::PayloadConfig::new(MAX_BODY);
+        App::new().app_data(Data::new(service)).app_data(limit).default_service(web::to(answer))
+    };
+    let running = HttpServer::new(app)
+        .workers(server.knobs.threads)
+        .shutdown_timeout(server.knobs.limits.drain.as_secs())
+        .shutdown_signal(stopped(server.stop.clone()))
+        .listen(listener)?
+        .run();
+    service.ready();
+    running.await
+}
+
+async fn stopped(stop: Stop) {
+    // SAFETY: it owns its descriptor, never changes it, and keeps it open until it is dropped with its registration.
+    if let Ok(stop) = unsafe { AsyncFd::register(stop) } {
+        // It can fail only when the runtime ends.
+        let _ = stop.readable().await;
+    }
+}
+
+async fn answer(service: Data<Service>, request: HttpRequest, body: Bytes) -> HttpResponse {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    to_response(service.answer(request.method().as_str(), target, body.into()), service.worker())
+}
+
+fn to_response(answer: Answer, worker: &'static str) -> HttpResponse {
+    let mut response = HttpResponse::build(StatusCode::from_u16(answer.status.code()).unwrap_or_default());
+    response.insert_header((CONTENT_TYPE, HeaderValue::from_static(answer.content_type)));
+    response.insert_header((HeaderName::from_static("x-worker"), HeaderValue::from_static(worker)));
+    if let Some(allow) = answer.allow {
+        response.insert_header((ALLOW, HeaderValue::from_static(allow)));
+    }
+    match answer.body {
+        Cow::Borrowed(bytes) => response.body(Bytes::from_static(bytes)),
+        Cow::Owned(bytes) => response.body(bytes),
+    }
+}

@@ -1,0 +1,151 @@
+//! The common handler behind axum, tokio's own web framework, as most services run it: on the multi-thread runtime, handlers inline.
+//!
+//! A connection is a task; axum routes and hyper reads, parses and writes. A handler that blocks keeps its worker, and with it whatever
+//! the worker had to do, as on `tokio-multi-thread`.
+//!
+//! The knob is `--threads` (W); buffers and limits are hyper's own. In the numbers, compare it with `tokio-multi-thread`.
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::{Method, Response, StatusCode, Uri};
+use axum::routing::any;
+use axum::serve::Listener;
+use common::http::{Answer, MAX_BODY};
+use common::routes::PATHS;
+use common::{Acceptor, Connection, Knobs, Model, Runtime, Server, Service, Stop, Threads};
+use std::borrow::Cow;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::task::{Context, Poll};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+
+static AXUM: Runtime = Runtime { name: "axum", package: Some("axum"), models: &MODELS, settings };
+
+const MODELS: [Model; 1] = [Model {
+    name: "multi-thread",
+    about: "W workers share the tasks",
+    has_threads: true,
+    handlers: Threads::Knob,
+    pollers: Threads::Knob,
+    ..Model::ONE_THREAD
+}];
+
+fn main() -> ExitCode {
+    common::main(&AXUM, serve)
+}
+
+fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
+    Vec::new()
+}
+
+fn serve(server: Server) -> io::Result<()> {
+    let runtime = Builder::new_multi_thread().worker_threads(server.knobs.threads).enable_io().build()?;
+    runtime.block_on(async { tokio::spawn(serve_all(server)).await })?
+}
+
+async fn serve_all(server: Server) -> io::Result<()> {
+    let service = server.service;
+    let routed = PATHS.into_iter().fold(Router::new(), |router, path| router.route(path, any(answer)));
+    let router = routed.fallback(answer).layer(axum::extract::DefaultBodyLimit::max(MAX_BODY)).with_state(service);
+    // SAFETY: both own their descriptor, never change it, and keep it open until they are dropped with their registration.
+    let (acceptor, stop) = unsafe { (AsyncFd::register(server.acceptor)?, AsyncFd::register(server.stop)?) };
+    service.ready();
+    axum::serve(Accepting { acceptor, address: service.address() }, router).with_graceful_shutdown(stopped(stop)).await
+}
+
+async fn stopped(stop: AsyncFd<Stop>) {
+    // It can fail only when the runtime ends.
+    let _ = stop.readable().await;
+}
+
+async fn answer(State(service): State<Service>, method: Method, uri: Uri, body: Bytes) -> Response<Body> {
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    to_response(service.answer(method.as_str(), target, body.into()), service.worker())
+}
+
+fn to_response(answer: Answer, worker: &'static str) -> Response<Body> {
+    let body = match answer.body {
+        Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+        Cow::Owned(bytes) => Bytes::from(bytes),
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(answer.status.code()).unwrap_or_default();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    headers.insert(HeaderName::from_static("x-worker"), HeaderValue::from_static(worker));
+    if let Some(allow) = answer.allow {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    response
+}
+
+struct Accepting {
+    acceptor: AsyncFd<Acceptor>,
+    address: SocketAddr,
+}
+
+impl Listener for Accepting {
+    type Io = Counted;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Counted, SocketAddr) {
+        loop {
+            let Ok(mut readable) = self.acceptor.readable().await else { continue };
+            if let Ok(Ok((stream, connection))) = readable.try_io(|acceptor| Acceptor::accept(acceptor.get_ref()))
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                return (Counted { _connection: connection, stream }, self.address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+/// The common connection only stands for this one among those that a drain waits for; axum does the rest. It comes first: it must be
+/// dropped before its socket.
+struct Counted {
+    _connection: Connection,
+    stream: TcpStream,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

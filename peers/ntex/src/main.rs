@@ -1,0 +1,96 @@
+//! The common handler behind ntex, a web framework that grew out of actix, on its tokio runtime: W threads, each with an event loop of its own.
+//!
+//! One more thread accepts and deals connections out to the workers in turn, without looking whether they are busy. A connection stays with its
+//! worker, and a handler that blocks stops all of that worker's connections.
+//!
+//! The knob is `--threads` (W); buffers and limits are ntex's own. In the numbers, compare it with `actix-web-workers`.
+
+use common::http::{Answer, MAX_BODY};
+use common::{Knobs, Model, Runtime, Server, Service, Stop, Threads};
+use ntex::http::StatusCode;
+use ntex::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use ntex::rt::{DefaultRuntime, System};
+use ntex::time::Seconds;
+use ntex::util::Bytes;
+use ntex::web::types::{PayloadConfig, State};
+use ntex::web::{self, App, HttpRequest, HttpResponse, HttpServer};
+use std::borrow::Cow;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use tokio::io::unix::AsyncFd;
+
+static NTEX: Runtime = Runtime { name: "ntex", package: Some("ntex"), models: &MODELS, settings };
+
+const MODELS: [Model; 1] = [Model {
+    name: "workers",
+    about: "W threads, each with a runtime of its own, and one that deals connections out",
+    has_threads: true,
+    can_fork: false,
+    handlers: Threads::Knob,
+    pollers: Threads::KnobAnd(1),
+    ..Model::ONE_THREAD
+}];
+
+fn main() -> ExitCode {
+    common::main(&NTEX, serve)
+}
+
+fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
+    Vec::new()
+}
+
+fn serve(server: Server) -> io::Result<()> {
+    // By reference it could not be handed to the runtime, which asks for what lives for ever.
+    let server = Box::leak(Box::new(server));
+    System::new("ntex", DefaultRuntime).block_on(serve_all(server))
+}
+
+/// The acceptor is kept until all is done: while it lives, a drain waits.
+async fn serve_all(server: &'static Server) -> io::Result<()> {
+    let service = server.service;
+    let listener = TcpListener::from(server.acceptor.as_fd().try_clone_to_owned()?);
+    let app = async move || {
+        App::new().state(service).state(PayloadConfig::new(MAX_BODY)).default_service(web::to(answer))
+    };
+    let running = HttpServer::new(app)
+        .workers(server.knobs.threads)
+        .shutdown_timeout(Seconds(server.knobs.limits.drain.as_secs().try_into().unwrap_or(u16::MAX)))
+        .disable_signals()
+        .listen(listener)?
+        .run();
+    service.ready();
+    let stopping = running.clone();
+    ntex::rt::spawn(async move {
+        stopped(server.stop.clone()).await;
+        stopping.stop(true).await;
+    });
+    running.await
+}
+
+async fn stopped(stop: Stop) {
+    // SAFETY: it owns its descriptor, never changes it, and keeps it open until it is dropped with its registration.
+    if let Ok(stop) = unsafe { AsyncFd::register(stop) } {
+        // It can fail only when the runtime ends.
+        let _ = stop.readable().await;
+    }
+}
+
+async fn answer(service: State<Service>, request: HttpRequest, body: Bytes) -> HttpResponse {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    to_response(service.answer(request.method().as_str(), target, body.to_vec()), service.worker())
+}
+
+fn to_response(answer: Answer, worker: &'static str) -> HttpResponse {
+    let mut response = HttpResponse::build(StatusCode::from_u16(answer.status.code()).unwrap_or_default());
+    response.set_header(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    response.set_header(HeaderName::from_static("x-worker"), HeaderValue::from_static(worker));
+    if let Some(allow) = answer.allow {
+        response.set_header(ALLOW, HeaderValue::from_static(allow));
+    }
+    match answer.body {
+        Cow::Borrowed(bytes) => response.body(Bytes::from_static(bytes)),
+        Cow::Owned(bytes) => response.body(bytes),
+    }
+}
