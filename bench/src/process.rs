@@ -12,13 +12,16 @@ use nix::unistd::{Pid, getpid, getppid};
 use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a server may take until it is ready.
 const UNTIL_READY: Duration = Duration::from_secs(10);
+
+/// How long the processes below a server that was killed may go on to tidy up.
+const TIDY_UP: Duration = Duration::from_secs(5);
 
 /// How to start one.
 #[derive(Debug, Clone)]
@@ -188,15 +191,7 @@ impl Running {
 
     /// Its process, and the workers it has forked.
     pub fn pids(&self) -> Vec<Pid> {
-        let mut all: Vec<Pid> = self.child.iter().map(|child| Pid::from_raw(child.id().cast_signed())).collect();
-        let mut next = 0;
-        while next < all.len() {
-            let pid = all[next];
-            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            all.extend(children.split_whitespace().filter_map(|child| child.parse().ok()).map(Pid::from_raw));
-            next += 1;
-        }
-        all
+        self.child.as_ref().map_or(Vec::new(), |child| pids(child.id()))
     }
 
     /// Sends it a signal.
@@ -249,11 +244,20 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Workers first: they end with their parent, but they are not ours to reap, so they are told as well.
-        for pid in self.pids().into_iter().rev() {
-            let _ = kill(pid, Signal::SIGKILL);
+        let Some(child) = &mut self.child else { return };
+        let below: Vec<OwnedFd> =
+            pids(child.id()).into_iter().skip(1).filter_map(|pid| pidfd_open(pid.as_raw().cast_unsigned()).ok()).collect();
+        let _ = child.kill();
+        let _ = child.wait();
+        // What runs below ends with its parent, and may tidy up before it does; what has not ended then is ended, though not ours to reap.
+        let end = Instant::now() + TIDY_UP;
+        for pidfd in below {
+            let left = end.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)) != Ok(1) {
+                pidfd_kill(&pidfd);
+            }
         }
-        let _ = self.child.as_mut().map(Child::wait);
     }
 }
 
@@ -287,15 +291,34 @@ pub struct Memory {
     pub threads: u64,
 }
 
-fn pidfd_open(pid: u32) -> Result<std::os::fd::OwnedFd> {
-    use std::os::fd::FromRawFd;
+/// A process and all below it, whatever thread has started them.
+fn pids(root: u32) -> Vec<Pid> {
+    let mut all = vec![Pid::from_raw(root.cast_signed())];
+    let mut next = 0;
+    while next < all.len() {
+        let threads = fs::read_dir(format!("/proc/{}/task", all[next])).into_iter().flatten().flatten();
+        for thread in threads {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            all.extend(children.split_whitespace().filter_map(|child| child.parse().ok()).map(Pid::from_raw));
+        }
+        next += 1;
+    }
+    all
+}
+
+fn pidfd_kill(pidfd: &OwnedFd) {
+    // SAFETY: a plain system call on a descriptor that is open.
+    unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), Signal::SIGKILL as i32, 0, 0) };
+}
+
+fn pidfd_open(pid: u32) -> Result<OwnedFd> {
     // SAFETY: a plain system call; the descriptor it returns is new and owned by nobody else.
     unsafe {
         let fd = nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0);
         if fd < 0 {
             return Err(std::io::Error::last_os_error().into());
         }
-        Ok(std::os::fd::OwnedFd::from_raw_fd(i32::try_from(fd)?))
+        Ok(OwnedFd::from_raw_fd(i32::try_from(fd)?))
     }
 }
 

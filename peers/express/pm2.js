@@ -1,0 +1,53 @@
+// Express under `pm2 start -i N`, in a PM2 of its own that ends with this process, however that ends.
+//
+// PM2's daemon leaves the process group of whoever starts it. Its home is a fresh folder, and a guardian, which is told of this process's end
+// by a pipe that closes, kills it and removes the folder.
+'use strict';
+
+const { execFile, spawn } = require('node:child_process');
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+
+const PM2 = path.join(__dirname, 'node_modules', '.bin', 'pm2');
+
+function lead(knobs, announce, fail) {
+  const home = fs.mkdtempSync(path.join(os.tmpdir(), 'stallbench-pm2-'));
+  const env = { PATH: process.env.PATH, HOME: home, PM2_HOME: home, PM2_DISABLE_VERSION_CHECK: 'true' };
+  const script = 'cat >/dev/null; "$0" kill >/dev/null 2>&1; rm -rf "$PM2_HOME"';
+  const guardian = spawn('/bin/sh', ['-c', script, PM2], { env, detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
+
+  const end = (signal) => {
+    // A second signal: whoever sent it does not want to wait. The guardian sees to the rest.
+    process.once('SIGTERM', () => process.exit(143));
+    process.once('SIGINT', () => process.exit(143));
+    // Each app drains on SIGINT, PM2's signal, before it is killed.
+    execFile(PM2, ['delete', 'all'], { env }, () => {
+      guardian.on('exit', () => process.exit(0));
+      guardian.stdin.end();
+    });
+  };
+  process.once('SIGTERM', end);
+  process.once('SIGINT', end);
+
+  const address = path.join(home, 'address');
+  const server = path.join(__dirname, 'server.js');
+  const mine = process.argv.slice(2);
+  const more = ['--name', 'express', '--wait-ready', '--listen-timeout', '8000', '--kill-timeout', String(knobs.drain)];
+  const start = ['start', server, '-i', String(knobs.processes), ...more, '--', ...mine];
+  execFile(PM2, start, { env: { ...env, STALLBENCH_ADDRESS: address } }, (error, stdout, stderr) => {
+    if (error) return fail(`pm2 start: ${(stderr || stdout).trim().split('\n').slice(-1)[0]}`, 1);
+    if (!fs.existsSync(address)) return fail('pm2 start: no process says that it serves', 1);
+    announce(JSON.parse(fs.readFileSync(address, 'utf8')));
+  });
+}
+
+module.exports = (knobs, announce, fail, serve) => {
+  // The same program, started by PM2.
+  const address = process.env.STALLBENCH_ADDRESS;
+  if (!address) return lead(knobs, announce, fail);
+  serve(knobs, (listening) => {
+    fs.writeFileSync(address, JSON.stringify(listening));
+    process.send('ready');
+  });
+};
