@@ -1,0 +1,3 @@
+module stallbench/peer-go
+
+go 1.19
