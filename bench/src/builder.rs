@@ -94,7 +94,9 @@ fn build_foreign(name: &str, foreign: &Foreign) -> Result<()> {
     let mut command = Command::new(in_place(program));
     command.current_dir(&foreign.folder).args(arguments.iter().map(|word| in_place(word)));
     run(name, command)?;
-    fs::create_dir_all(target().join("peers")).and_then(|()| fs::write(&stamp, "")).with_context(|| format!("{}", stamp.display()))
+    fs::create_dir_all(target().join("peers"))
+        .and_then(|()| fs::write(&stamp, ""))
+        .with_context(|| format!("{}", stamp.display()))
 }
 
 /// When the newest file of a folder, not of those below it, was changed.

@@ -201,22 +201,24 @@ fn read(path: &Path) -> Result<Vec<Server>> {
         }
         _ => bail!("{}: says neither package = nor command =, or both", path.display()),
     };
-    let server = |entry: Entry| Ok(Server {
-        name: entry.name,
-        runtime: runtime.clone(),
-        model: entry.model,
-        http: manifest.http.clone(),
-        blocking: entry.blocking,
-        about: entry.about,
-        is_peer,
-        unsupported: entry.unsupported,
-        args: entry.args,
-        program: program(entry.features, entry.rustflags)?,
-        requires: manifest.requires.clone(),
-        needs: entry.needs,
-        is_one_process: entry.one_process,
-        only_if_asked: manifest.only_if_asked.clone(),
-    });
+    let server = |entry: Entry| {
+        Ok(Server {
+            name: entry.name,
+            runtime: runtime.clone(),
+            model: entry.model,
+            http: manifest.http.clone(),
+            blocking: entry.blocking,
+            about: entry.about,
+            is_peer,
+            unsupported: entry.unsupported,
+            args: entry.args,
+            program: program(entry.features, entry.rustflags)?,
+            requires: manifest.requires.clone(),
+            needs: entry.needs,
+            is_one_process: entry.one_process,
+            only_if_asked: manifest.only_if_asked.clone(),
+        })
+    };
     let servers: Vec<Server> = manifest.server.into_iter().map(server).collect::<Result<_>>()?;
     if let Some(wrong) = servers.iter().find(|server| server.name != format!("{}-{}", server.runtime, server.model)) {
         bail!(

@@ -53,7 +53,8 @@ pub fn handle(context: Context, method: &str, target: &str, body: Vec<u8>) -> Ou
 }
 
 /// The paths there are.
-pub const PATHS: [&str; 9] = ["/", "/timer", "/sleep", "/json/stringify", "/json/parse", "/sort", "/pbkdf2", "/scrypt", "/healthz"];
+pub const PATHS: [&str; 9] =
+    ["/", "/timer", "/sleep", "/json/stringify", "/json/parse", "/sort", "/pbkdf2", "/scrypt", "/healthz"];
 
 fn route(context: Context, path: &str, query: Query<'_>, body: Vec<u8>) -> Result<Outcome, Refused> {
     let work = match path {

@@ -122,7 +122,8 @@ impl<'l> Engine<'l> {
         Ok(key)
     }
 
-    pub fn run(mut self) -> anyhow::Result<Report> {
+    /// Puts the load on; calls `mark` at both ends of the window.
+    pub fn run(mut self, mark: &mut dyn FnMut()) -> anyhow::Result<Report> {
         self.start = Instant::now();
         for (index, lane) in self.load.lanes.iter().enumerate() {
             self.plan_first(index, lane);
@@ -131,11 +132,11 @@ impl<'l> Engine<'l> {
         let mut gave_up;
         loop {
             let now = self.now();
-            if now >= self.window.start {
-                load_start.get_or_insert_with(|| (now, thread_time()));
-            }
-            if now >= self.window.end {
-                load_end.get_or_insert_with(|| (now, thread_time()));
+            for (edge, seen) in [(self.window.start, &mut load_start), (self.window.end, &mut load_end)] {
+                if now >= edge && seen.is_none() {
+                    mark();
+                    *seen = Some((now, thread_time()));
+                }
             }
             self.release(now)?;
             if crate::interrupt::is_requested() {
@@ -335,7 +336,8 @@ impl<'l> Engine<'l> {
     }
 
     fn next_look(&self, now: u64) -> u64 {
-        if now < self.window.end { self.window.end.min(now + 20 * LOOK) } else { now + LOOK }
+        let edge = if now < self.window.start { self.window.start } else { self.window.end };
+        if now < edge { edge.min(now + 20 * LOOK) } else { now + LOOK }
     }
 
     fn handle(&mut self, event: &EpollEvent) -> anyhow::Result<()> {

@@ -44,6 +44,17 @@ pub struct Lane {
 }
 
 impl Lane {
+    /// So many requests in flight on each connection all the time.
+    pub fn closed(target: Target, connections: usize, depth: usize) -> Self {
+        let pace = Pace::Closed { depth, stagger: Duration::ZERO, most: None, think: Duration::ZERO };
+        Lane { target, pace, connections, is_fresh: false, is_introduced: false, keeps_samples: false }
+    }
+
+    /// Requests at planned instants, even ones or with exponential gaps.
+    pub fn open(target: Target, connections: usize, rate: f64, is_poisson: bool) -> Self {
+        Lane { pace: Pace::Open { rate, is_poisson }, ..Lane::closed(target, connections, 1) }
+    }
+
     /// Under which connection a request counts: those of a fresh lane live for one request and count together.
     fn connection(&self, number: usize) -> usize {
         if self.is_fresh { 0 } else { number }
@@ -97,5 +108,13 @@ pub struct Load {
 /// # Errors
 /// What keeps the driver from working: no descriptor, no connection, an interrupt. What the servers do wrong is in the report.
 pub fn run(load: &Load) -> anyhow::Result<Report> {
-    engine::Engine::new(load)?.run()
+    run_marked(load, &mut || ())
+}
+
+/// The same, and calls `mark` when the window begins and when it ends, so that what is read elsewhere covers the same time.
+///
+/// # Errors
+/// As above.
+pub fn run_marked(load: &Load, mark: &mut dyn FnMut()) -> anyhow::Result<Report> {
+    engine::Engine::new(load)?.run(mark)
 }

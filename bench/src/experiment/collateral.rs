@@ -3,7 +3,7 @@
 //! Probes go to `/` at a fixed rate over kept-alive connections, and a few over fresh ones, while k blockers of length T are
 //! kept in flight. k ascends until the probes' p99 passes the limit.
 
-use super::{Latency, Mode, Session, learn, ms};
+use super::{Latency, Mode, Session, learn, ms, warm_up};
 use crate::driver::{self, Lane, Load, Pace, Recording, Report, Target};
 use crate::placement::Placement;
 use crate::validity;
@@ -17,7 +17,7 @@ const PROBES: (f64, usize) = (1000.0, 512);
 /// Probes per second on fresh connections.
 const FRESH: f64 = 20.0;
 /// Sent before the window, so that every connection is known to the server.
-const WARMUP: Duration = Duration::from_millis(100);
+pub const WARMUP: Duration = Duration::from_millis(100);
 /// From a blocker's answer to the next blocker on its connection. On loopback the next one would otherwise be there before the
 /// server has looked at anybody else, which no client behind a network can do.
 const THINK: Duration = Duration::from_millis(1);
@@ -136,6 +136,8 @@ fn run_plan(session: &Session<'_>, plan: &Plan, with_baseline: bool) -> Result<(
     let mut running = session.start("collateral")?;
     let probe = learn(&mut running, "/")?;
     let blocker = learn(&mut running, &plan.path)?;
+    let warm = warm_up(session, &probe);
+    running.explain(warm)?;
     let climb = Climb { plan, probe, blocker, placement: session.settings.placement_of("collateral"), seed: session.seed };
     let _driver = climb.placement.enter_driver(true);
     let baseline = if with_baseline { Some(running.explain(climb.measure(0))?) } else { None };
@@ -195,20 +197,10 @@ impl Climb<'_> {
 
     fn load(&self, k: usize) -> Load {
         let plan = self.plan;
-        let open = |rate| Pace::Open { rate, is_poisson: false };
-        let lane = |target: &Target, pace, connections| Lane {
-            target: target.clone(),
-            pace,
-            connections,
-            is_fresh: false,
-            is_introduced: false,
-            keeps_samples: false,
-        };
-        let kept = Lane { is_introduced: true, keeps_samples: true, ..lane(&self.probe, open(PROBES.0), PROBES.1) };
-        let fresh = Lane { is_fresh: true, ..lane(&self.probe, open(FRESH), 1) };
-        let mut lanes = vec![kept, fresh];
+        let mut lanes = probes(&self.probe);
         if k > 0 {
-            lanes.push(lane(&self.blocker, Pace::Closed { depth: 1, stagger: plan.block, most: None, think: THINK }, k));
+            let pace = Pace::Closed { depth: 1, stagger: plan.block, most: None, think: THINK };
+            lanes.push(Lane { pace, ..Lane::closed(self.blocker.clone(), k, 1) });
         }
         Load {
             lanes,
@@ -238,6 +230,13 @@ impl Climb<'_> {
         let checked = (0..report.lanes.len()).try_for_each(|lane| validity::of_lane(report, lane)).and_then(|()| ceiling());
         checked.err().map(|failure| failure.to_string())
     }
+}
+
+/// The lanes of those who do not block: over kept-alive connections, and over fresh ones.
+pub fn probes(target: &Target) -> Vec<Lane> {
+    let kept = Lane { is_introduced: true, keeps_samples: true, ..Lane::open(target.clone(), PROBES.1, PROBES.0, false) };
+    let fresh = Lane { is_fresh: true, ..Lane::open(target.clone(), 1, FRESH, false) };
+    vec![kept, fresh]
 }
 
 fn step(k: usize, report: &Report, invalid: Option<String>) -> Step {

@@ -8,7 +8,7 @@ pub mod two_tabs;
 use crate::catalog::Server;
 use crate::client::{Client, get};
 use crate::driver::record::{Part, Times};
-use crate::driver::{Recording, Target};
+use crate::driver::{self, Lane, Load, Recording, Target};
 use crate::placement::{Placement, set_of};
 use crate::process::{Running, Start};
 use anyhow::{Context, Result, bail};
@@ -206,6 +206,35 @@ pub fn learn(running: &mut Running, path: &str) -> Result<Target> {
         bail!("GET {path} is answered {}: {}", answer.status, String::from_utf8_lossy(&answer.body).trim());
     }
     Ok(Target { address: running.address, request, status: 200, body: Some(answer.body) })
+}
+
+/// Length of a slice of the warm-up, how many there are at most, and how far the rates of two in a row may be apart at its end.
+const WARM: (Duration, usize, f64) = (Duration::from_millis(100), 15, 0.05);
+
+/// Asks as fast as the server answers until it is warm, and says how many a second it answered in the end: allocators have filled their
+/// pools by then, and engines have compiled what they run often.
+///
+/// # Errors
+/// The driver cannot work.
+pub fn warm_up(session: &Session<'_>, target: &Target) -> Result<f64> {
+    let load = Load {
+        lanes: vec![Lane::closed(target.clone(), 64, 1)],
+        warmup: Duration::ZERO,
+        window: WARM.0,
+        grace: Duration::from_secs(1),
+        give_up: None,
+        spin: Duration::ZERO,
+        seed: session.seed,
+    };
+    let mut rate = 0.0;
+    for _ in 0..WARM.1 {
+        let last = rate;
+        rate = driver::run(&load)?.per_second(0);
+        if (rate - last).abs() < WARM.2 * rate {
+            break;
+        }
+    }
+    Ok(rate)
 }
 
 /// Times of a lane, in microseconds, with the histograms they come from.

@@ -44,14 +44,8 @@ pub fn run(session: &Session<'_>) -> Result<TwoTabs> {
 /// # Errors
 /// Answers that are wrong or do not come.
 pub fn open_tabs(target: &Target, tabs: usize, length_ms: u64, seed: u64) -> Result<Fall> {
-    let lane = Lane {
-        target: target.clone(),
-        pace: Pace::Closed { depth: 1, stagger: Duration::ZERO, most: Some(1), think: Duration::ZERO },
-        connections: tabs,
-        is_fresh: false,
-        is_introduced: false,
-        keeps_samples: false,
-    };
+    let pace = Pace::Closed { depth: 1, stagger: Duration::ZERO, most: Some(1), think: Duration::ZERO };
+    let lane = Lane { pace, ..Lane::closed(target.clone(), tabs, 1) };
     // One after the other they need tabs x T; twice that is more than anybody should take.
     let window = Duration::from_millis(2 * length_ms * tabs as u64 + 1000);
     let load = Load {

@@ -51,9 +51,7 @@ fn serve(server: Server) -> io::Result<()> {
 async fn serve_all(server: &'static Server) -> io::Result<()> {
     let service = server.service;
     let listener = TcpListener::from(server.acceptor.as_fd().try_clone_to_owned()?);
-    let app = async move || {
-        App::new().state(service).state(PayloadConfig::new(MAX_BODY)).default_service(web::to(answer))
-    };
+    let app = async move || App::new().state(service).state(PayloadConfig::new(MAX_BODY)).default_service(web::to(answer));
     let running = HttpServer::new(app)
         .workers(server.knobs.threads)
         .shutdown_timeout(Seconds(server.knobs.limits.drain.as_secs().try_into().unwrap_or(u16::MAX)))

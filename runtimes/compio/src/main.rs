@@ -29,10 +29,8 @@ const BUFFER: usize = 4 * 1024;
 static COMPIO: Runtime = Runtime { name: "compio", package: Some("compio"), models: &MODELS, settings };
 
 // The kernel waits for what is not there yet unless a socket says that it must not.
-const MODELS: [Model; 2] = [
-    Model { blocking_sockets: true, ..Model::PER_CORE },
-    Model { blocking_sockets: true, ..Model::PER_CORE_SHARED },
-];
+const MODELS: [Model; 2] =
+    [Model { blocking_sockets: true, ..Model::PER_CORE }, Model { blocking_sockets: true, ..Model::PER_CORE_SHARED }];
 
 fn main() -> ExitCode {
     common::main(&COMPIO, serve)

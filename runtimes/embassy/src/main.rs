@@ -23,11 +23,7 @@ const TASKS: usize = 1024;
 
 static EMBASSY: Runtime = Runtime { name: "embassy", package: Some("embassy-executor"), models: &MODELS, settings };
 
-const MODELS: [Model; 1] = [Model {
-    name: "task-pool",
-    about: "one thread runs a fixed number of tasks",
-    ..Model::ONE_THREAD
-}];
+const MODELS: [Model; 1] = [Model { name: "task-pool", about: "one thread runs a fixed number of tasks", ..Model::ONE_THREAD }];
 
 /// Connections that found the pool full.
 static CLOSED: AtomicUsize = AtomicUsize::new(0);

@@ -28,10 +28,8 @@ const BUFFER: usize = 4 * 1024;
 static MONOIO: Runtime = Runtime { name: "monoio", package: Some("monoio"), models: &MODELS, settings };
 
 // The kernel waits for what is not there yet unless a socket says that it must not.
-const MODELS: [Model; 2] = [
-    Model { blocking_sockets: true, ..Model::PER_CORE },
-    Model { blocking_sockets: true, ..Model::PER_CORE_SHARED },
-];
+const MODELS: [Model; 2] =
+    [Model { blocking_sockets: true, ..Model::PER_CORE }, Model { blocking_sockets: true, ..Model::PER_CORE_SHARED }];
 
 fn main() -> ExitCode {
     common::main(&MONOIO, serve)

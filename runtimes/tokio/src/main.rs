@@ -84,7 +84,11 @@ const MODELS: &[Model] = &[
     },
     Model::PER_CORE,
     #[cfg(tokio_unstable)]
-    Model { name: "unstable", about: "W workers share the tasks, built with unstable features and without using them", ..WORKERS },
+    Model {
+        name: "unstable",
+        about: "W workers share the tasks, built with unstable features and without using them",
+        ..WORKERS
+    },
     #[cfg(tokio_unstable)]
     Model { name: "eager-handoff", about: "W workers share the tasks; one that got events hands the I/O driver on", ..WORKERS },
     #[cfg(tokio_unstable)]

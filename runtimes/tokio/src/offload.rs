@@ -52,7 +52,9 @@ impl Place {
         }
         let _admitted = match (service.admit(), self) {
             (Ok(admitted), _) => admitted,
-            (Err(full), Place::Workers(workers)) => return Ok(Answer { retry_after: Some(workers.seconds_until_free()), ..full }),
+            (Err(full), Place::Workers(workers)) => {
+                return Ok(Answer { retry_after: Some(workers.seconds_until_free()), ..full });
+            }
             (Err(full), _) => return Ok(full),
         };
         match self {
