@@ -14,8 +14,10 @@ class Pool {
 
   start(index) {
     const worker = new Worker(__filename, { workerData: { done: this.done, index } });
+    // A worker may have been given the next job before its last answer is read here.
+    worker.resolvers = [];
     worker.on('message', (answer) => {
-      worker.resolve(answer);
+      worker.resolvers.shift()(answer);
       this.next();
     });
     worker.unref();
@@ -35,7 +37,7 @@ class Pool {
     if (index < 0 || this.waiting.length === 0) return;
     const { job, resolve } = this.waiting.shift();
     this.given[index]++;
-    this.workers[index].resolve = resolve;
+    this.workers[index].resolvers.push(resolve);
     this.workers[index].postMessage(job);
   }
 }

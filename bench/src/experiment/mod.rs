@@ -209,7 +209,9 @@ pub fn learn(running: &mut Running, path: &str) -> Result<Target> {
 }
 
 /// Length of a slice of the warm-up, how many there are at most, and how far the rates of two in a row may be apart at its end.
-const WARM: (Duration, usize, f64) = (Duration::from_millis(100), 15, 0.05);
+const WARM: (Duration, usize, f64) = (Duration::from_millis(100), 30, 0.05);
+/// Answers that a warm-up takes at least.
+const WARM_ANSWERS: f64 = 10_000.0;
 
 /// Asks as fast as the server answers until it is warm, and says how many a second it answered in the end: allocators have filled their
 /// pools by then, and engines have compiled what they run often.
@@ -226,11 +228,12 @@ pub fn warm_up(session: &Session<'_>, target: &Target) -> Result<f64> {
         spin: Duration::ZERO,
         seed: session.seed,
     };
-    let mut rate = 0.0;
+    let (mut rate, mut answers) = (0.0, 0.0);
     for _ in 0..WARM.1 {
         let last = rate;
         rate = driver::run(&load)?.per_second(0);
-        if (rate - last).abs() < WARM.2 * rate {
+        answers += rate * WARM.0.as_secs_f64();
+        if answers >= WARM_ANSWERS && (rate - last).abs() < WARM.2 * rate {
             break;
         }
     }

@@ -77,6 +77,7 @@ impl<'r> Report<'r> {
         let mut table = self.table(title, columns, |server| self.headline_row(server));
         table.is_stacked = true;
         table.notes.extend(self.servers.iter().filter_map(|server| remarks(server)));
+        table.notes.extend(broken(&self.servers));
         table.notes.push(
             "threads: those that run handlers / those that may poll I/O, in each process; k (5/6): five of six trials; 10 s: measured by --thorough only".into(),
         );
@@ -135,18 +136,19 @@ impl<'r> Report<'r> {
         let (has_throughput, has_footprint) = (self.has("throughput"), self.has("footprint"));
         let mut columns = vec!["server".to_string()];
         if has_throughput {
-            columns.extend(["CPU µs", "user µs", "req/s", "x16 CPU µs", "x16 user µs", "x16 req/s"].map(String::from));
+            columns.extend(["CPU µs", "user µs", "req/s", "x16 CPU µs", "x16 user µs", "x16 req/s", "offload µs"].map(String::from));
         }
         if has_footprint {
             columns.extend(["ready ms", "threads", "RSS MiB", "KiB/conn", "idle conns"].map(String::from));
         }
         columns.extend(tabs.iter().flat_map(|tabs| tab_columns(*tabs)));
-        let title = "What it costs: server processor time per request, kept alive and 16 pipelined (split); weight, and per idle connection; finish times of tabs";
+        let title = "What it costs: server processor time per request, kept alive and 16 pipelined (split), and more for one that goes to a pool; weight, and per idle connection; finish times of tabs";
         let mut table = self.table(title.into(), columns, |server| {
             let name = server.name.as_str();
             let mut row = Vec::new();
             if has_throughput {
                 row.extend(["kept-alive", "pipelined"].into_iter().flat_map(|way| self.throughput(name, way)));
+                row.push(self.plain(name, "offload_us", "throughput"));
             }
             if has_footprint {
                 let metrics = ["ready_ms", "threads", "idle_rss_mib", "connection_kib", "idle_connections"];
@@ -321,10 +323,16 @@ fn order(numbers: &Numbers, blockers: &[usize], a: &Entry, b: &Entry) -> Orderin
 /// What a reader must know of a server besides its numbers.
 fn remarks(server: &Entry) -> Option<String> {
     let status = server.receipt.as_ref().and_then(|receipt| receipt.knobs.get("status")).cloned();
-    let lines = server.unsupported.len();
-    let broken = (lines > 0).then(|| format!("cannot keep {lines} lines of the contract; its servers.toml says which, and why"));
-    let remarks: Vec<String> = server.own.clone().into_iter().chain(status).chain(broken).collect();
+    let remarks: Vec<String> = server.own.clone().into_iter().chain(status).collect();
     (!remarks.is_empty()).then(|| format!("{}: {}", server.name, remarks.join("; ")))
+}
+
+/// Those that cannot keep all of the contract, in one line.
+fn broken(servers: &[&Entry]) -> Option<String> {
+    let lines = |server: &&&Entry| !server.unsupported.is_empty();
+    let each = |server: &&Entry| format!("{} {}", server.name, server.unsupported.len());
+    let each: Vec<String> = servers.iter().filter(lines).map(each).collect();
+    (!each.is_empty()).then(|| format!("so many lines of the contract they cannot keep (servers.toml says why): {}", each.join(", ")))
 }
 
 /// The blockers that the headline shows.

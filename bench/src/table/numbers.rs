@@ -215,7 +215,16 @@ fn of_throughput(throughput: &Throughput) -> Values {
         put("per_s", one.per_s);
         put("driver_bound", f64::from(u8::from(one.is_driver_bound)));
     }
+    values.extend(offload_us(throughput).map(|cost| ("offload_us".into(), cost)));
     values
+}
+
+/// What a blocking request that does nothing costs more than `/`: the way to the pool and back.
+fn offload_us(throughput: &Throughput) -> Option<Result<f64, String>> {
+    let of = |way: &str| throughput.loops.iter().find(|one| one.way == way);
+    let (there, plain) = (of("offloaded")?, of("kept-alive")?);
+    let invalid = there.invalid.clone().or_else(|| plain.invalid.clone());
+    Some(invalid.map_or(Ok(there.cpu_us - plain.cpu_us), Err))
 }
 
 fn of_footprint(footprint: &Footprint) -> Values {
