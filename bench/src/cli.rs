@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::catalog::Allocator;
+use crate::experiment::Kind;
 use crate::filter::Filter;
 use crate::placement::Placement;
 use crate::table::Format;
@@ -110,29 +111,10 @@ pub struct Rank {
     pub round: Option<PathBuf>,
     /// Beside which blockers
     #[arg(long, value_enum, default_value = "sleep")]
-    pub blockers: Blockers,
+    pub blockers: Kind,
     /// What to show
     #[command(flatten)]
     pub shape: Shape,
-}
-
-/// A kind of blocker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Blockers {
-    /// Threads that wait
-    Sleep,
-    /// Threads that work
-    Cpu,
-}
-
-impl Blockers {
-    /// As metrics name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Blockers::Sleep => "sleep",
-            Blockers::Cpu => "cpu",
-        }
-    }
 }
 
 /// `serve`.
@@ -204,20 +186,23 @@ pub struct Drive {
 pub struct Bench {
     /// Names, or regular expressions over names [default: all servers but peers]
     pub filters: Vec<String>,
-    /// Experiments: two-tabs, collateral, throughput, footprint [default: all]
+    /// Experiments: two-tabs, collateral, throughput, footprint [default: these]; dose-response, blocking-functions, latency, scaling
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub experiment: Vec<String>,
+    /// What the blockers of collateral do [default: sleep, cpu; of a quick round sleep, of a thorough one all]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub blockers: Vec<Kind>,
     /// One trial, no intervals: in three minutes once built
     #[arg(long, conflicts_with = "thorough")]
     pub quick: bool,
-    /// Ten trials, and the limit of ten seconds: takes hours
+    /// Ten trials, all experiments, and the limit of ten seconds: takes hours
     #[arg(long)]
     pub thorough: bool,
     /// Folder of the round [default: bench-results/<date>-<host>]
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
     /// Go on with the round in --out, or with the newest one, as it was begun
-    #[arg(long, conflicts_with_all = ["quick", "thorough", "trials", "threads", "placement", "seed", "allocator", "experiment", "filters"])]
+    #[arg(long, conflicts_with_all = ["quick", "thorough", "trials", "threads", "placement", "seed", "allocator", "experiment", "blockers", "filters"])]
     pub resume: bool,
     /// Trials of each cell
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]

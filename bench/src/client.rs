@@ -149,6 +149,12 @@ impl Client {
     }
 }
 
+/// The bytes of a POST with this body.
+pub fn post(path: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: stallbench\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
 /// The bytes of a plain GET.
 pub fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: stallbench\r\n\r\n").into_bytes()

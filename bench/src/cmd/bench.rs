@@ -5,6 +5,7 @@ use crate::catalog::{self, Server, nearest, root};
 use crate::cli::Bench;
 use crate::cmd::own::Own;
 use crate::environment::{Environment, StealMeter};
+use crate::experiment::scaling::has_width;
 use crate::experiment::{ALL, Mode, Outcome, Session, Settings, two_tabs::TwoTabs};
 use crate::picture::waterfall;
 use crate::placement::default_threads;
@@ -14,6 +15,7 @@ use crate::table::numbers::{Numbers, Percentile};
 use crate::table::{Format, headline, render};
 use crate::validity;
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -124,6 +126,9 @@ pub fn settings(arguments: &Bench) -> Result<Settings> {
     let mut settings = Settings::of(mode, threads, seed);
     settings.trials = arguments.trials.unwrap_or(settings.trials);
     settings.filters = arguments.filters.clone();
+    if !arguments.blockers.is_empty() {
+        settings.kinds = arguments.blockers.clone();
+    }
     settings.placement = arguments.placement.unwrap_or(settings.placement);
     for experiment in &arguments.experiment {
         if !ALL.contains(&experiment.as_str()) {
@@ -154,11 +159,20 @@ fn entry(server: &Server, settings: &Settings) -> Entry {
         model: server.model.clone(),
         http: server.http.clone(),
         is_peer: server.is_peer,
-        unsupported: server.unsupported.clone(),
+        unsupported: unsupported(server),
         unavailable: receipt.as_ref().err().map(|error| format!("{error:#}")),
         receipt: receipt.ok(),
         own: None,
     }
+}
+
+/// What it cannot take part in, by its own word or by what it is.
+fn unsupported(server: &Server) -> BTreeMap<String, String> {
+    let mut unsupported = server.unsupported.clone();
+    if !has_width(server) {
+        unsupported.insert("scaling".into(), "no number of threads or processes to change".into());
+    }
+    unsupported
 }
 
 /// Two servers, two tabs each, as a picture: what this is all about, minutes before the table.
@@ -198,7 +212,8 @@ pub fn measure(round: &mut Round) -> Result<()> {
         let mut order: Vec<&Server> = servers.iter().collect();
         fastrand::Rng::with_seed(settings.seed ^ u64::from(trial)).shuffle(&mut order);
         for server in order {
-            let wanted = settings.experiments.iter().filter(|name| !server.unsupported.contains_key(*name));
+            let cannot = unsupported(server);
+            let wanted = settings.experiments.iter().filter(|name| !cannot.contains_key(*name));
             plan.extend(wanted.map(|experiment| (trial, server, experiment.as_str())));
         }
     }
@@ -245,12 +260,18 @@ fn take(session: &Session<'_>, experiment: &str) -> Result<(Outcome, f64)> {
 fn weight(experiment: &str, settings: &Settings) -> u64 {
     match experiment {
         "two-tabs" => 5 + settings.tabs.iter().map(|tabs| *tabs as u64 * settings.tab_ms / 150).sum::<u64>(),
-        "collateral" => match settings.mode {
-            Mode::Quick => 20 + 11 * settings.blockers.len() as u64,
-            Mode::Standard => 20 + 22 * settings.blockers.len() as u64,
-            Mode::Thorough => 920 + 22 * settings.blockers.len() as u64,
-        },
+        "collateral" => {
+            20 + 11 * (settings.blockers.len() * settings.kinds.len()) as u64
+                + match settings.mode {
+                    Mode::Thorough => 900,
+                    _ => 0,
+                }
+        }
         "throughput" => 5 + settings.throughput_ms / 35,
+        "dose-response" => 220,
+        "blocking-functions" => 120,
+        "latency" => 55,
+        "scaling" => 160,
         _ => 2 + settings.idle.iter().sum::<usize>() as u64 / 1500,
     }
 }

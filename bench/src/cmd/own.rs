@@ -143,7 +143,6 @@ impl Own {
         let mut running = self.start()?;
         let plan = Plan {
             kind: OWN,
-            path: self.blocker.clone(),
             block,
             window: Duration::from_secs(1).max(block * BLOCKERS_PER_STEP),
             limit: Duration::from_secs(1),

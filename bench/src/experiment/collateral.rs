@@ -3,14 +3,18 @@
 //! Probes go to `/` at a fixed rate over kept-alive connections, and a few over fresh ones, while k blockers of length T are
 //! kept in flight. k ascends until the probes' p99 passes the limit.
 
-use super::{Latency, Mode, Session, learn, ms, warm_up};
-use crate::driver::{self, Lane, Load, Pace, Recording, Report, Target};
+use super::{Latency, Mode, Session, all_lanes, learn, ms, until_valid, warm_up};
+use crate::client::{Client, get};
+use crate::driver::{Lane, Load, Pace, Recording, Report, Target};
 use crate::placement::Placement;
-use crate::validity;
+use crate::process::Running;
+use crate::validity::{self, Failure};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+/// T of the blockers, but for the long ones.
+pub const BLOCK: Duration = Duration::from_millis(100);
 /// Probes per second on kept-alive connections, and on how many. One is in flight on each, so there are enough of them that probes
 /// due in half a second of silence find a free one: with fewer, the driver's own queue would be measured instead of the server's.
 const PROBES: (f64, usize) = (1000.0, 512);
@@ -21,8 +25,6 @@ pub const WARMUP: Duration = Duration::from_millis(100);
 /// From a blocker's answer to the next blocker on its connection. On loopback the next one would otherwise be there before the
 /// server has looked at anybody else, which no client behind a network can do.
 const THINK: Duration = Duration::from_millis(1);
-/// A step whose driver did not do what it owed is taken again, so often at most.
-const ATTEMPTS: usize = 3;
 /// A connection is dead if its median probe takes longer.
 const DEAD: Duration = Duration::from_millis(100);
 
@@ -75,8 +77,6 @@ pub struct Step {
 pub struct Plan {
     /// Name of the kind of blocker.
     pub kind: &'static str,
-    /// What blockers ask for.
-    pub path: String,
     /// T.
     pub block: Duration,
     /// Length of each step.
@@ -85,6 +85,58 @@ pub struct Plan {
     pub limit: Duration,
     /// The numbers of blockers.
     pub blockers: Vec<usize>,
+}
+
+/// What the blockers do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Threads that wait
+    Sleep,
+    /// Threads that work, for a time on their own clock
+    Cpu,
+    /// Threads that derive a key, as many rounds as take this server as long
+    Pbkdf2,
+}
+
+impl Kind {
+    /// As metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Sleep => "sleep",
+            Kind::Cpu => "cpu",
+            Kind::Pbkdf2 => "pbkdf2",
+        }
+    }
+
+    /// The kinds that rounds had before they could be chosen.
+    pub fn standard() -> Vec<Kind> {
+        vec![Kind::Sleep, Kind::Cpu]
+    }
+
+    /// What takes this server so long when it is asked alone.
+    fn path(self, length: Duration, running: &Running) -> Result<String> {
+        let ms = length.as_millis();
+        Ok(match self {
+            Kind::Sleep => format!("/sleep?ms={ms}"),
+            Kind::Cpu => format!("/timer?ms={ms}&clock=cpu"),
+            Kind::Pbkdf2 => format!("/pbkdf2?iterations={}", rounds(length, running)?),
+        })
+    }
+}
+
+/// Rounds of key derivation that take a server about so long.
+fn rounds(length: Duration, running: &Running) -> Result<u64> {
+    const ASKED: u32 = 50_000;
+    let mut client = Client::connect(running.address)?;
+    let mut alone = Vec::new();
+    for _ in 0..3 {
+        let started = Instant::now();
+        client.ask(&get(&format!("/pbkdf2?iterations={ASKED}")))?;
+        alone.push(started.elapsed());
+    }
+    alone.sort();
+    Ok((f64::from(ASKED) * length.as_secs_f64() / alone[1].as_secs_f64()) as u64)
 }
 
 /// The kind of blocker of a person's own server.
@@ -97,8 +149,8 @@ pub const OWN: &str = "own";
 pub fn run(session: &Session<'_>) -> Result<Collateral> {
     let mut baseline = None;
     let mut runs = Vec::new();
-    for plan in plans(session) {
-        let (first, run) = run_plan(session, &plan, baseline.is_none())?;
+    for (kind, plan) in plans(session) {
+        let (first, run) = climb_on_fresh(session, "collateral", kind, &plan, baseline.is_none())?;
         baseline = baseline.or(first);
         runs.push(run);
     }
@@ -106,39 +158,42 @@ pub fn run(session: &Session<'_>) -> Result<Collateral> {
     Ok(Collateral { baseline, runs })
 }
 
-fn plans(session: &Session<'_>) -> Vec<Plan> {
+fn plans(session: &Session<'_>) -> Vec<(Kind, Plan)> {
     let blockers: Vec<usize> = session.settings.blockers.iter().copied().filter(|k| *k > 0).collect();
     let second = Duration::from_secs(1);
     let window = Duration::from_millis(session.settings.window_ms);
-    let plan = |kind, path: &str, block: Duration, window, limit, blockers: &[usize]| Plan {
-        kind,
-        path: path.replace("{T}", &block.as_millis().to_string()),
-        block,
-        window,
-        limit,
-        blockers: blockers.to_vec(),
+    let plan = |kind: &Kind| {
+        let plan = Plan { kind: kind.name(), block: BLOCK, window, limit: second, blockers: blockers.clone() };
+        (*kind, plan)
     };
-    let (sleep, cpu) = ("/sleep?ms={T}", "/timer?ms={T}&clock=cpu");
-    let short = Duration::from_millis(100);
-    let mut plans = vec![plan("sleep", sleep, short, window, second, &blockers)];
-    // A quick round has time for one kind only.
-    if session.settings.mode != Mode::Quick {
-        plans.push(plan("cpu", cpu, short, window, second, &blockers));
-    }
+    let mut plans: Vec<(Kind, Plan)> = session.settings.kinds.iter().map(plan).collect();
     if session.settings.mode == Mode::Thorough {
         // The limit of ten seconds needs blockers of a second and a window that is longer than the limit.
-        plans.push(plan("sleep", sleep, second, 15 * second, 10 * second, &[1, 2, 4, 8, 16]));
+        let (block, window, limit) = (second, 15 * second, 10 * second);
+        let plan = Plan { kind: Kind::Sleep.name(), block, window, limit, blockers: vec![1, 2, 4, 8, 16] };
+        plans.push((Kind::Sleep, plan));
     }
     plans
 }
 
-fn run_plan(session: &Session<'_>, plan: &Plan, with_baseline: bool) -> Result<(Option<Step>, Run)> {
-    let mut running = session.start("collateral")?;
+/// One way up on a process of its own, and before it a step without blockers if that is wanted.
+///
+/// # Errors
+/// A server that does not start or answers wrongly.
+pub fn climb_on_fresh(
+    session: &Session<'_>,
+    experiment: &str,
+    kind: Kind,
+    plan: &Plan,
+    with_baseline: bool,
+) -> Result<(Option<Step>, Run)> {
+    let mut running = session.start(experiment)?;
     let probe = learn(&mut running, "/")?;
-    let blocker = learn(&mut running, &plan.path)?;
+    let path = kind.path(plan.block, &running)?;
+    let blocker = learn(&mut running, &path)?;
     let warm = warm_up(session, &probe);
     running.explain(warm)?;
-    let climb = Climb { plan, probe, blocker, placement: session.settings.placement_of("collateral"), seed: session.seed };
+    let climb = Climb { plan, probe, blocker, placement: session.settings.placement_of(experiment), seed: session.seed };
     let _driver = climb.placement.enter_driver(true);
     let baseline = if with_baseline { Some(running.explain(climb.measure(0))?) } else { None };
     Ok((baseline, running.explain(climb.run())?))
@@ -183,16 +238,8 @@ impl Climb<'_> {
     /// # Errors
     /// The driver cannot work.
     pub fn measure(&self, k: usize) -> Result<Step> {
-        let load = self.load(k);
-        let mut attempt = 0;
-        loop {
-            let report = driver::run(&load)?;
-            let failed = self.invalid(k, &report);
-            attempt += 1;
-            if failed.is_none() || attempt == ATTEMPTS || report.lanes.iter().any(|lane| lane.errors > 0) {
-                return Ok(step(k, &report, failed));
-            }
-        }
+        let (report, failed) = until_valid(&self.load(k), |report| self.check(k, report))?;
+        Ok(step(k, &report, failed))
     }
 
     fn load(&self, k: usize) -> Load {
@@ -215,20 +262,20 @@ impl Climb<'_> {
     }
 
     /// The first check that fails.
-    fn invalid(&self, k: usize, report: &Report) -> Option<String> {
+    fn check(&self, k: usize, report: &Report) -> Result<(), Failure> {
         let plan = self.plan;
         let ceiling = || {
-            // Each blocker in flight takes T, and each processor gives a second per second. Nobody knows that of a person's own server.
+            // Each blocker in flight takes T, and each processor gives a second per second.
             let at_once = match plan.kind {
-                OWN => return Ok(()),
+                // How long a person's own takes varies, and so does a function's time.
+                OWN | "pbkdf2" => return Ok(()),
                 "cpu" => k.min(self.placement.server_cores().len()),
                 _ => k,
             };
             let answered = report.lanes.get(2).map_or(0, |blockers| blockers.answered);
             validity::blocker_ceiling(answered, at_once, plan.window.as_secs_f64(), plan.block.as_secs_f64())
         };
-        let checked = (0..report.lanes.len()).try_for_each(|lane| validity::of_lane(report, lane)).and_then(|()| ceiling());
-        checked.err().map(|failure| failure.to_string())
+        all_lanes(report).and_then(|()| ceiling())
     }
 }
 

@@ -1,24 +1,35 @@
 //! The experiments. Each has its file; what they share is here: how a trial is set up, and what it leaves behind.
 
+pub mod blocking_functions;
 pub mod collateral;
+pub mod dose_response;
 pub mod footprint;
+pub mod latency;
+pub mod scaling;
+pub mod stream;
 pub mod throughput;
 pub mod two_tabs;
 
 use crate::catalog::Server;
 use crate::client::{Client, get};
 use crate::driver::record::{Part, Times};
-use crate::driver::{self, Lane, Load, Recording, Target};
+use crate::driver::{self, Lane, Load, Recording, Report, Target};
 use crate::placement::{Placement, set_of};
 use crate::process::{Running, Start};
+use crate::validity::{self, Failure};
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+pub use collateral::Kind;
+
 /// The experiments that there are, in the order of a trial.
-pub const ALL: [&str; 4] = ["two-tabs", "collateral", "throughput", "footprint"];
+pub const ALL: [&str; 8] =
+    ["two-tabs", "collateral", "throughput", "footprint", "dose-response", "blocking-functions", "latency", "scaling"];
+/// Those of a round that does not say which.
+const IN_STANDARD: usize = 4;
 
 /// How thorough a round is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +68,9 @@ pub struct Settings {
     pub more: Vec<String>,
     /// Numbers of blockers.
     pub blockers: Vec<usize>,
+    /// Kinds of blockers.
+    #[serde(default = "Kind::standard")]
+    pub kinds: Vec<Kind>,
     /// Numbers of tabs.
     pub tabs: Vec<usize>,
     /// Window of each number of blockers, in ms.
@@ -86,7 +100,15 @@ impl Settings {
             placement: Placement::default_here(),
             is_null: false,
             filters: Vec::new(),
-            experiments: ALL.map(str::to_owned).to_vec(),
+            experiments: ALL[..if mode == Mode::Thorough { ALL.len() } else { IN_STANDARD }]
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            kinds: match mode {
+                Mode::Quick => vec![Kind::Sleep],
+                Mode::Standard => vec![Kind::Sleep, Kind::Cpu],
+                Mode::Thorough => vec![Kind::Sleep, Kind::Cpu, Kind::Pbkdf2],
+            },
             more: Vec::new(),
             blockers: if is_quick { vec![0, 1, 4, 64] } else { vec![0, 1, 2, 4, 16, 64] },
             window_ms: second(),
@@ -124,8 +146,8 @@ impl Settings {
 
     /// The placement that an experiment has.
     pub fn placement_of(&self, experiment: &str) -> Placement {
-        // Throughput keeps the driver busy all the time, which needs a core of its own.
-        if experiment == "throughput" { Placement::Split } else { self.placement }
+        // These keep the driver busy all the time, which needs a core of its own.
+        if ["throughput", "latency"].contains(&experiment) { Placement::Split } else { self.placement }
     }
 }
 
@@ -151,6 +173,14 @@ pub enum Outcome {
     Throughput(throughput::Throughput),
     /// What the server weighs.
     Footprint(footprint::Footprint),
+    /// How long a handler may block.
+    DoseResponse(dose_response::DoseResponse),
+    /// Which functions hurt.
+    BlockingFunctions(blocking_functions::BlockingFunctions),
+    /// How close to the edge.
+    Latency(latency::LatencyBelowPeak),
+    /// Up or out.
+    Scaling(scaling::Scaling),
 }
 
 /// One trial of one server.
@@ -174,6 +204,10 @@ impl Session<'_> {
             "collateral" => collateral::run(self).map(Outcome::Collateral),
             "throughput" => throughput::run(self).map(Outcome::Throughput),
             "footprint" => footprint::run(self).map(Outcome::Footprint),
+            "dose-response" => dose_response::run(self).map(Outcome::DoseResponse),
+            "blocking-functions" => blocking_functions::run(self).map(Outcome::BlockingFunctions),
+            "latency" => latency::run(self).map(Outcome::Latency),
+            "scaling" => scaling::run(self).map(Outcome::Scaling),
             other => bail!("there is no experiment '{other}'"),
         };
         match result {
@@ -199,13 +233,47 @@ impl Session<'_> {
 /// # Errors
 /// Any status but 200.
 pub fn learn(running: &mut Running, path: &str) -> Result<Target> {
-    let request = get(path);
+    learn_request(running, path, get(path))
+}
+
+/// The same, of a request as it is; `name` is what an error calls it.
+///
+/// # Errors
+/// As above.
+pub fn learn_request(running: &mut Running, name: &str, request: Vec<u8>) -> Result<Target> {
     let answer = Client::connect(running.address).and_then(|mut client| client.ask(&request));
-    let answer = running.explain(answer.with_context(|| format!("GET {path}")))?;
+    let answer = running.explain(answer.with_context(|| name.to_owned()))?;
     if answer.status != 200 {
-        bail!("GET {path} is answered {}: {}", answer.status, String::from_utf8_lossy(&answer.body).trim());
+        bail!("{name} is answered {}: {}", answer.status, String::from_utf8_lossy(&answer.body).trim());
     }
     Ok(Target { address: running.address, request, status: 200, body: Some(answer.body) })
+}
+
+/// A run whose driver did not do what it owed is taken again, so often at most.
+const ATTEMPTS: usize = 3;
+
+/// Puts the load on until `check` finds nothing wrong with what came of it, or the server itself is what is wrong.
+///
+/// # Errors
+/// The driver cannot work.
+pub fn until_valid(load: &Load, check: impl Fn(&Report) -> Result<(), Failure>) -> Result<(Report, Option<String>)> {
+    let mut attempt = 0;
+    loop {
+        let report = driver::run(load)?;
+        let failed = check(&report).err().map(|failure| failure.to_string());
+        attempt += 1;
+        if failed.is_none() || attempt == ATTEMPTS || report.lanes.iter().any(|lane| lane.errors > 0) {
+            return Ok((report, failed));
+        }
+    }
+}
+
+/// Every lane is as the driver owes it.
+///
+/// # Errors
+/// The first check that fails.
+pub fn all_lanes(report: &Report) -> Result<(), Failure> {
+    (0..report.lanes.len()).try_for_each(|lane| validity::of_lane(report, lane))
 }
 
 /// Length of a slice of the warm-up, how many there are at most, and how far the rates of two in a row may be apart at its end.

@@ -114,9 +114,7 @@ impl Plan<'_> {
         let checked = validity::of_lane(report, 0)
             .and_then(|()| validity::cpu_ceiling(used.as_secs_f64(), cores, report.window.as_secs_f64()))
             // Fresh connections are also being opened, which is no request in flight.
-            .and_then(
-                |()| if self.is_fresh { Ok(()) } else { validity::littles_law(lane, report.window, self.in_flight()) },
-            );
+            .and_then(|()| if self.is_fresh { Ok(()) } else { validity::littles_law(lane, report.window, self.in_flight()) });
         Ok(Loop {
             way: self.way.into(),
             invalid: checked.err().map(|failure| failure.to_string()),

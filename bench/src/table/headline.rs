@@ -1,8 +1,8 @@
 //! The tables of a round: the headline first, then work instead of sleep, then what each server costs.
 
 use super::numbers::{Cell, LIMITS_MS, Numbers, Percentile};
-use super::{Table, count, ms, significant};
-use crate::experiment::{Mode, collateral::OWN};
+use super::{Table, count, ms, series, significant};
+use crate::experiment::{ALL, Kind, collateral::OWN};
 use crate::round::{Entry, Round};
 use crate::stats::Summary;
 use anyhow::Result;
@@ -20,12 +20,13 @@ pub fn tables(round: &Round, percentile: Percentile) -> Result<Vec<Table>> {
     let report = Report { percentile, ..Report::new(round, Numbers::of(round, percentile)?) };
     let mut tables = Vec::new();
     if report.has("collateral") {
-        tables.extend([report.headline(), report.blockers("sleep")]);
-        tables.extend((round.header.settings.mode != Mode::Quick).then(|| report.blockers("cpu")));
+        tables.push(report.headline());
+        tables.extend(round.header.settings.kinds.iter().map(|kind| report.blockers(*kind)));
     }
     if ["two-tabs", "throughput", "footprint"].into_iter().any(|name| report.has(name)) {
         tables.push(report.costs());
     }
+    tables.extend(series::tables(&report));
     Ok(tables)
 }
 
@@ -41,7 +42,8 @@ pub fn headline(round: &Round) -> Result<Table> {
 pub struct Report<'r> {
     round: &'r Round,
     numbers: Numbers,
-    percentile: Percentile,
+    /// Read from the histograms.
+    pub percentile: Percentile,
     servers: Vec<&'r Entry>,
     /// Reasons of invalid cells, numbered as the tables show them.
     notes: RefCell<Vec<String>>,
@@ -55,8 +57,14 @@ impl<'r> Report<'r> {
         Report { round, numbers, percentile: Percentile::default(), servers, notes: RefCell::default() }
     }
 
-    fn has(&self, experiment: &str) -> bool {
+    /// Whether an experiment was run.
+    pub fn has(&self, experiment: &str) -> bool {
         self.round.header.settings.experiments.iter().any(|one| one == experiment)
+    }
+
+    /// The median of a metric.
+    pub fn median(&self, server: &str, metric: &str) -> Option<f64> {
+        self.numbers.median(server, metric)
     }
 
     fn headline(&self) -> Table {
@@ -105,14 +113,19 @@ impl<'r> Report<'r> {
     }
 
     /// One kind of blocker in detail, with intervals.
-    fn blockers(&self, kind: &str) -> Table {
+    fn blockers(&self, kind: Kind) -> Table {
         let settings = &self.round.header.settings;
         let loads: Vec<usize> = settings.blockers.iter().copied().filter(|k| *k > 0).collect();
         let mut columns = vec!["server".to_string()];
         columns.extend(loads.iter().map(|k| format!("k={k}")));
         columns.extend(LIMITS_MS[..2].iter().map(|limit| limit_name(*limit)));
         columns.extend(["dead", "fresh max", "recovery", "blockers/s"].map(String::from));
-        let what = if kind == "cpu" { "work (/timer?clock=cpu)" } else { "blocked threads (/sleep)" };
+        let what = match kind {
+            Kind::Sleep => "blocked threads (/sleep)",
+            Kind::Cpu => "work (/timer?clock=cpu)",
+            Kind::Pbkdf2 => "a function (/pbkdf2)",
+        };
+        let kind = kind.name();
         let title = format!(
             "Added {} of / in ms [95 % interval] beside k blockers of 100 ms: {what}; the smallest k that freezes it; from 'dead' on at k={FACTOR_AT}",
             self.percentile
@@ -136,7 +149,8 @@ impl<'r> Report<'r> {
         let (has_throughput, has_footprint) = (self.has("throughput"), self.has("footprint"));
         let mut columns = vec!["server".to_string()];
         if has_throughput {
-            columns.extend(["CPU µs", "user µs", "req/s", "x16 CPU µs", "x16 user µs", "x16 req/s", "offload µs"].map(String::from));
+            columns
+                .extend(["CPU µs", "user µs", "req/s", "x16 CPU µs", "x16 user µs", "x16 req/s", "offload µs"].map(String::from));
         }
         if has_footprint {
             columns.extend(["ready ms", "threads", "RSS MiB", "KiB/conn", "idle conns"].map(String::from));
@@ -170,7 +184,7 @@ impl<'r> Report<'r> {
     }
 
     /// A table with a row for each server; one that is unavailable says so.
-    fn table(&self, title: String, columns: Vec<String>, row: impl Fn(&Entry) -> Vec<String>) -> Table {
+    pub fn table(&self, title: String, columns: Vec<String>, row: impl Fn(&Entry) -> Vec<String>) -> Table {
         self.notes.borrow_mut().clear();
         let mut notes = Vec::new();
         let mut rows = Vec::new();
@@ -255,7 +269,9 @@ impl<'r> Report<'r> {
                 format!("{}{of_all}{}", format(summary.median), interval_of(&summary, format))
             }
             (None, Some(reason)) => {
-                let at = metric.find('[').map_or("", |start| &metric[start..]);
+                // An experiment that was invalid as a whole says so once.
+                let is_whole = self.numbers.cell(server, metric, metric).is_none();
+                let at = metric.find('[').filter(|_| !is_whole).map_or("", |start| &metric[start..]);
                 self.noted("invalid", &format!("{server} {experiment}{at}: invalid({reason})"))
             }
             (None, None) => "–".into(),
@@ -329,10 +345,12 @@ fn remarks(server: &Entry) -> Option<String> {
 
 /// Those that cannot keep all of the contract, in one line.
 fn broken(servers: &[&Entry]) -> Option<String> {
-    let lines = |server: &&&Entry| !server.unsupported.is_empty();
-    let each = |server: &&Entry| format!("{} {}", server.name, server.unsupported.len());
-    let each: Vec<String> = servers.iter().filter(lines).map(each).collect();
-    (!each.is_empty()).then(|| format!("so many lines of the contract they cannot keep (servers.toml says why): {}", each.join(", ")))
+    // What concerns an experiment stands in its table.
+    let lines = |server: &Entry| server.unsupported.keys().filter(|name| !ALL.contains(&name.as_str())).count();
+    let some = servers.iter().filter(|server| lines(server) > 0);
+    let each: Vec<String> = some.map(|server| format!("{} {}", server.name, lines(server))).collect();
+    (!each.is_empty())
+        .then(|| format!("so many lines of the contract they cannot keep (servers.toml says why): {}", each.join(", ")))
 }
 
 /// The blockers that the headline shows.

@@ -2,6 +2,7 @@
 
 pub mod headline;
 pub mod numbers;
+mod series;
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table as Grid, presets};

@@ -1,6 +1,10 @@
 //! The numbers of a round by server and metric, each over its trials. Tables, comparisons and CSV all start from here.
 
+use crate::experiment::blocking_functions::BlockingFunctions;
 use crate::experiment::collateral::OWN;
+use crate::experiment::dose_response::DoseResponse;
+use crate::experiment::latency::LatencyBelowPeak;
+use crate::experiment::scaling::Scaling;
 use crate::experiment::{
     Latency, Outcome, collateral::Collateral, footprint::Footprint, throughput::Throughput, two_tabs::TwoTabs,
 };
@@ -16,6 +20,9 @@ pub type Metric = String;
 
 /// The limits of response-time research, in ms.
 pub const LIMITS_MS: [f64; 3] = [100.0, 1000.0, 10_000.0];
+
+/// What p99 may be while a handler blocks, in ms: unnoticed, and instant.
+pub const BEARABLE_MS: [f64; 2] = [10.0, 100.0];
 
 /// Which percentile of the response times stands for a trial: 99 unless a round is read anew.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -139,6 +146,10 @@ fn take_apart(trial: &Trial, blockers: &[usize], percentile: Percentile) -> Resu
         Outcome::Collateral(collateral) => of_collateral(collateral, blockers, percentile)?,
         Outcome::Throughput(throughput) => of_throughput(throughput),
         Outcome::Footprint(footprint) => of_footprint(footprint),
+        Outcome::DoseResponse(found) => of_dose(found, percentile)?,
+        Outcome::BlockingFunctions(found) => of_functions(found, percentile)?,
+        Outcome::Latency(found) => of_latency(found, percentile)?,
+        Outcome::Scaling(found) => of_scaling(found, percentile)?,
     })
 }
 
@@ -159,7 +170,6 @@ fn of_tabs(tabs: &TwoTabs) -> Values {
 fn of_collateral(collateral: &Collateral, blockers: &[usize], percentile: Percentile) -> Result<Values> {
     let mut values = Values::new();
     let base = &collateral.baseline;
-    let valid = |invalid: &Option<String>, value: f64| invalid.clone().map_or(Ok(value), Err);
     values.push((percentile.metric("", 0), valid(&base.invalid, response_ms(&base.probes, percentile)?)));
     values.push(("p50_ms[0]".into(), valid(&base.invalid, base.probes.p50_us / 1e3)));
     for run in &collateral.runs {
@@ -227,6 +237,77 @@ fn offload_us(throughput: &Throughput) -> Option<Result<f64, String>> {
     Some(invalid.map_or(Ok(there.cpu_us - plain.cpu_us), Err))
 }
 
+/// What a cell is worth, if it is worth anything.
+fn valid(invalid: &Option<String>, value: f64) -> Result<f64, String> {
+    invalid.clone().map_or(Ok(value), Err)
+}
+
+fn of_dose(found: &DoseResponse, percentile: Percentile) -> Result<Values> {
+    let mut values = Values::new();
+    let mut ladder = Vec::new();
+    for stream in &found.lengths {
+        let response = valid(&stream.invalid, response_ms(&stream.probes, percentile)?);
+        ladder.push((stream.name.parse::<f64>().unwrap_or(f64::NAN), response.clone()));
+        values.push((format!("{percentile}_ms[dose,{}]", stream.name), response));
+    }
+    values.extend(BEARABLE_MS.map(|limit| (format!("bearable_ms[{limit}]"), bearable(&ladder, limit))));
+    Ok(values)
+}
+
+/// The longest blockers beside which the percentile stays within the limit, as do all that are shorter; 0 if there are none.
+fn bearable(ladder: &[(f64, Result<f64, String>)], limit_ms: f64) -> Result<f64, String> {
+    let mut longest = 0.0;
+    for (length, response) in ladder {
+        if response.clone()? > limit_ms {
+            break;
+        }
+        longest = *length;
+    }
+    Ok(longest)
+}
+
+fn of_functions(found: &BlockingFunctions, percentile: Percentile) -> Result<Values> {
+    let mut values = Values::new();
+    for stream in &found.functions {
+        let (name, invalid) = (&stream.name, &stream.invalid);
+        values.push((format!("{percentile}_ms[function,{name}]"), valid(invalid, response_ms(&stream.probes, percentile)?)));
+        values.push((format!("max_ms[function,{name}]"), valid(invalid, stream.probes.max_us / 1e3)));
+        values.push((format!("function_ms[{name}]"), valid(invalid, stream.requests.p50_us / 1e3)));
+    }
+    Ok(values)
+}
+
+fn of_latency(found: &LatencyBelowPeak, percentile: Percentile) -> Result<Values> {
+    let mut values = vec![
+        ("peak_per_s".into(), Ok(found.peak_per_s)),
+        ("driver_bound[peak]".into(), Ok(f64::from(u8::from(found.is_driver_bound)))),
+    ];
+    for share in &found.shares {
+        let percent = share.percent;
+        values.push((format!("p50_ms[share,{percent}]"), valid(&share.invalid, share.latency.p50_us / 1e3)));
+        values
+            .push((format!("{percentile}_ms[share,{percent}]"), valid(&share.invalid, response_ms(&share.latency, percentile)?)));
+    }
+    Ok(values)
+}
+
+fn of_scaling(found: &Scaling, percentile: Percentile) -> Result<Values> {
+    let mut values = Values::new();
+    for size in &found.sizes {
+        let width = size.width;
+        let mut ladder = Vec::new();
+        for step in &size.sleep.steps {
+            ladder.push((step.k, valid(&step.invalid, response_ms(&step.probes, percentile)?)));
+        }
+        values.push((format!("freeze_k[width,{width}]"), freeze_k(&ladder, size.sleep.limit_ms as f64)));
+        for step in &size.work.steps {
+            values.push((format!("work_per_s[{width}]"), valid(&step.invalid, step.blockers_per_s)));
+            values.push((format!("{percentile}_ms[work,{width}]"), valid(&step.invalid, response_ms(&step.probes, percentile)?)));
+        }
+    }
+    Ok(values)
+}
+
 fn of_footprint(footprint: &Footprint) -> Values {
     let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
     let mut values = vec![
@@ -259,6 +340,15 @@ mod tests {
         let bad = || Err("lag".to_owned());
         assert_eq!(freeze_k(&[(1, bad()), (2, Ok(500.0))], 100.0), bad());
         assert_eq!(freeze_k(&[(1, Ok(500.0)), (2, bad())], 100.0), Ok(1.0));
+    }
+
+    #[test]
+    fn the_longest_bearable_blocker_is_the_last_before_the_limit_is_passed() {
+        let ladder = [(0.1, Ok(1.0)), (1.0, Ok(9.0)), (5.0, Ok(40.0)), (10.0, Ok(8.0)), (50.0, Ok(200.0))];
+        assert_eq!(bearable(&ladder, 10.0), Ok(1.0));
+        assert_eq!(bearable(&ladder, 100.0), Ok(10.0));
+        assert_eq!(bearable(&ladder, 0.5), Ok(0.0));
+        assert!(bearable(&[(0.1, Err("lag".into()))], 10.0).is_err());
     }
 
     #[test]
