@@ -115,6 +115,14 @@ fn run(name: &str, mut command: Command) -> Result<()> {
     Ok(())
 }
 
+/// What starts a person's own server, in this environment, at this port.
+pub fn own_command(foreign: &Foreign, arguments: &[String], port: u16) -> Command {
+    let in_place = |word: &String| in_place(word).replace("{port}", &port.to_string());
+    let mut command = Command::new(binary(&Program::Foreign(foreign.clone())));
+    command.current_dir(&foreign.folder).args(foreign.command[1..].iter().chain(arguments).map(in_place));
+    command
+}
+
 /// What starts a server, in a clean environment; other people's programs find their own in `PATH`.
 pub fn command(server: &Server, threads: usize, more: &[String]) -> Command {
     let mut command = Command::new(binary(&server.program));

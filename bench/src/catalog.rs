@@ -45,6 +45,9 @@ struct Entry {
     /// Its threads are the cluster: it does not fork.
     #[serde(default)]
     one_process: bool,
+    /// Of a person's own server, which knows no contract: what must stay quick, and what is slow.
+    probe: Option<String>,
+    blocker: Option<String>,
     #[serde(default)]
     unsupported: BTreeMap<String, String>,
 }
@@ -74,6 +77,8 @@ pub struct Server {
     pub program: Program,
     /// Its threads are the cluster: it does not fork.
     pub is_one_process: bool,
+    /// Of one that knows no contract: a path that must stay quick, and one that is slow.
+    pub own: Option<(String, String)>,
     /// Programs that building or running it takes.
     pub requires: Vec<String>,
     /// What it takes of the kernel and its limits.
@@ -185,7 +190,11 @@ pub fn load() -> Result<Vec<Server>> {
     Ok(servers)
 }
 
-fn read(path: &Path) -> Result<Vec<Server>> {
+/// The servers of one manifest.
+///
+/// # Errors
+/// It cannot be read, or says what cannot be.
+pub fn read(path: &Path) -> Result<Vec<Server>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let manifest: Manifest = toml::from_str(&text).with_context(|| format!("{} is not a valid servers.toml", path.display()))?;
     let is_peer = manifest.peer.is_some();
@@ -216,6 +225,7 @@ fn read(path: &Path) -> Result<Vec<Server>> {
             requires: manifest.requires.clone(),
             needs: entry.needs,
             is_one_process: entry.one_process,
+            own: entry.blocker.map(|blocker| (entry.probe.unwrap_or_else(|| "/".into()), blocker)),
             only_if_asked: manifest.only_if_asked.clone(),
         })
     };

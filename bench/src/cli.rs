@@ -222,6 +222,9 @@ pub struct Bench {
     /// Measure a server of yours instead: how to start it, with {port} where its port goes
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["url", "filters", "experiment", "resume", "allocator", "peers"])]
     pub command: Option<String>,
+    /// Measure the servers of a file instead, or besides those that are named: a servers.toml of yours
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "url", "resume", "peers"])]
+    pub servers_file: Option<PathBuf>,
     /// Measure a server of yours that runs already
     #[arg(long, conflicts_with_all = ["filters", "experiment", "resume", "allocator", "peers"])]
     pub url: Option<String>,

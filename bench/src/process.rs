@@ -67,27 +67,25 @@ impl Running {
         Self::spawn(command).with_context(|| server.name.clone())
     }
 
-    /// Starts a person's own server by the shell, in this environment, and waits until somebody accepts at the address.
+    /// Starts a person's own server, in this environment, and waits until somebody accepts at the address.
     ///
     /// # Errors
     /// One that ends or stays silent instead, with the last lines of its stderr.
-    pub fn foreign(command_line: &str, address: SocketAddr) -> Result<Self> {
+    pub fn foreign(mut command: Command, name: &str, address: SocketAddr) -> Result<Self> {
         let stderr = tempfile::tempfile().context("cannot make a file for the server's stderr")?;
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", &format!("exec {command_line}")]).stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(stderr.try_clone()?);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone()?);
         // SAFETY: between fork and exec it makes one system call; nothing is allocated or locked.
         unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
         let started = Instant::now();
-        let child = command.spawn().context("cannot run /bin/sh")?;
+        let child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
         let mut running = Running { child: Some(child), stderr, address, until_ready: Duration::ZERO };
         while TcpStream::connect_timeout(&address, UNTIL_READY).is_err() {
             crate::interrupt::check()?;
             if running.ended().is_some() {
-                bail!("'{command_line}' ended before it was ready{}", running.last_words());
+                bail!("'{name}' ended before it was ready{}", running.last_words());
             }
             if started.elapsed() > UNTIL_READY {
-                bail!("'{command_line}' does not accept at {address} within {} s{}", UNTIL_READY.as_secs(), running.last_words());
+                bail!("'{name}' does not accept at {address} within {} s{}", UNTIL_READY.as_secs(), running.last_words());
             }
             // Nothing tells when a foreign server listens.
             std::thread::sleep(Duration::from_millis(10));

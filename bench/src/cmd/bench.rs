@@ -3,7 +3,7 @@
 use crate::builder;
 use crate::catalog::{self, Server, nearest, root};
 use crate::cli::Bench;
-use crate::cmd::own::Own;
+use crate::cmd::own;
 use crate::environment::{Environment, StealMeter};
 use crate::experiment::scaling::has_width;
 use crate::experiment::{ALL, Mode, Outcome, Session, Settings, two_tabs::TwoTabs};
@@ -28,8 +28,9 @@ const FIRST_SIGHT: [&str; 2] = ["tokio-current-thread", "std-thread-per-connecti
 
 /// Runs a round, or goes on with one, and prints its tables.
 pub fn run(arguments: &Bench) -> Result<ExitCode> {
-    if let Some(own) = Own::of(arguments)? {
-        return own.run(arguments);
+    let owns = own::of(arguments)?;
+    if !owns.is_empty() {
+        return own::run(&owns, arguments);
     }
     let mut round = if arguments.resume { resume(arguments)? } else { begin(arguments)? };
     measure(&mut round)?;
@@ -66,7 +67,8 @@ fn resume(arguments: &Bench) -> Result<Round> {
 
 /// The servers of a round that can be measured.
 fn servers_of(round: &Round) -> Result<Vec<Server>> {
-    let all = catalog::with_second_names(&catalog::with_allocators(catalog::load()?, catalog::Allocator::Both));
+    let mut all = catalog::with_second_names(&catalog::with_allocators(catalog::load()?, catalog::Allocator::Both));
+    all.extend(round.header.settings.servers_file.as_deref().map_or(Ok(Vec::new()), catalog::read)?);
     let available = round.header.servers.iter().filter(|entry| entry.unavailable.is_none());
     available.map(|entry| catalog::find(&all, &entry.name)).collect()
 }
@@ -126,6 +128,8 @@ pub fn settings(arguments: &Bench) -> Result<Settings> {
     let mut settings = Settings::of(mode, threads, seed);
     settings.trials = arguments.trials.unwrap_or(settings.trials);
     settings.filters = arguments.filters.clone();
+    settings.servers_file =
+        arguments.servers_file.as_deref().map(fs::canonicalize).transpose().unwrap_or(arguments.servers_file.clone());
     if !arguments.blockers.is_empty() {
         settings.kinds = arguments.blockers.clone();
     }
@@ -143,6 +147,12 @@ pub fn settings(arguments: &Bench) -> Result<Settings> {
 }
 
 fn servers(arguments: &Bench) -> Result<Vec<Server>> {
+    let file = arguments.servers_file.as_deref().map_or(Ok(Vec::new()), catalog::read)?;
+    if !file.is_empty() {
+        let others =
+            if arguments.filters.is_empty() { Vec::new() } else { catalog::select(catalog::load()?, &arguments.filters)? };
+        return Ok(others.into_iter().chain(file).collect());
+    }
     let mut servers = catalog::select(catalog::load()?, &arguments.filters)?;
     if arguments.filters.is_empty() && !arguments.peers {
         servers.retain(|server| !server.is_peer && server.only_if_asked.is_none());

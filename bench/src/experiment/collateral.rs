@@ -21,7 +21,7 @@ const PROBES: (f64, usize) = (1000.0, 512);
 /// Probes per second on fresh connections.
 const FRESH: f64 = 20.0;
 /// Sent before the window, so that every connection is known to the server.
-pub const WARMUP: Duration = Duration::from_millis(100);
+const WARMUP: Duration = Duration::from_millis(100);
 /// From a blocker's answer to the next blocker on its connection. On loopback the next one would otherwise be there before the
 /// server has looked at anybody else, which no client behind a network can do.
 const THINK: Duration = Duration::from_millis(1);

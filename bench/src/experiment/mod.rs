@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use collateral::Kind;
@@ -62,6 +63,9 @@ pub struct Settings {
     /// Which servers were asked for; none if all.
     #[serde(default)]
     pub filters: Vec<String>,
+    /// A person's own file of servers, some of which are measured.
+    #[serde(default)]
+    pub servers_file: Option<PathBuf>,
     /// Which experiments.
     pub experiments: Vec<String>,
     /// Arguments to every server besides its own.
@@ -100,6 +104,7 @@ impl Settings {
             placement: Placement::default_here(),
             is_null: false,
             filters: Vec::new(),
+            servers_file: None,
             experiments: ALL[..if mode == Mode::Thorough { ALL.len() } else { IN_STANDARD }]
                 .iter()
                 .map(ToString::to_string)

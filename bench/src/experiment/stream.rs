@@ -2,13 +2,15 @@
 //!
 //! The requests come as people do, at random (Poisson) and whatever comes back, so that now and then several meet.
 
-use super::collateral::{WARMUP, probes};
+use super::collateral::probes;
 use super::{Latency, Session, all_lanes, until_valid};
 use crate::driver::{Lane, Load, Target};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// Time before the window: each connection of the stream is used by then, which costs a server more than later requests do.
+const WARMUP: Duration = Duration::from_millis(500);
 /// Connections of the stream: so many may wait at once.
 const CONNECTIONS: usize = 64;
 
