@@ -349,6 +349,12 @@ pub fn or_exit(result: io::Result<()>) {
     }
 }
 
+/// What to say where the kernel or a limit refuses io_uring.
+#[must_use]
+pub fn no_io_uring(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("io_uring: {error}; see io_uring_setup(2) and `ulimit -l`"))
+}
+
 fn print_receipt(receipt: &Receipt) -> io::Result<ExitCode> {
     let mut out = io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, receipt)?;

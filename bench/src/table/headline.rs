@@ -381,7 +381,7 @@ fn trials(count: u32) -> String {
 mod tests {
     use super::*;
     use crate::environment::Environment;
-    use crate::experiment::Settings;
+    use crate::experiment::{Mode, Settings};
     use crate::round::Header;
 
     fn round(servers: &[&str]) -> Round {

@@ -39,25 +39,27 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 }
 
 fn serve(server: Server) -> io::Result<()> {
-    actix_web::rt::System::new().block_on(serve_all(&server))
+    actix_web::rt::System::new().block_on(serve_all(server))
 }
 
-/// The acceptor is kept until all is done: while it lives, a drain waits.
-async fn serve_all(server: &Server) -> io::Result<()> {
-    let service = server.service;
-    let listener = TcpListener::from(server.acceptor.as_fd().try_clone_to_owned()?);
+async fn serve_all(server: Server) -> io::Result<()> {
+    let Server { knobs, acceptor, stop, service, .. } = server;
+    let listener = TcpListener::from(acceptor.as_fd().try_clone_to_owned()?);
     let app = move || {
         let limit = web::PayloadConfig::new(MAX_BODY);
         App::new().app_data(Data::new(service)).app_data(limit).default_service(web::to(answer))
     };
     let running = HttpServer::new(app)
-        .workers(server.knobs.threads)
-        .shutdown_timeout(server.knobs.limits.drain.as_secs())
-        .shutdown_signal(stopped(server.stop.clone()))
+        .workers(knobs.threads)
+        .shutdown_timeout(knobs.limits.drain.as_secs())
+        .shutdown_signal(stopped(stop))
         .listen(listener)?
         .run();
     service.ready();
-    running.await
+    let result = running.await;
+    // While it lives, a drain waits.
+    drop(acceptor);
+    result
 }
 
 async fn stopped(stop: Stop) {

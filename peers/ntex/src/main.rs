@@ -42,29 +42,29 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 }
 
 fn serve(server: Server) -> io::Result<()> {
-    // By reference it could not be handed to the runtime, which asks for what lives for ever.
-    let server = Box::leak(Box::new(server));
     System::new("ntex", DefaultRuntime).block_on(serve_all(server))
 }
 
-/// The acceptor is kept until all is done: while it lives, a drain waits.
-async fn serve_all(server: &'static Server) -> io::Result<()> {
-    let service = server.service;
-    let listener = TcpListener::from(server.acceptor.as_fd().try_clone_to_owned()?);
+async fn serve_all(server: Server) -> io::Result<()> {
+    let Server { knobs, acceptor, stop, service, .. } = server;
+    let listener = TcpListener::from(acceptor.as_fd().try_clone_to_owned()?);
     let app = async move || App::new().state(service).state(PayloadConfig::new(MAX_BODY)).default_service(web::to(answer));
     let running = HttpServer::new(app)
-        .workers(server.knobs.threads)
-        .shutdown_timeout(Seconds(server.knobs.limits.drain.as_secs().try_into().unwrap_or(u16::MAX)))
+        .workers(knobs.threads)
+        .shutdown_timeout(Seconds(knobs.limits.drain.as_secs().try_into().unwrap_or(u16::MAX)))
         .disable_signals()
         .listen(listener)?
         .run();
     service.ready();
     let stopping = running.clone();
     ntex::rt::spawn(async move {
-        stopped(server.stop.clone()).await;
+        stopped(stop).await;
         stopping.stop(true).await;
     });
-    running.await
+    let result = running.await;
+    // While it lives, a drain waits.
+    drop(acceptor);
+    result
 }
 
 async fn stopped(stop: Stop) {

@@ -53,11 +53,7 @@ fn run_loop(acceptor: Acceptor, stop: Stop, service: Service) -> io::Result<()> 
     let mut driver = ProactorBuilder::new();
     driver.capacity(ENTRIES).driver_type(DriverType::IoUring);
     let runtime = RuntimeBuilder::new().with_proactor(driver).build();
-    runtime.map_err(no_io_uring)?.block_on(accept(acceptor, stop, service))
-}
-
-fn no_io_uring(error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("io_uring: {error}; see io_uring_setup(2) and `ulimit -l`"))
+    runtime.map_err(|error| common::no_io_uring(&error))?.block_on(accept(acceptor, stop, service))
 }
 
 async fn accept(acceptor: Acceptor, stop: Stop, service: Service) -> io::Result<()> {
