@@ -45,6 +45,8 @@ struct Entry {
     /// Its threads are the cluster: it does not fork.
     #[serde(default)]
     one_process: bool,
+    /// The server of which this one is a variant, which a quick round leaves out.
+    variant_of: Option<String>,
     /// Of a person's own server, which knows no contract: what must stay quick, and what is slow.
     probe: Option<String>,
     blocker: Option<String>,
@@ -77,6 +79,8 @@ pub struct Server {
     pub program: Program,
     /// Its threads are the cluster: it does not fork.
     pub is_one_process: bool,
+    /// A variant of another, which a quick round leaves out.
+    pub variant_of: Option<String>,
     /// Of one that knows no contract: a path that must stay quick, and one that is slow.
     pub own: Option<(String, String)>,
     /// Programs that building or running it takes.
@@ -225,6 +229,7 @@ pub fn read(path: &Path) -> Result<Vec<Server>> {
             requires: manifest.requires.clone(),
             needs: entry.needs,
             is_one_process: entry.one_process,
+            variant_of: entry.variant_of,
             own: entry.blocker.map(|blocker| (entry.probe.unwrap_or_else(|| "/".into()), blocker)),
             only_if_asked: manifest.only_if_asked.clone(),
         })

@@ -157,6 +157,11 @@ fn servers(arguments: &Bench) -> Result<Vec<Server>> {
     if arguments.filters.is_empty() && !arguments.peers {
         servers.retain(|server| !server.is_peer && server.only_if_asked.is_none());
     }
+    if arguments.filters.is_empty() && arguments.quick {
+        let variants: Vec<String> = servers.iter().filter(|one| one.variant_of.is_some()).map(|one| one.name.clone()).collect();
+        eprintln!("a quick round leaves out variants of others, unless they are named: {}", variants.join(", "));
+        servers.retain(|server| server.variant_of.is_none());
+    }
     Ok(catalog::with_allocators(servers, arguments.allocator))
 }
 

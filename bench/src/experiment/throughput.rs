@@ -23,7 +23,7 @@ const NOTHING: &str = "/timer?ms=0";
 /// One entry for each way to send.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Throughput {
-    /// The loops: `kept-alive`, `pipelined`, of servers that offload `offloaded`, and in a thorough round `fresh`.
+    /// The loops: `kept-alive`; unless the round is quick, `pipelined` and of servers that offload `offloaded`; in a thorough one `fresh`.
     pub loops: Vec<Loop>,
 }
 
@@ -57,8 +57,13 @@ pub fn run(session: &Session<'_>) -> Result<Throughput> {
     let target = learn(&mut running, "/")?;
     let _driver = session.settings.placement_of("throughput").enter_driver(false);
     let per_s = warm_up(session, &target)?;
-    let mut ways = vec![("kept-alive", &target, 1, false), ("pipelined", &target, DEPTH, false)];
-    let nothing = if session.server.blocking == Blocking::Inline { None } else { Some(learn(&mut running, NOTHING)?) };
+    let mut ways = vec![("kept-alive", &target, 1, false)];
+    let is_quick = session.settings.mode == Mode::Quick;
+    if !is_quick {
+        ways.push(("pipelined", &target, DEPTH, false));
+    }
+    let offloads = session.server.blocking != Blocking::Inline && !is_quick;
+    let nothing = if offloads { Some(learn(&mut running, NOTHING)?) } else { None };
     ways.extend(nothing.as_ref().map(|nothing| ("offloaded", nothing, 1, false)));
     if session.settings.mode == Mode::Thorough {
         ways.push(("fresh", &target, 1, true));

@@ -2,7 +2,7 @@
 
 use super::numbers::{Cell, LIMITS_MS, Numbers, Percentile};
 use super::{Table, count, ms, series, significant};
-use crate::experiment::{ALL, Kind, collateral::OWN};
+use crate::experiment::{ALL, Kind, Mode, collateral::OWN};
 use crate::round::{Entry, Round};
 use crate::stats::Summary;
 use anyhow::Result;
@@ -11,6 +11,9 @@ use std::cmp::Ordering;
 
 /// Number of blockers at which the collateral factor is given: every mode of a round measures it.
 const FACTOR_AT: usize = 4;
+
+/// What throughput finds besides, unless the round is quick.
+const DEEP: [&str; 4] = ["x16 CPU µs", "x16 user µs", "x16 req/s", "offload µs"];
 
 /// All tables of a round.
 ///
@@ -146,11 +149,12 @@ impl<'r> Report<'r> {
     /// Only what was measured has columns.
     fn costs(&self) -> Table {
         let tabs: &[usize] = if self.has("two-tabs") { &self.round.header.settings.tabs } else { &[] };
+        let is_quick = self.round.header.settings.mode == Mode::Quick;
         let (has_throughput, has_footprint) = (self.has("throughput"), self.has("footprint"));
         let mut columns = vec!["server".to_string()];
         if has_throughput {
-            columns
-                .extend(["CPU µs", "user µs", "req/s", "x16 CPU µs", "x16 user µs", "x16 req/s", "offload µs"].map(String::from));
+            columns.extend(["CPU µs", "user µs", "req/s"].map(String::from));
+            columns.extend(if is_quick { [].as_slice() } else { &DEEP }.iter().map(ToString::to_string));
         }
         if has_footprint {
             columns.extend(["ready ms", "threads", "RSS MiB", "KiB/conn", "idle conns"].map(String::from));
@@ -161,8 +165,11 @@ impl<'r> Report<'r> {
             let name = server.name.as_str();
             let mut row = Vec::new();
             if has_throughput {
-                row.extend(["kept-alive", "pipelined"].into_iter().flat_map(|way| self.throughput(name, way)));
-                row.push(self.plain(name, "offload_us", "throughput"));
+                row.extend(self.throughput(name, "kept-alive"));
+                if !is_quick {
+                    row.extend(self.throughput(name, "pipelined"));
+                    row.push(self.plain(name, "offload_us", "throughput"));
+                }
             }
             if has_footprint {
                 let metrics = ["ready_ms", "threads", "idle_rss_mib", "connection_kib", "idle_connections"];
@@ -381,7 +388,7 @@ fn trials(count: u32) -> String {
 mod tests {
     use super::*;
     use crate::environment::Environment;
-    use crate::experiment::{Mode, Settings};
+    use crate::experiment::Settings;
     use crate::round::Header;
 
     fn round(servers: &[&str]) -> Round {
