@@ -176,7 +176,7 @@ fn second_signal(server: &Server) -> Result<()> {
 }
 
 /// Waits until the server has read what was sent, which the kernel shows as an empty receive queue on its side.
-fn wait_until_taken(running: &Running, client: &mut Client) -> Result<()> {
+pub fn wait_until_taken(running: &Running, client: &mut Client) -> Result<()> {
     let (server, client) = (running.address, client.local_address()?);
     let line = |text: &str| {
         let hex = |address: std::net::SocketAddr| format!("0100007F:{:04X}", address.port());

@@ -1,5 +1,6 @@
 //! Servers that send blocking work away: nobody else waits for it, and a full pool says so.
 
+use super::life::wait_until_taken;
 use super::{Check, ask, expect, expect_served, start};
 use crate::catalog::{Blocking, Server};
 use crate::client::{Client, get};
@@ -36,19 +37,23 @@ fn when_full(server: &Server) -> Result<()> {
     let running = start(server, &["--blocking-threads", "1", "--when-full", "refuse"])?;
     let mut first = Client::connect(running.address)?;
     first.send(&get("/sleep?ms=1500"))?;
+    // Otherwise another worker may take what comes next before it.
+    wait_until_taken(&running, &mut first)?;
+    expect_served(&running)?;
     // More than any queue has places for, one after the other until one is refused.
     let mut others = Vec::new();
     let refused = loop {
         let mut other = Client::connect(running.address)?;
         other.send(&get("/sleep?ms=1"))?;
+        others.push(other);
         expect_served(&running)?;
-        if other.has_more() && !first.has_more() {
-            break other.receive(false)?;
-        }
         if first.has_more() {
             bail!("nobody was refused while the only thread was busy");
         }
-        others.push(other);
+        // Whose turn comes first is the server's affair: the answer may be one that was asked for earlier.
+        if let Some(answered) = others.iter().position(Client::has_more) {
+            break others.swap_remove(answered).receive(false)?;
+        }
     };
     expect("status of what is too much, and Retry-After", &(refused.status, refused.header("Retry-After")), &(503, Some("1")))?;
     expect("status of the first", &first.receive(false)?.status, &200)?;
