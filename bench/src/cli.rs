@@ -253,7 +253,10 @@ pub struct Tables {
     /// What to show
     #[command(flatten)]
     pub shape: Shape,
-    /// Write the headline table into this page, between its two marks
-    #[arg(long, value_name = "PAGE", conflicts_with_all = ["format", "filters", "percentile"])]
+    /// Only these tables: headline, sleep, cpu, pbkdf2, costs, dose-response, blocking-functions, latency, scaling
+    #[arg(long = "table", value_name = "NAME", value_delimiter = ',')]
+    pub tables: Vec<String>,
+    /// Write what the marks in this page ask for between them: the headline, or the tables of a command
+    #[arg(long, value_name = "PAGE", conflicts_with_all = ["format", "filters", "percentile", "tables"])]
     pub splice: Option<PathBuf>,
 }

@@ -9,6 +9,7 @@ pub mod own;
 pub mod rank;
 pub mod serve;
 pub mod servers;
+mod splice;
 pub mod tables;
 
 use crate::catalog::root;

@@ -1,39 +1,50 @@
-//! `stallbench tables`: the tables of a round, and the headline spliced into a page.
+//! `stallbench tables`: the tables of a round.
 
+use super::splice;
+use crate::catalog::nearest;
 use crate::cli::Tables;
 use crate::filter::{Filter, narrow, takes_metric};
-use crate::round::{Header, Round, name_of};
+use crate::round::Round;
 use crate::table::numbers::{Cell, Numbers, Percentile};
 use crate::table::{Format, Table, headline, render};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
-use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 
-/// What stands around the generated part of a page.
-const MARKS: (&str, &str) = ("<!-- headline: written by `just splice`, do not edit -->", "<!-- /headline -->");
-
-/// Prints or splices.
+/// Prints, or writes into a page.
 pub fn run(arguments: &Tables) -> Result<ExitCode> {
-    let name = arguments.round.as_deref();
     if let Some(page) = &arguments.splice {
-        let round = Round::open(&super::round_or_newest(name, Header::is_headline)?)?;
-        splice(page, &round)?;
-        super::print(&format!("{}: headline of {}\n", page.display(), round.folder.display()));
+        splice::page(page, arguments.round.as_deref())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut round = Round::open(&super::round_or_newest(name, |header| !header.settings.is_null)?)?;
+    super::print(&shown(arguments, arguments.shape.format())?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the arguments ask for.
+///
+/// # Errors
+/// A round or a table that there is not; filters that leave nothing.
+pub fn shown(arguments: &Tables, format: Format) -> Result<String> {
+    let mut round = Round::open(&super::round_or_newest(arguments.round.as_deref(), |header| !header.settings.is_null)?)?;
     narrow(&arguments.shape.filters, &mut round.header.servers)?;
-    let (percentile, format) = (arguments.shape.percentile, arguments.shape.format());
-    let tables = headline::tables(&round, percentile)?;
-    super::print(&match format {
+    let percentile = arguments.shape.percentile;
+    let tables = select(headline::tables(&round, percentile)?, &arguments.tables)?;
+    Ok(match format {
         Format::Json => to_json(&round, &tables, percentile)?,
         Format::Csv => numbers_csv(&round, percentile, &arguments.shape.filters)?,
         Format::Text => round.header.describe(&round.folder) + "\n\n" + &render(&tables, format)?,
         Format::Markdown => render(&tables, format)?,
-    });
-    Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn select(tables: Vec<Table>, names: &[String]) -> Result<Vec<Table>> {
+    let known: Vec<&str> = tables.iter().map(|table| table.name).collect();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        bail!("this round has no table '{unknown}'; {}", nearest(unknown, &known));
+    }
+    let is_wanted = |table: &Table| names.is_empty() || names.iter().any(|name| name == table.name);
+    Ok(tables.into_iter().filter(is_wanted).collect())
 }
 
 /// The tables as a person sees them, and every number behind them.
@@ -75,22 +86,4 @@ pub fn numbers_csv(round: &Round, percentile: Percentile, filters: &[Filter]) ->
         }
     }
     Ok(String::from_utf8(csv.into_inner().map_err(csv::IntoInnerError::into_error)?)?)
-}
-
-fn splice(page: &Path, round: &Round) -> Result<()> {
-    if !round.header.settings.experiments.iter().any(|name| name == "collateral") {
-        bail!("{} has no headline, since collateral was not measured; name another round", round.folder.display());
-    }
-    let text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
-    let parts = text.split_once(MARKS.0).and_then(|(before, rest)| Some((before, rest.split_once(MARKS.1)?.1)));
-    let (before, after) = parts.with_context(|| format!("{}: has no '{}' ... '{}'", page.display(), MARKS.0, MARKS.1))?;
-    let name = name_of(&round.folder);
-    let environment = &round.header.environment;
-    let source = format!(
-        "Round [{name}](bench-results/{name}/README.md): {}, {} cores, Linux {}.",
-        environment.processor, environment.cores, environment.kernel
-    );
-    let table = headline::headline(round)?.to_markdown();
-    fs::write(page, format!("{before}{}\n\n{table}\n{source}\n\n{}{after}", MARKS.0, MARKS.1))?;
-    Ok(())
 }

@@ -85,7 +85,7 @@ impl<'r> Report<'r> {
             settings.placement,
             trials(settings.trials),
         );
-        let mut table = self.table(title, columns, |server| self.headline_row(server));
+        let mut table = self.table("headline", title, columns, |server| self.headline_row(server));
         table.is_stacked = true;
         table.notes.extend(self.servers.iter().filter_map(|server| remarks(server)));
         table.notes.extend(broken(&self.servers));
@@ -133,7 +133,7 @@ impl<'r> Report<'r> {
             "Added {} of / in ms [95 % interval] beside k blockers of 100 ms: {what}; the smallest k that freezes it; from 'dead' on at k={FACTOR_AT}",
             self.percentile
         );
-        self.table(title, columns, |server| {
+        self.table(kind, title, columns, |server| {
             let name = server.name.as_str();
             let mut row: Vec<String> = loads.iter().map(|k| self.added(name, kind, *k)).collect();
             row.extend(LIMITS_MS[..2].iter().map(|limit| self.freeze(name, kind, *limit)));
@@ -161,7 +161,7 @@ impl<'r> Report<'r> {
         }
         columns.extend(tabs.iter().flat_map(|tabs| tab_columns(*tabs)));
         let title = "What it costs: server processor time per request, kept alive and 16 pipelined (split), and more for one that goes to a pool; weight, and per idle connection; finish times of tabs";
-        let mut table = self.table(title.into(), columns, |server| {
+        let mut table = self.table("costs", title.into(), columns, |server| {
             let name = server.name.as_str();
             let mut row = Vec::new();
             if has_throughput {
@@ -191,7 +191,7 @@ impl<'r> Report<'r> {
     }
 
     /// A table with a row for each server; one that is unavailable says so.
-    pub fn table(&self, title: String, columns: Vec<String>, row: impl Fn(&Entry) -> Vec<String>) -> Table {
+    pub fn table(&self, name: &'static str, title: String, columns: Vec<String>, row: impl Fn(&Entry) -> Vec<String>) -> Table {
         self.notes.borrow_mut().clear();
         let mut notes = Vec::new();
         let mut rows = Vec::new();
@@ -206,7 +206,7 @@ impl<'r> Report<'r> {
             rows.push(cells);
         }
         notes.extend(self.notes.borrow().iter().enumerate().map(|(number, reason)| format!("({}) {reason}", number + 1)));
-        Table { title, columns, rows, notes, ..Table::default() }
+        Table { name, title, columns, rows, notes, ..Table::default() }
     }
 
     fn p99(&self, server: &str, kind: &str, k: usize) -> String {

@@ -37,6 +37,8 @@ pub fn render(tables: &[Table], format: Format) -> Result<String> {
 /// A table: what it shows, its columns, its rows as text, and what stands below it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Table {
+    /// A word for it: what was measured.
+    pub name: &'static str,
     /// One line above it.
     pub title: String,
     /// Heads of the columns; the first is the server's.

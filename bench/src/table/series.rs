@@ -25,7 +25,7 @@ fn dose(report: &Report<'_>) -> Table {
         report.percentile,
         dose_response::UTILISATION * 100.0
     );
-    report.table(title, columns, |server| {
+    report.table("dose-response", title, columns, |server| {
         let show = |metric: String, format: fn(f64) -> String| report.show(&server.name, &metric, "dose-response", format);
         let lengths = dose_response::LENGTHS_MS.map(|length| show(format!("{}_ms[dose,{length}]", report.percentile), ms));
         let bearable = BEARABLE_MS.map(|limit| show(format!("bearable_ms[{limit}]"), length_ms));
@@ -46,7 +46,7 @@ fn functions(report: &Report<'_>) -> Table {
         blocking_functions::RATE,
         report.percentile
     );
-    report.table(title, columns, |server| {
+    report.table("blocking-functions", title, columns, |server| {
         let show = |metric: String, format: fn(f64) -> String| report.show(&server.name, &metric, "blocking-functions", format);
         let names = blocking_functions::names().into_iter();
         let pair =
@@ -70,7 +70,7 @@ fn below_peak(report: &Report<'_>) -> Table {
             .flat_map(|percent| [format!("p50 {percent} %"), format!("{} {percent} %", report.percentile)]),
     );
     let title = "Response time of / in ms at shares of the highest rate, on one core, with arrivals at random (>=: the driver was the limit)";
-    report.table(title.into(), columns, |server| {
+    report.table("latency", title.into(), columns, |server| {
         let show = |metric: String, format: fn(f64) -> String| report.show(&server.name, &metric, "latency", format);
         let is_bound = report.median(&server.name, "driver_bound[peak]").is_some_and(|share| share > 0.0);
         let peak = show("peak_per_s".into(), significant);
@@ -90,7 +90,7 @@ fn sizes(report: &Report<'_>) -> Table {
         columns.extend(widths.iter().map(|width| format!("{what} W={width}")));
     }
     let title = "Up or out: with W threads or processes, the smallest k of blockers of 100 ms (/sleep) that freezes / at 0.1 s; how many of 100 ms of work it does a second when asked for 16 at once, and p99 of / in ms meanwhile";
-    report.table(title.into(), columns, |server| {
+    report.table("scaling", title.into(), columns, |server| {
         let show = |metric: String, format: fn(f64) -> String| report.show(&server.name, &metric, "scaling", format);
         let freezing = widths.iter().map(|width| show(format!("freeze_k[width,{width}]"), k));
         let work = widths.iter().map(|width| show(format!("work_per_s[{width}]"), significant));
