@@ -18,11 +18,11 @@ function lead(knobs, announce, fail) {
   const guardian = spawn('/bin/sh', ['-c', script, PM2], { env, detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
 
   const end = (signal) => {
-    // A second signal: whoever sent it does not want to wait. The guardian sees to the rest.
-    process.once('SIGTERM', () => process.exit(143));
-    process.once('SIGINT', () => process.exit(143));
+    // A second signal: whoever sent it does not want to wait.
+    for (const again of ['SIGTERM', 'SIGINT']) process.once(again, () => endNow(home, deleting));
     // Each app drains on SIGINT, PM2's signal, before it is killed.
-    execFile(PM2, ['delete', 'all'], { env }, () => {
+    const deleting = execFile(PM2, ['delete', 'all'], { env }, (error) => {
+      if (error?.killed || error?.signal) return;
       guardian.on('exit', () => process.exit(0));
       guardian.stdin.end();
     });
@@ -40,6 +40,17 @@ function lead(knobs, announce, fail) {
     if (!fs.existsSync(address)) return fail('pm2 start: no process says that it serves', 1);
     announce(JSON.parse(fs.readFileSync(address, 'utf8')));
   });
+}
+
+// Ends whoever asks the daemon, which would start another one, then the daemon, which would start its processes anew, and then those; the
+// guardian sees to the rest.
+function endNow(home, deleting) {
+  deleting.kill('SIGKILL');
+  const read = (file) => (fs.existsSync(file) ? fs.readFileSync(file, 'utf8').trim().split(/\s+/).filter(Boolean).map(Number) : []);
+  const [daemon] = read(path.join(home, 'pm2.pid'));
+  const apps = daemon ? read(`/proc/${daemon}/task/${daemon}/children`) : [];
+  for (const pid of daemon ? [daemon, ...apps] : []) process.kill(pid, 'SIGKILL');
+  process.exit(143);
 }
 
 module.exports = (knobs, announce, fail, serve) => {
