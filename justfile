@@ -44,9 +44,9 @@ servers *args:
 tables *args:
     {{stallbench}} tables {{args}}
 
-# Write the newest round's headline table into the README
-splice *args:
-    {{stallbench}} tables --splice README.md {{args}}
+# Write what its marks ask for into a page: the newest round's headline into the README
+splice page="README.md" *args:
+    {{stallbench}} tables --splice {{page}} {{args}}
 
 # Which servers of a round stand out, and which cannot be told apart
 rank *args:
