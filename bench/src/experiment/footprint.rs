@@ -22,6 +22,9 @@ pub struct Footprint {
     pub levels: Vec<Weight>,
     /// Why the levels end early, if they do.
     pub cap: Option<String>,
+    /// Idle connections that there were in the end; none in older rounds.
+    #[serde(default)]
+    pub reached: Option<usize>,
 }
 
 /// Memory of all processes of the server, and their threads.
@@ -60,14 +63,15 @@ pub fn run(session: &Session<'_>) -> Result<Footprint> {
     for connections in &session.settings.idle {
         crate::interrupt::check()?;
         if let Err(error) = fill(&mut clients, *connections, &running) {
-            cap = Some(format!("{} connections: {error:#}{}", clients.len(), running.last_words()));
+            cap = Some(format!("{error:#}{}", running.last_words()));
             break;
         }
         levels.push(weigh(&running, *connections));
     }
     let binary = builder::binary(&session.server.program);
     let binary_bytes = fs::metadata(&binary).with_context(|| format!("cannot read {}", binary.display()))?.len();
-    Ok(Footprint { binary_bytes, until_ready_ms: ms(running.until_ready), idle, levels, cap })
+    let reached = Some(clients.len());
+    Ok(Footprint { reached, binary_bytes, until_ready_ms: ms(running.until_ready), idle, levels, cap })
 }
 
 /// Opens connections up to that number; each asks once and stays.

@@ -2,8 +2,8 @@
 
 use super::numbers::{Cell, LIMITS_MS, Numbers, Percentile};
 use super::{Table, count, ms, series, significant};
-use crate::experiment::{ALL, Kind, Mode, collateral::OWN};
-use crate::round::{Entry, Round};
+use crate::experiment::{ALL, Kind, Mode, Outcome, collateral::OWN};
+use crate::round::{Entry, Round, Trial};
 use crate::stats::Summary;
 use anyhow::Result;
 use std::cell::RefCell;
@@ -180,7 +180,17 @@ impl<'r> Report<'r> {
             row
         });
         table.is_stacked = true;
+        table.notes.extend(self.servers.iter().filter_map(|server| self.cap(server)));
         table
+    }
+
+    /// Why a server had no more idle connections, if it had fewer than were tried.
+    fn cap(&self, server: &Entry) -> Option<String> {
+        let cap = |trial: &Trial| match &trial.outcome {
+            Outcome::Footprint(footprint) if trial.server == server.name => footprint.cap.clone(),
+            _ => None,
+        };
+        self.round.trials.iter().find_map(cap).map(|cap| format!("{}: no more idle connections: {cap}", server.name))
     }
 
     fn throughput(&self, name: &str, way: &str) -> [String; 3] {

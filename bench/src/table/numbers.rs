@@ -319,7 +319,8 @@ fn of_footprint(footprint: &Footprint) -> Values {
     ];
     values.extend(footprint.per_connection().map(|bytes| ("connection_kib".into(), Ok(bytes / 1024.0))));
     let most = footprint.levels.last().map_or(0, |level| level.connections);
-    values.push(("idle_connections".into(), footprint.cap.clone().map_or(Ok(most as f64), Err)));
+    // One that allows no more is a result; the tables say what it said.
+    values.push(("idle_connections".into(), Ok(footprint.reached.unwrap_or(most) as f64)));
     values
 }
 
