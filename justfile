@@ -27,9 +27,9 @@ bench-micro *args:
 bench-driver:
     cargo bench --package bench --bench driver
 
-# A standard round that is meant to be committed, and the README's table from it
+# A standard round with peers that is meant to be committed, and the README's table from it
 record *args:
-    {{stallbench}} bench {{args}}
+    {{stallbench}} bench --peers {{args}}
     just splice
 
 # Serve a runtime's first server, or a server by name, on a fixed port until Ctrl-C

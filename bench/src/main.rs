@@ -14,6 +14,7 @@ mod interrupt;
 mod needs;
 mod picture;
 mod placement;
+mod plan;
 mod process;
 mod progress;
 mod round;

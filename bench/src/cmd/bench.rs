@@ -9,6 +9,7 @@ use crate::experiment::scaling::has_width;
 use crate::experiment::{ALL, Mode, Outcome, Session, Settings, two_tabs::TwoTabs};
 use crate::picture::waterfall;
 use crate::placement::default_threads;
+use crate::plan;
 use crate::progress::Progress;
 use crate::round::{Entry, Header, Round, SCHEMA, Trial, new_folder, now};
 use crate::table::numbers::{Numbers, Percentile};
@@ -74,8 +75,14 @@ fn servers_of(round: &Round) -> Result<Vec<Server>> {
 }
 
 fn begin(arguments: &Bench) -> Result<Round> {
-    let settings = settings(arguments)?;
-    let servers = servers(arguments)?;
+    let mut settings = settings(arguments)?;
+    let mut servers = servers(arguments)?;
+    if arguments.filters.is_empty() && arguments.servers_file.is_none() {
+        plan::cut(&mut servers, &mut settings);
+    }
+    for what in &settings.left_out {
+        eprintln!("left out, so that the round ends in its time: {what}");
+    }
     if !arguments.no_build {
         if arguments.quick && settings.experiments.iter().any(|name| name == "two-tabs") {
             first_sight(&servers, &settings)?;
@@ -157,11 +164,6 @@ fn servers(arguments: &Bench) -> Result<Vec<Server>> {
     if arguments.filters.is_empty() && !arguments.peers {
         servers.retain(|server| !server.is_peer && server.only_if_asked.is_none());
     }
-    if arguments.filters.is_empty() && arguments.quick {
-        let variants: Vec<String> = servers.iter().filter(|one| one.variant_of.is_some()).map(|one| one.name.clone()).collect();
-        eprintln!("a quick round leaves out variants of others, unless they are named: {}", variants.join(", "));
-        servers.retain(|server| server.variant_of.is_none());
-    }
     Ok(catalog::with_allocators(servers, arguments.allocator))
 }
 
@@ -222,22 +224,22 @@ fn first_sight(servers: &[Server], settings: &Settings) -> Result<()> {
 pub fn measure(round: &mut Round) -> Result<()> {
     let settings = round.header.settings.clone();
     let servers = servers_of(round)?;
-    let mut plan = Vec::new();
+    let mut trials = Vec::new();
     for trial in 1..=settings.trials {
         let mut order: Vec<&Server> = servers.iter().collect();
         fastrand::Rng::with_seed(settings.seed ^ u64::from(trial)).shuffle(&mut order);
         for server in order {
             let cannot = unsupported(server);
             let wanted = settings.experiments.iter().filter(|name| !cannot.contains_key(*name));
-            plan.extend(wanted.map(|experiment| (trial, server, experiment.as_str())));
+            trials.extend(wanted.map(|experiment| (trial, server, experiment.as_str())));
         }
     }
-    plan.retain(|(trial, server, experiment)| !round.has(&server.name, experiment, *trial));
+    trials.retain(|(trial, server, experiment)| !round.has(&server.name, experiment, *trial));
 
-    let progress = Progress::new(plan.iter().map(|(_, _, experiment)| weight(experiment, &settings)).sum());
+    let progress = Progress::new(trials.iter().map(|(_, _, experiment)| plan::weight(experiment, &settings)).sum());
     progress.quiet();
     let started = Instant::now();
-    for (trial, server, experiment) in plan {
+    for (trial, server, experiment) in trials {
         progress.say(&format!("trial {trial} of {}: {} {experiment}", settings.trials, server.name));
         let seed = settings.seed.wrapping_add(u64::from(trial).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (outcome, steal) = take(&Session { server, settings: &settings, seed }, experiment)?;
@@ -246,7 +248,7 @@ pub fn measure(round: &mut Round) -> Result<()> {
         }
         let at_s = started.elapsed().as_secs_f64();
         let (server, experiment) = (server.name.clone(), experiment.to_owned());
-        progress.step(weight(&experiment, &settings));
+        progress.step(plan::weight(&experiment, &settings));
         round.add(Trial { server, experiment, trial, seed, at_s, steal, outcome })?;
     }
     Ok(())
@@ -268,26 +270,6 @@ fn take(session: &Session<'_>, experiment: &str) -> Result<(Outcome, f64)> {
             let disturbed = validity::steal(steal).err().map(|failure| Outcome::Invalid { reason: failure.to_string() });
             return Ok((disturbed.unwrap_or(outcome), steal));
         }
-    }
-}
-
-/// About how long an experiment takes, in tenths of a second: for the time left.
-fn weight(experiment: &str, settings: &Settings) -> u64 {
-    match experiment {
-        "two-tabs" => 5 + settings.tabs.iter().map(|tabs| *tabs as u64 * settings.tab_ms / 150).sum::<u64>(),
-        "collateral" => {
-            20 + 11 * (settings.blockers.len() * settings.kinds.len()) as u64
-                + match settings.mode {
-                    Mode::Thorough => 900,
-                    _ => 0,
-                }
-        }
-        "throughput" => 5 + settings.throughput_ms / 35,
-        "dose-response" => 220,
-        "blocking-functions" => 120,
-        "latency" => 55,
-        "scaling" => 160,
-        _ => 2 + settings.idle.iter().sum::<usize>() as u64 / 1500,
     }
 }
 

@@ -84,8 +84,14 @@ pub struct Settings {
     pub tab_ms: u64,
     /// Window of throughput, in ms.
     pub throughput_ms: u64,
+    /// Whether throughput is also measured with requests in flight behind others.
+    #[serde(default = "yes")]
+    pub is_pipelined: bool,
     /// Numbers of idle connections.
     pub idle: Vec<usize>,
+    /// What a round of its mode has and this one has not, so that it ends in its time.
+    #[serde(default)]
+    pub left_out: Vec<String>,
 }
 
 impl Settings {
@@ -120,7 +126,9 @@ impl Settings {
             tabs: if is_quick { vec![2] } else { vec![2, 8] },
             tab_ms: if is_quick { 200 } else { 300 },
             throughput_ms: if is_quick { 500 } else { 1500 },
+            is_pipelined: !is_quick,
             idle: if is_quick { vec![1000] } else { vec![10, 100, 1000, 10_000] },
+            left_out: Vec::new(),
         }
     }
 
@@ -154,6 +162,10 @@ impl Settings {
         // These keep the driver busy all the time, which needs a core of its own.
         if ["throughput", "latency"].contains(&experiment) { Placement::Split } else { self.placement }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn second() -> u64 {

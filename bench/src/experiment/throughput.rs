@@ -23,7 +23,7 @@ const NOTHING: &str = "/timer?ms=0";
 /// One entry for each way to send.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Throughput {
-    /// The loops: `kept-alive`; unless the round is quick, `pipelined` and of servers that offload `offloaded`; in a thorough one `fresh`.
+    /// The loops: `kept-alive`; unless the round is quick or long, `pipelined`; unless it is quick, of servers that offload `offloaded`; in a thorough one `fresh`.
     pub loops: Vec<Loop>,
 }
 
@@ -59,7 +59,7 @@ pub fn run(session: &Session<'_>) -> Result<Throughput> {
     let per_s = warm_up(session, &target)?;
     let mut ways = vec![("kept-alive", &target, 1, false)];
     let is_quick = session.settings.mode == Mode::Quick;
-    if !is_quick {
+    if session.settings.is_pipelined {
         ways.push(("pipelined", &target, DEPTH, false));
     }
     let offloads = session.server.blocking != Blocking::Inline && !is_quick;

@@ -13,7 +13,7 @@ use std::cmp::Ordering;
 const FACTOR_AT: usize = 4;
 
 /// What throughput finds besides, unless the round is quick.
-const DEEP: [&str; 4] = ["x16 CPU µs", "x16 user µs", "x16 req/s", "offload µs"];
+const DEEP: [&str; 3] = ["x16 CPU µs", "x16 user µs", "x16 req/s"];
 
 /// All tables of a round.
 ///
@@ -89,6 +89,7 @@ impl<'r> Report<'r> {
         table.is_stacked = true;
         table.notes.extend(self.servers.iter().filter_map(|server| remarks(server)));
         table.notes.extend(broken(&self.servers));
+        table.notes.extend(settings.left_out.iter().map(|what| format!("left out: {what}")));
         table.notes.push(
             "threads: those that run handlers / those that may poll I/O, in each process; k (5/6): five of six trials; 10 s: measured by --thorough only".into(),
         );
@@ -149,12 +150,16 @@ impl<'r> Report<'r> {
     /// Only what was measured has columns.
     fn costs(&self) -> Table {
         let tabs: &[usize] = if self.has("two-tabs") { &self.round.header.settings.tabs } else { &[] };
-        let is_quick = self.round.header.settings.mode == Mode::Quick;
+        let settings = &self.round.header.settings;
+        // Rounds of before it could be left out say nothing about it.
+        let is_quick = settings.mode == Mode::Quick;
+        let is_pipelined = settings.is_pipelined && !is_quick;
         let (has_throughput, has_footprint) = (self.has("throughput"), self.has("footprint"));
         let mut columns = vec!["server".to_string()];
         if has_throughput {
             columns.extend(["CPU µs", "user µs", "req/s"].map(String::from));
-            columns.extend(if is_quick { [].as_slice() } else { &DEEP }.iter().map(ToString::to_string));
+            columns.extend(is_pipelined.then_some(DEEP.map(String::from)).into_iter().flatten());
+            columns.extend((!is_quick).then(|| "offload µs".into()));
         }
         if has_footprint {
             columns.extend(["ready ms", "threads", "RSS MiB", "KiB/conn", "idle conns"].map(String::from));
@@ -166,8 +171,10 @@ impl<'r> Report<'r> {
             let mut row = Vec::new();
             if has_throughput {
                 row.extend(self.throughput(name, "kept-alive"));
-                if !is_quick {
+                if is_pipelined {
                     row.extend(self.throughput(name, "pipelined"));
+                }
+                if !is_quick {
                     row.push(self.plain(name, "offload_us", "throughput"));
                 }
             }
