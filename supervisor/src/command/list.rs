@@ -1,0 +1,140 @@
+//! `list`: what there is, as a table.
+
+use super::client;
+use crate::cli::Output;
+use crate::daemon::control::{Table, View};
+use crate::proc;
+use anyhow::Result;
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table as Grid, presets};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Time over which the use of processors is measured.
+const SAMPLE: Duration = Duration::from_millis(100);
+
+/// An instance with what the kernel says of its process.
+#[derive(Serialize)]
+pub struct Measured {
+    #[serde(flatten)]
+    pub view: View,
+    /// Share of one processor, over a tenth of a second.
+    pub cpu: Option<f64>,
+    /// Resident, in bytes.
+    pub memory: Option<u64>,
+}
+
+/// Prints it.
+///
+/// # Errors
+/// The daemon does not answer.
+pub fn run(output: &Output) -> Result<()> {
+    let table = client::table()?;
+    for remark in &table.remarks {
+        eprintln!("{remark}");
+    }
+    let measured = measure(table);
+    if output.json {
+        println!("{}", serde_json::to_string_pretty(&measured)?);
+    } else if measured.is_empty() {
+        println!("nothing was started");
+    } else {
+        println!("{}", grid(&measured));
+    }
+    Ok(())
+}
+
+/// Looks at every process twice.
+pub fn measure(table: Table) -> Vec<Measured> {
+    let mut sampler = Sampler::default();
+    let pids: Vec<i32> = table.instances.iter().filter_map(|one| one.pid).collect();
+    sampler.look(&pids);
+    if !pids.is_empty() {
+        thread::sleep(SAMPLE);
+    }
+    sampler.measure(table)
+}
+
+/// Remembers what processes had used when they were last looked at.
+#[derive(Default)]
+pub struct Sampler(BTreeMap<i32, (Instant, Duration)>);
+
+impl Sampler {
+    fn look(&mut self, pids: &[i32]) {
+        let now = |pid: &i32| Some((*pid, (Instant::now(), proc::cpu_time(*pid)?)));
+        self.0 = pids.iter().filter_map(now).collect();
+    }
+
+    /// What is used now, and how much of a processor since the last look.
+    pub fn measure(&mut self, table: Table) -> Vec<Measured> {
+        let before = std::mem::take(&mut self.0);
+        let pids: Vec<i32> = table.instances.iter().filter_map(|one| one.pid).collect();
+        self.look(&pids);
+        let cpu = |pid: i32| {
+            let ((then, first), (now, last)) = (before.get(&pid)?, self.0.get(&pid)?);
+            Some(last.saturating_sub(*first).as_secs_f64() / now.duration_since(*then).as_secs_f64())
+        };
+        let measured = |view: View| Measured { cpu: view.pid.and_then(cpu), memory: view.pid.and_then(proc::memory), view };
+        table.instances.into_iter().map(measured).collect()
+    }
+}
+
+fn grid(measured: &[Measured]) -> Grid {
+    let mut grid = plain();
+    grid.set_content_arrangement(ContentArrangement::Disabled);
+    grid.set_header(["id", "name", "mode", "pid", "uptime", "restarts", "status", "cpu", "memory"]);
+    for Measured { view, cpu, memory } in measured {
+        grid.add_row([
+            view.id.to_string(),
+            view.name.clone(),
+            view.mode.clone(),
+            view.pid.map_or("–".into(), |pid| pid.to_string()),
+            view.uptime_ms.map_or("–".into(), |ms| uptime(Duration::from_millis(ms))),
+            view.restarts.to_string(),
+            view.status.clone(),
+            cpu.map_or("–".into(), |cpu| format!("{:.0} %", cpu * 100.0)),
+            memory.map_or("–".into(), size),
+        ]);
+    }
+    for column in grid.column_iter_mut() {
+        if [0, 3, 4, 5, 7, 8].contains(&column.index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    grid
+}
+
+/// A table with a line below its head, and nothing else that is not said.
+pub fn plain() -> Grid {
+    let mut grid = Grid::new();
+    grid.load_style(presets::NOTHING.header_separator(LineStyle::none().fill('─').junction('─')));
+    grid
+}
+
+/// The two largest units of it.
+pub fn uptime(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+/// Bytes as a person reads them.
+pub fn size(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_their_two_largest_units() {
+        let of = |seconds| uptime(Duration::from_secs(seconds));
+        assert_eq!([of(5), of(65), of(3700), of(90000)], ["5s", "1m 5s", "1h 1m", "1d 1h"]);
+    }
+}

@@ -1,0 +1,214 @@
+//! `monit`: processes, what they use and what they write, on the whole terminal.
+
+use super::client;
+use super::list::{Measured, Sampler, size, uptime};
+use anyhow::{Context, Result};
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::Line;
+use ratatui::widgets::{Block, Paragraph, Row, Sparkline, Table, TableState};
+use ratatui::{DefaultTerminal, Frame};
+use signal_hook::consts::{SIGHUP, SIGTERM};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{IsTerminal, Read, Seek, SeekFrom, stdout};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Time between two looks at the processes.
+const TICK: Duration = Duration::from_millis(500);
+/// Looks that the curves remember.
+const MEMORY: usize = 600;
+/// Bytes of a log that may be on the screen.
+const LOG_END: u64 = 32 * 1024;
+
+/// Shows it until q is pressed.
+///
+/// # Errors
+/// No terminal, or a daemon that does not answer.
+pub fn run() -> Result<()> {
+    if !stdout().is_terminal() {
+        anyhow::bail!("monit needs a terminal: `supervisor list` prints the same once, with --json for programs");
+    }
+    let is_over = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, is_over.clone())?;
+    }
+    // Also sees to it that a panic gives the terminal back.
+    let mut terminal = ratatui::try_init().context("cannot take over the terminal")?;
+    let result = show(&mut terminal, &is_over);
+    ratatui::restore();
+    result
+}
+
+fn show(terminal: &mut DefaultTerminal, is_over: &AtomicBool) -> Result<()> {
+    let mut screen = Screen::default();
+    let mut due = Instant::now();
+    while !is_over.load(Ordering::Relaxed) {
+        let mut is_changed = false;
+        if due <= Instant::now() {
+            due = Instant::now() + TICK;
+            is_changed = screen.look()?;
+        }
+        if event::poll(due.saturating_duration_since(Instant::now()))? {
+            match event::read()? {
+                Event::Key(key) if key.kind == KeyEventKind::Press => match key.code {
+                    KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
+                    KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Ok(()),
+                    KeyCode::Down | KeyCode::Char('j') => screen.select(1),
+                    KeyCode::Up | KeyCode::Char('k') => screen.select(-1),
+                    _ => continue,
+                },
+                Event::Resize(..) => {}
+                _ => continue,
+            }
+            is_changed = true;
+        }
+        if is_changed {
+            terminal.draw(|frame| screen.draw(frame))?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Screen {
+    sampler: Sampler,
+    measured: Vec<Measured>,
+    remarks: Vec<String>,
+    curves: BTreeMap<u32, Curves>,
+    selected: usize,
+    log: Vec<String>,
+}
+
+/// What an instance has used, oldest first.
+#[derive(Default)]
+struct Curves {
+    /// Hundredths of a processor.
+    cpu: VecDeque<u64>,
+    /// Bytes.
+    memory: VecDeque<u64>,
+}
+
+impl Curves {
+    fn add(&mut self, one: &Measured) {
+        for (curve, value) in
+            [(&mut self.cpu, one.cpu.map_or(0, |cpu| (cpu * 100.0) as u64)), (&mut self.memory, one.memory.unwrap_or(0))]
+        {
+            curve.push_back(value);
+            if curve.len() > MEMORY {
+                curve.pop_front();
+            }
+        }
+    }
+}
+
+impl Screen {
+    /// Asks and measures anew; the curves always have something new to show.
+    fn look(&mut self) -> Result<bool> {
+        let table = client::table()?;
+        self.remarks.clone_from(&table.remarks);
+        self.measured = self.sampler.measure(table);
+        self.curves.retain(|id, _| self.measured.iter().any(|one| one.view.id == *id));
+        for one in &self.measured {
+            self.curves.entry(one.view.id).or_default().add(one);
+        }
+        self.select(0);
+        Ok(true)
+    }
+
+    fn select(&mut self, by: isize) {
+        let last = self.measured.len().saturating_sub(1);
+        self.selected = self.selected.saturating_add_signed(by).min(last);
+        self.log = self.measured.get(self.selected).map(ends).unwrap_or_default();
+    }
+
+    fn draw(&self, frame: &mut Frame<'_>) {
+        let rows = self.measured.len() as u16 + 3;
+        let [processes, middle, bottom, help] =
+            Layout::vertical([Constraint::Max(rows.max(4)), Constraint::Length(8), Constraint::Min(3), Constraint::Length(1)])
+                .areas(frame.area());
+        self.draw_processes(frame, processes);
+        self.draw_curves(frame, middle);
+        self.draw_log(frame, bottom);
+        let remark = self.remarks.last().map(|remark| format!("  {remark}")).unwrap_or_default();
+        frame.render_widget(Line::from(format!("↑↓ choose  q end{remark}")).style(Style::new().fg(Color::DarkGray)), help);
+    }
+
+    fn draw_processes(&self, frame: &mut Frame<'_>, area: Rect) {
+        let rows = self.measured.iter().map(|one| {
+            let view = &one.view;
+            let color = match view.status.as_str() {
+                "online" => Color::Green,
+                "errored" | "waiting restart" => Color::Red,
+                _ => Color::Yellow,
+            };
+            Row::new([
+                view.id.to_string(),
+                view.name.clone(),
+                view.pid.map_or("–".into(), |pid| pid.to_string()),
+                view.uptime_ms.map_or("–".into(), |ms| uptime(Duration::from_millis(ms))),
+                view.restarts.to_string(),
+                view.status.clone(),
+                one.cpu.map_or("–".into(), |cpu| format!("{:.0} %", cpu * 100.0)),
+                one.memory.map_or("–".into(), size),
+            ])
+            .style(Style::new().fg(color))
+        });
+        let widths = [4, 28, 8, 9, 8, 15, 6, 11].map(Constraint::Max);
+        let table = Table::new(rows, widths)
+            .header(
+                Row::new(["id", "name", "pid", "uptime", "restarts", "status", "cpu", "memory"])
+                    .style(Style::new().add_modifier(Modifier::BOLD)),
+            )
+            .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
+            .block(Block::bordered().title("processes"));
+        let mut state = TableState::default().with_selected(Some(self.selected));
+        frame.render_stateful_widget(table, area, &mut state);
+    }
+
+    fn draw_curves(&self, frame: &mut Frame<'_>, area: Rect) {
+        let Some(one) = self.measured.get(self.selected) else { return };
+        let Some(curves) = self.curves.get(&one.view.id) else { return };
+        let [cpu, memory] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
+        let most_cpu = curves.cpu.iter().max().copied().unwrap_or(0).max(100);
+        let most_memory = curves.memory.iter().max().copied().unwrap_or(0).max(1);
+        let titles = [format!("cpu, up to {most_cpu} %"), format!("memory, up to {}", size(most_memory))];
+        let data = [(cpu, &curves.cpu, most_cpu, Color::Cyan), (memory, &curves.memory, most_memory, Color::Magenta)];
+        for ((area, curve, most, color), title) in data.into_iter().zip(titles) {
+            let width = usize::from(area.width.saturating_sub(2));
+            let newest = curve.iter().skip(curve.len().saturating_sub(width)).copied();
+            let line = Sparkline::default().data(newest.collect::<Vec<u64>>()).max(most).style(Style::new().fg(color));
+            frame.render_widget(line.block(Block::bordered().title(title)), area);
+        }
+    }
+
+    fn draw_log(&self, frame: &mut Frame<'_>, area: Rect) {
+        let name =
+            self.measured.get(self.selected).map_or_else(String::new, |one| format!("{} ({})", one.view.name, one.view.id));
+        let room = usize::from(area.height.saturating_sub(2));
+        let lines: Vec<Line<'_>> =
+            self.log.iter().skip(self.log.len().saturating_sub(room)).map(|line| Line::from(line.as_str())).collect();
+        frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(format!("logs of {name}"))), area);
+    }
+}
+
+/// The ends of an instance's logs, standard error last. What is no text must not reach the terminal.
+fn ends(one: &Measured) -> Vec<String> {
+    let read = |path: &std::path::Path| -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_END)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let texts = one.view.logs.iter().map(|path| read(path).unwrap_or_default());
+    let lines = texts.flat_map(|text| {
+        let text = String::from_utf8_lossy(&text).into_owned();
+        text.lines().map(|line| line.chars().filter(|c| !c.is_control()).collect()).collect::<Vec<String>>()
+    });
+    lines.collect()
+}

@@ -1,0 +1,95 @@
+//! `start`: what is to run, and the surroundings that this command was typed in.
+
+use super::resolve::{self, Resolved};
+use super::{client, ecosystem};
+use crate::cli::{self, Start};
+use crate::daemon::control::Request;
+use crate::home::current_umask;
+use crate::launch::limits;
+use crate::spec::{Limit, Options, Spec};
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+
+/// Where servers of the workspace listen, unless told otherwise.
+const LISTEN: &str = "127.0.0.1:8080";
+
+/// Starts it, and waits until it is ready.
+///
+/// # Errors
+/// What is to run is not there, or does not get ready.
+pub fn run(start: &Start) -> Result<()> {
+    let table = client::table()?;
+    if table.instances.iter().any(|one| one.name == start.what || one.id.to_string() == start.what || start.what == "all") {
+        return client::ask(&Request::Resume(start.what.clone()));
+    }
+    if Path::new(&start.what).extension().is_some_and(|extension| extension == "toml") {
+        // All are read before the first is started.
+        let all = ecosystem::read(Path::new(&start.what))?;
+        let specs = all.iter().map(|one| Ok((spec(one)?, one.instances))).collect::<Result<Vec<_>>>()?;
+        return specs.into_iter().try_for_each(|(spec, instances)| begin(spec, instances));
+    }
+    begin(spec(start)?, start.instances)
+}
+
+fn begin(spec: Spec, instances: u32) -> Result<()> {
+    client::begin()?;
+    client::ask(&Request::Start { spec: Box::new(spec), instances })
+}
+
+fn spec(start: &Start) -> Result<Spec> {
+    let Resolved { name, mut command, doubt, is_server } = resolve::what(&start.what)?;
+    command.extend(start.arguments.iter().cloned());
+    let mut listeners = start.listen.clone();
+    if is_server && listeners.is_empty() {
+        listeners.push(LISTEN.into());
+    }
+    let name = start.name.clone().unwrap_or(name);
+    check_name(&name)?;
+    Ok(Spec {
+        name,
+        command,
+        directory: std::env::current_dir().context("the working directory is gone")?,
+        environment: std::env::vars_os().collect(),
+        umask: current_umask(),
+        limits: limits().into_iter().map(limit).collect(),
+        doubt: if listeners.is_empty() { None } else { doubt },
+        listeners,
+        options: Options { log: start.log.as_deref().map(std::path::absolute).transpose()?, ..options(&start.options) },
+    })
+}
+
+/// It becomes part of file names, and must not be taken for an id.
+fn check_name(name: &str) -> Result<()> {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_.@".contains(c);
+    if name.is_empty() || name == "all" || name.starts_with('.') || name.len() > 64 || !name.chars().all(is_plain) {
+        bail!(
+            "'{name}' cannot be a name: letters, digits, - _ . and @ are possible, 64 at most, but not 'all'; give one with --name"
+        );
+    }
+    if name.parse::<u32>().is_ok() {
+        bail!("'{name}' would be taken for an id: give a name with --name");
+    }
+    Ok(())
+}
+
+fn limit(resource: rustix::process::Resource) -> Limit {
+    let limit = rustix::process::getrlimit(resource);
+    Limit { current: limit.current, maximum: limit.maximum }
+}
+
+fn options(options: &cli::Options) -> Options {
+    Options {
+        max_restarts: options.max_restarts,
+        min_uptime: options.min_uptime,
+        restart_delay: options.restart_delay,
+        max_memory_restart: options.max_memory_restart,
+        kill_timeout: options.kill_timeout,
+        listen_timeout: options.listen_timeout,
+        log_max_size: options.log_max_size,
+        log_keep: options.log_keep,
+        log_date_format: options.log_date_format.clone(),
+        log: None,
+        merge_logs: options.merge_logs,
+        watch: options.watch,
+    }
+}

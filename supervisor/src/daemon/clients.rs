@@ -1,0 +1,170 @@
+//! Those who ask: commands at the other end of the control socket. One that hangs harms nobody.
+
+use super::Source;
+use super::control::{Answer, Request};
+use crate::poll::{Poller, Token};
+use anyhow::{Context, Result, bail};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// Time to say what is wanted, and to take the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest request: an environment and a command line are what makes it long.
+const LONGEST: usize = 4 * 1024 * 1024;
+/// Clients at once; more are turned away.
+const MOST: usize = 64;
+
+/// All of them.
+#[derive(Default)]
+pub struct Clients {
+    all: BTreeMap<u64, Client>,
+    next: u64,
+}
+
+struct Client {
+    stream: UnixStream,
+    token: Token,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// By when it must have said what it wants, or taken what it was answered; none while it waits for us.
+    due: Option<Instant>,
+    /// Tasks that it waits for, and what came of those that have ended.
+    waits: usize,
+    done: Vec<String>,
+    troubles: Vec<String>,
+    is_answered: bool,
+}
+
+impl Clients {
+    /// Takes a new one, if it is of the same user.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn accept(&mut self, stream: UnixStream, poller: &mut Poller<Source>) -> Result<()> {
+        let is_ours = socket_peercred(&stream).is_ok_and(|peer| peer.uid == geteuid() || peer.uid.is_root());
+        if !is_ours || self.all.len() >= MOST {
+            return Ok(());
+        }
+        stream.set_nonblocking(true)?;
+        self.next += 1;
+        let token = poller.add(&stream, Source::Client(self.next))?;
+        let client = Client {
+            stream,
+            token,
+            input: Vec::new(),
+            output: Vec::new(),
+            due: Some(Instant::now() + PATIENCE),
+            waits: 0,
+            done: Vec::new(),
+            troubles: Vec::new(),
+            is_answered: false,
+        };
+        self.all.insert(self.next, client);
+        Ok(())
+    }
+
+    /// What a client wants, once it has said so.
+    ///
+    /// # Errors
+    /// It went, or says what nobody understands.
+    pub fn read(&mut self, id: u64) -> Result<Option<Request>> {
+        let Some(client) = self.all.get_mut(&id) else { return Ok(None) };
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            match client.stream.read(&mut buffer) {
+                Ok(0) => bail!("gone"),
+                Ok(count) => client.input.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+            if client.input.len() > LONGEST {
+                bail!("a request longer than {LONGEST} bytes");
+            }
+        }
+        let Some(end) = client.input.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+        let line: Vec<u8> = client.input.drain(..=end).collect();
+        client.input = Vec::new();
+        client.due = None;
+        serde_json::from_slice(&line)
+            .map(Some)
+            .context("a request of another version of this program? run `supervisor kill`, then start anew")
+    }
+
+    /// Forgets one.
+    pub fn drop(&mut self, id: u64, poller: &mut Poller<Source>) {
+        if let Some(client) = self.all.remove(&id) {
+            poller.remove(client.token, &client.stream);
+        }
+    }
+
+    /// One task more that a client waits for.
+    pub fn waits(&mut self, id: u64) {
+        if let Some(client) = self.all.get_mut(&id) {
+            client.waits += 1;
+        }
+    }
+
+    /// A task that a client waits for has ended; after the last one it is answered.
+    pub fn finish(&mut self, id: u64, done: String, trouble: Option<String>) {
+        let Some(client) = self.all.get_mut(&id) else { return };
+        client.waits = client.waits.saturating_sub(1);
+        match trouble {
+            Some(trouble) => client.troubles.push(trouble),
+            None => client.done.push(done),
+        }
+        if client.waits == 0 {
+            let answer = if client.troubles.is_empty() {
+                Answer::Done(client.done.join("; "))
+            } else {
+                Answer::Error(client.troubles.join("; "))
+            };
+            self.answer(id, &answer);
+        }
+    }
+
+    /// Answers, which is the end.
+    pub fn answer(&mut self, id: u64, answer: &Answer) {
+        let Some(client) = self.all.get_mut(&id) else { return };
+        // Plain data always can be written.
+        client.output.extend(serde_json::to_vec(answer).unwrap_or_default());
+        client.output.push(b'\n');
+        client.due = Some(Instant::now() + PATIENCE);
+        client.is_answered = true;
+    }
+
+    /// Sends what there is to send, and lets those go that have it all.
+    pub fn flush(&mut self, poller: &mut Poller<Source>) {
+        let mut gone = Vec::new();
+        for (id, client) in &mut self.all {
+            while !client.output.is_empty() {
+                match client.stream.write(&client.output) {
+                    Ok(count) => drop(client.output.drain(..count)),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(_) => client.output.clear(),
+                }
+            }
+            let is_full = !client.output.is_empty();
+            if client.is_answered && !is_full || poller.set_writable(client.token, &client.stream, is_full).is_err() {
+                gone.push(*id);
+            }
+        }
+        gone.into_iter().for_each(|id| self.drop(id, poller));
+    }
+
+    /// When the patience with the first of them ends.
+    pub fn due(&self) -> Option<Instant> {
+        self.all.values().filter_map(|client| client.due).min()
+    }
+
+    /// Ends those that said nothing, or take nothing, for too long.
+    pub fn end_hanging(&mut self, poller: &mut Poller<Source>) {
+        let now = Instant::now();
+        let gone: Vec<u64> =
+            self.all.iter().filter(|(_, client)| client.due.is_some_and(|due| due <= now)).map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|id| self.drop(id, poller));
+    }
+}

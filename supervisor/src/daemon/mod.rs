@@ -1,0 +1,560 @@
+//! The daemon: one loop that owns the table of what runs, hears what happens, and says what is to be done.
+//!
+//! It sleeps until something happens: a command, a report of the keeper, or a time that was set. What it decides stands in
+//! [`worker`], as a pure table; what it does is to send orders. If it dies, the keeper starts another, which finds the table on disk and
+//! is told what runs. If the keeper dies, it starts another and hands it copies of all it held.
+
+mod clients;
+pub mod control;
+mod recover;
+mod serve;
+mod state;
+mod table;
+mod task;
+mod watch;
+mod worker;
+
+use crate::channel::{Channel, Job, Key, Order, Report, pair};
+use crate::home::Home;
+use crate::keeper::role;
+use crate::poll::{Poller, Token};
+use crate::proc::{self, Identity};
+use anyhow::{Context, Result};
+use clients::Clients;
+use signal_hook::consts::{SIGKILL, SIGTERM};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+use table::{Other, Table, Worker, failures};
+use task::{Task, Verb, Verdict};
+use worker::{Action, Event, Policy, State, Then};
+
+/// How often memory is looked at, of apps that have a bound for it; of others never.
+const MEMORY_CHECK: Duration = Duration::from_secs(1);
+/// Bytes of an error log in which its last line is looked for.
+const TAIL: u64 = 2048;
+
+/// What a descriptor is.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Keeper,
+    Control,
+    Client(u64),
+    /// The folders of programs that are watched.
+    Programs,
+}
+
+/// The daemon.
+struct Daemon {
+    home: Home,
+    poller: Poller<Source>,
+    keeper: Channel,
+    keeper_token: Token,
+    /// Only of a keeper that this daemon started.
+    keeper_child: Option<Child>,
+    keeper_pid: i32,
+    control: Option<UnixListener>,
+    clients: Clients,
+    table: Table,
+    tasks: Vec<Task>,
+    /// Copies, in case the keeper dies.
+    listeners: BTreeMap<String, OwnedFd>,
+    log_troubles: BTreeMap<PathBuf, String>,
+    remarks: Vec<String>,
+    recovery: Option<recover::Recovery>,
+    memory_due: Option<Instant>,
+    watch: watch::Watch,
+    is_dirty: bool,
+    /// Everything is to end, and who asked for it.
+    ending: Option<Option<u64>>,
+    is_over: bool,
+}
+
+/// Runs it; the keeper is at the other end of standard input.
+///
+/// # Errors
+/// What is beyond repair; the keeper then starts another.
+pub fn run() -> Result<ExitCode> {
+    let keeper = Channel::new(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut poller = Poller::new()?;
+    let keeper_token = poller.add(&keeper, Source::Keeper)?;
+    let home = Home::open()?;
+    let recovery = recover::Recovery::begin(&home);
+    let mut daemon = Daemon {
+        home,
+        poller,
+        keeper,
+        keeper_token,
+        keeper_child: None,
+        keeper_pid: rustix::process::getppid().map_or(0, rustix::process::Pid::as_raw_pid),
+        control: None,
+        clients: Clients::default(),
+        table: Table::default(),
+        tasks: Vec::new(),
+        listeners: BTreeMap::new(),
+        log_troubles: BTreeMap::new(),
+        remarks: Vec::new(),
+        recovery: Some(recovery),
+        memory_due: None,
+        watch: watch::Watch::default(),
+        is_dirty: false,
+        ending: None,
+        is_over: false,
+    };
+    while !daemon.is_over {
+        daemon.turn()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Daemon {
+    /// Waits for something to happen, and does what follows from it.
+    fn turn(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let due = [self.table.due(), self.memory_due, self.clients.due(), self.watch.due()].into_iter().flatten().min();
+        for source in self.poller.wait(due.map(|due| due.saturating_duration_since(now)))? {
+            match source {
+                Source::Keeper => self.hear()?,
+                Source::Control => self.accept()?,
+                Source::Client(id) => self.serve_client(id)?,
+                Source::Programs => self.note_changes(),
+            }
+        }
+        self.times_over()?;
+        self.settle()?;
+        if self.is_dirty {
+            self.is_dirty = false;
+            // A full disk must not end what runs; it shows in `list`.
+            if let Err(error) = state::save(&self.table, &self.home) {
+                self.remark(format!("{error:#}"));
+            }
+        }
+        self.clients.flush(&mut self.poller);
+        self.poller.set_writable(self.keeper_token, &self.keeper, self.keeper.has_unsent())?;
+        Ok(())
+    }
+
+    fn remark(&mut self, remark: String) {
+        if self.remarks.last() != Some(&remark) {
+            self.remarks.push(remark);
+        }
+    }
+
+    fn order(&mut self, order: &Order) -> Result<()> {
+        Ok(self.keeper.send(order, &[])?)
+    }
+
+    /// What the keeper has to tell, or its end.
+    fn hear(&mut self) -> Result<()> {
+        loop {
+            self.keeper.flush();
+            match self.keeper.receive::<Report>() {
+                Ok(None) => return Ok(()),
+                Ok(Some((report, descriptors))) => self.note(report, descriptors)?,
+                Err(_) if self.is_over => return Ok(()),
+                Err(_) => return self.replace_keeper(),
+            }
+        }
+    }
+
+    fn note(&mut self, report: Report, mut descriptors: Vec<OwnedFd>) -> Result<()> {
+        if let Some(recovery) = &mut self.recovery {
+            let Some((report, rest)) = recovery.take(report, descriptors) else { return Ok(()) };
+            descriptors = rest;
+            if matches!(report, Report::Told) {
+                return self.recover();
+            }
+            return self.note_now(report, descriptors);
+        }
+        self.note_now(report, descriptors)
+    }
+
+    fn note_now(&mut self, report: Report, mut descriptors: Vec<OwnedFd>) -> Result<()> {
+        match report {
+            Report::Control => {
+                let control = UnixListener::from(descriptors.pop().context("the control socket came without its descriptor")?);
+                control.set_nonblocking(true)?;
+                self.poller.add(&control, Source::Control)?;
+                self.control = Some(control);
+            }
+            Report::Bound(address) => {
+                self.listeners.extend(descriptors.pop().map(|listener| (address.clone(), listener)));
+                self.bound(&address);
+            }
+            Report::CannotBind(address, why) => self.cannot_bind(&address, &why),
+            Report::Spawned(job, process) => self.spawned(&job, process, descriptors)?,
+            Report::CannotSpawn(key, why) => self.ended(key, why)?,
+            Report::Ready(key) => self.feed(key, Event::Ready)?,
+            Report::Status(key, says) => {
+                if let Some(worker) = self.table.worker_mut(key) {
+                    worker.says = Some(says);
+                }
+            }
+            Report::Exited(key, how) => self.ended(key, how)?,
+            Report::LogTrouble(path, Some(why)) => drop(self.log_troubles.insert(path, why)),
+            Report::LogTrouble(path, None) => drop(self.log_troubles.remove(&path)),
+            Report::Terminate => self.end_all(None)?,
+            Report::Told => {}
+        }
+        Ok(())
+    }
+
+    fn spawned(&mut self, job: &Job, process: Identity, descriptors: Vec<OwnedFd>) -> Result<()> {
+        if self.table.instance(job.key.instance).is_none() {
+            // Deleted meanwhile.
+            return self.order(&Order::Signal(job.key, SIGKILL));
+        }
+        if let Some(worker) = self.table.worker_mut(job.key) {
+            worker.descriptors = descriptors;
+        }
+        self.feed(job.key, Event::Spawned(process))
+    }
+
+    /// A process has ended, or none was started.
+    fn ended(&mut self, key: Key, how: String) -> Result<()> {
+        self.order(&Order::Forget(key))?;
+        let home = self.home.clone();
+        let Some((app_number, number)) = self.table.position(key.instance) else { return Ok(()) };
+        let app = &mut self.table.apps[app_number];
+        let (options, log) = (&app.spec.options, app.spec.log(&home.logs(), app.instances[number].number, "error"));
+        let (min_uptime, listen_timeout) = (options.min_uptime, options.listen_timeout);
+        let speaks = app.spec.is_cluster();
+        let instance = &mut app.instances[number];
+        let is_current = instance.worker.key == key;
+        let before = instance.failures;
+        let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return Ok(()) };
+        worker.descriptors.clear();
+        let was_asked = matches!(worker.state, State::Stopping { then: Then::Stop | Then::Restart, .. });
+        let failures =
+            if was_asked { before } else { failures(before, worker.online, if speaks { min_uptime } else { Duration::ZERO }) };
+        let how = match (worker.state, worker.online, &worker.says) {
+            (State::Stopping { then: Then::Fail, .. }, ..) => format!(
+                "did not say READY=1 within {}; a command that does not speak that protocol is started without --listen",
+                humantime::format_duration(listen_timeout)
+            ),
+            (_, None, Some(says)) => format!("{how}: {says}"),
+            (_, None, None) => format!("{how}{}", last_line(&log)),
+            _ => how,
+        };
+        instance.last_end = Some(how);
+        if is_current {
+            instance.failures = failures;
+            instance.restarts += u32::from(!was_asked);
+        }
+        self.feed(key, Event::Ended { failures })
+    }
+
+    /// Takes a worker from one state to the next, and does what that asks for.
+    fn feed(&mut self, key: Key, event: Event) -> Result<()> {
+        let Some((app_number, number)) = self.table.position(key.instance) else { return Ok(()) };
+        let app = &mut self.table.apps[app_number];
+        let instance = &mut app.instances[number];
+        let is_replacement = matches!(&instance.other, Some(Other::Replacement(worker)) if worker.key == key);
+        let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return Ok(()) };
+        let policy = Policy { options: &app.spec.options, is_replacement, speaks: app.spec.is_cluster() };
+        let Some((state, actions)) = worker.state.after(event, policy) else { return Ok(()) };
+        worker.state = state;
+        if matches!(state, State::Online { .. }) {
+            worker.online = Some(Instant::now());
+        }
+        self.is_dirty = true;
+        let mut key = key;
+        for action in actions {
+            match action {
+                Action::Spawn => key = self.spawn(app_number, number, key)?,
+                Action::Ask => self.order(&Order::Signal(key, SIGTERM))?,
+                Action::Kill => self.order(&Order::Signal(key, SIGKILL))?,
+                Action::Timer(after) => {
+                    if let Some(worker) = self.table.worker_mut(key) {
+                        worker.due = after.map(|after| Instant::now() + after);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a process started, under a new name.
+    fn spawn(&mut self, app_number: usize, number: usize, key: Key) -> Result<Key> {
+        let app = &mut self.table.apps[app_number];
+        let instance = &mut app.instances[number];
+        let next = instance.next_key();
+        if let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) {
+            *worker = Worker { state: worker.state, ..Worker::new(next) };
+        }
+        let job = app.job(next, app.instances[number].number, &self.home);
+        self.order(&Order::Spawn(job))?;
+        Ok(next)
+    }
+
+    /// Feeds every worker whose time is over.
+    fn times_over(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let is_over = |worker: &&Worker| worker.due.is_some_and(|due| due <= now);
+        let keys: Vec<Key> =
+            self.table.all().flat_map(|(_, instance)| instance.workers()).filter(is_over).map(|worker| worker.key).collect();
+        for key in keys {
+            if let Some(worker) = self.table.worker_mut(key) {
+                worker.due = None;
+            }
+            self.feed(key, Event::Due)?;
+        }
+        self.clients.end_hanging(&mut self.poller);
+        self.reload_changed();
+        if self.memory_due.is_some_and(|due| due <= now) {
+            self.check_memory()?;
+        }
+        Ok(())
+    }
+
+    /// Replaces what has grown too big, as a reload does.
+    fn check_memory(&mut self) -> Result<()> {
+        let mut too_big = Vec::new();
+        let mut is_bounded = false;
+        for app in &mut self.table.apps {
+            let Some(most) = app.spec.options.max_memory_restart else { continue };
+            is_bounded = true;
+            for instance in app.instances.iter_mut().filter(|instance| instance.is_online() && !instance.worker.is_too_big) {
+                let process = instance.worker.state.process();
+                if process.and_then(|process| proc::memory(process.pid)).is_some_and(|memory| memory > most) {
+                    instance.worker.is_too_big = true;
+                    too_big.push((app.spec.name.clone(), instance.id));
+                }
+            }
+        }
+        self.memory_due = is_bounded.then(|| Instant::now() + MEMORY_CHECK);
+        for (name, id) in too_big {
+            let verb = Verb::Reload { left: [id].into(), now: None };
+            self.tasks.push(Task { client: None, verb, apps: vec![name], ids: vec![id] });
+        }
+        Ok(())
+    }
+
+    /// Goes on with everything that can go on.
+    fn settle(&mut self) -> Result<()> {
+        self.change_over()?;
+        self.remove_gone()?;
+        let mut number = 0;
+        while number < self.tasks.len() {
+            match self.tasks[number].verdict(&self.table) {
+                Verdict::Wait => number += 1,
+                Verdict::Next => {
+                    // The same again: the step may have been the last one.
+                    if self.advance(number)? {
+                        let task = self.tasks.remove(number);
+                        self.finish(&task, None);
+                    }
+                }
+                Verdict::Done => {
+                    let task = self.tasks.remove(number);
+                    self.finish(&task, None);
+                }
+                Verdict::Failed(why) => {
+                    let task = self.tasks.remove(number);
+                    self.fail(&task, &why);
+                }
+            }
+        }
+        if let Some(client) = self.ending
+            && self.table.apps.is_empty()
+        {
+            if let Some(client) = client {
+                self.clients.answer(client, &control::Answer::Done("everything has ended".into()));
+            }
+            self.clients.flush(&mut self.poller);
+            self.order(&Order::Quit)?;
+            self.is_over = true;
+        }
+        Ok(())
+    }
+
+    /// A replacement that is ready takes the place; who had it retires; who has retired goes.
+    fn change_over(&mut self) -> Result<()> {
+        let mut retiring = Vec::new();
+        for instance in self.table.apps.iter_mut().flat_map(|app| &mut app.instances) {
+            match instance.other.take() {
+                Some(Other::Replacement(next)) if matches!(next.state, State::Online { .. }) => {
+                    instance.failures = 0;
+                    let last = std::mem::replace(&mut instance.worker, next);
+                    retiring.push(last.key);
+                    instance.other = Some(Other::Retiring(last));
+                }
+                Some(Other::Retiring(worker)) if worker.state.is_over() => self.is_dirty = true,
+                other => instance.other = other,
+            }
+        }
+        retiring.into_iter().try_for_each(|key| self.feed(key, Event::Stop))
+    }
+
+    fn remove_gone(&mut self) -> Result<()> {
+        for app in &mut self.table.apps {
+            app.instances.retain(|instance| !(instance.is_leaving && instance.is_over()));
+        }
+        let (there, gone): (Vec<_>, Vec<_>) = self.table.apps.drain(..).partition(|app| !app.instances.is_empty());
+        self.table.apps = there;
+        for app in gone {
+            self.is_dirty = true;
+            self.watch.forget(&app.spec.name);
+            for address in app.spec.listeners {
+                self.listeners.remove(&address);
+                self.order(&Order::Unbind(address))?;
+            }
+            let _ = std::fs::remove_file(self.home.spec(&app.spec.name));
+        }
+        Ok(())
+    }
+
+    /// The next step of a task; true if there is none.
+    fn advance(&mut self, number: usize) -> Result<bool> {
+        let task = &mut self.tasks[number];
+        match &mut task.verb {
+            Verb::Bind { .. } => {
+                task.verb = Verb::Start;
+                self.start(&self.tasks[number].ids.clone())?;
+                Ok(false)
+            }
+            Verb::Reload { left, now } => {
+                *now = left.pop_front();
+                let Some(id) = *now else { return Ok(true) };
+                self.replace(id)?;
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Begins to replace an instance.
+    fn replace(&mut self, id: u32) -> Result<()> {
+        let Some((app, _)) = self.table.instance(id) else { return Ok(()) };
+        let is_cluster = app.spec.is_cluster();
+        let Some(instance) = self.table.instance_mut(id) else { return Ok(()) };
+        instance.failures = 0;
+        let key = instance.worker.key;
+        if !is_cluster || !matches!(instance.worker.state, State::Online { .. }) {
+            return self.feed(key, Event::Restart);
+        }
+        let key = instance.next_key();
+        instance.other = Some(Other::Replacement(Worker::new(key)));
+        self.feed(key, Event::Start)
+    }
+
+    fn start(&mut self, ids: &[u32]) -> Result<()> {
+        for id in ids {
+            if let Some(instance) = self.table.instance_mut(*id) {
+                instance.failures = 0;
+                let key = instance.worker.key;
+                self.feed(key, Event::Start)?;
+            }
+        }
+        if self.memory_due.is_none() {
+            self.check_memory()?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, task: &Task, trouble: Option<String>) {
+        let done = format!("{} {}", task.apps.join(", "), past(&task.verb));
+        if let Some(client) = task.client {
+            self.clients.finish(client, done, trouble);
+        }
+    }
+
+    fn fail(&mut self, task: &Task, why: &str) {
+        // What did not get ready goes; what was there goes on.
+        for id in &task.ids {
+            if let Some(instance) = self.table.instance_mut(*id)
+                && matches!(&instance.other, Some(Other::Replacement(worker)) if worker.state.is_over())
+            {
+                instance.other = None;
+            }
+        }
+        let what = match &task.verb {
+            Verb::Reload { left, .. } => {
+                format!(
+                    "the reload of {} was given up, and what ran goes on ({} not replaced): {why}",
+                    task.apps.join(", "),
+                    left.len() + 1
+                )
+            }
+            verb => format!("{}: {why}", verb.name()),
+        };
+        self.finish(task, Some(what));
+    }
+
+    /// The keeper has died: another takes over everything it held.
+    fn replace_keeper(&mut self) -> Result<()> {
+        self.remark("the keeper ended and was started again".into());
+        self.poller.remove(self.keeper_token, &self.keeper);
+        if let Some(mut child) = self.keeper_child.take() {
+            // Whatever made it deaf must not leave two of them.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let (own, other) = pair()?;
+        let child = role("adopt").stdin(other).stdout(Stdio::null()).spawn().context("cannot start a keeper")?;
+        self.keeper_pid = child.id() as i32;
+        self.keeper_child = Some(child);
+        self.keeper = Channel::new(own);
+        self.keeper_token = self.poller.add(&self.keeper, Source::Keeper)?;
+        self.hand_over()
+    }
+
+    fn hand_over(&mut self) -> Result<()> {
+        if let Some(control) = &self.control {
+            self.keeper.send(&Order::AdoptControl, &[control.as_fd()])?;
+        }
+        for (address, listener) in &self.listeners {
+            self.keeper.send(&Order::AdoptListener(address.clone()), &[listener.as_fd()])?;
+        }
+        let mut again = Vec::new();
+        for app in &self.table.apps {
+            for instance in &app.instances {
+                for worker in instance.workers() {
+                    let job = app.job(worker.key, instance.number, &self.home);
+                    match worker.state {
+                        State::Starting { process: None } | State::Stopping { process: None, .. } => again.push(job),
+                        state => {
+                            let Some(process) = state.process() else { continue };
+                            let descriptors: Vec<BorrowedFd<'_>> = worker.descriptors.iter().map(AsFd::as_fd).collect();
+                            self.keeper.send(&Order::AdoptWorker(job, process, worker.online.is_some()), &descriptors)?;
+                        }
+                    }
+                }
+            }
+        }
+        // What the last one was asked for and did not answer.
+        again.into_iter().try_for_each(|job| self.order(&Order::Spawn(job)))
+    }
+}
+
+fn past(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Bind { .. } | Verb::Start => "is online",
+        Verb::Restart => "was restarted",
+        Verb::Stop => "has stopped",
+        Verb::Delete => "was deleted",
+        Verb::Reload { .. } => "was reloaded",
+    }
+}
+
+/// The end of a log, as the end of a sentence.
+fn last_line(path: &Path) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    match text.trim_end().lines().last() {
+        Some(line) if !line.is_empty() => format!("; its stderr ends: {line}"),
+        _ => String::new(),
+    }
+}

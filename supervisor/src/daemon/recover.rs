@@ -1,0 +1,177 @@
+//! A new daemon: what stood in the table, and what the keeper says that runs, become one again.
+
+use super::control;
+use super::state::{self, Before};
+use super::table::{App, Instance, Other, Table, Worker};
+use super::worker::State;
+use super::{Daemon, Event};
+use crate::channel::{Job, Key, Report};
+use crate::home::Home;
+use crate::proc::Identity;
+use anyhow::Result;
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+/// What is known before the keeper has told everything.
+pub struct Recovery {
+    table: Table,
+    before: Vec<Before>,
+    remark: Option<String>,
+    told: BTreeMap<Key, Told>,
+}
+
+/// A process, as the keeper tells of it.
+struct Told {
+    job: Job,
+    process: Identity,
+    descriptors: Vec<OwnedFd>,
+    is_ready: bool,
+    says: Option<String>,
+    end: Option<String>,
+}
+
+impl Recovery {
+    /// Reads the table.
+    pub fn begin(home: &Home) -> Self {
+        let (table, before, remark) = state::load(home);
+        Recovery { table, before, remark, told: BTreeMap::new() }
+    }
+
+    /// Keeps what is said of processes; gives back what is not about them.
+    pub fn take(&mut self, report: Report, descriptors: Vec<OwnedFd>) -> Option<(Report, Vec<OwnedFd>)> {
+        match report {
+            Report::Spawned(job, process) => {
+                let told = Told { process, descriptors, is_ready: false, says: None, end: None, job };
+                self.told.insert(told.job.key, told);
+            }
+            Report::Ready(key) => self.told.get_mut(&key)?.is_ready = true,
+            Report::Status(key, says) => self.told.get_mut(&key)?.says = Some(says),
+            Report::Exited(key, how) => self.told.get_mut(&key)?.end = Some(how),
+            other => return Some((other, descriptors)),
+        }
+        None
+    }
+}
+
+impl Daemon {
+    /// Everything is told: what runs is in the table again, and what is missing is started.
+    pub fn recover(&mut self) -> Result<()> {
+        let Some(recovery) = self.recovery.take() else { return Ok(()) };
+        self.table = recovery.table;
+        self.remarks.extend(recovery.remark);
+        self.is_dirty = true;
+        let mut ended = Vec::new();
+        let mut by_instance: BTreeMap<u32, Vec<(Key, Told)>> = BTreeMap::new();
+        for (key, told) in recovery.told {
+            if told.end.is_some() {
+                ended.push((key, told.end.clone().unwrap_or_default()));
+            }
+            by_instance.entry(key.instance).or_default().push((key, told));
+        }
+        for (id, processes) in by_instance {
+            self.place(id, processes)?;
+        }
+        let wanted: Vec<u32> = recovery.before.iter().filter(|before| before.is_wanted).map(|before| before.id).collect();
+        self.end_orphans(&recovery.before);
+        for (key, how) in ended {
+            self.ended(key, how)?;
+        }
+        for id in wanted {
+            if let Some((_, instance)) = self.table.instance(id)
+                && instance.worker.state == State::Stopped
+            {
+                let key = instance.worker.key;
+                self.feed(key, Event::Start)?;
+            }
+        }
+        for name in self.table.apps.iter().map(|app| app.spec.name.clone()).collect::<Vec<_>>() {
+            if let Err(error) = self.watch(&name) {
+                self.remarks.push(format!("{error:#}"));
+            }
+        }
+        self.check_memory()
+    }
+
+    /// Puts the processes of an instance where they belong.
+    fn place(&mut self, id: u32, processes: Vec<(Key, Told)>) -> Result<()> {
+        if self.table.position(id).is_none() {
+            let job = &processes[0].1.job;
+            self.place_unknown(id, job);
+        }
+        let Some((app, _)) = self.table.instance(id) else { return Ok(()) };
+        let (is_cluster, options) = (app.spec.is_cluster(), app.spec.options.clone());
+        let Some(instance) = self.table.instance_mut(id) else { return Ok(()) };
+        let mut retiring = None;
+        // By generation: the newest is the one that counts, if it is ready or alone.
+        for (key, told) in processes {
+            let is_ready = told.is_ready || !is_cluster;
+            let mut worker = Worker::new(key);
+            worker.state =
+                if is_ready { State::Online { process: told.process } } else { State::Starting { process: Some(told.process) } };
+            worker.online = is_ready.then(Instant::now);
+            worker.due = (!is_ready).then(|| Instant::now() + options.listen_timeout);
+            worker.descriptors = told.descriptors;
+            worker.says = told.says;
+            instance.generation = instance.generation.max(key.generation);
+            if instance.worker.state.is_over() {
+                instance.worker = worker;
+            } else if is_ready {
+                let last = std::mem::replace(&mut instance.worker, worker);
+                retiring = Some(last.key);
+                instance.other = Some(Other::Retiring(last));
+            } else {
+                instance.other = Some(Other::Replacement(worker));
+            }
+        }
+        // The command that wanted the replacement is gone with the last daemon.
+        let unwanted = match &instance.other {
+            Some(Other::Replacement(worker)) => Some(worker.key),
+            _ => retiring,
+        };
+        let leaving = instance.is_leaving.then_some(instance.worker.key);
+        unwanted.into_iter().chain(leaving).try_for_each(|key| self.feed(key, Event::Stop))
+    }
+
+    /// The table was lost, but not what was run.
+    fn place_unknown(&mut self, id: u32, job: &Job) {
+        let Ok(spec) = state::read_spec(&job.spec) else { return };
+        let instance = Instance::new(id, job.number);
+        self.table.next_id = self.table.next_id.max(id + 1);
+        match self.table.apps.iter_mut().find(|app| app.spec.name == spec.name) {
+            Some(app) => app.instances.push(instance),
+            None => self.table.apps.push(App { spec, instances: vec![instance] }),
+        }
+    }
+
+    /// What both keeper and daemon left behind when they died cannot be kept: nobody reads its output. It is asked to end.
+    fn end_orphans(&mut self, before: &[Before]) {
+        let known: Vec<Identity> =
+            self.table.all().flat_map(|(_, instance)| instance.workers()).filter_map(|worker| worker.state.process()).collect();
+        let mut count = 0;
+        for process in before.iter().flat_map(|before| &before.processes) {
+            if !known.contains(process) && process.is_alive() {
+                count += 1;
+                if let Some(pid) = Pid::from_raw(process.pid) {
+                    let _ = kill_process_group(pid, Signal::TERM);
+                }
+            }
+        }
+        if count > 0 {
+            self.remarks.push(format!(
+                "keeper and daemon had both died: {count} processes that they left were asked to end, and are started anew"
+            ));
+        }
+    }
+
+    /// What `list` tells.
+    pub fn view(&self) -> control::Table {
+        let instances = self.table.all().map(|(app, instance)| self.view_of(app, instance));
+        control::Table {
+            supervisor: vec![self.keeper_pid, std::process::id() as i32],
+            remarks: self.remarks.clone(),
+            instances: instances.collect(),
+        }
+    }
+}

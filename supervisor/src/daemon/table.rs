@@ -1,0 +1,206 @@
+//! What there is: apps, their instances, and the processes of each.
+
+use super::worker::State;
+use crate::channel::{Job, Key, LogPlan};
+use crate::home::Home;
+use crate::spec::Spec;
+use anyhow::{Result, bail};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant, SystemTime};
+
+/// All apps, in the order of their start.
+#[derive(Default)]
+pub struct Table {
+    pub apps: Vec<App>,
+    pub next_id: u32,
+}
+
+/// One command, run by any number of instances.
+pub struct App {
+    pub spec: Spec,
+    pub instances: Vec<Instance>,
+}
+
+/// A place in an app, which one process after the other takes.
+pub struct Instance {
+    pub id: u32,
+    /// Its number in its app.
+    pub number: u32,
+    /// Of the process that was started last.
+    pub generation: u32,
+    pub created: SystemTime,
+    pub restarts: u32,
+    /// Ends in a row of processes that were not up for long.
+    pub failures: u32,
+    /// It goes once its processes have ended.
+    pub is_leaving: bool,
+    pub last_end: Option<String>,
+    pub worker: Worker,
+    /// While it is reloaded: its next process, or its last one.
+    pub other: Option<Other>,
+}
+
+/// A second process of an instance.
+pub enum Other {
+    /// Starts, and is to take the place.
+    Replacement(Worker),
+    /// Answers what it still has, and ends.
+    Retiring(Worker),
+}
+
+/// A process, or the want of one.
+pub struct Worker {
+    pub key: Key,
+    pub state: State,
+    pub due: Option<Instant>,
+    pub online: Option<Instant>,
+    /// It was to be replaced because of its memory, so that is not asked for again.
+    pub is_too_big: bool,
+    pub says: Option<String>,
+    /// Copies of its pipes and its notify socket, in case the keeper dies.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+impl Worker {
+    /// None yet.
+    pub fn new(key: Key) -> Self {
+        Worker { key, state: State::Stopped, due: None, online: None, is_too_big: false, says: None, descriptors: Vec::new() }
+    }
+}
+
+impl Other {
+    pub fn worker(&self) -> &Worker {
+        match self {
+            Other::Replacement(worker) | Other::Retiring(worker) => worker,
+        }
+    }
+
+    pub fn worker_mut(&mut self) -> &mut Worker {
+        match self {
+            Other::Replacement(worker) | Other::Retiring(worker) => worker,
+        }
+    }
+}
+
+impl Instance {
+    /// One that has not started.
+    pub fn new(id: u32, number: u32) -> Self {
+        Instance {
+            id,
+            number,
+            generation: 0,
+            created: SystemTime::now(),
+            restarts: 0,
+            failures: 0,
+            is_leaving: false,
+            last_end: None,
+            worker: Worker::new(Key { instance: id, generation: 0 }),
+            other: None,
+        }
+    }
+
+    /// The name of its next process.
+    pub fn next_key(&mut self) -> Key {
+        self.generation += 1;
+        Key { instance: self.id, generation: self.generation }
+    }
+
+    /// Its processes.
+    pub fn workers_mut(&mut self) -> impl Iterator<Item = &mut Worker> {
+        std::iter::once(&mut self.worker).chain(self.other.as_mut().map(Other::worker_mut))
+    }
+
+    /// The same, to look at.
+    pub fn workers(&self) -> impl Iterator<Item = &Worker> {
+        std::iter::once(&self.worker).chain(self.other.as_ref().map(Other::worker))
+    }
+
+    /// Whether its only process is ready.
+    pub fn is_online(&self) -> bool {
+        self.other.is_none() && matches!(self.worker.state, State::Online { .. })
+    }
+
+    /// Whether nothing of it runs, nor will.
+    pub fn is_over(&self) -> bool {
+        self.other.is_none() && self.worker.state.is_over()
+    }
+}
+
+impl App {
+    /// What the keeper has to know to start a process of an instance.
+    pub fn job(&self, key: Key, number: u32, home: &Home) -> Job {
+        let options = &self.spec.options;
+        let logs = ["out", "error"].map(|stream| LogPlan {
+            path: self.spec.log(&home.logs(), number, stream),
+            max_size: options.log_max_size,
+            keep: options.log_keep,
+            date_format: options.log_date_format.clone(),
+        });
+        Job { key, spec: home.spec(&self.spec.name), number, listeners: self.spec.listeners.clone(), logs }
+    }
+}
+
+impl Table {
+    /// All instances with their apps.
+    pub fn all(&self) -> impl Iterator<Item = (&App, &Instance)> {
+        self.apps.iter().flat_map(|app| app.instances.iter().map(move |instance| (app, instance)))
+    }
+
+    /// The instance of an id, with its app's position.
+    pub fn position(&self, id: u32) -> Option<(usize, usize)> {
+        self.apps.iter().enumerate().find_map(|(app_number, app)| {
+            app.instances.iter().position(|instance| instance.id == id).map(|number| (app_number, number))
+        })
+    }
+
+    /// An instance.
+    pub fn instance_mut(&mut self, id: u32) -> Option<&mut Instance> {
+        self.apps.iter_mut().flat_map(|app| &mut app.instances).find(|instance| instance.id == id)
+    }
+
+    /// The same, to look at, with its app.
+    pub fn instance(&self, id: u32) -> Option<(&App, &Instance)> {
+        self.all().find(|(_, instance)| instance.id == id)
+    }
+
+    /// The ids that a person means by a name, an id or `all`.
+    ///
+    /// # Errors
+    /// Nothing of that name, with what is near it.
+    pub fn select(&self, target: &str) -> Result<Vec<u32>> {
+        let ids: Vec<u32> = match target.parse::<u32>() {
+            _ if target == "all" => return Ok(self.all().map(|(_, instance)| instance.id).collect()),
+            Ok(id) => self.instance(id).map(|(_, instance)| instance.id).into_iter().collect(),
+            Err(_) => Vec::new(),
+        };
+        if !ids.is_empty() {
+            return Ok(ids);
+        }
+        if let Some(app) = self.apps.iter().find(|app| app.spec.name == target) {
+            return Ok(app.instances.iter().map(|instance| instance.id).collect());
+        }
+        let names: Vec<&str> = self.apps.iter().map(|app| app.spec.name.as_str()).collect();
+        let near =
+            names.iter().map(|name| (strsim::jaro_winkler(target, name), *name)).max_by(|one, two| one.0.total_cmp(&two.0));
+        match near {
+            Some((likeness, name)) if likeness > 0.6 => bail!("there is no app or id '{target}'; did you mean {name}?"),
+            Some(_) => bail!("there is no app or id '{target}'; there are: {}", names.join(", ")),
+            None => bail!("there is no app or id '{target}'; nothing was started"),
+        }
+    }
+
+    /// A process, by its key.
+    pub fn worker_mut(&mut self, key: Key) -> Option<&mut Worker> {
+        self.instance_mut(key.instance)?.workers_mut().find(|worker| worker.key == key)
+    }
+
+    /// When the next time is over.
+    pub fn due(&self) -> Option<Instant> {
+        self.all().flat_map(|(_, instance)| instance.workers()).filter_map(|worker| worker.due).min()
+    }
+}
+
+/// Ends in a row that were too soon, after one more.
+pub fn failures(before: u32, online: Option<Instant>, min_uptime: Duration) -> u32 {
+    if online.is_some_and(|online| online.elapsed() >= min_uptime) { 0 } else { before + 1 }
+}

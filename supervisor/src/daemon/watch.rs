@@ -1,0 +1,110 @@
+//! `--watch`: an app is reloaded when the file of its program changes.
+
+use super::task::{Task, Verb};
+use super::{Daemon, Source};
+use anyhow::{Context, Result};
+use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init, remove_watch};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A file is being written in several steps; after so long without another it is whole.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// Programs that are watched.
+#[derive(Default)]
+pub struct Watch {
+    /// None as long as nothing is watched.
+    inotify: Option<OwnedFd>,
+    /// App, the number of its folder's watch, and the program's name there.
+    programs: Vec<(String, i32, OsString)>,
+    /// Apps whose program has changed, and when they are to be reloaded.
+    changed: BTreeMap<String, Instant>,
+}
+
+impl Watch {
+    /// When the next app is to be reloaded.
+    pub fn due(&self) -> Option<Instant> {
+        self.changed.values().min().copied()
+    }
+
+    /// Forgets an app.
+    pub fn forget(&mut self, name: &str) {
+        self.changed.remove(name);
+        let number = self.programs.iter().find(|(app, ..)| app == name).map(|(_, number, _)| *number);
+        self.programs.retain(|(app, ..)| app != name);
+        // Two programs of a folder share its watch.
+        if let (Some(number), Some(inotify)) = (number, &self.inotify)
+            && !self.programs.iter().any(|(_, other, _)| *other == number)
+        {
+            let _ = remove_watch(inotify, number);
+        }
+    }
+
+    fn changes(&mut self) -> Vec<(i32, OsString)> {
+        let Some(inotify) = &self.inotify else { return Vec::new() };
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = Reader::new(inotify, &mut buffer);
+        let mut changes = Vec::new();
+        while let Ok(event) = reader.next() {
+            changes.extend(event.file_name().map(|name| (event.wd(), OsStr::from_bytes(name.to_bytes()).to_owned())));
+        }
+        changes
+    }
+}
+
+impl Daemon {
+    /// Watches the program of an app, if that was asked for.
+    ///
+    /// # Errors
+    /// The folder cannot be watched.
+    pub fn watch(&mut self, name: &str) -> Result<()> {
+        let Some(app) = self.table.apps.iter().find(|app| app.spec.name == name && app.spec.options.watch) else { return Ok(()) };
+        let program = Path::new(&app.spec.command[0]);
+        let (Some(folder), Some(file)) = (program.parent(), program.file_name()) else { return Ok(()) };
+        if self.watch.inotify.is_none() {
+            let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).context("inotify")?;
+            self.poller.add(&inotify, Source::Programs)?;
+            self.watch.inotify = Some(inotify);
+        }
+        let Some(inotify) = &self.watch.inotify else { return Ok(()) };
+        let events = WatchFlags::CREATE | WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO;
+        let number = add_watch(inotify, folder, events).with_context(|| format!("cannot watch {}", folder.display()))?;
+        self.watch.programs.push((name.to_owned(), number, file.to_owned()));
+        Ok(())
+    }
+
+    /// Notes which apps' programs have changed.
+    pub fn note_changes(&mut self) {
+        for (number, name) in self.watch.changes() {
+            let meant = self.watch.programs.iter().filter(|(_, watched, file)| *watched == number && *file == name);
+            let apps: Vec<String> = meant.map(|(app, ..)| app.clone()).collect();
+            self.watch.changed.extend(apps.into_iter().map(|app| (app, Instant::now() + QUIET)));
+        }
+    }
+
+    /// Reloads what has changed and is not being changed any more.
+    pub fn reload_changed(&mut self) {
+        let now = Instant::now();
+        let due: Vec<String> = self.watch.changed.iter().filter(|(_, due)| **due <= now).map(|(app, _)| app.clone()).collect();
+        for name in due {
+            let is_busy = self.tasks.iter().any(|task| task.apps.contains(&name));
+            // After what is under way, since that may still have started the old one.
+            let again = is_busy.then(|| now + QUIET);
+            match again {
+                Some(again) => drop(self.watch.changed.insert(name, again)),
+                None => {
+                    self.watch.changed.remove(&name);
+                    let Some(app) = self.table.apps.iter().find(|app| app.spec.name == name) else { continue };
+                    let ids: Vec<u32> = app.instances.iter().filter(|one| !one.is_over()).map(|one| one.id).collect();
+                    let verb = Verb::Reload { left: ids.iter().copied().collect(), now: None };
+                    self.tasks.push(Task { client: None, verb, apps: vec![name], ids });
+                }
+            }
+        }
+    }
+}

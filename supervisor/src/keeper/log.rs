@@ -1,0 +1,198 @@
+//! A log file that is rotated by size, so that all its files together stay within a bound.
+
+use crate::channel::LogPlan;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// A log being written.
+pub struct Log {
+    plan: LogPlan,
+    file: Option<File>,
+    size: u64,
+    is_at_line_start: bool,
+    /// Why the last write failed.
+    trouble: Option<String>,
+}
+
+impl Log {
+    /// One whose file is opened at the first write.
+    pub fn new(plan: LogPlan) -> Self {
+        Log { plan, file: None, size: 0, is_at_line_start: true, trouble: None }
+    }
+
+    /// Takes on another plan for the same file.
+    pub fn plan(&mut self, plan: LogPlan) {
+        self.plan = plan;
+    }
+
+    /// Writes, or drops what the disk refuses: a full disk must not stop whoever logs. Says so when that begins, and when it ends.
+    pub fn write(&mut self, bytes: &[u8]) -> Option<Option<String>> {
+        let dated = self.plan.date_format.clone().map(|format| self.dated(bytes, &format));
+        let error = self.append(dated.as_deref().unwrap_or(bytes)).err().map(|error| error.to_string());
+        if error.is_some() {
+            self.file = None;
+        }
+        let is_news = error.is_some() != self.trouble.is_some();
+        self.trouble.clone_from(&error);
+        is_news.then_some(error)
+    }
+
+    /// Empties it, and removes what was rotated away.
+    pub fn flush(&mut self) {
+        self.file = None;
+        flush(&self.plan.path, self.plan.keep);
+    }
+
+    fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        // Longer than a whole file: in parts.
+        while !bytes.is_empty() {
+            if self.file.is_none() {
+                self.open()?;
+            }
+            if self.size >= self.plan.max_size || self.size > 0 && self.size + bytes.len() as u64 > self.plan.max_size {
+                self.rotate()?;
+            }
+            let room = usize::try_from(self.plan.max_size - self.size).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            if let Some(file) = &mut self.file {
+                file.write_all(now)?;
+            }
+            self.size += now.len() as u64;
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.plan.path)?;
+        self.size = file.metadata()?.len();
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// The newest rotated file ends with `.1`, the oldest goes.
+    fn rotate(&mut self) -> io::Result<()> {
+        self.file = None;
+        for number in (1..self.plan.keep).rev() {
+            let _ = fs::rename(rotated(&self.plan.path, number), rotated(&self.plan.path, number + 1));
+        }
+        if self.plan.keep == 0 {
+            fs::remove_file(&self.plan.path)?;
+        } else {
+            fs::rename(&self.plan.path, rotated(&self.plan.path, 1))?;
+        }
+        self.open()
+    }
+
+    fn dated(&mut self, bytes: &[u8], format: &str) -> Vec<u8> {
+        let now = date(format);
+        let mut dated = Vec::with_capacity(bytes.len() + now.len() + 2);
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.is_at_line_start {
+                dated.extend_from_slice(now.as_bytes());
+                dated.push(b' ');
+            }
+            dated.extend_from_slice(line);
+            self.is_at_line_start = line.ends_with(b"\n");
+        }
+        dated
+    }
+}
+
+/// Empties a log that nobody writes to, and removes what was rotated away from it.
+pub fn flush(path: &Path, keep: u32) {
+    // What is not there need not go.
+    let _ = OpenOptions::new().write(true).truncate(true).open(path);
+    for number in 1..=keep {
+        let _ = fs::remove_file(rotated(path, number));
+    }
+}
+
+/// Path of a rotated file.
+pub fn rotated(path: &Path, number: u32) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(format!(".{number}"));
+    PathBuf::from(name)
+}
+
+fn date(format: &str) -> String {
+    jiff::fmt::strtime::format(format, &jiff::Zoned::now()).unwrap_or_else(|_| format.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(folder: &Path, max_size: u64, keep: u32) -> Log {
+        Log::new(LogPlan { path: folder.join("app.log"), max_size, keep, date_format: None })
+    }
+
+    fn sizes(folder: &Path) -> Vec<(String, u64)> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+        let mut sizes: Vec<(String, u64)> =
+            entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len())).collect();
+        sizes.sort();
+        sizes
+    }
+
+    #[test]
+    fn files_never_grow_beyond_their_size_nor_their_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(folder.path(), 100, 2);
+        for _ in 0..50 {
+            assert_eq!(log.write(b"a line of some length\n"), None);
+        }
+        let sizes = sizes(folder.path());
+        assert_eq!(sizes.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["app.log", "app.log.1", "app.log.2"]);
+        assert!(sizes.iter().all(|(_, size)| *size <= 100), "{sizes:?}");
+    }
+
+    #[test]
+    fn a_chunk_longer_than_a_file_goes_into_several() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(folder.path(), 100, 3);
+        log.write(&[b'x'; 250]);
+        let sizes: Vec<u64> = sizes(folder.path()).into_iter().map(|(_, size)| size).collect();
+        assert_eq!(sizes, [50, 100, 100]);
+    }
+
+    #[test]
+    fn an_older_log_is_continued_and_a_flushed_one_is_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        log(folder.path(), 100, 1).write(b"before\n");
+        let mut log = log(folder.path(), 100, 1);
+        log.write(b"after\n");
+        assert_eq!(fs::read_to_string(folder.path().join("app.log")).unwrap(), "before\nafter\n");
+        log.flush();
+        assert_eq!(sizes(folder.path()), [("app.log".to_owned(), 0)]);
+        log.write(b"again\n");
+        assert_eq!(fs::read_to_string(folder.path().join("app.log")).unwrap(), "again\n");
+    }
+
+    #[test]
+    fn a_disk_that_refuses_is_told_once_and_once_when_it_does_not_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("not-there-yet");
+        let mut log = log(&path, 100, 1);
+        assert!(log.write(b"one\n").unwrap().is_some());
+        assert_eq!(log.write(b"two\n"), None);
+        fs::create_dir(&path).unwrap();
+        assert_eq!(log.write(b"three\n"), Some(None));
+        assert_eq!(fs::read_to_string(path.join("app.log")).unwrap(), "three\n");
+    }
+
+    #[test]
+    fn a_date_stands_before_each_line_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.log");
+        let mut log = Log::new(LogPlan { path: path.clone(), max_size: 1000, keep: 1, date_format: Some("[%Y]".into()) });
+        log.write(b"half ");
+        log.write(b"a line\nthe next\n");
+        let text = fs::read_to_string(path).unwrap();
+        let year = date("[%Y]");
+        assert_eq!(text, format!("{year} half a line\n{year} the next\n"));
+    }
+}

@@ -1,0 +1,407 @@
+//! The keeper: starts and reaps workers, and holds listeners, log pipes and log files, without any policy of its own.
+//!
+//! It is small so that it has no reason to die. What it holds survives the daemon, to which a new daemon is told everything; and since
+//! the daemon has a copy of each descriptor, what it holds survives the keeper too.
+
+mod log;
+mod worker;
+
+pub use log::rotated;
+
+use crate::channel::{Channel, Job, Key, Order, Report, pair};
+use crate::home::Home;
+use crate::poll::{Poller, Token};
+use crate::proc::Identity;
+use anyhow::{Context, Result};
+use log::Log;
+use rustix::process::{
+    Pid, Resource, Rlimit, WaitId, WaitIdOptions, getpid, getrlimit, set_child_subreaper, setrlimit, setsid, waitid,
+};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+use worker::Worker;
+
+/// Bytes taken from a pipe at once: as many as a pipe holds.
+const CHUNK: usize = 64 * 1024;
+/// A daemon that ends sooner is started again only after as long.
+const DAEMON_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a descriptor is.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Daemon,
+    /// Asked to end.
+    Signals,
+    /// A child has ended, or an orphan.
+    Children,
+    /// A worker's pidfd.
+    End(Key),
+    /// A worker's standard output or error.
+    Output(Key, usize),
+    /// A worker's notify socket.
+    Notify(Key),
+}
+
+struct Keeper {
+    home: Home,
+    poller: Poller<Source>,
+    daemon: Option<Daemon>,
+    /// When to start a daemon that died too soon.
+    daemon_due: Option<Instant>,
+    control: Option<OwnedFd>,
+    listeners: BTreeMap<String, OwnedFd>,
+    workers: BTreeMap<Key, Worker>,
+    logs: BTreeMap<PathBuf, Log>,
+    signals: UnixStream,
+    children: UnixStream,
+    buffer: Vec<u8>,
+    is_over: bool,
+}
+
+struct Daemon {
+    channel: Channel,
+    token: Token,
+    /// None of a daemon that started this keeper.
+    child: Option<Child>,
+    started: Instant,
+}
+
+/// A keeper with nothing to keep yet: listens for commands, and starts its daemon.
+///
+/// # Errors
+/// Another one is there, or the system refuses.
+pub fn begin() -> Result<ExitCode> {
+    let home = Home::open()?;
+    let control = home.control();
+    if UnixStream::connect(&control).is_ok() {
+        anyhow::bail!("a supervisor runs already: {} answers", control.display());
+    }
+    // Nobody answers there.
+    let _ = fs::remove_file(&control);
+    let control = UnixListener::bind(&control).with_context(|| format!("cannot listen on {}", control.display()))?;
+    let mut keeper = Keeper::new(home)?;
+    keeper.control = Some(control.into());
+    keeper.start_daemon()?;
+    // Whoever started this, systemd or a command, may go on.
+    sd_notify::notify(&[sd_notify::NotifyState::Ready]).context("NOTIFY_SOCKET")?;
+    println!("ready");
+    keeper.run()
+}
+
+/// A keeper in place of one that died: the daemon, which is its parent, tells it what to hold.
+///
+/// # Errors
+/// The system refuses.
+pub fn adopt() -> Result<ExitCode> {
+    let mut keeper = Keeper::new(Home::open()?)?;
+    keeper.take_daemon(Channel::new(io::stdin().as_fd().try_clone_to_owned()?), None)?;
+    keeper.run()
+}
+
+impl Keeper {
+    fn new(home: Home) -> Result<Self> {
+        // Of its own session, so that no terminal's end ends it; systemd has seen to that already.
+        let _ = setsid();
+        // Each worker takes four descriptors.
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+            .context("cannot raise the limit of open files")?;
+        // What a worker leaves behind comes here to be ended.
+        set_child_subreaper(Some(getpid()))?;
+        let mut poller = Poller::new()?;
+        let (signals, children) = (readable(&[SIGTERM, SIGINT, SIGHUP])?, readable(&[SIGCHLD])?);
+        poller.add(&signals, Source::Signals)?;
+        poller.add(&children, Source::Children)?;
+        Ok(Keeper {
+            home,
+            poller,
+            daemon: None,
+            daemon_due: None,
+            control: None,
+            listeners: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            signals,
+            children,
+            buffer: vec![0; CHUNK],
+            is_over: false,
+        })
+    }
+
+    fn run(mut self) -> Result<ExitCode> {
+        while !self.is_over {
+            let timeout = self.daemon_due.map(|due| due.saturating_duration_since(Instant::now()));
+            for source in self.poller.wait(timeout)? {
+                self.handle(source)?;
+            }
+            if self.daemon_due.is_some_and(|due| due <= Instant::now()) {
+                self.start_daemon()?;
+            }
+            if let Some(daemon) = &self.daemon {
+                self.poller.set_writable(daemon.token, &daemon.channel, daemon.channel.has_unsent())?;
+            }
+        }
+        let _ = fs::remove_file(self.home.control());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn handle(&mut self, source: Source) -> Result<()> {
+        match source {
+            Source::Daemon => self.obey(),
+            Source::Signals => {
+                let _ = self.signals.read(&mut self.buffer);
+                self.report(&Report::Terminate)
+            }
+            Source::Children => {
+                let _ = self.children.read(&mut self.buffer);
+                self.reap_orphans()
+            }
+            Source::Output(key, stream) => self.log(key, stream),
+            Source::Notify(key) => self.hear(key),
+            Source::End(key) => self.reap(key),
+        }
+    }
+
+    fn report(&mut self, report: &Report) -> Result<()> {
+        // A daemon that is not there will be told everything when it is.
+        if let Some(daemon) = &mut self.daemon {
+            daemon.channel.send(report, &[])?;
+        }
+        Ok(())
+    }
+
+    fn take_daemon(&mut self, channel: Channel, child: Option<Child>) -> Result<()> {
+        let token = self.poller.add(&channel, Source::Daemon)?;
+        self.daemon = Some(Daemon { channel, token, child, started: Instant::now() });
+        self.daemon_due = None;
+        Ok(())
+    }
+
+    fn start_daemon(&mut self) -> Result<()> {
+        let (own, other) = pair()?;
+        let child = role("daemon").stdin(other).stdout(Stdio::null()).spawn().context("cannot start the daemon")?;
+        self.take_daemon(Channel::new(own), Some(child))?;
+        self.tell_everything()
+    }
+
+    fn tell_everything(&mut self) -> Result<()> {
+        let Some(Daemon { channel, .. }) = &mut self.daemon else { return Ok(()) };
+        if let Some(control) = &self.control {
+            channel.send(&Report::Control, &[control.as_fd()])?;
+        }
+        for (address, listener) in &self.listeners {
+            channel.send(&Report::Bound(address.clone()), &[listener.as_fd()])?;
+        }
+        for worker in self.workers.values() {
+            worker.tell(channel)?;
+        }
+        channel.send(&Report::Told, &[])?;
+        Ok(())
+    }
+
+    /// Takes the daemon's orders, or starts another when it has died.
+    fn obey(&mut self) -> Result<()> {
+        loop {
+            let Some(daemon) = &mut self.daemon else { return Ok(()) };
+            daemon.channel.flush();
+            match daemon.channel.receive::<Order>() {
+                Ok(None) => return Ok(()),
+                Ok(Some((order, descriptors))) => self.execute(order, descriptors)?,
+                Err(_) => return self.replace_daemon(),
+            }
+        }
+    }
+
+    fn replace_daemon(&mut self) -> Result<()> {
+        let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
+        self.poller.remove(daemon.token, &daemon.channel);
+        if let Some(child) = &mut daemon.child {
+            // Whatever made it deaf must not leave two of them.
+            let _ = child.kill();
+            let status = child.wait()?;
+            eprintln!("the daemon ended ({status}) and is started again");
+        }
+        if daemon.started.elapsed() < DAEMON_PAUSE {
+            self.daemon_due = Some(Instant::now() + DAEMON_PAUSE);
+            return Ok(());
+        }
+        self.start_daemon()
+    }
+
+    fn execute(&mut self, order: Order, mut descriptors: Vec<OwnedFd>) -> Result<()> {
+        match order {
+            Order::Bind(address) => self.bind(address),
+            Order::Unbind(address) => {
+                self.listeners.remove(&address);
+                Ok(())
+            }
+            Order::Spawn(job) => self.spawn(job),
+            Order::Signal(key, signal) => {
+                if let Some(worker) = self.workers.get_mut(&key) {
+                    worker.signal(signal);
+                }
+                Ok(())
+            }
+            Order::Flush(paths) => {
+                for (path, keep) in paths {
+                    match self.logs.get_mut(&path) {
+                        Some(log) => log.flush(),
+                        None => log::flush(&path, keep),
+                    }
+                }
+                Ok(())
+            }
+            Order::Forget(key) => {
+                self.workers.remove(&key);
+                self.close_logs();
+                Ok(())
+            }
+            Order::AdoptControl => {
+                self.control = descriptors.pop();
+                Ok(())
+            }
+            Order::AdoptListener(address) => {
+                self.listeners.extend(descriptors.pop().map(|listener| (address, listener)));
+                Ok(())
+            }
+            Order::AdoptWorker(job, identity, is_ready) => self.adopt_worker(job, identity, is_ready, descriptors),
+            Order::Quit => {
+                self.is_over = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn bind(&mut self, address: String) -> Result<()> {
+        if !self.listeners.contains_key(&address) {
+            let listener = TcpListener::bind(&address).and_then(|listener| {
+                // The flag belongs to the open file, and so to all who share it.
+                listener.set_nonblocking(true)?;
+                Ok(listener)
+            });
+            match listener {
+                Ok(listener) => self.listeners.insert(address.clone(), listener.into()),
+                Err(error) => return self.report(&Report::CannotBind(address, error.to_string())),
+            };
+        }
+        let (Some(daemon), Some(listener)) = (&mut self.daemon, self.listeners.get(&address)) else { return Ok(()) };
+        Ok(daemon.channel.send(&Report::Bound(address), &[listener.as_fd()])?)
+    }
+
+    fn spawn(&mut self, job: Job) -> Result<()> {
+        let key = job.key;
+        let listeners: Vec<&OwnedFd> = job.listeners.iter().filter_map(|address| self.listeners.get(address)).collect();
+        match Worker::spawn(&self.home, job, &listeners) {
+            Ok(worker) => self.keep(key, worker),
+            Err(error) => self.report(&Report::CannotSpawn(key, format!("{error:#}"))),
+        }
+    }
+
+    fn adopt_worker(&mut self, job: Job, identity: Identity, is_ready: bool, descriptors: Vec<OwnedFd>) -> Result<()> {
+        let key = job.key;
+        match Worker::adopt(job, identity, is_ready, descriptors) {
+            Ok(worker) => self.keep(key, worker),
+            Err(error) => self.report(&Report::Exited(key, format!("{error:#}"))),
+        }
+    }
+
+    /// Watches everything a worker has, and tells of it.
+    fn keep(&mut self, key: Key, mut worker: Worker) -> Result<()> {
+        for plan in &worker.job.logs {
+            match self.logs.get_mut(&plan.path) {
+                Some(log) => log.plan(plan.clone()),
+                None => drop(self.logs.insert(plan.path.clone(), Log::new(plan.clone()))),
+            }
+        }
+        worker.watch(&mut self.poller)?;
+        if let Some(daemon) = &mut self.daemon {
+            worker.tell(&mut daemon.channel)?;
+        }
+        self.workers.insert(key, worker);
+        Ok(())
+    }
+
+    /// Moves what a worker has written to its log.
+    fn log(&mut self, key: Key, stream: usize) -> Result<()> {
+        let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
+        let Some(count) = worker.read(stream, &mut self.buffer, &mut self.poller) else { return Ok(()) };
+        let path = worker.job.logs[stream].path.clone();
+        let Some(log) = self.logs.get_mut(&path) else { return Ok(()) };
+        match log.write(&self.buffer[..count]) {
+            Some(trouble) => self.report(&Report::LogTrouble(path, trouble)),
+            None => Ok(()),
+        }
+    }
+
+    fn hear(&mut self, key: Key) -> Result<()> {
+        let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
+        let reports = worker.hear();
+        reports.iter().try_for_each(|report| self.report(report))
+    }
+
+    /// Takes the end of those that nobody else waits for, and of workers whose last process that was.
+    fn reap_orphans(&mut self) -> Result<()> {
+        let daemon = self.daemon.as_ref().and_then(|daemon| Some(Pid::from_child(daemon.child.as_ref()?)));
+        let is_known = |pid| Some(pid) == daemon || self.workers.values().any(|worker| worker.is(pid));
+        for pid in children().into_iter().filter(|pid| !is_known(*pid)) {
+            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        }
+        let keys: Vec<Key> = self.workers.keys().copied().collect();
+        keys.into_iter().try_for_each(|key| self.reap(key))
+    }
+
+    fn reap(&mut self, key: Key) -> Result<()> {
+        // What it said last is not lost.
+        self.hear(key)?;
+        let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
+        let Some(how) = worker.reap(&mut self.poller) else { return Ok(()) };
+        for stream in 0..2 {
+            while self.workers.get(&key).is_some_and(|worker| worker.has_output(stream)) {
+                self.log(key, stream)?;
+            }
+            if let Some(worker) = self.workers.get_mut(&key) {
+                worker.close(stream, &mut self.poller);
+            }
+        }
+        self.report(&Report::Exited(key, how))
+    }
+
+    /// Closes the files that nobody writes to any more.
+    fn close_logs(&mut self) {
+        let workers = &self.workers;
+        let is_used = |path: &Path| workers.values().any(|worker| worker.job.logs.iter().any(|plan| plan.path == path));
+        self.logs.retain(|path, _| is_used(path));
+    }
+}
+
+/// This program in another role, with what it has to say going where this process's goes.
+pub fn role(name: &str) -> Command {
+    // The link names this very program, even when its file has been replaced.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(name).env_remove("NOTIFY_SOCKET");
+    command
+}
+
+/// What can be read once one of these signals has come.
+fn readable(signals: &[i32]) -> io::Result<UnixStream> {
+    let (read, raised) = UnixStream::pair()?;
+    for signal in signals {
+        signal_hook::low_level::pipe::register(*signal, raised.try_clone()?)?;
+    }
+    read.set_nonblocking(true)?;
+    Ok(read)
+}
+
+/// The children of this thread, which is the only one.
+fn children() -> Vec<Pid> {
+    let pids = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    pids.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+}

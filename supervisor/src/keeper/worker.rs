@@ -1,0 +1,305 @@
+//! One process that is kept: its start, its pipes, what it says of itself, its end.
+
+use super::{Source, role};
+use crate::channel::{Channel, Job, Key, Report};
+use crate::home::Home;
+use crate::poll::{Poller, Token};
+use crate::proc::Identity;
+use anyhow::{Context, Result, bail};
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt::set_socket_passcred};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpgid, kill_process_group, pidfd_open, pidfd_send_signal,
+    test_kill_process_group, waitid,
+};
+use std::fs;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+
+/// First descriptor of inherited listeners, as systemd has it.
+const FIRST_LISTENER: i32 = 3;
+/// How a worker ended that was started by another keeper: only a parent is told.
+const UNSEEN: &str = "ended; how, only the keeper before this one could have seen";
+/// Longest word of a worker about itself.
+const LONGEST_WORD: usize = 4096;
+
+/// A worker.
+pub struct Worker {
+    pub job: Job,
+    identity: Identity,
+    pidfd: OwnedFd,
+    /// It was started by this keeper, so its end can be waited for.
+    is_own: bool,
+    is_ready: bool,
+    status: Option<String>,
+    /// Read ends of standard output and error.
+    outputs: [Option<(OwnedFd, Option<Token>)>; 2],
+    notify: UnixDatagram,
+    tokens: Vec<Token>,
+    is_told_to_end: bool,
+    /// How its leader ended.
+    last_word: Option<String>,
+    /// The same, once nobody of its group is left.
+    end: Option<String>,
+}
+
+impl Worker {
+    /// Starts the process. The rest of what makes it the worker is done by the launcher.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn spawn(home: &Home, job: Job, listeners: &[&OwnedFd]) -> Result<Self> {
+        let path = home.notify(job.key.instance, job.key.generation);
+        let _ = fs::remove_file(&path);
+        let notify = UnixDatagram::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+        notify.set_nonblocking(true)?;
+        // The kernel says who sent what.
+        set_socket_passcred(&notify, true)?;
+        let [output, error] = [(); 2].map(|()| pipe());
+        let (output, error) = (output?, error?);
+        let mut command = role("launch");
+        command.arg(&job.spec).env("NOTIFY_SOCKET", &path).env("SUPERVISOR_INSTANCE", job.number.to_string());
+        command.stdin(Stdio::null()).stdout(output.1).stderr(error.1).process_group(0);
+        if !listeners.is_empty() {
+            command.env("LISTEN_FDS", listeners.len().to_string());
+            let mappings = listeners
+                .iter()
+                .zip(FIRST_LISTENER..)
+                .map(|(listener, child_fd)| Ok(FdMapping { parent_fd: listener.try_clone()?, child_fd }));
+            command.fd_mappings(mappings.collect::<io::Result<_>>()?).context("cannot pass listeners on")?;
+        }
+        let child = command.spawn().context("cannot start a process")?;
+        let pid = Pid::from_child(&child);
+        // A child is there, if only as a zombie, until it is waited for.
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?;
+        let identity = Identity::of(pid.as_raw_pid()).context("the process is not in /proc")?;
+        Ok(Worker {
+            job,
+            identity,
+            pidfd,
+            is_own: true,
+            is_ready: false,
+            status: None,
+            outputs: [Some((output.0, None)), Some((error.0, None))],
+            notify,
+            tokens: Vec::new(),
+            is_told_to_end: false,
+            last_word: None,
+            end: None,
+        })
+    }
+
+    /// Takes over a worker of a keeper that died.
+    ///
+    /// # Errors
+    /// It has ended meanwhile.
+    pub fn adopt(job: Job, identity: Identity, is_ready: bool, descriptors: Vec<OwnedFd>) -> Result<Self> {
+        let gone = "ended while no keeper was there to see how";
+        let pid = Pid::from_raw(identity.pid).context(gone)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).context(gone)?;
+        let Ok([output, error, notify]) = <[OwnedFd; 3]>::try_from(descriptors) else { bail!("came without its descriptors") };
+        // Only now that the descriptor is held, nobody else can take on its number.
+        if !identity.is_alive() {
+            bail!(gone);
+        }
+        Ok(Worker {
+            job,
+            identity,
+            pidfd,
+            is_own: false,
+            is_ready,
+            status: None,
+            outputs: [Some((output, None)), Some((error, None))],
+            notify: notify.into(),
+            tokens: Vec::new(),
+            is_told_to_end: false,
+            last_word: None,
+            end: None,
+        })
+    }
+
+    /// Whether it is the process of this number.
+    pub fn is(&self, pid: Pid) -> bool {
+        self.identity.pid == pid.as_raw_pid()
+    }
+
+    fn key(&self) -> Key {
+        self.job.key
+    }
+
+    /// Watches its end, its output and its notify socket.
+    pub fn watch(&mut self, poller: &mut Poller<Source>) -> io::Result<()> {
+        let key = self.key();
+        self.tokens.push(poller.add(&self.pidfd, Source::End(key))?);
+        self.tokens.push(poller.add(&self.notify, Source::Notify(key))?);
+        for (stream, output) in self.outputs.iter_mut().enumerate() {
+            if let Some((pipe, token)) = output {
+                *token = Some(poller.add(pipe, Source::Output(key, stream))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that a daemon has to know of it.
+    pub fn tell(&self, channel: &mut Channel) -> io::Result<()> {
+        let ends = self.outputs.iter().filter_map(|output| output.as_ref().map(|(pipe, _)| pipe.as_fd()));
+        let descriptors: Vec<BorrowedFd<'_>> = ends.chain([self.notify.as_fd()]).collect();
+        // Without its pipes it has ended, and nobody will have to adopt it.
+        let descriptors = if descriptors.len() == 3 { descriptors } else { Vec::new() };
+        channel.send(&Report::Spawned(self.job.clone(), self.identity), &descriptors)?;
+        if self.is_ready {
+            channel.send(&Report::Ready(self.key()), &[])?;
+        }
+        if let Some(status) = &self.status {
+            channel.send(&Report::Status(self.key(), status.clone()), &[])?;
+        }
+        if let Some(end) = &self.end {
+            channel.send(&Report::Exited(self.key(), end.clone()), &[])?;
+        }
+        Ok(())
+    }
+
+    /// Asks its leader to end, or ends its whole group at once.
+    pub fn signal(&mut self, signal: i32) {
+        let (Some(signal), Some(pid)) = (Signal::from_named_raw(signal), Pid::from_raw(self.identity.pid)) else { return };
+        self.is_told_to_end = true;
+        // Whatever is there no more need not be told.
+        let _ = match &self.end {
+            Some(_) => Ok(()),
+            // A leader that asks its own children to end must not be overtaken: for them a second signal means "at once".
+            None if signal != Signal::KILL && self.last_word.is_none() => pidfd_send_signal(&self.pidfd, signal),
+            None => kill_process_group(pid, signal),
+        };
+    }
+
+    /// Whether something is in a pipe, or its end.
+    pub fn has_output(&self, stream: usize) -> bool {
+        self.outputs[stream].as_ref().is_some_and(|(pipe, _)| rustix::io::ioctl_fionread(pipe).is_ok_and(|count| count > 0))
+    }
+
+    /// Takes what a pipe has, and says how much that was.
+    pub fn read(&mut self, stream: usize, buffer: &mut [u8], poller: &mut Poller<Source>) -> Option<usize> {
+        let (pipe, _) = self.outputs[stream].as_ref()?;
+        match rustix::io::read(pipe, buffer) {
+            Ok(0) => {
+                self.close(stream, poller);
+                None
+            }
+            Ok(count) => Some(count),
+            Err(_) => None,
+        }
+    }
+
+    /// Listens to a pipe no longer.
+    pub fn close(&mut self, stream: usize, poller: &mut Poller<Source>) {
+        if let Some((pipe, Some(token))) = self.outputs[stream].take() {
+            poller.remove(token, pipe);
+        }
+    }
+
+    /// What it has said on its notify socket; what others said there does not count.
+    pub fn hear(&mut self) -> Vec<Report> {
+        let mut reports = Vec::new();
+        while let Some((word, sender)) = take_word(&self.notify) {
+            if !self.is_of_group(sender) {
+                continue;
+            }
+            for line in word.lines() {
+                if line == "READY=1" && !self.is_ready {
+                    self.is_ready = true;
+                    reports.push(Report::Ready(self.key()));
+                } else if let Some(status) = line.strip_prefix("STATUS=") {
+                    self.status = Some(status.to_owned());
+                    reports.push(Report::Status(self.key(), status.to_owned()));
+                }
+            }
+        }
+        reports
+    }
+
+    /// A wrapper's child may speak for it.
+    fn is_of_group(&self, sender: Pid) -> bool {
+        sender.as_raw_pid() == self.identity.pid
+            || getpgid(Some(sender)).is_ok_and(|group| group.as_raw_pid() == self.identity.pid)
+    }
+
+    /// If it has ended with its whole group, says how its leader ended. What a leader leaves behind that was asked to end is asked too, before
+    /// the leader's number is given back; what a leader leaves behind that crashed is ended.
+    pub fn reap(&mut self, poller: &mut Poller<Source>) -> Option<String> {
+        let leader = Pid::from_raw(self.identity.pid)?;
+        if self.end.is_some() {
+            return None;
+        }
+        if self.last_word.is_none() {
+            let how = if self.is_own { self.reap_leader(leader)? } else { UNSEEN.into() };
+            self.last_word = Some(how);
+            self.unwatch(poller);
+        }
+        // While one of them is there, the number belongs to the group.
+        if self.is_own && test_kill_process_group(leader).is_ok() {
+            return None;
+        }
+        self.end.clone_from(&self.last_word);
+        self.end.clone()
+    }
+
+    /// How the leader ended, if it has.
+    fn reap_leader(&self, leader: Pid) -> Option<String> {
+        let exited = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let leader_fd = || WaitId::PidFd(self.pidfd.as_fd());
+        waitid(leader_fd(), exited | WaitIdOptions::NOWAIT).ok().flatten()?;
+        let _ = kill_process_group(leader, if self.is_told_to_end { Signal::TERM } else { Signal::KILL });
+        waitid(leader_fd(), exited).ok().flatten().map(|status| describe(&status))
+    }
+
+    /// Listens to its end and to its word no longer.
+    fn unwatch(&mut self, poller: &mut Poller<Source>) {
+        for (token, descriptor) in self.tokens.drain(..).zip([self.pidfd.as_fd(), self.notify.as_fd()]) {
+            poller.remove(token, descriptor);
+        }
+        if let Ok(address) = self.notify.local_addr()
+            && let Some(path) = address.as_pathname()
+        {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Read end, which never waits, and write end.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&read, true)?;
+    Ok((read, write))
+}
+
+fn take_word(socket: &UnixDatagram) -> Option<(String, Pid)> {
+    let mut bytes = [0; LONGEST_WORD];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let message = loop {
+        match recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::empty()) {
+            Err(Errno::INTR) => {}
+            other => break other.ok()?,
+        }
+    };
+    let sender = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials.pid),
+        _ => None,
+    })?;
+    Some((String::from_utf8_lossy(&bytes[..message.bytes]).into_owned(), sender))
+}
+
+fn describe(status: &WaitIdStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("exited with {code}"),
+        (None, Some(signal)) => {
+            format!("killed by {}", signal_hook::low_level::signal_name(signal).unwrap_or("a signal without a name"))
+        }
+        (None, None) => "ended".into(),
+    }
+}

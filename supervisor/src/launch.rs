@@ -1,0 +1,63 @@
+//! Between fork and exec: takes on the surroundings of the `start` command, and becomes the worker.
+
+use crate::spec::Spec;
+use anyhow::{Context, Result};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, setrlimit, umask};
+use std::env;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+/// Exit code of a worker that was none, as a shell has it.
+const CANNOT_RUN: u8 = 127;
+
+/// Becomes what the file says; only comes back if it cannot, and then has said why where a worker says that it is ready.
+pub fn run(spec: &Path) -> ExitCode {
+    let Err(error) = launch(spec);
+    let said = format!("STATUS={error:#}");
+    if let Some(socket) = env::var_os("NOTIFY_SOCKET") {
+        // If nobody listens, standard error still has it.
+        let _ = UnixDatagram::unbound().and_then(|own| own.send_to(said.as_bytes(), socket));
+    }
+    eprintln!("supervisor: {error:#}");
+    ExitCode::from(CANNOT_RUN)
+}
+
+fn launch(path: &Path) -> Result<std::convert::Infallible> {
+    let spec = fs::read(path).with_context(|| path.display().to_string())?;
+    let spec: Spec = serde_json::from_slice(&spec).with_context(|| path.display().to_string())?;
+    let mut command = Command::new(&spec.command[0]);
+    command.args(&spec.command[1..]).env_clear().envs(spec.environment.iter().map(|(name, value)| (name, value)));
+    for name in ["NOTIFY_SOCKET", "SUPERVISOR_INSTANCE", "LISTEN_FDS"] {
+        command.env_remove(name).envs(env::var_os(name).map(|value| (name, value)));
+    }
+    if spec.is_cluster() {
+        // Exec keeps the number.
+        command.env("LISTEN_PID", std::process::id().to_string());
+    }
+    env::set_current_dir(&spec.directory).with_context(|| format!("working directory {}", spec.directory.display()))?;
+    for (resource, limit) in limits().into_iter().zip(&spec.limits) {
+        let limit = Rlimit { current: limit.current, maximum: limit.maximum };
+        setrlimit(resource, limit).with_context(|| format!("limit {resource:?} {limit:?}"))?;
+    }
+    umask(Mode::from_bits_truncate(spec.umask));
+    // The signal mask and SIGPIPE are reset by exec of the standard library.
+    Err(command.exec()).with_context(|| format!("cannot run {}", spec.command[0]))
+}
+
+/// The limits that a worker is given, in a fixed order.
+pub fn limits() -> [Resource; 8] {
+    [
+        Resource::Nofile,
+        Resource::Core,
+        Resource::Stack,
+        Resource::Data,
+        Resource::As,
+        Resource::Fsize,
+        Resource::Memlock,
+        Resource::Nproc,
+    ]
+}

@@ -1,0 +1,433 @@
+//! The supervisor as its users see it: commands, processes, sockets and files.
+
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A supervisor of the test's own, which ends with it.
+struct Supervisor {
+    home: TempDir,
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = self.command(&["kill"]).output();
+    }
+}
+
+impl Supervisor {
+    fn new() -> Self {
+        // A short path: it becomes that of a socket.
+        Supervisor { home: tempfile::Builder::new().prefix("sv").tempdir_in("/tmp").unwrap() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_supervisor"));
+        command.args(arguments).env("SUPERVISOR_HOME", self.path());
+        command
+    }
+
+    fn path(&self) -> PathBuf {
+        self.home.path().join("h")
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that is to work, and gives what it prints.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that is to fail, and gives what it says.
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{arguments:?} works");
+        assert!(!said.contains("panicked"), "{said}");
+        said
+    }
+
+    fn list(&self) -> Vec<Value> {
+        serde_json::from_str(&self.ok(&["list", "--json"])).unwrap()
+    }
+
+    fn pids(&self) -> Vec<i64> {
+        self.list().iter().filter_map(|one| one["pid"].as_i64()).collect()
+    }
+
+    /// The process of a role, which is a child of the system's or of the other one.
+    fn role(&self, role: &str) -> i32 {
+        let home = format!("SUPERVISOR_HOME={}", self.path().display());
+        let is_ours = |pid: &i32| {
+            let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            read("cmdline").split(|byte| *byte == 0).nth(1) == Some(role.as_bytes())
+                && read("environ").split(|byte| *byte == 0).any(|variable| variable == home.as_bytes())
+        };
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.into_iter().find(is_ours).unwrap_or_else(|| panic!("no {role} runs"))
+    }
+}
+
+/// Waits for what no event tells.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not within 20 s");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A server that speaks the protocols, built as `stallbench build` does.
+fn server() -> PathBuf {
+    static BUILT: Once = Once::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    BUILT.call_once(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let build = ["build", "--release", "--quiet", "--package", "runtime-tokio"];
+        assert!(Command::new(cargo).current_dir(root).args(build).status().unwrap().success());
+    });
+    target.join("release/runtime-tokio")
+}
+
+/// Starts two instances of it, and gives its address.
+fn start(supervisor: &Supervisor, program: &Path) -> String {
+    let program = program.to_str().unwrap();
+    let arguments = ["--listen", "127.0.0.1:0", "--name", "api", "-i", "2", "--listen-timeout", "2s"];
+    supervisor.ok(&[&["start", program], &arguments[..], &["--", "--model", "current-thread"]].concat());
+    supervisor.list()[0]["listeners"][0].as_str().unwrap().to_owned()
+}
+
+/// Asks on a connection; says whether it may be asked again.
+fn ask(stream: &mut BufReader<TcpStream>) -> std::io::Result<bool> {
+    stream.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")?;
+    let (mut length, mut is_kept, mut status) = (0, true, String::new());
+    stream.read_line(&mut status)?;
+    if !status.starts_with("HTTP/1.1 200") {
+        return Err(std::io::Error::other(format!("answered {status:?}")));
+    }
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        let line = line.trim_end().to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        length = line.strip_prefix("content-length: ").map_or(length, |length| length.parse().unwrap());
+        is_kept &= line != "connection: close";
+    }
+    stream.read_exact(&mut vec![0; length])?;
+    Ok(is_kept)
+}
+
+fn connect(address: &str) -> std::io::Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    Ok(BufReader::new(stream))
+}
+
+/// Requests on kept-alive and on fresh connections until it is stopped.
+struct Load {
+    is_over: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    threads: Vec<thread::JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    fn start(address: &str) -> Self {
+        let (is_over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let threads: Vec<_> = (0..4)
+            .map(|number| {
+                let (is_over, answered, address) = (is_over.clone(), answered.clone(), address.to_owned());
+                thread::spawn(move || {
+                    let mut failures = Vec::new();
+                    let mut kept = None;
+                    while !is_over.load(Ordering::Relaxed) {
+                        let stream = kept.take().map_or_else(|| connect(&address), Ok);
+                        match stream.and_then(|mut stream| ask(&mut stream).map(|is_kept| (stream, is_kept))) {
+                            Ok((stream, is_kept)) => {
+                                answered.fetch_add(1, Ordering::Relaxed);
+                                // Two of them open a connection for each request.
+                                kept = (is_kept && number % 2 == 0).then_some(stream);
+                            }
+                            Err(error) => failures.push(error.to_string()),
+                        }
+                    }
+                    failures
+                })
+            })
+            .collect();
+        Load { is_over, threads, answered }
+    }
+
+    /// Every failure there was, and how many were answered.
+    fn stop(self) -> (Vec<String>, usize) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let failures = self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        (failures, self.answered.load(Ordering::Relaxed))
+    }
+
+    fn answers_more(&self) {
+        let now = self.answered.load(Ordering::Relaxed);
+        until("more answers", || self.answered.load(Ordering::Relaxed) > now + 20);
+    }
+}
+
+#[test]
+fn reload_and_scale_drop_no_request() {
+    let supervisor = Supervisor::new();
+    let address = start(&supervisor, &server());
+    let load = Load::start(&address);
+    let mut before = supervisor.pids();
+    for _ in 0..3 {
+        load.answers_more();
+        supervisor.ok(&["reload", "api"]);
+        let now = supervisor.pids();
+        assert_eq!(now.len(), 2);
+        assert!(now.iter().all(|pid| !before.contains(pid)), "{before:?} {now:?}");
+        before = now;
+    }
+    supervisor.ok(&["scale", "api", "4"]);
+    assert_eq!(supervisor.pids().len(), 4);
+    load.answers_more();
+    supervisor.ok(&["scale", "api", "1"]);
+    assert_eq!(supervisor.pids().len(), 1);
+    load.answers_more();
+    let (failures, answered) = load.stop();
+    assert!(failures.is_empty(), "{} of {answered}: {:?}", failures.len(), failures[0]);
+}
+
+#[test]
+fn a_reload_into_a_bad_build_is_given_up_and_what_ran_goes_on() {
+    let supervisor = Supervisor::new();
+    let program = supervisor.home.path().join("app");
+    symlink(server(), &program).unwrap();
+    let address = start(&supervisor, &program);
+    let before = supervisor.pids();
+    let load = Load::start(&address);
+    let become_bad = |script: &str| {
+        fs::remove_file(&program).unwrap();
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        assert!(Command::new("chmod").arg("+x").arg(&program).status().unwrap().success());
+    };
+    for (script, expected) in
+        [("echo out of luck >&2; exit 3", "its stderr ends: out of luck"), ("exec sleep 100", "did not say READY=1 within 2s")]
+    {
+        become_bad(script);
+        let said = supervisor.fails(&["reload", "api"]);
+        assert!(said.contains(expected) && said.contains("what ran goes on"), "{said}");
+        assert_eq!(supervisor.pids(), before);
+    }
+    fs::remove_file(&program).unwrap();
+    let said = supervisor.fails(&["reload", "api"]);
+    assert!(said.contains("No such file"), "{said}");
+    load.answers_more();
+    assert_eq!(load.stop().0, [""; 0]);
+}
+
+#[test]
+fn daemon_and_keeper_may_be_killed_and_nobody_notices() {
+    let supervisor = Supervisor::new();
+    let address = start(&supervisor, &server());
+    let before = supervisor.pids();
+    let load = Load::start(&address);
+    for role in ["daemon", "keeper", "daemon", "adopt"] {
+        let pid = supervisor.role(role);
+        assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+        until("another in its place", || !Path::new(&format!("/proc/{pid}")).exists() || is_zombie(pid));
+        assert_eq!(supervisor.pids(), before, "after the end of the {role}");
+        load.answers_more();
+    }
+    // What was taken over is kept as before.
+    supervisor.ok(&["reload", "api"]);
+    assert!(supervisor.pids().iter().all(|pid| !before.contains(pid)));
+    assert_eq!(load.stop().0, [""; 0]);
+}
+
+fn is_zombie(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}
+
+#[test]
+fn a_worker_that_is_killed_is_replaced_and_its_end_is_told() {
+    let supervisor = Supervisor::new();
+    start(&supervisor, &server());
+    let before = supervisor.pids();
+    assert!(Command::new("kill").args(["-9", &before[0].to_string()]).status().unwrap().success());
+    until("a new process", || supervisor.list()[0]["status"] == "online" && supervisor.pids()[0] != before[0]);
+    let one = &supervisor.list()[0];
+    assert_eq!((one["restarts"].as_u64(), one["last_end"].as_str()), (Some(1), Some("killed by SIGKILL")));
+}
+
+#[test]
+fn a_command_that_ends_again_and_again_is_given_up() {
+    let supervisor = Supervisor::new();
+    let said = supervisor.fails(&["start", "/bin/false", "--max-restarts", "3", "--restart-delay", "1ms"]);
+    assert!(said.contains("exited with 1"), "{said}");
+    until("errored", || supervisor.list()[0]["status"] == "errored");
+    assert_eq!(supervisor.list()[0]["restarts"], 4);
+}
+
+#[test]
+fn stop_ends_the_whole_group_and_start_begins_anew() {
+    let supervisor = Supervisor::new();
+    let pids = supervisor.home.path().join("pids");
+    let script = format!("sleep 1000 & echo $! >> {}; wait", pids.display());
+    supervisor.ok(&["start", "sh", "--name", "group", "--min-uptime", "200ms", "--", "-c", &script]);
+    let child: i32 = fs::read_to_string(&pids).unwrap().trim().parse().unwrap();
+    let is_there = |pid: i32| Path::new(&format!("/proc/{pid}")).exists();
+    assert!(is_there(child));
+    supervisor.ok(&["stop", "group"]);
+    assert!(!is_there(child));
+    assert_eq!(supervisor.list()[0]["status"], "stopped");
+    supervisor.ok(&["start", "group"]);
+    assert_eq!(supervisor.list()[0]["status"], "online");
+}
+
+#[test]
+fn logs_stay_within_their_bound_and_can_be_read_and_emptied() {
+    let supervisor = Supervisor::new();
+    let arguments = ["--name", "chatty", "--log-max-size", "100K", "--log-keep", "2", "--min-uptime", "50ms"];
+    supervisor.ok(&[&["start", "yes"], &arguments[..], &["--", "a line"]].concat());
+    let logs = supervisor.path().join("logs");
+    until("rotation", || logs.join("chatty-0-out.log.2").exists());
+    supervisor.ok(&["stop", "chatty"]);
+    let sizes: Vec<u64> = fs::read_dir(&logs).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).collect();
+    assert!(sizes.len() <= 4 && sizes.iter().all(|size| *size <= 100 << 10), "{sizes:?}");
+    assert_eq!(supervisor.ok(&["logs", "chatty", "--lines", "2"]), "0|chatty out| a line\n".repeat(2));
+    supervisor.ok(&["flush"]);
+    until("an empty log", || fs::read_dir(&logs).unwrap().all(|entry| entry.unwrap().metadata().unwrap().len() == 0));
+}
+
+#[test]
+fn a_state_file_cut_in_half_is_kept_aside_and_what_runs_goes_on() {
+    let supervisor = Supervisor::new();
+    start(&supervisor, &server());
+    let before = supervisor.pids();
+    let state = supervisor.path().join("state.json");
+    let text = fs::read(&state).unwrap();
+    fs::write(&state, &text[..text.len() / 2]).unwrap();
+    let pid = supervisor.role("daemon");
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    until("the end of the daemon", || !Path::new(&format!("/proc/{pid}")).exists());
+    let output = supervisor.run(&["list"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("state.json.broken"), "{output:?}");
+    assert_eq!(supervisor.pids(), before);
+    assert!(supervisor.path().join("state.json.broken").exists());
+}
+
+#[test]
+fn what_was_saved_is_started_again() {
+    let supervisor = Supervisor::new();
+    start(&supervisor, &server());
+    supervisor.ok(&["save"]);
+    supervisor.ok(&["kill"]);
+    assert_eq!(supervisor.list(), [Value::Null; 0]);
+    supervisor.ok(&["resurrect"]);
+    assert_eq!(supervisor.list().len(), 2);
+    assert!(supervisor.ok(&["resurrect"]).contains("all that was saved is there"));
+}
+
+#[test]
+fn a_client_that_hangs_harms_nobody() {
+    let supervisor = Supervisor::new();
+    start(&supervisor, &server());
+    let control = supervisor.path().join("control.sock");
+    let mut hanging: Vec<_> = (0..10).map(|_| std::os::unix::net::UnixStream::connect(&control).unwrap()).collect();
+    hanging[0].write_all(b"{\"start\":").unwrap();
+    hanging[1].write_all(b"nonsense\n").unwrap();
+    let mut answer = String::new();
+    BufReader::new(&hanging[1]).read_line(&mut answer).unwrap();
+    assert!(answer.contains("error"), "{answer}");
+    assert_eq!(supervisor.list().len(), 2);
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_line() {
+    let supervisor = Supervisor::new();
+    assert!(supervisor.fails(&["reload", "api"]).contains("no supervisor runs"));
+    let address = start(&supervisor, &server());
+    let text = supervisor.home.path().join("text");
+    fs::write(&text, "").unwrap();
+    let text = text.to_str().unwrap();
+    for (arguments, expected) in [
+        (&["stop", "apy"][..], "there is no app or id 'apy'; did you mean api?"),
+        (&["show", "7"], "there is no app or id '7'"),
+        (&["start", "nosuch"], "there is no server and no command 'nosuch'"),
+        (&["start", text], "is not executable"),
+        (&["start", "sleep", "-i", "0", "--", "9"], "from 1 to 1000"),
+        (&["start", "sleep", "-i", "many", "--", "9"], "from 1 to 1000"),
+        (&["start", "sleep", "--name", "api", "--", "9"], "api is there already"),
+        (&["start", "sleep", "--name", "a/b", "--", "9"], "cannot be a name"),
+        (&["start", "sleep", "--listen", "127.0.0.1:0", "--", "9"], "api listens on 127.0.0.1:0 already"),
+        (&["start", "sleep", "--listen", &address, "--name", "other", "--", "9"], "cannot listen on"),
+        (&["start", "nosuch.toml"], "cannot read nosuch.toml"),
+        (&["scale", "api", "x"], "a number of instances"),
+        (&["scale", "api", "-9"], "would have -7 instances"),
+    ] {
+        let said = supervisor.fails(arguments);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+    assert_eq!(supervisor.list().len(), 2);
+}
+
+#[test]
+fn nobody_else_may_look_into_the_folder() {
+    let supervisor = Supervisor::new();
+    start(&supervisor, &server());
+    assert!(Command::new("chmod").arg("755").arg(supervisor.path()).status().unwrap().success());
+    assert!(supervisor.fails(&["list"]).contains("others may enter"));
+    assert!(Command::new("chmod").arg("700").arg(supervisor.path()).status().unwrap().success());
+}
+
+#[test]
+fn a_watched_app_is_reloaded_when_its_program_is_replaced() {
+    let supervisor = Supervisor::new();
+    let program = supervisor.home.path().join("app");
+    fs::copy(server(), &program).unwrap();
+    let arguments = ["--listen", "127.0.0.1:0", "--watch", "--", "--model", "current-thread"];
+    supervisor.ok(&[&["start", program.to_str().unwrap()], &arguments[..]].concat());
+    let before = supervisor.pids();
+    let new = program.with_extension("new");
+    fs::copy(server(), &new).unwrap();
+    fs::rename(&new, &program).unwrap();
+    until("another process", || supervisor.list()[0]["status"] == "online" && supervisor.pids() != before);
+}
+
+#[test]
+fn an_app_that_grows_too_big_is_replaced() {
+    let supervisor = Supervisor::new();
+    let arguments = ["--listen", "127.0.0.1:0", "--max-memory-restart", "1M", "--", "--model", "current-thread"];
+    supervisor.ok(&[&["start", server().to_str().unwrap()], &arguments[..]].concat());
+    let before = supervisor.pids();
+    until("another process", || supervisor.list()[0]["status"] == "online" && supervisor.pids() != before);
+}
+
+#[test]
+fn an_ecosystem_file_starts_several_apps() {
+    let supervisor = Supervisor::new();
+    let file = supervisor.home.path().join("supervisor.toml");
+    let text = format!(
+        "[[app]]\nstart = \"{}\"\nname = \"api\"\ninstances = 2\nlisten = [\"127.0.0.1:0\"]\narguments = [\"--model\", \"current-thread\"]\n\
+         [[app]]\nstart = \"sleep 1000\"\nmin_uptime = \"50ms\"\n",
+        server().display()
+    );
+    fs::write(&file, text).unwrap();
+    supervisor.ok(&["start", file.to_str().unwrap()]);
+    let names: Vec<Value> = supervisor.list().into_iter().map(|one| one["name"].clone()).collect();
+    assert_eq!(names, ["api", "api", "sleep"]);
+}
