@@ -63,6 +63,15 @@ pub struct Job {
     pub logs: [LogPlan; 2],
 }
 
+/// What a keeper knows of a worker, besides that it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// It has said that it is ready.
+    pub is_ready: bool,
+    /// It was asked to end; to ask again would mean "at once".
+    pub is_told_to_end: bool,
+}
+
 /// What the daemon asks for.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
@@ -81,7 +90,7 @@ pub enum Order {
     /// Hold what the keeper before held: a listener, with its descriptor.
     AdoptListener(String),
     /// The same of a worker, with its descriptors.
-    AdoptWorker(Job, Identity, bool),
+    AdoptWorker(Job, Identity, Standing),
     /// The same of the control socket.
     AdoptControl,
     /// Everything has ended: end too.
@@ -152,11 +161,15 @@ impl Channel {
     /// No descriptors left. That the other side is gone shows when it is read from.
     pub fn send(&mut self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
-        let is_kept = self.has_unsent() || matches!(transmit(&self.socket, &bytes, descriptors), Err(Errno::AGAIN));
-        if is_kept {
-            let copies = descriptors.iter().map(BorrowedFd::try_clone_to_owned).collect::<io::Result<_>>()?;
-            self.unsent.push_back((bytes, copies));
+        let sent = if self.has_unsent() { Err(Errno::AGAIN) } else { transmit(&self.socket, &bytes, descriptors) };
+        match sent {
+            // The message, or what it says of itself, is wrong.
+            Err(error @ (Errno::MSGSIZE | Errno::INVAL | Errno::BADF)) => return Err(error.into()),
+            Err(error) if is_short(error) => {}
+            _ => return Ok(()),
         }
+        let copies = descriptors.iter().map(BorrowedFd::try_clone_to_owned).collect::<io::Result<_>>()?;
+        self.unsent.push_back((bytes, copies));
         Ok(())
     }
 
@@ -164,7 +177,7 @@ impl Channel {
     pub fn flush(&mut self) {
         while let Some((bytes, descriptors)) = self.unsent.front() {
             let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-            if matches!(transmit(&self.socket, bytes, &descriptors), Err(Errno::AGAIN)) {
+            if transmit(&self.socket, bytes, &descriptors).is_err_and(is_short) {
                 return;
             }
             self.unsent.pop_front();
@@ -193,6 +206,11 @@ impl Channel {
         let descriptors = rights.flatten().collect();
         Ok(Some((serde_json::from_slice(&bytes[..count])?, descriptors)))
     }
+}
+
+/// What passes.
+fn is_short(error: Errno) -> bool {
+    [Errno::AGAIN, Errno::NOBUFS, Errno::NOMEM, Errno::TOOMANYREFS, Errno::INTR].contains(&error)
 }
 
 fn transmit(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<usize, Errno> {

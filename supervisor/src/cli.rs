@@ -1,9 +1,12 @@
 //! The command line, in PM2's words.
 
-use crate::daemon::control::Size;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
+use supervisor::control::Size;
+
+/// Longest time of an option.
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Starts any server of the workspace, or any command, as a cluster; keeps it alive; replaces it without anyone noticing
 #[derive(Debug, Parser)]
@@ -18,21 +21,23 @@ pub struct Supervisor {
 pub enum Command {
     /// Start a server of the workspace, a command, or what is stopped
     Start(Box<Start>),
-    /// End a name, an id or all, and keep it in the list
-    Stop(Target),
+    /// End names, ids or all, and keep them in the list
+    Stop(Targets),
     /// End and start anew
     Restart(Change),
     /// Replace one instance after the other, without dropping a request
     Reload(Change),
     /// End and forget
-    Delete(Target),
+    #[command(visible_alias = "del")]
+    Delete(Targets),
     /// What there is
-    #[command(visible_aliases = ["ls", "status"])]
+    #[command(visible_aliases = ["ls", "status", "ps"])]
     List(Output),
     /// Everything about a name, an id or all
     #[command(visible_aliases = ["describe", "info"])]
     Show(Show),
     /// What it writes
+    #[command(visible_alias = "log")]
     Logs(Logs),
     /// Processes, what they use and what they write, on the whole terminal
     Monit,
@@ -41,6 +46,7 @@ pub enum Command {
     /// Run an app by more or fewer instances
     Scale(Scale),
     /// Keep what there is for `resurrect`
+    #[command(visible_alias = "dump")]
     Save,
     /// Start what was saved
     Resurrect,
@@ -55,14 +61,14 @@ pub enum Command {
 pub struct Start {
     /// A server (`smol`, `tokio-forked`), a command, a name or id of the list, or a supervisor.toml
     pub what: String,
-    /// Instances: a number, or max for one per core
-    #[arg(short, long, default_value = "1", value_parser = instances)]
-    pub instances: u32,
+    /// Instances: a number, or max for one per core [default: 1]
+    #[arg(short, long, value_parser = instances)]
+    pub instances: Option<u32>,
     /// File of the logs, of all instances and both streams [default: a file each, in the supervisor's folder]
     #[arg(short, long, value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// Name in the list [default: that of the server or the command]
-    #[arg(long)]
+    #[arg(short, long)]
     pub name: Option<String>,
     /// Listen there and share it among the instances, which take it over by LISTEN_FDS; servers of the workspace: 127.0.0.1:8080
     #[arg(long, value_name = "ADDR")]
@@ -81,25 +87,25 @@ pub struct Options {
     #[arg(long, default_value_t = 16)]
     pub max_restarts: u32,
     /// What ends sooner has ended too soon
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub min_uptime: Duration,
     /// Pause before the third start in a row, doubled each time, up to 15 s
-    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = time)]
     pub restart_delay: Duration,
     /// Replace an instance whose resident memory is more, such as 300M
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_memory_restart: Option<u64>,
     /// Time between SIGTERM and SIGKILL
-    #[arg(long, value_name = "TIME", default_value = "12s", value_parser = humantime::parse_duration)]
+    #[arg(short, long, value_name = "TIME", default_value = "12s", value_parser = time)]
     pub kill_timeout: Duration,
     /// Time to say READY=1
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = time)]
     pub listen_timeout: Duration,
-    /// Size at which a log file is rotated
-    #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = size)]
+    /// Size at which a log file is rotated, 4K at least
+    #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = log_size)]
     pub log_max_size: u64,
     /// Rotated files that are kept of each log
-    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub log_keep: u32,
     /// Put the date before each line, as strftime has it
     #[arg(long, value_name = "FORMAT")]
@@ -112,20 +118,22 @@ pub struct Options {
     pub watch: bool,
 }
 
-/// A name, an id or all.
+/// Names, ids or all.
 #[derive(Debug, Args)]
-pub struct Target {
-    /// A name, an id or all
-    pub target: String,
+pub struct Targets {
+    /// Names, ids or all
+    #[arg(required = true)]
+    pub targets: Vec<String>,
 }
 
 /// `restart` and `reload`.
 #[derive(Debug, Args)]
 pub struct Change {
-    /// A name, an id or all
-    pub target: String,
+    /// Names, ids or all
+    #[arg(required = true)]
+    pub targets: Vec<String>,
     /// Take on the environment of this command
-    #[arg(long)]
+    #[arg(short = 'a', long)]
     pub update_env: bool,
 }
 
@@ -194,6 +202,20 @@ fn scale(text: &str) -> Result<Size, String> {
     let by = || text.parse().map(Size::By);
     let size = if text.starts_with(['+', '-']) { by() } else { text.parse().map(Size::To) };
     size.map_err(|_| "a number of instances, or +N, or -N".into())
+}
+
+/// A time, a day at most: it is added to clocks.
+fn time(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time <= LONGEST => Ok(time),
+        Ok(_) => Err("a day at most".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Below a page a log would be rotated more often than it is written.
+fn log_size(text: &str) -> Result<u64, String> {
+    size(text).and_then(|bytes| if bytes < 4096 { Err("4K at least".into()) } else { Ok(bytes) })
 }
 
 /// Bytes, such as `300M`.

@@ -3,7 +3,7 @@
 use crate::spec::Spec;
 use anyhow::{Context, Result};
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit, setrlimit, umask};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use std::env;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -40,7 +40,10 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
     }
     env::set_current_dir(&spec.directory).with_context(|| format!("working directory {}", spec.directory.display()))?;
     for (resource, limit) in limits().into_iter().zip(&spec.limits) {
-        let limit = Rlimit { current: limit.current, maximum: limit.maximum };
+        // Nobody may raise what the supervisor itself was given less of; none is no limit.
+        let most = getrlimit(resource).maximum;
+        let at_most = |wanted: Option<u64>| wanted.map_or(most, |wanted| Some(most.map_or(wanted, |most| wanted.min(most))));
+        let limit = Rlimit { current: at_most(limit.current), maximum: at_most(limit.maximum) };
         setrlimit(resource, limit).with_context(|| format!("limit {resource:?} {limit:?}"))?;
     }
     umask(Mode::from_bits_truncate(spec.umask));

@@ -91,6 +91,7 @@ impl Spec {
 }
 
 #[cfg(test)]
+#[allow(missing_docs, reason = "for tests of other modules")]
 pub mod tests {
     use super::*;
 

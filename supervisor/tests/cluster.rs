@@ -104,12 +104,17 @@ fn server() -> PathBuf {
     target.join("release/runtime-tokio")
 }
 
-/// Starts two instances of it, and gives its address.
-fn start(supervisor: &Supervisor, program: &Path) -> String {
+/// Starts two instances of it, which have so long to get ready, and gives its address.
+fn start_within(supervisor: &Supervisor, program: &Path, time: &str) -> String {
     let program = program.to_str().unwrap();
-    let arguments = ["--listen", "127.0.0.1:0", "--name", "api", "-i", "2", "--listen-timeout", "2s"];
-    supervisor.ok(&[&["start", program], &arguments[..], &["--", "--model", "current-thread"]].concat());
+    let arguments = ["--listen", "127.0.0.1:0", "--name", "api", "-i", "2"];
+    supervisor
+        .ok(&[&["start", program, "--listen-timeout", time], &arguments[..], &["--", "--model", "current-thread"]].concat());
     supervisor.list()[0]["listeners"][0].as_str().unwrap().to_owned()
+}
+
+fn start(supervisor: &Supervisor, program: &Path) -> String {
+    start_within(supervisor, program, "10s")
 }
 
 /// Asks on a connection; says whether it may be asked again.
@@ -138,6 +143,12 @@ fn connect(address: &str) -> std::io::Result<BufReader<TcpStream>> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     Ok(BufReader::new(stream))
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Requests on kept-alive and on fresh connections until it is stopped.
@@ -175,9 +186,9 @@ impl Load {
     }
 
     /// Every failure there was, and how many were answered.
-    fn stop(self) -> (Vec<String>, usize) {
+    fn stop(mut self) -> (Vec<String>, usize) {
         self.is_over.store(true, Ordering::Relaxed);
-        let failures = self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        let failures = std::mem::take(&mut self.threads).into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         (failures, self.answered.load(Ordering::Relaxed))
     }
 
@@ -216,7 +227,7 @@ fn a_reload_into_a_bad_build_is_given_up_and_what_ran_goes_on() {
     let supervisor = Supervisor::new();
     let program = supervisor.home.path().join("app");
     symlink(server(), &program).unwrap();
-    let address = start(&supervisor, &program);
+    let address = start_within(&supervisor, &program, "2s");
     let before = supervisor.pids();
     let load = Load::start(&address);
     let become_bad = |script: &str| {
@@ -288,6 +299,7 @@ fn stop_ends_the_whole_group_and_start_begins_anew() {
     let pids = supervisor.home.path().join("pids");
     let script = format!("sleep 1000 & echo $! >> {}; wait", pids.display());
     supervisor.ok(&["start", "sh", "--name", "group", "--min-uptime", "200ms", "--", "-c", &script]);
+    until("the pid", || fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n')));
     let child: i32 = fs::read_to_string(&pids).unwrap().trim().parse().unwrap();
     let is_there = |pid: i32| Path::new(&format!("/proc/{pid}")).exists();
     assert!(is_there(child));
@@ -331,6 +343,55 @@ fn a_state_file_cut_in_half_is_kept_aside_and_what_runs_goes_on() {
 }
 
 #[test]
+fn what_a_keeper_and_a_daemon_left_when_both_died_is_run_by_the_next() {
+    let supervisor = Supervisor::new();
+    let address = start(&supervisor, &server());
+    let before = supervisor.pids();
+    let pids = [supervisor.role("keeper"), supervisor.role("daemon")].map(|pid| pid.to_string());
+    assert!(Command::new("kill").arg("-9").args(&pids).status().unwrap().success());
+    until("the end of both", || pids.iter().all(|pid| !Path::new("/proc").join(pid).exists() || is_zombie(pid.parse().unwrap())));
+    assert!(ask(&mut connect(&address).unwrap()).is_ok(), "they go on without either");
+    let output = supervisor.run(&["list"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("2 processes that they left were asked to end"), "{output:?}");
+    until("others online", || supervisor.list().iter().all(|one| one["status"] == "online"));
+    assert!(supervisor.pids().iter().all(|pid| !before.contains(pid)));
+    until("the end of those", || before.iter().all(|pid| !Path::new("/proc").join(pid.to_string()).exists()));
+    let address = supervisor.list()[0]["listeners"][0].as_str().unwrap().to_owned();
+    assert!(ask(&mut connect(&address).unwrap()).is_ok());
+}
+
+#[test]
+fn a_worker_that_was_taken_over_outlives_the_end_of_another() {
+    let supervisor = Supervisor::new();
+    let address = start(&supervisor, &server());
+    let pid = supervisor.role("keeper");
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    until("another keeper", || !Path::new(&format!("/proc/{pid}")).exists() || is_zombie(pid));
+    let before = supervisor.pids();
+    // A child of the new keeper ends.
+    supervisor.ok(&["scale", "api", "3"]);
+    supervisor.ok(&["scale", "api", "2"]);
+    assert_eq!(supervisor.pids(), before);
+    assert!(ask(&mut connect(&address).unwrap()).is_ok());
+}
+
+#[test]
+fn kill_ends_also_a_reload_that_is_under_way() {
+    let supervisor = Supervisor::new();
+    let program = supervisor.home.path().join("app");
+    symlink(server(), &program).unwrap();
+    start(&supervisor, &program);
+    fs::remove_file(&program).unwrap();
+    fs::write(&program, "#!/bin/sh\nexec sleep 100\n").unwrap();
+    assert!(Command::new("chmod").arg("+x").arg(&program).status().unwrap().success());
+    let mut reload = supervisor.command(&["reload", "api"]).spawn().unwrap();
+    // To as many as there are changes nothing, and is refused as soon as the reload has begun.
+    until("the replacement", || !supervisor.run(&["scale", "api", "2"]).status.success());
+    supervisor.ok(&["kill"]);
+    assert!(!reload.wait().unwrap().success());
+}
+
+#[test]
 fn what_was_saved_is_started_again() {
     let supervisor = Supervisor::new();
     start(&supervisor, &server());
@@ -369,6 +430,9 @@ fn what_is_wrong_is_said_in_one_line() {
         (&["show", "7"], "there is no app or id '7'"),
         (&["start", "nosuch"], "there is no server and no command 'nosuch'"),
         (&["start", text], "is not executable"),
+        (&["start", "sleep", "--kill-timeout", "9999days", "--", "9"], "a day at most"),
+        (&["start", "sleep", "--listen", "nowhere", "--", "9"], "is no address"),
+        (&["start", "may-minihttp"], "cannot be given a listener"),
         (&["start", "sleep", "-i", "0", "--", "9"], "from 1 to 1000"),
         (&["start", "sleep", "-i", "many", "--", "9"], "from 1 to 1000"),
         (&["start", "sleep", "--name", "api", "--", "9"], "api is there already"),

@@ -1,17 +1,20 @@
 //! Asking the daemon; starting a supervisor where there is none.
 
-use crate::daemon::control::{Answer, Request, Table};
-use crate::home::Home;
-use crate::keeper::role;
+use super::print;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use supervisor::control::{Answer, Request, Table};
+use supervisor::home::Home;
 
+/// Time of a supervisor that was told to end, after it has said that all it ran has ended.
+const LAST_BREATH: Duration = Duration::from_secs(5);
 /// A daemon that is alive answers sooner, or is at work.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -25,13 +28,30 @@ pub fn ask(request: &Request) -> Result<()> {
     say(talk(stream, request)?)
 }
 
+/// Asks the same of each, and goes on when one of them fails.
+///
+/// # Errors
+/// Those of all that failed.
+pub fn ask_each(targets: &[String], request: impl Fn(String) -> Request) -> Result<()> {
+    all(targets.iter().map(|target| ask(&request(target.clone()))))
+}
+
+/// The errors of all as one.
+///
+/// # Errors
+/// There is one.
+pub fn all(results: impl Iterator<Item = Result<()>>) -> Result<()> {
+    let errors: Vec<String> = results.filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    if errors.is_empty() { Ok(()) } else { bail!(errors.join("; ")) }
+}
+
 /// Asks what there is.
 ///
 /// # Errors
 /// It does not answer.
 pub fn table() -> Result<Table> {
     let home = Home::open()?;
-    let Ok(stream) = UnixStream::connect(home.control()) else { return Ok(Table::default()) };
+    let Ok(stream) = connect(&home) else { return Ok(Table::default()) };
     stream.set_read_timeout(Some(PATIENCE))?;
     match talk(stream, &Request::List)? {
         Answer::Table(table) => Ok(table),
@@ -45,18 +65,26 @@ pub fn table() -> Result<Table> {
 /// It does not answer.
 pub fn kill() -> Result<()> {
     let home = Home::open()?;
-    match UnixStream::connect(home.control()) {
-        Ok(stream) => say(talk(stream, &Request::Kill)?),
-        Err(_) => {
-            println!("no supervisor runs");
-            Ok(())
-        }
+    let Ok(stream) = connect(&home) else {
+        print("no supervisor runs\n");
+        return Ok(());
+    };
+    let answer = talk(stream, &Request::Kill)?;
+    // The keeper takes its socket away as the last thing it does.
+    let deadline = Instant::now() + LAST_BREATH;
+    while home.control().exists() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(2));
     }
+    say(answer)
 }
 
+/// Where both keeper and daemon have died, what they ran is in their state file: another supervisor goes on with it.
 fn connect(home: &Home) -> Result<UnixStream> {
-    UnixStream::connect(home.control())
-        .with_context(|| format!("no supervisor runs in {}: start something", home.path().display()))
+    if UnixStream::connect(home.control()).is_err() && home.state().exists() {
+        begin()?;
+    }
+    let none = || format!("no supervisor runs in {}: start something", home.path().display());
+    UnixStream::connect(home.control()).with_context(none)
 }
 
 fn talk(mut stream: UnixStream, request: &Request) -> Result<Answer> {
@@ -64,23 +92,18 @@ fn talk(mut stream: UnixStream, request: &Request) -> Result<Answer> {
     line.push(b'\n');
     stream.write_all(&line).context("the daemon does not listen")?;
     let mut answers = BufReader::new(stream);
-    loop {
-        let mut line = String::new();
-        if answers.read_line(&mut line).context("the daemon does not answer")? == 0 {
-            bail!("the daemon ended before it had answered; another has taken its place: see `supervisor list`");
-        }
-        match serde_json::from_str(&line).context("an answer of another version of this program")? {
-            Answer::Progress(text) => eprintln!("{text}"),
-            answer => return Ok(answer),
-        }
+    let mut line = String::new();
+    if answers.read_line(&mut line).context("the daemon does not answer")? == 0 {
+        bail!("the daemon ended before it had answered; another has taken its place: see `supervisor list`");
     }
+    serde_json::from_str(&line).context("an answer of another version of this program")
 }
 
 fn say(answer: Answer) -> Result<()> {
     match answer {
         Answer::Error(error) => bail!(error),
-        Answer::Done(text) => println!("{text}"),
-        Answer::Progress(_) | Answer::Table(_) => {}
+        Answer::Done(text) => print(&format!("{text}\n")),
+        Answer::Table(_) => {}
     }
     Ok(())
 }
@@ -101,9 +124,17 @@ pub fn begin() -> Result<()> {
         return Ok(());
     }
     let own_log = OpenOptions::new().append(true).create(true).mode(0o600).open(home.own_log())?;
-    let mut command = role("keeper");
-    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(own_log);
-    let mut keeper = command.spawn().context("cannot start the supervisor")?;
+    let program = std::env::current_exe()?.with_file_name("supervisord");
+    let mut command = Command::new(&program);
+    command
+        .arg("keeper")
+        .env_remove("NOTIFY_SOCKET")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(own_log);
+    let mut keeper =
+        command.spawn().with_context(|| format!("cannot start {}, which belongs beside this program", program.display()))?;
     let mut said = String::new();
     let output = keeper.stdout.take().context("the supervisor has no output")?;
     BufReader::new(output).read_line(&mut said)?;

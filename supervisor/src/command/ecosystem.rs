@@ -62,7 +62,12 @@ fn start(app: &BTreeMap<String, Spanned<Value>>, path: &Path, text: &str) -> Res
             let why = why.lines().next().unwrap_or_default().trim_start_matches("error: ");
             bail!("{}:{}: {key}: {why}", path.display(), line(text, value.span().start));
         }
-        if key == "arguments" { last = own } else { words.extend(own) }
+        match value.get_ref() {
+            // It is not set, but it is an option.
+            Value::Boolean(false) => {}
+            _ if key == "arguments" => last = own,
+            _ => words.extend(own),
+        }
     }
     Ok(Line::try_parse_from(words.iter().chain(&last)).with_context(|| path.display().to_string())?.start)
 }
@@ -74,8 +79,7 @@ fn option(key: &str, value: &Value) -> Vec<String> {
     match value {
         Value::Array(values) if key == "arguments" => std::iter::once("--".to_owned()).chain(values.iter().map(word)).collect(),
         Value::Array(values) => values.iter().map(|value| format!("{name}={}", word(value))).collect(),
-        Value::Boolean(true) => vec![name],
-        Value::Boolean(false) => Vec::new(),
+        Value::Boolean(_) => vec![name],
         value => vec![format!("{name}={}", word(value))],
     }
 }
@@ -107,7 +111,7 @@ mod tests {
              merge_logs = true\narguments = [\"--drain\", \"5s\"]\n[[app]]\nstart = \"sleep 5\"\n",
         )
         .unwrap();
-        assert_eq!((apps[0].what.as_str(), apps[0].instances, apps[0].listen.len()), ("smol", 3, 2));
+        assert_eq!((apps[0].what.as_str(), apps[0].instances, apps[0].listen.len()), ("smol", Some(3), 2));
         assert_eq!((apps[0].options.log_max_size, apps[0].options.merge_logs), (1 << 20, true));
         assert_eq!(apps[0].arguments, ["--drain", "5s"]);
         assert_eq!(apps[1].what, "sleep 5");

@@ -1,15 +1,15 @@
 //! `list`: what there is, as a table.
 
-use super::client;
+use super::{client, print};
 use crate::cli::Output;
-use crate::daemon::control::{Table, View};
-use crate::proc;
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table as Grid, presets};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
+use supervisor::control::{Table, View};
+use supervisor::proc;
 
 /// Time over which the use of processors is measured.
 const SAMPLE: Duration = Duration::from_millis(100);
@@ -36,11 +36,11 @@ pub fn run(output: &Output) -> Result<()> {
     }
     let measured = measure(table);
     if output.json {
-        println!("{}", serde_json::to_string_pretty(&measured)?);
+        print(&(serde_json::to_string_pretty(&measured)? + "\n"));
     } else if measured.is_empty() {
-        println!("nothing was started");
+        print("nothing was started\n");
     } else {
-        println!("{}", grid(&measured));
+        print(&format!("{}\n", grid(&measured)));
     }
     Ok(())
 }

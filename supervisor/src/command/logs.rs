@@ -2,15 +2,15 @@
 
 use super::client;
 use crate::cli::Logs;
-use crate::keeper::rotated;
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use supervisor::rotated;
 
 /// Longest line that is expected: so many bytes are looked at for each line wanted.
 const LINE: u64 = 1024;
@@ -43,6 +43,9 @@ pub fn run(logs: &Logs) -> Result<()> {
             }
         }
     }
+    if table.instances.is_empty() {
+        bail!("nothing was started");
+    }
     if followed.is_empty() {
         bail!("there is no app or id '{}'", logs.target);
     }
@@ -53,30 +56,37 @@ pub fn run(logs: &Logs) -> Result<()> {
 }
 
 impl Followed {
-    /// The last lines, the rotated file before this one included.
+    /// The last lines, rotated files before this one included; what comes after them is left for [`Self::print_new`].
     fn print_end(&mut self, lines: usize) -> Result<()> {
-        let wanted = lines as u64 * LINE;
-        let own = end_of(&self.path, wanted)?;
-        let before = if (own.len() as u64) < wanted { end_of(&rotated(&self.path, 1), wanted)? } else { Vec::new() };
-        let text = [before, own].concat();
+        let wanted = (lines as u64).saturating_mul(LINE);
+        let (mut text, file) = match File::open(&self.path) {
+            Ok(mut file) => (tail(&mut file, wanted)?, Some(file)),
+            Err(_) => (Vec::new(), None),
+        };
+        self.file = file;
+        for number in 1.. {
+            if text.len() as u64 >= wanted || text.iter().filter(|byte| **byte == b'\n').count() > lines {
+                break;
+            }
+            match end_of(&rotated(&self.path, number), wanted) {
+                Ok(before) => text.splice(..0, before),
+                Err(_) => break,
+            };
+        }
+        let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        self.rest = text.split_off(end);
         let all: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-        for line in &all[all.len().saturating_sub(lines)..] {
-            print(&self.label, line)?;
-        }
-        if let Ok(mut file) = File::open(&self.path) {
-            file.seek(SeekFrom::End(0))?;
-            self.file = Some(file);
-        }
-        Ok(())
+        all[all.len().saturating_sub(lines)..].iter().try_for_each(|line| print(&self.label, line))
     }
 
-    /// What has come since the last time, also over a rotation.
+    /// What has come since the last time, also over rotations.
     fn print_new(&mut self) -> Result<()> {
         loop {
             if let Some(file) = &mut self.file {
                 // It was emptied.
                 if file.metadata()?.len() < file.stream_position()? {
                     file.seek(SeekFrom::Start(0))?;
+                    self.rest.clear();
                 }
                 file.read_to_end(&mut self.rest)?;
                 while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
@@ -84,14 +94,30 @@ impl Followed {
                     print(&self.label, &line)?;
                 }
             }
-            let inode = |metadata: fs::Metadata| metadata.ino();
-            let there = fs::metadata(&self.path).map(inode).ok();
-            let open = self.file.as_ref().and_then(|file| file.metadata().ok()).map(inode);
-            if there.is_none() || there == open {
-                return Ok(());
+            match self.next() {
+                Some(path) => self.file = File::open(path).ok(),
+                None => return Ok(()),
             }
-            self.file = File::open(&self.path).ok();
         }
+    }
+
+    /// The file that was begun after the one that is open, if there is one.
+    fn next(&self) -> Option<PathBuf> {
+        let inode = |path: &Path| fs::metadata(path).map(|metadata| metadata.ino()).ok();
+        let open = self.file.as_ref().and_then(|file| file.metadata().ok()).map(|metadata| metadata.ino());
+        let mut newer = self.path.clone();
+        if inode(&newer)? == open.unwrap_or(0) {
+            return None;
+        }
+        for number in 1.. {
+            let older = rotated(&self.path, number);
+            match inode(&older) {
+                Some(found) if Some(found) != open => newer = older,
+                // The one before it is ours; or ours is gone, and the oldest that is there comes next.
+                _ => break,
+            }
+        }
+        Some(if open.is_some() { newer } else { self.path.clone() })
     }
 }
 
@@ -110,8 +136,15 @@ fn follow(followed: &mut [Followed]) -> Result<()> {
     }
 }
 
-fn end_of(path: &Path, bytes: u64) -> Result<Vec<u8>> {
-    let Ok(mut file) = File::open(path) else { return Ok(Vec::new()) };
+/// The end of a file.
+///
+/// # Errors
+/// It cannot be read.
+pub fn end_of(path: &Path, bytes: u64) -> Result<Vec<u8>> {
+    tail(&mut File::open(path)?, bytes)
+}
+
+fn tail(file: &mut File, bytes: u64) -> Result<Vec<u8>> {
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
     let mut text = Vec::new();
@@ -119,12 +152,11 @@ fn end_of(path: &Path, bytes: u64) -> Result<Vec<u8>> {
     Ok(text)
 }
 
+/// Prints a line; where nobody reads any more, this is the end.
 fn print(label: &str, line: &[u8]) -> Result<()> {
     let mut output = std::io::stdout().lock();
-    output.write_all(label.as_bytes())?;
-    output.write_all(line)?;
-    if !line.ends_with(b"\n") {
-        output.write_all(b"\n")?;
+    match output.write_all(label.as_bytes()).and_then(|()| output.write_all(line)).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        result => Ok(result?),
     }
-    Ok(output.flush()?)
 }

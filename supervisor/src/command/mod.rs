@@ -10,10 +10,17 @@ mod show;
 mod start;
 mod startup;
 
-use crate::cli::Command;
-use crate::daemon::control::Request;
+use crate::cli::{Change, Command, Targets};
 use anyhow::Result;
+use std::io::Write;
 use std::process::ExitCode;
+use supervisor::control::Request;
+
+/// Prints. A reader that has gone away, such as `head`, is no error.
+fn print(text: &str) {
+    let mut output = std::io::stdout().lock();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+}
 
 /// Does it.
 ///
@@ -23,10 +30,14 @@ pub fn run(command: &Command) -> Result<ExitCode> {
     let environment = |update: bool| update.then(|| std::env::vars_os().collect());
     match command {
         Command::Start(start) => start::run(start)?,
-        Command::Stop(target) => client::ask(&Request::Stop(target.target.clone()))?,
-        Command::Restart(change) => client::ask(&Request::Restart(change.target.clone(), environment(change.update_env)))?,
-        Command::Reload(change) => client::ask(&Request::Reload(change.target.clone(), environment(change.update_env)))?,
-        Command::Delete(target) => client::ask(&Request::Delete(target.target.clone()))?,
+        Command::Stop(Targets { targets }) => client::ask_each(targets, Request::Stop)?,
+        Command::Delete(Targets { targets }) => client::ask_each(targets, Request::Delete)?,
+        Command::Restart(Change { targets, update_env }) => {
+            client::ask_each(targets, |target| Request::Restart(target, environment(*update_env)))?;
+        }
+        Command::Reload(Change { targets, update_env }) => {
+            client::ask_each(targets, |target| Request::Reload(target, environment(*update_env)))?;
+        }
         Command::Scale(scale) => client::ask(&Request::Scale(scale.name.clone(), scale.size))?,
         Command::Flush(flush) => client::ask(&Request::Flush(flush.target.clone()))?,
         Command::Save => client::ask(&Request::Save)?,

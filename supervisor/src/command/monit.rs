@@ -2,6 +2,7 @@
 
 use super::client;
 use super::list::{Measured, Sampler, size, uptime};
+use super::logs::end_of;
 use anyhow::{Context, Result};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -9,10 +10,13 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Paragraph, Row, Sparkline, Table, TableState};
 use ratatui::{DefaultTerminal, Frame};
-use signal_hook::consts::{SIGHUP, SIGTERM};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
-use std::io::{IsTerminal, Read, Seek, SeekFrom, stdout};
+use std::fs::{self, File};
+use std::io::{IsTerminal, stdout};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -33,44 +37,73 @@ pub fn run() -> Result<()> {
         anyhow::bail!("monit needs a terminal: `supervisor list` prints the same once, with --json for programs");
     }
     let is_over = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGHUP] {
+    for signal in [SIGTERM, SIGHUP, SIGINT] {
         signal_hook::flag::register(signal, is_over.clone())?;
     }
+    let tty = File::open("/dev/tty").context("cannot open the terminal")?;
     // Also sees to it that a panic gives the terminal back.
-    let mut terminal = ratatui::try_init().context("cannot take over the terminal")?;
-    let result = show(&mut terminal, &is_over);
+    let result = ratatui::try_init().context("cannot take over the terminal");
+    let result = result.and_then(|mut terminal| show(&mut terminal, &tty, &is_over));
     ratatui::restore();
     result
 }
 
-fn show(terminal: &mut DefaultTerminal, is_over: &AtomicBool) -> Result<()> {
+fn show(terminal: &mut DefaultTerminal, tty: &File, is_over: &AtomicBool) -> Result<()> {
     let mut screen = Screen::default();
     let mut due = Instant::now();
     while !is_over.load(Ordering::Relaxed) {
-        let mut is_changed = false;
         if due <= Instant::now() {
             due = Instant::now() + TICK;
-            is_changed = screen.look()?;
+            screen.look();
+            terminal.draw(|frame| screen.draw(frame))?;
         }
-        if event::poll(due.saturating_duration_since(Instant::now()))? {
+        match wait(tty, due)? {
+            Input::None => continue,
+            Input::Gone => leave(),
+            Input::Some => {}
+        }
+        while event::poll(Duration::ZERO)? {
             match event::read()? {
                 Event::Key(key) if key.kind == KeyEventKind::Press => match key.code {
                     KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
                     KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Ok(()),
                     KeyCode::Down | KeyCode::Char('j') => screen.select(1),
                     KeyCode::Up | KeyCode::Char('k') => screen.select(-1),
-                    _ => continue,
+                    _ => {}
                 },
-                Event::Resize(..) => {}
-                _ => continue,
+                _ => {}
             }
-            is_changed = true;
         }
-        if is_changed {
-            terminal.draw(|frame| screen.draw(frame))?;
-        }
+        terminal.draw(|frame| screen.draw(frame))?;
     }
     Ok(())
+}
+
+/// What the terminal has.
+enum Input {
+    None,
+    Some,
+    Gone,
+}
+
+/// Waits here and not in the library, which never comes back from a terminal that is gone.
+fn wait(tty: &File, due: Instant) -> Result<Input> {
+    let timeout = Timespec::try_from(due.saturating_duration_since(Instant::now()))?;
+    let mut input = [PollFd::new(tty, PollFlags::IN)];
+    match rustix::event::poll(&mut input, Some(&timeout)) {
+        // A signal: the terminal has another size, or this is to end.
+        Err(Errno::INTR) => return Ok(Input::Some),
+        Ok(0) => return Ok(Input::None),
+        result => result?,
+    };
+    let is_gone = input[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
+    Ok(if is_gone { Input::Gone } else { Input::Some })
+}
+
+/// There is nothing left to be restored, nor anybody to be told.
+fn leave() -> ! {
+    let _ = ratatui::try_restore();
+    std::process::exit(0)
 }
 
 #[derive(Default)]
@@ -106,9 +139,12 @@ impl Curves {
 }
 
 impl Screen {
-    /// Asks and measures anew; the curves always have something new to show.
-    fn look(&mut self) -> Result<bool> {
-        let table = client::table()?;
+    /// Asks and measures anew; while a daemon is being replaced, what was there stays.
+    fn look(&mut self) {
+        let table = match client::table() {
+            Ok(table) => table,
+            Err(error) => return self.remarks.push(format!("{error:#}")),
+        };
         self.remarks.clone_from(&table.remarks);
         self.measured = self.sampler.measure(table);
         self.curves.retain(|id, _| self.measured.iter().any(|one| one.view.id == *id));
@@ -116,7 +152,6 @@ impl Screen {
             self.curves.entry(one.view.id).or_default().add(one);
         }
         self.select(0);
-        Ok(true)
     }
 
     fn select(&mut self, by: isize) {
@@ -195,17 +230,12 @@ impl Screen {
     }
 }
 
-/// The ends of an instance's logs, standard error last. What is no text must not reach the terminal.
+/// The ends of an instance's logs, what was written last at the end. What is no text must not reach the terminal.
 fn ends(one: &Measured) -> Vec<String> {
-    let read = |path: &std::path::Path| -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LOG_END)))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let texts = one.view.logs.iter().map(|path| read(path).unwrap_or_default());
+    let mut paths: Vec<&Path> = one.view.logs.iter().map(PathBuf::as_path).collect();
+    paths.dedup();
+    paths.sort_by_key(|path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok());
+    let texts = paths.into_iter().map(|path| end_of(path, LOG_END).unwrap_or_default());
     let lines = texts.flat_map(|text| {
         let text = String::from_utf8_lossy(&text).into_owned();
         text.lines().map(|line| line.chars().filter(|c| !c.is_control()).collect()).collect::<Vec<String>>()

@@ -3,9 +3,11 @@
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Programs that start another one as their child, which then is not the one that `LISTEN_PID` names.
 const WRAPPERS: [&str; 8] = ["npm", "npx", "yarn", "pnpm", "sh", "bash", "cargo", "just"];
@@ -39,58 +41,90 @@ struct Server {
     features: Vec<String>,
     #[serde(default)]
     rustflags: String,
+    /// What it cannot do, with the reason.
+    #[serde(default)]
+    unsupported: BTreeMap<String, String>,
 }
+
+/// What stands in `unsupported` of a server that binds for itself.
+const INHERITED: &str = "inherited-listener";
 
 /// Finds it: first among the servers of the workspace around this program, then as a command.
 ///
 /// # Errors
 /// Neither is there, or it cannot be run.
 pub fn what(word: &str) -> Result<Resolved> {
-    if let Some(server) = server(word)? {
-        return Ok(server);
+    match server(word)? {
+        Some(server) => Ok(server),
+        None => command(word),
     }
-    let mut parts = word.split_whitespace().map(str::to_owned);
-    let program = parts.next().context("what is to be started has no name")?;
-    let path = find(&program)?;
-    let base = Path::new(&program).file_name().map_or_else(|| program.clone(), |name| name.to_string_lossy().into_owned());
+}
+
+fn command(word: &str) -> Result<Resolved> {
+    // A path may have spaces; otherwise they separate arguments.
+    let words: Vec<&str> = if Path::new(word).is_file() { vec![word] } else { word.split_whitespace().collect() };
+    let Some((program, arguments)) = words.split_first() else { bail!("what is to be started has no name") };
+    if word.contains(['\'', '"']) {
+        bail!("quotes are not read in {word}: put arguments after --");
+    }
+    let path = find(program)?;
+    let base = Path::new(program).file_name().map_or_else(|| (*program).to_owned(), |name| name.to_string_lossy().into_owned());
     let doubt = WRAPPERS
         .contains(&base.as_str())
         .then(|| format!("{base} starts the server as its child, which LISTEN_PID does not name: it may not take the listeners"));
-    let command = std::iter::once(path).chain(parts).collect();
-    let name = base.trim_end_matches(".sh").to_owned();
-    Ok(Resolved { name, command, doubt, is_server: false })
+    let command = std::iter::once(path).chain(arguments.iter().map(|argument| (*argument).to_owned())).collect();
+    Ok(Resolved { name: base.trim_end_matches(".sh").to_owned(), command, doubt, is_server: false })
 }
 
-/// The folder of the workspace: the one that this program was built in.
+/// The folder of the workspace that this program was built in, if it still is there.
 fn workspace() -> Option<PathBuf> {
-    let program = env::current_exe().ok()?;
-    program.ancestors().find(|folder| folder.join("runtimes").is_dir()).map(Path::to_path_buf)
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
+    root.join("runtimes").is_dir().then(|| root.to_path_buf())
 }
 
-/// A server by its name, or the first of a runtime.
+/// A server by its name, or the first of a runtime that can be given its listener.
 fn server(word: &str) -> Result<Option<Resolved>> {
     let Some(root) = workspace() else { return Ok(None) };
     let Ok(folders) = fs::read_dir(root.join("runtimes")) else { return Ok(None) };
-    for folder in folders.flatten() {
-        let path = folder.path().join("servers.toml");
-        let Ok(text) = fs::read_to_string(&path) else { continue };
-        let manifest: Manifest = toml::from_str(&text).with_context(|| path.display().to_string())?;
+    let mut folders: Vec<PathBuf> = folders.flatten().map(|entry| entry.path()).collect();
+    folders.sort();
+    for folder in folders {
+        // `stallbench` says what is wrong with one that does not read.
+        let Ok(text) = fs::read_to_string(folder.join("servers.toml")) else { continue };
+        let Ok(manifest) = toml::from_str::<Manifest>(&text) else { continue };
         let is_runtime = manifest.runtime.as_deref() == Some(word);
-        let (Some(package), Some(server)) =
-            (&manifest.package, manifest.server.iter().find(|server| is_runtime || server.name == word))
-        else {
-            continue;
-        };
-        let program = target(&root, server).join("release").join(package);
-        if !program.exists() {
-            bail!("{} is not built: `cargo run --release -- build {}`", server.name, server.name);
+        let is_meant = |server: &&Server| is_runtime && !server.unsupported.contains_key(INHERITED) || server.name == word;
+        let (Some(package), Some(server)) = (&manifest.package, manifest.server.iter().find(is_meant)) else { continue };
+        if let Some(reason) = server.unsupported.get(INHERITED) {
+            bail!("{} cannot be given a listener: {reason}", server.name);
         }
-        let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
-        let arguments = server.args.iter().map(|argument| argument.replace("{W}", &cores.to_string()));
-        let command = std::iter::once(program.to_string_lossy().into_owned()).chain(arguments).collect();
-        return Ok(Some(Resolved { name: server.name.clone(), command, doubt: None, is_server: true }));
+        return built(&root, package, server).map(Some);
     }
     Ok(None)
+}
+
+/// A server with its program, which is built if it is not there.
+fn built(root: &Path, package: &str, server: &Server) -> Result<Resolved> {
+    let target = target(root, server);
+    let program = target.join("release").join(package);
+    if !program.exists() {
+        eprintln!("building {package}");
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(root).args(["build", "--release", "--quiet", "--package", package, "--target-dir"]).arg(&target);
+        if !server.features.is_empty() {
+            cargo.arg("--features").arg(server.features.join(","));
+        }
+        if !server.rustflags.is_empty() {
+            cargo.env("RUSTFLAGS", &server.rustflags);
+        }
+        if !cargo.status().context("cannot run cargo: install it, or see that PATH has it")?.success() {
+            bail!("{package} does not build");
+        }
+    }
+    let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    let arguments = server.args.iter().map(|argument| argument.replace("{W}", &cores.to_string()));
+    let command = std::iter::once(program.to_string_lossy().into_owned()).chain(arguments).collect();
+    Ok(Resolved { name: server.name.clone(), command, doubt: None, is_server: true })
 }
 
 /// Where a server's program is built: each set of build options has a folder of its own.
@@ -113,9 +147,11 @@ fn find(program: &str) -> Result<String> {
     };
     let there: Vec<&PathBuf> = candidates.iter().filter(|path| path.is_file()).collect();
     match there.iter().find(|path| access(path.as_path(), Access::EXEC_OK).is_ok()) {
-        Some(path) => Ok(path.to_string_lossy().into_owned()),
+        Some(path) => Ok(std::path::absolute(path)?.to_string_lossy().into_owned()),
         None if !there.is_empty() => bail!("{} is not executable: chmod +x it", there[0].display()),
         None if program.contains('/') => bail!("there is no {program}"),
-        None => bail!("there is no server and no command '{program}': see `stallbench servers`, or name a file as ./{program}"),
+        None => bail!(
+            "there is no server and no command '{program}': `stallbench servers` lists servers (peers cannot be started here); a file is named as ./{program}"
+        ),
     }
 }

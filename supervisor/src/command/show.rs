@@ -1,11 +1,12 @@
 //! `show`: everything about an instance.
 
-use super::client;
 use super::list::{Measured, measure, plain, size, uptime};
+use super::{client, print};
 use crate::cli::Show;
 use anyhow::{Result, bail};
 use comfy_table::{ContentArrangement, Table as Grid};
 use humantime::{format_duration, format_rfc3339_seconds};
+use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Prints it.
@@ -15,18 +16,21 @@ use std::time::{Duration, UNIX_EPOCH};
 pub fn run(show: &Show) -> Result<()> {
     let mut table = client::table()?;
     let is_meant = |name: &str, id: u32| show.target == "all" || name == show.target || id.to_string() == show.target;
-    let names: Vec<String> = table.instances.iter().map(|one| one.name.clone()).collect();
+    let names: BTreeSet<String> = table.instances.iter().map(|one| one.name.clone()).collect();
+    if names.is_empty() {
+        bail!("nothing was started");
+    }
     table.instances.retain(|one| is_meant(&one.name, one.id));
     if table.instances.is_empty() {
-        bail!("there is no app or id '{}'; there are: {}", show.target, names.join(", "));
+        bail!("there is no app or id '{}'; there are: {}", show.target, names.into_iter().collect::<Vec<_>>().join(", "));
     }
     let measured = measure(table);
     if show.json {
-        println!("{}", serde_json::to_string_pretty(&measured)?);
+        print(&(serde_json::to_string_pretty(&measured)? + "\n"));
         return Ok(());
     }
     for one in &measured {
-        println!("{}\n", grid(one));
+        print(&format!("{}\n\n", grid(one)));
     }
     Ok(())
 }
@@ -60,7 +64,7 @@ fn grid(one: &Measured) -> Grid {
     row(
         "kept",
         Some(format!(
-            "ready within {}, ended within {}, given up after {} ends within {}",
+            "ready within {}, ended within {}, given up after more than {} ends within {}",
             format_duration(options.listen_timeout),
             format_duration(options.kill_timeout),
             options.max_restarts,

@@ -3,12 +3,13 @@
 use super::resolve::{self, Resolved};
 use super::{client, ecosystem};
 use crate::cli::{self, Start};
-use crate::daemon::control::Request;
-use crate::home::current_umask;
-use crate::launch::limits;
-use crate::spec::{Limit, Options, Spec};
 use anyhow::{Context, Result, bail};
+use std::net::ToSocketAddrs;
 use std::path::Path;
+use supervisor::control::{Request, View};
+use supervisor::home::current_umask;
+use supervisor::limits;
+use supervisor::spec::{Limit, Options, Spec};
 
 /// Where servers of the workspace listen, unless told otherwise.
 const LISTEN: &str = "127.0.0.1:8080";
@@ -19,27 +20,35 @@ const LISTEN: &str = "127.0.0.1:8080";
 /// What is to run is not there, or does not get ready.
 pub fn run(start: &Start) -> Result<()> {
     let table = client::table()?;
-    if table.instances.iter().any(|one| one.name == start.what || one.id.to_string() == start.what || start.what == "all") {
+    // Whoever says more than a name wants something new.
+    let is_bare = start.name.is_none() && start.instances.is_none() && start.listen.is_empty() && start.arguments.is_empty();
+    let is_there = |one: &View| one.name == start.what || one.id.to_string() == start.what || start.what == "all";
+    if is_bare && table.instances.iter().any(is_there) {
         return client::ask(&Request::Resume(start.what.clone()));
     }
     if Path::new(&start.what).extension().is_some_and(|extension| extension == "toml") {
         // All are read before the first is started.
         let all = ecosystem::read(Path::new(&start.what))?;
         let specs = all.iter().map(|one| Ok((spec(one)?, one.instances))).collect::<Result<Vec<_>>>()?;
-        return specs.into_iter().try_for_each(|(spec, instances)| begin(spec, instances));
+        let is_there = |name: &str| table.instances.iter().any(|one| one.name == name);
+        // One that fails does not keep the others from being started, now or the next time.
+        return client::all(specs.into_iter().map(|(spec, instances)| match is_there(&spec.name) {
+            true => client::ask(&Request::Resume(spec.name)),
+            false => begin(spec, instances),
+        }));
     }
     begin(spec(start)?, start.instances)
 }
 
-fn begin(spec: Spec, instances: u32) -> Result<()> {
+fn begin(spec: Spec, instances: Option<u32>) -> Result<()> {
     client::begin()?;
-    client::ask(&Request::Start { spec: Box::new(spec), instances })
+    client::ask(&Request::Start { spec: Box::new(spec), instances: instances.unwrap_or(1) })
 }
 
 fn spec(start: &Start) -> Result<Spec> {
     let Resolved { name, mut command, doubt, is_server } = resolve::what(&start.what)?;
     command.extend(start.arguments.iter().cloned());
-    let mut listeners = start.listen.clone();
+    let mut listeners = start.listen.iter().map(|address| resolved(address)).collect::<Result<Vec<_>>>()?;
     if is_server && listeners.is_empty() {
         listeners.push(LISTEN.into());
     }
@@ -56,6 +65,13 @@ fn spec(start: &Start) -> Result<Spec> {
         listeners,
         options: Options { log: start.log.as_deref().map(std::path::absolute).transpose()?, ..options(&start.options) },
     })
+}
+
+/// As a number: the keeper waits for no name server.
+fn resolved(address: &str) -> Result<String> {
+    let mut all =
+        address.to_socket_addrs().with_context(|| format!("--listen {address} is no address such as 127.0.0.1:8080"))?;
+    Ok(all.next().with_context(|| format!("--listen {address} is no address"))?.to_string())
 }
 
 /// It becomes part of file names, and must not be taken for an id.

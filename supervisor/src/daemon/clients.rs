@@ -1,7 +1,7 @@
 //! Those who ask: commands at the other end of the control socket. One that hangs harms nobody.
 
 use super::Source;
-use super::control::{Answer, Request};
+use crate::control::{Answer, Request};
 use crate::poll::{Poller, Token};
 use anyhow::{Context, Result, bail};
 use rustix::net::sockopt::socket_peercred;

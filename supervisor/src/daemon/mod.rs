@@ -5,7 +5,6 @@
 //! is told what runs. If the keeper dies, it starts another and hands it copies of all it held.
 
 mod clients;
-pub mod control;
 mod recover;
 mod serve;
 mod state;
@@ -14,7 +13,8 @@ mod task;
 mod watch;
 mod worker;
 
-use crate::channel::{Channel, Job, Key, Order, Report, pair};
+use crate::channel::{Channel, Job, Key, Order, Report, Standing, pair};
+use crate::control;
 use crate::home::Home;
 use crate::keeper::role;
 use crate::poll::{Poller, Token};
@@ -29,6 +29,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 use table::{Other, Table, Worker, failures};
 use task::{Task, Verb, Verdict};
@@ -36,6 +37,8 @@ use worker::{Action, Event, Policy, State, Then};
 
 /// How often memory is looked at, of apps that have a bound for it; of others never.
 const MEMORY_CHECK: Duration = Duration::from_secs(1);
+/// A keeper that ends sooner is replaced only after as long.
+const KEEPER_PAUSE: Duration = Duration::from_millis(500);
 /// Bytes of an error log in which its last line is looked for.
 const TAIL: u64 = 2048;
 
@@ -58,6 +61,7 @@ struct Daemon {
     /// Only of a keeper that this daemon started.
     keeper_child: Option<Child>,
     keeper_pid: i32,
+    keeper_started: Instant,
     control: Option<UnixListener>,
     clients: Clients,
     table: Table,
@@ -68,6 +72,8 @@ struct Daemon {
     remarks: Vec<String>,
     recovery: Option<recover::Recovery>,
     memory_due: Option<Instant>,
+    /// When listeners that could not be bound are tried again.
+    bind_due: Option<Instant>,
     watch: watch::Watch,
     is_dirty: bool,
     /// Everything is to end, and who asked for it.
@@ -92,6 +98,7 @@ pub fn run() -> Result<ExitCode> {
         keeper_token,
         keeper_child: None,
         keeper_pid: rustix::process::getppid().map_or(0, rustix::process::Pid::as_raw_pid),
+        keeper_started: Instant::now(),
         control: None,
         clients: Clients::default(),
         table: Table::default(),
@@ -101,6 +108,7 @@ pub fn run() -> Result<ExitCode> {
         remarks: Vec::new(),
         recovery: Some(recovery),
         memory_due: None,
+        bind_due: None,
         watch: watch::Watch::default(),
         is_dirty: false,
         ending: None,
@@ -116,7 +124,8 @@ impl Daemon {
     /// Waits for something to happen, and does what follows from it.
     fn turn(&mut self) -> Result<()> {
         let now = Instant::now();
-        let due = [self.table.due(), self.memory_due, self.clients.due(), self.watch.due()].into_iter().flatten().min();
+        let due =
+            [self.table.due(), self.memory_due, self.bind_due, self.clients.due(), self.watch.due()].into_iter().flatten().min();
         for source in self.poller.wait(due.map(|due| due.saturating_duration_since(now)))? {
             match source {
                 Source::Keeper => self.hear()?,
@@ -179,7 +188,7 @@ impl Daemon {
             Report::Control => {
                 let control = UnixListener::from(descriptors.pop().context("the control socket came without its descriptor")?);
                 control.set_nonblocking(true)?;
-                self.poller.add(&control, Source::Control)?;
+                // Nobody is heard before everything is told.
                 self.control = Some(control);
             }
             Report::Bound(address) => {
@@ -205,13 +214,11 @@ impl Daemon {
     }
 
     fn spawned(&mut self, job: &Job, process: Identity, descriptors: Vec<OwnedFd>) -> Result<()> {
-        if self.table.instance(job.key.instance).is_none() {
-            // Deleted meanwhile.
+        let Some(worker) = self.table.worker_mut(job.key) else {
+            // Nobody wants it any more.
             return self.order(&Order::Signal(job.key, SIGKILL));
-        }
-        if let Some(worker) = self.table.worker_mut(job.key) {
-            worker.descriptors = descriptors;
-        }
+        };
+        worker.descriptors = descriptors;
         self.feed(job.key, Event::Spawned(process))
     }
 
@@ -306,6 +313,9 @@ impl Daemon {
         }
         self.clients.end_hanging(&mut self.poller);
         self.reload_changed();
+        if self.bind_due.is_some_and(|due| due <= now) {
+            self.bind_again()?;
+        }
         if self.memory_due.is_some_and(|due| due <= now) {
             self.check_memory()?;
         }
@@ -319,6 +329,9 @@ impl Daemon {
         for app in &mut self.table.apps {
             let Some(most) = app.spec.options.max_memory_restart else { continue };
             is_bounded = true;
+            if self.tasks.iter().any(|task| task.apps.contains(&app.spec.name)) {
+                continue;
+            }
             for instance in app.instances.iter_mut().filter(|instance| instance.is_online() && !instance.worker.is_too_big) {
                 let process = instance.worker.state.process();
                 if process.and_then(|process| proc::memory(process.pid)).is_some_and(|memory| memory > most) {
@@ -369,6 +382,9 @@ impl Daemon {
             self.clients.flush(&mut self.poller);
             self.order(&Order::Quit)?;
             self.is_over = true;
+            // What is left of one that was told to end is nothing to go on with.
+            self.is_dirty = false;
+            let _ = std::fs::remove_file(self.home.state());
         }
         Ok(())
     }
@@ -385,10 +401,15 @@ impl Daemon {
                     instance.other = Some(Other::Retiring(last));
                 }
                 Some(Other::Retiring(worker)) if worker.state.is_over() => self.is_dirty = true,
+                // Asked to end. One that failed is errored, and its task sees that.
+                Some(Other::Replacement(worker)) if worker.state == State::Stopped => self.is_dirty = true,
                 other => instance.other = other,
             }
         }
-        retiring.into_iter().try_for_each(|key| self.feed(key, Event::Stop))
+        let has_more = !retiring.is_empty();
+        retiring.into_iter().try_for_each(|key| self.feed(key, Event::Stop))?;
+        // Who was not running any more has retired by that.
+        if has_more { self.change_over() } else { Ok(()) }
     }
 
     fn remove_gone(&mut self) -> Result<()> {
@@ -475,11 +496,9 @@ impl Daemon {
         }
         let what = match &task.verb {
             Verb::Reload { left, .. } => {
-                format!(
-                    "the reload of {} was given up, and what ran goes on ({} not replaced): {why}",
-                    task.apps.join(", "),
-                    left.len() + 1
-                )
+                let goes_on = task.ids.iter().filter_map(|id| self.table.instance(*id)).all(|(_, instance)| instance.is_online());
+                let rest = if goes_on { "and what ran goes on" } else { "after the old process had ended" };
+                format!("the reload of {} was given up, {rest} ({} not replaced): {why}", task.apps.join(", "), left.len() + 1)
             }
             verb => format!("{}: {why}", verb.name()),
         };
@@ -488,6 +507,14 @@ impl Daemon {
 
     /// The keeper has died: another takes over everything it held.
     fn replace_keeper(&mut self) -> Result<()> {
+        if self.recovery.is_some() {
+            // The rest will not be told any more.
+            self.recover()?;
+        }
+        if self.keeper_started.elapsed() < KEEPER_PAUSE {
+            thread::sleep(KEEPER_PAUSE);
+        }
+        self.keeper_started = Instant::now();
         self.remark("the keeper ended and was started again".into());
         self.poller.remove(self.keeper_token, &self.keeper);
         if let Some(mut child) = self.keeper_child.take() {
@@ -511,6 +538,11 @@ impl Daemon {
         for (address, listener) in &self.listeners {
             self.keeper.send(&Order::AdoptListener(address.clone()), &[listener.as_fd()])?;
         }
+        for task in &self.tasks {
+            if let Verb::Bind { left } = &task.verb {
+                left.iter().try_for_each(|address| self.keeper.send(&Order::Bind(address.clone()), &[]))?;
+            }
+        }
         let mut again = Vec::new();
         for app in &self.table.apps {
             for instance in &app.instances {
@@ -521,7 +553,9 @@ impl Daemon {
                         state => {
                             let Some(process) = state.process() else { continue };
                             let descriptors: Vec<BorrowedFd<'_>> = worker.descriptors.iter().map(AsFd::as_fd).collect();
-                            self.keeper.send(&Order::AdoptWorker(job, process, worker.online.is_some()), &descriptors)?;
+                            let is_told_to_end = matches!(state, State::Stopping { .. });
+                            let standing = Standing { is_ready: worker.online.is_some(), is_told_to_end };
+                            self.keeper.send(&Order::AdoptWorker(job, process, standing), &descriptors)?;
                         }
                     }
                 }

@@ -1,11 +1,12 @@
 //! A new daemon: what stood in the table, and what the keeper says that runs, become one again.
 
-use super::control;
 use super::state::{self, Before};
 use super::table::{App, Instance, Other, Table, Worker};
+use super::task::{Task, Verb};
 use super::worker::State;
-use super::{Daemon, Event};
-use crate::channel::{Job, Key, Report};
+use super::{Daemon, Event, Source};
+use crate::channel::{Job, Key, Order, Report};
+use crate::control;
 use crate::home::Home;
 use crate::proc::Identity;
 use anyhow::Result;
@@ -75,16 +76,19 @@ impl Daemon {
         }
         let wanted: Vec<u32> = recovery.before.iter().filter(|before| before.is_wanted).map(|before| before.id).collect();
         self.end_orphans(&recovery.before);
+        self.end_unwanted(&recovery.before)?;
         for (key, how) in ended {
             self.ended(key, how)?;
         }
-        for id in wanted {
-            if let Some((_, instance)) = self.table.instance(id)
-                && instance.worker.state == State::Stopped
-            {
-                let key = instance.worker.key;
-                self.feed(key, Event::Start)?;
-            }
+        self.start_wanted(&wanted)?;
+        let is_used = |address: &String| self.table.apps.iter().any(|app| app.spec.listeners.contains(address));
+        let unused: Vec<String> = self.listeners.keys().filter(|address| !is_used(address)).cloned().collect();
+        for address in unused {
+            self.listeners.remove(&address);
+            self.order(&Order::Unbind(address))?;
+        }
+        if let Some(control) = &self.control {
+            self.poller.add(control, Source::Control)?;
         }
         for name in self.table.apps.iter().map(|app| app.spec.name.clone()).collect::<Vec<_>>() {
             if let Err(error) = self.watch(&name) {
@@ -92,6 +96,28 @@ impl Daemon {
             }
         }
         self.check_memory()
+    }
+
+    /// Goes on with stopping what a daemon before this one was stopping.
+    fn end_unwanted(&mut self, before: &[Before]) -> Result<()> {
+        let unwanted = before.iter().filter(|before| !before.is_wanted).filter_map(|before| self.table.instance(before.id));
+        let running = unwanted.flat_map(|(_, instance)| instance.workers()).filter(|worker| worker.state.process().is_some());
+        let keys: Vec<Key> = running.map(|worker| worker.key).collect();
+        keys.into_iter().try_for_each(|key| self.feed(key, Event::Stop))
+    }
+
+    /// Starts what is to run and does not, once its listeners are there.
+    fn start_wanted(&mut self, wanted: &[u32]) -> Result<()> {
+        for app in &self.table.apps {
+            let is_missing = |instance: &&Instance| wanted.contains(&instance.id) && instance.worker.state == State::Stopped;
+            let ids: Vec<u32> = app.instances.iter().filter(is_missing).map(|instance| instance.id).collect();
+            let left: Vec<String> =
+                app.spec.listeners.iter().filter(|address| !self.listeners.contains_key(*address)).cloned().collect();
+            if !ids.is_empty() || !left.is_empty() {
+                self.tasks.push(Task { client: None, verb: Verb::Bind { left }, apps: vec![app.spec.name.clone()], ids });
+            }
+        }
+        self.bind_again()
     }
 
     /// Puts the processes of an instance where they belong.

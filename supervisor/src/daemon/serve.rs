@@ -1,16 +1,20 @@
 //! What is asked of the daemon, and what it does then.
 
-use super::control::{Answer, Environment, Request, Size, View};
 use super::table::{App, Instance};
 use super::task::{Task, Verb};
 use super::{Daemon, Event, state};
 use crate::channel::{Key, Order};
+use crate::control::{Answer, Environment, Request, Size, View};
 use crate::home::replace;
 use crate::spec::Spec;
 use anyhow::{Result, bail};
 use std::path::PathBuf;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
+/// Pause before an address is tried again.
+const BIND_AGAIN: Duration = Duration::from_millis(200);
+/// Logs that are emptied by one order; each has a path of 4 KiB at most.
+const FLUSHED: usize = 8;
 /// Instances of one app at most.
 const MOST_INSTANCES: usize = 1000;
 
@@ -110,7 +114,7 @@ impl Daemon {
         for address in &left {
             self.order(&Order::Bind(address.clone()))?;
         }
-        self.tasks.push(Task { client: Some(client), verb: Verb::Bind { left, instances }, apps: vec![name], ids });
+        self.tasks.push(Task { client: Some(client), verb: Verb::Bind { left }, apps: vec![name], ids });
         self.clients.waits(client);
         Ok(())
     }
@@ -123,7 +127,7 @@ impl Daemon {
     /// The keeper listens there.
     pub fn bound(&mut self, address: &str) {
         for task in &mut self.tasks {
-            if let Verb::Bind { left, .. } = &mut task.verb {
+            if let Verb::Bind { left } = &mut task.verb {
                 left.retain(|one| one != address);
             }
         }
@@ -131,8 +135,13 @@ impl Daemon {
 
     /// It cannot: what wanted to listen there is not started.
     pub fn cannot_bind(&mut self, address: &str, why: &str) {
-        let wants = |task: &Task| matches!(&task.verb, Verb::Bind { left, .. } if left.iter().any(|one| one == address));
-        while let Some(number) = self.tasks.iter().position(wants) {
+        let wants = |task: &Task| matches!(&task.verb, Verb::Bind { left } if left.iter().any(|one| one == address));
+        // A daemon that is new to it tries again: what ran before may still hold the address until it has drained.
+        if self.tasks.iter().any(|task| task.client.is_none() && wants(task)) {
+            self.remark(format!("cannot listen on {address} yet: {why}"));
+            self.bind_due = Some(Instant::now() + BIND_AGAIN);
+        }
+        while let Some(number) = self.tasks.iter().position(|task| task.client.is_some() && wants(task)) {
             let task = self.tasks.remove(number);
             for instance in self.table.apps.iter_mut().flat_map(|app| &mut app.instances) {
                 instance.is_leaving |= task.ids.contains(&instance.id);
@@ -142,13 +151,28 @@ impl Daemon {
         }
     }
 
+    /// Asks for every listener that is still missing.
+    pub fn bind_again(&mut self) -> Result<()> {
+        self.bind_due = None;
+        let missing = self.tasks.iter().filter_map(|task| match &task.verb {
+            Verb::Bind { left } => Some(left.clone()),
+            _ => None,
+        });
+        let missing: Vec<String> = missing.flatten().collect();
+        missing.into_iter().try_for_each(|address| self.order(&Order::Bind(address)))
+    }
+
     /// Does the same to all of a target's processes, and lets the client wait for what comes of it.
     fn begin_each(&mut self, client: u64, target: &str, verb: Verb, event: Event) -> Result<()> {
         let ids = self.free(target)?;
         for id in &ids {
             let Some(instance) = self.table.instance_mut(*id) else { continue };
             instance.failures = 0;
-            let keys: Vec<Key> = instance.workers().map(|worker| worker.key).collect();
+            // To restart one that retires would keep it.
+            let keys: Vec<Key> = match event {
+                Event::Stop => instance.workers().map(|worker| worker.key).collect(),
+                _ => vec![instance.worker.key],
+            };
             keys.into_iter().try_for_each(|key| self.feed(key, event))?;
         }
         self.wait(client, verb, ids);
@@ -241,8 +265,9 @@ impl Daemon {
         let logs = meant.flat_map(|(app, one)| self.logs(app, one).map(|path| (path, app.spec.options.log_keep)));
         let paths: Vec<(PathBuf, u32)> = logs.collect();
         let count = paths.len();
-        self.order(&Order::Flush(paths))?;
-        self.clients.answer(client, &Answer::Done(format!("{count} logs are empty")));
+        // A message has an end.
+        paths.chunks(FLUSHED).try_for_each(|some| self.order(&Order::Flush(some.to_vec())))?;
+        self.clients.answer(client, &Answer::Done(format!("{count} logs are being emptied")));
         Ok(())
     }
 

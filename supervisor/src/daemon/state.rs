@@ -109,7 +109,8 @@ fn read(path: &Path, home: &Home) -> Result<(Table, Vec<Before>)> {
     let is_same_boot = all.boot_id == boot_id();
     let (mut apps, mut before) = (Vec::new(), Vec::new());
     for app in all.apps {
-        let spec = read_spec(&home.spec(&app.name))?;
+        // Deleted, and this file is older.
+        let Ok(spec) = read_spec(&home.spec(&app.name)) else { continue };
         for instance in &app.instances {
             before.push(Before {
                 id: instance.id,

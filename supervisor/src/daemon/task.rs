@@ -18,12 +18,10 @@ pub struct Task {
 /// What is under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
-    /// Its listeners are being bound; then so many instances start.
+    /// Its listeners are being bound; then its instances start.
     Bind {
         /// Addresses that are still to be bound.
         left: Vec<String>,
-        /// Instances to start then.
-        instances: u32,
     },
     Start,
     Restart,
@@ -69,7 +67,7 @@ impl Task {
     pub fn verdict(&self, table: &Table) -> Verdict {
         let instances = || self.ids.iter().filter_map(|id| table.instance(*id));
         match &self.verb {
-            Verb::Bind { left, .. } => {
+            Verb::Bind { left } => {
                 if left.is_empty() {
                     Verdict::Next
                 } else {
@@ -84,12 +82,17 @@ impl Task {
             }
             Verb::Stop => wait_for(instances().all(|(_, instance)| instance.is_over())),
             Verb::Delete => wait_for(instances().next().is_none()),
-            Verb::Reload { now: None, .. } => Verdict::Next,
-            Verb::Reload { now: Some(id), .. } => match table.instance(*id) {
-                // It was deleted meanwhile, by its own end.
-                None => Verdict::Next,
-                Some((app, instance)) => replaced(app, instance),
-            },
+            Verb::Reload { left, now } => {
+                let step = match now.and_then(|id| table.instance(id)) {
+                    // The first, or it was deleted meanwhile.
+                    None => Verdict::Next,
+                    Some((app, instance)) => replaced(app, instance),
+                };
+                let next = left.front().and_then(|id| table.instance(*id));
+                // What a daemon before this one began to replace.
+                let is_busy = next.is_some_and(|(_, instance)| instance.other.is_some());
+                if step == Verdict::Next && is_busy { Verdict::Wait } else { step }
+            }
         }
     }
 }

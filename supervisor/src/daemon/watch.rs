@@ -89,6 +89,9 @@ impl Daemon {
 
     /// Reloads what has changed and is not being changed any more.
     pub fn reload_changed(&mut self) {
+        if self.ending.is_some() {
+            self.watch.changed.clear();
+        }
         let now = Instant::now();
         let due: Vec<String> = self.watch.changed.iter().filter(|(_, due)| **due <= now).map(|(app, _)| app.clone()).collect();
         for name in due {
@@ -100,7 +103,8 @@ impl Daemon {
                 None => {
                     self.watch.changed.remove(&name);
                     let Some(app) = self.table.apps.iter().find(|app| app.spec.name == name) else { continue };
-                    let ids: Vec<u32> = app.instances.iter().filter(|one| !one.is_over()).map(|one| one.id).collect();
+                    let ids: Vec<u32> =
+                        app.instances.iter().filter(|one| !one.is_over() && !one.is_leaving).map(|one| one.id).collect();
                     let verb = Verb::Reload { left: ids.iter().copied().collect(), now: None };
                     self.tasks.push(Task { client: None, verb, apps: vec![name], ids });
                 }

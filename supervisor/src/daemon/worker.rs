@@ -121,11 +121,14 @@ impl State {
         let options = policy.options;
         Some(match (self, event) {
             (State::Stopped | State::Errored | State::Waiting, Event::Start | Event::Restart) | (State::Waiting, Event::Due) => {
-                begin(policy)
+                begin()
             }
             (State::Waiting | State::Errored, Event::Stop) => (State::Stopped, vec![Action::Timer(None)]),
 
-            (State::Starting { .. }, Event::Spawned(process)) => (State::Starting { process: Some(process) }, vec![]),
+            (State::Starting { .. }, Event::Spawned(process)) => {
+                let time = if policy.speaks { options.listen_timeout } else { options.min_uptime };
+                (State::Starting { process: Some(process) }, vec![Action::Timer(Some(time))])
+            }
             (State::Starting { process: Some(process) }, Event::Ready) => (State::Online { process }, vec![Action::Timer(None)]),
             (State::Starting { .. } | State::Online { .. }, Event::Ended { failures }) => crashed(failures, policy),
             (State::Starting { process: Some(process) }, Event::Due) if !policy.speaks => (State::Online { process }, vec![]),
@@ -143,7 +146,7 @@ impl State {
                 (State::Stopping { process, then: Then::Restart }, vec![])
             }
             (State::Stopping { then: Then::Stop, .. }, Event::Ended { .. }) => (State::Stopped, vec![Action::Timer(None)]),
-            (State::Stopping { then: Then::Restart, .. }, Event::Ended { .. }) => begin(policy),
+            (State::Stopping { then: Then::Restart, .. }, Event::Ended { .. }) => begin(),
             (State::Stopping { then: Then::Fail, .. }, Event::Ended { failures }) => crashed(failures, policy),
 
             (State::Starting { .. } | State::Online { .. }, Event::Start)
@@ -158,9 +161,9 @@ impl State {
     }
 }
 
-fn begin(policy: Policy<'_>) -> (State, Vec<Action>) {
-    let time = if policy.speaks { policy.options.listen_timeout } else { policy.options.min_uptime };
-    (State::Starting { process: None }, vec![Action::Spawn, Action::Timer(Some(time))])
+/// Its time begins when it is there: the keeper may have much to do.
+fn begin() -> (State, Vec<Action>) {
+    (State::Starting { process: None }, vec![Action::Spawn, Action::Timer(None)])
 }
 
 fn end(process: Option<Identity>, then: Then, options: &Options) -> (State, Vec<Action>) {
@@ -175,7 +178,7 @@ fn crashed(failures: u32, policy: Policy<'_>) -> (State, Vec<Action>) {
         return (State::Errored, vec![Action::Timer(None)]);
     }
     match failures {
-        0 | 1 => begin(policy),
+        0 | 1 => begin(),
         _ => {
             let factor = 2_u32.saturating_pow(failures - 2);
             let pause = options.restart_delay.saturating_mul(factor).min(LONGEST_DELAY);
@@ -196,8 +199,8 @@ mod tests {
         state.after(event, Policy { options: &options(), is_replacement: false, speaks: true })
     }
 
-    fn listening() -> Vec<Action> {
-        vec![Action::Spawn, Action::Timer(Some(options().listen_timeout))]
+    fn spawning() -> Vec<Action> {
+        vec![Action::Spawn, Action::Timer(None)]
     }
 
     fn asking() -> Vec<Action> {
@@ -207,9 +210,10 @@ mod tests {
     #[test]
     fn a_worker_starts_says_that_it_is_ready_and_stops() {
         let starting = State::Starting { process: None };
-        assert_eq!(after(State::Stopped, Event::Start), Some((starting, listening())));
+        assert_eq!(after(State::Stopped, Event::Start), Some((starting, spawning())));
         let started = State::Starting { process: Some(PROCESS) };
-        assert_eq!(after(starting, Event::Spawned(PROCESS)), Some((started, vec![])));
+        let time = Action::Timer(Some(options().listen_timeout));
+        assert_eq!(after(starting, Event::Spawned(PROCESS)), Some((started, vec![time])));
         let online = State::Online { process: PROCESS };
         assert_eq!(after(started, Event::Ready), Some((online, vec![Action::Timer(None)])));
         let stopping = State::Stopping { process: Some(PROCESS), then: Then::Stop };
@@ -220,7 +224,7 @@ mod tests {
     #[test]
     fn one_that_crashes_is_replaced_at_once_then_after_pauses_that_double_then_given_up() {
         let crash = |failures| after(State::Online { process: PROCESS }, Event::Ended { failures }).unwrap();
-        let again = (State::Starting { process: None }, listening());
+        let again = (State::Starting { process: None }, spawning());
         assert_eq!(crash(0), again);
         assert_eq!(crash(1), again);
         let pause = options().restart_delay;
@@ -249,7 +253,9 @@ mod tests {
     fn one_that_does_not_speak_is_taken_for_ready_once_it_has_been_up_for_long_enough() {
         let policy = Policy { options: &options(), is_replacement: false, speaks: false };
         let begun = State::Stopped.after(Event::Start, policy).unwrap();
-        assert_eq!(begun.1, [Action::Spawn, Action::Timer(Some(options().min_uptime))]);
+        assert_eq!(begun.1, [Action::Spawn, Action::Timer(None)]);
+        let there = begun.0.after(Event::Spawned(PROCESS), policy).unwrap();
+        assert_eq!(there.1, [Action::Timer(Some(options().min_uptime))]);
         let up = State::Starting { process: Some(PROCESS) }.after(Event::Due, policy);
         assert_eq!(up, Some((State::Online { process: PROCESS }, vec![])));
     }
@@ -274,7 +280,7 @@ mod tests {
         let stopping = State::Stopping { process: Some(PROCESS), then: Then::Stop };
         assert_eq!(after(restarting, Event::Stop), Some((stopping, vec![])));
         assert_eq!(after(stopping, Event::Start), Some((restarting, vec![])));
-        assert_eq!(after(restarting, Event::Ended { failures: 0 }), Some((State::Starting { process: None }, listening())));
+        assert_eq!(after(restarting, Event::Ended { failures: 0 }), Some((State::Starting { process: None }, spawning())));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A log file that is rotated by size, so that all its files together stay within a bound.
 
 use crate::channel::LogPlan;
+use rustix::fs::OFlags;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -12,6 +13,8 @@ pub struct Log {
     plan: LogPlan,
     file: Option<File>,
     size: u64,
+    /// A device or a pipe: never rotated, never waited for.
+    is_special: bool,
     is_at_line_start: bool,
     /// Why the last write failed.
     trouble: Option<String>,
@@ -20,7 +23,7 @@ pub struct Log {
 impl Log {
     /// One whose file is opened at the first write.
     pub fn new(plan: LogPlan) -> Self {
-        Log { plan, file: None, size: 0, is_at_line_start: true, trouble: None }
+        Log { plan, file: None, size: 0, is_special: false, is_at_line_start: true, trouble: None }
     }
 
     /// Takes on another plan for the same file.
@@ -52,6 +55,9 @@ impl Log {
             if self.file.is_none() {
                 self.open()?;
             }
+            if let (true, Some(file)) = (self.is_special, &mut self.file) {
+                return file.write_all(bytes);
+            }
             if self.size >= self.plan.max_size || self.size > 0 && self.size + bytes.len() as u64 > self.plan.max_size {
                 self.rotate()?;
             }
@@ -67,8 +73,11 @@ impl Log {
     }
 
     fn open(&mut self) -> io::Result<()> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.plan.path)?;
-        self.size = file.metadata()?.len();
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o600).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let file = options.open(&self.plan.path)?;
+        let metadata = file.metadata()?;
+        (self.size, self.is_special) = (metadata.len(), !metadata.is_file());
         self.file = Some(file);
         Ok(())
     }
@@ -170,6 +179,13 @@ mod tests {
         assert_eq!(sizes(folder.path()), [("app.log".to_owned(), 0)]);
         log.write(b"again\n");
         assert_eq!(fs::read_to_string(folder.path().join("app.log")).unwrap(), "again\n");
+    }
+
+    #[test]
+    fn a_device_is_written_to_and_never_moved() {
+        let mut log = Log::new(LogPlan { path: "/dev/null".into(), max_size: 10, keep: 1, date_format: None });
+        assert_eq!(log.write(&[b'x'; 100]), None);
+        assert!(!Path::new("/dev/null").metadata().unwrap().is_file() && !Path::new("/dev/null.1").exists());
     }
 
     #[test]

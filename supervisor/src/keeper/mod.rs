@@ -8,7 +8,8 @@ mod worker;
 
 pub use log::rotated;
 
-use crate::channel::{Channel, Job, Key, Order, Report, pair};
+use crate::channel::{Channel, Job, Key, Order, Report, Standing, pair};
+use crate::control::{Answer, Request};
 use crate::home::Home;
 use crate::poll::{Poller, Token};
 use crate::proc::Identity;
@@ -17,10 +18,11 @@ use log::Log;
 use rustix::process::{
     Pid, Resource, Rlimit, WaitId, WaitIdOptions, getpid, getrlimit, set_child_subreaper, setrlimit, setsid, waitid,
 };
+use sd_notify::NotifyState;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -81,8 +83,8 @@ struct Daemon {
 pub fn begin() -> Result<ExitCode> {
     let home = Home::open()?;
     let control = home.control();
-    if UnixStream::connect(&control).is_ok() {
-        anyhow::bail!("a supervisor runs already: {} answers", control.display());
+    if let Ok(stream) = UnixStream::connect(&control) {
+        return stand_back(stream, &control);
     }
     // Nobody answers there.
     let _ = fs::remove_file(&control);
@@ -91,9 +93,25 @@ pub fn begin() -> Result<ExitCode> {
     keeper.control = Some(control.into());
     keeper.start_daemon()?;
     // Whoever started this, systemd or a command, may go on.
-    sd_notify::notify(&[sd_notify::NotifyState::Ready]).context("NOTIFY_SOCKET")?;
+    sd_notify::notify(&[NotifyState::Ready]).context("NOTIFY_SOCKET")?;
     println!("ready");
     keeper.run()
+}
+
+/// One runs already. To systemd, whose keeper has died and was replaced by the daemon, that is the one to watch.
+fn stand_back(mut stream: UnixStream, control: &Path) -> Result<ExitCode> {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        anyhow::bail!("a supervisor runs already: {} answers", control.display());
+    }
+    stream.write_all(&[&serde_json::to_vec(&Request::List)?[..], b"\n"].concat())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    if let Answer::Table(table) = serde_json::from_str(&line)?
+        && let Some(keeper) = table.supervisor.first().and_then(|pid| u32::try_from(*pid).ok())
+    {
+        sd_notify::notify(&[NotifyState::MainPid(keeper), NotifyState::Ready]).context("NOTIFY_SOCKET")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A keeper in place of one that died: the daemon, which is its parent, tells it what to hold.
@@ -143,7 +161,7 @@ impl Keeper {
                 self.handle(source)?;
             }
             if self.daemon_due.is_some_and(|due| due <= Instant::now()) {
-                self.start_daemon()?;
+                self.try_daemon();
             }
             if let Some(daemon) = &self.daemon {
                 self.poller.set_writable(daemon.token, &daemon.channel, daemon.channel.has_unsent())?;
@@ -215,6 +233,7 @@ impl Keeper {
             match daemon.channel.receive::<Order>() {
                 Ok(None) => return Ok(()),
                 Ok(Some((order, descriptors))) => self.execute(order, descriptors)?,
+                Err(_) if self.is_over => return Ok(()),
                 Err(_) => return self.replace_daemon(),
             }
         }
@@ -227,13 +246,28 @@ impl Keeper {
             // Whatever made it deaf must not leave two of them.
             let _ = child.kill();
             let status = child.wait()?;
-            eprintln!("the daemon ended ({status}) and is started again");
+            tell(&format!("the daemon ended ({status}) and is started again"));
         }
         if daemon.started.elapsed() < DAEMON_PAUSE {
             self.daemon_due = Some(Instant::now() + DAEMON_PAUSE);
-            return Ok(());
+        } else {
+            self.try_daemon();
         }
-        self.start_daemon()
+        Ok(())
+    }
+
+    /// Starts a daemon, or tries later: what is short now, such as memory, must not take the workers along.
+    fn try_daemon(&mut self) {
+        let Err(error) = self.start_daemon() else { return };
+        tell(&format!("{error:#}"));
+        if let Some(mut daemon) = self.daemon.take() {
+            self.poller.remove(daemon.token, &daemon.channel);
+            if let Some(child) = &mut daemon.child {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        self.daemon_due = Some(Instant::now() + DAEMON_PAUSE);
     }
 
     fn execute(&mut self, order: Order, mut descriptors: Vec<OwnedFd>) -> Result<()> {
@@ -272,7 +306,7 @@ impl Keeper {
                 self.listeners.extend(descriptors.pop().map(|listener| (address, listener)));
                 Ok(())
             }
-            Order::AdoptWorker(job, identity, is_ready) => self.adopt_worker(job, identity, is_ready, descriptors),
+            Order::AdoptWorker(job, identity, standing) => self.adopt_worker(job, identity, standing, descriptors),
             Order::Quit => {
                 self.is_over = true;
                 Ok(())
@@ -305,9 +339,9 @@ impl Keeper {
         }
     }
 
-    fn adopt_worker(&mut self, job: Job, identity: Identity, is_ready: bool, descriptors: Vec<OwnedFd>) -> Result<()> {
+    fn adopt_worker(&mut self, job: Job, identity: Identity, standing: Standing, descriptors: Vec<OwnedFd>) -> Result<()> {
         let key = job.key;
-        match Worker::adopt(job, identity, is_ready, descriptors) {
+        match Worker::adopt(job, identity, standing, descriptors) {
             Ok(worker) => self.keep(key, worker),
             Err(error) => self.report(&Report::Exited(key, format!("{error:#}"))),
         }
@@ -354,8 +388,9 @@ impl Keeper {
         for pid in children().into_iter().filter(|pid| !is_known(*pid)) {
             let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }
-        let keys: Vec<Key> = self.workers.keys().copied().collect();
-        keys.into_iter().try_for_each(|key| self.reap(key))
+        // Those that were adopted are nobody's children here; their pidfd tells.
+        let own: Vec<Key> = self.workers.iter().filter(|(_, worker)| worker.is_own).map(|(key, _)| *key).collect();
+        own.into_iter().try_for_each(|key| self.reap(key))
     }
 
     fn reap(&mut self, key: Key) -> Result<()> {
@@ -364,8 +399,11 @@ impl Keeper {
         let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
         let Some(how) = worker.reap(&mut self.poller) else { return Ok(()) };
         for stream in 0..2 {
-            while self.workers.get(&key).is_some_and(|worker| worker.has_output(stream)) {
-                self.log(key, stream)?;
+            // As much as a pipe holds, and the rest of it: somebody else may still write to it without end.
+            for _ in 0..2 {
+                if self.workers.get(&key).is_some_and(|worker| worker.has_output(stream)) {
+                    self.log(key, stream)?;
+                }
             }
             if let Some(worker) = self.workers.get_mut(&key) {
                 worker.close(stream, &mut self.poller);
@@ -398,6 +436,11 @@ fn readable(signals: &[i32]) -> io::Result<UnixStream> {
     }
     read.set_nonblocking(true)?;
     Ok(read)
+}
+
+/// Says something to whoever reads the supervisor's own log; a full disk is no reason to end.
+fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// The children of this thread, which is the only one.

@@ -1,7 +1,7 @@
 //! One process that is kept: its start, its pipes, what it says of itself, its end.
 
 use super::{Source, role};
-use crate::channel::{Channel, Job, Key, Report};
+use crate::channel::{Channel, Job, Key, Report, Standing};
 use crate::home::Home;
 use crate::poll::{Poller, Token};
 use crate::proc::Identity;
@@ -25,6 +25,8 @@ use std::process::Stdio;
 const FIRST_LISTENER: i32 = 3;
 /// How a worker ended that was started by another keeper: only a parent is told.
 const UNSEEN: &str = "ended; how, only the keeper before this one could have seen";
+/// Words of a worker that are heard at once.
+const MOST_WORDS: usize = 64;
 /// Longest word of a worker about itself.
 const LONGEST_WORD: usize = 4096;
 
@@ -34,7 +36,7 @@ pub struct Worker {
     identity: Identity,
     pidfd: OwnedFd,
     /// It was started by this keeper, so its end can be waited for.
-    is_own: bool,
+    pub is_own: bool,
     is_ready: bool,
     status: Option<String>,
     /// Read ends of standard output and error.
@@ -98,7 +100,7 @@ impl Worker {
     ///
     /// # Errors
     /// It has ended meanwhile.
-    pub fn adopt(job: Job, identity: Identity, is_ready: bool, descriptors: Vec<OwnedFd>) -> Result<Self> {
+    pub fn adopt(job: Job, identity: Identity, standing: Standing, descriptors: Vec<OwnedFd>) -> Result<Self> {
         let gone = "ended while no keeper was there to see how";
         let pid = Pid::from_raw(identity.pid).context(gone)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).context(gone)?;
@@ -112,12 +114,12 @@ impl Worker {
             identity,
             pidfd,
             is_own: false,
-            is_ready,
+            is_ready: standing.is_ready,
             status: None,
             outputs: [Some((output, None)), Some((error, None))],
             notify: notify.into(),
             tokens: Vec::new(),
-            is_told_to_end: false,
+            is_told_to_end: standing.is_told_to_end,
             last_word: None,
             end: None,
         })
@@ -167,11 +169,12 @@ impl Worker {
     /// Asks its leader to end, or ends its whole group at once.
     pub fn signal(&mut self, signal: i32) {
         let (Some(signal), Some(pid)) = (Signal::from_named_raw(signal), Pid::from_raw(self.identity.pid)) else { return };
-        self.is_told_to_end = true;
+        let was_told = std::mem::replace(&mut self.is_told_to_end, true);
         // Whatever is there no more need not be told.
         let _ = match &self.end {
             Some(_) => Ok(()),
             // A leader that asks its own children to end must not be overtaken: for them a second signal means "at once".
+            None if signal != Signal::KILL && self.last_word.is_none() && was_told => Ok(()),
             None if signal != Signal::KILL && self.last_word.is_none() => pidfd_send_signal(&self.pidfd, signal),
             None => kill_process_group(pid, signal),
         };
@@ -187,7 +190,12 @@ impl Worker {
         let (pipe, _) = self.outputs[stream].as_ref()?;
         match rustix::io::read(pipe, buffer) {
             Ok(0) => {
-                self.close(stream, poller);
+                // Its descriptor stays, so that another keeper gets all three.
+                if let Some((pipe, token)) = &mut self.outputs[stream]
+                    && let Some(token) = token.take()
+                {
+                    poller.remove(token, &*pipe);
+                }
                 None
             }
             Ok(count) => Some(count),
@@ -205,7 +213,9 @@ impl Worker {
     /// What it has said on its notify socket; what others said there does not count.
     pub fn hear(&mut self) -> Vec<Report> {
         let mut reports = Vec::new();
-        while let Some((word, sender)) = take_word(&self.notify) {
+        // One that talks without end is heard again later.
+        let words: Vec<(String, Pid)> = std::iter::from_fn(|| take_word(&self.notify)).take(MOST_WORDS).collect();
+        for (word, sender) in words {
             if !self.is_of_group(sender) {
                 continue;
             }
@@ -236,7 +246,7 @@ impl Worker {
             return None;
         }
         if self.last_word.is_none() {
-            let how = if self.is_own { self.reap_leader(leader)? } else { UNSEEN.into() };
+            let how = if self.is_own { self.reap_leader(leader)? } else { self.end_adopted(leader) };
             self.last_word = Some(how);
             self.unwatch(poller);
         }
@@ -255,6 +265,12 @@ impl Worker {
         waitid(leader_fd(), exited | WaitIdOptions::NOWAIT).ok().flatten()?;
         let _ = kill_process_group(leader, if self.is_told_to_end { Signal::TERM } else { Signal::KILL });
         waitid(leader_fd(), exited).ok().flatten().map(|status| describe(&status))
+    }
+
+    /// The same of one that is not this keeper's child: that its pidfd can be read says that it has ended.
+    fn end_adopted(&self, leader: Pid) -> String {
+        let _ = kill_process_group(leader, if self.is_told_to_end { Signal::TERM } else { Signal::KILL });
+        UNSEEN.into()
     }
 
     /// Listens to its end and to its word no longer.

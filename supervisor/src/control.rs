@@ -53,12 +53,10 @@ pub enum Size {
     By(i32),
 }
 
-/// What is answered: any number of lines that tell what goes on, then one that is the end.
+/// What is answered.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    /// What goes on.
-    Progress(String),
     /// It is done.
     Done(String),
     /// What there is.
@@ -93,7 +91,7 @@ pub struct View {
     pub pid: Option<i32>,
     /// Milliseconds since it is ready.
     pub uptime_ms: Option<u64>,
-    /// Times that it was started again after it had ended by itself.
+    /// Times that it ended by itself.
     pub restarts: u32,
     /// What it does.
     pub status: String,
