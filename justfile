@@ -1,6 +1,9 @@
 # The menu. Without `just`: `cargo run --release -- ...` does the same.
 
 stallbench := "cargo run --release --quiet --"
+supervisor := "cargo build --release --quiet --package supervisor && ${CARGO_TARGET_DIR:-target}/release/supervisor"
+
+set positional-arguments
 
 # What there is to run
 default:
@@ -17,6 +20,10 @@ bench-quick *args:
 # The servers that others wrote, beside ours
 bench-peers *args:
     {{stallbench}} bench --peers {{args}}
+
+# Replace, restart, multiply and kill the processes of a cluster under load; Express under PM2 beside ours
+bench-reload *args="tokio-current-thread smol-current-thread std-thread-per express-pm2":
+    {{stallbench}} bench --experiment reload {{args}}
 
 # Micro benchmarks: the codec, the blocking functions, each runtime's primitives
 bench-micro *args:
@@ -55,6 +62,46 @@ rank *args:
 # What differs between rounds by more than noise
 compare *args:
     {{stallbench}} compare {{args}}
+
+# Run a server, a command or a supervisor.toml as a cluster that is kept alive: `just start smol -i 2`
+start what *args:
+    {{supervisor}} start "$@"
+
+# What the supervisor runs
+list *args:
+    {{supervisor}} list "$@"
+
+# Everything about a name or an id
+show *args:
+    {{supervisor}} show "$@"
+
+# What instances write; --follow goes on
+logs *args:
+    {{supervisor}} logs "$@"
+
+# Processes, what they use and what they write, on the whole terminal
+monit:
+    {{supervisor}} monit
+
+# Replace processes one after the other, without dropping a request
+reload *args:
+    {{supervisor}} reload "$@"
+
+# End and start anew
+restart *args:
+    {{supervisor}} restart "$@"
+
+# More or fewer instances: `just scale NAME +2`
+scale *args:
+    {{supervisor}} scale "$@"
+
+# End a name, an id or all
+stop *args:
+    {{supervisor}} stop "$@"
+
+# End and forget
+delete *args:
+    {{supervisor}} delete "$@"
 
 # Put a load on any HTTP server
 drive *args:

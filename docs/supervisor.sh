@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Writes what `list`, `show` and `monit` look like into docs/supervisor.md: run for real, in a terminal of tmux, under a little load.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cargo build --release --quiet --package supervisor
+cargo build --release --quiet --package bench
+folder=$(mktemp -d)
+SUPERVISOR_HOME=$(mktemp -d)
+export SUPERVISOR_HOME
+supervisor=target/release/supervisor
+trap '$supervisor kill >/dev/null; tmux kill-session -t stallbench-docs 2>/dev/null; rm -rf "$folder" "$SUPERVISOR_HOME"' EXIT
+
+run() { echo "\$ supervisor $*"; $supervisor "$@" 2>&1; echo; }
+{
+  echo '```'
+  run start smol -i 2 --listen 127.0.0.1:8081
+  run start tokio-multi-thread --listen 127.0.0.1:8082
+  run reload smol-current-thread
+  target/release/stallbench drive http://127.0.0.1:8081/ --rate 2000 --connections 8 --duration 12 >/dev/null 2>&1 &
+  sleep 1
+  run list
+  run show 0
+  echo '$ supervisor monit'
+  tmux new-session -d -s stallbench-docs -x 110 -y 30 "SUPERVISOR_HOME=$SUPERVISOR_HOME $supervisor monit"
+  sleep 8
+  tmux capture-pane -p -t stallbench-docs
+  tmux send-keys -t stallbench-docs q
+  wait
+  echo '```'
+} | sed "s#$PWD#/srv/stallbench#g; s#$SUPERVISOR_HOME#~/.supervisor#g; s/ *$//" >"$folder/shown"
+
+awk -v shown="$folder/shown" '
+  /<!-- supervisor:/ { print; while ((getline line < shown) > 0) print line; skip = 1; next }
+  /<!-- \/supervisor -->/ { skip = 0 }
+  !skip' docs/supervisor.md >"$folder/page"
+cp "$folder/page" docs/supervisor.md
