@@ -71,6 +71,19 @@ pub fn build(servers: &[Server], progress: &Progress) -> Result<()> {
     Ok(())
 }
 
+/// Builds the process manager of this workspace.
+///
+/// # Errors
+/// It does not build, with the compiler's words.
+pub fn build_supervisor() -> Result<()> {
+    run("supervisor", cargo(&Build { package: "supervisor".into(), features: Vec::new(), rustflags: String::new() }))
+}
+
+/// Where it then is.
+pub fn supervisor() -> PathBuf {
+    target().join("release/supervisor")
+}
+
 fn cargo(build: &Build) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(["build", "--release", "--quiet", "--package", &build.package]);

@@ -186,7 +186,7 @@ pub struct Drive {
 pub struct Bench {
     /// Names, or regular expressions over names [default: all servers but peers]
     pub filters: Vec<String>,
-    /// Experiments: two-tabs, collateral, throughput, footprint [default: these]; dose-response, blocking-functions, latency, scaling
+    /// Experiments: two-tabs, collateral, throughput, footprint [default: these]; dose-response, blocking-functions, latency, scaling, reload
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub experiment: Vec<String>,
     /// What the blockers of collateral do [default: sleep, cpu; of a quick round sleep, of a thorough one all]
@@ -253,7 +253,7 @@ pub struct Tables {
     /// What to show
     #[command(flatten)]
     pub shape: Shape,
-    /// Only these tables: headline, sleep, cpu, pbkdf2, costs, dose-response, blocking-functions, latency, scaling
+    /// Only these tables: headline, sleep, cpu, pbkdf2, costs, dose-response, blocking-functions, latency, scaling, reload
     #[arg(long = "table", value_name = "NAME", value_delimiter = ',')]
     pub tables: Vec<String>,
     /// Write what the marks in this page ask for between them: the headline, or the tables of a command

@@ -49,7 +49,14 @@ pub fn weight(experiment: &str, settings: &Settings) -> u64 {
         "blocking-functions" => 120,
         "latency" => 55,
         "scaling" => 160,
-        _ => 2 + settings.idle.iter().sum::<usize>() as u64 / 1500,
+        "reload" => {
+            if settings.mode == Mode::Quick {
+                250
+            } else {
+                500
+            }
+        }
+        _ => 5 + settings.idle.iter().sum::<usize>() as u64 / 700,
     }
 }
 

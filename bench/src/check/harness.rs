@@ -111,6 +111,7 @@ fn open_load(target: Target) -> Load {
         is_fresh: false,
         is_introduced: true,
         keeps_samples: false,
+        may_fail: false,
     };
     let warmup = Duration::from_millis(100);
     Load {
@@ -182,6 +183,7 @@ fn closed_load(address: SocketAddr) -> Load {
         is_fresh: false,
         is_introduced: false,
         keeps_samples: false,
+        may_fail: false,
     };
     let second = Duration::from_secs(1);
     Load {

@@ -5,6 +5,7 @@ use crate::catalog::{self, Server, nearest, root};
 use crate::cli::Bench;
 use crate::cmd::own;
 use crate::environment::{Environment, StealMeter};
+use crate::experiment::reload;
 use crate::experiment::scaling::has_width;
 use crate::experiment::{ALL, Mode, Outcome, Session, Settings, two_tabs::TwoTabs};
 use crate::picture::waterfall;
@@ -88,6 +89,9 @@ fn begin(arguments: &Bench) -> Result<Round> {
             first_sight(&servers, &settings)?;
         }
         builder::build(&servers, &Progress::new(builder::programs(&servers)))?;
+        if settings.experiments.iter().any(|name| name == "reload") && servers.iter().any(reload::needs_supervisor) {
+            builder::build_supervisor()?;
+        }
     }
     create(arguments.out.as_deref(), &servers, settings)
 }
@@ -189,6 +193,7 @@ fn unsupported(server: &Server) -> BTreeMap<String, String> {
     if !has_width(server) {
         unsupported.insert("scaling".into(), "no number of threads or processes to change".into());
     }
+    unsupported.extend(reload::unsupported(server).map(|why| ("reload".to_string(), why.to_string())));
     unsupported
 }
 

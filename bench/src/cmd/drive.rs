@@ -61,7 +61,15 @@ pub fn run(arguments: &Drive) -> Result<ExitCode> {
     };
     let connections = arguments.connections as usize;
     let load = Load {
-        lanes: vec![Lane { target, pace, connections, is_fresh: arguments.fresh, is_introduced: false, keeps_samples: false }],
+        lanes: vec![Lane {
+            target,
+            pace,
+            connections,
+            is_fresh: arguments.fresh,
+            is_introduced: false,
+            keeps_samples: false,
+            may_fail: false,
+        }],
         warmup: Duration::from_secs_f64(arguments.duration.min(1.0) / 10.0),
         window: Duration::from_secs_f64(arguments.duration),
         grace: Duration::from_secs(2),

@@ -218,8 +218,14 @@ impl<'l> Engine<'l> {
             record(&mut recording.lag, now - planned);
         }
         if self.load.lanes[lane].is_fresh {
-            let key = self.connect_fresh(lane, number)?;
-            return self.send_one(key, planned);
+            return match self.connect_fresh(lane, number) {
+                Ok(key) => self.send_one(key, planned),
+                Err(error) if self.load.lanes[lane].may_fail => {
+                    self.refused(lane, number, planned, &format!("{error:#}"));
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
         }
         let keys = &self.lanes[lane].keys;
         let number = number % keys.len();
@@ -227,10 +233,39 @@ impl<'l> Engine<'l> {
         match self.links.get_mut(key).filter(|link| link.lane == lane && link.number == number) {
             Some(link) if link.flights.is_empty() => return self.send_one(key, planned),
             Some(link) => link.waiting.push_back(planned),
+            None if self.load.lanes[lane].may_fail => return self.send_again(lane, number, planned),
             // Lost after the window, when nothing is opened again; what is planned from then on does not count.
             None => self.outstanding -= usize::from(is_counted),
         }
         Ok(())
+    }
+
+    /// Opens a kept connection anew that could not be, and sends on it what is due now.
+    fn send_again(&mut self, lane: usize, number: usize, planned: u64) -> anyhow::Result<()> {
+        match start_connect(self.load.lanes[lane].target.address) {
+            Ok(stream) => {
+                let key = self.add(lane, number, stream)?;
+                self.lanes[lane].keys[number] = key;
+                self.send_one(key, planned)
+            }
+            Err(error) => {
+                self.refused(lane, number, planned, error.desc());
+                Ok(())
+            }
+        }
+    }
+
+    /// A planned request that found nobody.
+    fn refused(&mut self, lane: usize, number: usize, planned: u64, what: &str) {
+        let now = self.now();
+        let is_counted = self.window.contains(&planned);
+        let connection = self.load.lanes[lane].connection(number);
+        let recording = &mut self.lanes[lane].recording;
+        recording.fail(what);
+        if is_counted {
+            self.outstanding -= 1;
+            leave_unanswered(recording, (connection, false), planned, now, self.window.start);
+        }
     }
 
     fn start_closed(&mut self, lane: usize, number: usize) -> anyhow::Result<()> {
@@ -401,7 +436,9 @@ impl<'l> Engine<'l> {
             }
         }
         if is_end && !closes {
-            return self.lose(key, "the server closed the connection");
+            // Nothing is lost with a connection that was idle, unless servers are to keep theirs.
+            let is_idle = self.links[key].flights.is_empty() && self.load.lanes[lane].may_fail;
+            return if is_idle { self.replace(key, now) } else { self.lose(key, "the server closed the connection") };
         }
         self.links[key].partial.extend_from_slice(&input[used..]);
         if closes || (self.load.lanes[lane].is_fresh && self.links[key].flights.is_empty()) {
@@ -469,7 +506,15 @@ impl<'l> Engine<'l> {
             let goes_on = !self.lanes[lane].is_open && now < self.window.end;
             return if goes_on { self.start_closed(lane, link.number + 1) } else { Ok(()) };
         }
-        let stream = start_connect(self.load.lanes[lane].target.address)?;
+        let stream = match start_connect(self.load.lanes[lane].target.address) {
+            Ok(stream) => stream,
+            Err(error) if self.load.lanes[lane].may_fail => {
+                self.lanes[lane].keys[link.number] = usize::MAX;
+                link.waiting.iter().for_each(|planned| self.refused(lane, link.number, *planned, error.desc()));
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
         let new = self.add(lane, link.number, stream)?;
         self.lanes[lane].keys[link.number] = new;
         (self.links[new].waiting, self.links[new].count) = (link.waiting, link.count);
@@ -493,12 +538,15 @@ impl<'l> Engine<'l> {
             let connection = self.load.lanes[link.lane].connection(link.number);
             leave_unanswered(&mut self.lanes[link.lane].recording, (connection, false), planned, now, self.window.start);
         }
-        if self.lanes[link.lane].recording.errors > 1000 {
+        let may_fail = self.load.lanes[link.lane].may_fail;
+        if self.lanes[link.lane].recording.errors > 1000 && !may_fail {
             bail!("more than 1000 requests failed; the first: {what}");
         }
         if !self.load.lanes[link.lane].is_fresh && now < self.window.end {
             match start_connect(self.load.lanes[link.lane].target.address) {
                 Ok(stream) => self.lanes[link.lane].keys[link.number] = self.add(link.lane, link.number, stream)?,
+                // The next request tries again.
+                Err(_) if may_fail => self.lanes[link.lane].keys[link.number] = usize::MAX,
                 Err(error) => bail!("{what}, and connecting again failed: {error}"),
             }
         }

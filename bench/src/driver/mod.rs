@@ -41,13 +41,15 @@ pub struct Lane {
     pub is_introduced: bool,
     /// Keep each request's time besides the histograms.
     pub keeps_samples: bool,
+    /// A request that fails is a result, however many do; so is an idle connection that the server closes.
+    pub may_fail: bool,
 }
 
 impl Lane {
     /// So many requests in flight on each connection all the time.
     pub fn closed(target: Target, connections: usize, depth: usize) -> Self {
         let pace = Pace::Closed { depth, stagger: Duration::ZERO, most: None, think: Duration::ZERO };
-        Lane { target, pace, connections, is_fresh: false, is_introduced: false, keeps_samples: false }
+        Lane { target, pace, connections, is_fresh: false, is_introduced: false, keeps_samples: false, may_fail: false }
     }
 
     /// Requests at planned instants, even ones or with exponential gaps.

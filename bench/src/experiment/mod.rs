@@ -5,6 +5,7 @@ pub mod collateral;
 pub mod dose_response;
 pub mod footprint;
 pub mod latency;
+pub mod reload;
 pub mod scaling;
 pub mod stream;
 pub mod throughput;
@@ -27,8 +28,8 @@ use std::time::Duration;
 pub use collateral::Kind;
 
 /// The experiments that there are, in the order of a trial.
-pub const ALL: [&str; 8] =
-    ["two-tabs", "collateral", "throughput", "footprint", "dose-response", "blocking-functions", "latency", "scaling"];
+pub const ALL: [&str; 9] =
+    ["two-tabs", "collateral", "throughput", "footprint", "dose-response", "blocking-functions", "latency", "scaling", "reload"];
 /// Those of a round that does not say which.
 const IN_STANDARD: usize = 4;
 
@@ -198,6 +199,8 @@ pub enum Outcome {
     Latency(latency::LatencyBelowPeak),
     /// Up or out.
     Scaling(scaling::Scaling),
+    /// Is it transparent.
+    Reload(reload::Reload),
 }
 
 /// One trial of one server.
@@ -225,6 +228,7 @@ impl Session<'_> {
             "blocking-functions" => blocking_functions::run(self).map(Outcome::BlockingFunctions),
             "latency" => latency::run(self).map(Outcome::Latency),
             "scaling" => scaling::run(self).map(Outcome::Scaling),
+            "reload" => reload::run(self).map(Outcome::Reload),
             other => bail!("there is no experiment '{other}'"),
         };
         match result {

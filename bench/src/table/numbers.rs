@@ -4,6 +4,7 @@ use crate::experiment::blocking_functions::BlockingFunctions;
 use crate::experiment::collateral::OWN;
 use crate::experiment::dose_response::DoseResponse;
 use crate::experiment::latency::LatencyBelowPeak;
+use crate::experiment::reload::Reload;
 use crate::experiment::scaling::Scaling;
 use crate::experiment::{
     Latency, Outcome, collateral::Collateral, footprint::Footprint, throughput::Throughput, two_tabs::TwoTabs,
@@ -150,6 +151,7 @@ fn take_apart(trial: &Trial, blockers: &[usize], percentile: Percentile) -> Resu
         Outcome::BlockingFunctions(found) => of_functions(found, percentile)?,
         Outcome::Latency(found) => of_latency(found, percentile)?,
         Outcome::Scaling(found) => of_scaling(found, percentile)?,
+        Outcome::Reload(found) => of_reload(found),
     })
 }
 
@@ -289,6 +291,24 @@ fn of_latency(found: &LatencyBelowPeak, percentile: Percentile) -> Result<Values
             .push((format!("{percentile}_ms[share,{percent}]"), valid(&share.invalid, response_ms(&share.latency, percentile)?)));
     }
     Ok(values)
+}
+
+fn of_reload(found: &Reload) -> Values {
+    let mut values =
+        vec![("first_answer_ms".into(), Ok(found.first_answer_ms)), ("manager_rss_mib".into(), Ok(found.manager_rss_mib))];
+    for step in &found.steps {
+        let name = step.act.name();
+        let of = |metric: &str| format!("{metric}[{name}]");
+        let mut took = step.took_ms.clone();
+        took.sort_by(f64::total_cmp);
+        let did = |value: f64| step.trouble.clone().map_or(Ok(value), Err);
+        values.push((of("failed"), did(step.failed as f64)));
+        values.push((of("requests"), did(step.planned as f64)));
+        values.push((of("delayed"), did(step.delayed as f64)));
+        values.push((of("longest_ms"), did(step.max_ms)));
+        values.push((of("took_ms"), did(took.get(took.len() / 2).copied().unwrap_or(f64::NAN))));
+    }
+    values
 }
 
 fn of_scaling(found: &Scaling, percentile: Percentile) -> Result<Values> {

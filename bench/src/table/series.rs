@@ -3,7 +3,7 @@
 use super::headline::Report;
 use super::numbers::{BEARABLE_MS, LIMITS_MS};
 use super::{Table, count, ms, significant};
-use crate::experiment::{blocking_functions, dose_response, latency, scaling};
+use crate::experiment::{blocking_functions, dose_response, latency, reload, scaling};
 
 /// Those of the experiments that were run.
 pub fn tables(report: &Report<'_>) -> Vec<Table> {
@@ -13,6 +13,7 @@ pub fn tables(report: &Report<'_>) -> Vec<Table> {
     add("blocking-functions", functions);
     add("latency", below_peak);
     add("scaling", sizes);
+    add("reload", transparent);
     tables
 }
 
@@ -101,4 +102,25 @@ fn sizes(report: &Report<'_>) -> Table {
 
 fn k(blockers: f64) -> String {
     if blockers.is_finite() { count(blockers) } else { format!("> {}", scaling::MOST) }
+}
+
+fn transparent(report: &Report<'_>) -> Table {
+    let mut columns: Vec<String> = ["server", "first answer ms", "manager MiB"].map(String::from).into();
+    columns
+        .extend(reload::Act::ALL.iter().flat_map(|act| ["failed", "longest ms"].map(|what| format!("{}: {what}", act.name()))));
+    columns.push("reload took ms".into());
+    let title = "A cluster of two under a thousand requests a second, half on fresh connections, while its processes are replaced: how many failed, and the longest wait of those that did not";
+    report.table("reload", title.into(), columns, |server| {
+        let show = |metric: String, format: fn(f64) -> String| report.show(&server.name, &metric, "reload", format);
+        let mut row = vec![show("first_answer_ms".into(), ms), show("manager_rss_mib".into(), significant)];
+        for act in reload::Act::ALL {
+            let name = act.name();
+            let failed = show(format!("failed[{name}]"), count);
+            let of = report.median(&server.name, &format!("requests[{name}]"));
+            row.push(of.map_or(failed.clone(), |of| format!("{failed} of {}", count(of))));
+            row.push(show(format!("longest_ms[{name}]"), ms));
+        }
+        row.push(show("took_ms[reload]".into(), ms));
+        row
+    })
 }
