@@ -459,7 +459,8 @@ impl Daemon {
         if !is_cluster || !matches!(instance.worker.state, State::Online { .. }) {
             return self.feed(key, Event::Restart);
         }
-        let key = instance.next_key();
+        // Named when it is started.
+        let key = Key { instance: id, generation: u32::MAX };
         instance.other = Some(Other::Replacement(Worker::new(key)));
         self.feed(key, Event::Start)
     }
