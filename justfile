@@ -21,8 +21,9 @@ bench-quick *args:
 bench-peers *args:
     {{stallbench}} bench --peers {{args}}
 
-# Replace, restart, multiply and kill the processes of a cluster under load; Express under PM2 beside ours
+# What the supervisor weighs; then replace, restart, multiply and kill the processes of a cluster under load; Express under PM2 beside ours
 bench-reload *args="tokio-current-thread smol-current-thread std-thread-per express-pm2":
+    cargo bench --quiet --package supervisor
     {{stallbench}} bench --experiment reload {{args}}
 
 # Micro benchmarks: the codec, the blocking functions, each runtime's primitives

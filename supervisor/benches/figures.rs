@@ -1,0 +1,224 @@
+//! What the supervisor weighs, and how soon it does what it is told: `cargo bench --package supervisor`.
+//!
+//! What becomes of requests meanwhile is measured by `stallbench bench --experiment reload`.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Starts that are timed; ends that are timed.
+const TIMES: usize = 9;
+/// Restarts of a cluster of two, and instances of a large one.
+const RESTARTS: usize = 500;
+const MANY: usize = 100;
+/// Time without anything to do, and time of a flood.
+const IDLE: Duration = Duration::from_secs(10);
+const FLOOD: Duration = Duration::from_secs(10);
+/// A port that is free, since this was just asked.
+const LISTEN: &str = "127.0.0.1:18099";
+
+struct Supervisor(TempDir);
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = self.command(&["kill"]).output();
+    }
+}
+
+impl Supervisor {
+    fn home(&self) -> PathBuf {
+        self.0.path().join("h")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_supervisor"));
+        command.args(arguments).env("SUPERVISOR_HOME", self.home()).stdout(Stdio::piped());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().expect("supervisor");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn list(&self) -> Vec<Value> {
+        serde_json::from_str(&self.run(&["list", "--json"])).expect("JSON")
+    }
+
+    fn start(&self) -> Command {
+        let server = root().join("target/release/runtime-tokio");
+        let server = server.to_string_lossy();
+        self.command(&["start", &server, "-i", "2", "--name", "api", "--listen", LISTEN, "--", "--model", "current-thread"])
+    }
+
+    /// Its own processes, by role.
+    fn own(&self) -> BTreeMap<String, i32> {
+        let home = format!("SUPERVISOR_HOME={}", self.home().display());
+        let role = |pid: &i32| {
+            let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let role = String::from_utf8_lossy(read("cmdline").split(|byte| *byte == 0).nth(1)?).into_owned();
+            let is_ours = read("environ").split(|byte| *byte == 0).any(|variable| variable == home.as_bytes());
+            (is_ours && ["keeper", "adopt", "daemon"].contains(&role.as_str())).then_some(role)
+        };
+        let processes = fs::read_dir("/proc").expect("/proc").flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter_map(|pid| Some((role(&pid)?, pid))).collect()
+    }
+
+    /// A sum over lines of its processes' status.
+    fn status(&self, names: &[&str]) -> u64 {
+        let of = |pid: &i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let lines = status.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+            lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum::<u64>()
+        };
+        self.own().values().map(of).sum()
+    }
+
+    fn rss_mib(&self) -> f64 {
+        self.status(&["VmRSS:"]) as f64 / 1024.0
+    }
+
+    fn descriptors(&self) -> usize {
+        let of = |pid: &i32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        self.own().values().map(of).sum()
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace")
+}
+
+fn main() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let build = ["build", "--release", "--quiet", "--package", "runtime-tokio"];
+    assert!(Command::new(cargo).current_dir(root()).args(build).status().expect("cargo").success());
+    let supervisor = Supervisor(tempfile::Builder::new().prefix("sv").tempdir_in("/tmp").expect("a folder"));
+    starts(&supervisor);
+    assert!(supervisor.start().status().expect("start").success());
+    weight(&supervisor);
+    ends(&supervisor);
+    restarts(&supervisor);
+    many(&supervisor);
+    flood(&supervisor);
+}
+
+/// From `start -i 2` to the first right answer, no supervisor running yet.
+fn starts(supervisor: &Supervisor) {
+    let mut times: Vec<f64> = (0..TIMES)
+        .map(|_| {
+            let started = Instant::now();
+            let mut command = supervisor.start().spawn().expect("start");
+            while !answers() {}
+            let time = ms(started);
+            assert!(command.wait().expect("start").success());
+            supervisor.run(&["kill"]);
+            time
+        })
+        .collect();
+    println!("start -i 2 to the first 200: {} ms", median(&mut times));
+}
+
+fn weight(supervisor: &Supervisor) {
+    println!("resident memory with 2 instances: {:.2} MiB", supervisor.rss_mib());
+    let switches = || supervisor.status(&["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]);
+    let before = switches();
+    thread::sleep(IDLE);
+    println!("wake-ups in {} s without anything to do: {}", IDLE.as_secs(), switches() - before);
+}
+
+/// From the end of a process to another in its place that is ready.
+fn ends(supervisor: &Supervisor) {
+    let mut times: Vec<f64> = (0..TIMES)
+        .map(|_| {
+            let generation = || state(supervisor)["apps"][0]["instances"][0]["generation"].as_u64();
+            let pid = supervisor.list()[0]["pid"].as_i64().expect("a process");
+            let (before, started) = (generation(), Instant::now());
+            assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill").success());
+            while generation() == before {}
+            let time = ms(started);
+            // Stable again, so that the next end is not taken for one of a row.
+            thread::sleep(Duration::from_millis(1200));
+            time
+        })
+        .collect();
+    println!("another process after one was killed: {} ms", median(&mut times));
+}
+
+fn state(supervisor: &Supervisor) -> Value {
+    serde_json::from_slice(&fs::read(supervisor.home().join("state.json")).expect("state")).expect("JSON")
+}
+
+fn restarts(supervisor: &Supervisor) {
+    let (memory, descriptors) = (supervisor.rss_mib(), supervisor.descriptors());
+    (0..RESTARTS).for_each(|_| drop(supervisor.run(&["restart", "api"])));
+    println!(
+        "{} restarts of processes: resident memory {memory:.2} to {:.2} MiB, descriptors {descriptors} to {}",
+        2 * RESTARTS,
+        supervisor.rss_mib(),
+        supervisor.descriptors()
+    );
+}
+
+fn many(supervisor: &Supervisor) {
+    let started = Instant::now();
+    supervisor.run(&["scale", "api", &MANY.to_string()]);
+    println!("scale to {MANY}: {:.0} ms; resident memory then: {:.2} MiB", ms(started), supervisor.rss_mib());
+    supervisor.run(&["scale", "api", "2"]);
+}
+
+/// A worker writes as fast as it can.
+fn flood(supervisor: &Supervisor) {
+    let before = supervisor.rss_mib();
+    supervisor.run(&["start", "yes", "--min-uptime", "50ms", "--", &"x".repeat(99)]);
+    let pid = supervisor.list().iter().find(|one| one["name"] == "yes").and_then(|one| one["pid"].as_i64()).expect("yes");
+    let written = || {
+        let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+        io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let (from, started, mut peak, mut slowest) = (written(), Instant::now(), 0.0_f64, 0.0_f64);
+    while started.elapsed() < FLOOD {
+        let asked = Instant::now();
+        supervisor.run(&["flush", "api"]);
+        slowest = slowest.max(ms(asked));
+        peak = peak.max(supervisor.rss_mib());
+        thread::sleep(Duration::from_millis(50));
+    }
+    let rate = (written() - from) as f64 / started.elapsed().as_secs_f64() / 1e6;
+    let logs = fs::read_dir(supervisor.home().join("logs")).expect("logs").flatten();
+    let own = logs.filter(|entry| entry.file_name().to_string_lossy().starts_with("yes"));
+    let size: u64 = own.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum();
+    println!(
+        "{rate:.0} MB/s of log: resident memory {before:.2} to {peak:.2} MiB at most, files {:.0} MiB (bound 40), a command answered within {slowest:.0} ms",
+        size as f64 / f64::from(1 << 20)
+    );
+}
+
+fn answers() -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(LISTEN)?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer)?;
+        Ok(&answer == b"HTTP/1.1 200")
+    };
+    ask().unwrap_or(false)
+}
+
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+/// The median, with the least and the most.
+fn median(times: &mut [f64]) -> String {
+    times.sort_by(f64::total_cmp);
+    format!("{:.1} ({:.1} to {:.1})", times[times.len() / 2], times[0], times[times.len() - 1])
+}
