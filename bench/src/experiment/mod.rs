@@ -233,6 +233,8 @@ impl Session<'_> {
         };
         match result {
             Err(error) if error.downcast_ref::<crate::interrupt::Interrupted>().is_some() => Err(error),
+            // What an interrupt spoils on its way is no result.
+            Err(_) if crate::interrupt::is_requested() => Err(crate::interrupt::Interrupted.into()),
             Err(error) => Ok(Outcome::Invalid { reason: format!("{error:#}") }),
             outcome => outcome,
         }
