@@ -70,6 +70,11 @@ impl<'r> Report<'r> {
         self.numbers.median(server, metric)
     }
 
+    /// The sum of a metric over all trials.
+    pub fn sum(&self, server: &str, metric: &str) -> f64 {
+        self.numbers.values(server, metric).iter().sum()
+    }
+
     fn headline(&self) -> Table {
         let settings = &self.round.header.settings;
         let mut columns = vec!["server".to_string(), "threads".into()];

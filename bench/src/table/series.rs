@@ -109,15 +109,20 @@ fn transparent(report: &Report<'_>) -> Table {
     columns
         .extend(reload::Act::ALL.iter().flat_map(|act| ["failed", "longest ms"].map(|what| format!("{}: {what}", act.name()))));
     columns.push("reload took ms".into());
-    let title = "A cluster of two under a thousand requests a second, half on fresh connections, while its processes are replaced: how many failed, and the longest wait of those that did not";
+    let title = "A cluster of two under a thousand requests a second, half on fresh connections, while its processes are replaced: how many failed in all trials, and the longest wait of those that did not";
     report.table("reload", title.into(), columns, |server| {
         let show = |metric: String, format: fn(f64) -> String| report.show(&server.name, &metric, "reload", format);
         let mut row = vec![show("first_answer_ms".into(), ms), show("manager_rss_mib".into(), significant)];
         for act in reload::Act::ALL {
             let name = act.name();
-            let failed = show(format!("failed[{name}]"), count);
-            let of = report.median(&server.name, &format!("requests[{name}]"));
-            row.push(of.map_or(failed.clone(), |of| format!("{failed} of {}", count(of))));
+            // Of all trials: a median would hide what failed in one of them.
+            let [failed, of] = ["failed", "requests"].map(|metric| report.sum(&server.name, &format!("{metric}[{name}]")));
+            let has_none = of == 0.0;
+            row.push(if has_none {
+                show(format!("failed[{name}]"), count)
+            } else {
+                format!("{} of {}", count(failed), count(of))
+            });
             row.push(show(format!("longest_ms[{name}]"), ms));
         }
         row.push(show("took_ms[reload]".into(), ms));
