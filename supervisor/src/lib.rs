@@ -7,6 +7,7 @@
 //! process is the *launcher*, which becomes the worker. It is a program of its own so that it stays small.
 
 pub mod control;
+pub mod files;
 pub mod home;
 pub mod proc;
 pub mod spec;

@@ -2,19 +2,23 @@
 
 use super::print;
 use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use supervisor::control::{Answer, Request, Table};
+use supervisor::files::tail;
 use supervisor::home::Home;
 
 /// Time of a supervisor that was told to end, after it has said that all it ran has ended.
-const LAST_BREATH: Duration = Duration::from_secs(5);
+const LAST_BREATH: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+/// Bytes of the supervisor's own log in which its last line is looked for.
+const OWN_LOG_END: u64 = 4096;
 /// A daemon that is alive answers sooner, or is at work.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -69,11 +73,12 @@ pub fn kill() -> Result<()> {
         print("no supervisor runs\n");
         return Ok(());
     };
+    // Held before it is told, so that its end can be awaited.
+    let keeper = table()?.supervisor.first().copied().and_then(Pid::from_raw);
+    let keeper = keeper.and_then(|keeper| pidfd_open(keeper, PidfdFlags::empty()).ok());
     let answer = talk(stream, &Request::Kill)?;
-    // The keeper takes its socket away as the last thing it does.
-    let deadline = Instant::now() + LAST_BREATH;
-    while home.control().exists() && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(2));
+    if let Some(keeper) = keeper {
+        poll(&mut [PollFd::new(&keeper, PollFlags::IN)], Some(&LAST_BREATH))?;
     }
     say(answer)
 }
@@ -145,7 +150,6 @@ pub fn begin() -> Result<()> {
 }
 
 fn last_line(home: &Home) -> Result<String> {
-    let mut text = String::new();
-    File::open(home.own_log())?.read_to_string(&mut text)?;
-    Ok(text.lines().last().unwrap_or_default().to_owned())
+    let text = tail(&home.own_log(), OWN_LOG_END)?;
+    Ok(String::from_utf8_lossy(&text).trim_end().lines().last().unwrap_or_default().to_owned())
 }

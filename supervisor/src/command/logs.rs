@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use supervisor::files::{tail, tail_of};
 use supervisor::rotated;
 
 /// Longest line that is expected: so many bytes are looked at for each line wanted.
@@ -60,7 +61,7 @@ impl Followed {
     fn print_end(&mut self, lines: usize) -> Result<()> {
         let wanted = (lines as u64).saturating_mul(LINE);
         let (mut text, file) = match File::open(&self.path) {
-            Ok(mut file) => (tail(&mut file, wanted)?, Some(file)),
+            Ok(mut file) => (tail_of(&mut file, wanted)?, Some(file)),
             Err(_) => (Vec::new(), None),
         };
         self.file = file;
@@ -68,7 +69,7 @@ impl Followed {
             if text.len() as u64 >= wanted || text.iter().filter(|byte| **byte == b'\n').count() > lines {
                 break;
             }
-            match end_of(&rotated(&self.path, number), wanted) {
+            match tail(&rotated(&self.path, number), wanted) {
                 Ok(before) => text.splice(..0, before),
                 Err(_) => break,
             };
@@ -134,22 +135,6 @@ fn follow(followed: &mut [Followed]) -> Result<()> {
         poll(&mut [PollFd::new(&watch, PollFlags::IN)], None)?;
         rustix::io::read(&watch, &mut buffer)?;
     }
-}
-
-/// The end of a file.
-///
-/// # Errors
-/// It cannot be read.
-pub fn end_of(path: &Path, bytes: u64) -> Result<Vec<u8>> {
-    tail(&mut File::open(path)?, bytes)
-}
-
-fn tail(file: &mut File, bytes: u64) -> Result<Vec<u8>> {
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)?;
-    Ok(text)
 }
 
 /// Prints a line; where nobody reads any more, this is the end.

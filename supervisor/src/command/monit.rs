@@ -2,7 +2,6 @@
 
 use super::client;
 use super::list::{Measured, Sampler, size, uptime};
-use super::logs::end_of;
 use anyhow::{Context, Result};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -20,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use supervisor::files::tail;
 
 /// Time between two looks at the processes.
 const TICK: Duration = Duration::from_millis(500);
@@ -235,7 +235,7 @@ fn ends(one: &Measured) -> Vec<String> {
     let mut paths: Vec<&Path> = one.view.logs.iter().map(PathBuf::as_path).collect();
     paths.dedup();
     paths.sort_by_key(|path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok());
-    let texts = paths.into_iter().map(|path| end_of(path, LOG_END).unwrap_or_default());
+    let texts = paths.into_iter().map(|path| tail(path, LOG_END).unwrap_or_default());
     let lines = texts.flat_map(|text| {
         let text = String::from_utf8_lossy(&text).into_owned();
         text.lines().map(|line| line.chars().filter(|c| !c.is_control()).collect()).collect::<Vec<String>>()

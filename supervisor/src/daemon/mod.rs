@@ -5,6 +5,7 @@
 //! is told what runs. If the keeper dies, it starts another and hands it copies of all it held.
 
 mod clients;
+mod keeper;
 mod recover;
 mod serve;
 mod state;
@@ -13,32 +14,33 @@ mod task;
 mod watch;
 mod worker;
 
-use crate::channel::{Channel, Job, Key, Order, Report, Standing, pair};
+use crate::channel::{Job, Key, Order, Report};
 use crate::control;
+use crate::files::tail;
 use crate::home::Home;
-use crate::keeper::role;
-use crate::poll::{Poller, Token};
+use crate::poll::Poller;
 use crate::proc::{self, Identity};
 use anyhow::{Context, Result};
 use clients::Clients;
+use keeper::Keeper;
 use signal_hook::consts::{SIGKILL, SIGTERM};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitCode, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
 use table::{Other, Table, Worker, failures};
 use task::{Task, Verb, Verdict};
 use worker::{Action, Event, Policy, State, Then};
 
 /// How often memory is looked at, of apps that have a bound for it; of others never.
 const MEMORY_CHECK: Duration = Duration::from_secs(1);
-/// A keeper that ends sooner is replaced only after as long.
-const KEEPER_PAUSE: Duration = Duration::from_millis(500);
+/// How far the clock of files may be behind.
+const TICK: Duration = Duration::from_millis(10);
+/// Remarks that are kept.
+const MOST_REMARKS: usize = 10;
 /// Bytes of an error log in which its last line is looked for.
 const TAIL: u64 = 2048;
 
@@ -56,12 +58,7 @@ enum Source {
 struct Daemon {
     home: Home,
     poller: Poller<Source>,
-    keeper: Channel,
-    keeper_token: Token,
-    /// Only of a keeper that this daemon started.
-    keeper_child: Option<Child>,
-    keeper_pid: i32,
-    keeper_started: Instant,
+    keeper: Keeper,
     control: Option<UnixListener>,
     clients: Clients,
     table: Table,
@@ -86,19 +83,14 @@ struct Daemon {
 /// # Errors
 /// What is beyond repair; the keeper then starts another.
 pub fn run() -> Result<ExitCode> {
-    let keeper = Channel::new(io::stdin().as_fd().try_clone_to_owned()?);
     let mut poller = Poller::new()?;
-    let keeper_token = poller.add(&keeper, Source::Keeper)?;
+    let keeper = Keeper::parent(&mut poller)?;
     let home = Home::open()?;
     let recovery = recover::Recovery::begin(&home);
     let mut daemon = Daemon {
         home,
         poller,
         keeper,
-        keeper_token,
-        keeper_child: None,
-        keeper_pid: rustix::process::getppid().map_or(0, rustix::process::Pid::as_raw_pid),
-        keeper_started: Instant::now(),
         control: None,
         clients: Clients::default(),
         table: Table::default(),
@@ -124,8 +116,10 @@ impl Daemon {
     /// Waits for something to happen, and does what follows from it.
     fn turn(&mut self) -> Result<()> {
         let now = Instant::now();
-        let due =
-            [self.table.due(), self.memory_due, self.bind_due, self.clients.due(), self.watch.due()].into_iter().flatten().min();
+        let due = [self.table.due(), self.memory_due, self.bind_due, self.keeper.due, self.clients.due(), self.watch.due()]
+            .into_iter()
+            .flatten()
+            .min();
         for source in self.poller.wait(due.map(|due| due.saturating_duration_since(now)))? {
             match source {
                 Source::Keeper => self.hear()?,
@@ -144,29 +138,26 @@ impl Daemon {
             }
         }
         self.clients.flush(&mut self.poller);
-        self.poller.set_writable(self.keeper_token, &self.keeper, self.keeper.has_unsent())?;
-        Ok(())
+        self.keeper.watch(&self.poller)
     }
 
     fn remark(&mut self, remark: String) {
         if self.remarks.last() != Some(&remark) {
             self.remarks.push(remark);
+            // The oldest goes, or a trouble that comes again and again would fill the memory.
+            self.remarks.drain(..self.remarks.len().saturating_sub(MOST_REMARKS));
         }
-    }
-
-    fn order(&mut self, order: &Order) -> Result<()> {
-        Ok(self.keeper.send(order, &[])?)
     }
 
     /// What the keeper has to tell, or its end.
     fn hear(&mut self) -> Result<()> {
         loop {
-            self.keeper.flush();
-            match self.keeper.receive::<Report>() {
+            self.keeper.channel.flush();
+            match self.keeper.channel.receive::<Report>() {
                 Ok(None) => return Ok(()),
                 Ok(Some((report, descriptors))) => self.note(report, descriptors)?,
                 Err(_) if self.is_over => return Ok(()),
-                Err(_) => return self.replace_keeper(),
+                Err(_) => return self.lose_keeper(),
             }
         }
     }
@@ -245,7 +236,7 @@ impl Daemon {
                 humantime::format_duration(listen_timeout)
             ),
             (_, None, Some(says)) => format!("{how}: {says}"),
-            (_, None, None) => format!("{how}{}", last_line(&log)),
+            (_, None, None) => format!("{how}{}", last_line(&log, worker.begun)),
             _ => how,
         };
         instance.last_end = Some(how);
@@ -313,6 +304,9 @@ impl Daemon {
         }
         self.clients.end_hanging(&mut self.poller);
         self.reload_changed();
+        if self.keeper.due.is_some_and(|due| due <= now) {
+            self.start_keeper()?;
+        }
         if self.bind_due.is_some_and(|due| due <= now) {
             self.bind_again()?;
         }
@@ -384,7 +378,7 @@ impl Daemon {
             self.is_over = true;
             // What is left of one that was told to end is nothing to go on with.
             self.is_dirty = false;
-            let _ = std::fs::remove_file(self.home.state());
+            let _ = fs::remove_file(self.home.state());
         }
         Ok(())
     }
@@ -425,7 +419,7 @@ impl Daemon {
                 self.listeners.remove(&address);
                 self.order(&Order::Unbind(address))?;
             }
-            let _ = std::fs::remove_file(self.home.spec(&app.spec.name));
+            let _ = fs::remove_file(self.home.spec(&app.spec.name));
         }
         Ok(())
     }
@@ -505,66 +499,6 @@ impl Daemon {
         };
         self.finish(task, Some(what));
     }
-
-    /// The keeper has died: another takes over everything it held.
-    fn replace_keeper(&mut self) -> Result<()> {
-        if self.recovery.is_some() {
-            // The rest will not be told any more.
-            self.recover()?;
-        }
-        if self.keeper_started.elapsed() < KEEPER_PAUSE {
-            thread::sleep(KEEPER_PAUSE);
-        }
-        self.keeper_started = Instant::now();
-        self.remark("the keeper ended and was started again".into());
-        self.poller.remove(self.keeper_token, &self.keeper);
-        if let Some(mut child) = self.keeper_child.take() {
-            // Whatever made it deaf must not leave two of them.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let (own, other) = pair()?;
-        let child = role("adopt").stdin(other).stdout(Stdio::null()).spawn().context("cannot start a keeper")?;
-        self.keeper_pid = child.id() as i32;
-        self.keeper_child = Some(child);
-        self.keeper = Channel::new(own);
-        self.keeper_token = self.poller.add(&self.keeper, Source::Keeper)?;
-        self.hand_over()
-    }
-
-    fn hand_over(&mut self) -> Result<()> {
-        if let Some(control) = &self.control {
-            self.keeper.send(&Order::AdoptControl, &[control.as_fd()])?;
-        }
-        for (address, listener) in &self.listeners {
-            self.keeper.send(&Order::AdoptListener(address.clone()), &[listener.as_fd()])?;
-        }
-        for task in &self.tasks {
-            if let Verb::Bind { left } = &task.verb {
-                left.iter().try_for_each(|address| self.keeper.send(&Order::Bind(address.clone()), &[]))?;
-            }
-        }
-        let mut again = Vec::new();
-        for app in &self.table.apps {
-            for instance in &app.instances {
-                for worker in instance.workers() {
-                    let job = app.job(worker.key, instance.number, &self.home);
-                    match worker.state {
-                        State::Starting { process: None } | State::Stopping { process: None, .. } => again.push(job),
-                        state => {
-                            let Some(process) = state.process() else { continue };
-                            let descriptors: Vec<BorrowedFd<'_>> = worker.descriptors.iter().map(AsFd::as_fd).collect();
-                            let is_told_to_end = matches!(state, State::Stopping { .. });
-                            let standing = Standing { is_ready: worker.online.is_some(), is_told_to_end };
-                            self.keeper.send(&Order::AdoptWorker(job, process, standing), &descriptors)?;
-                        }
-                    }
-                }
-            }
-        }
-        // What the last one was asked for and did not answer.
-        again.into_iter().try_for_each(|job| self.order(&Order::Spawn(job)))
-    }
 }
 
 fn past(verb: &Verb) -> &'static str {
@@ -577,17 +511,11 @@ fn past(verb: &Verb) -> &'static str {
     }
 }
 
-/// The end of a log, as the end of a sentence.
-fn last_line(path: &Path) -> String {
-    let read = || -> io::Result<String> {
-        let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let text = read().unwrap_or_default();
+/// The end of a log, as the end of a sentence, if something was written to it since.
+fn last_line(path: &Path, since: SystemTime) -> String {
+    let is_newer = fs::metadata(path).and_then(|metadata| metadata.modified()).is_ok_and(|written| written + TICK >= since);
+    let text = if is_newer { tail(path, TAIL).unwrap_or_default() } else { Vec::new() };
+    let text = String::from_utf8_lossy(&text);
     match text.trim_end().lines().last() {
         Some(line) if !line.is_empty() => format!("; its stderr ends: {line}"),
         _ => String::new(),

@@ -52,6 +52,8 @@ pub enum Other {
 pub struct Worker {
     pub key: Key,
     pub state: State,
+    /// When it was asked for.
+    pub begun: SystemTime,
     pub due: Option<Instant>,
     pub online: Option<Instant>,
     /// It was to be replaced because of its memory, so that is not asked for again.
@@ -64,7 +66,16 @@ pub struct Worker {
 impl Worker {
     /// None yet.
     pub fn new(key: Key) -> Self {
-        Worker { key, state: State::Stopped, due: None, online: None, is_too_big: false, says: None, descriptors: Vec::new() }
+        Worker {
+            key,
+            state: State::Stopped,
+            begun: SystemTime::now(),
+            due: None,
+            online: None,
+            is_too_big: false,
+            says: None,
+            descriptors: Vec::new(),
+        }
     }
 }
 
