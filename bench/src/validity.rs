@@ -46,6 +46,15 @@ pub fn of_lane(report: &Report, lane: usize) -> Result<(), Failure> {
     check("answers", recording.errors == 0, || {
         format!("{} wrong: {}", recording.errors, recording.first_error.as_deref().unwrap_or("unknown"))
     })?;
+    of_driver(report, lane)
+}
+
+/// What the driver owes, whatever the server answers.
+///
+/// # Errors
+/// The first check that fails.
+pub fn of_driver(report: &Report, lane: usize) -> Result<(), Failure> {
+    let recording = &report.lanes[lane];
     let owed = RELEASED * recording.planned as f64;
     check("rate", recording.released as f64 >= owed, || {
         format!("the driver released {} of {} requests in time", recording.released, recording.planned)

@@ -3,7 +3,6 @@
 //! What becomes of requests meanwhile is measured by `stallbench bench --experiment reload`.
 
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -49,7 +48,7 @@ impl Supervisor {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    fn list(&self) -> Vec<Value> {
+    fn listed(&self) -> Value {
         serde_json::from_str(&self.run(&["list", "--json"])).expect("JSON")
     }
 
@@ -59,28 +58,20 @@ impl Supervisor {
         self.command(&["start", &server, "-i", "2", "--name", "api", "--listen", LISTEN, "--", "--model", "current-thread"])
     }
 
-    /// Its own processes, by role.
-    fn own(&self) -> BTreeMap<String, i32> {
-        let home = format!("SUPERVISOR_HOME={}", self.home().display());
-        let role = |pid: &i32| {
-            let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            let role = String::from_utf8_lossy(read("cmdline").split(|byte| *byte == 0).nth(1)?).into_owned();
-            let is_ours = read("environ").split(|byte| *byte == 0).any(|variable| variable == home.as_bytes());
-            (is_ours && ["keeper", "adopt", "daemon"].contains(&role.as_str())).then_some(role)
-        };
-        let processes = fs::read_dir("/proc").expect("/proc").flatten();
-        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter_map(|pid| Some((role(&pid)?, pid))).collect()
+    /// Its own processes.
+    fn own(&self) -> [i64; 2] {
+        let own = &self.listed()["supervisor"];
+        ["keeper", "daemon"].map(|role| own[role].as_i64().expect(role))
     }
 
     /// A sum over lines of its processes' status.
     fn status(&self, names: &[&str]) -> u64 {
-        let of = |pid: &i32| {
+        let of = |pid: i64| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let lines = status.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
             lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum::<u64>()
         };
-        self.own().values().map(of).sum()
+        self.own().into_iter().map(of).sum()
     }
 
     fn rss_mib(&self) -> f64 {
@@ -88,8 +79,8 @@ impl Supervisor {
     }
 
     fn descriptors(&self) -> usize {
-        let of = |pid: &i32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
-        self.own().values().map(of).sum()
+        let of = |pid: i64| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        self.own().into_iter().map(of).sum()
     }
 }
 
@@ -140,7 +131,7 @@ fn ends(supervisor: &Supervisor) {
     let mut times: Vec<f64> = (0..TIMES)
         .map(|_| {
             let generation = || state(supervisor)["apps"][0]["instances"][0]["generation"].as_u64();
-            let pid = supervisor.list()[0]["pid"].as_i64().expect("a process");
+            let pid = supervisor.listed()["instances"][0]["pid"].as_i64().expect("a process");
             let (before, started) = (generation(), Instant::now());
             assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill").success());
             while generation() == before {}
@@ -179,7 +170,7 @@ fn many(supervisor: &Supervisor) {
 fn flood(supervisor: &Supervisor) {
     let before = supervisor.rss_mib();
     supervisor.run(&["start", "yes", "--min-uptime", "50ms", "--", &"x".repeat(99)]);
-    let pid = supervisor.list().iter().find(|one| one["name"] == "yes").and_then(|one| one["pid"].as_i64()).expect("yes");
+    let pid = supervisor.listed()["instances"].as_array().and_then(|all| all.last()?["pid"].as_i64()).expect("yes");
     let written = || {
         let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
         io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok()).unwrap_or(0)

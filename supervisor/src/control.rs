@@ -68,12 +68,21 @@ pub enum Answer {
 /// What there is.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Table {
-    /// Processes of the supervisor: keeper and daemon.
-    pub supervisor: Vec<i32>,
+    /// Processes of the supervisor itself; none if there is none.
+    pub supervisor: Option<Own>,
     /// What a person should know.
     pub remarks: Vec<String>,
     /// All instances, by id.
     pub instances: Vec<View>,
+}
+
+/// The processes of the supervisor itself.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Own {
+    /// Holds what runs.
+    pub keeper: i32,
+    /// Decides.
+    pub daemon: i32,
 }
 
 /// An instance, as it is shown.

@@ -60,25 +60,21 @@ impl Supervisor {
         said
     }
 
-    fn list(&self) -> Vec<Value> {
+    fn listed(&self) -> Value {
         serde_json::from_str(&self.ok(&["list", "--json"])).unwrap()
+    }
+
+    fn list(&self) -> Vec<Value> {
+        self.listed()["instances"].as_array().unwrap().clone()
     }
 
     fn pids(&self) -> Vec<i64> {
         self.list().iter().filter_map(|one| one["pid"].as_i64()).collect()
     }
 
-    /// The process of a role, which is a child of the system's or of the other one.
-    fn role(&self, role: &str) -> i32 {
-        let home = format!("SUPERVISOR_HOME={}", self.path().display());
-        let is_ours = |pid: &i32| {
-            let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            read("cmdline").split(|byte| *byte == 0).nth(1) == Some(role.as_bytes())
-                && read("environ").split(|byte| *byte == 0).any(|variable| variable == home.as_bytes())
-        };
-        let processes = fs::read_dir("/proc").unwrap().flatten();
-        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.into_iter().find(is_ours).unwrap_or_else(|| panic!("no {role} runs"))
+    /// Its own process of a role.
+    fn role(&self, role: &str) -> i64 {
+        self.listed()["supervisor"][role].as_i64().unwrap()
     }
 }
 
@@ -256,7 +252,7 @@ fn daemon_and_keeper_may_be_killed_and_nobody_notices() {
     let address = start(&supervisor, &server());
     let before = supervisor.pids();
     let load = Load::start(&address);
-    for role in ["daemon", "keeper", "daemon", "adopt"] {
+    for role in ["daemon", "keeper", "daemon", "keeper"] {
         let pid = supervisor.role(role);
         assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
         until("another in its place", || !Path::new(&format!("/proc/{pid}")).exists() || is_zombie(pid));
@@ -269,7 +265,7 @@ fn daemon_and_keeper_may_be_killed_and_nobody_notices() {
     assert_eq!(load.stop().0, [""; 0]);
 }
 
-fn is_zombie(pid: i32) -> bool {
+fn is_zombie(pid: i64) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }
 

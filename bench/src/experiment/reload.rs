@@ -8,6 +8,7 @@ mod manager;
 use super::{Mode, Session, learn_request};
 use crate::client::get;
 use crate::driver::{self, Lane, Load, Report, Target};
+use crate::validity;
 use anyhow::{Context, Result};
 use manager::Manager;
 use serde::{Deserialize, Serialize};
@@ -110,6 +111,9 @@ pub struct Step {
     pub delayed: u64,
     /// The longest, likewise.
     pub max_ms: f64,
+    /// What the driver owed and did not do.
+    #[serde(default)]
+    pub invalid: Option<String>,
 }
 
 /// Does all of it to one cluster of two processes.
@@ -125,7 +129,7 @@ pub fn run(session: &Session<'_>) -> Result<Reload> {
     let posted = learn("POST /json/parse", post("/json/parse", b"[1,2,3]"))?;
     let slow = learn("/sleep", get("/sleep?ms=100"))?;
     let lanes = lanes(&page, &posted, &slow);
-    let manager_rss_mib = manager.rss_mib();
+    let manager_rss_mib = manager.rss_mib()?;
     let mut steps = Vec::new();
     for act in Act::ALL {
         if manager.can(act) {
@@ -202,6 +206,8 @@ fn found(act: Act, took_ms: Vec<f64>, trouble: Option<String>, report: &Report) 
         first_failure: report.lanes.iter().find_map(|lane| lane.first_error.clone()),
         delayed: quick.iter().map(|lane| lane.response.len() - lane.response.count_between(0, delayed)).sum(),
         max_ms: quick.iter().map(|lane| lane.response.max()).max().unwrap_or(0) as f64 / 1e6,
+        // The slow route's answers are few, and none of them is claimed to be quick.
+        invalid: (0..4).find_map(|lane| validity::of_driver(report, lane).err()).map(|failure| failure.to_string()),
     }
 }
 

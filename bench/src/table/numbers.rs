@@ -301,7 +301,7 @@ fn of_reload(found: &Reload) -> Values {
         let of = |metric: &str| format!("{metric}[{name}]");
         let mut took = step.took_ms.clone();
         took.sort_by(f64::total_cmp);
-        let did = |value: f64| step.trouble.clone().map_or(Ok(value), Err);
+        let did = |value: f64| step.trouble.clone().or_else(|| step.invalid.clone()).map_or(Ok(value), Err);
         values.push((of("failed"), did(step.failed as f64)));
         values.push((of("requests"), did(step.planned as f64)));
         values.push((of("delayed"), did(step.delayed as f64)));

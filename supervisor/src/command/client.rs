@@ -74,7 +74,7 @@ pub fn kill() -> Result<()> {
         return Ok(());
     };
     // Held before it is told, so that its end can be awaited.
-    let keeper = table()?.supervisor.first().copied().and_then(Pid::from_raw);
+    let keeper = table()?.supervisor.and_then(|own| Pid::from_raw(own.keeper));
     let keeper = keeper.and_then(|keeper| pidfd_open(keeper, PidfdFlags::empty()).ok());
     let answer = talk(stream, &Request::Kill)?;
     if let Some(keeper) = keeper {

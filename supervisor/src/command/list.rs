@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
-use supervisor::control::{Table, View};
+use supervisor::control::{Own, Table, View};
 use supervisor::proc;
 
 /// Time over which the use of processors is measured.
@@ -25,19 +25,31 @@ pub struct Measured {
     pub memory: Option<u64>,
 }
 
+/// Everything, for a program.
+#[derive(Serialize)]
+struct Listed {
+    supervisor: Option<Own>,
+    remarks: Vec<String>,
+    instances: Vec<Measured>,
+}
+
 /// Prints it.
 ///
 /// # Errors
 /// The daemon does not answer.
 pub fn run(output: &Output) -> Result<()> {
     let table = client::table()?;
-    for remark in &table.remarks {
-        eprintln!("{remark}");
-    }
+    let (supervisor, remarks) = (table.supervisor, table.remarks.clone());
     let measured = measure(table);
     if output.json {
-        print(&(serde_json::to_string_pretty(&measured)? + "\n"));
-    } else if measured.is_empty() {
+        let listed = Listed { supervisor, remarks, instances: measured };
+        print(&(serde_json::to_string_pretty(&listed)? + "\n"));
+        return Ok(());
+    }
+    for remark in &remarks {
+        eprintln!("{remark}");
+    }
+    if measured.is_empty() {
         print("nothing was started\n");
     } else {
         print(&format!("{}\n", grid(&measured)));

@@ -195,7 +195,7 @@ impl Daemon {
     pub fn view(&self) -> control::Table {
         let instances = self.table.all().map(|(app, instance)| self.view_of(app, instance));
         control::Table {
-            supervisor: vec![self.keeper.pid, std::process::id() as i32],
+            supervisor: Some(control::Own { keeper: self.keeper.pid, daemon: std::process::id() as i32 }),
             remarks: self.remarks.clone(),
             instances: instances.collect(),
         }

@@ -107,7 +107,7 @@ fn stand_back(mut stream: UnixStream, control: &Path) -> Result<ExitCode> {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
     if let Answer::Table(table) = serde_json::from_str(&line)?
-        && let Some(keeper) = table.supervisor.first().and_then(|pid| u32::try_from(*pid).ok())
+        && let Some(keeper) = table.supervisor.and_then(|own| u32::try_from(own.keeper).ok())
     {
         sd_notify::notify(&[NotifyState::MainPid(keeper), NotifyState::Ready]).context("NOTIFY_SOCKET")?;
     }

@@ -8,6 +8,7 @@ use crate::process::Running;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -116,14 +117,18 @@ impl Manager {
     }
 
     /// Resident memory of its own processes.
-    pub fn rss_mib(&self) -> f64 {
-        let pids = match self {
+    ///
+    /// # Errors
+    /// It does not say which these are.
+    pub fn rss_mib(&self) -> Result<f64> {
+        let pids: Vec<i64> = match self {
             Manager::Supervisor(supervised) => {
-                ["keeper", "adopt", "daemon"].iter().flat_map(|role| supervised.of_role(role)).collect()
+                let own = &supervised.listed()?["supervisor"];
+                ["keeper", "daemon"].iter().filter_map(|role| own[*role].as_i64()).collect()
             }
-            Manager::Pm2(pm2) => pm2.daemon().into_iter().collect::<Vec<i32>>(),
+            Manager::Pm2(pm2) => pm2.daemon().map(i64::from).into_iter().collect(),
         };
-        pids.into_iter().filter_map(rss_kib).sum::<u64>() as f64 / 1024.0
+        Ok(pids.into_iter().filter_map(rss_kib).sum::<u64>() as f64 / 1024.0)
     }
 }
 
@@ -136,16 +141,14 @@ impl Supervised {
         // Not there yet: whoever answers first is asked then.
         let own = builder::command(session.server, session.settings.threads, &session.settings.more);
         let own: Vec<String> = own.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
-        let run = |arguments: &[&str]| supervisor(folder.path(), arguments);
         let path = program.to_string_lossy().into_owned();
         let count = PROCESSES.to_string();
         let start = ["start", &path, "-i", &count, "--listen", "127.0.0.1:0", "--listen-timeout", LISTEN_TIMEOUT, "--"];
         let mut start: Vec<&str> = start.to_vec();
         start.extend(own.iter().map(String::as_str));
-        run(&start)?;
-        let listed = run(&["list", "--json"])?;
-        let listed: serde_json::Value = serde_json::from_str(&listed).context("supervisor list --json")?;
-        let address = listed[0]["listeners"][0].as_str().context("the supervisor names no address")?.parse()?;
+        supervisor(folder.path(), &start)?;
+        let listed = listed(folder.path())?;
+        let address = listed["instances"][0]["listeners"][0].as_str().context("the supervisor names no address")?.parse()?;
         Ok(Supervised { cluster: Running::elsewhere(address)?, folder, program })
     }
 
@@ -159,12 +162,9 @@ impl Supervised {
             Act::Restart => self.supervisor(&["restart", "all"]).map(drop),
             Act::Scale => ["4", "1", "2"].iter().try_for_each(|count| self.supervisor(&["scale", "server", count]).map(drop)),
             Act::BadBuild => self.reload_badly(),
-            Act::KillWorker => {
-                let listed: serde_json::Value = serde_json::from_str(&self.supervisor(&["list", "--json"])?)?;
-                end(listed[0]["pid"].as_i64())
-            }
-            Act::KillDaemon => end(self.of_role("daemon").first().map(|pid| i64::from(*pid))),
-            Act::KillKeeper => end(["keeper", "adopt"].iter().flat_map(|role| self.of_role(role)).next().map(i64::from)),
+            Act::KillWorker => end(self.listed()?["instances"][0]["pid"].as_i64()),
+            Act::KillDaemon => end(self.listed()?["supervisor"]["daemon"].as_i64()),
+            Act::KillKeeper => end(self.listed()?["supervisor"]["keeper"].as_i64()),
         }
     }
 
@@ -185,18 +185,14 @@ impl Supervised {
         refused
     }
 
-    /// Its processes of a role.
-    fn of_role(&self, role: &str) -> Vec<i32> {
-        let home = home(self.folder.path());
-        let variable = format!("SUPERVISOR_HOME={}", home.display());
-        let is_so = |pid: &i32| {
-            let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            read("cmdline").split(|byte| *byte == 0).nth(1) == Some(role.as_bytes())
-                && read("environ").split(|byte| *byte == 0).any(|one| one == variable.as_bytes())
-        };
-        let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-        processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_so).collect()
+    /// What there is, the supervisor's own processes included.
+    fn listed(&self) -> Result<Value> {
+        listed(self.folder.path())
     }
+}
+
+fn listed(folder: &Path) -> Result<Value> {
+    serde_json::from_str(&supervisor(folder, &["list", "--json"])?).context("supervisor list --json")
 }
 
 fn home(folder: &Path) -> PathBuf {
@@ -236,7 +232,7 @@ impl Pm2 {
             Act::KillWorker => {
                 let listed = self.pm2(&["jlist"])?;
                 let begin = listed.find('[').context("pm2 jlist prints no list")?;
-                let listed: serde_json::Value = serde_json::from_str(&listed[begin..]).context("pm2 jlist")?;
+                let listed: Value = serde_json::from_str(&listed[begin..]).context("pm2 jlist")?;
                 end(listed[0]["pid"].as_i64())
             }
             Act::KillDaemon => end(self.daemon().map(i64::from)),
@@ -271,7 +267,7 @@ fn variable(pid: Pid, name: &str) -> Option<String> {
     variables.filter_map(|variable| variable.split_once('=')).find(|(own, _)| *own == name).map(|(_, value)| value.to_owned())
 }
 
-fn rss_kib(pid: i32) -> Option<u64> {
+fn rss_kib(pid: i64) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().trim_end_matches(" kB").parse().ok()
