@@ -301,11 +301,13 @@ fn of_reload(found: &Reload) -> Values {
         let of = |metric: &str| format!("{metric}[{name}]");
         let mut took = step.took_ms.clone();
         took.sort_by(f64::total_cmp);
-        let did = |value: f64| step.trouble.clone().or_else(|| step.invalid.clone()).map_or(Ok(value), Err);
+        let did = |value: f64| step.trouble.clone().map_or(Ok(value), Err);
+        // A driver that is late changes how long an answer takes, not whether there is one.
+        let in_time = |value: f64| step.invalid.clone().map_or(did(value), Err);
         values.push((of("failed"), did(step.failed as f64)));
         values.push((of("requests"), did(step.planned as f64)));
-        values.push((of("delayed"), did(step.delayed as f64)));
-        values.push((of("longest_ms"), did(step.max_ms)));
+        values.push((of("delayed"), in_time(step.delayed as f64)));
+        values.push((of("longest_ms"), in_time(step.max_ms)));
         values.push((of("took_ms"), did(took.get(took.len() / 2).copied().unwrap_or(f64::NAN))));
     }
     values
