@@ -64,24 +64,24 @@ impl Supervisor {
         ["keeper", "daemon"].map(|role| own[role].as_i64().expect(role))
     }
 
-    /// A sum over lines of its processes' status.
-    fn status(&self, names: &[&str]) -> u64 {
-        let of = |pid: i64| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let lines = status.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
-            lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum::<u64>()
-        };
-        self.own().into_iter().map(of).sum()
-    }
-
     fn rss_mib(&self) -> f64 {
-        self.status(&["VmRSS:"]) as f64 / 1024.0
+        status(self.own(), &["VmRSS:"]) as f64 / 1024.0
     }
 
     fn descriptors(&self) -> usize {
         let of = |pid: i64| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
         self.own().into_iter().map(of).sum()
     }
+}
+
+/// A sum over lines of processes' status.
+fn status(pids: [i64; 2], names: &[&str]) -> u64 {
+    let of = |pid: i64| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let lines = status.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+        lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum::<u64>()
+    };
+    pids.into_iter().map(of).sum()
 }
 
 fn root() -> &'static Path {
@@ -120,7 +120,10 @@ fn starts(supervisor: &Supervisor) {
 
 fn weight(supervisor: &Supervisor) {
     println!("resident memory with 2 instances: {:.2} MiB", supervisor.rss_mib());
-    let switches = || supervisor.status(&["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]);
+    // Asked once: to ask wakes up.
+    let own = supervisor.own();
+    let switches = || status(own, &["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]);
+    thread::sleep(Duration::from_millis(100));
     let before = switches();
     thread::sleep(IDLE);
     println!("wake-ups in {} s without anything to do: {}", IDLE.as_secs(), switches() - before);

@@ -4,7 +4,7 @@ use crate::proc::Identity;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,8 +15,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-/// Longest message. What is long, such as an environment, goes by file.
-const LONGEST: usize = 64 * 1024;
 /// Descriptors of one message: the ends of two log pipes and a notify socket.
 const MOST_DESCRIPTORS: usize = 3;
 
@@ -189,7 +187,12 @@ impl Channel {
     /// # Errors
     /// The other side is gone, or speaks otherwise.
     pub fn receive<M: DeserializeOwned>(&mut self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
-        let mut bytes = vec![0; LONGEST];
+        let length = match recv(&self.socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::TRUNC) {
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+            result => result?.1,
+        };
+        // Most messages are short, and what is touched once stays resident.
+        let mut bytes = vec![0; length];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let result = recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
