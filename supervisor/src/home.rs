@@ -35,12 +35,11 @@ impl Home {
             bail!("{} is too long a path for sockets: set SUPERVISOR_HOME to a shorter one", path.display());
         }
         let home = Home(path);
-        for folder in [home.0.clone(), home.specs(), home.logs(), home.0.join("notify")] {
-            // What it holds is secret: environments, sockets that start programs.
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-            made.with_context(|| format!("cannot make {}", folder.display()))?;
-        }
+        make(home.path())?;
         home.check_owner()?;
+        for folder in [home.specs(), home.logs(), home.0.join("notify")] {
+            make(&folder)?;
+        }
         Ok(home)
     }
 
@@ -108,6 +107,12 @@ impl Home {
     pub fn notify(&self, instance: u32, generation: u32) -> PathBuf {
         self.0.join("notify").join(format!("{instance}-{generation}"))
     }
+}
+
+/// Makes a folder, if it is not there. What it holds is secret: environments, sockets that start programs.
+fn make(folder: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.with_context(|| format!("cannot make {}", folder.display()))
 }
 
 /// Writes a file that only its owner may read, so that a reader sees the old one or the new one and nothing between.
