@@ -25,6 +25,28 @@ pub struct Measured {
     pub memory: Option<u64>,
 }
 
+/// What stands above the rows.
+pub const HEAD: [&str; 9] = ["id", "name", "mode", "pid", "uptime", "restarts", "status", "cpu", "memory"];
+
+impl Measured {
+    /// As a row of a table.
+    pub fn row(&self) -> [String; 9] {
+        let none = || "–".to_owned();
+        let view = &self.view;
+        [
+            view.id.to_string(),
+            view.name.clone(),
+            view.mode.clone(),
+            view.pid.map_or_else(none, |pid| pid.to_string()),
+            view.uptime_ms.map_or_else(none, |ms| uptime(Duration::from_millis(ms))),
+            view.restarts.to_string(),
+            view.status.clone(),
+            self.cpu.map_or_else(none, |cpu| format!("{:.0} %", cpu * 100.0)),
+            self.memory.map_or_else(none, size),
+        ]
+    }
+}
+
 /// Everything, for a program.
 #[derive(Serialize)]
 struct Listed {
@@ -95,20 +117,8 @@ impl Sampler {
 fn grid(measured: &[Measured]) -> Grid {
     let mut grid = plain();
     grid.set_content_arrangement(ContentArrangement::Disabled);
-    grid.set_header(["id", "name", "mode", "pid", "uptime", "restarts", "status", "cpu", "memory"]);
-    for Measured { view, cpu, memory } in measured {
-        grid.add_row([
-            view.id.to_string(),
-            view.name.clone(),
-            view.mode.clone(),
-            view.pid.map_or("–".into(), |pid| pid.to_string()),
-            view.uptime_ms.map_or("–".into(), |ms| uptime(Duration::from_millis(ms))),
-            view.restarts.to_string(),
-            view.status.clone(),
-            cpu.map_or("–".into(), |cpu| format!("{:.0} %", cpu * 100.0)),
-            memory.map_or("–".into(), size),
-        ]);
-    }
+    grid.set_header(HEAD);
+    grid.add_rows(measured.iter().map(Measured::row));
     for column in grid.column_iter_mut() {
         if [0, 3, 4, 5, 7, 8].contains(&column.index) {
             column.set_cell_alignment(CellAlignment::Right);

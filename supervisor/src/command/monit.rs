@@ -1,7 +1,7 @@
 //! `monit`: processes, what they use and what they write, on the whole terminal.
 
 use super::client;
-use super::list::{Measured, Sampler, size, uptime};
+use super::list::{HEAD, Measured, Sampler, size};
 use anyhow::{Context, Result};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -174,30 +174,16 @@ impl Screen {
 
     fn draw_processes(&self, frame: &mut Frame<'_>, area: Rect) {
         let rows = self.measured.iter().map(|one| {
-            let view = &one.view;
-            let color = match view.status.as_str() {
+            let color = match one.view.status.as_str() {
                 "online" => Color::Green,
                 "errored" | "waiting restart" => Color::Red,
                 _ => Color::Yellow,
             };
-            Row::new([
-                view.id.to_string(),
-                view.name.clone(),
-                view.pid.map_or("–".into(), |pid| pid.to_string()),
-                view.uptime_ms.map_or("–".into(), |ms| uptime(Duration::from_millis(ms))),
-                view.restarts.to_string(),
-                view.status.clone(),
-                one.cpu.map_or("–".into(), |cpu| format!("{:.0} %", cpu * 100.0)),
-                one.memory.map_or("–".into(), size),
-            ])
-            .style(Style::new().fg(color))
+            Row::new(one.row()).style(Style::new().fg(color))
         });
-        let widths = [4, 28, 8, 9, 8, 15, 6, 11].map(Constraint::Max);
+        let widths = [4, 28, 7, 8, 9, 8, 15, 6, 11].map(Constraint::Max);
         let table = Table::new(rows, widths)
-            .header(
-                Row::new(["id", "name", "pid", "uptime", "restarts", "status", "cpu", "memory"])
-                    .style(Style::new().add_modifier(Modifier::BOLD)),
-            )
+            .header(Row::new(HEAD).style(Style::new().add_modifier(Modifier::BOLD)))
             .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
             .block(Block::bordered().title("processes"));
         let mut state = TableState::default().with_selected(Some(self.selected));
