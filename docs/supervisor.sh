@@ -17,7 +17,7 @@ run() { echo "\$ supervisor $*"; $supervisor "$@" 2>&1; echo; }
   run start tokio-multi-thread --listen 127.0.0.1:8082
   run reload smol-current-thread
   target/release/stallbench drive http://127.0.0.1:8081/ --rate 2000 --connections 8 --duration 12 >/dev/null 2>&1 &
-  sleep 1
+  sleep 2
   run list
   run show 0
   echo '$ supervisor monit'

@@ -248,6 +248,7 @@ impl Connection {
     }
 
     fn follow(&mut self, outcome: Outcome, reply: Reply) {
+        self.slot.count();
         match outcome {
             Outcome::Instant(answer) => self.respond(&answer, reply),
             Outcome::Blocking(work) => self.pending = Some((work, reply)),

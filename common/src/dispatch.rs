@@ -14,6 +14,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::Instant;
 
 /// A worker's line in the shared table, alone on its cache line.
 #[repr(C, align(64))]
@@ -147,8 +148,11 @@ impl AsFd for Seat {
     }
 }
 
-/// A handler that is running, as the parent sees it.
-pub(crate) struct Running(Option<&'static Seat>);
+/// A handler that is running, as the parent and whoever keeps the server see it.
+pub(crate) struct Running {
+    seat: Option<&'static Seat>,
+    since: Instant,
+}
 
 impl Running {
     pub fn start() -> Self {
@@ -161,13 +165,14 @@ impl Running {
                 seat.say(Word::Look);
             }
         }
-        Running(seat)
+        Running { seat, since: Instant::now() }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(seat) = self.0 {
+        crate::tell::held(self.since.elapsed());
+        if let Some(seat) = self.seat {
             seat.cell.running.fetch_sub(1, SeqCst);
             if seat.table.waiting.load(SeqCst) > 0 {
                 seat.say(Word::Look);

@@ -15,6 +15,7 @@ pub mod http;
 mod input;
 pub mod receipt;
 pub mod routes;
+mod tell;
 mod watch;
 pub mod work;
 
@@ -389,7 +390,7 @@ fn serve_here(
     // Before any thread starts, so that all inherit it and only the side thread takes signals.
     signals.thread_block()?;
     let service = Service::new(knobs, address)?;
-    service.watch().start(signals)?;
+    service.watch().start(signals, tell::Teller::new(&knobs))?;
     let mut acceptors = sources.into_iter().map(|source| Acceptor::new(source, service, knobs.model.blocking_sockets));
     let acceptor = acceptors.next().ok_or(io::ErrorKind::NotFound)?;
     serve(Server { knobs, acceptor, siblings: acceptors.collect(), stop: service.watch().stop(), service })

@@ -6,6 +6,7 @@
 //! `shutdown` completes whatever read is in flight, so the owner sees an end of file and leaves by its usual way.
 
 use crate::args::Limits;
+use crate::tell::{self, Teller};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
@@ -14,7 +15,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use slab::Slab;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,12 +44,16 @@ impl Phase {
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes that the watch keeps for each connection besides the connection's own state.
 #[cfg(test)]
-pub(crate) const STATE_PER_CONNECTION: usize = size_of::<Entry>() + 3 * size_of::<AtomicU32>();
+pub(crate) const STATE_PER_CONNECTION: usize = size_of::<Entry>() + size_of::<Marks>() + 2 * size_of::<usize>();
 
 /// The connections of this process, and how it is told to stop.
 pub(crate) struct Watch {
     limits: Limits,
     entries: Mutex<Slab<Entry>>,
+    /// Requests of connections that are closed.
+    past_requests: AtomicU64,
+    /// Somebody wants to know how it goes.
+    is_told: bool,
     /// Wakes the side thread.
     wake: EventFd,
     /// The side thread looks at the connections from time to time; otherwise it sleeps until it is woken.
@@ -61,33 +66,40 @@ pub(crate) struct Watch {
 
 struct Entry {
     socket: RawFd,
-    phase: Arc<AtomicU32>,
+    marks: Arc<Marks>,
     /// What the side thread saw when it looked last, and since when.
     seen: u32,
     since: Instant,
+}
+
+/// What the owner of a connection leaves for the side thread to see.
+struct Marks {
+    /// The phase in the lowest two bits, above it a count of changes: without reading a clock, the owner makes it plain that
+    /// something moved.
+    phase: AtomicU32,
+    /// Requests so far. Only the owner adds to it, so it needs no more than a load and a store.
+    requests: AtomicU32,
 }
 
 /// A connection's place among those that are watched; leaving it takes the connection out.
 pub(crate) struct Slot {
     watch: &'static Watch,
     key: usize,
-    /// The phase in the lowest two bits, above it a count of changes: without reading a clock, the owner makes it plain that
-    /// something moved.
-    phase: Arc<AtomicU32>,
+    marks: Arc<Marks>,
 }
 
 impl Slot {
     /// A head has begun to arrive. It has to be complete in time however it trickles in, so more of it changes nothing.
     pub fn begin(&self) {
-        if Phase::of(self.phase.load(Ordering::Relaxed)) != Phase::Receiving {
+        if Phase::of(self.marks.phase.load(Ordering::Relaxed)) != Phase::Receiving {
             self.set(Phase::Receiving);
         }
     }
 
     /// Enters a phase whose time is limited, or says that there was progress in it.
     pub fn set(&self, phase: Phase) {
-        let changes = (self.phase.load(Ordering::Relaxed) >> 2).wrapping_add(1);
-        self.phase.store(changes << 2 | phase as u32, Ordering::Release);
+        let changes = (self.marks.phase.load(Ordering::Relaxed) >> 2).wrapping_add(1);
+        self.marks.phase.store(changes << 2 | phase as u32, Ordering::Release);
         if !self.watch.is_ticking.swap(true, Ordering::AcqRel) {
             self.watch.wake();
         }
@@ -95,15 +107,25 @@ impl Slot {
 
     /// The request is complete: no limit holds.
     pub fn settle(&self) {
-        if Phase::of(self.phase.load(Ordering::Relaxed)) != Phase::Open {
+        if Phase::of(self.marks.phase.load(Ordering::Relaxed)) != Phase::Open {
             self.set(Phase::Open);
         }
+    }
+
+    /// One more request was understood.
+    pub fn count(&self) {
+        let requests = self.marks.requests.load(Ordering::Relaxed);
+        self.marks.requests.store(requests.wrapping_add(1), Ordering::Relaxed);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.watch.entries().remove(self.key);
+        let mut entries = self.watch.entries();
+        entries.remove(self.key);
+        // Under the lock, so that nobody who adds them up misses these or counts them twice.
+        self.watch.past_requests.fetch_add(self.marks.requests.load(Ordering::Relaxed).into(), Ordering::Relaxed);
+        drop(entries);
         if self.watch.is_draining() {
             self.watch.wake();
         }
@@ -116,6 +138,8 @@ impl Watch {
         Ok(Watch {
             limits,
             entries: Mutex::default(),
+            past_requests: AtomicU64::new(0),
+            is_told: tell::is_heard(),
             wake: event()?,
             is_ticking: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
@@ -125,21 +149,24 @@ impl Watch {
     }
 
     /// Starts the side thread, which takes `signals`; they must be blocked in every thread.
-    pub fn start(&'static self, signals: &SigSet) -> io::Result<()> {
+    pub fn start(&'static self, signals: &SigSet, mut teller: Teller) -> io::Result<()> {
         let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let thread = std::thread::Builder::new().name("watch".into()).stack_size(64 * 1024);
-        thread.spawn(move || self.run(&signals))?;
+        thread.spawn(move || self.run(&signals, &mut teller))?;
         Ok(())
     }
 
     pub fn open(&'static self, socket: &impl AsFd) -> Slot {
-        let phase = Arc::new(AtomicU32::new(Phase::Open as u32));
-        let entry = Entry { socket: socket.as_fd().as_raw_fd(), phase: phase.clone(), seen: 0, since: Instant::now() };
-        let key = self.entries().insert(entry);
-        if self.is_draining() {
+        let marks = Arc::new(Marks { phase: AtomicU32::new(Phase::Open as u32), requests: AtomicU32::new(0) });
+        let entry = Entry { socket: socket.as_fd().as_raw_fd(), marks: marks.clone(), seen: 0, since: Instant::now() };
+        let mut entries = self.entries();
+        let is_first = entries.is_empty();
+        let key = entries.insert(entry);
+        drop(entries);
+        if self.is_draining() || (self.is_told && is_first) {
             self.wake();
         }
-        Slot { watch: self, key, phase }
+        Slot { watch: self, key, marks }
     }
 
     pub fn is_draining(&self) -> bool {
@@ -171,10 +198,10 @@ impl Watch {
         let _ = self.wake.write(1);
     }
 
-    fn run(&self, signals: &SignalFd) {
+    fn run(&self, signals: &SignalFd, teller: &mut Teller) {
         let mut drain = None;
         loop {
-            let timeout = self.timeout(drain.as_ref());
+            let timeout = self.timeout(drain.as_ref(), teller);
             let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut fds, timeout);
             let _ = self.wake.read();
@@ -189,14 +216,27 @@ impl Watch {
                 self.go_on_draining(drain);
             }
             self.cut_slow_ones();
+            if self.is_told {
+                teller.tell(self.requests());
+            }
         }
     }
 
-    fn timeout(&self, drain: Option<&Drain>) -> PollTimeout {
+    /// All that this process has had.
+    fn requests(&self) -> u64 {
+        let entries = self.entries();
+        let open: u64 = entries.iter().map(|(_, entry)| u64::from(entry.marks.requests.load(Ordering::Relaxed))).sum();
+        self.past_requests.load(Ordering::Relaxed) + open
+    }
+
+    fn timeout(&self, drain: Option<&Drain>, teller: &Teller) -> PollTimeout {
         let tick = self.limits.header_timeout.min(LINGER) / 8;
         let tick = self.is_ticking.load(Ordering::Acquire).then_some(tick);
         let until_drained = drain.map(Drain::next_deadline).map(|at| at.saturating_duration_since(Instant::now()));
-        let Some(wait) = tick.into_iter().chain(until_drained).min() else { return PollTimeout::NONE };
+        // Without connections nothing happens, and once that is told nothing wakes this thread.
+        let is_news = self.is_told && (!self.entries().is_empty() || teller.has_news(self.requests()));
+        let until_told = is_news.then(|| teller.wait());
+        let Some(wait) = tick.into_iter().chain(until_drained).chain(until_told).min() else { return PollTimeout::NONE };
         // Rounded up, or the last fraction of a millisecond would be spent spinning.
         PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     }
@@ -233,7 +273,7 @@ impl Watch {
         let now = Instant::now();
         let mut any_limited = false;
         for (_, entry) in self.entries().iter_mut() {
-            let word = entry.phase.load(Ordering::Acquire);
+            let word = entry.marks.phase.load(Ordering::Acquire);
             if word != entry.seen {
                 (entry.seen, entry.since) = (word, now);
             }

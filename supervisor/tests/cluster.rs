@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::thread;
@@ -113,9 +113,13 @@ fn start(supervisor: &Supervisor, program: &Path) -> String {
     start_within(supervisor, program, "10s")
 }
 
-/// Asks on a connection; says whether it may be asked again.
+/// Asks for the regular page; says whether the connection may be asked again.
 fn ask(stream: &mut BufReader<TcpStream>) -> std::io::Result<bool> {
-    stream.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")?;
+    ask_for("/", stream)
+}
+
+fn ask_for(path: &str, stream: &mut BufReader<TcpStream>) -> std::io::Result<bool> {
+    stream.get_mut().write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())?;
     let (mut length, mut is_kept, mut status) = (0, true, String::new());
     stream.read_line(&mut status)?;
     if !status.starts_with("HTTP/1.1 200") {
@@ -319,6 +323,37 @@ fn logs_stay_within_their_bound_and_can_be_read_and_emptied() {
     assert_eq!(supervisor.ok(&["logs", "chatty", "--lines", "2"]), "0|chatty out| a line\n".repeat(2));
     supervisor.ok(&["flush"]);
     until("an empty log", || fs::read_dir(&logs).unwrap().all(|entry| entry.unwrap().metadata().unwrap().len() == 0));
+}
+
+#[test]
+fn logs_that_are_followed_show_instances_that_come_later() {
+    let supervisor = Supervisor::new();
+    let start = ["start", "sh", "--name", "talker", "--min-uptime", "50ms", "--", "-c", "echo I am $$; exec sleep 1000"];
+    supervisor.ok(&start);
+    let mut following = supervisor.command(&["logs", "talker", "--follow"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.next().unwrap().starts_with("0|talker out| I am "));
+    supervisor.ok(&["scale", "talker", "2"]);
+    assert!(lines.next().unwrap().starts_with("1|talker out| I am "));
+    following.kill().unwrap();
+    following.wait().unwrap();
+}
+
+#[test]
+fn a_server_tells_how_many_requests_it_has_had_and_how_long_one_held_its_loop() {
+    let supervisor = Supervisor::new();
+    let program = server();
+    let listen = ["--listen", "127.0.0.1:0", "--name", "api", "--", "--model", "current-thread"];
+    supervisor.ok(&[&["start", program.to_str().unwrap()], &listen[..]].concat());
+    let mut stream = connect(supervisor.list()[0]["listeners"][0].as_str().unwrap()).unwrap();
+    for path in ["/", "/", "/sleep?ms=300"] {
+        assert!(ask_for(path, &mut stream).unwrap());
+    }
+    until("three requests, one of 300 ms", || {
+        let says = supervisor.list()[0]["says"].as_str().unwrap_or_default().to_owned();
+        let Some((requests, lag)) = says.split_once(" requests, lag up to ") else { return false };
+        requests == "3" && lag.trim_end_matches(" ms").parse::<f64>().unwrap() >= 300.0
+    });
 }
 
 #[test]
