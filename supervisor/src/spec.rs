@@ -43,14 +43,18 @@ pub struct Options {
     /// Unstable ends in a row after which it is given up.
     pub max_restarts: u32,
     /// A worker that ends sooner was not stable.
+    #[serde(rename = "min_uptime_ms", with = "milliseconds")]
     pub min_uptime: Duration,
     /// Pause before the second start in a row, doubled each time.
+    #[serde(rename = "restart_delay_ms", with = "milliseconds")]
     pub restart_delay: Duration,
     /// A worker with more resident memory is replaced.
     pub max_memory_restart: Option<u64>,
     /// Time between SIGTERM and SIGKILL.
+    #[serde(rename = "kill_timeout_ms", with = "milliseconds")]
     pub kill_timeout: Duration,
     /// Time to say READY=1.
+    #[serde(rename = "listen_timeout_ms", with = "milliseconds")]
     pub listen_timeout: Duration,
     /// Bytes of a log file before it is rotated.
     pub log_max_size: u64,
@@ -64,6 +68,20 @@ pub struct Options {
     pub merge_logs: bool,
     /// Reload when the program's file changes.
     pub watch: bool,
+}
+
+/// Times as whole milliseconds, which their names say.
+mod milliseconds {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::time::Duration;
+
+    pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
 }
 
 /// Longest pause between two starts.

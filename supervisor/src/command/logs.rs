@@ -3,13 +3,14 @@
 use super::client;
 use crate::cli::Logs;
 use anyhow::{Context, Result, bail};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use supervisor::control::{Table, View};
 use supervisor::files::{tail, tail_of};
 use supervisor::rotated;
 
@@ -31,29 +32,31 @@ struct Followed {
 /// There is no such instance.
 pub fn run(logs: &Logs) -> Result<()> {
     let table = client::table()?;
-    let mut seen = BTreeSet::new();
     let mut followed = Vec::new();
-    for one in &table.instances {
-        if logs.target != "all" && one.name != logs.target && one.id.to_string() != logs.target {
-            continue;
-        }
-        for (path, stream) in one.logs.iter().zip(["out", "error"]) {
-            if seen.insert(path.clone()) {
-                let label = format!("{}|{} {stream}| ", one.id, one.name);
-                followed.push(Followed { label, path: path.clone(), file: None, rest: Vec::new() });
-            }
-        }
-    }
+    add(&mut followed, &table, logs)?;
     if table.instances.is_empty() {
         bail!("nothing was started");
     }
     if followed.is_empty() {
         bail!("there is no app or id '{}'", logs.target);
     }
-    for log in &mut followed {
-        log.print_end(logs.lines)?;
+    if logs.follow { follow(&mut followed, logs) } else { Ok(()) }
+}
+
+/// Prints the end of each log that is meant and not yet followed.
+fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs) -> Result<()> {
+    let is_meant = |one: &&View| logs.target == "all" || one.name == logs.target || one.id.to_string() == logs.target;
+    for one in table.instances.iter().filter(is_meant) {
+        for (path, stream) in one.logs.iter().zip(["out", "error"]) {
+            if !followed.iter().any(|log| log.path == *path) {
+                let label = format!("{}|{} {stream}| ", one.id, one.name);
+                let mut log = Followed { label, path: path.clone(), file: None, rest: Vec::new() };
+                log.print_end(logs.lines)?;
+                followed.push(log);
+            }
+        }
     }
-    if logs.follow { follow(&mut followed) } else { Ok(()) }
+    Ok(())
 }
 
 impl Followed {
@@ -122,18 +125,31 @@ impl Followed {
     }
 }
 
-fn follow(followed: &mut [Followed]) -> Result<()> {
+/// Prints what comes, also of instances that come later.
+fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
     let folders: BTreeSet<&Path> = followed.iter().filter_map(|log| log.path.parent()).collect();
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC).context("inotify")?;
     for folder in folders {
         let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
         inotify::add_watch(&watch, folder, events).with_context(|| folder.display().to_string())?;
     }
-    let mut buffer = [0; 64 * 1024];
+    let mut buffer = [MaybeUninit::uninit(); 64 * 1024];
+    let mut events = inotify::Reader::new(&watch, &mut buffer);
+    let mut seen = BTreeSet::new();
     loop {
         followed.iter_mut().try_for_each(Followed::print_new)?;
-        poll(&mut [PollFd::new(&watch, PollFlags::IN)], None)?;
-        rustix::io::read(&watch, &mut buffer)?;
+        let mut is_new = false;
+        loop {
+            let event = events.next()?;
+            is_new |= event.file_name().is_some_and(|name| seen.insert(name.to_owned()));
+            if events.is_buffer_empty() {
+                break;
+            }
+        }
+        // A file that was not seen before may be a new instance's; the daemon knows, if it is there.
+        if is_new && let Ok(table) = client::table() {
+            add(followed, &table, logs)?;
+        }
     }
 }
 
