@@ -1,0 +1,97 @@
+//! What embassy's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
+
+use async_io::Timer;
+use criterion::{Criterion, criterion_group, criterion_main};
+use embassy_executor::{Executor, Spawner};
+use futures_lite::future::yield_now;
+use std::cell::Cell;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What the executor is asked to do, so many times.
+#[derive(Clone, Copy)]
+enum Job {
+    Spawn,
+    Yield,
+    Timer,
+    Answer,
+}
+
+fn primitives(criterion: &mut Criterion) {
+    let (ask, asked) = async_channel::unbounded();
+    let (answer, answers) = mpsc::channel();
+    // It runs for ever, as on a microcontroller.
+    thread::spawn(|| {
+        let executor: &'static mut Executor = Box::leak(Box::new(Executor::new()));
+        executor.run(|spawner| spawner.spawn(work(spawner, asked, answer).expect("the first task")))
+    });
+    let mut group = criterion.benchmark_group("embassy");
+    group.sample_size(20).measurement_time(Duration::from_secs(2));
+    let run = |job: Job, count: u64| (ask.try_send((job, count)).is_ok(), answers.recv().expect("the executor runs")).1;
+    group.bench_function("spawn and run", |bencher| bencher.iter_custom(|count| run(Job::Spawn, count)));
+    group.bench_function("yield", |bencher| bencher.iter_custom(|count| run(Job::Yield, count)));
+    group.bench_function("timer of 1 ms of async-io, time it is late", |bencher| {
+        bencher.iter_custom(|count| run(Job::Timer, count))
+    });
+    group.bench_function("wake from another thread and answer", |bencher| bencher.iter(|| run(Job::Answer, 1)));
+    group.finish();
+}
+
+#[embassy_executor::task]
+async fn work(spawner: Spawner, asked: async_channel::Receiver<(Job, u64)>, answer: mpsc::Sender<Duration>) {
+    while let Ok((job, count)) = asked.recv().await {
+        let took = match job {
+            Job::Spawn => spawns(spawner, count).await,
+            Job::Yield => yields(count).await,
+            Job::Timer => late(count).await,
+            Job::Answer => Duration::ZERO,
+        };
+        if answer.send(took).is_err() {
+            break;
+        }
+    }
+}
+
+thread_local! {
+    static RAN: Cell<u64> = const { Cell::new(0) };
+}
+
+#[embassy_executor::task]
+async fn nothing() {
+    RAN.set(RAN.get() + 1);
+}
+
+/// A task cannot be joined here; that it has run, and its place in the pool is free, tells that it has ended.
+async fn spawns(spawner: Spawner, count: u64) -> Duration {
+    let start = Instant::now();
+    for _ in 0..count {
+        let ran = RAN.get();
+        spawner.spawn(nothing().expect("the one before has ended"));
+        while RAN.get() == ran {
+            yield_now().await;
+        }
+    }
+    start.elapsed()
+}
+
+async fn yields(count: u64) -> Duration {
+    let start = Instant::now();
+    for _ in 0..count {
+        yield_now().await;
+    }
+    start.elapsed()
+}
+
+async fn late(count: u64) -> Duration {
+    let mut late = Duration::ZERO;
+    for _ in 0..count {
+        let start = Instant::now();
+        Timer::after(Duration::from_millis(1)).await;
+        late += start.elapsed().saturating_sub(Duration::from_millis(1));
+    }
+    late
+}
+
+criterion_group!(benches, primitives);
+criterion_main!(benches);
