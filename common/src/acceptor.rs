@@ -156,6 +156,8 @@ fn inherited() -> Result<Option<TcpListener>, String> {
     let listener = unsafe { TcpListener::from_raw_fd(fd) };
     listener.local_addr().map_err(|error| format!("LISTEN_FDS: descriptor {fd} is no TCP listener: {error}"))?;
     listener.set_nonblocking(true).map_err(|error| format!("LISTEN_FDS: {error}"))?;
+    // Whoever bound it may not have: accepted sockets inherit it.
+    setsockopt(&listener, sockopt::TcpNoDelay, &true).map_err(|error| format!("LISTEN_FDS: {}", error.desc()))?;
     Ok(Some(listener))
 }
 
