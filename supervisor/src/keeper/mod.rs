@@ -33,6 +33,8 @@ use worker::Worker;
 
 /// Bytes taken from a pipe at once: as many as a pipe holds.
 const CHUNK: usize = 64 * 1024;
+/// Connections that the kernel may hold until they are accepted.
+const BACKLOG: i32 = 4096;
 /// A daemon that ends sooner is started again only after as long.
 const DAEMON_PAUSE: Duration = Duration::from_millis(500);
 
@@ -319,6 +321,8 @@ impl Keeper {
             let listener = TcpListener::bind(&address).and_then(|listener| {
                 // The flag belongs to the open file, and so to all who share it.
                 listener.set_nonblocking(true)?;
+                // Told again, with room for all who connect while a restart leaves nobody to accept.
+                rustix::net::listen(&listener, BACKLOG)?;
                 Ok(listener)
             });
             match listener {
