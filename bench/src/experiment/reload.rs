@@ -25,6 +25,8 @@ const KEPT: usize = 16;
 const SLOW_RATE: f64 = 5.0;
 /// Reloads in a row, of a quick round and otherwise; how far their starts are apart at least.
 const RELOADS: (usize, usize, Duration) = (2, 20, Duration::from_millis(1200));
+/// Stream that is left out: the first requests meet memory that was never touched.
+const WARMUP: Duration = Duration::from_secs(1);
 /// Stream before something is done, and after it.
 const AROUND: Duration = Duration::from_millis(700);
 /// A request that takes longer was delayed.
@@ -155,7 +157,7 @@ fn step(session: &Session<'_>, manager: &mut Manager, act: Act, lanes: &[Lane]) 
     let window = 2 * AROUND + manager.usual(act) * times as u32 + RELOADS.2 * (times as u32 - 1);
     let load = Load {
         lanes: lanes.to_vec(),
-        warmup: Duration::ZERO,
+        warmup: WARMUP,
         window,
         grace: GRACE,
         give_up: None,
@@ -178,7 +180,7 @@ fn step(session: &Session<'_>, manager: &mut Manager, act: Act, lanes: &[Lane]) 
 
 /// Does it as often as is wanted, or until it does not work.
 fn act_on(manager: &mut Manager, act: Act, times: usize) -> (Vec<f64>, Option<String>) {
-    thread::sleep(AROUND);
+    thread::sleep(WARMUP + AROUND);
     let mut took_ms = Vec::new();
     for number in 0..times {
         let started = Instant::now();
