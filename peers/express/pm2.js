@@ -31,9 +31,7 @@ function lead(knobs, announce, fail) {
   process.once('SIGINT', end);
 
   const address = path.join(home, 'address');
-  // In a file of its own, so that a bad build can take its place without touching this one.
-  const server = path.join(home, 'server.js');
-  fs.writeFileSync(server, `require(${JSON.stringify(path.join(__dirname, 'server.js'))});\n`);
+  const server = path.join(__dirname, 'server.js');
   const mine = process.argv.slice(2);
   const more = ['--name', 'express', '--wait-ready', '--listen-timeout', '8000', '--kill-timeout', String(knobs.drain)];
   const start = ['start', server, '-i', String(knobs.processes), ...more, '--', ...mine];

@@ -78,7 +78,7 @@ impl Manager {
 
     /// Whether it can be told to.
     pub fn can(&self, act: Act) -> bool {
-        matches!(self, Manager::Supervisor(_)) || act != Act::KillKeeper
+        matches!(self, Manager::Supervisor(_)) || !matches!(act, Act::BadBuild | Act::KillKeeper)
     }
 
     /// Does it, and waits until it says that it is done.
@@ -98,7 +98,7 @@ impl Manager {
             Act::Reload => (300, 2500),
             Act::Restart => (2500, 2500),
             Act::Scale => (2500, 5000),
-            Act::BadBuild => (2500, 40_000),
+            Act::BadBuild => (2500, 0),
             Act::KillWorker | Act::KillDaemon | Act::KillKeeper => (1000, 3000),
         };
         Duration::from_millis(if matches!(self, Manager::Pm2(_)) { pm2 } else { ours })
@@ -236,21 +236,8 @@ impl Pm2 {
                 end(listed[0]["pid"].as_i64())
             }
             Act::KillDaemon => end(self.daemon().map(i64::from)),
-            Act::BadBuild => self.reload_badly(),
-            Act::KillKeeper => Ok(()),
+            Act::BadBuild | Act::KillKeeper => Ok(()),
         }
-    }
-
-    /// Whatever it says of them, what becomes of the requests tells.
-    fn reload_badly(&self) -> Result<()> {
-        let program = self.home.join("server.js");
-        let good = fs::read(&program)?;
-        for script in ["process.exit(3)", "setInterval(() => {}, 1000)"] {
-            fs::write(&program, script)?;
-            let _ = self.pm2(&["reload", "all"]);
-        }
-        fs::write(&program, good)?;
-        self.pm2(&["restart", "all"]).map(drop)
     }
 
     fn daemon(&self) -> Option<i32> {
