@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --release --quiet --package supervisor
 cargo build --release --quiet --package bench
+target/release/stallbench build smol tokio-multi-thread >/dev/null
 folder=$(mktemp -d)
 SUPERVISOR_HOME=$(mktemp -d)
 export SUPERVISOR_HOME
