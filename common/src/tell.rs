@@ -46,9 +46,9 @@ impl Teller {
         INTERVAL.saturating_sub(self.at.elapsed())
     }
 
-    /// Whether there is something to tell.
+    /// Whether there is something to tell. A server whose HTTP is its own counts no requests here, and tells nothing.
     pub fn has_news(&self, requests: u64) -> bool {
-        requests != self.requests || LONGEST_US.load(Ordering::Relaxed) > 0
+        requests != self.requests || (requests > 0 && LONGEST_US.load(Ordering::Relaxed) > 0)
     }
 
     /// Tells it if it is time to.

@@ -144,8 +144,8 @@ fn drain(server: &Server) -> Result<()> {
 
 /// A request that comes over an idle connection while the server drains is answered; then the connection closes.
 fn drain_idle(server: &Server) -> Result<()> {
-    // As long as by default, so that a machine that stands still for a moment does not miss it.
-    let mut running = start(server, &[])?;
+    // Long enough for a machine that stands still for a moment.
+    let mut running = start(server, &["--drain-idle", "2s"])?;
     let (mut late, mut idle) = (Client::connect(running.address)?, Client::connect(running.address)?);
     expect_page(&late.ask(&get("/"))?)?;
     expect_page(&idle.ask(&get("/"))?)?;

@@ -165,16 +165,19 @@ fn step(session: &Session<'_>, manager: &mut Manager, act: Act, lanes: &[Lane]) 
         seed: session.seed,
     };
     let placement = session.settings.placement_of("reload");
-    let (report, done) = thread::scope(|scope| {
+    let (report, took_ms, trouble) = thread::scope(|scope| {
         let driver = scope.spawn(|| {
             let _driver = placement.enter_driver(true);
             driver::run(&load)
         });
-        let done = act_on(manager, act, times);
-        (driver.join(), done)
+        let started = Instant::now();
+        let (took_ms, trouble) = act_on(manager, act, times);
+        // What happens after the stream is seen by nobody.
+        let is_over = started.elapsed() > WARMUP + window;
+        let trouble = trouble.or_else(|| is_over.then(|| "it took longer than the stream of requests".into()));
+        (driver.join(), took_ms, trouble)
     });
     let report = report.ok().context("the driver panicked")??;
-    let (took_ms, trouble) = done;
     Ok(found(act, took_ms, trouble, &report))
 }
 
