@@ -105,7 +105,8 @@ fn memory_kib() -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-fn commit() -> String {
+/// The commit of this checkout, with a `+` if there are changes on top of it.
+pub fn commit() -> String {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").current_dir(crate::catalog::root()).args(arguments).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

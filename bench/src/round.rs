@@ -4,7 +4,7 @@
 //! killed loses at most one.
 
 use crate::catalog::nearest;
-use crate::environment::Environment;
+use crate::environment::{self, Environment};
 use crate::experiment::{Mode, Outcome, Settings};
 use anyhow::{Context, Result, bail};
 use common::Receipt;
@@ -31,8 +31,20 @@ pub struct Header {
     pub settings: Settings,
     /// On what.
     pub environment: Environment,
+    /// Each time that it was gone on with.
+    #[serde(default)]
+    pub resumed: Vec<Resumed>,
     /// What is measured, in the order of the tables.
     pub servers: Vec<Entry>,
+}
+
+/// A round was gone on with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resumed {
+    /// When, in UTC, by RFC 3339.
+    pub at: String,
+    /// By the harness of which commit.
+    pub commit: String,
 }
 
 impl Header {
@@ -45,12 +57,17 @@ impl Header {
             && settings.experiments.iter().any(|name| name == "collateral")
     }
 
+    fn to_text(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+
     /// A name, and what stands behind it: for above a table.
     pub fn describe(&self, folder: &Path) -> String {
         let (settings, environment) = (&self.settings, &self.environment);
         let count = self.servers.len();
+        let resumed: String = self.resumed.iter().map(|one| format!(", resumed at {}", one.commit)).collect();
         format!(
-            "round {}: started {}, {count} servers, {} trials, commit {}",
+            "round {}: started {}, {count} servers, {} trials, commit {}{resumed}",
             folder.display(),
             self.started,
             settings.trials,
@@ -132,10 +149,20 @@ impl Round {
             other => other.with_context(|| format!("cannot make {}", folder.display()))?,
         }
         let round = Round { folder: folder.to_path_buf(), header, trials: Vec::new() };
-        let mut text = serde_json::to_string_pretty(&round.header)?;
-        text.push('\n');
-        write_new(&round.folder.join("round.json"), &text)?;
+        write_new(&round.folder.join("round.json"), &round.header.to_text()?)?;
         Ok(round)
+    }
+
+    /// Keeps that it is gone on with, and by which harness.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn resume(&mut self) -> Result<()> {
+        self.header.resumed.push(Resumed { at: now(), commit: environment::commit() });
+        let (path, new) = (self.folder.join("round.json"), self.folder.join("round.json.new"));
+        fs::write(&new, self.header.to_text()?)
+            .and_then(|()| fs::rename(&new, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Reads a round.
@@ -277,6 +304,7 @@ mod tests {
             command: vec!["stallbench".into()],
             settings: Settings::of(Mode::Quick, 2, 1),
             environment: Environment::default(),
+            resumed: Vec::new(),
             servers: Vec::new(),
         }
     }

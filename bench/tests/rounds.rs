@@ -53,6 +53,11 @@ fn a_round_leaves_header_trials_tables_and_numbers_and_is_never_overwritten() {
     let resumed = output(&["bench", "--resume", "--out", &path]);
     assert!(resumed.status.success(), "{}", text(&resumed.stderr));
     assert_eq!(fs::read_to_string(folder.join("trials.jsonl")).unwrap().lines().count(), 2, "nothing is measured twice");
+    let tables = output(&["tables", &path]);
+    assert!(
+        format!("{}{}", text(&tables.stdout), text(&tables.stderr)).contains("resumed at"),
+        "a round says by whom it was gone on with"
+    );
 }
 
 /// Starts a round and returns it with its server's process id, as soon as that server runs.

@@ -48,7 +48,7 @@ pub fn run(arguments: &Bench) -> Result<ExitCode> {
 
 fn resume(arguments: &Bench) -> Result<Round> {
     let is_ours = |header: &Header| header.servers.iter().all(|entry| entry.own.is_none());
-    let round = Round::open(&super::round_or_newest(arguments.out.as_deref(), is_ours)?)?;
+    let mut round = Round::open(&super::round_or_newest(arguments.out.as_deref(), is_ours)?)?;
     let folder = &round.folder;
     if !is_ours(&round.header) {
         bail!("{} measured a server of your own, which takes a minute: measure it again instead", folder.display());
@@ -64,6 +64,7 @@ fn resume(arguments: &Bench) -> Result<Round> {
             );
         }
     }
+    round.resume()?;
     Ok(round)
 }
 
@@ -117,6 +118,7 @@ pub fn create_with(folder: Option<&Path>, servers: Vec<Entry>, settings: Setting
         schema: SCHEMA,
         started: now(),
         command: std::iter::once("stallbench".into()).chain(std::env::args().skip(1)).collect(),
+        resumed: Vec::new(),
         servers,
         settings,
         environment,

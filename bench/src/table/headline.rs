@@ -421,6 +421,7 @@ mod tests {
             command: Vec::new(),
             settings: Settings::of(Mode::Standard, 2, 1),
             environment: Environment::default(),
+            resumed: Vec::new(),
             servers: servers.iter().map(entry).collect(),
         };
         Round { folder: "made-up".into(), header, trials: Vec::new() }
