@@ -1,17 +1,25 @@
 //! What async-std's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
 
+#[path = "../../primitives.rs"]
+mod primitives;
+
 use async_std::channel::unbounded;
 use async_std::task::{block_on, sleep, spawn, yield_now};
 use criterion::{Criterion, criterion_group, criterion_main};
+use primitives::{late, timed};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-fn primitives(criterion: &mut Criterion) {
+fn measure_all(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("async-std");
     group.sample_size(20).measurement_time(Duration::from_secs(2));
-    group.bench_function("spawn and join", |bencher| bencher.iter_custom(|count| block_on(spawn(spawns(count)))));
-    group.bench_function("yield", |bencher| bencher.iter_custom(|count| block_on(spawn(yields(count)))));
-    group.bench_function("timer of 1 ms, time it is late", |bencher| bencher.iter_custom(|count| block_on(spawn(late(count)))));
+    group.bench_function("spawn and join", |bencher| {
+        bencher.iter_custom(|count| block_on(spawn(timed(count, || spawn(async {})))))
+    });
+    group.bench_function("yield", |bencher| bencher.iter_custom(|count| block_on(spawn(timed(count, yield_now)))));
+    group.bench_function("timer of 1 ms, time it is late", |bencher| {
+        bencher.iter_custom(|count| block_on(spawn(late(count, sleep))))
+    });
     let (ask, asked) = unbounded::<()>();
     let (answer, answers) = mpsc::channel();
     spawn(async move { while asked.recv().await.is_ok() && answer.send(()).is_ok() {} });
@@ -21,31 +29,5 @@ fn primitives(criterion: &mut Criterion) {
     group.finish();
 }
 
-async fn spawns(count: u64) -> Duration {
-    let start = Instant::now();
-    for _ in 0..count {
-        spawn(async {}).await;
-    }
-    start.elapsed()
-}
-
-async fn yields(count: u64) -> Duration {
-    let start = Instant::now();
-    for _ in 0..count {
-        yield_now().await;
-    }
-    start.elapsed()
-}
-
-async fn late(count: u64) -> Duration {
-    let mut late = Duration::ZERO;
-    for _ in 0..count {
-        let start = Instant::now();
-        sleep(Duration::from_millis(1)).await;
-        late += start.elapsed().saturating_sub(Duration::from_millis(1));
-    }
-    late
-}
-
-criterion_group!(benches, primitives);
+criterion_group!(benches, measure_all);
 criterion_main!(benches);

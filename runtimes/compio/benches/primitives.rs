@@ -1,21 +1,27 @@
 //! What compio's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
 
+#[path = "../../primitives.rs"]
+mod primitives;
+
 use compio::driver::{DriverType, ProactorBuilder};
 use compio::runtime::{Runtime, RuntimeBuilder, spawn};
 use compio::time::sleep;
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_lite::future::yield_now;
+use primitives::{late, timed};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-fn primitives(criterion: &mut Criterion) {
+fn measure_all(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("compio");
     group.sample_size(20).measurement_time(Duration::from_secs(2));
-    group.bench_function("spawn and join", |bencher| bencher.iter_custom(|count| event_loop().block_on(spawns(count))));
-    group.bench_function("yield", |bencher| bencher.iter_custom(|count| event_loop().block_on(yields(count))));
+    group.bench_function("spawn and join", |bencher| {
+        bencher.iter_custom(|count| event_loop().block_on(timed(count, || spawn(async {}))))
+    });
+    group.bench_function("yield", |bencher| bencher.iter_custom(|count| event_loop().block_on(timed(count, yield_now))));
     group.bench_function("timer of 1 ms, time it is late", |bencher| {
-        bencher.iter_custom(|count| event_loop().block_on(late(count)))
+        bencher.iter_custom(|count| event_loop().block_on(late(count, sleep)))
     });
     let (ask, asked) = async_channel::unbounded::<()>();
     let (answer, answers) = mpsc::channel();
@@ -32,31 +38,5 @@ fn event_loop() -> Runtime {
     RuntimeBuilder::new().with_proactor(driver).build().expect("io_uring")
 }
 
-async fn spawns(count: u64) -> Duration {
-    let start = Instant::now();
-    for _ in 0..count {
-        spawn(async {}).await.expect("the task ends");
-    }
-    start.elapsed()
-}
-
-async fn yields(count: u64) -> Duration {
-    let start = Instant::now();
-    for _ in 0..count {
-        yield_now().await;
-    }
-    start.elapsed()
-}
-
-async fn late(count: u64) -> Duration {
-    let mut late = Duration::ZERO;
-    for _ in 0..count {
-        let start = Instant::now();
-        sleep(Duration::from_millis(1)).await;
-        late += start.elapsed().saturating_sub(Duration::from_millis(1));
-    }
-    late
-}
-
-criterion_group!(benches, primitives);
+criterion_group!(benches, measure_all);
 criterion_main!(benches);

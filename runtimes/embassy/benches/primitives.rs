@@ -1,9 +1,13 @@
 //! What embassy's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
 
+#[path = "../../primitives.rs"]
+mod primitives;
+
 use async_io::Timer;
 use criterion::{Criterion, criterion_group, criterion_main};
 use embassy_executor::{Executor, Spawner};
 use futures_lite::future::yield_now;
+use primitives::{late, timed};
 use std::cell::Cell;
 use std::sync::mpsc;
 use std::thread;
@@ -18,7 +22,7 @@ enum Job {
     Answer,
 }
 
-fn primitives(criterion: &mut Criterion) {
+fn measure_all(criterion: &mut Criterion) {
     let (ask, asked) = async_channel::unbounded();
     let (answer, answers) = mpsc::channel();
     // It runs for ever, as on a microcontroller.
@@ -43,8 +47,8 @@ async fn work(spawner: Spawner, asked: async_channel::Receiver<(Job, u64)>, answ
     while let Ok((job, count)) = asked.recv().await {
         let took = match job {
             Job::Spawn => spawns(spawner, count).await,
-            Job::Yield => yields(count).await,
-            Job::Timer => late(count).await,
+            Job::Yield => timed(count, yield_now).await,
+            Job::Timer => late(count, Timer::after).await,
             Job::Answer => Duration::ZERO,
         };
         if answer.send(took).is_err() {
@@ -75,23 +79,5 @@ async fn spawns(spawner: Spawner, count: u64) -> Duration {
     start.elapsed()
 }
 
-async fn yields(count: u64) -> Duration {
-    let start = Instant::now();
-    for _ in 0..count {
-        yield_now().await;
-    }
-    start.elapsed()
-}
-
-async fn late(count: u64) -> Duration {
-    let mut late = Duration::ZERO;
-    for _ in 0..count {
-        let start = Instant::now();
-        Timer::after(Duration::from_millis(1)).await;
-        late += start.elapsed().saturating_sub(Duration::from_millis(1));
-    }
-    late
-}
-
-criterion_group!(benches, primitives);
+criterion_group!(benches, measure_all);
 criterion_main!(benches);

@@ -1,19 +1,27 @@
 //! What glommio's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
 
+#[path = "../../primitives.rs"]
+mod primitives;
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_lite::future::yield_now;
 use glommio::timer::sleep;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, spawn_local};
+use primitives::{late, timed};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-fn primitives(criterion: &mut Criterion) {
+fn measure_all(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("glommio");
     group.sample_size(20).measurement_time(Duration::from_secs(2));
-    group.bench_function("spawn and join", |bencher| bencher.iter_custom(|count| event_loop().run(spawns(count))));
-    group.bench_function("yield", |bencher| bencher.iter_custom(|count| event_loop().run(yields(count))));
-    group.bench_function("timer of 1 ms, time it is late", |bencher| bencher.iter_custom(|count| event_loop().run(late(count))));
+    group.bench_function("spawn and join", |bencher| {
+        bencher.iter_custom(|count| event_loop().run(timed(count, || spawn_local(async {}))))
+    });
+    group.bench_function("yield", |bencher| bencher.iter_custom(|count| event_loop().run(timed(count, yield_now))));
+    group.bench_function("timer of 1 ms, time it is late", |bencher| {
+        bencher.iter_custom(|count| event_loop().run(late(count, sleep)))
+    });
     let (ask, asked) = async_channel::unbounded::<()>();
     let (answer, answers) = mpsc::channel();
     thread::spawn(move || event_loop().run(async move { while asked.recv().await.is_ok() && answer.send(()).is_ok() {} }));
@@ -27,31 +35,5 @@ fn event_loop() -> LocalExecutor {
     LocalExecutorBuilder::new(Placement::Unbound).make().expect("io_uring, and 512 KiB of locked memory")
 }
 
-async fn spawns(count: u64) -> Duration {
-    let start = Instant::now();
-    for _ in 0..count {
-        spawn_local(async {}).await;
-    }
-    start.elapsed()
-}
-
-async fn yields(count: u64) -> Duration {
-    let start = Instant::now();
-    for _ in 0..count {
-        yield_now().await;
-    }
-    start.elapsed()
-}
-
-async fn late(count: u64) -> Duration {
-    let mut late = Duration::ZERO;
-    for _ in 0..count {
-        let start = Instant::now();
-        sleep(Duration::from_millis(1)).await;
-        late += start.elapsed().saturating_sub(Duration::from_millis(1));
-    }
-    late
-}
-
-criterion_group!(benches, primitives);
+criterion_group!(benches, measure_all);
 criterion_main!(benches);

@@ -1,22 +1,28 @@
 //! What smol's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
 
+#[path = "../../primitives.rs"]
+mod primitives;
+
 use criterion::{Criterion, criterion_group, criterion_main};
+use primitives::{late, timed};
 use smol::future::{pending, yield_now};
 use smol::{Executor, Timer, block_on};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 static EXECUTOR: Executor<'static> = Executor::new();
 
-fn primitives(criterion: &mut Criterion) {
+fn measure_all(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("smol");
     group.sample_size(20).measurement_time(Duration::from_secs(2));
     thread::spawn(|| block_on(EXECUTOR.run(pending::<()>())));
-    group.bench_function("spawn and join", |bencher| bencher.iter_custom(|count| block_on(EXECUTOR.spawn(spawns(count)))));
-    group.bench_function("yield", |bencher| bencher.iter_custom(|count| block_on(EXECUTOR.spawn(yields(count)))));
+    group.bench_function("spawn and join", |bencher| {
+        bencher.iter_custom(|count| block_on(EXECUTOR.spawn(timed(count, || EXECUTOR.spawn(async {})))))
+    });
+    group.bench_function("yield", |bencher| bencher.iter_custom(|count| block_on(EXECUTOR.spawn(timed(count, yield_now)))));
     group.bench_function("timer of 1 ms, time it is late", |bencher| {
-        bencher.iter_custom(|count| block_on(EXECUTOR.spawn(late(count))))
+        bencher.iter_custom(|count| block_on(EXECUTOR.spawn(late(count, Timer::after))))
     });
     let (ask, asked) = smol::channel::unbounded::<()>();
     let (answer, answers) = mpsc::channel();
@@ -27,31 +33,5 @@ fn primitives(criterion: &mut Criterion) {
     group.finish();
 }
 
-async fn spawns(count: u64) -> Duration {
-    let start = Instant::now();
-    for _ in 0..count {
-        EXECUTOR.spawn(async {}).await;
-    }
-    start.elapsed()
-}
-
-async fn yields(count: u64) -> Duration {
-    let start = Instant::now();
-    for _ in 0..count {
-        yield_now().await;
-    }
-    start.elapsed()
-}
-
-async fn late(count: u64) -> Duration {
-    let mut late = Duration::ZERO;
-    for _ in 0..count {
-        let start = Instant::now();
-        Timer::after(Duration::from_millis(1)).await;
-        late += start.elapsed().saturating_sub(Duration::from_millis(1));
-    }
-    late
-}
-
-criterion_group!(benches, primitives);
+criterion_group!(benches, measure_all);
 criterion_main!(benches);

@@ -1,13 +1,17 @@
 //! What tokio's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
 
+#[path = "../../primitives.rs"]
+mod primitives;
+
 use criterion::{Criterion, criterion_group, criterion_main};
+use primitives::{late, timed};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
 
-fn primitives(criterion: &mut Criterion) {
+fn measure_all(criterion: &mut Criterion) {
     measure(criterion, "tokio current-thread", || Builder::new_current_thread().enable_all().build());
     measure(criterion, "tokio multi-thread", || Builder::new_multi_thread().worker_threads(2).enable_all().build());
 }
@@ -19,10 +23,13 @@ fn measure(criterion: &mut Criterion, name: &str, build: impl Fn() -> std::io::R
     let on_runtime = |count: u64, step: fn(u64) -> tokio::task::JoinHandle<Duration>| {
         runtime.block_on(async { step(count).await.expect("the task ends") })
     };
-    group.bench_function("spawn and join", |bencher| bencher.iter_custom(|count| on_runtime(count, |n| tokio::spawn(spawns(n)))));
-    group.bench_function("yield", |bencher| bencher.iter_custom(|count| on_runtime(count, |n| tokio::spawn(yields(n)))));
+    group.bench_function("spawn and join", |bencher| {
+        bencher.iter_custom(|count| on_runtime(count, |n| tokio::spawn(timed(n, || tokio::spawn(async {})))))
+    });
+    group
+        .bench_function("yield", |bencher| bencher.iter_custom(|count| on_runtime(count, |n| tokio::spawn(timed(n, yield_now)))));
     group.bench_function("timer of 1 ms, time it is late", |bencher| {
-        bencher.iter_custom(|count| on_runtime(count, |n| tokio::spawn(late(n))));
+        bencher.iter_custom(|count| on_runtime(count, |n| tokio::spawn(late(n, tokio::time::sleep))));
     });
     let (ask, mut asked) = tokio::sync::mpsc::unbounded_channel::<()>();
     let (answer, answers) = mpsc::channel();
@@ -32,31 +39,5 @@ fn measure(criterion: &mut Criterion, name: &str, build: impl Fn() -> std::io::R
     group.finish();
 }
 
-async fn spawns(count: u64) -> Duration {
-    let start = Instant::now();
-    for _ in 0..count {
-        tokio::spawn(async {}).await.expect("the task ends");
-    }
-    start.elapsed()
-}
-
-async fn yields(count: u64) -> Duration {
-    let start = Instant::now();
-    for _ in 0..count {
-        yield_now().await;
-    }
-    start.elapsed()
-}
-
-async fn late(count: u64) -> Duration {
-    let mut late = Duration::ZERO;
-    for _ in 0..count {
-        let start = Instant::now();
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        late += start.elapsed().saturating_sub(Duration::from_millis(1));
-    }
-    late
-}
-
-criterion_group!(benches, primitives);
+criterion_group!(benches, measure_all);
 criterion_main!(benches);
