@@ -320,11 +320,16 @@ pub fn with_second_names(servers: &[Server]) -> Vec<Server> {
 
 /// A hint at what may have been meant.
 pub fn nearest(wanted: &str, known: &[&str]) -> String {
+    // A runtime is named by each of its servers.
+    let known: BTreeSet<&str> = known.iter().copied().collect();
     let mut ranked: Vec<(f64, &str)> = known.iter().map(|name| (strsim::jaro_winkler(wanted, name), *name)).collect();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
-    ranked.dedup();
     let near: Vec<&str> = ranked.iter().take(3).filter(|(score, _)| *score > 0.6).map(|(_, name)| *name).collect();
-    if near.is_empty() { format!("there are: {}", known.join(", ")) } else { format!("did you mean {}?", near.join(", ")) }
+    if near.is_empty() {
+        format!("there are: {}", Vec::from_iter(known).join(", "))
+    } else {
+        format!("did you mean {}?", near.join(", "))
+    }
 }
 
 #[cfg(test)]

@@ -40,10 +40,11 @@ fn main() -> ExitCode {
     });
     // Before any thread narrows its own.
     placement::cores();
+    let keeps_trials = matches!(cli.command, Command::Bench(_));
     let result = interrupt::install().map_err(Into::into).and_then(|()| run(cli.command));
     result.unwrap_or_else(|error| {
         if error.downcast_ref::<interrupt::Interrupted>().is_some() {
-            eprintln!("stallbench: interrupted; trials that were finished are kept");
+            eprintln!("stallbench: interrupted{}", if keeps_trials { "; trials that were finished are kept" } else { "" });
             return ExitCode::from(130);
         }
         eprintln!("stallbench: {error:#}");
