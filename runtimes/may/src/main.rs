@@ -17,7 +17,7 @@ mod offload;
 use common::http::Answer;
 use common::work::Work;
 use common::{Acceptor, Connection, Knobs, Model, Pool, Runtime, Server, Service, Step, Threads};
-use may::coroutine::{JoinHandle, yield_now};
+use may::coroutine::JoinHandle;
 use may::go;
 use may::io::{CoIo, WaitIo};
 use may::net::TcpStream;
@@ -63,6 +63,7 @@ const MODELS: &[Model] = &[
 
 /// Where the blocking call is made.
 struct Place {
+    has_one_worker: bool,
     offload: Option<Offload>,
     service: Service,
 }
@@ -89,14 +90,15 @@ fn serve(server: Server) -> io::Result<()> {
     // Threads first: what a coroutine waits for is there before there are coroutines.
     let threads = server.knobs.blocking_threads;
     let offload = if threads > 0 { Some(Offload::start(threads)?) } else { None };
-    let place: &'static Place = Box::leak(Box::new(Place { offload, service: server.service }));
+    let place: &'static Place =
+        Box::leak(Box::new(Place { has_one_worker: server.knobs.threads == 1, offload, service: server.service }));
     // may counts stacks in machine words.
     may::config().set_workers(server.knobs.threads).set_stack_size(STACK_SIZE / size_of::<usize>()).set_worker_pin(false);
     let acceptor = CoIo::new(server.acceptor).map_err(io::Error::from)?;
     let waker = acceptor.waker();
     let is_stopped = Arc::new(AtomicBool::new(false));
     let seen = is_stopped.clone();
-    let _accept: JoinHandle<()> = go!(move || accept(acceptor, place, &seen));
+    let _accept: JoinHandle<()> = go!(move || accept(acceptor, place, seen));
     server.service.ready();
 
     // The main thread runs no coroutines, so it may wait as threads do.
@@ -108,15 +110,21 @@ fn serve(server: Server) -> io::Result<()> {
     }
 }
 
-fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: &AtomicBool) {
+fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<AtomicBool>) {
     while !is_stopped.load(Ordering::SeqCst) {
         match acceptor.inner().accept() {
             Ok((stream, connection)) => {
                 // SAFETY: the descriptor is open and handed over to the one that takes it here.
                 let stream = unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) };
-                go!(move || serve_connection(stream, connection, place));
-                // Serve it until it would block before the next is accepted, which another process may be free to take.
-                yield_now();
+                // An error ends this connection only.
+                let serve = move || drop(serve_connection(stream, connection, place));
+                if place.has_one_worker {
+                    // Served until it would block before the next is accepted, which another process may be free to take: a coroutine that is
+                    // started waits for that, one that yields would have its turn at once. Of several workers the next might be blocked.
+                    go!(move || accept(acceptor, place, is_stopped));
+                    return serve();
+                }
+                go!(serve);
             }
             Err(_) => {
                 acceptor.wait_io();
