@@ -2,10 +2,10 @@
 
 use crate::catalog::Allocator;
 use crate::experiment::Kind;
-use crate::filter::Filter;
-use crate::placement::Placement;
-use crate::table::Format;
-use crate::table::numbers::Percentile;
+use crate::host::placement::Placement;
+use crate::report::Format;
+use crate::report::numbers::Percentile;
+use crate::round::filter::Filter;
 use crate::verdict::gate::Gate;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;

@@ -1,20 +1,20 @@
 //! `stallbench bench`: measures servers side by side.
 
-use crate::builder;
 use crate::catalog::{self, Server, nearest, root};
 use crate::cli::Bench;
 use crate::cmd::own;
-use crate::environment::{Environment, StealMeter};
+use crate::console::progress::Progress;
 use crate::experiment::reload;
 use crate::experiment::scaling::has_width;
 use crate::experiment::{ALL, Mode, Outcome, Session, Settings, two_tabs::TwoTabs};
-use crate::picture::waterfall;
-use crate::placement::default_threads;
-use crate::plan;
-use crate::progress::Progress;
+use crate::host::environment::{Environment, StealMeter};
+use crate::host::placement::default_threads;
+use crate::process::builder;
+use crate::report::numbers::{Numbers, Percentile};
+use crate::report::picture::waterfall;
+use crate::report::{Format, headline, render};
+use crate::round::plan;
 use crate::round::{Entry, Header, Round, SCHEMA, Trial, new_folder, now};
-use crate::table::numbers::{Numbers, Percentile};
-use crate::table::{Format, headline, render};
 use crate::validity;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;

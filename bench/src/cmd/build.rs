@@ -1,8 +1,8 @@
 //! `stallbench build`: each package by itself.
 
-use crate::builder;
 use crate::catalog::{self, Allocator};
-use crate::progress::Progress;
+use crate::console::progress::Progress;
+use crate::process::builder;
 use anyhow::Result;
 use std::process::ExitCode;
 

@@ -1,10 +1,10 @@
 //! `stallbench check`: the contract, line by line, on real processes.
 
-use crate::builder;
 use crate::catalog;
-use crate::check;
 use crate::cli::Check;
-use crate::progress::Progress;
+use crate::console::progress::Progress;
+use crate::contract;
+use crate::process::builder;
 use anyhow::{Result, bail};
 use std::process::ExitCode;
 
@@ -26,23 +26,24 @@ pub fn run(arguments: &Check) -> Result<ExitCode> {
 fn harness(arguments: &Check) -> Result<ExitCode> {
     let mut all = catalog::load()?;
     all.retain(|server| !server.is_peer && server.only_if_asked.is_none() && server.missing().is_none());
-    let needed: Vec<_> = all.iter().filter(|server| !arguments.small || server.name == check::harness::SERVER).cloned().collect();
+    let needed: Vec<_> =
+        all.iter().filter(|server| !arguments.small || server.name == crate::selftest::SERVER).cloned().collect();
     let progress = Progress::new(needed.len() as u64);
     builder::build(&needed, &progress)?;
     drop(progress);
     let mut failed = 0;
     let mut say = |name: &str, result: Result<String>| -> Result<()> {
-        crate::interrupt::check()?;
+        crate::console::interrupt::check()?;
         failed += usize::from(result.is_err());
         let words = result.unwrap_or_else(|error| format!("BROKEN: {error:#}"));
         super::print(&format!("{name}: {words}\n"));
         Ok(())
     };
-    for (name, test) in check::harness::FAULTS {
+    for (name, test) in crate::selftest::FAULTS {
         say(name, test())?;
     }
     if !arguments.small {
-        say("null", check::harness::null_test(&needed, arguments.out.as_deref()))?;
+        say("null", crate::selftest::null_test(&needed, arguments.out.as_deref()))?;
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(crate::SOME_FAILED) })
 }
@@ -62,17 +63,17 @@ fn servers(filters: &[String]) -> Result<ExitCode> {
             super::print(&format!("{}: skipped: unavailable({missing})\n", server.name));
             continue;
         }
-        for (name, verdict) in check::all(server)? {
+        for (name, verdict) in contract::all(server)? {
             let line = match verdict {
-                check::Verdict::Kept => {
+                contract::Verdict::Kept => {
                     passed += 1;
                     continue;
                 }
-                check::Verdict::Unsupported(reason) => {
+                contract::Verdict::Unsupported(reason) => {
                     skipped += 1;
                     format!("  {name}: unsupported({reason})")
                 }
-                check::Verdict::Broken(why) => {
+                contract::Verdict::Broken(why) => {
                     failed += 1;
                     format!("  {name}: BROKEN: {why}")
                 }

@@ -2,11 +2,11 @@
 
 use super::{newest_spread, print};
 use crate::cli::Compare;
-use crate::filter::{Filter, takes_metric, takes_server};
+use crate::report::numbers::Numbers;
+use crate::report::{Format, Table, render, significant};
 use crate::round::Round;
+use crate::round::filter::{Filter, takes_metric, takes_server};
 use crate::stats::{Summary, geometric_mean};
-use crate::table::numbers::Numbers;
-use crate::table::{Format, Table, render, significant};
 use crate::verdict::{Comparison, Pair, family, judge, spread::Spread};
 use anyhow::{Result, bail};
 use serde::Serialize;

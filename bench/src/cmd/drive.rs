@@ -1,11 +1,11 @@
 //! `stallbench drive`: the load driver alone.
 
 use crate::cli::Drive;
-use crate::client::{Client, get};
 use crate::driver::record::Part;
 use crate::driver::{self, Lane, Load, Pace, Report, Target};
 use crate::experiment::{Latency, ms};
-use crate::placement::{Placement, set_of};
+use crate::host::placement::{Placement, set_of};
+use crate::http::client::{Client, get};
 use crate::validity;
 use anyhow::{Context, Result, bail};
 use nix::sched::sched_setaffinity;

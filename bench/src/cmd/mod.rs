@@ -13,8 +13,8 @@ mod splice;
 pub mod tables;
 
 use crate::catalog::root;
+use crate::report::numbers::{Numbers, Percentile};
 use crate::round::{self, Header, Round};
-use crate::table::numbers::{Numbers, Percentile};
 use crate::verdict::spread::{Spread, null_comparisons};
 use anyhow::{Result, bail};
 use std::io::{self, Write};

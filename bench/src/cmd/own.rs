@@ -5,18 +5,18 @@
 
 use super::bench::{create_with, settings, write_derived};
 use super::print;
-use crate::builder;
 use crate::catalog::{self, Foreign, Program, Server, root};
 use crate::cli::Bench;
-use crate::client::{Client, get};
+use crate::console::progress::Progress;
 use crate::driver::Target;
-use crate::environment::Environment;
 use crate::experiment::collateral::{Climb, Collateral, OWN, Plan};
 use crate::experiment::{Outcome, Settings};
+use crate::host::environment::Environment;
+use crate::http::client::{Client, get};
 use crate::process::Running;
-use crate::progress::Progress;
+use crate::process::builder;
+use crate::report::{Format, headline, render};
 use crate::round::{Entry, Header, Round, Trial, new_folder, newest};
-use crate::table::{Format, headline, render};
 use anyhow::{Context, Result, bail};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -119,7 +119,7 @@ fn measure(round: &mut Round, blocks: &[(&Own, Duration)]) -> Result<()> {
             let seed = settings.seed.wrapping_add(u64::from(trial));
             let outcome = match own.trial(&settings, *block, seed) {
                 Ok(collateral) => Outcome::Collateral(collateral),
-                Err(error) if error.downcast_ref::<crate::interrupt::Interrupted>().is_some() => return Err(error),
+                Err(error) if error.downcast_ref::<crate::console::interrupt::Interrupted>().is_some() => return Err(error),
                 Err(error) => Outcome::Invalid { reason: format!("{error:#}") },
             };
             let at_s = started.elapsed().as_secs_f64();

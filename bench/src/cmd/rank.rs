@@ -2,11 +2,11 @@
 
 use super::{newest_spread, print};
 use crate::cli::Rank;
-use crate::filter::narrow;
+use crate::report::headline::Report;
+use crate::report::numbers::{LIMITS_MS, Numbers};
+use crate::report::{Format, Table, count, ms, render};
+use crate::round::filter::narrow;
 use crate::round::{Header, Round};
-use crate::table::headline::Report;
-use crate::table::numbers::{LIMITS_MS, Numbers};
-use crate::table::{Format, Table, count, ms, render};
 use crate::verdict::rank::{Place, rank};
 use anyhow::{Result, bail};
 use std::process::ExitCode;

@@ -1,10 +1,10 @@
 //! `stallbench serve`: becomes the server, so that signals reach it and nobody stands between.
 
-use crate::builder;
 use crate::catalog;
 use crate::cli::Serve;
-use crate::placement::default_threads;
-use crate::progress::Progress;
+use crate::console::progress::Progress;
+use crate::host::placement::default_threads;
+use crate::process::builder;
 use anyhow::{Context, Result, bail};
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;

@@ -1,9 +1,9 @@
 //! `stallbench servers`: what there is, and what is available here.
 
-use crate::builder::{binary, receipt};
 use crate::catalog::{self, Blocking, Server};
-use crate::placement::default_threads;
-use crate::table::Table;
+use crate::host::placement::default_threads;
+use crate::process::builder::{binary, receipt};
+use crate::report::Table;
 use anyhow::Result;
 use common::Receipt;
 use serde::Serialize;

@@ -4,8 +4,8 @@
 //! them.
 
 use crate::cli::{Cli, Command};
+use crate::report::{Format, headline};
 use crate::round::{Header, Round, name_of};
-use crate::table::{Format, headline};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use std::fs;

@@ -3,10 +3,10 @@
 use super::splice;
 use crate::catalog::nearest;
 use crate::cli::Tables;
-use crate::filter::{Filter, narrow, takes_metric};
+use crate::report::numbers::{Cell, Numbers, Percentile};
+use crate::report::{Format, Table, headline, render};
 use crate::round::Round;
-use crate::table::numbers::{Cell, Numbers, Percentile};
-use crate::table::{Format, Table, headline, render};
+use crate::round::filter::{Filter, narrow, takes_metric};
 use anyhow::{Result, bail};
 use serde_json::json;
 use std::process::ExitCode;

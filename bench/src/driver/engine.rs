@@ -139,8 +139,8 @@ impl<'l> Engine<'l> {
                 }
             }
             self.release(now)?;
-            if crate::interrupt::is_requested() {
-                bail!(crate::interrupt::Interrupted);
+            if crate::console::interrupt::is_requested() {
+                bail!(crate::console::interrupt::Interrupted);
             }
             gave_up = self.knows_enough(now);
             if gave_up || self.is_over(now) {

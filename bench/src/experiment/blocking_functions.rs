@@ -2,7 +2,7 @@
 
 use super::stream::{self, Stream};
 use super::{Session, learn, learn_request, warm_up};
-use crate::client::{get, post};
+use crate::http::client::{get, post};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

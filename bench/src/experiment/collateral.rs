@@ -4,9 +4,9 @@
 //! kept in flight. k ascends until the probes' p99 passes the limit.
 
 use super::{Latency, Mode, Session, all_lanes, learn, ms, until_valid, warm_up};
-use crate::client::{Client, get};
 use crate::driver::{Lane, Load, Pace, Recording, Report, Target};
-use crate::placement::Placement;
+use crate::host::placement::Placement;
+use crate::http::client::{Client, get};
 use crate::process::Running;
 use crate::validity::{self, Failure};
 use anyhow::{Result, bail};

@@ -1,9 +1,9 @@
 //! What does it weigh? Binary, time until ready, memory and threads: idle, and with idle connections.
 
 use super::{Session, learn, ms};
-use crate::builder;
-use crate::client::{Client, get};
+use crate::http::client::{Client, get};
 use crate::process::Running;
+use crate::process::builder;
 use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ pub fn run(session: &Session<'_>) -> Result<Footprint> {
     let mut clients = Vec::new();
     let (mut levels, mut cap) = (Vec::new(), None);
     for connections in &session.settings.idle {
-        crate::interrupt::check()?;
+        crate::console::interrupt::check()?;
         if let Err(error) = fill(&mut clients, *connections, &running) {
             cap = Some(format!("{error:#}{}", running.last_words()));
             break;

@@ -12,10 +12,10 @@ pub mod throughput;
 pub mod two_tabs;
 
 use crate::catalog::Server;
-use crate::client::{Client, get};
 use crate::driver::record::{Part, Times};
 use crate::driver::{self, Lane, Load, Recording, Report, Target};
-use crate::placement::{Placement, set_of};
+use crate::host::placement::{Placement, set_of};
+use crate::http::client::{Client, get};
 use crate::process::{Running, Start};
 use crate::validity::{self, Failure};
 use anyhow::{Context, Result, bail};
@@ -232,9 +232,9 @@ impl Session<'_> {
             other => bail!("there is no experiment '{other}'"),
         };
         match result {
-            Err(error) if error.downcast_ref::<crate::interrupt::Interrupted>().is_some() => Err(error),
+            Err(error) if error.downcast_ref::<crate::console::interrupt::Interrupted>().is_some() => Err(error),
             // What an interrupt spoils on its way is no result.
-            Err(_) if crate::interrupt::is_requested() => Err(crate::interrupt::Interrupted.into()),
+            Err(_) if crate::console::interrupt::is_requested() => Err(crate::console::interrupt::Interrupted.into()),
             Err(error) => Ok(Outcome::Invalid { reason: format!("{error:#}") }),
             outcome => outcome,
         }

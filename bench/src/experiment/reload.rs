@@ -6,8 +6,8 @@
 mod manager;
 
 use super::{Mode, Session, learn_request};
-use crate::client::get;
 use crate::driver::{self, Lane, Load, Report, Target};
+use crate::http::client::get;
 use crate::validity;
 use anyhow::{Context, Result};
 use manager::Manager;

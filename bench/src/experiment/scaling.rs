@@ -3,7 +3,7 @@
 use super::Session;
 use super::collateral::{BLOCK, Kind, Plan, Run, climb_on_fresh};
 use crate::catalog::Server;
-use crate::placement::cores;
+use crate::host::placement::cores;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

@@ -2,8 +2,8 @@
 
 use super::spread::Spread;
 use super::{Comparison, Pair, judge, more_is_better};
+use crate::report::numbers::Numbers;
 use crate::stats::summarize;
-use crate::table::numbers::Numbers;
 use serde::Serialize;
 use std::cmp::Ordering;
 

@@ -1,8 +1,8 @@
 //! How far identical servers are apart: what a null round says, which has each server under two names.
 
 use super::family;
+use crate::report::numbers::Numbers;
 use crate::stats::{mann_whitney, quantile, share_at_least, summarize};
-use crate::table::numbers::Numbers;
 use std::collections::BTreeMap;
 
 /// Taken where no null round says better.

@@ -1,10 +1,10 @@
 //! Who keeps the processes, and how each is told what to do: on its own command line.
 
 use super::Act;
-use crate::builder;
 use crate::catalog::{Program, Server};
 use crate::experiment::Session;
 use crate::process::Running;
+use crate::process::builder;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

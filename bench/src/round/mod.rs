@@ -3,9 +3,12 @@
 //! `round.json` says what was measured, on what, and how; `trials.jsonl` gets a line as each trial ends, so that a round which is
 //! killed loses at most one.
 
+pub mod filter;
+pub mod plan;
+
 use crate::catalog::nearest;
-use crate::environment::{self, Environment};
 use crate::experiment::{Mode, Outcome, Settings};
+use crate::host::environment::{self, Environment};
 use anyhow::{Context, Result, bail};
 use common::Receipt;
 use serde::{Deserialize, Serialize};

@@ -6,7 +6,7 @@ use crate::cmd::bench::{create, measure, write_derived};
 use crate::driver::record::Times;
 use crate::driver::{self, Lane, Load, Pace, Report, Target};
 use crate::experiment::{Settings, learn};
-use crate::placement::{Placement, cores, default_threads, set_of};
+use crate::host::placement::{Placement, cores, default_threads, set_of};
 use crate::process::{Running, Start};
 use crate::validity;
 use crate::verdict::spread::NullResult;
@@ -60,7 +60,7 @@ fn stopped_server() -> Result<String> {
         if errors.iter().all(|(_, found, due)| (found / due - 1.0).abs() <= TOLERANCE) {
             return Ok(format!("stopped for {:.0} ms: {last}", stopped.as_secs_f64() * 1e3));
         }
-        crate::interrupt::check()?;
+        crate::console::interrupt::check()?;
     }
     bail!("found (due): {last}; more than {:.0} % off in each of {ATTEMPTS} attempts", TOLERANCE * 100.0)
 }
@@ -175,7 +175,7 @@ fn late_tail() -> Result<String> {
 }
 
 fn closed_load(address: SocketAddr) -> Load {
-    let request = crate::client::get("/");
+    let request = crate::http::client::get("/");
     let lane = Lane {
         target: Target { address, request, status: 200, body: Some(b"hello".to_vec()) },
         pace: Pace::Closed { depth: 1, stagger: Duration::ZERO, most: None, think: Duration::ZERO },

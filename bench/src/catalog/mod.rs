@@ -1,8 +1,10 @@
 //! The servers there are, as their `servers.toml` say. No other list names them.
 
-use crate::needs::{Need, find_program};
+pub mod needs;
+
 use crate::verdict::spread::AGAIN;
 use anyhow::{Context, Result, bail};
+use needs::{Need, find_program};
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

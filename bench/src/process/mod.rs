@@ -1,6 +1,7 @@
 //! A server as a process: started in a clean environment, watched until it is ready, measured from outside, and gone for sure.
 
-use crate::builder;
+pub mod builder;
+
 use crate::catalog::Server;
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -80,7 +81,7 @@ impl Running {
         let child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
         let mut running = Running { child: Some(child), stderr, address, until_ready: Duration::ZERO };
         while TcpStream::connect_timeout(&address, UNTIL_READY).is_err() {
-            crate::interrupt::check()?;
+            crate::console::interrupt::check()?;
             if running.ended().is_some() {
                 bail!("'{name}' ended before it was ready{}", running.last_words());
             }
@@ -133,7 +134,7 @@ impl Running {
             let left = UNTIL_READY.saturating_sub(started.elapsed());
             let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
             if poll(&mut fds, PollTimeout::try_from(left)?).unwrap_or(0) == 0 {
-                crate::interrupt::check()?;
+                crate::console::interrupt::check()?;
                 if left.is_zero() {
                     bail!("was not ready within {} s{}", UNTIL_READY.as_secs(), self.last_words());
                 }
@@ -171,7 +172,7 @@ impl Running {
     /// The same error, with more words; an interrupt as it is.
     pub fn explain<T>(&mut self, result: Result<T>) -> Result<T> {
         result.map_err(|error| {
-            if error.downcast_ref::<crate::interrupt::Interrupted>().is_some() {
+            if error.downcast_ref::<crate::console::interrupt::Interrupted>().is_some() {
                 return error;
             }
             // A process that dies closes its sockets before its end can be seen.

@@ -45,7 +45,7 @@ impl Environment {
             host: read("/proc/sys/kernel/hostname"),
             kernel: read("/proc/sys/kernel/osrelease"),
             processor: after_colon("model name"),
-            cores: crate::placement::cores().len(),
+            cores: crate::host::placement::cores().len(),
             memory_mib: memory_kib() / 1024,
             governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             clocksource: read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),

@@ -140,7 +140,7 @@ impl Client {
         let count = loop {
             match self.stream.read(&mut piece) {
                 // By a signal: the person's, or one that stopped this process for a while.
-                Err(error) if error.kind() == ErrorKind::Interrupted => crate::interrupt::check()?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => crate::console::interrupt::check()?,
                 result => break result.map_err(|error| anyhow::anyhow!("cannot receive: {error}"))?,
             }
         };

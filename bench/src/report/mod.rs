@@ -2,6 +2,7 @@
 
 pub mod headline;
 pub mod numbers;
+pub mod picture;
 mod series;
 
 use anyhow::Result;

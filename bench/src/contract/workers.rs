@@ -2,7 +2,7 @@
 
 use super::{Check, ask, expect, expect_served, start};
 use crate::catalog::Server;
-use crate::client::{Client, get};
+use crate::http::client::{Client, get};
 use crate::process::Running;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -34,7 +34,7 @@ fn killed_worker(server: &Server, dispatch: &str) -> Result<()> {
     let mut now = workers(&running);
     while now.len() < 2 || now.contains(&killed) {
         now = workers(&running);
-        crate::interrupt::check()?;
+        crate::console::interrupt::check()?;
     }
     running.signal(Signal::SIGTERM)?;
     expect("exit code", &running.wait(std::time::Duration::from_secs(15))?.code(), &Some(0))?;
@@ -70,7 +70,7 @@ fn dies_at_once(server: &Server) -> Result<()> {
                 let _ = kill(worker, Signal::SIGKILL);
             }
         }
-        crate::interrupt::check()?;
+        crate::console::interrupt::check()?;
     }
     expect("exit code", &running.wait(std::time::Duration::from_secs(1))?.code(), &Some(1))?;
     expect("still served", &ask(&running, &get("/")).is_ok(), &false)

@@ -1,14 +1,13 @@
 //! The contract of a server, line by line, on real processes: the same table is run by `stallbench check` and by `cargo test`.
 
-pub mod harness;
 mod http;
 mod life;
 mod offload;
 mod workers;
 
 use crate::catalog::Server;
-use crate::client::{Answer, Client, get};
-use crate::placement::{cores, set_of};
+use crate::host::placement::{cores, set_of};
+use crate::http::client::{Answer, Client, get};
 use crate::process::{Running, Start};
 use anyhow::{Result, bail};
 
@@ -36,7 +35,7 @@ pub fn all(server: &Server) -> Result<Vec<(&'static str, Verdict)>> {
 }
 
 fn run(server: &Server, (name, check): Check) -> Result<Verdict> {
-    crate::interrupt::check()?;
+    crate::console::interrupt::check()?;
     if let Some(reason) = server.unsupported.get(name) {
         return Ok(Verdict::Unsupported(reason.clone()));
     }

@@ -409,8 +409,8 @@ fn trials(count: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::environment::Environment;
     use crate::experiment::Settings;
+    use crate::host::environment::Environment;
     use crate::round::Header;
 
     fn round(servers: &[&str]) -> Round {

@@ -1,10 +1,10 @@
 //! Receipt, arguments, listener, timeouts, drain and exit code.
 
 use super::{Check, expect, expect_page, expect_served, start};
-use crate::builder;
 use crate::catalog::{Blocking, Server};
-use crate::client::{Client, get};
+use crate::http::client::{Client, get};
 use crate::process::Running;
+use crate::process::builder;
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 use std::net::TcpListener;

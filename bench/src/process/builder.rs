@@ -1,9 +1,9 @@
 //! Builds each server's package on its own, since features of packages that are built together are unified; other programs as their
 //! `servers.toml` says.
 
+use crate::catalog::needs::find_program;
 use crate::catalog::{Build, Foreign, Program, Server, root};
-use crate::needs::find_program;
-use crate::progress::Progress;
+use crate::console::progress::Progress;
 use anyhow::{Context, Result, bail};
 use common::Receipt;
 use std::collections::BTreeSet;
@@ -55,7 +55,7 @@ pub fn build(servers: &[Server], progress: &Progress) -> Result<()> {
         servers.iter().map(|server| (&server.program, server.missing().is_none())).collect();
     let count = programs.len();
     for (number, (program, can_run)) in programs.into_iter().enumerate() {
-        crate::interrupt::check()?;
+        crate::console::interrupt::check()?;
         let name = match program {
             Program::Package(build) => build.package.clone(),
             Program::Foreign(foreign) => foreign.folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -122,7 +122,7 @@ fn run(name: &str, mut command: Command) -> Result<()> {
     let cannot = format!("cannot run {}: install it, or see that PATH has it", command.get_program().display());
     let output = command.stdin(Stdio::null()).output().context(cannot)?;
     if !output.status.success() {
-        crate::interrupt::check()?;
+        crate::console::interrupt::check()?;
         bail!("{name} does not build:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
     }
     Ok(())

@@ -1,0 +1,4 @@
+//! The machine: cores, placement, environment, steal.
+
+pub mod environment;
+pub mod placement;

@@ -1,0 +1,3 @@
+//! HTTP from the client side.
+
+pub mod client;
