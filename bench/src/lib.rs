@@ -1,4 +1,9 @@
 //! The harness behind `stallbench`: shows what happens to a service when some of its requests block.
+//!
+//! Its rooms, each importing only from those above it: `console` and `host` (the user and the machine), `stats` (arithmetic), `http`, `catalog` (which
+//! servers there are), `metrics` (values with units), `load` (what is asked, and what came of it), `process` (a server as a process), `driver` (a load on
+//! sockets), `validity`, `measure` (one trial), `report` (tables as values), `experiment` (one file each), `round` (on disk), `verdict` (what differs),
+//! `summary` (a round in tables), `contract` and `selftest`, `cmd` (the verbs).
 
 mod catalog;
 mod cli;
@@ -9,21 +14,22 @@ mod driver;
 mod experiment;
 mod host;
 mod http;
+mod load;
+mod measure;
+mod metrics;
 mod process;
 mod report;
 mod round;
 mod selftest;
 mod stats;
+mod summary;
 mod validity;
 mod verdict;
 
 use clap::Parser;
 use cli::{Cli, Command};
-use console::interrupt;
+use console::{interrupt, output::say};
 use std::process::ExitCode;
-
-/// Everything went well, but some cells or checks did not.
-const SOME_FAILED: u8 = 3;
 
 /// The program `stallbench`.
 pub fn main() -> ExitCode {
@@ -31,31 +37,36 @@ pub fn main() -> ExitCode {
         if !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
             error.exit();
         }
-        eprintln!("stallbench: {}", common::args::one_line(&error));
+        say(&format!("stallbench: {}", common::args::one_line(&error)));
         std::process::exit(2);
     });
+    if let Some(root) = cli.root.clone() {
+        host::tree::set_root(root);
+    }
+    host::limits::raise();
     // Before any thread narrows its own.
     host::placement::cores();
-    let keeps_trials = matches!(cli.command, Command::Bench(_));
+    let keeps_trials = matches!(cli.command, Command::Bench(_) | Command::Ab(_));
     let result = interrupt::install().map_err(Into::into).and_then(|()| run(cli.command));
     result.unwrap_or_else(|error| {
         if error.downcast_ref::<interrupt::Interrupted>().is_some() {
-            eprintln!("stallbench: interrupted{}", if keeps_trials { "; trials that were finished are kept" } else { "" });
+            say(&format!("stallbench: interrupted{}", if keeps_trials { "; finished trials are kept" } else { "" }));
             return ExitCode::from(130);
         }
-        eprintln!("stallbench: {error:#}");
+        say(&format!("stallbench: {error:#}"));
         ExitCode::FAILURE
     })
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Servers { json } => cmd::servers::run(json),
+        Command::Servers { json, wide } => cmd::servers::run(json, wide),
         Command::Build { filters, allocator } => cmd::build::run(&filters, allocator),
         Command::Serve(arguments) => cmd::serve::run(&arguments),
         Command::Check(arguments) => cmd::check::run(&arguments),
         Command::Drive(arguments) => cmd::drive::run(&arguments),
         Command::Bench(arguments) => cmd::bench::run(&arguments),
+        Command::Ab(arguments) => cmd::ab::run(&arguments),
         Command::Tables(arguments) => cmd::tables::run(&arguments),
         Command::Compare(arguments) => cmd::compare::run(&arguments),
         Command::Rank(arguments) => cmd::rank::run(&arguments),

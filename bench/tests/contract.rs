@@ -1,15 +1,39 @@
-//! Every server keeps its contract: the same checks that `stallbench check` runs.
+//! Every server keeps its contract: one test for each, which runs what `stallbench check NAME` runs.
+//!
+//! `cargo test -p bench --test contract -- smol` runs those of smol. Servers are checked one after another, since many of the checks are about time.
 
-use std::io::Write;
-use std::process::Command;
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::Value;
+use std::process::{Command, ExitCode, Output};
 
-#[test]
-fn every_server_keeps_its_contract_or_says_which_line_it_cannot() {
-    let output = Command::new(env!("CARGO_BIN_EXE_stallbench")).arg("check").output().expect("stallbench runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    println!("{text}{}", String::from_utf8_lossy(&output.stderr));
-    // Around what a test that passes has printed: what was skipped must be seen.
-    let skipped = text.lines().filter(|line| line.contains("skipped: unavailable"));
-    skipped.for_each(|line| writeln!(std::io::stderr(), "{line}").expect("stderr is there"));
-    assert!(output.status.success(), "some lines of the contract are broken; see above");
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(1));
+    let listed = stallbench(&["servers", "--json"]);
+    let servers: Vec<Value> = serde_json::from_slice(&listed.stdout).expect("a list of servers");
+    let trials = servers.iter().filter(|server| server["is_optional"] != true).map(trial).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// The check of one server; one that cannot run here is listed with the reason and ignored.
+fn trial(server: &Value) -> Trial {
+    let name = server["name"].as_str().expect("a name").to_owned();
+    let test = Trial::test(name.clone(), move || check(&name));
+    match server["missing"].as_str() {
+        Some(reason) => test.with_kind(format!("unavailable({reason})")).with_ignored_flag(true),
+        None => test,
+    }
+}
+
+fn check(name: &str) -> Result<(), Failed> {
+    // A name may be part of another, so the pattern is anchored.
+    let output = stallbench(&["check", &format!("^{name}$")]);
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)).into())
+}
+
+fn stallbench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_stallbench")).args(arguments).output().expect("stallbench runs")
 }

@@ -1,4 +1,4 @@
-//! What a server needs of the kernel and its limits, besides a program: asked before it is measured, so that the table says why it is not.
+//! Requirements of a server on the kernel and its limits, checked before it is measured, so that the table says why it is unavailable.
 
 use nix::errno::Errno;
 use nix::libc;
@@ -21,7 +21,7 @@ pub enum Need {
 }
 
 impl Need {
-    /// Why it is not met here; none if it is.
+    /// The reason why it is not met here; `None` if it is.
     pub fn missing(self) -> Option<String> {
         match self {
             Need::IoUring => io_uring().err().map(|error| format!("io_uring: {}", error.desc())),
@@ -33,7 +33,7 @@ impl Need {
     }
 }
 
-/// Where a program is: as a path, or in one of the folders of `PATH`.
+/// The path of a program: as it is given, or in one of the folders of `PATH`.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     if name.contains('/') {
         return Path::new(name).exists().then(|| name.into());

@@ -1,10 +1,14 @@
-//! `stallbench check`: the contract, line by line, on real processes.
+//! `stallbench check`: the contract, line by line, on real processes; or the harness itself.
 
-use crate::catalog;
+use super::exit_code;
+use crate::catalog::{self, FIRST_SIGHT, SELF_TEST, Server};
 use crate::cli::Check;
+use crate::console::interrupt;
+use crate::console::output::print;
 use crate::console::progress::Progress;
-use crate::contract;
-use crate::process::builder;
+use crate::contract::{self, Verdict};
+use crate::process::deploy::package;
+use crate::selftest;
 use anyhow::{Result, bail};
 use std::process::ExitCode;
 
@@ -12,40 +16,51 @@ use std::process::ExitCode;
 const HARNESS: &str = "harness";
 
 /// Checks what is asked for: the harness, or servers.
+///
+/// # Errors
+/// What keeps the checks from running; a check that fails is told by the exit code.
 pub fn run(arguments: &Check) -> Result<ExitCode> {
     match arguments.filters.as_slice() {
         [word] if word == HARNESS => harness(arguments),
-        filters if arguments.small => {
-            bail!("--small is for the harness, not for {}", if filters.is_empty() { "servers" } else { &filters[0] })
+        filters if arguments.small || !arguments.servers.is_empty() => {
+            let option = if arguments.small { "--small" } else { "--servers" };
+            bail!("{option} is for the harness, not for {}", filters.first().map_or("servers", String::as_str))
         }
         filters => servers(filters),
     }
 }
 
-/// The self-tests; the null test only in full, since it takes a quarter of an hour.
+/// The self-tests; the null test only in full, since it takes long.
 fn harness(arguments: &Check) -> Result<ExitCode> {
     let mut all = catalog::load()?;
-    all.retain(|server| !server.is_peer && server.only_if_asked.is_none() && server.missing().is_none());
-    let needed: Vec<_> =
-        all.iter().filter(|server| !arguments.small || server.name == crate::selftest::SERVER).cloned().collect();
-    let progress = Progress::new(needed.len() as u64);
-    builder::build(&needed, &progress)?;
+    all.retain(|server| server.only_if_asked.is_none() && server.missing().is_none());
+    let Some(driven) = catalog::tagged(&all, SELF_TEST).into_iter().next() else { bail!("no server has the tag {SELF_TEST}") };
+    let measured: Vec<Server> = match (arguments.small, arguments.servers.is_empty()) {
+        (true, _) => Vec::new(),
+        (_, true) => catalog::tagged(&all, FIRST_SIGHT),
+        _ => catalog::select(all, &arguments.servers)?,
+    };
+    let needed: Vec<Server> = measured.iter().cloned().chain([driven.clone()]).collect();
+    let progress = Progress::new(package::programs(&needed));
+    package::build(&needed, &progress)?;
     drop(progress);
     let mut failed = 0;
     let mut say = |name: &str, result: Result<String>| -> Result<()> {
-        crate::console::interrupt::check()?;
+        interrupt::check()?;
         failed += usize::from(result.is_err());
         let words = result.unwrap_or_else(|error| format!("BROKEN: {error:#}"));
-        super::print(&format!("{name}: {words}\n"));
-        Ok(())
+        print(&format!("{name}: {words}\n"))
     };
-    for (name, test) in crate::selftest::FAULTS {
+    for (name, test) in selftest::FAULTS {
+        say(name, test(&driven))?;
+    }
+    for (name, test) in selftest::ANSWERS {
         say(name, test())?;
     }
     if !arguments.small {
-        say("null", crate::selftest::null_test(&needed, arguments.out.as_deref()))?;
+        say("null", selftest::null_test(&measured, arguments.out.as_deref()))?;
     }
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(crate::SOME_FAILED) })
+    Ok(exit_code(failed == 0))
 }
 
 /// Checks the servers that the filters match; the exit code says whether all of them keep the contract.
@@ -54,34 +69,34 @@ fn servers(filters: &[String]) -> Result<ExitCode> {
     if filters.is_empty() {
         servers.retain(|server| server.only_if_asked.is_none());
     }
-    let progress = Progress::new(builder::programs(&servers));
-    builder::build(&servers, &progress)?;
+    let progress = Progress::new(package::programs(&servers));
+    package::build(&servers, &progress)?;
     drop(progress);
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for server in &servers {
         if let Some(missing) = server.missing() {
-            super::print(&format!("{}: skipped: unavailable({missing})\n", server.name));
+            print(&format!("{}: skipped: unavailable({missing})\n", server.name))?;
             continue;
         }
         for (name, verdict) in contract::all(server)? {
             let line = match verdict {
-                contract::Verdict::Kept => {
+                Verdict::Kept => {
                     passed += 1;
                     continue;
                 }
-                contract::Verdict::Unsupported(reason) => {
+                Verdict::Unsupported(reason) => {
                     skipped += 1;
                     format!("  {name}: unsupported({reason})")
                 }
-                contract::Verdict::Broken(why) => {
+                Verdict::Broken(why) => {
                     failed += 1;
                     format!("  {name}: BROKEN: {why}")
                 }
             };
-            super::print(&format!("{}{line}\n", server.name));
+            print(&format!("{}{line}\n", server.name))?;
         }
-        super::print(&format!("{}: checked\n", server.name));
+        print(&format!("{}: checked\n", server.name))?;
     }
-    super::print(&format!("{passed} passed, {failed} failed, {skipped} skipped\n"));
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(crate::SOME_FAILED) })
+    print(&format!("{passed} passed, {failed} failed, {skipped} skipped\n"))?;
+    Ok(exit_code(failed == 0))
 }

@@ -1,20 +1,30 @@
 //! `stallbench drive`: the load driver alone.
 
+use super::exit_code;
 use crate::cli::Drive;
-use crate::driver::record::Part;
-use crate::driver::{self, Lane, Load, Pace, Report, Target};
-use crate::experiment::{Latency, ms};
+use crate::console::output::{print, say};
+use crate::driver::Sockets;
 use crate::host::placement::{Placement, set_of};
-use crate::http::client::{Client, get};
+use crate::http::{Client, Request, Url};
+use crate::load::{Drive as _, Lane, Load, Observation, Pace, Part, Target, Times};
+use crate::measure::Latency;
 use crate::validity;
 use anyhow::{Context, Result, bail};
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use nix::sched::sched_setaffinity;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::Pid;
 use serde::Serialize;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+/// The exit code of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
 
 #[derive(Serialize)]
 struct Driven {
@@ -22,15 +32,23 @@ struct Driven {
     duration_s: f64,
     per_s: f64,
     planned: u64,
-    released: u64,
     answered: u64,
     unanswered: u64,
     errors: u64,
     first_error: Option<String>,
+    statuses: BTreeMap<u16, u64>,
+    /// Requests sent again since their connection closed before any byte of the answer.
+    resent: u64,
+    /// Connections that the server closed while they were idle.
+    idle_closes: u64,
+    /// Attempts to connect that were refused.
+    refused: u64,
+    is_cut_short: bool,
     driver_load: f64,
     invalid: Option<String>,
     lag_p99_us: f64,
     lag_p999_us: f64,
+    read_lag_p99_us: f64,
     service_p50_us: f64,
     latency: Latency,
     /// By connection, in the order in which they were opened.
@@ -40,14 +58,12 @@ struct Driven {
 }
 
 /// Drives a server and prints what came of it.
+///
+/// # Errors
+/// A load that cannot be put on; what the server does wrong is told by the exit code.
 pub fn run(arguments: &Drive) -> Result<ExitCode> {
-    if !(arguments.duration > 0.0 && arguments.duration <= 3600.0) {
-        bail!("--duration takes seconds from 0 to 3600, not {}", arguments.duration);
-    }
-    if let Some(rate) = arguments.rate.filter(|rate| !(*rate > 0.0 && *rate <= 1e6)) {
-        bail!("--rate takes requests per second from 0 to 1000000, not {rate}");
-    }
-    let target = learn(&arguments.url)?;
+    check(arguments)?;
+    let target = learn(arguments)?;
     if let Some(core) = arguments.core {
         sched_setaffinity(Pid::from_raw(0), &set_of(&[core])).with_context(|| format!("cannot run on core {core}"))?;
     }
@@ -55,73 +71,126 @@ pub fn run(arguments: &Drive) -> Result<ExitCode> {
     if real_time.as_ref().is_some_and(|driver| !driver.is_real_time()) {
         bail!("--real-time: the system does not permit SCHED_FIFO; run as root, or with CAP_SYS_NICE");
     }
+    let seen = Sockets.drive(&load(arguments, target))?;
+    if let (Some(path), false) = (&arguments.hlog, seen.is_cut_short && seen.lanes[0].seconds.is_empty()) {
+        write_hlog(path, &seen).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let driven = summarize(&arguments.url, &seen);
+    if driven.planned == 0 && arguments.rate.is_some() && !driven.is_cut_short {
+        bail!("no request was due: {} s at {} a second are too short", arguments.duration, arguments.rate.unwrap_or(0.0));
+    }
+    print(&if arguments.json { serde_json::to_string_pretty(&driven)? + "\n" } else { describe(&driven) })?;
+    if driven.is_cut_short {
+        say("stallbench: interrupted: the run was cut short, and this is what came of it until then");
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    Ok(exit_code(driven.invalid.is_none() && driven.errors == 0 && driven.unanswered == 0))
+}
+
+fn check(arguments: &Drive) -> Result<()> {
+    if !(arguments.duration > 0.0 && arguments.duration <= 3600.0) {
+        bail!("--duration takes seconds from 0 to 3600, not {}", arguments.duration);
+    }
+    if let Some(rate) = arguments.rate.filter(|rate| !(*rate > 0.0 && *rate <= 1e6)) {
+        bail!("--rate takes requests per second from 0 to 1000000, not {rate}");
+    }
+    let is_method = !arguments.method.is_empty() && arguments.method.bytes().all(|byte| byte.is_ascii_uppercase());
+    if !is_method {
+        bail!("--method takes a method in capitals, such as POST, not '{}'", arguments.method);
+    }
+    Ok(())
+}
+
+fn load(arguments: &Drive, target: Target) -> Load {
     let pace = match arguments.rate {
         Some(rate) => Pace::Open { rate, is_poisson: arguments.poisson },
         None => Pace::Closed { depth: arguments.pipeline.into(), stagger: Duration::ZERO, most: None, think: Duration::ZERO },
     };
     let connections = arguments.connections as usize;
-    let load = Load {
-        lanes: vec![Lane {
-            target,
-            pace,
-            connections,
-            is_fresh: arguments.fresh,
-            is_introduced: false,
-            keeps_samples: false,
-            may_fail: false,
-        }],
+    let lane = Lane { pace, is_fresh: arguments.fresh, retries: true, ..Lane::closed(target, connections, 1) };
+    // A driver with a core of its own may spin on it.
+    let spin = if arguments.core.is_some() { Placement::Split.spin() } else { Placement::Shared.spin() };
+    Load {
         warmup: Duration::from_secs_f64(arguments.duration.min(1.0) / 10.0),
-        window: Duration::from_secs_f64(arguments.duration),
-        grace: Duration::from_secs(2),
-        give_up: None,
-        // A driver with a core of its own may spin on it.
-        spin: if arguments.core.is_some() { Placement::Split.spin() } else { Placement::Shared.spin() },
-        seed: 0,
+        spin,
+        keeps_seconds: arguments.hlog.is_some(),
+        can_be_cut_short: true,
+        ..Load::of(vec![lane], Duration::from_secs_f64(arguments.duration), 0)
+    }
+}
+
+/// Asks once: the status that comes back now must come back under load.
+fn learn(arguments: &Drive) -> Result<Target> {
+    let url = Url::parse(&arguments.url)?;
+    let address = url.resolve()?;
+    let body = arguments.body.as_deref().map(|path| fs::read(path).with_context(|| format!("cannot read {}", path.display())));
+    let request = Request {
+        method: arguments.method.clone(),
+        headers: arguments.headers.clone(),
+        body: body.transpose()?,
+        ..Request::get(url.authority, url.path)
     };
-    let driven = summarize(&arguments.url, &driver::run(&load)?);
-    let is_valid = driven.invalid.is_none();
-    super::print(&if arguments.json { serde_json::to_string_pretty(&driven)? + "\n" } else { describe(&driven) });
-    Ok(if is_valid { ExitCode::SUCCESS } else { ExitCode::from(crate::SOME_FAILED) })
+    let bytes = request.to_bytes();
+    let response = Client::connect(address).and_then(|mut client| client.ask(&bytes)).with_context(|| arguments.url.clone())?;
+    let status = response.status;
+    match arguments.expect_status {
+        Some(wanted) if wanted != status => bail!("{} is answered {status}, not {wanted}", arguments.url),
+        None if status >= 400 => {
+            bail!("{} is answered {status}: check the path, or say --expect-status {status} if that is right", arguments.url)
+        }
+        _ => {}
+    }
+    Ok(Target {
+        address,
+        request: bytes.into(),
+        is_head: request.method == "HEAD",
+        status,
+        body: arguments.expect_body.then(|| response.body.into()),
+    })
 }
 
-/// Asks once: what comes back now is what must come back under load.
-fn learn(url: &str) -> Result<Target> {
-    let (address, path) = parse(url)?;
-    let request = get(&path);
-    let answer = Client::connect(address).and_then(|mut client| client.ask(&request)).with_context(|| url.to_owned())?;
-    Ok(Target { address, request, status: answer.status, body: Some(answer.body) })
+/// A histogram for each second, as HdrHistogram's log format has it: readers of other languages take it.
+fn write_hlog(path: &Path, seen: &Observation) -> Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    let start = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seen.started.max(0.0));
+    let mut serializer = V2DeflateSerializer::new();
+    let mut builder = IntervalLogWriterBuilder::new();
+    builder.add_comment("response times of stallbench drive, in nanoseconds").with_start_time(start).with_base_time(start);
+    // Its values are divided by this in the column of the maximum: milliseconds.
+    builder.with_max_value_divisor(1_000_000.0);
+    let mut log = builder.begin_log_with(&mut file, &mut serializer)?;
+    let tag = Tag::new("lane-0");
+    for (second, times) in seen.lanes[0].seconds.iter().enumerate() {
+        let start = Duration::from_secs(second as u64);
+        let length = seen.window.saturating_sub(start).min(Duration::from_secs(1));
+        log.write_histogram(times, start, length, tag).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    }
+    std::io::Write::flush(&mut file)?;
+    Ok(())
 }
 
-/// Address and path of a URL.
-///
-/// # Errors
-/// Anything but `http://HOST[:PORT][/PATH]`, or a host that cannot be found.
-pub fn parse(url: &str) -> Result<(SocketAddr, String)> {
-    let Some(rest) = url.strip_prefix("http://") else { bail!("'{url}' is no address of the form http://HOST:PORT/PATH") };
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let authority = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
-    let mut addresses = authority.to_socket_addrs().with_context(|| format!("cannot find {authority}"))?;
-    let address = addresses.next().with_context(|| format!("{authority} has no address"))?;
-    Ok((address, format!("/{path}")))
-}
-
-fn summarize(url: &str, report: &Report) -> Driven {
-    let lane = &report.lanes[0];
-    let us = |times: &driver::record::Times, quantile| times.value_at_quantile(quantile) as f64 / 1e3;
+fn summarize(url: &str, seen: &Observation) -> Driven {
+    let lane = &seen.lanes[0];
+    let us = |times: &Times, quantile| times.value_at_quantile(quantile) as f64 / 1e3;
     Driven {
         url: url.into(),
-        duration_s: report.window.as_secs_f64(),
-        per_s: report.per_second(0),
+        duration_s: seen.window.as_secs_f64(),
+        per_s: seen.per_second(0),
         planned: lane.planned,
-        released: lane.released,
         answered: lane.answered,
         unanswered: lane.unanswered,
         errors: lane.errors,
         first_error: lane.first_error.clone(),
-        driver_load: report.driver_load,
-        invalid: validity::of_lane(report, 0).err().map(|failure| failure.to_string()),
+        statuses: lane.statuses.clone(),
+        resent: lane.resent,
+        idle_closes: lane.idle_closes,
+        refused: lane.refused,
+        is_cut_short: seen.is_cut_short,
+        driver_load: seen.driver_load,
+        invalid: validity::of_driver(seen, 0).err().map(|failure| failure.to_string()),
         lag_p99_us: us(&lane.lag, 0.99),
         lag_p999_us: us(&lane.lag, 0.999),
+        read_lag_p99_us: us(&lane.read_lag, 0.99),
         service_p50_us: us(&lane.service, 0.5),
         latency: Latency::of(lane),
         connections: lane.by_connection.clone(),
@@ -131,21 +200,31 @@ fn summarize(url: &str, report: &Report) -> Driven {
 
 fn describe(driven: &Driven) -> String {
     let latency = &driven.latency;
-    let time = |us: f64| ms(Duration::from_secs_f64(us / 1e6));
+    let statuses: Vec<String> = driven.statuses.iter().map(|(status, count)| format!("{count} x {status}")).collect();
+    let bound = if driven.unanswered > 0 { ">= " } else { "" };
     let mut text = format!(
-        "{}: {:.0} answers/s over {} s\n  response time ms: p50 {:.3}, p99 {:.3}, max {:.3}\n  driver: {:.0} % of its core, lag p99 {:.1} µs\n",
+        "{}: {:.0} answers/s over {:.1} s, by status {}\n  response time ms: p50 {:.3}, p99 {bound}{:.3}, max {bound}{:.3}\n  driver: {:.0} % of its core, lag p99 {:.1} µs\n",
         driven.url,
         driven.per_s,
         driven.duration_s,
-        time(latency.p50_us),
-        time(latency.p99_us),
-        time(latency.max_us),
+        if statuses.is_empty() { "none".into() } else { statuses.join(", ") },
+        latency.p50_us / 1e3,
+        latency.p99_us / 1e3,
+        latency.max_us / 1e3,
         driven.driver_load * 100.0,
         driven.lag_p99_us,
     );
-    if driven.unanswered > 0 {
-        text.push_str(&format!("  {} requests were not answered; they count with their age\n", driven.unanswered));
-    }
+    let mut add = |count: u64, what: &str| {
+        if count > 0 {
+            text.push_str(&format!("  {count} {what}\n"));
+        }
+    };
+    add(driven.unanswered, "requests were not answered; they count with their age");
+    let first = driven.first_error.as_deref().unwrap_or_default();
+    add(driven.errors, &format!("requests failed; the first: {first}"));
+    add(driven.resent, "requests were sent again, since the server closed their connection before it answered");
+    add(driven.refused, "attempts to connect were refused");
+    add(driven.idle_closes, "idle connections were closed by the server and opened again");
     if let Some(reason) = &driven.invalid {
         text.push_str(&format!("  invalid({reason})\n"));
     }

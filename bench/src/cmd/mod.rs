@@ -1,73 +1,52 @@
-//! The verbs of the command line, a file each.
+//! The verbs of the command line, a file each: they parse, call and print.
 
+pub mod ab;
 pub mod bench;
 pub mod build;
 pub mod check;
 pub mod compare;
 pub mod drive;
-pub mod own;
+mod noise;
+mod own;
 pub mod rank;
 pub mod serve;
 pub mod servers;
 mod splice;
 pub mod tables;
 
-use crate::catalog::root;
-use crate::report::numbers::{Numbers, Percentile};
-use crate::round::{self, Header, Round};
-use crate::verdict::spread::{Spread, null_comparisons};
-use anyhow::{Result, bail};
-use std::io::{self, Write};
+use crate::host::tree;
+use crate::round::{self, Header};
+use anyhow::Result;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-/// The round that a person names, or the newest of a kind.
+/// Everything went well, but a cell, a check or a gate did not.
+pub const SOME_FAILED: u8 = 3;
+
+/// The round that a user names, or the newest of a kind.
 ///
 /// # Errors
 /// There is none.
-pub fn round_or_newest(name: Option<&Path>, is_wanted: impl Fn(&Header) -> bool) -> Result<PathBuf> {
-    let base = root().join("bench-results");
-    name.map_or_else(|| round::newest(&base, is_wanted), |name| round::find(&base, name))
-}
-
-/// How far identical servers are apart on the machine of this round: by the null round that is named, or by the newest that was made
-/// there. Without one, an assumption, and the tables say so.
-///
-/// # Errors
-/// The one that is named is no null round, or cannot be read.
-pub fn newest_spread(round: &Round, named: Option<&Path>) -> Result<Spread> {
-    let base = root().join("bench-results");
-    if let Some(name) = named {
-        return spread_of(&round::find(&base, name)?);
+fn round_or_newest(name: Option<&Path>, is_wanted: impl Fn(&Header) -> bool) -> Result<PathBuf> {
+    let bases = bases();
+    match name {
+        Some(name) => round::find(&bases, name),
+        None => {
+            let found = bases.iter().map(|base| round::newest(base, &is_wanted));
+            found.reduce(Result::or).unwrap_or_else(|| round::newest(&tree::recorded(), &is_wanted))
+        }
     }
-    let Some(folder) = round::newest_null(&base, round) else { return Ok(Spread::default()) };
-    // A null round that is broken is no reason not to look at others.
-    Ok(spread_of(&folder).unwrap_or_else(|error| {
-        eprintln!("stallbench: {error:#}; going on without it");
-        Spread::default()
-    }))
 }
 
-fn spread_of(folder: &Path) -> Result<Spread> {
-    let comparisons = null_test(&Round::open(folder)?)?;
-    if comparisons.is_empty() {
-        bail!("{} is no null round: no server stands in it twice", folder.display());
+/// The folders of rounds: around the current directory, and of the checkout.
+fn bases() -> Vec<PathBuf> {
+    let mut bases = vec![tree::results()];
+    if tree::recorded() != bases[0] {
+        bases.push(tree::recorded());
     }
-    Ok(Spread::from_null(&comparisons, round::name_of(folder)))
+    bases
 }
 
-/// Every server of a null round against itself.
-///
-/// # Errors
-/// A histogram that cannot be read.
-pub fn null_test(null: &Round) -> Result<Vec<crate::verdict::spread::NullComparison>> {
-    let numbers = Numbers::of(null, Percentile::default())?;
-    let servers: Vec<&str> = null.header.servers.iter().map(|server| server.name.as_str()).collect();
-    Ok(null_comparisons(&numbers, &servers, crate::verdict::spread::BATCH))
-}
-
-/// Prints to stdout; a reader that has gone away, such as `head`, is no error.
-pub fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
-    let _ = out.flush();
+fn exit_code(is_well: bool) -> ExitCode {
+    if is_well { ExitCode::SUCCESS } else { ExitCode::from(SOME_FAILED) }
 }

@@ -1,23 +1,30 @@
-//! `stallbench servers`: what there is, and what is available here.
+//! `stallbench servers`: all servers, and which are available here.
 
 use crate::catalog::{self, Blocking, Server};
-use crate::host::placement::default_threads;
-use crate::process::builder::{binary, receipt};
-use crate::report::Table;
+use crate::console::output::print;
+use crate::host::placement::{Placement, default_threads};
+use crate::process::deploy::package::{is_built, receipt};
+use crate::report::{Cell, Column, Line, Table, Terminal};
 use anyhow::Result;
 use common::Receipt;
 use serde::Serialize;
 use std::process::ExitCode;
 
 #[derive(Serialize)]
-struct Line {
+struct Listed {
     name: String,
     runtime: String,
     model: String,
     http: String,
     blocking: Blocking,
+    runs_on: String,
     is_peer: bool,
+    tags: Vec<String>,
+    /// Built and measured only where it is asked for.
+    is_optional: bool,
     about: String,
+    /// The reason why it can never run here, such as a missing program.
+    missing: Option<String>,
     /// Ready to be measured; otherwise `reason` says why not.
     available: bool,
     reason: Option<String>,
@@ -25,35 +32,59 @@ struct Line {
 }
 
 /// Prints the list.
-pub fn run(json: bool) -> Result<ExitCode> {
-    let lines: Vec<Line> = catalog::load()?.iter().map(line).collect();
+///
+/// # Errors
+/// A manifest that cannot be read.
+pub fn run(json: bool, wide: bool) -> Result<ExitCode> {
+    let listed: Vec<Listed> = catalog::load()?.iter().map(list).collect();
     if json {
-        super::print(&(serde_json::to_string_pretty(&lines)? + "\n"));
+        print(&(serde_json::to_string_pretty(&listed)? + "\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let row = |line: &Line| {
-        let state = if line.available { "built".into() } else { line.reason.clone().unwrap_or_default() };
-        vec![line.name.clone(), line.http.clone(), line.blocking.to_string(), state, line.about.clone()]
+    let state = |one: &Listed| if one.available { "built".into() } else { one.reason.clone().unwrap_or_default() };
+    let line = |one: &Listed| Line {
+        group: None,
+        cells: [one.name.clone(), one.blocking.to_string(), state(one), one.http.clone(), one.about.clone()]
+            .map(Cell::Words)
+            .to_vec(),
     };
-    let columns = ["server", "http", "blocking", "state", "about"].map(String::from).to_vec();
-    let table = Table { title: "Servers".into(), columns, rows: lines.iter().map(row).collect(), words: 4, ..Table::default() };
-    super::print(&table.to_terminal());
+    let columns = vec![
+        Column::words("server"),
+        Column::words("blocking"),
+        Column::words("state"),
+        Column::words("http").wide(),
+        Column::words("about").wide(),
+    ];
+    let table =
+        Table { name: "servers", title: "Servers".into(), columns, lines: listed.iter().map(line).collect(), ..Table::default() };
+    print(&Terminal::of_stdout(wide, false).show(&table))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn line(server: &Server) -> Line {
-    let is_built = binary(&server.program).exists() || server.missing().is_some();
-    let asked = if is_built { receipt(server, default_threads(), &[]) } else { Err(anyhow::anyhow!("not built")) };
-    Line {
+fn list(server: &Server) -> Listed {
+    let asked = match (server.missing(), is_built(server)) {
+        (Some(missing), _) => Err(missing),
+        (_, Err(why)) => Err(why),
+        _ => receipt(server, default_threads(Placement::Shared), &[]).map_err(|error| first_line(&format!("{error:#}"))),
+    };
+    Listed {
         name: server.name.clone(),
         runtime: server.runtime.clone(),
         model: server.model.clone(),
         http: server.http.clone(),
         blocking: server.blocking,
+        runs_on: server.runs_on.clone(),
         is_peer: server.is_peer,
+        tags: server.tags.clone(),
+        is_optional: server.only_if_asked.is_some(),
         about: server.about.clone(),
+        missing: server.missing(),
         available: asked.is_ok(),
-        reason: asked.as_ref().err().map(|error| format!("{error:#}")),
+        reason: asked.as_ref().err().cloned(),
         receipt: asked.ok(),
     }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
 }

@@ -1,68 +1,79 @@
-//! Tables inside a page: what stands between two marks is written by the harness, so that no number is typed by hand.
-//!
-//! A page may have one headline, of the newest round that is one, and any number of tables whose first mark says which: the command that prints
-//! them.
+//! Tables and pictures inside a page: the harness writes what stands between two marks, so that no number is typed by hand. Each first mark
+//! holds the command whose tables follow it.
 
-use crate::cli::{Cli, Command};
-use crate::report::{Format, headline};
+use super::tables;
+use crate::cli::{Cli, Command, Tables};
+use crate::console::output::say;
+use crate::report::Format;
 use crate::round::{Header, Round, name_of};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// What stands around the headline.
-const HEADLINE: (&str, &str) = ("<!-- headline: written by `just splice`, do not edit -->", "<!-- /headline -->");
-/// What stands around the tables of a command, which follows the first.
-const TABLES: (&str, &str) = ("<!-- stallbench tables ", "<!-- /stallbench -->");
+/// The marks around the tables of a command, which follows the first.
+const TABLES: (&str, &str) = ("<!-- stallbench tables", "<!-- /stallbench -->");
+/// The end of a first mark.
+const END: &str = "-->";
 
-/// Writes all that the marks of a page ask for.
+/// Fills in what the marks of a page ask for.
 ///
 /// # Errors
 /// A page without marks; a command that prints nothing.
 pub fn page(page: &Path, round: Option<&Path>) -> Result<()> {
     let text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
-    if !text.contains(HEADLINE.0) && !text.contains(TABLES.0) {
-        bail!("{}: has neither '{}' nor '{}...'", page.display(), HEADLINE.0, TABLES.0);
+    if !text.contains(TABLES.0) {
+        bail!("{}: has no mark '{} ...{END}'", page.display(), TABLES.0);
     }
-    let text = with_headline(&text, round).with_context(|| page.display().to_string())?;
-    let text = with_tables(&text).with_context(|| page.display().to_string())?;
+    let folder = page.parent().unwrap_or(Path::new("."));
+    let text = filled(&text, round, folder).with_context(|| page.display().to_string())?;
     fs::write(page, text).with_context(|| format!("cannot write {}", page.display()))?;
-    super::print(&format!("{}: written\n", page.display()));
+    say(&format!("{}: written", page.display()));
     Ok(())
 }
 
-fn with_headline(text: &str, round: Option<&Path>) -> Result<String> {
-    let Some((before, rest)) = text.split_once(HEADLINE.0) else { return Ok(text.into()) };
-    let (_, after) = rest.split_once(HEADLINE.1).with_context(|| format!("'{}' is missing", HEADLINE.1))?;
-    let round = Round::open(&super::round_or_newest(round, Header::is_headline)?)?;
-    if !round.header.settings.experiments.iter().any(|name| name == "collateral") {
-        bail!("{} has no headline, since collateral was not measured; name another round", round.folder.display());
-    }
-    let (name, environment) = (name_of(&round.folder), &round.header.environment);
-    let source = format!(
-        "Round [{name}](bench-results/{name}/README.md): {}, {} cores, Linux {}.",
-        environment.processor, environment.cores, environment.kernel
-    );
-    let table = headline::headline(&round)?.to_markdown();
-    Ok(format!("{before}{}\n\n{table}\n{source}\n\n{}{after}", HEADLINE.0, HEADLINE.1))
-}
-
-fn with_tables(text: &str) -> Result<String> {
+fn filled(text: &str, round: Option<&Path>, folder: &Path) -> Result<String> {
     let mut written = String::new();
     let mut rest = text;
     while let Some((before, from)) = rest.split_once(TABLES.0) {
-        let (words, from) = from.split_once(" -->").context("a mark is not closed by -->")?;
+        let (words, from) = from.split_once(END).with_context(|| format!("a mark is not closed by {END}"))?;
         let (_, after) = from.split_once(TABLES.1).with_context(|| format!("'{}' is missing", TABLES.1))?;
-        let command = ["stallbench", "tables"].into_iter().chain(words.split_whitespace());
-        let Command::Tables(arguments) =
-            Cli::try_parse_from(command).map_err(|error| anyhow::anyhow!(common::args::one_line(&error)))?.command
-        else {
-            bail!("'{words}' is no command that prints tables");
+        let mut arguments = parse(words)?;
+        // A mark without a round means the newest that a page may quote.
+        let is_newest = arguments.round.is_none();
+        if is_newest {
+            arguments.round = Some(super::round_or_newest(round, Header::is_headline)?);
+        }
+        let content = if let Some(path) = &arguments.svg {
+            let (file, shown): (PathBuf, _) = (folder.join(path), path.display());
+            fs::write(&file, tables::picture(&arguments)?).with_context(|| format!("cannot write {}", file.display()))?;
+            format!("![Response time of / beside blocking requests, by server]({shown})\n")
+        } else {
+            tables::shown(&arguments, Format::Markdown)?
         };
-        let tables = super::tables::shown(&arguments, Format::Markdown)?;
-        written.push_str(&format!("{before}{}{words} -->\n\n{tables}{}", TABLES.0, TABLES.1));
+        let source = if is_newest && arguments.svg.is_none() { source(&arguments)? } else { String::new() };
+        written.push_str(&format!("{before}{}{words}{END}\n\n{content}{source}\n{}", TABLES.0, TABLES.1));
         rest = after;
     }
     Ok(written + rest)
+}
+
+fn parse(words: &str) -> Result<Tables> {
+    let words = shell_words::split(words).with_context(|| format!("'{}' has an open quote", words.trim()))?;
+    let command = ["stallbench".to_owned(), "tables".to_owned()].into_iter().chain(words);
+    match Cli::try_parse_from(command).map_err(|error| anyhow::anyhow!(common::args::one_line(&error)))?.command {
+        Command::Tables(arguments) => Ok(arguments),
+        _ => bail!("the mark does not hold a command that prints tables"),
+    }
+}
+
+/// The round that a table comes from, as a line below it.
+fn source(arguments: &Tables) -> Result<String> {
+    let folder = arguments.round.as_deref().context("no round")?;
+    let round = Round::open(folder)?;
+    let (name, environment) = (name_of(&round.folder), &round.header.environment);
+    Ok(format!(
+        "\nRound [{name}](bench-results/{name}/README.md): {}, {} cores, Linux {}.\n",
+        environment.processor, environment.cores, environment.kernel
+    ))
 }

@@ -1,41 +1,77 @@
 //! `stallbench tables`: the tables of a round.
 
 use super::splice;
-use crate::catalog::nearest;
+use crate::catalog::{Filter, narrow, takes_metric};
 use crate::cli::Tables;
-use crate::report::numbers::{Cell, Numbers, Percentile};
-use crate::report::{Format, Table, headline, render};
-use crate::round::Round;
-use crate::round::filter::{Filter, narrow, takes_metric};
-use anyhow::{Result, bail};
-use serde_json::json;
+use crate::console::hint::nearest;
+use crate::console::output::{print, say};
+use crate::metrics::Numbers;
+use crate::report::{Format, Table, render};
+use crate::round::{self, Round};
+use crate::summary;
+use anyhow::{Context, Result, bail};
+use serde_json::{Value as Json, json};
+use std::fs;
 use std::process::ExitCode;
 
-/// Prints, or writes into a page.
+/// Prints, or writes into a page or a picture.
+///
+/// # Errors
+/// A round or a table that does not exist; filters that leave nothing.
 pub fn run(arguments: &Tables) -> Result<ExitCode> {
     if let Some(page) = &arguments.splice {
         splice::page(page, arguments.round.as_deref())?;
         return Ok(ExitCode::SUCCESS);
     }
-    super::print(&shown(arguments, arguments.shape.format())?);
+    if let Some(path) = &arguments.svg {
+        let svg = picture(arguments)?;
+        fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
+        say(&format!("{}: written", path.display()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(&shown(arguments, arguments.shape.format())?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the arguments ask for.
+fn open(arguments: &Tables) -> Result<(Round, Numbers)> {
+    let is_wanted = |header: &round::Header| !header.settings.is_null;
+    let mut round = Round::open(&super::round_or_newest(arguments.round.as_deref(), is_wanted)?)?;
+    let filters = &arguments.shape.filters;
+    if let Some(metric) = filters.iter().find(|filter| filter.is_about_metrics())
+        && arguments.shape.format() != Format::Csv
+    {
+        bail!("--filter {metric} narrows the numbers of --csv; choose tables with --table and columns with --columns");
+    }
+    narrow(filters, &mut round.header.servers)?;
+    let numbers = round::numbers(&round, arguments.shape.percentile)?;
+    Ok((round, numbers))
+}
+
+/// The tables that the arguments ask for, as text.
 ///
 /// # Errors
-/// A round or a table that there is not; filters that leave nothing.
+/// A round, a table or a column that does not exist; filters that leave nothing.
 pub fn shown(arguments: &Tables, format: Format) -> Result<String> {
-    let mut round = Round::open(&super::round_or_newest(arguments.round.as_deref(), |header| !header.settings.is_null)?)?;
-    narrow(&arguments.shape.filters, &mut round.header.servers)?;
+    let (round, numbers) = open(arguments)?;
     let percentile = arguments.shape.percentile;
-    let tables = select(headline::tables(&round, percentile)?, &arguments.tables)?;
+    let mut tables = select(summary::tables(&round, &numbers, percentile)?, &arguments.tables)?;
+    choose_columns(&mut tables, &arguments.columns)?;
+    let terminal = arguments.shape.terminal();
     Ok(match format {
-        Format::Json => to_json(&round, &tables, percentile)?,
-        Format::Csv => numbers_csv(&round, percentile, &arguments.shape.filters)?,
-        Format::Text => round.header.describe(&round.folder) + "\n\n" + &render(&tables, format)?,
-        Format::Markdown => render(&tables, format)?,
+        Format::Json => to_json(&round, &tables, &numbers)?,
+        Format::Csv => numbers_csv(&round, &numbers, &arguments.shape.filters)?,
+        Format::Text => round.header.describe(&round.folder) + "\n\n" + &render(&tables, format, &terminal)?,
+        Format::Markdown => render(&tables, format, &terminal)?,
     })
+}
+
+/// The response time against the number of blockers, as SVG.
+///
+/// # Errors
+/// A round without such numbers.
+pub fn picture(arguments: &Tables) -> Result<String> {
+    let (round, numbers) = open(arguments)?;
+    summary::figure(&round, &numbers, arguments.shape.percentile)
 }
 
 fn select(tables: Vec<Table>, names: &[String]) -> Result<Vec<Table>> {
@@ -47,39 +83,66 @@ fn select(tables: Vec<Table>, names: &[String]) -> Result<Vec<Table>> {
     Ok(tables.into_iter().filter(is_wanted).collect())
 }
 
-/// The tables as a person sees them, and every number behind them.
+/// Keeps the first column and those that are named, in their order.
+fn choose_columns(tables: &mut [Table], heads: &[String]) -> Result<()> {
+    if heads.is_empty() {
+        return Ok(());
+    }
+    for table in tables {
+        let mut chosen = vec![0];
+        for head in heads {
+            let found = table.columns.iter().position(|column| column.head == *head);
+            let known: Vec<&str> = table.columns.iter().map(|column| column.head.as_str()).collect();
+            let at =
+                found.with_context(|| format!("the table {} has no column '{head}'; {}", table.name, nearest(head, &known)))?;
+            chosen.push(at);
+        }
+        table.columns = chosen.iter().map(|at| table.columns[*at].clone()).collect();
+        for line in &mut table.lines {
+            line.cells = chosen.iter().map(|at| line.cells[*at].clone()).collect();
+        }
+        table.details.clear();
+    }
+    Ok(())
+}
+
+/// The tables as a user sees them, and every number behind them.
 ///
 /// # Errors
-/// A histogram that cannot be read.
-pub fn to_json(round: &Round, tables: &[Table], percentile: Percentile) -> Result<String> {
-    let numbers = Numbers::of(round, percentile)?;
-    let cell = |server: &str, metric: &str, cell: &Cell| json!({ "server": server, "metric": metric, "summary": cell.summary(), "values": cell.values, "invalid": cell.invalid });
-    let names = round.header.servers.iter().map(|server| server.name.as_str());
-    let cells: Vec<_> =
-        names.flat_map(|name| numbers.of_server(name).map(move |(metric, one)| cell(name, metric, one))).collect();
-    let tables: serde_json::Value = serde_json::from_str(&render(tables, Format::Json)?)?;
+/// Numbers that JSON cannot hold.
+pub fn to_json(round: &Round, tables: &[Table], numbers: &Numbers) -> Result<String> {
+    let whole = crate::report::Terminal { width: None, has_color: false, wide: true, intervals: true };
+    let tables: Json = serde_json::from_str(&render(tables, Format::Json, &whole)?)?;
+    let mut cells = Vec::new();
+    for row in &round.header.servers {
+        for (metric, cell) in numbers.of_server(&row.name) {
+            cells.push(json!({
+                "server": row.name, "metric": metric.to_string(), "experiment": metric.experiment,
+                "summary": cell.summary(), "values": cell.values, "invalid": cell.invalid,
+            }));
+        }
+    }
     Ok(serde_json::to_string_pretty(&json!({ "round": round.folder, "tables": tables, "cells": cells }))? + "\n")
 }
 
-/// Every number of a round, a line each.
+/// Every number of a round, a line each. A bound begins with `>=`, and what was not reached is named.
 ///
 /// # Errors
-/// A histogram that cannot be read.
-pub fn numbers_csv(round: &Round, percentile: Percentile, filters: &[Filter]) -> Result<String> {
+/// Numbers that CSV cannot hold.
+pub fn numbers_csv(round: &Round, numbers: &Numbers, filters: &[Filter]) -> Result<String> {
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.write_record(["server", "metric", "median", "low", "high", "trials", "invalid"])?;
-    let numbers = Numbers::of(round, percentile)?;
-    for server in &round.header.servers {
-        for (metric, cell) in numbers.of_server(&server.name).filter(|(metric, _)| takes_metric(filters, metric)) {
+    for row in &round.header.servers {
+        for (metric, cell) in numbers.of_server(&row.name).filter(|(metric, _)| takes_metric(filters, &metric.to_string())) {
             let summary = cell.summary();
-            let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+            let value = |value: Option<crate::metrics::Value>| value.map_or(String::new(), |value| value.to_string());
             let interval = summary.and_then(|summary| summary.interval);
             csv.write_record([
-                server.name.as_str(),
-                metric,
-                &number(summary.map(|summary| summary.median)),
-                &number(interval.map(|interval| interval.0)),
-                &number(interval.map(|interval| interval.1)),
+                row.name.as_str(),
+                &metric.to_string(),
+                &value(summary.map(|summary| summary.median)),
+                &value(interval.map(|interval| interval.0)),
+                &value(interval.map(|interval| interval.1)),
                 &summary.map_or(0, |summary| summary.trials).to_string(),
                 cell.invalid.first().map_or("", String::as_str),
             ])?;

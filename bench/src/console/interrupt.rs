@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: noticed between two steps, so that children are ended and what is finished is kept.
+//! Ctrl-C and SIGTERM: noticed between two steps, so that children are ended and finished work is kept.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 static REQUESTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// The reason of an error that is none: somebody asked to stop.
+/// The reason of an error that is not a failure: the user asked to stop.
 #[derive(Debug)]
 pub struct Interrupted;
 
@@ -28,12 +28,12 @@ pub fn install() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Somebody asked to stop.
+/// Whether the user asked to stop.
 pub fn is_requested() -> bool {
     REQUESTED.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
-/// An error if somebody asked to stop.
+/// Returns an error if the user asked to stop.
 ///
 /// # Errors
 /// [`Interrupted`].

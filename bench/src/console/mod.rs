@@ -1,4 +1,6 @@
-//! The person at the terminal: interrupts and progress.
+//! The user's terminal: interrupts, progress, output, and hints.
 
+pub mod hint;
 pub mod interrupt;
+pub mod output;
 pub mod progress;

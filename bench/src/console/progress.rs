@@ -1,5 +1,6 @@
-//! What a person sees while a long piece of work runs: how far it is and how long it will still take.
+//! Progress of a long piece of work: the share done and the time left.
 
+use super::output::say;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -22,14 +23,14 @@ impl Progress {
         Progress { bar, is_terminal }
     }
 
-    /// Says what is being done.
+    /// Shows the current step.
     pub fn say(&self, what: &str) {
         let left = self.left();
         self.bar.set_prefix(left.clone());
         self.bar.set_message(what.to_owned());
         if !self.is_terminal {
             let percent = 100 * self.bar.position() / self.bar.length().unwrap_or(1).max(1);
-            eprintln!("[{percent:>3} %{left}] {what}");
+            say(&format!("[{percent:>3} %{left}] {what}"));
         }
     }
 
@@ -43,14 +44,14 @@ impl Progress {
         if left < 100.0 { format!(", {left:.0} s left") } else { format!(", {:.0} min left", left / 60.0) }
     }
 
-    /// So much of the work is done.
+    /// Counts units as done.
     pub fn step(&self, units: u64) {
         self.bar.inc(units);
     }
 
     /// Prints a line without disturbing the bar.
     pub fn line(&self, text: &str) {
-        if self.is_terminal { self.bar.println(text) } else { eprintln!("{text}") }
+        if self.is_terminal { self.bar.println(text) } else { say(text) }
     }
 
     /// While a load is on, the bar must not wake up and take processor time from what is measured.

@@ -2,7 +2,7 @@
 
 use super::{Check, ask, expect, expect_page, expect_served, start};
 use crate::catalog::Server;
-use crate::http::client::{Client, get};
+use crate::http::{Client, get};
 use anyhow::{Context, Result, bail};
 use common::http::{MAX_BODY, MAX_HEAD};
 use common::routes::PAGE;

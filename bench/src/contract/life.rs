@@ -2,9 +2,9 @@
 
 use super::{Check, expect, expect_page, expect_served, start};
 use crate::catalog::{Blocking, Server};
-use crate::http::client::{Client, get};
+use crate::http::{Client, get};
 use crate::process::Running;
-use crate::process::builder;
+use crate::process::deploy::package;
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 use std::net::TcpListener;
@@ -30,7 +30,7 @@ pub const CHECKS: &[Check] = &[
 const SOON: Duration = Duration::from_secs(15);
 
 fn receipt(server: &Server) -> Result<()> {
-    let receipt = builder::receipt(server, 2, &[])?;
+    let receipt = package::receipt(server, 2, &[])?;
     let plain = server.name.split('@').next().unwrap_or_default();
     expect("server", &receipt.server.as_str(), &plain)?;
     expect("a version that is known", &(receipt.runtime_version == "unknown"), &false)?;
@@ -45,7 +45,7 @@ fn refuse_arguments(server: &Server) -> Result<()> {
         [("--model", "nothing"), ("--bogus", "1"), ("--blocking-threads", pool), ("--threads", "x"), ("--listen", "nowhere")]
     {
         let more = [name.to_string(), value.to_string()];
-        let output = builder::command(server, 2, &more).output()?;
+        let output = package::command(server, 2, &more).output()?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         let found = (output.status.code(), text.lines().count(), text.contains(name) || text.contains(&name[2..]));
         expect(&format!("exit code, lines, and whether the line names {name} ({})", text.trim()), &found, &(Some(2), 1, true))?;
@@ -57,7 +57,7 @@ fn port_in_use(server: &Server) -> Result<()> {
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
     let more = ["--listen".to_string(), address.clone()];
-    let output = builder::command(server, 2, &more).output()?;
+    let output = package::command(server, 2, &more).output()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let found = (output.status.code(), text.lines().count(), text.contains(&address) && text.contains("in use"));
     expect(
@@ -74,7 +74,7 @@ fn inherited_listener(server: &Server) -> Result<()> {
     // The shell moves the socket to descriptor 3 and says whose it is; exec keeps the process and so its id.
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\""]);
-    let plain = builder::command(server, 2, &[]);
+    let plain = package::command(server, 2, &[]);
     command.arg(plain.get_program()).args(plain.get_args()).current_dir(plain.get_current_dir().unwrap_or(Path::new(".")));
     command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     command.stdin(Stdio::from(OwnedFd::from(listener)));

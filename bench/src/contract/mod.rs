@@ -7,7 +7,7 @@ mod workers;
 
 use crate::catalog::Server;
 use crate::host::placement::{cores, set_of};
-use crate::http::client::{Answer, Client, get};
+use crate::http::{Client, Response, get};
 use crate::process::{Running, Start};
 use anyhow::{Result, bail};
 
@@ -58,17 +58,17 @@ fn expect<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> 
 }
 
 /// Asks on a connection of its own.
-fn ask(running: &Running, request: &[u8]) -> Result<Answer> {
+fn ask(running: &Running, request: &[u8]) -> Result<Response> {
     Client::connect(running.address)?.ask(request)
 }
 
-fn expect_page(answer: &Answer) -> Result<()> {
+fn expect_page(answer: &Response) -> Result<()> {
     expect("status", &answer.status, &200)?;
     expect("body", &String::from_utf8_lossy(&answer.body).as_ref(), &common::routes::PAGE)
 }
 
 /// A fresh connection gets the regular page.
-fn expect_served(running: &Running) -> Result<Answer> {
+fn expect_served(running: &Running) -> Result<Response> {
     let answer = ask(running, &get("/"))?;
     expect_page(&answer)?;
     Ok(answer)

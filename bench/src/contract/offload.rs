@@ -3,7 +3,7 @@
 use super::life::wait_until_taken;
 use super::{Check, ask, expect, expect_served, start};
 use crate::catalog::{Blocking, Server};
-use crate::http::client::{Client, get};
+use crate::http::{Client, get};
 use anyhow::{Result, bail};
 
 pub const CHECKS: &[Check] = &[("offload", offload), ("when-full", when_full)];

@@ -2,7 +2,7 @@
 
 use super::{Check, ask, expect, expect_served, start};
 use crate::catalog::Server;
-use crate::http::client::{Client, get};
+use crate::http::{Client, get};
 use crate::process::Running;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};

@@ -1,61 +1,116 @@
-//! Which functions hurt? Those that look harmless, each in turn, a few times a second.
+//! Functions that look harmless, each in turn, a few times a second: their own time, and what every other client feels meanwhile.
 
-use super::stream::{self, Stream};
-use super::{Session, learn, learn_request, warm_up};
-use crate::http::client::{get, post};
+use super::contract::{Choices, Experiment};
+use super::stream::Stream;
+use crate::catalog::Row;
+use crate::http::Request;
+use crate::measure::{Mode, Session, learn, learn_request};
+use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
+use crate::report::{self, Cell, Table, View};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Requests per second.
-pub const RATE: f64 = 5.0;
+const RATE: f64 = 5.0;
 /// Records in the document that is read: it must not be longer than a body may be.
 const RECORDS: usize = 5000;
-/// Windows of the round in which each function is called.
-const WINDOWS: u32 = 2;
+/// The functions.
+const FUNCTIONS: [&str; 5] = ["stringify", "parse", "sort", "pbkdf2", "scrypt"];
+
+const FUNCTION: Family = Family::new("function_ms", Unit::Ms, Role::Cost);
+const MAX: Family = Family::new("max_ms", Unit::Ms, Role::Detail);
 
 /// One entry for each function.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BlockingFunctions {
-    /// In the order of the lecture.
-    pub functions: Vec<Stream>,
+    functions: Vec<Stream>,
 }
 
-/// The functions' names, and what to send.
-fn functions() -> [(&'static str, Vec<u8>); 5] {
-    [
-        ("stringify", get("/json/stringify")),
-        ("parse", post("/json/parse", &common::work::stringify(RECORDS))),
-        ("sort", get("/sort")),
-        ("pbkdf2", get("/pbkdf2")),
-        ("scrypt", get("/scrypt")),
-    ]
+/// How it measures.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settings {
+    /// Window of each function, in ms.
+    window_ms: u64,
 }
 
-/// Names of the functions, as tables show them.
-pub fn names() -> [&'static str; 5] {
-    functions().map(|(name, _)| name)
-}
+impl Experiment for BlockingFunctions {
+    const NAME: &'static str = "blocking-functions";
+    type Settings = Settings;
 
-/// Runs all functions on one fresh process.
-///
-/// # Errors
-/// A server that does not start or answers wrongly.
-pub fn run(session: &Session<'_>) -> Result<BlockingFunctions> {
-    let mut running = session.start("blocking-functions")?;
-    let probe = learn(&mut running, "/")?;
-    let warm = warm_up(session, &probe);
-    running.explain(warm)?;
-    let window = Duration::from_millis(session.settings.window_ms) * WINDOWS;
-    let mut found = Vec::new();
-    for (name, request) in functions() {
-        if session.server.unsupported.contains_key(name) {
-            continue;
-        }
-        let function = learn_request(&mut running, name, request)?;
-        let _driver = session.settings.placement_of("blocking-functions").enter_driver(true);
-        let stream = stream::run(session, name, (&probe, &function), RATE, window);
-        found.push(running.explain(stream)?);
+    fn settings(_: Mode, _: &Choices) -> Settings {
+        Settings { window_ms: 2000 }
     }
-    Ok(BlockingFunctions { functions: found })
+
+    fn seconds(settings: &Settings) -> f64 {
+        FUNCTIONS.len() as f64 * (0.6 + settings.window_ms as f64 / 1e3) + 1.0
+    }
+
+    fn run(session: &Session<'_>, settings: &Settings) -> Result<Self> {
+        let mut running = session.start()?;
+        let probe = learn(&mut running, "/")?;
+        let warm = session.warm_up(&probe);
+        running.explain(warm)?;
+        let window = Duration::from_millis(settings.window_ms);
+        let mut functions = Vec::new();
+        for name in FUNCTIONS {
+            if session.server.unsupported.contains_key(name) {
+                continue;
+            }
+            let request = request(name, &running.address.to_string());
+            let function = learn_request(&mut running, name, &request)?;
+            let _driver = session.placement.enter_driver(true);
+            let stream = Stream::run(session, name, (&probe, &function), RATE, window);
+            functions.push(running.explain(stream)?);
+        }
+        Ok(BlockingFunctions { functions })
+    }
+
+    fn read(&self, _: &Settings, percentile: Percentile) -> Result<Vec<Reading>> {
+        let mut readings = Vec::new();
+        for stream in &self.functions {
+            let name = &stream.name;
+            let beside = |family: Family| family.at(Self::NAME, format!("function,{name}"));
+            readings.push((beside(percentile.family()), stream.valid(stream.probes.response_ms(percentile)?)));
+            readings.push((beside(MAX), stream.valid(stream.probes.max_ms())));
+            let own = Value::Exact(stream.requests.p50_us / 1e3);
+            readings.push((FUNCTION.at(Self::NAME, name.clone()), stream.valid(own)));
+        }
+        Ok(readings)
+    }
+
+    fn tables(_: &Settings, view: &View<'_>) -> Vec<Table> {
+        let columns = FUNCTIONS
+            .iter()
+            .flat_map(|name| [report::Column::number(format!("{name} ms")), report::Column::number(format!("/ beside {name}"))])
+            .collect();
+        let title = format!(
+            "Blocking functions, {RATE} a second each: how long one takes (median, ms), and {} of / meanwhile in ms",
+            view.percentile
+        );
+        let cells = |row: &Row| -> Vec<Cell> {
+            let pair = |name: &str| {
+                let beside = view.percentile.family().at(Self::NAME, format!("function,{name}"));
+                [view.cell(row, &FUNCTION.at(Self::NAME, name)), graded(view.cell(row, &beside))]
+            };
+            FUNCTIONS.iter().flat_map(|name| pair(name)).collect()
+        };
+        vec![view.table(Self::NAME, title, columns, cells)]
+    }
+}
+
+fn request(name: &str, host: &str) -> Request {
+    match name {
+        "stringify" => Request::get(host, "/json/stringify"),
+        "parse" => Request::post_json(host, "/json/parse", common::work::stringify(RECORDS)),
+        other => Request::get(host, format!("/{other}")),
+    }
+}
+
+/// A response time with the word for what people feel of it.
+fn graded(cell: Cell) -> Cell {
+    match cell.grade() {
+        Some(grade) => Cell::words(format!("{} {}", cell.text(false, |_| None), grade.name())),
+        None => cell,
+    }
 }

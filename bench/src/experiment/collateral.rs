@@ -1,380 +1,287 @@
-//! The headline: what do k blockers do to everybody else?
+//! The headline: the harm that k blockers do to every other client.
 //!
-//! Probes go to `/` at a fixed rate over kept-alive connections, and a few over fresh ones, while k blockers of length T are
-//! kept in flight. k ascends until the probes' p99 passes the limit.
+//! Probes go to `/` at a fixed rate over kept-alive connections, and a few over fresh ones, while k blockers of length T are kept in flight. k
+//! ascends until the probes' p99 passes the limit. Each kind of blocker has a fresh process, and climbs from no blockers on.
 
-use super::{Latency, Mode, Session, all_lanes, learn, ms, until_valid, warm_up};
-use crate::driver::{Lane, Load, Pace, Recording, Report, Target};
-use crate::host::placement::Placement;
-use crate::http::client::{Client, get};
-use crate::process::Running;
-use crate::validity::{self, Failure};
-use anyhow::{Result, bail};
+use super::climb::{self, Ladder, Run, Step, freeze_metric, place};
+use super::contract::{Choices, Column, Curves, Experiment, conditions};
+use super::probes;
+use crate::catalog::Row;
+use crate::measure::{Kind, Mode, Session};
+use crate::metrics::{LIMITS_MS, Metric, Percentile, Reading, Value};
+use crate::report::{self, Cell, Group, Mark, Table, View};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use std::time::{Duration, Instant};
+use serde_json::Value as Json;
 
-/// T of the blockers, but for the long ones.
-pub const BLOCK: Duration = Duration::from_millis(100);
-/// Probes per second on kept-alive connections, and on how many. One is in flight on each, so there are enough of them that probes
-/// due in half a second of silence find a free one: with fewer, the driver's own queue would be measured instead of the server's.
-const PROBES: (f64, usize) = (1000.0, 512);
-/// Probes per second on fresh connections.
-const FRESH: f64 = 20.0;
-/// Sent before the window, so that every connection is known to the server.
-const WARMUP: Duration = Duration::from_millis(100);
-/// From a blocker's answer to the next blocker on its connection. On loopback the next one would otherwise be there before the
-/// server has looked at anybody else, which no client behind a network can do.
-const THINK: Duration = Duration::from_millis(1);
-/// A connection is dead if its median probe takes longer.
-const DEAD: Duration = Duration::from_millis(100);
+/// T. Not 100 ms: one loop beside one blocker would stand on the edge of the limit of 0.1 s, and half its trials fall to each side.
+const BLOCK_MS: f64 = 110.0;
+/// T in rounds of schema 1.
+const BLOCK_MS_OF_SCHEMA_1: f64 = 100.0;
+/// Length of each step.
+const WINDOW_MS: u64 = 1000;
+/// The p99 at which k stops to ascend, in ms.
+const LIMIT_MS: f64 = 1000.0;
+/// The limit of ten seconds needs blockers of a second and a window that is longer than the limit: T, window and limit in ms, and k.
+const LONG: (f64, u64, f64, [usize; 5]) = (1000.0, 15_000, 10_000.0, [1, 2, 4, 8, 16]);
+/// Number of blockers at which details are given: every mode of a round measures it.
+const DETAILS_AT: usize = 4;
+/// The numbers of blockers that answer the question.
+const TELLING: [usize; 4] = [0, 1, 4, 64];
 
 /// What was found for each kind of blocker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Collateral {
-    /// Without blockers.
-    pub baseline: Step,
-    /// With them.
-    pub runs: Vec<Run>,
+    /// Of a round of schema 1: the step without blockers, on the process of the first run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    baseline: Option<Step>,
+    runs: Vec<Run>,
 }
 
-/// One kind of blocker.
+/// How it measures.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Run {
-    /// `sleep` (blocked threads) or `cpu` (work).
-    pub kind: String,
+pub struct Settings {
+    /// Kinds of blockers.
+    kinds: Vec<Kind>,
+    /// Numbers of blockers, ascending from 0.
+    blockers: Vec<usize>,
     /// T, in ms.
-    pub block_ms: u64,
-    /// The p99 at which k stops to ascend, in ms.
-    pub limit_ms: u64,
-    /// By ascending k.
-    pub steps: Vec<Step>,
+    block_ms: f64,
+    /// Length of each step, in ms.
+    window_ms: u64,
+    /// Connections of the probes.
+    connections: usize,
+    /// Whether long blockers climb to the limit of ten seconds.
+    has_long: bool,
 }
 
-/// One number of blockers.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Step {
-    /// Blockers in flight.
-    pub k: usize,
-    /// Why the numbers of this step are none.
-    pub invalid: Option<String>,
-    /// Probes over kept-alive connections.
-    pub probes: Latency,
-    /// Probes over fresh connections.
-    pub fresh: Latency,
-    /// Share of kept-alive connections that were dead.
-    pub dead: f64,
-    /// From the last blocker's last byte until no planned probe was overdue; none if that was not waited for.
-    pub recovery_ms: Option<f64>,
-    /// Blockers answered per second.
-    pub blockers_per_s: f64,
-    /// Share of the window that the driver spent on a processor.
-    pub driver_load: f64,
-    /// The wait for answers was given up, since the limit was passed already: times are lower bounds.
-    pub gave_up: bool,
-}
+impl Experiment for Collateral {
+    const NAME: &'static str = "collateral";
+    const IS_STANDARD: bool = true;
+    type Settings = Settings;
 
-/// What blocks, for how long, and until when k ascends.
-pub struct Plan {
-    /// Name of the kind of blocker.
-    pub kind: &'static str,
-    /// T.
-    pub block: Duration,
-    /// Length of each step.
-    pub window: Duration,
-    /// The p99 at which k stops to ascend.
-    pub limit: Duration,
-    /// The numbers of blockers.
-    pub blockers: Vec<usize>,
-}
-
-/// What the blockers do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// Threads that wait
-    Sleep,
-    /// Threads that work, for a time on their own clock
-    Cpu,
-    /// Threads that derive a key, as many rounds as take this server as long
-    Pbkdf2,
-}
-
-impl Kind {
-    /// As metrics name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Sleep => "sleep",
-            Kind::Cpu => "cpu",
-            Kind::Pbkdf2 => "pbkdf2",
+    fn settings(mode: Mode, choices: &Choices) -> Settings {
+        let kinds = match mode {
+            Mode::Quick => vec![Kind::Sleep],
+            Mode::Standard => vec![Kind::Sleep, Kind::Cpu],
+            Mode::Thorough => vec![Kind::Sleep, Kind::Cpu, Kind::Pbkdf2],
+        };
+        Settings {
+            kinds: if choices.kinds.is_empty() { kinds } else { choices.kinds.clone() },
+            blockers: if mode == Mode::Quick { TELLING.to_vec() } else { vec![0, 1, 2, 4, 16, 64] },
+            block_ms: BLOCK_MS,
+            window_ms: WINDOW_MS,
+            connections: choices.connections.unwrap_or(probes::CONNECTIONS),
+            has_long: mode == Mode::Thorough,
         }
     }
 
-    /// The kinds that rounds had before they could be chosen.
-    pub fn standard() -> Vec<Kind> {
-        vec![Kind::Sleep, Kind::Cpu]
+    fn settings_of_schema_1(old: &Json, mode: Mode) -> Settings {
+        let standard = Settings { has_long: false, ..Self::settings(mode, &Choices::default()) };
+        let field = |name: &str| old.get(name).cloned();
+        Settings {
+            kinds: field("kinds")
+                .and_then(|kinds| serde_json::from_value(kinds).ok())
+                .unwrap_or_else(|| vec![Kind::Sleep, Kind::Cpu]),
+            blockers: field("blockers").and_then(|k| serde_json::from_value(k).ok()).unwrap_or(standard.blockers),
+            window_ms: field("window_ms").and_then(|ms| ms.as_u64()).unwrap_or(standard.window_ms),
+            block_ms: BLOCK_MS_OF_SCHEMA_1,
+            ..standard
+        }
     }
 
-    /// What takes this server so long when it is asked alone.
-    fn path(self, length: Duration, running: &Running) -> Result<String> {
-        let ms = length.as_millis();
-        Ok(match self {
-            Kind::Sleep => format!("/sleep?ms={ms}"),
-            Kind::Cpu => format!("/timer?ms={ms}&clock=cpu"),
-            Kind::Pbkdf2 => format!("/pbkdf2?iterations={}", rounds(length, running)?),
+    fn seconds(settings: &Settings) -> f64 {
+        let step = settings.window_ms as f64 / 1e3 + 0.15;
+        let long = if settings.has_long { LONG.3.len() as f64 * 16.0 } else { 0.0 };
+        // Most servers freeze before the last steps; warming up takes half a second.
+        settings.kinds.len() as f64 * (1.0 + 0.9 * step * settings.blockers.len() as f64) + long
+    }
+
+    fn run(session: &Session<'_>, settings: &Settings) -> Result<Self> {
+        let usual = Ladder {
+            block_ms: settings.block_ms,
+            window_ms: settings.window_ms,
+            limit_ms: LIMIT_MS,
+            rate: probes::RATE,
+            connections: settings.connections,
+        };
+        let mut runs = Vec::new();
+        for kind in &settings.kinds {
+            runs.push(usual.run(session, *kind, &settings.blockers)?);
+        }
+        if settings.has_long {
+            let ladder = Ladder { block_ms: LONG.0, window_ms: LONG.1, limit_ms: LONG.2, ..usual };
+            runs.push(ladder.run(session, Kind::Sleep, &LONG.3)?);
+        }
+        Ok(Collateral { baseline: None, runs })
+    }
+
+    fn read(&self, settings: &Settings, percentile: Percentile) -> Result<Vec<Reading>> {
+        let mut readings = Vec::new();
+        for (number, run) in self.runs.iter().enumerate() {
+            let base = self.baseline.iter().filter(|_| number == 0).cloned();
+            let run = Run { steps: base.chain(run.steps.iter().cloned()).collect(), ..run.clone() };
+            let blockers: &[usize] = if run.block_ms == settings.block_ms { &settings.blockers } else { &LONG.3 };
+            readings.extend(run.read(Self::NAME, blockers, percentile)?);
+        }
+        Ok(readings)
+    }
+
+    fn title(settings: &Settings, view: &View<'_>) -> Option<String> {
+        let (percentile, block) = (view.percentile, settings.block_ms);
+        let path = settings.kind().map_or("/sleep", |kind| if kind == Kind::Sleep { "/sleep" } else { kind.name() });
+        Some(format!(
+            "Response time of / in ms ({percentile}) beside k slow requests that block for {block} ms each ({path}), and the number of them that freezes it; {}",
+            conditions(view)
+        ))
+    }
+
+    fn headline(settings: &Settings, _view: &View<'_>) -> Vec<Column> {
+        let Some(kind) = settings.kind() else { return Vec::new() };
+        let block = settings.block_ms;
+        let mut columns: Vec<Column> = settings.blockers.iter().map(|k| response(kind, block, *k)).collect();
+        for limit_ms in LIMITS_MS {
+            // Beyond the limit of a climb nothing was measured; long blockers climb to the last one.
+            let (block, is_known) = if limit_ms <= LIMIT_MS { (block, true) } else { (LONG.0, settings.has_long) };
+            let column = if is_known { report::Column::number(freeze_head(limit_ms)) } else { continue };
+            let metric = freeze_metric(Self::NAME, kind.name(), block, limit_ms);
+            columns.push(Column {
+                column: if limit_ms > LIMIT_MS { column.wide() } else { column },
+                cell: Box::new(move |view, row| freezing(view, row, &metric)),
+            });
+        }
+        let metric = climb::SLOWDOWN.at(Self::NAME, place(kind.name(), block, DETAILS_AT));
+        columns.push(Column {
+            column: report::Column::number(format!("slowdown at k={DETAILS_AT}")).wide(),
+            cell: Box::new(move |view, row| view.cell(row, &metric)),
+        });
+        columns
+    }
+
+    fn standing(settings: &Settings, view: &View<'_>, row: &Row) -> Option<(f64, Group)> {
+        let kind = settings.kind()?;
+        let p99 = |k: &usize| {
+            let value = view.median(row, &response_metric(view.percentile, kind, settings.block_ms, *k));
+            value.map_or(2.0 * LIMIT_MS, |value| value.number().unwrap_or(2.0 * LIMIT_MS)).clamp(1e-3, 2.0 * LIMIT_MS)
+        };
+        // The geometric mean over all numbers of blockers; what passed the limit counts as twice the limit.
+        let harm = settings.blockers.iter().filter(|k| **k > 0).map(|k| p99(k).ln()).sum();
+        let threshold = view.median(row, &freeze_metric(Self::NAME, kind.name(), settings.block_ms, LIMITS_MS[0]));
+        let group = match threshold {
+            Some(Value::Never { .. }) => Group::NeverFreezes,
+            Some(Value::Exact(k)) if k > view.conditions.threads as f64 => Group::FreezesLate,
+            Some(_) => Group::FreezesAtOnce,
+            None => Group::Unknown,
+        };
+        Some((harm, group))
+    }
+
+    fn criteria(settings: &Settings, kind: Kind, percentile: Percentile) -> Vec<(String, Metric)> {
+        let block = settings.block_ms;
+        let limits = LIMITS_MS.into_iter().filter(|limit| *limit <= LIMIT_MS);
+        let threshold = |limit: f64| (freeze_head(limit), freeze_metric(Self::NAME, kind.name(), block, limit));
+        let response = response_metric(percentile, kind, block, DETAILS_AT);
+        limits.map(threshold).chain([(format!("{percentile} at k={DETAILS_AT}"), response)]).collect()
+    }
+
+    fn curves(settings: &Settings, view: &View<'_>) -> Option<Curves> {
+        let kind = settings.kind()?;
+        let title = format!("{} of / while k requests block for {} ms each", view.percentile, settings.block_ms);
+        let line = |row: &&Row| {
+            let at = |k: &usize| view.median(row, &response_metric(view.percentile, kind, settings.block_ms, *k))?.number();
+            let times: Vec<f64> = settings.blockers.iter().map_while(at).collect();
+            (!times.is_empty()).then(|| (row.name.clone(), times))
+        };
+        let series = view.rows.iter().filter_map(line).collect();
+        Some(Curves { title, blockers: settings.blockers.clone(), series })
+    }
+
+    fn tables(settings: &Settings, view: &View<'_>) -> Vec<Table> {
+        settings.kinds.iter().map(|kind| details(settings, view, *kind)).collect()
+    }
+}
+
+impl Settings {
+    /// The kind of blocker that the headline is about.
+    fn kind(&self) -> Option<Kind> {
+        self.kinds.first().copied()
+    }
+}
+
+/// The metric of response time beside k blockers.
+fn response_metric(percentile: Percentile, kind: Kind, block_ms: f64, k: usize) -> Metric {
+    percentile.family().at(Collateral::NAME, place(kind.name(), block_ms, k))
+}
+
+fn response(kind: Kind, block_ms: f64, k: usize) -> Column {
+    let column = report::Column::number(format!("k={k}"));
+    Column {
+        column: if TELLING.contains(&k) { column } else { column.wide() },
+        cell: Box::new(move |view, row| view.cell(row, &response_metric(view.percentile, kind, block_ms, k))),
+    }
+}
+
+/// The head of a column of thresholds.
+pub fn freeze_head(limit_ms: f64) -> String {
+    format!("freezes at {} s", limit_ms / 1e3)
+}
+
+/// A threshold, with the share of trials that froze there or before, if not all did.
+pub fn freezing(view: &View<'_>, row: &Row, metric: &Metric) -> Cell {
+    let mut cell = view.cell(row, metric);
+    if let Cell::Quantity(quantity) = &mut cell
+        && let Value::Exact(k) = quantity.summary.median
+    {
+        let values = view.numbers.values(&row.name, metric);
+        let froze = values.iter().filter(|value| value.exact().is_some_and(|one| one <= k)).count();
+        if froze < values.len() {
+            quantity.marks.push(Mark::Froze(froze, values.len()));
+        }
+    }
+    cell
+}
+
+/// One kind of blocker in detail.
+fn details(settings: &Settings, view: &View<'_>, kind: Kind) -> Table {
+    let what = match kind {
+        Kind::Sleep => "blocked threads (/sleep)",
+        Kind::Cpu => "work (/timer?clock=cpu)",
+        Kind::Pbkdf2 => "a function (/pbkdf2)",
+    };
+    let block = settings.block_ms;
+    let title = format!(
+        "Added {} of / in ms beside k blockers of {block} ms: {what}; the number of them that freezes it; the last four columns at k={DETAILS_AT}",
+        view.percentile
+    );
+    let loads: Vec<usize> = settings.blockers.iter().copied().filter(|k| *k > 0).collect();
+    let mut columns: Vec<report::Column> = loads
+        .iter()
+        .map(|k| {
+            let column = report::Column::number(format!("k={k}"));
+            if TELLING.contains(k) { column } else { column.wide() }
         })
-    }
+        .collect();
+    let limits: Vec<f64> = LIMITS_MS.into_iter().filter(|limit| *limit <= LIMIT_MS).collect();
+    columns.extend(limits.iter().map(|limit| report::Column::number(freeze_head(*limit))));
+    columns.extend(["dead", "fresh max ms", "recovery ms", "blockers/s"].map(|head| report::Column::number(head).wide()));
+    let mut table = view.table(kind.name(), title, columns, |row| {
+        let mut cells: Vec<Cell> = loads.iter().map(|k| added(settings, view, row, kind, *k)).collect();
+        cells
+            .extend(limits.iter().map(|limit| freezing(view, row, &freeze_metric(Collateral::NAME, kind.name(), block, *limit))));
+        let families = [climb::DEAD, climb::FRESH_MAX, climb::RECOVERY, climb::BLOCKERS_PER_S];
+        cells.extend(families.map(|family| view.cell(row, &family.at(Collateral::NAME, place(kind.name(), block, DETAILS_AT)))));
+        cells
+    });
+    table.details.push("dead: the share of kept-alive connections whose median probe takes over 0.1 s; fresh max: the longest first request on a new connection; recovery: from the last blocker's end until the delayed probes are answered".into());
+    table
 }
 
-/// Rounds of key derivation that take a server about so long.
-fn rounds(length: Duration, running: &Running) -> Result<u64> {
-    const ASKED: u32 = 50_000;
-    let mut client = Client::connect(running.address)?;
-    let mut alone = Vec::new();
-    for _ in 0..3 {
-        let started = Instant::now();
-        client.ask(&get(&format!("/pbkdf2?iterations={ASKED}")))?;
-        alone.push(started.elapsed());
-    }
-    alone.sort();
-    Ok((f64::from(ASKED) * length.as_secs_f64() / alone[1].as_secs_f64()) as u64)
-}
-
-/// The kind of blocker of a person's own server.
-pub const OWN: &str = "own";
-
-/// Runs each kind on a fresh process.
-///
-/// # Errors
-/// A server that does not start or answers wrongly.
-pub fn run(session: &Session<'_>) -> Result<Collateral> {
-    let mut baseline = None;
-    let mut runs = Vec::new();
-    for (kind, plan) in plans(session) {
-        let (first, run) = climb_on_fresh(session, "collateral", kind, &plan, baseline.is_none())?;
-        baseline = baseline.or(first);
-        runs.push(run);
-    }
-    let Some(baseline) = baseline else { bail!("no step without blockers was planned") };
-    Ok(Collateral { baseline, runs })
-}
-
-fn plans(session: &Session<'_>) -> Vec<(Kind, Plan)> {
-    let blockers: Vec<usize> = session.settings.blockers.iter().copied().filter(|k| *k > 0).collect();
-    let second = Duration::from_secs(1);
-    let window = Duration::from_millis(session.settings.window_ms);
-    let plan = |kind: &Kind| {
-        let plan = Plan { kind: kind.name(), block: BLOCK, window, limit: second, blockers: blockers.clone() };
-        (*kind, plan)
-    };
-    let mut plans: Vec<(Kind, Plan)> = session.settings.kinds.iter().map(plan).collect();
-    if session.settings.mode == Mode::Thorough {
-        // The limit of ten seconds needs blockers of a second and a window that is longer than the limit.
-        let (block, window, limit) = (second, 15 * second, 10 * second);
-        let plan = Plan { kind: Kind::Sleep.name(), block, window, limit, blockers: vec![1, 2, 4, 8, 16] };
-        plans.push((Kind::Sleep, plan));
-    }
-    plans
-}
-
-/// One way up on a process of its own, and before it a step without blockers if that is wanted.
-///
-/// # Errors
-/// A server that does not start or answers wrongly.
-pub fn climb_on_fresh(
-    session: &Session<'_>,
-    experiment: &str,
-    kind: Kind,
-    plan: &Plan,
-    with_baseline: bool,
-) -> Result<(Option<Step>, Run)> {
-    let mut running = session.start(experiment)?;
-    let probe = learn(&mut running, "/")?;
-    let path = kind.path(plan.block, &running)?;
-    let blocker = learn(&mut running, &path)?;
-    let warm = warm_up(session, &probe);
-    running.explain(warm)?;
-    let climb = Climb { plan, probe, blocker, placement: session.settings.placement_of(experiment), seed: session.seed };
-    let _driver = climb.placement.enter_driver(true);
-    let baseline = if with_baseline { Some(running.explain(climb.measure(0))?) } else { None };
-    Ok((baseline, running.explain(climb.run())?))
-}
-
-/// One way up, from few blockers to many, on one process.
-pub struct Climb<'p> {
-    /// How.
-    pub plan: &'p Plan,
-    /// What the probes ask for.
-    pub probe: Target,
-    /// What the blockers ask for.
-    pub blocker: Target,
-    /// Where driver and server are.
-    pub placement: Placement,
-    /// Seed of this trial.
-    pub seed: u64,
-}
-
-impl Climb<'_> {
-    /// All steps, until p99 passes the limit.
-    ///
-    /// # Errors
-    /// The driver cannot work.
-    pub fn run(&self) -> Result<Run> {
-        let plan = self.plan;
-        let mut steps = Vec::new();
-        for k in &plan.blockers {
-            let step = self.measure(*k)?;
-            let is_frozen = step.probes.p99_us > plan.limit.as_secs_f64() * 1e6;
-            steps.push(step);
-            if is_frozen {
-                break;
-            }
-        }
-        let (block_ms, limit_ms) = (plan.block.as_millis() as u64, plan.limit.as_millis() as u64);
-        Ok(Run { kind: plan.kind.into(), block_ms, limit_ms, steps })
-    }
-
-    /// One number of blockers; taken again if the driver did not do what it owed.
-    ///
-    /// # Errors
-    /// The driver cannot work.
-    pub fn measure(&self, k: usize) -> Result<Step> {
-        let (report, failed) = until_valid(&self.load(k), |report| self.check(k, report))?;
-        Ok(step(k, &report, failed))
-    }
-
-    fn load(&self, k: usize) -> Load {
-        let plan = self.plan;
-        let mut lanes = probes(&self.probe);
-        if k > 0 {
-            let pace = Pace::Closed { depth: 1, stagger: plan.block, most: None, think: THINK };
-            lanes.push(Lane { pace, ..Lane::closed(self.blocker.clone(), k, 1) });
-        }
-        Load {
-            lanes,
-            warmup: WARMUP,
-            window: plan.window,
-            // Long enough for the probes of the window to pass the limit for certain.
-            grace: plan.limit + plan.block,
-            give_up: Some(plan.limit),
-            spin: self.placement.spin(),
-            seed: self.seed ^ k as u64,
-        }
-    }
-
-    /// The first check that fails.
-    fn check(&self, k: usize, report: &Report) -> Result<(), Failure> {
-        let plan = self.plan;
-        let ceiling = || {
-            // Each blocker in flight takes T, and each processor gives a second per second.
-            let at_once = match plan.kind {
-                // How long a person's own takes varies, and so does a function's time.
-                OWN | "pbkdf2" => return Ok(()),
-                "cpu" => k.min(self.placement.server_cores().len()),
-                _ => k,
-            };
-            let answered = report.lanes.get(2).map_or(0, |blockers| blockers.answered);
-            validity::blocker_ceiling(answered, at_once, plan.window.as_secs_f64(), plan.block.as_secs_f64())
-        };
-        all_lanes(report).and_then(|()| ceiling())
-    }
-}
-
-/// The lanes of those who do not block: over kept-alive connections, and over fresh ones.
-pub fn probes(target: &Target) -> Vec<Lane> {
-    let kept = Lane { is_introduced: true, keeps_samples: true, ..Lane::open(target.clone(), PROBES.1, PROBES.0, false) };
-    let fresh = Lane { is_fresh: true, ..Lane::open(target.clone(), 1, FRESH, false) };
-    vec![kept, fresh]
-}
-
-fn step(k: usize, report: &Report, invalid: Option<String>) -> Step {
-    let probes = &report.lanes[0];
-    Step {
-        k,
-        invalid,
-        probes: Latency::of(probes),
-        fresh: Latency::of(&report.lanes[1]),
-        dead: dead_share(probes, PROBES.1, report),
-        recovery_ms: report.lanes.get(2).and_then(|blockers| recovery_ms(probes, blockers, report.gave_up)),
-        blockers_per_s: if k > 0 { report.per_second(2) } else { 0.0 },
-        driver_load: report.driver_load,
-        gave_up: report.gave_up,
-    }
-}
-
-/// Share of connections whose median probe took longer than [`DEAD`].
-fn dead_share(probes: &Recording, connections: usize, report: &Report) -> f64 {
-    let window = report.window_start..report.window_start + report.window;
-    let mut by_connection = vec![Vec::new(); connections];
-    for sample in probes.samples.iter().filter(|sample| window.contains(&sample.planned)) {
-        by_connection[sample.connection % connections].push(sample.response);
-    }
-    let is_dead = |times: &mut Vec<Duration>| {
-        times.sort();
-        times.get(times.len() / 2).is_some_and(|median| *median > DEAD)
-    };
-    by_connection.iter_mut().filter_map(|times| is_dead(times).then_some(())).count() as f64 / connections as f64
-}
-
-/// How long after the last blocker's last byte the last probe that was planned before it got its answer.
-fn recovery_ms(probes: &Recording, blockers: &Recording, gave_up: bool) -> Option<f64> {
-    let end = blockers.last_byte;
-    let before = probes.samples.iter().filter(|sample| sample.planned <= end);
-    if gave_up || before.clone().any(|sample| !sample.is_answered) {
-        return None;
-    }
-    before.map(|sample| ms((sample.planned + sample.response).saturating_sub(end))).max_by(f64::total_cmp)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::driver::record::Sample;
-
-    const MS: Duration = Duration::from_millis(1);
-
-    fn recording(samples: &[(usize, u32, u32, bool)], last_byte: Duration) -> Recording {
-        let sample = |&(connection, planned, response, is_answered): &(usize, u32, u32, bool)| Sample {
-            connection,
-            planned: planned * MS,
-            response: response * MS,
-            is_answered,
-        };
-        Recording { samples: samples.iter().map(sample).collect(), last_byte, ..Recording::new() }
-    }
-
-    fn report() -> Report {
-        Report {
-            lanes: Vec::new(),
-            window_start: Duration::ZERO,
-            window: Duration::from_secs(1),
-            driver_load: 0.0,
-            gave_up: false,
-        }
-    }
-
-    #[test]
-    fn a_connection_is_dead_if_its_median_probe_in_the_window_is_slow() {
-        let samples = [
-            (0, 1, 500, true),
-            (0, 2, 500, false),
-            (0, 3, 1, true),
-            (1, 1, 1, true),
-            (1, 2, 1, true),
-            (1, 3, 900, true),
-            (1, 2000, 900, true),
-        ];
-        assert_eq!(dead_share(&recording(&samples, MS), 2, &report()), 0.5);
-        assert_eq!(dead_share(&recording(&[], MS), 2, &report()), 0.0);
-    }
-
-    #[test]
-    fn recovery_lasts_until_the_last_probe_planned_before_the_last_blockers_end_is_answered() {
-        let blockers = recording(&[], 100 * MS);
-        assert_eq!(
-            recovery_ms(&recording(&[(0, 50, 60, true), (1, 90, 30, true), (0, 110, 500, true)], MS), &blockers, false),
-            Some(20.0)
-        );
-        assert_eq!(recovery_ms(&recording(&[(0, 50, 10, true)], MS), &blockers, false), Some(0.0));
-        assert_eq!(recovery_ms(&recording(&[(0, 50, 60, false)], MS), &blockers, false), None);
+/// What blockers add; where the climb ended before, that it is frozen.
+fn added(settings: &Settings, view: &View<'_>, row: &Row, kind: Kind, k: usize) -> Cell {
+    let at = place(kind.name(), settings.block_ms, k);
+    let whole = response_metric(view.percentile, kind, settings.block_ms, k);
+    match view.median(row, &whole) {
+        Some(Value::NotReached) => view.cell(row, &whole),
+        _ => view.cell(row, &view.percentile.added().at(Collateral::NAME, at)),
     }
 }

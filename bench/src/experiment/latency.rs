@@ -1,71 +1,124 @@
-//! How close to the edge? Response times while a server is asked at shares of what it can do at most.
+//! Response times at shares of the highest rate that a server can answer.
 
-use super::{Latency, Session, all_lanes, learn, until_valid, warm_up};
-use crate::driver::{self, Lane, Load};
+use super::contract::{Choices, Experiment};
+use crate::catalog::Row;
+use crate::load::{Lane, Load};
+use crate::measure::{Latency, Mode, Session, learn};
+use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
+use crate::report::{self, Cell, Table, View};
 use crate::validity;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Shares of the peak, in percent.
-pub const SHARES: [u32; 4] = [50, 75, 90, 95];
-/// Connections: of the closed loop that finds the peak, and of the open ones below it.
+const SHARES: [u32; 4] = [50, 75, 90, 95];
+/// Connections of the closed loop that finds the peak, and of the open loops below it.
 const CONNECTIONS: (usize, usize) = (64, 256);
 /// Length of each run.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// The peak, and what happens below it.
+const PEAK: Family = Family::new("peak_per_s", Unit::PerSecond, Role::Cost).more_is_better();
+const P50: Family = Family::new("p50_ms", Unit::Ms, Role::Detail);
+
+/// The peak, and the times below it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LatencyBelowPeak {
     /// Answers per second of a closed loop.
-    pub peak_per_s: f64,
+    peak_per_s: f64,
     /// The driver had no time left at the peak, so the server can do more, and the shares are of what the driver can.
-    pub is_driver_bound: bool,
+    is_driver_bound: bool,
     /// By ascending share.
-    pub shares: Vec<Share>,
+    shares: Vec<Share>,
 }
 
 /// A share of the peak.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Share {
+struct Share {
     /// In percent.
-    pub percent: u32,
-    /// Why the numbers are none.
-    pub invalid: Option<String>,
+    percent: u32,
+    /// The reason why the numbers are invalid.
+    invalid: Option<String>,
     /// Times.
-    pub latency: Latency,
+    latency: Latency,
 }
 
-/// Runs all shares on one fresh process.
-///
-/// # Errors
-/// A server that does not start or answers wrongly.
-pub fn run(session: &Session<'_>) -> Result<LatencyBelowPeak> {
-    let mut running = session.start("latency")?;
-    let target = learn(&mut running, "/")?;
-    let placement = session.settings.placement_of("latency");
-    // At these rates the driver never sleeps, so it has a core of its own instead of a priority.
-    let _driver = placement.enter_driver(false);
-    let warm = warm_up(session, &target);
-    running.explain(warm)?;
-    let load = |lane| Load {
-        lanes: vec![lane],
-        warmup: Duration::from_millis(100),
-        window: WINDOW,
-        grace: Duration::from_secs(2),
-        give_up: None,
-        spin: placement.spin(),
-        seed: session.seed,
-    };
-    let peak = driver::run(&load(Lane::closed(target.clone(), CONNECTIONS.0, 1)));
-    let peak = running.explain(peak)?;
-    let peak_per_s = peak.per_second(0);
-    let mut shares = Vec::new();
-    for percent in SHARES {
-        let rate = peak_per_s * f64::from(percent) / 100.0;
-        let found = until_valid(&load(Lane::open(target.clone(), CONNECTIONS.1, rate, true)), all_lanes);
-        let (report, invalid) = running.explain(found)?;
-        shares.push(Share { percent, invalid, latency: Latency::of(&report.lanes[0]) });
+/// How it measures.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settings {
+    /// Shares of the peak, in percent.
+    shares: Vec<u32>,
+}
+
+impl Experiment for LatencyBelowPeak {
+    const NAME: &'static str = "latency";
+    const KEEPS_DRIVER_BUSY: bool = true;
+    type Settings = Settings;
+
+    fn settings(_: Mode, _: &Choices) -> Settings {
+        Settings { shares: SHARES.to_vec() }
     }
-    Ok(LatencyBelowPeak { peak_per_s, is_driver_bound: peak.driver_load > validity::SATURATED, shares })
+
+    fn seconds(settings: &Settings) -> f64 {
+        1.5 + 1.1 * settings.shares.len() as f64
+    }
+
+    fn run(session: &Session<'_>, settings: &Settings) -> Result<Self> {
+        let mut running = session.start()?;
+        let target = learn(&mut running, "/")?;
+        // At these rates the driver never sleeps, so it has a core of its own instead of a priority.
+        let _driver = session.placement.enter_driver(false);
+        let warm = session.warm_up(&target);
+        running.explain(warm)?;
+        let load = |lane| Load {
+            warmup: Duration::from_millis(100),
+            spin: session.placement.spin(),
+            ..Load::of(vec![lane], WINDOW, session.seed)
+        };
+        let peak = session.driver.drive(&load(Lane::closed(target.clone(), CONNECTIONS.0, 1)));
+        let peak = running.explain(peak)?;
+        let peak_per_s = peak.per_second(0);
+        let mut shares = Vec::new();
+        for percent in &settings.shares {
+            let rate = peak_per_s * f64::from(*percent) / 100.0;
+            let lane = Lane::open(target.clone(), CONNECTIONS.1, rate, true);
+            let found = session.until_valid(&load(lane), validity::of_all);
+            let (seen, invalid) = running.explain(found)?;
+            shares.push(Share { percent: *percent, invalid, latency: Latency::of(&seen.lanes[0]) });
+        }
+        Ok(LatencyBelowPeak { peak_per_s, is_driver_bound: peak.driver_load > validity::SATURATED, shares })
+    }
+
+    fn read(&self, _: &Settings, percentile: Percentile) -> Result<Vec<Reading>> {
+        let peak = if self.is_driver_bound { Value::AtLeast(self.peak_per_s) } else { Value::Exact(self.peak_per_s) };
+        let mut readings = vec![(PEAK.at(Self::NAME, ""), Ok(peak))];
+        for share in &self.shares {
+            let at = |family: Family| family.at(Self::NAME, format!("share,{}", share.percent));
+            let valid = |value: Value| share.invalid.clone().map_or(Ok(value), Err);
+            if percentile.family().name != P50.name {
+                readings.push((at(P50), valid(Value::Exact(share.latency.p50_us / 1e3))));
+            }
+            readings.push((at(percentile.family()), valid(share.latency.response_ms(percentile)?)));
+        }
+        Ok(readings)
+    }
+
+    fn tables(settings: &Settings, view: &View<'_>) -> Vec<Table> {
+        let mut columns = vec![report::Column::number("peak req/s")];
+        for percent in &settings.shares {
+            columns.push(report::Column::number(format!("p50 {percent} %")));
+            columns.push(report::Column::number(format!("{} {percent} %", view.percentile)));
+        }
+        let title = "Response time of / in ms at shares of the highest rate, on one core, with random arrivals (>=: the driver was the limit, and the shares are of what it can do)";
+        let cells = |row: &Row| -> Vec<Cell> {
+            let mut cells = vec![view.cell(row, &PEAK.at(Self::NAME, ""))];
+            for percent in &settings.shares {
+                let place = format!("share,{percent}");
+                cells.push(view.cell(row, &P50.at(Self::NAME, place.clone())));
+                cells.push(view.cell(row, &view.percentile.family().at(Self::NAME, place)));
+            }
+            cells
+        };
+        vec![view.table(Self::NAME, title, columns, cells)]
+    }
 }

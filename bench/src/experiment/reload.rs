@@ -1,21 +1,23 @@
-//! Is it transparent? A constant stream of requests while the processes that answer it are replaced, restarted, multiplied and killed.
+//! Transparency: a constant stream of requests while the processes that answer it are replaced, restarted, multiplied and killed.
 //!
-//! Servers that take their listener from whoever starts them run under this project's supervisor; Express under PM2 runs under PM2. Both are
-//! asked on their own command lines.
+//! Servers that take their listener from the process that starts them run under this project's supervisor; Express under PM2 runs under PM2.
+//! Both are told on their own command lines.
 
-mod manager;
-
-use super::{Mode, Session, learn_request};
-use crate::driver::{self, Lane, Load, Report, Target};
-use crate::http::client::get;
+use super::contract::{Choices, Experiment, Needs};
+use crate::catalog::{Row, Server};
+use crate::http::Request;
+use crate::load::{Lane, Load, Observation, Target};
+use crate::measure::{Mode, Session, learn_request, ms};
+use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
+use crate::process::deploy::manager::{self, Act, Manager};
+use crate::report::{self, Cell, Table, View};
+use crate::stats::median;
 use crate::validity;
 use anyhow::{Context, Result};
-use manager::Manager;
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 use std::thread;
 use std::time::{Duration, Instant};
-
-pub use manager::{needs_supervisor, unsupported};
 
 /// Requests per second of each of the four streams: `GET` and `POST`, on kept-alive and on fresh connections.
 const RATE: f64 = 245.0;
@@ -23,152 +25,179 @@ const RATE: f64 = 245.0;
 const KEPT: usize = 16;
 /// Requests per second to a route that takes 100 ms.
 const SLOW_RATE: f64 = 5.0;
-/// Reloads in a row, of a quick round and otherwise; how far their starts are apart at least.
-const RELOADS: (usize, usize, Duration) = (2, 20, Duration::from_millis(1200));
+/// The least time from the start of a reload to that of the next.
+const BETWEEN: Duration = Duration::from_millis(1200);
 /// Stream that is left out: the first requests meet memory that was never touched.
 const WARMUP: Duration = Duration::from_secs(1);
 /// Stream before something is done, and after it.
 const AROUND: Duration = Duration::from_millis(700);
 /// A request that takes longer was delayed.
 const DELAYED: Duration = Duration::from_millis(150);
-/// Answers are waited for so long.
+/// Longest wait for answers.
 const GRACE: Duration = Duration::from_secs(5);
+/// The lanes of quick requests; the slow route's lane follows.
+const QUICK: usize = 4;
 
-/// What is done while requests come in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Act {
-    /// Replace the processes, many times.
-    Reload,
-    /// End them and start them anew.
-    Restart,
-    /// To four processes, to one, and back to two.
-    Scale,
-    /// Replace them by a program that ends at once, then by one that never gets ready.
-    BadBuild,
-    /// Kill one of the processes.
-    KillWorker,
-    /// Kill the manager's process that decides.
-    KillDaemon,
-    /// Kill the one that holds.
-    KillKeeper,
-}
+const FIRST_ANSWER: Family = Family::new("first_answer_ms", Unit::Ms, Role::Detail);
+const MANAGER: Family = Family::new("manager_rss_mib", Unit::Mib, Role::Detail);
+const FAILED: Family = Family::new("failed", Unit::Count, Role::Detail);
+const REQUESTS: Family = Family::new("requests", Unit::Count, Role::Detail);
+const DELAYED_COUNT: Family = Family::new("delayed", Unit::Count, Role::Detail);
+const LONGEST: Family = Family::new("longest_ms", Unit::Ms, Role::Latency);
+const TOOK: Family = Family::new("took_ms", Unit::Ms, Role::Detail);
 
-impl Act {
-    /// All of them, in the order of a trial: what may leave the server in ruins comes last.
-    pub const ALL: [Act; 7] =
-        [Act::Reload, Act::Restart, Act::Scale, Act::BadBuild, Act::KillWorker, Act::KillDaemon, Act::KillKeeper];
-
-    /// As tables name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Act::Reload => "reload",
-            Act::Restart => "restart",
-            Act::Scale => "scale",
-            Act::BadBuild => "bad build",
-            Act::KillWorker => "worker killed",
-            Act::KillDaemon => "daemon killed",
-            Act::KillKeeper => "keeper killed",
-        }
-    }
-
-    fn times(self, mode: Mode) -> usize {
-        match (self, mode) {
-            (Act::Reload, Mode::Quick) => RELOADS.0,
-            (Act::Reload, _) => RELOADS.1,
-            _ => 1,
-        }
-    }
-}
-
-/// One entry for each thing that was done.
+/// One entry for each act.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reload {
     /// From `start` to the first right answer, the manager itself not yet running, in ms.
-    pub first_answer_ms: f64,
-    /// Memory of the manager's own processes, in MiB: resident.
-    pub manager_rss_mib: f64,
-    /// What was done.
-    pub steps: Vec<Step>,
+    first_answer_ms: f64,
+    /// Resident memory of the manager's own processes, in MiB.
+    manager_rss_mib: f64,
+    /// The acts.
+    steps: Vec<Done>,
 }
 
-/// What was done, and what became of the requests meanwhile.
+/// An act, and what happened to requests meanwhile.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Step {
-    /// What.
-    pub act: Act,
+struct Done {
+    act: Act,
     /// How often.
-    pub times: usize,
+    times: usize,
     /// How long it took each time, in ms.
-    pub took_ms: Vec<f64>,
-    /// Why it did not work, by the manager's own word; that a bad build is refused is what is wanted.
-    pub trouble: Option<String>,
+    took_ms: Vec<f64>,
+    /// The reason why it did not work, in the manager's own words; that it refuses a bad build is right.
+    trouble: Option<String>,
     /// Requests.
-    pub planned: u64,
-    /// Those without a right answer.
-    pub failed: u64,
-    /// Why, of the first.
-    pub first_failure: Option<String>,
+    planned: u64,
+    /// Requests without a right answer.
+    failed: u64,
+    /// The reason of the first.
+    first_failure: Option<String>,
     /// Answers that took longer than 150 ms, the slow route's left out.
-    pub delayed: u64,
+    delayed: u64,
     /// The longest, likewise.
-    pub max_ms: f64,
-    /// What the driver owed and did not do.
+    max_ms: f64,
+    /// The reason why times are invalid.
     #[serde(default)]
-    pub invalid: Option<String>,
+    invalid: Option<String>,
 }
 
-/// Does all of it to one cluster of two processes.
-///
-/// # Errors
-/// A server or a manager that does not start.
-pub fn run(session: &Session<'_>) -> Result<Reload> {
-    let started = Instant::now();
-    let mut manager = Manager::start(session)?;
-    let mut learn = |name: &str, request| manager.explain(|running| learn_request(running, name, request));
-    let page = learn("/", get("/"))?;
-    let first_answer_ms = super::ms(started.elapsed());
-    let posted = learn("POST /json/parse", post("/json/parse", b"[1,2,3]"))?;
-    let slow = learn("/sleep", get("/sleep?ms=100"))?;
-    let lanes = lanes(&page, &posted, &slow);
-    let manager_rss_mib = manager.rss_mib()?;
-    let mut steps = Vec::new();
-    for act in Act::ALL {
-        if manager.can(act) {
-            steps.push(step(session, &mut manager, act, &lanes)?);
-        }
+/// How it measures.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settings {
+    /// Reloads in a row.
+    reloads: usize,
+}
+
+impl Experiment for Reload {
+    const NAME: &'static str = "reload";
+    type Settings = Settings;
+
+    fn settings(mode: Mode, _: &Choices) -> Settings {
+        Settings { reloads: if mode == Mode::Quick { 2 } else { 20 } }
     }
-    Ok(Reload { first_answer_ms, manager_rss_mib, steps })
+
+    fn settings_of_schema_1(_: &Json, mode: Mode) -> Settings {
+        Self::settings(mode, &Choices::default())
+    }
+
+    fn seconds(settings: &Settings) -> f64 {
+        22.0 + 1.4 * settings.reloads as f64
+    }
+
+    fn unsupported(server: &Server) -> Option<String> {
+        manager::unsupported(server).map(str::to_owned)
+    }
+
+    fn needs(server: &Server) -> Needs {
+        if manager::needs_supervisor(server) { Needs::Supervisor } else { Needs::Nothing }
+    }
+
+    fn run(session: &Session<'_>, settings: &Settings) -> Result<Self> {
+        let started = Instant::now();
+        let mut manager = Manager::start(session.server, &session.start_conditions())?;
+        let host = manager.cluster().address.to_string();
+        let mut learn = |name: &str, request: Request| learn_request(manager.cluster(), name, &request);
+        let page = learn("/", Request::get(&host, "/"))?;
+        let first_answer_ms = ms(started.elapsed());
+        let posted = learn("POST /json/parse", Request::post_json(&host, "/json/parse", b"[1,2,3]".to_vec()))?;
+        let slow = learn("/sleep", Request::get(&host, "/sleep?ms=100"))?;
+        let lanes = lanes(&page, &posted, &slow);
+        let manager_rss_mib = manager.rss_mib()?;
+        let mut steps = Vec::new();
+        for act in Act::ALL {
+            if manager.can(act) {
+                let times = if act == Act::Reload { settings.reloads } else { 1 };
+                steps.push(step(session, &mut manager, act, times, &lanes)?);
+            }
+        }
+        Ok(Reload { first_answer_ms, manager_rss_mib, steps })
+    }
+
+    fn read(&self, _: &Settings, _: Percentile) -> Result<Vec<Reading>> {
+        let mut readings = vec![
+            (FIRST_ANSWER.at(Self::NAME, ""), Ok(Value::Exact(self.first_answer_ms))),
+            (MANAGER.at(Self::NAME, ""), Ok(Value::Exact(self.manager_rss_mib))),
+        ];
+        for done in &self.steps {
+            let at = |family: Family| family.at(Self::NAME, done.act.name());
+            let did = |value: f64| done.trouble.clone().map_or(Ok(Value::Exact(value)), Err);
+            // A driver that is late changes how long an answer takes, not whether there is one.
+            let in_time = |value: f64| done.invalid.clone().map_or(did(value), Err);
+            readings.push((at(FAILED), did(done.failed as f64)));
+            readings.push((at(REQUESTS), did(done.planned as f64)));
+            readings.push((at(DELAYED_COUNT), in_time(done.delayed as f64)));
+            readings.push((at(LONGEST), in_time(done.max_ms)));
+            readings.extend(median(&done.took_ms).map(|took| (at(TOOK), did(took))));
+        }
+        Ok(readings)
+    }
+
+    fn tables(_: &Settings, view: &View<'_>) -> Vec<Table> {
+        let mut columns = vec![report::Column::number("first answer ms").wide(), report::Column::number("manager MiB").wide()];
+        columns.extend(Act::ALL.iter().flat_map(|act| {
+            [format!("{}: failed", act.name()), format!("{}: longest ms", act.name())].map(report::Column::number)
+        }));
+        columns.push(report::Column::number("reload took ms").wide());
+        let title = "A cluster of two under a thousand requests a second, half on fresh connections, while its processes are replaced: how many failed in all trials, and the longest wait of those that did not";
+        let cells = |row: &Row| -> Vec<Cell> {
+            let at = |family: Family, place: &str| family.at(Self::NAME, place);
+            let mut cells = vec![view.cell(row, &at(FIRST_ANSWER, "")), view.cell(row, &at(MANAGER, ""))];
+            for act in Act::ALL {
+                // Over all trials: a median would hide what failed in one of them.
+                let [failed, of] = [FAILED, REQUESTS].map(|family| view.sum(row, &at(family, act.name())));
+                cells.push(if of == 0.0 {
+                    view.cell(row, &at(FAILED, act.name()))
+                } else {
+                    Cell::words(format!("{} of {}", report::count(failed), report::count(of)))
+                });
+                cells.push(view.cell(row, &at(LONGEST, act.name())));
+            }
+            cells.push(view.cell(row, &at(TOOK, Act::Reload.name())));
+            cells
+        };
+        vec![view.table(Self::NAME, title, columns, cells)]
+    }
 }
 
 fn lanes(page: &Target, posted: &Target, slow: &Target) -> Vec<Lane> {
-    let lenient = |lane: Lane| Lane { may_fail: true, ..lane };
     let mut lanes = Vec::new();
     for target in [page, posted] {
-        lanes.push(lenient(Lane::open(target.clone(), KEPT, RATE, false)));
-        lanes.push(lenient(Lane { is_fresh: true, ..Lane::open(target.clone(), 1, RATE, false) }));
+        lanes.push(Lane::open(target.clone(), KEPT, RATE, false));
+        lanes.push(Lane { is_fresh: true, ..Lane::open(target.clone(), 1, RATE, false) });
     }
-    lanes.push(lenient(Lane { is_fresh: true, ..Lane::open(slow.clone(), 1, SLOW_RATE, false) }));
+    lanes.push(Lane { is_fresh: true, ..Lane::open(slow.clone(), 1, SLOW_RATE, false) });
     lanes
 }
 
-fn step(session: &Session<'_>, manager: &mut Manager, act: Act, lanes: &[Lane]) -> Result<Step> {
-    let times = act.times(session.settings.mode);
-    let window = 2 * AROUND + manager.usual(act) * times as u32 + RELOADS.2 * (times as u32 - 1);
-    let load = Load {
-        lanes: lanes.to_vec(),
-        warmup: WARMUP,
-        window,
-        grace: GRACE,
-        give_up: None,
-        spin: session.settings.placement_of("reload").spin(),
-        seed: session.seed,
-    };
-    let placement = session.settings.placement_of("reload");
-    let (report, took_ms, trouble) = thread::scope(|scope| {
+fn step(session: &Session<'_>, manager: &mut Manager, act: Act, times: usize, lanes: &[Lane]) -> Result<Done> {
+    let window = 2 * AROUND + manager.usual(act) * times as u32 + BETWEEN * (times as u32 - 1);
+    let placement = session.placement;
+    let load = Load { warmup: WARMUP, grace: GRACE, spin: placement.spin(), ..Load::of(lanes.to_vec(), window, session.seed) };
+    let (seen, took_ms, trouble) = thread::scope(|scope| {
         let driver = scope.spawn(|| {
             let _driver = placement.enter_driver(true);
-            driver::run(&load)
+            crate::load::Drive::drive(&crate::driver::Sockets, &load)
         });
         let started = Instant::now();
         let (took_ms, trouble) = act_on(manager, act, times);
@@ -177,8 +206,8 @@ fn step(session: &Session<'_>, manager: &mut Manager, act: Act, lanes: &[Lane]) 
         let trouble = trouble.or_else(|| is_over.then(|| "it took longer than the stream of requests".into()));
         (driver.join(), took_ms, trouble)
     });
-    let report = report.ok().context("the driver panicked")??;
-    Ok(found(act, took_ms, trouble, &report))
+    let seen = seen.ok().context("the driver panicked")??;
+    Ok(found(act, took_ms, trouble, &seen))
 }
 
 /// Does it as often as is wanted, or until it does not work.
@@ -190,36 +219,28 @@ fn act_on(manager: &mut Manager, act: Act, times: usize) -> (Vec<f64>, Option<St
         if let Err(error) = manager.act(act) {
             return (took_ms, Some(format!("{error:#}")));
         }
-        took_ms.push(super::ms(started.elapsed()));
+        took_ms.push(ms(started.elapsed()));
         if number + 1 < times {
-            thread::sleep(RELOADS.2.saturating_sub(started.elapsed()));
+            thread::sleep(BETWEEN.saturating_sub(started.elapsed()));
         }
     }
     (took_ms, None)
 }
 
-fn found(act: Act, took_ms: Vec<f64>, trouble: Option<String>, report: &Report) -> Step {
-    let quick = &report.lanes[..4];
+fn found(act: Act, took_ms: Vec<f64>, trouble: Option<String>, seen: &Observation) -> Done {
+    let quick = &seen.lanes[..QUICK];
     let delayed = DELAYED.as_nanos() as u64;
-    Step {
+    Done {
         act,
         times: took_ms.len(),
         took_ms,
         trouble,
-        planned: report.lanes.iter().map(|lane| lane.planned).sum(),
-        failed: report.lanes.iter().map(|lane| lane.planned - lane.answered).sum(),
-        first_failure: report.lanes.iter().find_map(|lane| lane.first_error.clone()),
+        planned: seen.lanes.iter().map(|lane| lane.planned).sum(),
+        failed: seen.lanes.iter().map(|lane| lane.planned - lane.answered).sum(),
+        first_failure: seen.lanes.iter().find_map(|lane| lane.first_error.clone()),
         delayed: quick.iter().map(|lane| lane.response.len() - lane.response.count_between(0, delayed)).sum(),
         max_ms: quick.iter().map(|lane| lane.response.max()).max().unwrap_or(0) as f64 / 1e6,
         // The slow route's answers are few, and none of them is claimed to be quick.
-        invalid: (0..4).find_map(|lane| validity::of_driver(report, lane).err()).map(|failure| failure.to_string()),
+        invalid: (0..QUICK).find_map(|lane| validity::of_driver(seen, lane).err()).map(|failure| failure.to_string()),
     }
-}
-
-fn post(path: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: stallbench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    [head.as_bytes(), body].concat()
 }

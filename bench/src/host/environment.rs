@@ -1,11 +1,11 @@
-//! The machine that a round was made on.
+//! The machine that a round is measured on.
 
-use nix::sys::resource::{Resource, getrlimit};
+use super::limits;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::process::Command;
 
-/// What may explain that two rounds differ.
+/// Properties of the machine that may explain a difference between two rounds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     /// Name of the machine.
@@ -33,30 +33,29 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Reads what the system says.
+    /// Asks the system.
     pub fn here() -> Self {
         let cpuinfo = read("/proc/cpuinfo");
         let after_colon = |key: &str| {
             let line = cpuinfo.lines().find(|line| line.starts_with(key));
             line.and_then(|line| line.split_once(':')).map_or(String::new(), |(_, value)| value.trim().to_owned())
         };
-        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
         Environment {
             host: read("/proc/sys/kernel/hostname"),
             kernel: read("/proc/sys/kernel/osrelease"),
             processor: after_colon("model name"),
-            cores: crate::host::placement::cores().len(),
+            cores: super::placement::cores().len(),
             memory_mib: memory_kib() / 1024,
             governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             clocksource: read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             is_virtual: after_colon("flags").split(' ').any(|flag| flag == "hypervisor"),
-            open_files: format!("{soft} of {hard}"),
+            open_files: limits::open_files(),
             commit: commit(),
             stallbench: env!("CARGO_PKG_VERSION").into(),
         }
     }
 
-    /// What is not the same in the other, by name.
+    /// The names of the properties that differ.
     pub fn differences(&self, other: &Environment) -> Vec<&'static str> {
         let pairs = [
             ("host", self.host != other.host),
@@ -68,30 +67,6 @@ impl Environment {
             ("commit", self.commit != other.commit),
         ];
         pairs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
-    }
-}
-
-/// Share of processor time that the hypervisor took away, between two looks.
-#[derive(Debug, Clone, Copy)]
-pub struct StealMeter {
-    steal: u64,
-    total: u64,
-}
-
-impl StealMeter {
-    /// Looks for the first time.
-    pub fn start() -> Self {
-        let stat = read("/proc/stat");
-        let fields: Vec<u64> =
-            stat.lines().next().unwrap_or("").split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
-        StealMeter { steal: fields.get(7).copied().unwrap_or(0), total: fields.iter().take(8).sum() }
-    }
-
-    /// Looks again: the share since the first time. The kernel counts in ticks of 10 ms, and fewer than a hundred of them say nothing.
-    pub fn share(self) -> f64 {
-        let now = StealMeter::start();
-        let total = now.total.saturating_sub(self.total);
-        if total < 100 { 0.0 } else { now.steal.saturating_sub(self.steal) as f64 / total as f64 }
     }
 }
 
@@ -108,7 +83,7 @@ fn memory_kib() -> u64 {
 /// The commit of this checkout, with a `+` if there are changes on top of it.
 pub fn commit() -> String {
     let git = |arguments: &[&str]| {
-        let output = Command::new("git").current_dir(crate::catalog::root()).args(arguments).output().ok()?;
+        let output = Command::new("git").current_dir(super::tree::root()).args(arguments).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".into() };

@@ -1,5 +1,6 @@
-//! Which cores server and driver have. It decides what a number means, so it is part of every cell's key.
+//! Placement: the processors of server and driver. It decides what a number means, so it is part of every cell's key.
 
+use super::topology::Topology;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-/// Where server and driver run.
+/// The processors of server and driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
@@ -33,38 +34,35 @@ impl fmt::Display for Placement {
 }
 
 impl Placement {
-    /// The placement for latencies on this machine: separate cores from four on, otherwise all cores for both if real-time
-    /// priority is permitted.
+    /// The placement for latencies on this machine: separate cores from four on, otherwise all cores for both if real-time priority is
+    /// permitted.
     pub fn default_here() -> Self {
-        match (cores().len(), RealTime::claim().is_some()) {
+        match (topology().cores(), RealTime::claim().is_some()) {
             (4.., _) => Placement::Disjoint,
             (_, true) => Placement::Shared,
             (_, false) => Placement::Split,
         }
     }
 
-    /// Cores of the server.
+    /// The server's processors.
     pub fn server_cores(self) -> Vec<usize> {
-        let mut all = cores();
-        match self {
-            Placement::Shared => {}
-            Placement::Disjoint => all.truncate(all.len().div_ceil(2)),
-            Placement::Split => all.truncate((all.len() - 1).max(1)),
-        }
-        all
+        self.divide(topology()).0
     }
 
     fn driver_cores(self) -> Vec<usize> {
-        let all = cores();
+        self.divide(topology()).1
+    }
+
+    fn divide(self, topology: &Topology) -> (Vec<usize>, Vec<usize>) {
         match self {
-            Placement::Shared => all,
-            Placement::Disjoint => all[all.len().div_ceil(2).min(all.len() - 1)..].to_vec(),
-            Placement::Split => all[all.len() - 1..].to_vec(),
+            Placement::Shared => (topology.processors(), topology.processors()),
+            Placement::Disjoint => topology.divide(topology.cores().div_ceil(2)),
+            Placement::Split => topology.divide(topology.cores() - 1),
         }
     }
 
-    /// How long a driver may look at the clock before a send: in real time on cores that the server needs, a moment; on a core of its
-    /// own, as long as it likes.
+    /// The part of a wait that the driver may spend looking at the clock: on cores that the server needs, a moment; on a core of its own,
+    /// as long as it likes.
     pub fn spin(self) -> Duration {
         if self == Placement::Shared { Duration::from_micros(50) } else { Duration::from_millis(1) }
     }
@@ -88,7 +86,7 @@ pub struct InDriver {
 }
 
 impl InDriver {
-    /// Whether the system permitted it.
+    /// Whether the system permitted real-time priority.
     pub fn is_real_time(&self) -> bool {
         self.real_time.is_some()
     }
@@ -152,19 +150,18 @@ fn set_policy(policy: i32, priority: i32) -> bool {
     unsafe { nix::libc::sched_setscheduler(0, policy, &raw const parameters) == 0 }
 }
 
-/// The cores that this process was given, whatever its threads have narrowed themselves to since: asked once, at the start.
+/// The processors that this process was given, whatever its threads have narrowed themselves to since: asked once, at the start.
+fn topology() -> &'static Topology {
+    static TOPOLOGY: OnceLock<Topology> = OnceLock::new();
+    TOPOLOGY.get_or_init(Topology::of_this_thread)
+}
+
+/// All processors that this process was given.
 pub fn cores() -> Vec<usize> {
-    static CORES: OnceLock<Vec<usize>> = OnceLock::new();
-    CORES.get_or_init(ask_cores).clone()
+    topology().processors()
 }
 
-fn ask_cores() -> Vec<usize> {
-    let here = sched_getaffinity(Pid::from_raw(0)).unwrap_or_else(|_| CpuSet::new());
-    let all: Vec<usize> = (0..CpuSet::count()).filter(|core| here.is_set(*core).unwrap_or(false)).collect();
-    if all.is_empty() { vec![0] } else { all }
-}
-
-/// A set of cores for the system.
+/// A set of processors for the system.
 pub fn set_of(cores: &[usize]) -> CpuSet {
     let mut set = CpuSet::new();
     for core in cores {
@@ -174,7 +171,8 @@ pub fn set_of(cores: &[usize]) -> CpuSet {
     set
 }
 
-/// W: as many threads or processes as cores, and two at least, so that multi-thread means something.
-pub fn default_threads() -> usize {
-    cores().len().max(2)
+/// The default W, the number of threads or processes of a server: as many as it has processors, and two at least, so that multi-thread means
+/// something.
+pub fn default_threads(placement: Placement) -> usize {
+    placement.server_cores().len().max(2)
 }

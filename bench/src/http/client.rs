@@ -1,25 +1,28 @@
-//! A plain client: one connection, one request after the other. For checks and preparations, never for load.
+//! A plain client: one connection, one request after another. For checks and preparations, never for load.
 
+use super::{Head, Reader, Step};
 use anyhow::{Context, Result, bail};
-use common::http::{BodyLength, Decoder, parse_response_head};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// An answer, taken apart.
+/// How long each step of a check may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A response, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     /// Status.
     pub status: u16,
-    /// The head's lines, the status line first.
+    /// The lines of the head, the status line first.
     pub head: Vec<String>,
     /// Body.
     pub body: Vec<u8>,
-    /// The server says that it closes.
+    /// Whether the server says that it closes.
     pub closes: bool,
 }
 
-impl Answer {
+impl Response {
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.iter().skip(1).find_map(|line| {
@@ -36,15 +39,24 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects; every later step takes ten seconds at most.
+    /// Connects; each later step may take ten seconds.
     ///
     /// # Errors
-    /// Nobody listens.
+    /// Nothing listens there.
     pub fn connect(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).context("cannot connect")?;
+        Self::connect_with(address, PATIENCE)
+    }
+
+    /// Connects; each later step may take this long.
+    ///
+    /// # Errors
+    /// Nothing listens there.
+    pub fn connect_with(address: SocketAddr, patience: Duration) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
+            .with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.set_write_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(Client { stream, input: Vec::new() })
     }
 
@@ -56,56 +68,52 @@ impl Client {
         self.stream.write_all(bytes).context("cannot send")
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending side.
+    ///
+    /// # Errors
+    /// The connection is gone.
     pub fn end(&mut self) -> Result<()> {
         Ok(self.stream.shutdown(Shutdown::Write)?)
     }
 
-    /// Reads one answer; `is_head` says that it has no body.
+    /// Reads one response; `is_head` says that it has no body.
     ///
     /// # Errors
-    /// No answer, or none that is HTTP.
-    pub fn receive(&mut self, is_head: bool) -> Result<Answer> {
-        let head = loop {
-            match parse_response_head(&self.input) {
-                Ok(Some(head)) => break head,
-                Ok(None) if self.fill()? => {}
-                Ok(None) => bail!("closed without an answer"),
-                Err(what) => bail!("not HTTP: {what}"),
-            }
-        };
-        let text = String::from_utf8_lossy(&self.input[..head.length]).into_owned();
-        self.input.drain(..head.length);
-        let length = if is_head { BodyLength::Known(0) } else { head.body };
-        let (mut decoder, mut body) = (Decoder::with_limit(length, usize::MAX), Vec::new());
+    /// No response, or one that is not HTTP.
+    pub fn receive(&mut self, is_head: bool) -> Result<Response> {
+        let mut reader = Reader::default();
+        let (mut lines, mut body, mut ended) = (Vec::new(), Vec::new(), None);
         loop {
-            let used = decoder.decode(&self.input, |bytes| body.extend_from_slice(bytes));
-            let used = used.map_err(|refusal| anyhow::anyhow!("body: {}", refusal.reason))?;
-            self.input.drain(..used);
-            if decoder.is_done() {
-                break;
+            let input = std::mem::take(&mut self.input);
+            let take = |step: Step<'_>| match step {
+                Step::Head(_, bytes) => lines = head_lines(bytes),
+                Step::Body(piece) => body.extend_from_slice(piece),
+                Step::End(head) => ended = Some(head),
+            };
+            let used = reader.read(&input, is_head, take).map_err(anyhow::Error::msg)?;
+            self.input = input[used..].to_vec();
+            if let Some(Head { status, closes }) = ended {
+                return Ok(Response { status, head: lines, body, closes });
             }
             if !self.fill()? {
-                if decoder.ends_with_the_connection() {
-                    break;
-                }
-                bail!("closed within an answer");
+                return match reader.end().map_err(anyhow::Error::msg)? {
+                    Some(Head { status, closes }) => Ok(Response { status, head: lines, body, closes }),
+                    None => bail!("the connection closed without an answer"),
+                };
             }
         }
-        let lines = text.lines().map(str::to_owned).filter(|line| !line.is_empty()).collect();
-        Ok(Answer { status: head.status, head: lines, body, closes: head.close })
     }
 
-    /// One request and its answer.
+    /// Sends one request and reads its response.
     ///
     /// # Errors
     /// As of its parts.
-    pub fn ask(&mut self, request: &[u8]) -> Result<Answer> {
+    pub fn ask(&mut self, request: &[u8]) -> Result<Response> {
         self.send(request)?;
         self.receive(request.starts_with(b"HEAD "))
     }
 
-    /// True if the server closes without another byte.
+    /// Waits until the server closes without sending another byte.
     ///
     /// # Errors
     /// It stays open, or sends something.
@@ -116,13 +124,12 @@ impl Client {
         match self.fill() {
             Ok(false) => Ok(()),
             Ok(true) => bail!("sends more than was asked for: {:?}", String::from_utf8_lossy(&self.input)),
-            // A reset ends the connection as well.
-            Err(error) if error.to_string().contains("reset") => Ok(()),
+            Err(error) if is_reset(&error) => Ok(()),
             Err(error) => Err(error.context("stays open")),
         }
     }
 
-    /// Something that was not read yet has arrived.
+    /// Whether something has arrived that was not read yet.
     pub fn has_more(&self) -> bool {
         let is_waiting =
             self.stream.set_nonblocking(true).is_ok() && matches!(self.stream.peek(&mut [0]), Ok(count) if count > 0);
@@ -131,17 +138,24 @@ impl Client {
     }
 
     /// This side's address.
+    ///
+    /// # Errors
+    /// The connection is gone.
     pub fn local_address(&self) -> Result<SocketAddr> {
         Ok(self.stream.local_addr()?)
     }
 
     fn fill(&mut self) -> Result<bool> {
-        let mut piece = [0; 16 * 1024];
+        let mut piece = [0; 64 * 1024];
         let count = loop {
             match self.stream.read(&mut piece) {
-                // By a signal: the person's, or one that stopped this process for a while.
+                // By a signal: the user's, or one that stopped this process for a while.
                 Err(error) if error.kind() == ErrorKind::Interrupted => crate::console::interrupt::check()?,
-                result => break result.map_err(|error| anyhow::anyhow!("cannot receive: {error}"))?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let patience = self.stream.read_timeout()?.unwrap_or_default();
+                    bail!("no answer within {} s", patience.as_secs());
+                }
+                result => break result.context("cannot receive")?,
             }
         };
         self.input.extend_from_slice(&piece[..count]);
@@ -149,13 +163,13 @@ impl Client {
     }
 }
 
-/// The bytes of a POST with this body.
-pub fn post(path: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("POST {path} HTTP/1.1\r\nHost: stallbench\r\nContent-Length: {}\r\n\r\n", body.len());
-    [head.as_bytes(), body].concat()
+/// A reset ends a connection as well.
+fn is_reset(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(ErrorKind::ConnectionReset)
 }
 
-/// The bytes of a plain GET.
-pub fn get(path: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: stallbench\r\n\r\n").into_bytes()
+/// The lines of a head without the empty one.
+fn head_lines(bytes: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(bytes).lines().map(str::to_owned).filter(|line| !line.is_empty()).collect()
 }

@@ -1,3 +1,11 @@
-//! HTTP from the client side.
+//! HTTP/1.1 from the client's side: addresses, requests, one incremental reader of responses, and a plain client.
 
-pub mod client;
+mod client;
+mod reader;
+mod request;
+mod url;
+
+pub use client::{Client, Response};
+pub use reader::{Head, Reader, Step};
+pub use request::{Request, get};
+pub use url::Url;

@@ -1,83 +1,65 @@
-//! How long a round takes, and what is left out of one that takes too long.
+//! The time budget of a round, and what is left out of one that takes too long.
 
+use super::header::Settings;
 use crate::catalog::Server;
-use crate::experiment::{Mode, Settings};
+use crate::measure::Mode;
+use anyhow::Result;
 
-/// A standard round of every server ends within so many seconds.
+/// A standard round of every server ends within this time, in seconds.
 const STANDARD_S: f64 = 75.0 * 60.0;
 
-/// Leaves out what is missed least until a round of all servers fits into its time, and says what that was.
-pub fn cut(servers: &mut Vec<Server>, settings: &mut Settings) {
-    let fits = |servers: &[Server], settings: &Settings| {
-        settings.mode == Mode::Thorough || settings.mode == Mode::Standard && seconds(servers, settings) <= STANDARD_S
-    };
-    if !fits(servers, settings) {
+/// Leaves out what is missed least until a round of all servers fits into its time, and notes what that was.
+///
+/// # Errors
+/// Settings that are not those of their experiment.
+pub fn cut(servers: &mut Vec<Server>, settings: &mut Settings) -> Result<()> {
+    if settings.conditions.mode == Mode::Thorough {
+        return Ok(());
+    }
+    let is_quick = settings.conditions.mode == Mode::Quick;
+    if is_quick || seconds(servers, settings)? > STANDARD_S {
         let is_variant = |server: &Server| server.variant_of.is_some();
         let variants: Vec<&str> = servers.iter().filter(|one| is_variant(one)).map(|one| one.name.as_str()).collect();
-        settings.left_out.push(format!("variants of others: {}", variants.join(", ")));
+        if !variants.is_empty() {
+            settings.left_out.push(format!("variants of others: {}", variants.join(", ")));
+        }
         servers.retain(|server| !is_variant(server));
     }
-    // A quick round has only one of each of these.
-    if !fits(servers, settings) && settings.tabs.len() > 1 {
-        settings.left_out.extend(settings.tabs.drain(1..).map(|tabs| format!("{tabs} tabs")));
+    for one in crate::experiment::ALL {
+        if is_quick || seconds(servers, settings)? <= STANDARD_S {
+            break;
+        }
+        if let Some(own) = settings.experiments.get_mut(one.name()) {
+            settings.left_out.extend(one.reduce(own)?);
+        }
     }
-    if !fits(servers, settings) && settings.is_pipelined {
-        settings.is_pipelined = false;
-        settings.left_out.push("pipelined throughput".into());
-    }
+    Ok(())
 }
 
 /// About how long a round takes.
-fn seconds(servers: &[Server], settings: &Settings) -> f64 {
-    let all: u64 = settings.experiments.iter().map(|experiment| weight(experiment, settings)).sum();
-    (all * servers.len() as u64 * u64::from(settings.trials)) as f64 / 10.0
-}
-
-/// About how long an experiment takes, in tenths of a second.
-pub fn weight(experiment: &str, settings: &Settings) -> u64 {
-    match experiment {
-        "two-tabs" => 5 + settings.tabs.iter().map(|tabs| *tabs as u64 * settings.tab_ms / 150).sum::<u64>(),
-        "collateral" => {
-            20 + 11 * (settings.blockers.len() * settings.kinds.len()) as u64
-                + match settings.mode {
-                    Mode::Thorough => 900,
-                    _ => 0,
-                }
-        }
-        "throughput" => 5 + settings.throughput_ms / 70 * (1 + u64::from(settings.is_pipelined)),
-        "dose-response" => 220,
-        "blocking-functions" => 120,
-        "latency" => 55,
-        "scaling" => 160,
-        "reload" => {
-            if settings.mode == Mode::Quick {
-                250
-            } else {
-                500
-            }
-        }
-        _ => 5 + settings.idle.iter().sum::<usize>() as u64 / 700,
-    }
+fn seconds(servers: &[Server], settings: &Settings) -> Result<f64> {
+    let each: f64 = settings.experiments().map(|(one, own)| one.seconds(own)).sum::<Result<f64>>()?;
+    Ok(each * servers.len() as f64 * f64::from(settings.trials))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::catalog;
+    use crate::experiment::Choices;
 
     fn planned(mode: Mode, count: usize) -> (Vec<Server>, Settings) {
         let all = catalog::load().expect("the catalog");
         let mut servers: Vec<Server> = all.into_iter().cycle().take(count).collect();
-        let mut settings = Settings::of(mode, 2, 1);
-        cut(&mut servers, &mut settings);
+        let mut settings = Settings::new(mode, &[], &Choices::default(), 1).unwrap();
+        cut(&mut servers, &mut settings).unwrap();
         (servers, settings)
     }
 
     #[test]
     fn a_round_of_few_servers_leaves_nothing_out() {
-        let (servers, settings) = planned(Mode::Standard, 30);
-        assert_eq!(servers.len(), 30);
-        assert!(settings.left_out.is_empty() && settings.is_pipelined && settings.tabs.len() > 1);
+        let (servers, settings) = planned(Mode::Standard, 20);
+        assert_eq!((servers.len(), settings.left_out.len()), (20, 0));
     }
 
     #[test]
@@ -85,7 +67,6 @@ mod tests {
         let (servers, settings) = planned(Mode::Standard, 44);
         assert!(servers.iter().all(|server| server.variant_of.is_none()));
         assert!(settings.left_out[0].contains("tokio-unstable"), "{:?}", settings.left_out);
-        assert!(seconds(&servers, &settings) <= STANDARD_S);
     }
 
     #[test]

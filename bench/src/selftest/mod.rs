@@ -1,26 +1,27 @@
-//! The harness tested against itself: what must show in the numbers is made to happen, and must show; what must not be believed is
-//! tried, and must be refused.
+//! The harness tested against itself: it injects faults that must show up, and bad results that must be rejected.
 
-use crate::catalog::{self, Server};
-use crate::cmd::bench::{create, measure, write_derived};
-use crate::driver::record::Times;
-use crate::driver::{self, Lane, Load, Pace, Report, Target};
-use crate::experiment::{Settings, learn};
-use crate::host::placement::{Placement, cores, default_threads, set_of};
+mod answers;
+mod null;
+
+pub use answers::ANSWERS;
+pub use null::null_test;
+
+use crate::catalog::Server;
+use crate::console::interrupt;
+use crate::driver::Sockets;
+use crate::host::placement::{Placement, cores, set_of};
+use crate::load::{Drive, Lane, Load, Observation, Target, Times};
+use crate::measure::learn;
 use crate::process::{Running, Start};
 use crate::validity;
-use crate::verdict::spread::NullResult;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The server that is stopped and driven.
-pub const SERVER: &str = "tokio-current-thread";
 /// Requests per second of the open loop, for so long.
 const RATE: f64 = 1000.0;
 const WINDOW: Duration = Duration::from_secs(3);
@@ -30,15 +31,13 @@ const STOPPED: Duration = Duration::from_millis(500);
 const TOLERANCE: f64 = 0.03;
 /// The machine is shared: a self-test that needs it quiet is tried so often.
 const ATTEMPTS: usize = 5;
-/// Comparisons that a full null test has at least.
-const COMPARISONS: usize = 400;
 /// Every so many answers of the server that lies about its tail is late, by so much.
 const LATE: (u64, Duration) = (50, Duration::from_millis(200));
 
-/// A self-test: its name, and what to try; it returns what it found.
-pub type SelfTest = (&'static str, fn() -> Result<String>);
+/// A self-test over a server: its name, and the attempt, which returns what it found.
+pub type SelfTest = (&'static str, fn(&Server) -> Result<String>);
 
-/// Those that take seconds.
+/// Faults that are injected and must show up.
 pub const FAULTS: &[SelfTest] = &[
     ("stopped-server", stopped_server),
     ("stopped-driver", stopped_driver),
@@ -47,10 +46,10 @@ pub const FAULTS: &[SelfTest] = &[
 ];
 
 /// A server that stands still for a known time: the histogram must be what arithmetic says.
-fn stopped_server() -> Result<String> {
+fn stopped_server(server: &Server) -> Result<String> {
     let mut last = String::new();
     for _ in 0..ATTEMPTS {
-        let (report, stopped) = drive_and_stop()?;
+        let (report, stopped) = drive_and_stop(server)?;
         let errors: Vec<(f64, f64, f64)> = [0.9, 0.95, 0.99, 1.0].map(|quantile| distance(&report, stopped, quantile)).to_vec();
         last = errors
             .iter()
@@ -60,14 +59,14 @@ fn stopped_server() -> Result<String> {
         if errors.iter().all(|(_, found, due)| (found / due - 1.0).abs() <= TOLERANCE) {
             return Ok(format!("stopped for {:.0} ms: {last}", stopped.as_secs_f64() * 1e3));
         }
-        crate::console::interrupt::check()?;
+        interrupt::check()?;
     }
     bail!("found (due): {last}; more than {:.0} % off in each of {ATTEMPTS} attempts", TOLERANCE * 100.0)
 }
 
 /// A quantile of response time as found, and as a stop in the middle of even arrivals makes it, in ms: requests due during the stop
 /// wait for the rest of it, all others for nothing.
-fn distance(report: &Report, stopped: Duration, quantile: f64) -> (f64, f64, f64) {
+fn distance(report: &Observation, stopped: Duration, quantile: f64) -> (f64, f64, f64) {
     let found = report.lanes[0].response.value_at_quantile(quantile) as f64 / 1e6;
     (quantile, found, stalled_ms(stopped, report.window, quantile))
 }
@@ -77,8 +76,8 @@ fn stalled_ms(stopped: Duration, window: Duration, quantile: f64) -> f64 {
     ((quantile - (1.0 - share)) / share).max(0.0) * stopped.as_secs_f64() * 1e3
 }
 
-fn drive_and_stop() -> Result<(Report, Duration)> {
-    let mut running = start()?;
+fn drive_and_stop(server: &Server) -> Result<(Observation, Duration)> {
+    let mut running = start(server)?;
     let target = learn(&mut running, "/")?;
     let load = open_load(target);
     let stop = || -> Result<Duration> {
@@ -93,7 +92,7 @@ fn drive_and_stop() -> Result<(Report, Duration)> {
     thread::scope(|scope| {
         let stopping = scope.spawn(stop);
         let guard = Placement::default_here().enter_driver(true);
-        let report = driver::run(&load);
+        let report = Sockets.drive(&load);
         drop(guard);
         let stopped = stopping.join().map_err(|_| anyhow::anyhow!("the thread that stops the server has failed"))??;
         let report = report?;
@@ -103,31 +102,14 @@ fn drive_and_stop() -> Result<(Report, Duration)> {
 }
 
 fn open_load(target: Target) -> Load {
-    let lane = Lane {
-        target,
-        pace: Pace::Open { rate: RATE, is_poisson: false },
-        // One in flight on each: all that are due while the server stands still find a free one.
-        connections: 1024,
-        is_fresh: false,
-        is_introduced: true,
-        keeps_samples: false,
-        may_fail: false,
-    };
-    let warmup = Duration::from_millis(100);
-    Load {
-        lanes: vec![lane],
-        warmup,
-        window: WINDOW,
-        grace: Duration::from_secs(2),
-        give_up: None,
-        spin: Placement::default_here().spin(),
-        seed: 1,
-    }
+    // One in flight on each: all that are due while the server stands still find a free one.
+    let lane = Lane { primes_connections: true, ..Lane::open(target, 1024, RATE, false) };
+    Load { warmup: Duration::from_millis(100), spin: Placement::default_here().spin(), ..Load::of(vec![lane], WINDOW, 1) }
 }
 
 /// A driver that stands still in the middle of its run must not call what it found a number.
-fn stopped_driver() -> Result<String> {
-    let mut running = start()?;
+fn stopped_driver(server: &Server) -> Result<String> {
+    let mut running = start(server)?;
     learn(&mut running, "/")?;
     let url = format!("http://{}/", running.address);
     let mut driver = Command::new(std::env::current_exe().context("cannot find this program")?)
@@ -151,9 +133,9 @@ fn stopped_driver() -> Result<String> {
 }
 
 /// A server with the right status and, after a while, the wrong body.
-fn wrong_body() -> Result<String> {
+fn wrong_body(_: &Server) -> Result<String> {
     let address = fake(|number| if number < 100 { (b"hello", Duration::ZERO) } else { (b"hellO", Duration::ZERO) })?;
-    let report = driver::run(&closed_load(address))?;
+    let report = Sockets.drive(&closed_load(address))?;
     match validity::of_lane(&report, 0) {
         Err(failure) if failure.to_string().starts_with("answers:") => Ok(format!("invalid({failure})")),
         other => bail!("a body that is not the expected one came out as {other:?}"),
@@ -161,9 +143,9 @@ fn wrong_body() -> Result<String> {
 }
 
 /// A server that is quick but for a few answers: the median cannot see it, p99 must.
-fn late_tail() -> Result<String> {
+fn late_tail(_: &Server) -> Result<String> {
     let address = fake(|number| (b"hello", if number % LATE.0 == LATE.0 - 1 { LATE.1 } else { Duration::ZERO }))?;
-    let report = driver::run(&closed_load(address))?;
+    let report = Sockets.drive(&closed_load(address))?;
     validity::of_lane(&report, 0)?;
     let quantile = |times: &Times, quantile| Duration::from_nanos(times.value_at_quantile(quantile));
     let (p50, p99) = (quantile(&report.lanes[0].response, 0.5), quantile(&report.lanes[0].response, 0.99));
@@ -175,26 +157,10 @@ fn late_tail() -> Result<String> {
 }
 
 fn closed_load(address: SocketAddr) -> Load {
-    let request = crate::http::client::get("/");
-    let lane = Lane {
-        target: Target { address, request, status: 200, body: Some(b"hello".to_vec()) },
-        pace: Pace::Closed { depth: 1, stagger: Duration::ZERO, most: None, think: Duration::ZERO },
-        connections: 1,
-        is_fresh: false,
-        is_introduced: false,
-        keeps_samples: false,
-        may_fail: false,
-    };
-    let second = Duration::from_secs(1);
-    Load {
-        lanes: vec![lane],
-        warmup: Duration::ZERO,
-        window: 2 * second,
-        grace: second,
-        give_up: None,
-        spin: Placement::default_here().spin(),
-        seed: 1,
-    }
+    let request = crate::http::get("/").into();
+    let target = Target { address, request, is_head: false, status: 200, body: Some(b"hello".as_slice().into()) };
+    let lane = Lane::closed(target, 1, 1);
+    Load { spin: Placement::default_here().spin(), ..Load::of(vec![lane], Duration::from_secs(2), 1) }
 }
 
 /// A server on a thread of its own that answers as it is told, by the number of the request, on each connection until it ends.
@@ -222,33 +188,8 @@ fn fake(answer: fn(u64) -> (&'static [u8], Duration)) -> Result<SocketAddr> {
     Ok(address)
 }
 
-fn start() -> Result<Running> {
-    let server = catalog::find(&catalog::load()?, SERVER)?;
-    Running::start(&server, &Start { threads: 2, more: Vec::new(), cores: set_of(&cores()) })
-}
-
-/// Every server under two names, in a round that stays: what differs here is noise.
-///
-/// # Errors
-/// An interrupt; a round that cannot be written; more found than chance finds.
-pub fn null_test(servers: &[Server], out: Option<&Path>) -> Result<String> {
-    let settings = Settings::null(default_threads(), fastrand::u64(..));
-    let mut round = create(out, &catalog::with_second_names(servers), settings)?;
-    measure(&mut round)?;
-    write_derived(&round)?;
-    let result = NullResult::of(&crate::cmd::null_test(&round)?);
-    let words = format!(
-        "{} of {} comparisons of a server with itself have p < 0.05, at least {:.1} % with 95 % confidence; {}",
-        result.flagged,
-        result.comparisons,
-        result.at_least * 100.0,
-        round.folder.display()
-    );
-    match result.passes() {
-        true if result.comparisons >= COMPARISONS => Ok(words),
-        true => bail!("{words}: fewer than {COMPARISONS}, too few to tell"),
-        false => bail!("{words}: more than the 5 % that chance finds"),
-    }
+fn start(server: &Server) -> Result<Running> {
+    Running::start(server, &Start { threads: 2, more: Vec::new(), cores: set_of(&cores()) })
 }
 
 #[cfg(test)]

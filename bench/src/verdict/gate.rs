@@ -1,76 +1,155 @@
-//! `--fail-if 'p99>10%'`: a change that must not pass.
+//! `--fail-if 'p99>10%'`, `--fail-if 'freeze_k<8'`: a change, or a value, that must not pass.
 
 use super::Comparison;
+use crate::metrics::{Metric, Value};
+use std::fmt;
 use std::str::FromStr;
 
-/// Fails a comparison whose metric changed by more than this.
+/// A bound on metrics: on their relative change, or on their value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gate {
-    metric: String,
+    name: String,
+    place: Option<String>,
     is_rise: bool,
-    share: f64,
+    bound: Bound,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bound {
+    /// A share of the first median.
+    Change(f64),
+    /// The metric's own unit.
+    Value(f64),
 }
 
 impl FromStr for Gate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is not of the form METRIC>10% or METRIC<-10%");
+        let wrong = || format!("'{text}' does not have the form METRIC>10%, METRIC<-10%, METRIC>50 or METRIC[PLACE]<8");
         let at = text.find(['<', '>']).ok_or_else(wrong)?;
-        let (metric, rest) = (text[..at].trim(), &text[at + 1..]);
-        let percent = rest.trim().strip_suffix('%').and_then(|number| number.trim().parse().ok());
-        let percent: f64 = percent.filter(|percent: &f64| percent.is_finite()).ok_or_else(wrong)?;
-        if metric.is_empty() {
+        let (metric, rest) = (text[..at].trim(), text[at + 1..].trim());
+        let (number, is_share) = rest.strip_suffix('%').map_or((rest, false), |number| (number.trim(), true));
+        let number: f64 = number.parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(wrong)?;
+        let (name, place) = match metric.split_once('[') {
+            Some((name, place)) => (name, Some(place.strip_suffix(']').ok_or_else(wrong)?.to_owned())),
+            None => (metric, None),
+        };
+        if name.is_empty() {
             return Err(wrong());
         }
-        Ok(Gate { metric: metric.into(), is_rise: &text[at..=at] == ">", share: percent / 100.0 })
+        let bound = if is_share { Bound::Change(number / 100.0) } else { Bound::Value(number) };
+        Ok(Gate { name: name.into(), place, is_rise: &text[at..=at] == ">", bound })
+    }
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = self.place.as_ref().map_or(String::new(), |place| format!("[{place}]"));
+        let sign = if self.is_rise { '>' } else { '<' };
+        match self.bound {
+            Bound::Change(share) => write!(f, "{}{place}{sign}{}%", self.name, share * 100.0),
+            Bound::Value(value) => write!(f, "{}{place}{sign}{value}", self.name),
+        }
     }
 }
 
 impl Gate {
-    /// Whether it speaks of this metric: `p99` of all that start with `p99_`, `p99_ms[sleep,4]` of that one.
-    pub fn covers(&self, metric: &str) -> bool {
-        let rest = metric.strip_prefix(self.metric.as_str());
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['_', '[']))
+    /// The name of the metrics it is about.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
-    /// Whether the metric differs, and by more than is allowed.
-    pub fn fails(&self, metric: &str, comparison: &Comparison) -> bool {
-        // What was reached before and is not any more has risen without bound, and the other way round.
-        let change = comparison.change.unwrap_or(comparison.after.median - comparison.before.median);
-        let is_beyond = if self.is_rise { change > self.share } else { change < self.share };
-        self.covers(metric) && comparison.differs && is_beyond
+    /// Whether it is about this metric: `p99` is about all families that start with `p99_`; `p99_ms[4]` about those whose place is, or ends
+    /// with, 4.
+    pub fn covers(&self, metric: &Metric) -> bool {
+        let is_there =
+            |place: &String| metric.place == *place || metric.place.rsplit_once(',').is_some_and(|(_, last)| last == place);
+        metric.family.is_covered_by(&self.name) && self.place.as_ref().is_none_or(is_there)
+    }
+
+    /// Whether it is about a change, which takes two rounds and enough trials to show one.
+    pub fn is_about_change(&self) -> bool {
+        matches!(self.bound, Bound::Change(_))
+    }
+
+    /// Whether a comparison fails it: by a change beyond noise and the bound, or by its second value.
+    pub fn fails(&self, comparison: &Comparison) -> bool {
+        match self.bound {
+            Bound::Change(share) => comparison.differs && self.is_beyond(comparison.change.share(), share),
+            Bound::Value(_) => self.fails_value(comparison.after.median),
+        }
+    }
+
+    /// Whether a value fails it; a bound on a change says nothing of a value.
+    pub fn fails_value(&self, value: Value) -> bool {
+        match (self.bound, value) {
+            (Bound::Change(_), _) => false,
+            (Bound::Value(bound), Value::Exact(value)) => self.is_beyond(value, bound),
+            // A lower bound above the limit is a rise for sure; below it, nothing is known, and never is above everything.
+            (Bound::Value(bound), value) => self.is_rise && value.is_above(bound) == Some(true),
+        }
+    }
+
+    fn is_beyond(&self, value: f64, bound: f64) -> bool {
+        if self.is_rise { value > bound } else { value < bound }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::noise::Noise;
+    use super::super::tests::{LOW, all, cpu, exact, p99, threshold};
     use super::super::{Pair, judge};
     use super::*;
+    use crate::metrics::Cell;
 
-    const LOW: [f64; 6] = [10.0, 10.1, 10.2, 10.3, 10.4, 10.5];
+    fn fails(gate: &str, metric: &Metric, before: Cell, after: Cell) -> bool {
+        let judged = judge(&[Pair { metric, before, after }], &Noise::default());
+        let gate = gate.parse::<Gate>().unwrap();
+        gate.covers(metric) && gate.fails(judged[0].as_ref().unwrap())
+    }
 
-    fn fails(gate: &str, factor: f64) -> bool {
-        let after = LOW.map(|value| value * factor);
-        let metric = "p99_ms[sleep,4]";
-        let judged = judge(&[Pair { metric, before: &LOW, after: &after }], &Default::default());
-        gate.parse::<Gate>().unwrap().fails(metric, judged[0].as_ref().unwrap())
+    fn scaled(factor: f64) -> Cell {
+        exact(&LOW.map(|value| value * factor))
     }
 
     #[test]
-    fn a_rise_beyond_the_limit_fails_and_a_smaller_one_passes() {
-        assert!(fails("p99>10%", 1.5));
-        assert!(fails("p99 > 10 %", f64::INFINITY));
-        assert!(!fails("p99>100%", 1.5));
-        assert!(!fails("p99>10%", 0.5));
-        assert!(fails("p99<-10%", 0.5));
-        assert!(!fails("cpu_us>10%", 1.5), "another metric");
+    fn a_rise_beyond_the_limit_fails_and_a_smaller_one_or_a_fall_passes() {
+        assert!(fails("p99>10%", &p99(), scaled(1.0), scaled(1.5)));
+        assert!(!fails("p99>100%", &p99(), scaled(1.0), scaled(1.5)));
+        assert!(!fails("p99>10%", &p99(), scaled(1.0), scaled(0.5)));
+        assert!(fails("p99<-10%", &p99(), scaled(1.0), scaled(0.5)));
+        assert!(!fails("cpu_us>10%", &p99(), scaled(1.0), scaled(1.5)), "another metric");
+        assert!(fails("cpu_us>10%", &cpu(), scaled(1.0), scaled(1.5)));
     }
 
     #[test]
-    fn words_that_are_no_gate_are_refused_with_the_form() {
-        for wrong in ["p99", ">10%", "p99>ten", "p99>10", "p99>NaN%", ""] {
+    fn a_threshold_that_halves_fails_its_gate_as_does_one_that_is_reached_now() {
+        let k = |k: f64| all(Value::Exact(k));
+        assert!(fails("freeze_k<-10%", &threshold(), k(4.0), k(2.0)));
+        assert!(fails("freeze_k<-10%", &threshold(), all(Value::Never { tried: 64.0 }), k(4.0)));
+        assert!(!fails("freeze_k<-10%", &threshold(), k(2.0), k(4.0)));
+        assert!(fails("freeze_k>10%", &threshold(), k(2.0), k(4.0)));
+    }
+
+    #[test]
+    fn absolute_bounds_look_at_the_value_alone() {
+        let k = |k: f64| all(Value::Exact(k));
+        assert!(fails("freeze_k<8", &threshold(), k(4.0), k(4.0)));
+        assert!(!fails("freeze_k<8", &threshold(), k(4.0), all(Value::Never { tried: 64.0 })));
+        assert!(fails("p99_ms[4]>5", &p99(), scaled(1.0), scaled(1.0)));
+        assert!(!fails("p99_ms[4]>50", &p99(), scaled(1.0), scaled(1.0)));
+        assert!(!fails("p99_ms[16]>5", &p99(), scaled(1.0), scaled(1.0)), "another place");
+        assert!(fails("p99_ms[sleep@110,4]>50", &p99(), scaled(1.0), all(Value::AtLeast(504.0))));
+        assert!(!fails("p99_ms[4]>900", &p99(), scaled(1.0), all(Value::AtLeast(504.0))), "not known to be");
+    }
+
+    #[test]
+    fn words_that_are_not_a_gate_are_refused_with_the_form() {
+        for wrong in ["p99", ">10%", "p99>ten", "p99>NaN%", "", "p99[4>3"] {
             assert!(wrong.parse::<Gate>().unwrap_err().contains("METRIC>10%"), "{wrong}");
         }
+        assert_eq!("p99_ms[4]>50".parse::<Gate>().unwrap().to_string(), "p99_ms[4]>50");
     }
 }

@@ -2,17 +2,15 @@
 //!
 //! One codec serves every runtime, so that the runtime is what differs. [`request`] reads heads over `httparse` and adds what
 //! that leaves to its user (which lengths, hosts and line ends are refused), [`body`] reads bodies by length and by chunk,
-//! [`answer`] writes, and [`response`] is the other side, for the load driver.
+//! [`answer`] writes.
 
 pub mod answer;
 pub mod body;
 pub mod request;
-pub mod response;
 
 pub use answer::{Answer, Status};
 pub use body::{BodyLength, Decoder};
 pub use request::{Head, parse_head};
-pub use response::{ResponseHead, parse_response_head};
 
 /// Longest request or response head, in bytes; a longer request head is answered 431.
 pub const MAX_HEAD: usize = 16 * 1024;

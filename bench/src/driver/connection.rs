@@ -1,0 +1,143 @@
+//! One connection of the driver: the requests in flight on it, and the answer that is being read.
+
+use crate::http::Reader;
+use crate::load::Target;
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt};
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+/// A request that waits for a connection; times are nanoseconds since the start of the run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Want {
+    pub planned: u64,
+    /// It was sent before, on a connection that closed.
+    pub is_resent: bool,
+}
+
+/// A request on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flight {
+    pub want: Want,
+    pub sent: u64,
+}
+
+/// A connection.
+pub(super) struct Connection {
+    pub lane: usize,
+    /// The slot of the lane that it fills.
+    pub slot: usize,
+    pub stream: TcpStream,
+    /// It is not established yet.
+    pub is_connecting: bool,
+    /// Requests in flight, oldest first.
+    pub flights: VecDeque<Flight>,
+    /// Answers so far.
+    pub answered: u64,
+    pub reader: Reader,
+    pub check: BodyCheck,
+    unsent: Vec<u8>,
+    sent: usize,
+}
+
+impl Connection {
+    pub fn new(lane: usize, slot: usize, stream: TcpStream, is_connecting: bool) -> Self {
+        Connection {
+            lane,
+            slot,
+            stream,
+            is_connecting,
+            flights: VecDeque::new(),
+            answered: 0,
+            reader: Reader::default(),
+            check: BodyCheck::default(),
+            unsent: Vec::new(),
+            sent: 0,
+        }
+    }
+
+    /// Sends a request `count` times; what the socket does not take waits.
+    pub fn send(&mut self, request: &[u8], count: usize) -> std::io::Result<()> {
+        if count == 1 && self.unsent.is_empty() {
+            // The usual case needs no copy.
+            let written = match self.stream.write(request) {
+                Err(error) if is_not_yet(&error) => 0,
+                other => other?,
+            };
+            self.unsent.extend_from_slice(&request[written..]);
+            return Ok(());
+        }
+        (0..count).for_each(|_| self.unsent.extend_from_slice(request));
+        self.flush()
+    }
+
+    /// Sends what waits.
+    pub fn flush(&mut self) -> std::io::Result<()> {
+        while self.sent < self.unsent.len() {
+            match self.stream.write(&self.unsent[self.sent..]) {
+                Ok(written) => self.sent += written,
+                Err(error) if is_not_yet(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.unsent.clear();
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// Whether the socket owes sending.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+}
+
+/// Compares a body with the right one as it comes.
+#[derive(Debug, Default)]
+pub(super) struct BodyCheck {
+    at: usize,
+    is_wrong: bool,
+}
+
+impl BodyCheck {
+    pub fn feed(&mut self, piece: &[u8], expected: Option<&Arc<[u8]>>) {
+        let end = self.at + piece.len();
+        self.is_wrong |= expected.is_some_and(|expected| expected.get(self.at..end) != Some(piece));
+        self.at = end;
+    }
+
+    /// What is wrong with the answer that has just ended; the next one starts afresh.
+    pub fn finish(&mut self, status: u16, target: &Target) -> Option<String> {
+        let check = std::mem::take(self);
+        if status != target.status {
+            return Some(format!("status {status} instead of {}", target.status));
+        }
+        let is_short = target.body.as_ref().is_some_and(|expected| expected.len() != check.at);
+        (check.is_wrong || is_short).then(|| format!("a body of {} bytes that is not the expected one", check.at))
+    }
+}
+
+/// Starts to connect. Returns whether the connection still is on its way.
+pub(super) fn start_connect(address: SocketAddr) -> std::io::Result<(TcpStream, bool)> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
+    let is_connecting = match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) => false,
+        Err(Errno::EINPROGRESS) => true,
+        Err(error) => return Err(error.into()),
+    };
+    let stream = TcpStream::from(fd);
+    stream.set_nodelay(true)?;
+    Ok((stream, is_connecting))
+}
+
+/// Closing then resets, so that ports do not stay occupied for a minute; all answers are in by then.
+pub(super) fn reset_on_close(stream: &TcpStream) {
+    let _ = setsockopt(stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 });
+}
+
+pub(super) fn is_not_yet(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}

@@ -1,0 +1,168 @@
+//! The books of a run: which requests count, which are still open, and what became of each.
+
+use super::connection::{Flight, Want};
+use crate::load::{Lane, Load, Pace, Recording, Sample, Times};
+use std::ops::Range;
+use std::time::Duration;
+
+/// The books of all lanes; times are nanoseconds since the start of the run.
+pub(super) struct Ledger {
+    pub window: Range<u64>,
+    keeps_seconds: bool,
+    books: Vec<Book>,
+}
+
+struct Book {
+    recording: Recording,
+    is_open: bool,
+    is_fresh: bool,
+    keeps_samples: bool,
+    has_end: bool,
+    /// Requests that count and are not settled yet.
+    outstanding: usize,
+}
+
+impl Ledger {
+    pub fn new(load: &Load) -> Self {
+        let (warmup, window) = (nanos(load.warmup), nanos(load.window));
+        let book = |lane: &Lane| Book {
+            recording: Recording::default(),
+            is_open: lane.is_open(),
+            is_fresh: lane.is_fresh,
+            keeps_samples: lane.keeps_samples,
+            has_end: matches!(lane.pace, Pace::Closed { most: Some(_), .. }),
+            outstanding: 0,
+        };
+        Ledger {
+            window: warmup..warmup + window,
+            keeps_seconds: load.keeps_seconds,
+            books: load.lanes.iter().map(book).collect(),
+        }
+    }
+
+    /// A request is due, and released `now`.
+    pub fn due(&mut self, lane: usize, planned: u64, now: u64) {
+        let is_in_window = self.window.contains(&planned);
+        let book = &mut self.books[lane];
+        if !book.is_open {
+            book.outstanding += 1;
+        } else if is_in_window {
+            book.outstanding += 1;
+            book.recording.planned += 1;
+            // On a busy connection too: that the request waits there is the server's doing, when its turn came is the driver's.
+            record(&mut book.recording.lag, now - planned);
+        }
+    }
+
+    /// Requests that were due in the window and not even released by its end: the driver's own failure.
+    pub fn overslept(&mut self, lane: usize, planned: u64, now: u64) {
+        if self.books[lane].is_open && self.window.contains(&planned) {
+            self.due(lane, planned, now);
+            self.unanswered(lane, 0, planned, now);
+        }
+    }
+
+    /// The answer to a request is complete; `wrong` says what is wrong with it.
+    pub fn answer(&mut self, lane: usize, slot: usize, flight: Flight, status: u16, wrong: Option<&str>, now: u64) {
+        self.settle(lane, flight.want);
+        let window = self.window.clone();
+        let book = &mut self.books[lane];
+        let recording = &mut book.recording;
+        *recording.statuses.entry(status).or_default() += 1;
+        recording.last_byte = Duration::from_nanos(now);
+        if let Some(what) = wrong {
+            recording.fail(what);
+            return;
+        }
+        let planned = flight.want.planned;
+        let connection = if book.is_fresh { 0 } else { slot };
+        if book.has_end {
+            recording.finished.push((slot, Duration::from_nanos(now)));
+        }
+        if book.keeps_samples && planned >= window.start {
+            let (planned, response) = (Duration::from_nanos(planned), Duration::from_nanos(now - planned));
+            recording.samples.push(Sample { connection, planned, response, is_answered: true });
+        }
+        let is_counted = if book.is_open { window.contains(&planned) } else { window.contains(&now) };
+        // A request that was in flight when the window ended has its full time in the histogram, though not in the rate.
+        let is_late = !book.is_open && now >= window.end && planned < window.end;
+        if is_counted || is_late {
+            recording.answered += u64::from(is_counted);
+            recording.count(connection, planned.saturating_sub(window.start), now - planned, is_counted);
+            record(&mut recording.service, now - flight.sent);
+            if self.keeps_seconds {
+                recording.count_second(now.saturating_sub(window.start), now - planned);
+            }
+        }
+    }
+
+    /// A request failed: its connection broke or was refused.
+    pub fn fail(&mut self, lane: usize, slot: usize, want: Want, now: u64, what: &str) {
+        self.settle(lane, want);
+        self.books[lane].recording.fail(what);
+        if want.planned < self.window.end {
+            self.unanswered(lane, slot, want.planned, now);
+        }
+    }
+
+    /// A request without an answer counts with its age.
+    pub fn unanswered(&mut self, lane: usize, slot: usize, planned: u64, now: u64) {
+        let window = self.window.clone();
+        let book = &mut self.books[lane];
+        let counts = if book.is_open { window.contains(&planned) } else { planned < window.end };
+        if !counts {
+            return;
+        }
+        let connection = if book.is_fresh { 0 } else { slot };
+        let age = now.saturating_sub(planned);
+        let recording = &mut book.recording;
+        recording.unanswered += 1;
+        let youngest = recording.youngest.get_or_insert(Duration::from_nanos(age));
+        *youngest = (*youngest).min(Duration::from_nanos(age));
+        recording.count(connection, planned.saturating_sub(window.start), age, false);
+        if self.keeps_seconds {
+            recording.count_second(now.min(window.end - 1).saturating_sub(window.start), age);
+        }
+        if book.keeps_samples {
+            let (planned, response) = (Duration::from_nanos(planned), Duration::from_nanos(age));
+            recording.samples.push(Sample { connection, planned, response, is_answered: false });
+        }
+    }
+
+    fn settle(&mut self, lane: usize, want: Want) {
+        let book = &mut self.books[lane];
+        book.outstanding -= usize::from(!book.is_open || self.window.contains(&want.planned));
+    }
+
+    /// An answer was read this much later than it could have been.
+    pub fn read_after(&mut self, lane: usize, delay: u64) {
+        record(&mut self.books[lane].recording.read_lag, delay);
+    }
+
+    pub fn recording(&mut self, lane: usize) -> &mut Recording {
+        &mut self.books[lane].recording
+    }
+
+    /// No request that counts is open any more.
+    pub fn is_settled(&self) -> bool {
+        self.books.iter().all(|book| book.outstanding == 0)
+    }
+
+    /// When the last byte of a closed lane came: in experiments, the last blocker's.
+    pub fn last_byte_of_closed(&self) -> u64 {
+        let closed = self.books.iter().filter(|book| !book.is_open);
+        closed.map(|book| nanos(book.recording.last_byte)).max().unwrap_or(0)
+    }
+
+    pub fn into_recordings(self) -> Vec<Recording> {
+        self.books.into_iter().map(|book| book.recording).collect()
+    }
+}
+
+fn record(times: &mut Times, nanoseconds: u64) {
+    times.saturating_record(nanoseconds.max(1));
+}
+
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

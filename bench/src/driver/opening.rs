@@ -1,0 +1,110 @@
+//! Opening the kept connections before a run.
+
+use super::connection::{Connection, start_connect};
+use super::engine::Engine;
+use crate::console::interrupt;
+use crate::http::{Reader, Step};
+use crate::load::Target;
+use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// All connections may take this long to be established and to ask once. What is not done by then waits as part of the run: a server that
+/// takes one connection at a time is measured, not timed out.
+const OPENING: Duration = Duration::from_secs(2);
+/// A first request that takes longer is not waited for, nor is any other: the server is busy with another connection.
+const FIRST_ANSWER: Duration = Duration::from_millis(250);
+
+/// The end of a first request.
+enum Primed {
+    /// The connection is ready for more.
+    Ready,
+    /// The server closes after each answer.
+    Closed,
+    /// No answer in time.
+    Slow,
+}
+
+impl Engine<'_> {
+    /// Opens the kept connections in a random order: which worker a connection falls to must not depend on its role.
+    pub(super) fn open_connections(&mut self) -> Result<()> {
+        let load = self.load;
+        let mut order: Vec<(usize, usize)> = Vec::new();
+        for (lane, one) in load.lanes.iter().enumerate() {
+            let count = if one.is_fresh { 0 } else { one.connections };
+            order.extend((0..count).map(|slot| (lane, slot)));
+        }
+        self.random.shuffle(&mut order);
+        let end = Instant::now() + OPENING;
+        let mut primes = true;
+        for (lane, slot) in order {
+            interrupt::check()?;
+            let target = &load.lanes[lane].target;
+            let left = || FIRST_ANSWER.min(end.saturating_duration_since(Instant::now()));
+            let connect = || connect(target.address, left()).with_context(|| format!("cannot connect to {}", target.address));
+            let (mut stream, mut is_connecting) = connect()?;
+            if primes && load.lanes[lane].primes_connections && !is_connecting {
+                let primed = prime(&stream, target, left())?;
+                primes = matches!(primed, Primed::Ready);
+                if !primes {
+                    (stream, is_connecting) = connect()?;
+                }
+            }
+            self.add(Connection::new(lane, slot, stream, is_connecting))?;
+        }
+        Ok(())
+    }
+}
+
+/// Connects, and waits a while for the connection to be established. Returns whether it still is on its way.
+fn connect(address: SocketAddr, patience: Duration) -> Result<(TcpStream, bool)> {
+    let (stream, is_connecting) = start_connect(address)?;
+    if !is_connecting || patience.is_zero() {
+        return Ok((stream, is_connecting));
+    }
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
+    let is_ready = poll(&mut fds, PollTimeout::try_from(patience)?).unwrap_or(0) > 0;
+    match stream.take_error()? {
+        Some(error) => Err(error.into()),
+        None => Ok((stream, !is_ready)),
+    }
+}
+
+/// Asks once and waits for the right answer.
+fn prime(mut stream: &TcpStream, target: &Target, patience: Duration) -> Result<Primed> {
+    if patience.is_zero() {
+        return Ok(Primed::Slow);
+    }
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(&target.request)?;
+    let (mut reader, mut buffer, mut ended) = (Reader::default(), vec![0; 64 * 1024], None);
+    while ended.is_none() {
+        let count = match stream.read(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Primed::Slow),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                interrupt::check()?;
+                continue;
+            }
+            other => other.context("a new connection got no answer")?,
+        };
+        let mut take = |step: Step<'_>| {
+            if let Step::End(head) = step {
+                ended = Some(head);
+            }
+        };
+        if count == 0 {
+            ended = reader.end().map_err(anyhow::Error::msg)?;
+            if ended.is_none() {
+                bail!("the server closed a new connection without an answer");
+            }
+        } else {
+            reader.read(&buffer[..count], target.is_head, &mut take).map_err(anyhow::Error::msg)?;
+        }
+    }
+    stream.set_nonblocking(true)?;
+    Ok(if ended.is_some_and(|head| head.closes) { Primed::Closed } else { Primed::Ready })
+}

@@ -1,0 +1,323 @@
+//! A climb: probes beside more and more blockers, on one process, until `/` freezes.
+
+use super::probes::{self, FRESH, KEPT, OTHERS};
+use crate::load::{Lane, Load, Observation, Pace, Target};
+use crate::measure::{Kind, Latency, Session, learn, ms};
+use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Role, Unit, Value};
+use crate::validity::{self, Failure};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Time before the window, in which every connection is used.
+const WARMUP: Duration = Duration::from_millis(100);
+/// From a blocker's answer to the next blocker on its connection. On loopback the next one would otherwise be there before the server has
+/// looked at any other client, which no client behind a network can do.
+const THINK: Duration = Duration::from_millis(1);
+
+pub const FREEZE_K: Family = Family::new("freeze_k", Unit::Blockers, Role::Threshold).more_is_better();
+pub const FRESH_MAX: Family = Family::new("fresh_max_ms", Unit::Ms, Role::Latency);
+pub const SLOWDOWN: Family = Family::new("slowdown", Unit::Ratio, Role::Detail);
+pub const DEAD: Family = Family::new("dead", Unit::Share, Role::Detail);
+pub const RECOVERY: Family = Family::new("recovery_ms", Unit::Ms, Role::Detail);
+pub const BLOCKERS_PER_S: Family = Family::new("blockers_per_s", Unit::PerSecond, Role::Detail).more_is_better();
+pub const FAILED: Family = Family::new("failed", Unit::Count, Role::Detail);
+const MAX: Family = Family::new("max_ms", Unit::Ms, Role::Detail);
+const P50: Family = Family::new("p50_ms", Unit::Ms, Role::Detail);
+/// A ratio of times below this is one of noise, and is not shown.
+const LEAST_RATIO_MS: f64 = 2.0;
+
+/// One climb, by ascending k. A step without blockers comes first in rounds of schema 2.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Run {
+    /// The kind of blocker.
+    pub kind: String,
+    /// T, the time that a blocker takes alone, in ms.
+    pub block_ms: f64,
+    /// The p99 at which k stops to ascend, in ms.
+    pub limit_ms: f64,
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+/// One number of blockers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Step {
+    /// Blockers in flight.
+    pub k: usize,
+    /// The reason why this step is invalid.
+    pub invalid: Option<String>,
+    /// Probes over kept-alive connections.
+    pub probes: Latency,
+    /// Probes over fresh connections.
+    pub fresh: Latency,
+    /// Share of kept-alive connections that were dead.
+    pub dead: f64,
+    /// Time from the last blocker's last byte until every probe scheduled before it was answered; `None` if that was not waited for.
+    pub recovery_ms: Option<f64>,
+    /// Blockers answered per second.
+    pub blockers_per_s: f64,
+    /// Blockers that failed.
+    #[serde(default)]
+    pub blockers_failed: u64,
+    /// Share of the window that the driver spent on a processor.
+    pub driver_load: f64,
+    /// The wait for answers was given up, since the limit was passed already.
+    pub gave_up: bool,
+}
+
+/// How the climbs of an experiment are made, whatever blocks.
+pub struct Ladder {
+    /// T, in ms.
+    pub block_ms: f64,
+    /// Length of each step, in ms.
+    pub window_ms: u64,
+    /// The p99 at which k stops to ascend, in ms.
+    pub limit_ms: f64,
+    /// Probes per second.
+    pub rate: f64,
+    /// Connections of the probes.
+    pub connections: usize,
+}
+
+impl Ladder {
+    /// A climb on a fresh process of a server that keeps the contract.
+    ///
+    /// # Errors
+    /// A server that does not start or answers wrongly.
+    pub fn run(&self, session: &Session<'_>, kind: Kind, blockers: &[usize]) -> Result<Run> {
+        let mut running = session.start()?;
+        let block = Duration::from_secs_f64(self.block_ms / 1e3);
+        let probe = learn(&mut running, "/")?;
+        let path = kind.path(block, &running)?;
+        let blocker = learn(&mut running, &path)?;
+        let warm = session.warm_up(&probe);
+        running.explain(warm)?;
+        let cores = session.placement.server_cores().len();
+        let climb = Climb {
+            kind: kind.name(),
+            block,
+            window: Duration::from_millis(self.window_ms),
+            limit: Duration::from_secs_f64(self.limit_ms / 1e3),
+            blockers,
+            probe: (&probe, self.rate, self.connections),
+            blocker: &blocker,
+            at_once: &|k| kind.at_once(k, cores),
+            is_lenient: false,
+        };
+        let _driver = session.placement.enter_driver(true);
+        running.explain(climb.run(session))
+    }
+}
+
+/// How to climb.
+pub struct Climb<'c> {
+    /// The name of the kind of blocker.
+    pub kind: &'c str,
+    /// T.
+    pub block: Duration,
+    /// Length of each step.
+    pub window: Duration,
+    /// The p99 at which k stops to ascend.
+    pub limit: Duration,
+    /// Numbers of blockers, ascending.
+    pub blockers: &'c [usize],
+    /// The probes' target, their rate, and their connections.
+    pub probe: (&'c Target, f64, usize),
+    /// The blockers' target.
+    pub blocker: &'c Target,
+    /// The most blockers that can be answered at once, if that is known.
+    pub at_once: &'c dyn Fn(usize) -> Option<usize>,
+    /// The server is a user's own: what it refuses or breaks is a result, and the client retries as clients do.
+    pub is_lenient: bool,
+}
+
+impl Climb<'_> {
+    /// All steps, until p99 passes the limit.
+    ///
+    /// # Errors
+    /// The driver cannot work.
+    pub fn run(&self, session: &Session<'_>) -> Result<Run> {
+        let mut steps = Vec::new();
+        for k in self.blockers {
+            let step = self.step(session, *k)?;
+            let is_frozen = step.probes.p99_us > self.limit.as_secs_f64() * 1e6;
+            steps.push(step);
+            if is_frozen {
+                break;
+            }
+        }
+        Ok(Run { kind: self.kind.into(), block_ms: ms(self.block), limit_ms: ms(self.limit), steps })
+    }
+
+    /// One number of blockers; retried if the driver did not do what it owed.
+    fn step(&self, session: &Session<'_>, k: usize) -> Result<Step> {
+        let (seen, invalid) = session.until_valid(&self.load(session, k), |seen| self.check(k, seen))?;
+        let blockers = seen.lanes.get(OTHERS);
+        Ok(Step {
+            k,
+            invalid,
+            probes: Latency::of(&seen.lanes[KEPT]),
+            fresh: Latency::of(&seen.lanes[FRESH]),
+            dead: probes::dead_share(&seen, self.probe.2),
+            recovery_ms: blockers.and_then(|one| probes::recovery(&seen.lanes[KEPT], one, seen.gave_up)).map(ms),
+            blockers_per_s: if k > 0 { seen.per_second(OTHERS) } else { 0.0 },
+            blockers_failed: blockers.map_or(0, |one| one.errors),
+            driver_load: seen.driver_load,
+            gave_up: seen.gave_up,
+        })
+    }
+
+    fn load(&self, session: &Session<'_>, k: usize) -> Load {
+        let (target, rate, connections) = self.probe;
+        let mut lanes = probes::lanes(target, rate, connections);
+        if k > 0 {
+            let pace = Pace::Closed { depth: 1, stagger: self.block, most: None, think: THINK };
+            lanes.push(Lane { pace, ..Lane::closed(self.blocker.clone(), k, 1) });
+        }
+        lanes.iter_mut().for_each(|lane| lane.retries = self.is_lenient);
+        Load {
+            warmup: WARMUP,
+            // Long enough for the probes of the window to pass the limit for certain.
+            grace: self.limit + self.block,
+            give_up: Some(self.limit),
+            spin: session.placement.spin(),
+            ..Load::of(lanes, self.window, session.seed ^ k as u64)
+        }
+    }
+
+    fn check(&self, k: usize, seen: &Observation) -> Result<(), Failure> {
+        let check = if self.is_lenient { validity::of_driver } else { validity::of_lane };
+        (0..seen.lanes.len()).try_for_each(|lane| check(seen, lane))?;
+        let Some(at_once) = (self.at_once)(k) else { return Ok(()) };
+        let answered = seen.lanes.get(OTHERS).map_or(0, |blockers| blockers.answered);
+        validity::blocker_ceiling(answered, at_once, self.window.as_secs_f64(), self.block.as_secs_f64())
+    }
+}
+
+/// The place of a metric beside k blockers of a kind and length.
+pub fn place(kind: &str, block_ms: f64, k: usize) -> String {
+    format!("{kind}@{block_ms},{k}")
+}
+
+/// The freeze threshold at a limit.
+pub fn freeze_metric(experiment: &'static str, kind: &str, block_ms: f64, limit_ms: f64) -> Metric {
+    FREEZE_K.at(experiment, format!("{kind}@{block_ms},{limit_ms}ms"))
+}
+
+impl Run {
+    /// The metrics of a climb over these numbers of blockers.
+    ///
+    /// # Errors
+    /// A histogram that cannot be read.
+    pub fn read(&self, experiment: &'static str, blockers: &[usize], percentile: Percentile) -> Result<Vec<Reading>> {
+        let mut readings: Vec<Reading> = Vec::new();
+        let mut ladder = Vec::new();
+        let mut base = None;
+        for step in &self.steps {
+            let at = |family: Family| family.at(experiment, place(&self.kind, self.block_ms, step.k));
+            let valid = |value: Value| step.invalid.clone().map_or(Ok(value), Err);
+            let response = valid(step.response(percentile)?);
+            readings.push((at(percentile.family()), response.clone()));
+            if percentile.family().name != P50.name {
+                readings.push((at(P50), valid(Value::Exact(step.probes.p50_us / 1e3))));
+            }
+            readings.push((at(MAX), valid(step.probes.max_ms())));
+            readings.push((at(FAILED), Ok(Value::Exact((step.probes.failed + step.blockers_failed) as f64))));
+            if step.k == 0 {
+                base = Some(response);
+                continue;
+            }
+            readings.push((at(FRESH_MAX), valid(step.fresh.max_ms())));
+            readings.push((at(DEAD), valid(Value::Exact(step.dead))));
+            readings.push((at(BLOCKERS_PER_S), valid(Value::Exact(step.blockers_per_s))));
+            readings.extend(step.recovery_ms.map(|recovery| (at(RECOVERY), valid(Value::Exact(recovery)))));
+            if let Some(base) = &base {
+                readings.push((at(percentile.added()), added(base, &response)));
+                readings.extend(slowdown(base, &response).map(|ratio| (at(SLOWDOWN), Ok(ratio))));
+            }
+            ladder.push((step.k, response));
+        }
+        // Beyond the last step the limit was passed already, unless that step is itself invalid.
+        let last = self.steps.last();
+        for k in blockers.iter().filter(|k| last.is_some_and(|last| **k > last.k)) {
+            let value = last.and_then(|last| last.invalid.clone()).map_or(Ok(Value::NotReached), Err);
+            readings.push((percentile.family().at(experiment, place(&self.kind, self.block_ms, *k)), value));
+        }
+        for limit_ms in LIMITS_MS.into_iter().filter(|limit_ms| *limit_ms <= self.limit_ms) {
+            let metric = freeze_metric(experiment, &self.kind, self.block_ms, limit_ms);
+            readings.push((metric, freeze_k(&ladder, limit_ms)));
+        }
+        Ok(readings)
+    }
+}
+
+impl Step {
+    /// A percentile of the probes' response time. A step that was given up holds lower bounds.
+    fn response(&self, percentile: Percentile) -> Result<Value> {
+        let value = self.probes.response_ms(percentile)?;
+        let is_bound = self.gave_up && self.probes.youngest_us.is_none() && self.probes.unanswered > 0;
+        Ok(if is_bound { value.number().map_or(value, Value::AtLeast) } else { value })
+    }
+}
+
+/// What blockers add, within one trial.
+fn added(base: &Result<Value, String>, beside: &Result<Value, String>) -> Result<Value, String> {
+    let (base, beside) = (base.clone()?, beside.clone()?);
+    let base = base.exact().ok_or("the step without blockers is only known as a bound")?;
+    Ok(beside.map(|value| value - base))
+}
+
+/// How many times slower, within one trial; `None` below what is claimed, where the ratio would be one of noise.
+fn slowdown(base: &Result<Value, String>, beside: &Result<Value, String>) -> Option<Value> {
+    let (base, beside) = (base.as_ref().ok()?.exact()?, *beside.as_ref().ok()?);
+    let is_claimed = beside.number().is_some_and(|value| value >= LEAST_RATIO_MS) && base > 0.0;
+    is_claimed.then(|| beside.map(|value| value / base))
+}
+
+/// One trial's smallest number of blockers whose percentile passes the limit. A step that is invalid, or only known as a bound below the limit,
+/// makes what lies above it unknown.
+pub fn freeze_k(ladder: &[(usize, Result<Value, String>)], limit_ms: f64) -> Result<Value, String> {
+    for (k, response) in ladder {
+        match response.clone()?.is_above(limit_ms) {
+            Some(true) => return Ok(Value::Exact(*k as f64)),
+            Some(false) => {}
+            None => return Err(format!("with {k} blockers it is not known whether {limit_ms} ms were passed")),
+        }
+    }
+    let tried = ladder.last().map_or(0, |(k, _)| *k) as f64;
+    Ok(Value::Never { tried })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Value::{AtLeast, Exact, Never};
+
+    #[test]
+    fn one_trial_freezes_at_the_smallest_number_of_blockers_that_passes_the_limit() {
+        let ladder = [(1, Ok(Exact(99.0))), (2, Ok(Exact(150.0))), (4, Ok(Exact(120.0))), (16, Ok(AtLeast(1600.0)))];
+        assert_eq!(freeze_k(&ladder, 100.0), Ok(Exact(2.0)));
+        assert_eq!(freeze_k(&ladder, 1000.0), Ok(Exact(16.0)));
+        assert_eq!(freeze_k(&ladder[..1], 100.0), Ok(Never { tried: 1.0 }));
+        assert!(freeze_k(&[(1, Ok(AtLeast(504.0)))], 1000.0).unwrap_err().contains("not known"));
+    }
+
+    #[test]
+    fn an_invalid_step_below_the_threshold_makes_it_invalid_but_not_one_above_it() {
+        let bad = || Err("lag".to_owned());
+        assert_eq!(freeze_k(&[(1, bad()), (2, Ok(Exact(500.0)))], 100.0), bad());
+        assert_eq!(freeze_k(&[(1, Ok(Exact(500.0))), (2, bad())], 100.0), Ok(Exact(1.0)));
+    }
+
+    #[test]
+    fn differences_and_ratios_are_taken_within_a_trial_and_an_invalid_base_is_not_zero() {
+        let bad = || Err("lag".to_owned());
+        assert_eq!(added(&Ok(Exact(1.0)), &Ok(Exact(99.0))), Ok(Exact(98.0)));
+        assert_eq!(added(&Ok(Exact(1.0)), &Ok(AtLeast(504.0))), Ok(AtLeast(503.0)));
+        assert_eq!(added(&bad(), &Ok(Exact(99.0))), bad());
+        assert_eq!(slowdown(&Ok(Exact(0.5)), &Ok(Exact(100.0))), Some(Exact(200.0)));
+        assert_eq!(slowdown(&Ok(Exact(0.5)), &Ok(Exact(1.9))), None, "below what is claimed");
+        assert_eq!(slowdown(&bad(), &Ok(Exact(100.0))), None);
+    }
+}

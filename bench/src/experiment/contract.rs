@@ -1,0 +1,329 @@
+//! The interface of an experiment, and its form without types, which the registry holds.
+
+use crate::catalog::{Row, Server};
+use crate::measure::{Conditions, Kind, Mode, Session};
+use crate::metrics::{Metric, Percentile, Reading};
+use crate::report::{self, Cell, Group, Table, View};
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+use std::marker::PhantomData;
+
+/// Choices of a user that several experiments share.
+#[derive(Debug, Clone, Default)]
+pub struct Choices {
+    /// Kinds of blockers; empty for those of the mode.
+    pub kinds: Vec<Kind>,
+    /// Connections of the probes; `None` for the usual number.
+    pub connections: Option<usize>,
+}
+
+/// The cell of a row in a column.
+pub type CellOf = Box<dyn Fn(&View<'_>, &Row) -> Cell>;
+
+/// A column that an experiment adds to the headline.
+pub struct Column {
+    /// Head and width.
+    pub column: report::Column,
+    /// The cell of a row.
+    pub cell: CellOf,
+}
+
+/// Lines of a figure: response times in ms by number of blockers, as far as they were measured.
+pub struct Curves {
+    /// Its title.
+    pub title: String,
+    /// Numbers of blockers.
+    pub blockers: Vec<usize>,
+    /// The lines, each with its name.
+    pub series: Vec<(String, Vec<f64>)>,
+}
+
+/// Preparations that an experiment needs besides its servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing.
+    Nothing,
+    /// The supervisor of this workspace, built.
+    Supervisor,
+}
+
+/// An experiment: what it finds in one trial is a value of the implementing type.
+pub trait Experiment: Serialize + DeserializeOwned + 'static {
+    /// Its name, on the command line and on disk.
+    const NAME: &'static str;
+    /// A round that names no experiment includes it.
+    const IS_STANDARD: bool = false;
+    /// Only a user's own server and those beside it take part.
+    const IS_OWN: bool = false;
+    /// It keeps the driver busy all the time, which takes a core of its own.
+    const KEEPS_DRIVER_BUSY: bool = false;
+    /// Its results do not depend on time, so it need not be retried when the hypervisor takes processor time away.
+    const IS_TIMELESS: bool = false;
+
+    /// How it measures.
+    type Settings: Serialize + DeserializeOwned + Clone;
+
+    /// The settings of a mode.
+    fn settings(mode: Mode, choices: &Choices) -> Self::Settings;
+
+    /// The settings that a round of schema 1 kept in one list for all experiments.
+    fn settings_of_schema_1(_old: &Json, mode: Mode) -> Self::Settings {
+        Self::settings(mode, &Choices::default())
+    }
+
+    /// About how long a trial takes, in seconds.
+    fn seconds(settings: &Self::Settings) -> f64;
+
+    /// Leaves out what is missed least, so that a round ends in its time, and says what that was; `None` if nothing can be left out.
+    fn reduce(_settings: &mut Self::Settings) -> Option<String> {
+        None
+    }
+
+    /// The reason why a server cannot take part.
+    fn unsupported(_server: &Server) -> Option<String> {
+        None
+    }
+
+    /// What has to be prepared for a server.
+    fn needs(_server: &Server) -> Needs {
+        Needs::Nothing
+    }
+
+    /// One trial on fresh processes.
+    ///
+    /// # Errors
+    /// A server that does not start or answers wrongly.
+    fn run(session: &Session<'_>, settings: &Self::Settings) -> Result<Self>;
+
+    /// The metrics of one trial.
+    ///
+    /// # Errors
+    /// A histogram that cannot be read.
+    fn read(&self, settings: &Self::Settings, percentile: Percentile) -> Result<Vec<Reading>>;
+
+    /// Its columns of the headline.
+    fn headline(_settings: &Self::Settings, _view: &View<'_>) -> Vec<Column> {
+        Vec::new()
+    }
+
+    /// The title of the headline, if this experiment is what a round is about.
+    fn title(_settings: &Self::Settings, _view: &View<'_>) -> Option<String> {
+        None
+    }
+
+    /// The harm that blockers do to a row, for the order of the headline, and its group; `None` if this experiment does not say.
+    fn standing(_settings: &Self::Settings, _view: &View<'_>, _row: &Row) -> Option<(f64, Group)> {
+        None
+    }
+
+    /// The criteria of ranks, each with the head of its column; the first that differs decides.
+    fn criteria(_settings: &Self::Settings, _kind: Kind, _percentile: Percentile) -> Vec<(String, Metric)> {
+        Vec::new()
+    }
+
+    /// Its own tables.
+    fn tables(_settings: &Self::Settings, _view: &View<'_>) -> Vec<Table> {
+        Vec::new()
+    }
+
+    /// Its figure.
+    fn curves(_settings: &Self::Settings, _view: &View<'_>) -> Option<Curves> {
+        None
+    }
+
+    /// Notes on single rows, from what one trial found.
+    fn remark(&self) -> Option<String> {
+        None
+    }
+}
+
+/// An experiment without types.
+pub trait Any: Sync {
+    /// See [`Experiment::NAME`].
+    fn name(&self) -> &'static str;
+    /// See [`Experiment::IS_STANDARD`].
+    fn is_standard(&self) -> bool;
+    /// See [`Experiment::IS_OWN`].
+    fn is_own(&self) -> bool;
+    /// See [`Experiment::KEEPS_DRIVER_BUSY`].
+    fn keeps_driver_busy(&self) -> bool;
+    /// See [`Experiment::IS_TIMELESS`].
+    fn is_timeless(&self) -> bool;
+    /// See [`Experiment::settings`].
+    fn settings(&self, mode: Mode, choices: &Choices) -> Json;
+    /// See [`Experiment::settings_of_schema_1`].
+    fn settings_of_schema_1(&self, old: &Json, mode: Mode) -> Json;
+    /// See [`Experiment::seconds`].
+    ///
+    /// # Errors
+    /// Settings that are not its own.
+    fn seconds(&self, settings: &Json) -> Result<f64>;
+    /// See [`Experiment::reduce`].
+    ///
+    /// # Errors
+    /// Settings that are not its own.
+    fn reduce(&self, settings: &mut Json) -> Result<Option<String>>;
+    /// See [`Experiment::unsupported`].
+    fn unsupported(&self, server: &Server) -> Option<String>;
+    /// See [`Experiment::needs`].
+    fn needs(&self, server: &Server) -> Needs;
+    /// See [`Experiment::run`].
+    ///
+    /// # Errors
+    /// As there.
+    fn run(&self, session: &Session<'_>, settings: &Json) -> Result<Json>;
+    /// See [`Experiment::read`].
+    ///
+    /// # Errors
+    /// As there, and an outcome that is not its own.
+    fn read(&self, outcome: &Json, settings: &Json, percentile: Percentile) -> Result<Vec<Reading>>;
+    /// See [`Experiment::headline`].
+    ///
+    /// # Errors
+    /// Settings that are not its own.
+    fn headline(&self, settings: &Json, view: &View<'_>) -> Result<Vec<Column>>;
+    /// See [`Experiment::title`].
+    ///
+    /// # Errors
+    /// Settings that are not its own.
+    fn title(&self, settings: &Json, view: &View<'_>) -> Result<Option<String>>;
+    /// See [`Experiment::standing`].
+    ///
+    /// # Errors
+    /// Settings that are not its own.
+    fn standing(&self, settings: &Json, view: &View<'_>, row: &Row) -> Result<Option<(f64, Group)>>;
+    /// See [`Experiment::criteria`].
+    ///
+    /// # Errors
+    /// Settings that are not its own.
+    fn criteria(&self, settings: &Json, kind: Kind, percentile: Percentile) -> Result<Vec<(String, Metric)>>;
+    /// See [`Experiment::tables`].
+    ///
+    /// # Errors
+    /// Settings that are not its own.
+    fn tables(&self, settings: &Json, view: &View<'_>) -> Result<Vec<Table>>;
+    /// See [`Experiment::curves`].
+    ///
+    /// # Errors
+    /// Settings that are not its own.
+    fn curves(&self, settings: &Json, view: &View<'_>) -> Result<Option<Curves>>;
+    /// See [`Experiment::remark`].
+    fn remark(&self, outcome: &Json) -> Option<String>;
+}
+
+/// The form without types of an experiment.
+pub struct Erased<E>(PhantomData<fn() -> E>);
+
+impl<E> Erased<E> {
+    /// The only value.
+    pub const NEW: Self = Erased(PhantomData);
+}
+
+impl<E: Experiment> Erased<E> {
+    fn own(settings: &Json) -> Result<E::Settings> {
+        serde_json::from_value(settings.clone()).with_context(|| format!("the settings of {}", E::NAME))
+    }
+
+    fn found(outcome: &Json) -> Result<E> {
+        E::deserialize(outcome).with_context(|| format!("an outcome of {}", E::NAME))
+    }
+}
+
+impl<E: Experiment> Any for Erased<E> {
+    fn name(&self) -> &'static str {
+        E::NAME
+    }
+
+    fn is_standard(&self) -> bool {
+        E::IS_STANDARD
+    }
+
+    fn is_own(&self) -> bool {
+        E::IS_OWN
+    }
+
+    fn keeps_driver_busy(&self) -> bool {
+        E::KEEPS_DRIVER_BUSY
+    }
+
+    fn is_timeless(&self) -> bool {
+        E::IS_TIMELESS
+    }
+
+    fn settings(&self, mode: Mode, choices: &Choices) -> Json {
+        to_json(&E::settings(mode, choices))
+    }
+
+    fn settings_of_schema_1(&self, old: &Json, mode: Mode) -> Json {
+        to_json(&E::settings_of_schema_1(old, mode))
+    }
+
+    fn seconds(&self, settings: &Json) -> Result<f64> {
+        Ok(E::seconds(&Self::own(settings)?))
+    }
+
+    fn reduce(&self, settings: &mut Json) -> Result<Option<String>> {
+        let mut own = Self::own(settings)?;
+        let what = E::reduce(&mut own);
+        *settings = to_json(&own);
+        Ok(what)
+    }
+
+    fn unsupported(&self, server: &Server) -> Option<String> {
+        E::unsupported(server)
+    }
+
+    fn needs(&self, server: &Server) -> Needs {
+        E::needs(server)
+    }
+
+    fn run(&self, session: &Session<'_>, settings: &Json) -> Result<Json> {
+        Ok(to_json(&E::run(session, &Self::own(settings)?)?))
+    }
+
+    fn read(&self, outcome: &Json, settings: &Json, percentile: Percentile) -> Result<Vec<Reading>> {
+        Self::found(outcome)?.read(&Self::own(settings)?, percentile)
+    }
+
+    fn headline(&self, settings: &Json, view: &View<'_>) -> Result<Vec<Column>> {
+        Ok(E::headline(&Self::own(settings)?, view))
+    }
+
+    fn title(&self, settings: &Json, view: &View<'_>) -> Result<Option<String>> {
+        Ok(E::title(&Self::own(settings)?, view))
+    }
+
+    fn standing(&self, settings: &Json, view: &View<'_>, row: &Row) -> Result<Option<(f64, Group)>> {
+        Ok(E::standing(&Self::own(settings)?, view, row))
+    }
+
+    fn criteria(&self, settings: &Json, kind: Kind, percentile: Percentile) -> Result<Vec<(String, Metric)>> {
+        Ok(E::criteria(&Self::own(settings)?, kind, percentile))
+    }
+
+    fn tables(&self, settings: &Json, view: &View<'_>) -> Result<Vec<Table>> {
+        Ok(E::tables(&Self::own(settings)?, view))
+    }
+
+    fn curves(&self, settings: &Json, view: &View<'_>) -> Result<Option<Curves>> {
+        Ok(E::curves(&Self::own(settings)?, view))
+    }
+
+    fn remark(&self, outcome: &Json) -> Option<String> {
+        Self::found(outcome).ok()?.remark()
+    }
+}
+
+/// Plain data always has a JSON form.
+fn to_json(value: &impl Serialize) -> Json {
+    serde_json::to_value(value).unwrap_or(Json::Null)
+}
+
+/// A mode, and W, as part of a title.
+pub(super) fn conditions(view: &View<'_>) -> String {
+    let Conditions { threads, placement, .. } = view.conditions;
+    let trials = if view.trials == 1 { "one trial".into() } else { format!("medians of {} trials", view.trials) };
+    format!("W = {threads}, placement {placement}, {trials}")
+}

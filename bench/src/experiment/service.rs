@@ -1,0 +1,220 @@
+//! A user's own service: the harm that its slow requests do to its quick ones, beside reference servers with blockers of the same length, measured
+//! in the same round on the same machine.
+
+use super::climb::{self, Climb, Ladder, Run, freeze_metric, place};
+use super::contract::{Choices, Column, Experiment, conditions};
+use super::probes;
+use crate::catalog::{Row, Server};
+use crate::measure::{Kind, Mode, Session, learn_own, lenient, ms};
+use crate::metrics::{LIMITS_MS, Metric, Percentile, Reading, Value};
+use crate::process::deploy;
+use crate::report::{self, Cell, Group, Table, View};
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The kind of blocker in metrics, whatever a service does in it.
+const KIND: &str = "slow";
+/// Connections of the probes.
+const CONNECTIONS: usize = 256;
+/// Probes a second on each connection at most. One is in flight on each, so that all that are due in half a second of silence find a free
+/// one: with more, the driver's own queue would be measured.
+const PER_CONNECTION: f64 = 2.0;
+/// A step lasts at least this many blockers.
+const BLOCKERS_PER_STEP: f64 = 3.0;
+/// Shortest and longest step, in ms, unless blockers are longer.
+const WINDOW_MS: (f64, f64) = (1000.0, 4000.0);
+/// The p99 at which k stops to ascend, in ms.
+const LIMIT_MS: f64 = 1000.0;
+/// Probes a second are at most this share of what the service can answer, so that they are not what slows it down.
+const SHARE: f64 = 0.25;
+/// The slow request is asked alone this many times; the median is T.
+const ALONE: usize = 3;
+/// Probes are asked alone this many times to learn how fast the service is.
+const PROBED: usize = 20;
+
+/// A climb.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Service {
+    run: Run,
+}
+
+/// How it measures.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settings {
+    /// Numbers of blockers, ascending from 0.
+    pub blockers: Vec<usize>,
+    /// T: the time that the slow request takes alone, in ms.
+    pub block_ms: f64,
+    /// Length of each step, in ms.
+    pub window_ms: u64,
+    /// Probes per second.
+    pub rate: f64,
+    /// Connections of the probes.
+    pub connections: usize,
+}
+
+impl Experiment for Service {
+    const NAME: &'static str = "service";
+    const IS_OWN: bool = true;
+    type Settings = Settings;
+
+    fn settings(mode: Mode, choices: &Choices) -> Settings {
+        Settings {
+            blockers: if mode == Mode::Quick { vec![0, 1, 4, 64] } else { vec![0, 1, 2, 4, 16, 64] },
+            block_ms: 0.0,
+            window_ms: WINDOW_MS.0 as u64,
+            rate: probes::RATE,
+            connections: choices.connections.unwrap_or(CONNECTIONS),
+        }
+    }
+
+    fn seconds(settings: &Settings) -> f64 {
+        1.5 + settings.blockers.len() as f64 * (settings.window_ms as f64 / 1e3 + 0.3)
+    }
+
+    fn run(session: &Session<'_>, settings: &Settings) -> Result<Self> {
+        let run = match &session.server.own {
+            Some(_) => climb_own(session, settings)?,
+            None => climb_reference(session, settings)?,
+        };
+        Ok(Service { run })
+    }
+
+    fn read(&self, settings: &Settings, percentile: Percentile) -> Result<Vec<Reading>> {
+        self.run.read(Self::NAME, &settings.blockers, percentile)
+    }
+
+    fn title(settings: &Settings, view: &View<'_>) -> Option<String> {
+        Some(format!(
+            "Response time of the quick request in ms ({}) beside k slow ones that take {} ms alone, and the number of them that freezes it; {}",
+            view.percentile,
+            report::significant(settings.block_ms),
+            conditions(view)
+        ))
+    }
+
+    fn headline(settings: &Settings, _: &View<'_>) -> Vec<Column> {
+        let block = settings.block_ms;
+        let response = |k: &usize| {
+            let k = *k;
+            Column {
+                column: report::Column::number(format!("k={k}")),
+                cell: Box::new(move |view, row| view.cell(row, &response_metric(view.percentile, block, k))),
+            }
+        };
+        let threshold = |limit_ms: f64| Column {
+            column: report::Column::number(super::collateral::freeze_head(limit_ms)),
+            cell: Box::new(move |view, row| super::collateral::freezing(view, row, &threshold_metric(block, limit_ms))),
+        };
+        let mut columns: Vec<Column> = settings.blockers.iter().map(response).collect();
+        columns.extend(LIMITS_MS.into_iter().filter(|limit| *limit <= LIMIT_MS).map(threshold));
+        columns
+    }
+
+    fn standing(settings: &Settings, view: &View<'_>, row: &Row) -> Option<(f64, Group)> {
+        let k = view.median(row, &threshold_metric(settings.block_ms, LIMITS_MS[0]));
+        let harm = match k {
+            Some(Value::Exact(k)) => -k,
+            Some(_) => f64::MIN,
+            None => 0.0,
+        };
+        Some((harm, Group::Unknown))
+    }
+
+    fn tables(settings: &Settings, view: &View<'_>) -> Vec<Table> {
+        let columns = settings.blockers.iter().map(|k| report::Column::number(format!("failed, k={k}"))).collect();
+        let cells = |row: &Row| -> Vec<Cell> {
+            let failed = |k: &usize| {
+                let metric = climb::FAILED.at(Self::NAME, place(KIND, settings.block_ms, *k));
+                Cell::words(report::count(view.sum(row, &metric)))
+            };
+            settings.blockers.iter().map(failed).collect()
+        };
+        let has_failed = view.rows.iter().any(|row| {
+            settings
+                .blockers
+                .iter()
+                .any(|k| view.sum(row, &climb::FAILED.at(Self::NAME, place(KIND, settings.block_ms, *k))) > 0.0)
+        });
+        let title = "Requests that failed in all trials: a wrong status, or a connection that broke";
+        if has_failed { vec![view.table("failures", title, columns, cells)] } else { Vec::new() }
+    }
+}
+
+/// The response time of the quick request beside k slow ones.
+pub fn response_metric(percentile: Percentile, block_ms: f64, k: usize) -> Metric {
+    percentile.family().at(Service::NAME, place(KIND, block_ms, k))
+}
+
+/// The freeze threshold at a limit.
+pub fn threshold_metric(block_ms: f64, limit_ms: f64) -> Metric {
+    freeze_metric(Service::NAME, KIND, block_ms, limit_ms)
+}
+
+impl Settings {
+    /// The settings for a service: T, a rate of probes that it bears, and steps long enough for both. Asks the service alone.
+    ///
+    /// # Errors
+    /// A service that does not start, or that does not answer what it is asked.
+    pub fn learn(self, server: &Server, start: &crate::process::Start) -> Result<Settings> {
+        let Some(own) = &server.own else { bail!("{} keeps the contract, so nothing has to be learned", server.name) };
+        let mut running = deploy::start(server, start)?;
+        let median = |mut times: Vec<Duration>| {
+            times.sort();
+            times[times.len() / 2]
+        };
+        // The first request of each kind warms up.
+        learn_own(&mut running, own, &own.probe)?;
+        learn_own(&mut running, own, &own.blocker)?;
+        let mut probes = Vec::new();
+        for _ in 0..PROBED {
+            probes.push(learn_own(&mut running, own, &own.probe)?.1);
+        }
+        let mut blockers = Vec::new();
+        for _ in 0..ALONE {
+            blockers.push(learn_own(&mut running, own, &own.blocker)?.1);
+        }
+        let (quick, slow) = (median(probes), median(blockers));
+        let most = self.rate.min(PER_CONNECTION * self.connections as f64);
+        let rate = (SHARE / quick.as_secs_f64()).max(10.0).min(most).round();
+        let block_ms = (ms(slow) * 10.0).round() / 10.0;
+        let for_percentile = 1000.0 / rate * 1e3;
+        let window_ms = for_percentile.clamp(WINDOW_MS.0, WINDOW_MS.1).max(BLOCKERS_PER_STEP * block_ms) as u64;
+        Ok(Settings { block_ms, window_ms, rate, ..self })
+    }
+}
+
+fn climb_own(session: &Session<'_>, settings: &Settings) -> Result<Run> {
+    let Some(own) = &session.server.own else { bail!("{} is not a user's own server", session.server.name) };
+    let mut running = session.start()?;
+    let probe = lenient(learn_own(&mut running, own, &own.probe)?.0);
+    let blocker = lenient(learn_own(&mut running, own, &own.blocker)?.0);
+    let warm = session.warm_up(&probe);
+    running.explain(warm)?;
+    let climb = Climb {
+        kind: KIND,
+        block: Duration::from_secs_f64(settings.block_ms / 1e3),
+        window: Duration::from_millis(settings.window_ms),
+        limit: Duration::from_secs_f64(LIMIT_MS / 1e3),
+        blockers: &settings.blockers,
+        probe: (&probe, settings.rate, settings.connections),
+        blocker: &blocker,
+        at_once: &|_| None,
+        is_lenient: true,
+    };
+    let _driver = session.placement.enter_driver(true);
+    running.explain(climb.run(session))
+}
+
+fn climb_reference(session: &Session<'_>, settings: &Settings) -> Result<Run> {
+    let ladder = Ladder {
+        block_ms: settings.block_ms,
+        window_ms: settings.window_ms,
+        limit_ms: LIMIT_MS,
+        rate: settings.rate,
+        connections: settings.connections,
+    };
+    let run = ladder.run(session, Kind::Sleep, &settings.blockers)?;
+    Ok(Run { kind: KIND.into(), ..run })
+}

@@ -1,0 +1,251 @@
+//! One incremental reader of HTTP/1.1 responses, for the driver and for the plain client: bytes in, parts of responses out. Each byte is
+//! looked at once, however the response is cut, so a long body costs time in proportion to its length.
+
+use common::http::{BodyLength, Decoder};
+use std::mem::MaybeUninit;
+
+/// The longest head that is read, in bytes.
+const MAX_HEAD: usize = 256 * 1024;
+/// The most header lines that are read.
+const MAX_HEADERS: usize = 256;
+
+/// A response's head, as far as a client needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Status.
+    pub status: u16,
+    /// Whether the server closes the connection after this response.
+    pub closes: bool,
+}
+
+/// A part of a response.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<'i> {
+    /// The final head, and its bytes if they came in one piece or were put together.
+    Head(Head, &'i [u8]),
+    /// A piece of the body.
+    Body(&'i [u8]),
+    /// The response is complete.
+    End(Head),
+}
+
+/// Reads the responses of one connection.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// The beginning of a head, or of a chunk's line, that is not complete.
+    held: Vec<u8>,
+    body: Option<(Head, Decoder)>,
+}
+
+impl Reader {
+    /// Whether a response has begun and is not complete.
+    pub fn is_within(&self) -> bool {
+        self.body.is_some() || !self.held.is_empty()
+    }
+
+    /// Reads one response, or as much of it as there is, from the start of `input`, and returns how many bytes were used. `has_no_body` says that
+    /// the request was a HEAD.
+    ///
+    /// # Errors
+    /// Bytes that are not HTTP.
+    pub fn read(&mut self, input: &[u8], has_no_body: bool, mut take: impl FnMut(Step<'_>)) -> Result<usize, String> {
+        let held = std::mem::take(&mut self.held);
+        let before = held.len();
+        let joined: Vec<u8>;
+        let all = if held.is_empty() {
+            input
+        } else {
+            joined = [held.as_slice(), input].concat();
+            &joined
+        };
+        let mut used = 0;
+        // A head without a line end in the new bytes cannot have become complete.
+        if self.body.is_none() && (before == 0 || input.contains(&b'\n')) {
+            while let Some((head, length, is_interim, decoder)) = parse(&all[used..], has_no_body)? {
+                if !is_interim {
+                    take(Step::Head(head, &all[used..used + length]));
+                    self.body = Some((head, decoder));
+                }
+                used += length;
+                if !is_interim {
+                    break;
+                }
+            }
+        }
+        let is_complete = match &mut self.body {
+            Some((_, decoder)) => {
+                let read = decoder.decode(&all[used..], |piece| take(Step::Body(piece)));
+                used += read.map_err(|refusal| format!("the body: {}", refusal.reason))?;
+                decoder.is_done()
+            }
+            None => false,
+        };
+        if is_complete {
+            if let Some((head, _)) = self.body.take() {
+                take(Step::End(head));
+            }
+            // Bytes held before belong to this response, so all that is left is new.
+            return Ok(used - before);
+        }
+        if all.len() - used > MAX_HEAD {
+            return Err(format!("a head or a line of more than {MAX_HEAD} bytes"));
+        }
+        self.held = all[used..].to_vec();
+        Ok(input.len())
+    }
+
+    /// The connection has ended: completes a response that ends there.
+    ///
+    /// # Errors
+    /// The connection ended within a response.
+    pub fn end(&mut self) -> Result<Option<Head>, String> {
+        match self.body.take() {
+            Some((head, decoder)) if decoder.ends_with_the_connection() => Ok(Some(head)),
+            Some(_) => Err("the connection ended within a response".into()),
+            None if self.held.is_empty() => Ok(None),
+            None => Err("the connection ended within a head".into()),
+        }
+    }
+}
+
+type Parsed = (Head, usize, bool, Decoder);
+
+fn parse(input: &[u8], has_no_body: bool) -> Result<Option<Parsed>, String> {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let length = match config.parse_response_with_uninit_headers(&mut response, input, &mut headers) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return Err(format!("the answer is not HTTP: {error}")),
+    };
+    let status = response.code.unwrap_or_default();
+    if status == 101 {
+        return Err("the server switched to another protocol (101)".into());
+    }
+    let mut body = None;
+    let mut is_chunked = false;
+    // HTTP/1.0 closes unless it says otherwise.
+    let (mut closes, mut keeps) = (false, response.version != Some(0));
+    for header in response.headers {
+        let value = String::from_utf8_lossy(header.value);
+        let has = |word: &str| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word));
+        if header.name.eq_ignore_ascii_case("connection") {
+            closes |= has("close");
+            keeps |= has("keep-alive");
+        } else if header.name.eq_ignore_ascii_case("content-length") {
+            body = Some(value.trim().parse::<usize>().map_err(|_| format!("Content-Length is '{}'", value.trim()))?);
+        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+            is_chunked |= has("chunked");
+        }
+    }
+    let length_of_body = match (status, body) {
+        _ if has_no_body => BodyLength::Known(0),
+        (100..=199 | 204 | 304, _) => BodyLength::Known(0),
+        // With both, the chunks count (RFC 9112 6.3).
+        _ if is_chunked => BodyLength::Chunked,
+        (_, Some(length)) => BodyLength::Known(length),
+        (_, None) => BodyLength::UntilClose,
+    };
+    let head = Head { status, closes: closes || !keeps || length_of_body == BodyLength::UntilClose };
+    let is_interim = (100..200).contains(&status);
+    Ok(Some((head, length, is_interim, Decoder::with_limit(length_of_body, usize::MAX))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Status, whether it closes, and body of each response, fed in pieces of `size`; then the end of the connection.
+    fn responses(bytes: &[u8], size: usize) -> Result<Vec<(u16, bool, Vec<u8>)>, String> {
+        let mut reader = Reader::default();
+        let (mut all, mut body) = (Vec::new(), Vec::new());
+        for piece in bytes.chunks(size) {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let mut ended = None;
+                let used = reader.read(rest, false, |step| match step {
+                    Step::Head(..) => {}
+                    Step::Body(piece) => body.extend_from_slice(piece),
+                    Step::End(head) => ended = Some(head),
+                })?;
+                if let Some(head) = ended {
+                    all.push((head.status, head.closes, std::mem::take(&mut body)));
+                }
+                rest = &rest[used..];
+            }
+        }
+        if let Some(head) = reader.end()? {
+            all.push((head.status, head.closes, body));
+        }
+        Ok(all)
+    }
+
+    /// Status, whether it closes, and body.
+    type Wanted = (u16, bool, &'static str);
+
+    #[test]
+    fn every_kind_of_response_reads_the_same_however_it_is_cut() {
+        let cases: [(&str, &[Wanted]); 11] = [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", &[(200, false, "hello")]),
+            ("HTTP/1.1 204 x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", &[(204, false, ""), (200, false, "x")]),
+            (
+                "HTTP/1.1 100 x\r\n\r\nHTTP/1.1 103 x\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                &[(200, false, "ok")],
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1;x=y\r\nc\r\n0\r\nT: v\r\n\r\n",
+                &[(200, false, "abc")],
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+                &[(200, false, "a")],
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n1\r\na\r\n0\r\n\r\n",
+                &[(200, false, "a")],
+            ),
+            ("HTTP/1.1 200 OK\r\nConnection: keep-alive, close\r\nContent-Length: 1\r\n\r\nx", &[(200, true, "x")]),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", &[(200, true, "x")]),
+            ("HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 1\r\n\r\nx", &[(200, false, "x")]),
+            ("HTTP/1.0 200 OK\r\n\r\nuntil the end", &[(200, true, "until the end")]),
+            ("HTTP/1.1 304 x\r\nContent-Length: 7\r\n\r\n", &[(304, false, "")]),
+        ];
+        for (text, wanted) in cases {
+            let wanted: Vec<_> = wanted.iter().map(|(s, c, body)| (*s, *c, body.as_bytes().to_vec())).collect();
+            for size in 1..=text.len() {
+                assert_eq!(responses(text.as_bytes(), size).as_ref(), Ok(&wanted), "{text:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn seventy_header_lines_and_long_bodies_are_read() {
+        let lines: String = (0..70).map(|i| format!("X-{i}: value\r\n")).collect();
+        let body = vec![b'x'; 3_000_000];
+        let bytes = [format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat();
+        assert_eq!(responses(&bytes, 65_536).unwrap()[0].2.len(), body.len());
+    }
+
+    #[test]
+    fn what_is_not_http_or_ends_early_is_refused() {
+        for (text, wanted) in [
+            ("SSH-2.0-x\r\n\r\n", "not HTTP"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", "within a response"),
+            ("HTTP/1.1 200", "within a head"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "Content-Length"),
+            ("HTTP/1.1 101 x\r\n\r\n", "another protocol"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "the body"),
+        ] {
+            assert!(responses(text.as_bytes(), 7).unwrap_err().contains(wanted), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_to_head_has_no_body() {
+        let mut ended = false;
+        let text = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        let used = Reader::default().read(text, true, |step| ended |= matches!(step, Step::End(_)));
+        assert_eq!((used, ended), (Ok(text.len()), true));
+    }
+}

@@ -1,0 +1,30 @@
+//! Loads: what is asked, when, and what came of it. Pure data and arithmetic; who bears a load is behind one trait, so that the same load can be
+//! put on sockets and on a simulated server.
+
+mod lane;
+mod observation;
+mod schedule;
+
+pub use lane::{Lane, Load, Pace, Target};
+pub use observation::{Observation, Part, Recording, Sample, Times};
+pub use schedule::Schedule;
+
+use anyhow::Result;
+
+/// Something that bears a load: the driver's sockets, or a simulated server.
+pub trait Drive {
+    /// Puts the load on and reports the observation; calls `mark` when the window begins and when it ends, so that what is read elsewhere
+    /// covers the same time.
+    ///
+    /// # Errors
+    /// What keeps the driver from working: no descriptor, no connection, an interrupt. What the server does wrong is in the observation.
+    fn drive_marked(&self, load: &Load, mark: &mut dyn FnMut()) -> Result<Observation>;
+
+    /// The same without marks.
+    ///
+    /// # Errors
+    /// As above.
+    fn drive(&self, load: &Load) -> Result<Observation> {
+        self.drive_marked(load, &mut || ())
+    }
+}

@@ -1,0 +1,176 @@
+//! What came of a load, lane by lane.
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Nanoseconds with three significant digits, up to ten minutes.
+pub type Times = Histogram<u32>;
+
+/// An empty histogram.
+pub fn times() -> Times {
+    Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("constant bounds are valid")
+}
+
+/// The length of the intervals that requests are counted by.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// A part of a lane's requests: those of one connection, or those due in one interval.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Answered before the end.
+    pub answered: u64,
+    /// Longest response time, in microseconds; the age of an unanswered request.
+    pub max_us: u64,
+}
+
+impl Part {
+    fn add(&mut self, response: u64, is_answered: bool) {
+        self.answered += u64::from(is_answered);
+        self.max_us = self.max_us.max(response / 1000);
+    }
+}
+
+/// One request of a lane that keeps its samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// Connection of the lane.
+    pub connection: usize,
+    /// When it was due, since the start of the run.
+    pub planned: Duration,
+    /// From then to the last byte, or its age at the end of the run.
+    pub response: Duration,
+    /// False where the age stands for an answer that did not come.
+    pub is_answered: bool,
+}
+
+/// One lane's requests. Counts and times are those of the window.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    /// Requests due in the window.
+    pub planned: u64,
+    /// Answered rightly: of an open lane, requests due in the window; of a closed one, within it.
+    pub answered: u64,
+    /// Not answered by the end; their age stands in `response`.
+    pub unanswered: u64,
+    /// The shortest age among them.
+    pub youngest: Option<Duration>,
+    /// Requests that failed: a wrong answer, or a connection that broke.
+    pub errors: u64,
+    /// The first of them, in words.
+    pub first_error: Option<String>,
+    /// Requests sent again since their connection closed before any byte of the answer.
+    pub resent: u64,
+    /// Connections that the server closed while they were idle.
+    pub idle_closes: u64,
+    /// Attempts to connect that were refused.
+    pub refused: u64,
+    /// Answers by status, right or wrong, over the whole run.
+    pub statuses: BTreeMap<u16, u64>,
+    /// From the planned instant to the last byte.
+    pub response: Times,
+    /// From the send to the last byte.
+    pub service: Times,
+    /// From the planned instant to its release: the driver's own delay.
+    pub lag: Times,
+    /// From the moment at which an answer could have been read to the moment at which it was: the driver's own delay.
+    pub read_lag: Times,
+    /// Response times by the second in which the answer came, where the load keeps them.
+    pub seconds: Vec<Times>,
+    /// Each request, where the lane keeps them.
+    pub samples: Vec<Sample>,
+    /// By connection of the lane; a lane of fresh connections has one part for all.
+    pub by_connection: Vec<Part>,
+    /// By the tenth of a second of the window in which they were due.
+    pub by_interval: Vec<Part>,
+    /// When each answer's last byte came, of the few requests of a lane with an end: (connection, since the start).
+    pub finished: Vec<(usize, Duration)>,
+    /// When the last answer's last byte came, in the window or after it.
+    pub last_byte: Duration,
+}
+
+impl Default for Recording {
+    fn default() -> Self {
+        Recording {
+            planned: 0,
+            answered: 0,
+            unanswered: 0,
+            youngest: None,
+            errors: 0,
+            first_error: None,
+            resent: 0,
+            idle_closes: 0,
+            refused: 0,
+            statuses: BTreeMap::new(),
+            response: times(),
+            service: times(),
+            lag: times(),
+            read_lag: times(),
+            seconds: Vec::new(),
+            samples: Vec::new(),
+            by_connection: Vec::new(),
+            by_interval: Vec::new(),
+            finished: Vec::new(),
+            last_byte: Duration::ZERO,
+        }
+    }
+}
+
+impl Recording {
+    /// Counts a response time of the window, in nanoseconds; `at` is when it was due, since the window began.
+    pub fn count(&mut self, connection: usize, at: u64, response: u64, is_answered: bool) {
+        self.response.saturating_record(response.max(1));
+        part(&mut self.by_connection, connection).add(response, is_answered);
+        let interval = at / u64::try_from(INTERVAL.as_nanos()).unwrap_or(u64::MAX);
+        part(&mut self.by_interval, usize::try_from(interval).unwrap_or(0)).add(response, is_answered);
+    }
+
+    /// Counts a response time in the histogram of its second, in nanoseconds since the window began.
+    pub fn count_second(&mut self, at: u64, response: u64) {
+        let second = usize::try_from(at / 1_000_000_000).unwrap_or(0);
+        while self.seconds.len() <= second {
+            self.seconds.push(times());
+        }
+        self.seconds[second].saturating_record(response.max(1));
+    }
+
+    /// Counts a failed request.
+    pub fn fail(&mut self, what: &str) {
+        self.errors += 1;
+        self.first_error.get_or_insert_with(|| what.to_owned());
+    }
+}
+
+fn part(parts: &mut Vec<Part>, index: usize) -> &mut Part {
+    if index >= parts.len() {
+        parts.resize(index + 1, Part::default());
+    }
+    &mut parts[index]
+}
+
+/// What came of a load.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// One for each lane of the load.
+    pub lanes: Vec<Recording>,
+    /// When the window began, since the start of the run.
+    pub window_start: Duration,
+    /// Length of the window; shorter than planned if the run was cut short.
+    pub window: Duration,
+    /// Share of the window that the driver's thread spent on a processor, without what it spent looking at the clock before a send.
+    pub driver_load: f64,
+    /// The wait was given up: the rest of the answers would not change what is known.
+    pub gave_up: bool,
+    /// An interrupt cut the run short.
+    pub is_cut_short: bool,
+    /// When the run began, in seconds since 1970.
+    pub started: f64,
+}
+
+impl Observation {
+    /// Answers per second of a lane.
+    pub fn per_second(&self, lane: usize) -> f64 {
+        self.lanes[lane].answered as f64 / self.window.as_secs_f64()
+    }
+}

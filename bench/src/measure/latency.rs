@@ -1,0 +1,133 @@
+//! The times of a lane, as a round keeps them.
+
+use crate::load::{Part, Recording, Times};
+use crate::metrics::{Percentile, Value};
+use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
+use serde::{Deserialize, Serialize};
+
+/// Samples that must lie beyond a percentile.
+const BEYOND: f64 = 10.0;
+/// A histogram keeps three digits, so a time may stand in it a little lower.
+const ROUNDING: f64 = 0.999;
+
+/// Times of a lane, in microseconds, with the histogram of its response times.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Latency {
+    /// Requests due in the window.
+    pub planned: u64,
+    /// Answered before the end.
+    pub answered: u64,
+    /// Not answered by the end; they count with their age.
+    pub unanswered: u64,
+    /// Requests that failed.
+    #[serde(default)]
+    pub failed: u64,
+    /// The shortest age among the unanswered requests; `None` without any, and in rounds of schema 1.
+    #[serde(default)]
+    pub youngest_us: Option<f64>,
+    /// Median response time.
+    pub p50_us: f64,
+    /// 99th percentile of response time; the maximum if fewer than ten samples lie beyond it.
+    pub p99_us: f64,
+    /// Longest response time.
+    pub max_us: f64,
+    /// 99th percentile of service time, likewise.
+    pub service_p99_us: f64,
+    /// 99th percentile of the driver's lag behind its plan.
+    pub lag_p99_us: f64,
+    /// By the tenth of a second in which they were due: answered, and the longest response time.
+    #[serde(default)]
+    pub by_interval: Vec<Part>,
+    /// Response times: HDR histogram in nanoseconds, V2, base64.
+    pub response: String,
+}
+
+impl Latency {
+    /// Takes the times out of a recording.
+    pub fn of(recording: &Recording) -> Self {
+        Latency {
+            planned: recording.planned,
+            answered: recording.answered,
+            unanswered: recording.unanswered,
+            failed: recording.errors,
+            youngest_us: recording.youngest.map(|age| age.as_secs_f64() * 1e6),
+            p50_us: recording.response.value_at_quantile(0.5) as f64 / 1e3,
+            p99_us: quantile_us(&recording.response, 0.99),
+            max_us: recording.response.max() as f64 / 1e3,
+            service_p99_us: quantile_us(&recording.service, 0.99),
+            lag_p99_us: recording.lag.value_at_quantile(0.99) as f64 / 1e3,
+            by_interval: recording.by_interval.clone(),
+            response: encode(&recording.response),
+        }
+    }
+
+    /// A percentile of the stored response times, in ms. Requests that were not answered stand in the histogram with their age, so a
+    /// percentile that is not below the shortest age is only a lower bound.
+    ///
+    /// # Errors
+    /// A histogram that cannot be read.
+    pub fn response_ms(&self, percentile: Percentile) -> Result<Value> {
+        let value_us = quantile_us(&decode(&self.response)?, percentile.quantile());
+        let is_bound = self.unanswered > 0 && self.youngest_us.is_none_or(|youngest| value_us >= youngest * ROUNDING);
+        let value = value_us / 1e3;
+        Ok(if is_bound { Value::AtLeast(value) } else { Value::Exact(value) })
+    }
+
+    /// The longest response time, in ms.
+    pub fn max_ms(&self) -> Value {
+        let value = self.max_us / 1e3;
+        if self.unanswered > 0 { Value::AtLeast(value) } else { Value::Exact(value) }
+    }
+}
+
+/// A quantile in microseconds, or the maximum where fewer than ten samples lie beyond it.
+fn quantile_us(times: &Times, quantile: f64) -> f64 {
+    // Rounded up a little: one percent of a thousand is ten, whatever floating point makes of it.
+    let has_enough = times.len() as f64 * (1.0 - quantile) > BEYOND - 1e-6;
+    (if has_enough { times.value_at_quantile(quantile) } else { times.max() }) as f64 / 1e3
+}
+
+fn encode(times: &Times) -> String {
+    let mut bytes = Vec::new();
+    // Writing to memory fails only for histograms beyond what ours can hold.
+    let _ = V2Serializer::new().serialize(times, &mut bytes);
+    STANDARD.encode(bytes)
+}
+
+fn decode(text: &str) -> Result<Times> {
+    let bytes = STANDARD.decode(text).context("a histogram is not base64")?;
+    let times = Deserializer::new().deserialize(&mut bytes.as_slice());
+    times.map_err(|error| anyhow::anyhow!("a histogram does not decode: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn latency(answered: u64, unanswered: u64) -> Latency {
+        let mut recording = Recording { answered, unanswered, ..Recording::default() };
+        (0..answered).for_each(|_| recording.count(0, 0, 1_000_000, true));
+        (0..unanswered).for_each(|_| recording.count(0, 0, 504_000_000, false));
+        recording.youngest = (unanswered > 0).then_some(std::time::Duration::from_millis(504));
+        Latency::of(&recording)
+    }
+
+    #[test]
+    fn percentiles_that_are_not_below_the_shortest_age_are_lower_bounds() {
+        let at = |latency: &Latency, percentile: &str| latency.response_ms(percentile.parse().unwrap()).unwrap();
+        let half = latency(500, 600);
+        assert!(matches!(at(&half, "50"), Value::AtLeast(ms) if (ms - 504.0).abs() < 1.0), "{:?}", at(&half, "50"));
+        assert!(matches!(at(&half, "40"), Value::Exact(ms) if (ms - 1.0).abs() < 0.01));
+        let all = latency(2000, 0);
+        assert!(matches!(at(&all, "99"), Value::Exact(_)) && matches!(all.max_ms(), Value::Exact(_)));
+        assert!(matches!(half.max_ms(), Value::AtLeast(_)));
+    }
+
+    #[test]
+    fn a_broken_histogram_is_refused() {
+        let broken = Latency { response: "AAAA".into(), ..latency(1, 0) };
+        assert!(broken.response_ms(Percentile::default()).unwrap_err().to_string().contains("does not decode"));
+    }
+}

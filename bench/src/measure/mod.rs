@@ -1,0 +1,14 @@
+//! A trial being measured: the conditions it runs under, a fresh server, the right answer learned, warmed up, and retried until the driver has
+//! done what it owed.
+
+mod blocker;
+mod conditions;
+mod latency;
+mod learn;
+mod session;
+
+pub use blocker::Kind;
+pub use conditions::{Conditions, Mode};
+pub use latency::Latency;
+pub use learn::{learn, learn_own, learn_request, lenient};
+pub use session::{Session, ms};

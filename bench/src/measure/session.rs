@@ -1,0 +1,103 @@
+//! One trial of one server.
+
+use super::{Conditions, Mode};
+use crate::catalog::Server;
+use crate::console::interrupt;
+use crate::host::placement::{Placement, set_of};
+use crate::load::{Drive, Lane, Load, Observation, Target};
+use crate::process::{Running, Start, deploy};
+use crate::validity::Failure;
+use anyhow::Result;
+use std::time::Duration;
+
+/// A run whose driver did not do what it owed is retried, up to this many times in all.
+const ATTEMPTS: usize = 3;
+/// Length of a slice of the warm-up, the most slices, and how far the rates of two in a row may be apart at its end.
+const WARM: (Duration, usize, f64) = (Duration::from_millis(100), 30, 0.05);
+/// Answers that a warm-up takes at least.
+const WARM_ANSWERS: f64 = 10_000.0;
+/// Connections of a warm-up.
+const WARM_CONNECTIONS: usize = 64;
+
+/// One trial of one server.
+pub struct Session<'s> {
+    /// The server.
+    pub server: &'s Server,
+    /// The conditions of the round.
+    pub conditions: &'s Conditions,
+    /// Seed of this trial.
+    pub seed: u64,
+    /// The placement of this experiment.
+    pub placement: Placement,
+    /// What bears the load.
+    pub driver: &'s dyn Drive,
+}
+
+impl Session<'_> {
+    /// A fresh process of the server, on its cores.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub fn start(&self) -> Result<Running> {
+        deploy::start(self.server, &self.start_conditions())
+    }
+
+    /// The conditions of a start.
+    pub fn start_conditions(&self) -> Start {
+        let cores = set_of(&self.placement.server_cores());
+        Start { threads: self.conditions.threads, more: self.conditions.more.clone(), cores }
+    }
+
+    /// Puts a load on until `check` finds nothing wrong with it, or the server itself is what is wrong.
+    ///
+    /// # Errors
+    /// The driver cannot work.
+    pub fn until_valid(
+        &self,
+        load: &Load,
+        check: impl Fn(&Observation) -> Result<(), Failure>,
+    ) -> Result<(Observation, Option<String>)> {
+        let mut attempt = 0;
+        loop {
+            let observation = self.driver.drive(load)?;
+            let failed = check(&observation).err().map(|failure| failure.to_string());
+            attempt += 1;
+            let is_server = observation.lanes.iter().any(|lane| lane.errors > 0);
+            if failed.is_none() || attempt == ATTEMPTS || is_server {
+                return Ok((observation, failed));
+            }
+            interrupt::check()?;
+        }
+    }
+
+    /// Asks as fast as the server answers until it is warm, and returns how many requests a second it answered in the end: allocators have filled
+    /// their pools by then, and engines have compiled what they run often.
+    ///
+    /// # Errors
+    /// The driver cannot work.
+    pub fn warm_up(&self, target: &Target) -> Result<f64> {
+        let lane = Lane { retries: self.server.own.is_some(), ..Lane::closed(target.clone(), WARM_CONNECTIONS, 1) };
+        let load = Load { grace: Duration::from_secs(1), ..Load::of(vec![lane], WARM.0, self.seed) };
+        // Our own servers need none in a quick round.
+        let is_brief = self.conditions.mode == Mode::Quick && !self.server.is_peer && self.server.own.is_none();
+        let least = if is_brief { 0.0 } else { WARM_ANSWERS };
+        let (mut rate, mut answers) = (0.0, 0.0);
+        for _ in 0..WARM.1 {
+            let last: f64 = rate;
+            rate = self.driver.drive(&load)?.per_second(0);
+            answers += rate * WARM.0.as_secs_f64();
+            let is_steady = (rate - last).abs() < WARM.2 * rate;
+            // A slow server is warm when it is steady, though it has answered few.
+            let is_slow = rate * WARM.0.as_secs_f64() * (WARM.1 as f64) < WARM_ANSWERS;
+            if (answers >= least || is_slow && is_steady) && (least == 0.0 || is_steady) {
+                break;
+            }
+        }
+        Ok(rate)
+    }
+}
+
+/// A time in milliseconds.
+pub fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

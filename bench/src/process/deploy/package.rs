@@ -1,0 +1,218 @@
+//! Builds each server's package on its own, since features of packages that are built together are unified; other programs as their
+//! `servers.toml` says.
+
+use crate::catalog::{Build, Foreign, Program, Server, find_program};
+use crate::console::progress::Progress;
+use crate::host::tree::root;
+use anyhow::{Context, Result, bail};
+use common::Receipt;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+/// The path of a server's program, built or not. Each set of build options has its own target directory.
+pub fn binary(program: &Program) -> PathBuf {
+    match program {
+        Program::Package(build) => target_dir(build).join("release").join(&build.package),
+        Program::Foreign(foreign) => {
+            let name = in_place(&foreign.command[0]);
+            find_program(&name).unwrap_or_else(|| foreign.folder.join(name))
+        }
+        Program::Shell(_) | Program::Address(_) => PathBuf::new(),
+    }
+}
+
+/// The folder of built things.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+fn target_dir(build: &Build) -> PathBuf {
+    let base = build.tree.as_ref().map_or_else(target, |tree| tree.join("target"));
+    if build.features.is_empty() && build.rustflags.is_empty() {
+        return base;
+    }
+    let options: Vec<String> = build.features.iter().cloned().chain(build.rustflags.split_whitespace().map(Into::into)).collect();
+    let name: String = options.join("+").chars().map(|c| if c.is_alphanumeric() || c == '+' { c } else { '-' }).collect();
+    base.join("options").join(name)
+}
+
+pub(super) fn in_place(word: &str) -> String {
+    word.replace("{target}", &target().to_string_lossy())
+}
+
+/// How many programs these servers are.
+pub fn programs(servers: &[Server]) -> u64 {
+    servers.iter().map(|server| &server.program).collect::<BTreeSet<_>>().len() as u64
+}
+
+/// Builds what the servers need, each program once; not what cannot run here anyway. The error of one stops the others from being built.
+///
+/// # Errors
+/// The program that does not build, with the compiler's words.
+pub fn build(servers: &[Server], progress: &Progress) -> Result<()> {
+    let programs: BTreeSet<(&Program, bool)> = servers
+        .iter()
+        .filter(|server| matches!(server.program, Program::Package(_) | Program::Foreign(_)))
+        .map(|server| (&server.program, server.missing().is_none()))
+        .collect();
+    let count = programs.len();
+    for (number, (program, can_run)) in programs.into_iter().enumerate() {
+        crate::console::interrupt::check()?;
+        let name = match program {
+            Program::Package(build) => build.package.clone(),
+            Program::Foreign(foreign) => folder_name(foreign),
+            Program::Shell(line) => line.clone(),
+            Program::Address(address) => address.clone(),
+        };
+        progress.say(&format!("building {name} ({} of {count})", number + 1));
+        match program {
+            _ if !can_run => {}
+            Program::Package(build) => run(&name, cargo(build))?,
+            Program::Foreign(foreign) => build_foreign(&name, foreign)?,
+            Program::Shell(_) | Program::Address(_) => {}
+        }
+        progress.step(1);
+    }
+    Ok(())
+}
+
+/// Builds the process manager of this workspace.
+///
+/// # Errors
+/// It does not build, with the compiler's words.
+pub fn build_supervisor() -> Result<()> {
+    let build = Build { package: "supervisor".into(), features: Vec::new(), rustflags: String::new(), tree: None };
+    run("supervisor", cargo(&build))
+}
+
+/// Where it then is.
+pub fn supervisor() -> PathBuf {
+    target().join("release/supervisor")
+}
+
+fn cargo(build: &Build) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(build.tree.clone().unwrap_or_else(root)).args([
+        "build",
+        "--release",
+        "--quiet",
+        "--package",
+        &build.package,
+    ]);
+    command.arg("--target-dir").arg(target_dir(build));
+    if !build.features.is_empty() {
+        command.arg("--features").arg(build.features.join(","));
+    }
+    if !build.rustflags.is_empty() {
+        command.env("RUSTFLAGS", &build.rustflags);
+    }
+    command
+}
+
+/// Builds it unless nothing in its folder has changed since the last time.
+fn build_foreign(name: &str, foreign: &Foreign) -> Result<()> {
+    let Some((program, arguments)) = foreign.build.split_first() else { return Ok(()) };
+    let stamp = stamp(name);
+    if fs::metadata(&stamp).and_then(|stamp| stamp.modified()).is_ok_and(|built| newest_source(&foreign.folder) < Some(built)) {
+        return Ok(());
+    }
+    let mut command = Command::new(in_place(program));
+    command.current_dir(&foreign.folder).args(arguments.iter().map(|word| in_place(word)));
+    run(name, command)?;
+    fs::create_dir_all(target().join("peers"))
+        .and_then(|()| fs::write(&stamp, ""))
+        .with_context(|| format!("{}", stamp.display()))
+}
+
+/// When the newest file of a folder, not of those below it, was changed.
+fn newest_source(folder: &Path) -> Option<SystemTime> {
+    let files = fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.metadata().ok()).filter(fs::Metadata::is_file);
+    files.filter_map(|file| file.modified().ok()).max()
+}
+
+fn run(name: &str, mut command: Command) -> Result<()> {
+    let cannot = format!("cannot run {}: install it, or see that PATH has it", command.get_program().display());
+    let output = command.stdin(Stdio::null()).output().context(cannot)?;
+    if !output.status.success() {
+        crate::console::interrupt::check()?;
+        bail!("{name} does not build:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    Ok(())
+}
+
+/// What starts a server, in a clean environment; other people's programs find their own in `PATH`.
+pub fn command(server: &Server, threads: usize, more: &[String]) -> Command {
+    let mut command = Command::new(binary(&server.program));
+    command.env_clear();
+    if let Program::Foreign(foreign) = &server.program {
+        command.current_dir(&foreign.folder).args(foreign.command[1..].iter().map(|word| in_place(word)));
+        command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    }
+    command.args(arguments(server, threads, more));
+    command
+}
+
+/// The command line of a server: its own arguments with W in place, but for those that are given anew in what is added.
+fn arguments(server: &Server, threads: usize, more: &[String]) -> Vec<String> {
+    let mut own = server.args.iter();
+    let mut all = Vec::new();
+    while let Some(name) = own.next() {
+        let value = own.next();
+        if !more.contains(name) {
+            all.push(name.clone());
+            all.extend(value.map(|value| value.replace("{W}", &threads.to_string())));
+        }
+    }
+    all.extend_from_slice(more);
+    all
+}
+
+/// Whether a server's program is built, as far as its files tell.
+///
+/// # Errors
+/// The reason why it is not.
+pub fn is_built(server: &Server) -> Result<(), String> {
+    let missing = match &server.program {
+        Program::Package(_) => !binary(&server.program).exists(),
+        Program::Foreign(foreign) => {
+            let stamped = foreign.build.is_empty() || stamp(&folder_name(foreign)).exists();
+            if !stamped {
+                return Err(format!("not built: `{}` has not run", foreign.build.join(" ")));
+            }
+            !binary(&server.program).exists()
+        }
+        Program::Shell(_) | Program::Address(_) => false,
+    };
+    if missing { Err("not built".into()) } else { Ok(()) }
+}
+
+fn stamp(name: &str) -> PathBuf {
+    target().join("peers").join(format!("{name}.built"))
+}
+
+fn folder_name(foreign: &Foreign) -> String {
+    foreign.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Asks a server what it is.
+///
+/// # Errors
+/// A server that cannot run here, is not built or does not say.
+pub fn receipt(server: &Server, threads: usize, more: &[String]) -> Result<Receipt> {
+    if let Some(missing) = server.missing() {
+        bail!(missing);
+    }
+    let binary = binary(&server.program);
+    if !binary.exists() {
+        bail!("not built; run `stallbench build {}`", server.name);
+    }
+    let more: Vec<String> = more.iter().cloned().chain(["--version".into()]).collect();
+    let output = command(server, threads, &more).output().with_context(|| format!("cannot run {}", binary.display()))?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{} gives no receipt with --version", server.name))
+}

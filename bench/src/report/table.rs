@@ -1,0 +1,183 @@
+//! A table as a value, and its writers for pages and programs.
+
+use super::{Absence, Cell, Format, Terminal};
+use anyhow::Result;
+use serde_json::{Value as Json, json};
+
+/// A table: its name, its columns, its lines, and the notes below it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Table {
+    /// A word for it: what was measured.
+    pub name: &'static str,
+    /// One line above it.
+    pub title: String,
+    /// The columns; the first is the server's.
+    pub columns: Vec<Column>,
+    /// The lines.
+    pub lines: Vec<Line>,
+    /// Notes below it; reasons of missing numbers are added when it is written.
+    pub notes: Vec<String>,
+    /// Notes that only matter to a reader of every detail.
+    pub details: Vec<String>,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its head, with the unit.
+    pub head: String,
+    /// It is left out where there is little room, unless it is asked for.
+    pub is_wide: bool,
+    /// Its cells are words, which begin at the left.
+    pub is_words: bool,
+}
+
+impl Column {
+    /// A column of numbers that answers the question of the table.
+    pub fn number(head: impl Into<String>) -> Self {
+        Column { head: head.into(), is_wide: false, is_words: false }
+    }
+
+    /// A column of words.
+    pub fn words(head: impl Into<String>) -> Self {
+        Column { is_words: true, ..Column::number(head) }
+    }
+
+    /// The same column, shown where there is room.
+    pub fn wide(self) -> Self {
+        Column { is_wide: true, ..self }
+    }
+}
+
+/// A line of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// The group that it stands in; lines of one group stand together.
+    pub group: Option<Group>,
+    /// Its cells, one for each column.
+    pub cells: Vec<Cell>,
+}
+
+/// Groups of lines, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// No number of blockers that was tried freezes it.
+    NeverFreezes,
+    /// It takes more blockers than it has threads.
+    FreezesLate,
+    /// It takes one blocker for each of its threads, or fewer.
+    FreezesAtOnce,
+    /// Nothing is known.
+    Unknown,
+}
+
+impl Group {
+    /// Its heading.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::NeverFreezes => "never freezes",
+            Group::FreezesLate => "freezes late",
+            Group::FreezesAtOnce => "freezes at once",
+            Group::Unknown => "not measured",
+        }
+    }
+}
+
+/// Writes tables one below the other; as JSON, a list of them.
+///
+/// # Errors
+/// A table that CSV or JSON cannot hold.
+pub fn render(tables: &[Table], format: Format, terminal: &Terminal) -> Result<String> {
+    Ok(match format {
+        Format::Text => tables.iter().map(|table| terminal.show(table) + "\n").collect(),
+        Format::Markdown => tables.iter().map(|table| table.to_markdown(terminal.intervals) + "\n").collect(),
+        Format::Csv => tables.iter().map(Table::to_csv).collect::<Result<Vec<_>>>()?.join("\n"),
+        Format::Json => serde_json::to_string_pretty(&tables.iter().map(Table::to_json).collect::<Vec<_>>())? + "\n",
+    })
+}
+
+impl Table {
+    /// The cells as text, and the notes that explain missing numbers.
+    pub(super) fn texts(&self, with_intervals: bool) -> (Vec<Vec<String>>, Vec<String>) {
+        let mut reasons: Vec<String> = Vec::new();
+        let mut number_of = |absence: &Absence| {
+            let (Absence::Unsupported(reason) | Absence::Invalid(reason)) = absence else { return None };
+            let known = reasons.iter().position(|known| known == reason);
+            Some(
+                known.unwrap_or_else(|| {
+                    reasons.push(reason.clone());
+                    reasons.len() - 1
+                }) + 1,
+            )
+        };
+        let rows =
+            self.lines.iter().map(|line| line.cells.iter().map(|cell| cell.text(with_intervals, &mut number_of)).collect());
+        let rows = rows.collect();
+        (rows, reasons.iter().enumerate().map(|(number, reason)| format!("({}) {reason}", number + 1)).collect())
+    }
+
+    /// For a page.
+    pub fn to_markdown(&self, with_intervals: bool) -> String {
+        let (rows, reasons) = self.texts(with_intervals);
+        let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+        let mut text = format!("**{}**\n\n", self.title);
+        text.push_str(&line(self.columns.iter().map(|column| column.head.clone()).collect()));
+        text.push_str(&line(self.columns.iter().map(|column| if column.is_words { "---" } else { "---:" }.into()).collect()));
+        rows.into_iter().for_each(|row| text.push_str(&line(row.iter().map(|cell| cell.replace('|', "\\|")).collect())));
+        text.push('\n');
+        reasons.iter().chain(&self.notes).chain(&self.details).fold(text, |text, note| text + "- " + note + "\n")
+    }
+
+    fn to_csv(&self) -> Result<String> {
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        csv.write_record(self.columns.iter().map(|column| &column.head))?;
+        self.texts(true).0.iter().try_for_each(|row| csv.write_record(row))?;
+        Ok(String::from_utf8(csv.into_inner().map_err(csv::IntoInnerError::into_error)?)?)
+    }
+
+    fn to_json(&self) -> Json {
+        let (rows, reasons) = self.texts(true);
+        let row = |row: Vec<String>| -> Json {
+            let named = self.columns.iter().zip(row).map(|(column, cell)| (column.head.clone(), Json::from(cell)));
+            named.collect::<serde_json::Map<_, _>>().into()
+        };
+        let notes: Vec<&String> = reasons.iter().chain(&self.notes).chain(&self.details).collect();
+        json!({ "name": self.name, "title": self.title, "rows": rows.into_iter().map(row).collect::<Vec<_>>(), "notes": notes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let line = |name: &str, cell: Cell| Line { group: None, cells: vec![Cell::words(name), cell] };
+        Table {
+            title: "Title".into(),
+            columns: vec![Column::words("server"), Column::number("p99 ms")],
+            lines: vec![
+                line("tokio|forked", Cell::number(0.12, crate::metrics::Unit::Ms)),
+                line("smol", Cell::Absent(Absence::Invalid("lag: late".into()))),
+                line("may", Cell::Absent(Absence::Invalid("lag: late".into()))),
+            ],
+            notes: vec!["a note".into()],
+            ..Table::default()
+        }
+    }
+
+    #[test]
+    fn a_page_gets_the_golden_text_with_each_reason_once() {
+        assert_eq!(
+            table().to_markdown(false),
+            "**Title**\n\n| server | p99 ms |\n| --- | ---: |\n| tokio\\|forked | 0.12 |\n| smol | invalid (1) |\n| may | invalid (1) |\n\n- (1) lag: late\n- a note\n"
+        );
+    }
+
+    #[test]
+    fn programs_get_every_cell() {
+        let plain = Terminal { width: None, has_color: false, wide: true, intervals: true };
+        assert!(render(&[table()], Format::Csv, &plain).unwrap().starts_with("server,p99 ms\ntokio|forked,0.12\n"));
+        let json: Json = serde_json::from_str(&render(&[table()], Format::Json, &plain).unwrap()).unwrap();
+        assert_eq!(json[0]["rows"][1]["p99 ms"], "invalid (1)");
+    }
+}

@@ -1,0 +1,115 @@
+//! A round as tables see it: its rows and its numbers.
+
+use super::{Absence, Cell, Column, Group, Line, Mark, Quantity, Table};
+use crate::catalog::Row;
+use crate::measure::Conditions;
+use crate::metrics::{Metric, Numbers, Percentile, Role, Unit, Value};
+
+/// What the tables of one round share.
+pub struct View<'r> {
+    /// The rows, in the order of the tables.
+    pub rows: Vec<&'r Row>,
+    /// The group of each row.
+    pub groups: Vec<Option<Group>>,
+    /// The numbers.
+    pub numbers: &'r Numbers,
+    /// The percentile that response times are read at.
+    pub percentile: Percentile,
+    /// The conditions of the round.
+    pub conditions: &'r Conditions,
+    /// Trials of each cell.
+    pub trials: u32,
+}
+
+impl<'r> View<'r> {
+    /// A cell: the quantity, or the reason why there is none.
+    pub fn cell(&self, row: &Row, metric: &Metric) -> Cell {
+        if row.unavailable.is_some() {
+            return Cell::Absent(Absence::Unavailable);
+        }
+        if let Some(reason) = row.unsupported.get(metric.experiment) {
+            return Cell::Absent(Absence::Unsupported(format!("{}: {}: {reason}", row.name, metric.experiment)));
+        }
+        let failures = self.numbers.failures(&row.name, metric.experiment);
+        let cell = self.numbers.cell(&row.name, metric);
+        match cell.and_then(crate::metrics::Cell::summary) {
+            Some(mut summary) => {
+                let has_invalid = cell.is_some_and(|cell| !cell.invalid.is_empty()) || !failures.is_empty();
+                let marks = if has_invalid { vec![Mark::Invalid] } else { Vec::new() };
+                // Two heaps that are closer than what is claimed are noise.
+                summary.heaps = summary.heaps.filter(|(low, high)| high - low >= metric.family.least_claim());
+                let is_felt = metric.family.role == Role::Latency && metric.family.unit == Unit::Ms;
+                Cell::Quantity(Quantity { summary, unit: metric.family.unit, marks, is_felt })
+            }
+            None => {
+                let of_cell = cell.and_then(|cell| cell.invalid.first()).map(|reason| (reason, metric.to_string()));
+                let whole = failures.first().map(|reason| (reason, metric.experiment.to_owned()));
+                of_cell.or(whole).map_or(Cell::NOTHING, |(reason, place)| {
+                    Cell::Absent(Absence::Invalid(format!("{} {place}: invalid({reason})", row.name)))
+                })
+            }
+        }
+    }
+
+    /// The median of a metric.
+    pub fn median(&self, row: &Row, metric: &Metric) -> Option<Value> {
+        Some(self.numbers.summary(&row.name, metric)?.median)
+    }
+
+    /// The sum of a metric over all trials.
+    pub fn sum(&self, row: &Row, metric: &Metric) -> f64 {
+        self.numbers.values(&row.name, metric).iter().filter_map(|value| value.number()).sum()
+    }
+
+    /// A table with a line for each row; below it, why rows are unavailable and trials invalid.
+    pub fn table(
+        &self,
+        name: &'static str,
+        title: impl Into<String>,
+        columns: Vec<Column>,
+        cells: impl Fn(&Row) -> Vec<Cell>,
+    ) -> Table {
+        let mut all = vec![Column::words("server")];
+        all.extend(columns);
+        let mut table = Table { name, title: title.into(), columns: all, ..Table::default() };
+        for (row, group) in self.rows.iter().zip(&self.groups) {
+            let mut line = vec![Cell::words(label(row))];
+            line.extend(cells(row));
+            line.resize(table.columns.len(), Cell::NOTHING);
+            table.lines.push(Line { group: *group, cells: line });
+            table.notes.extend(row.unavailable.as_ref().map(|reason| format!("{}: unavailable({reason})", row.name)));
+        }
+        if self.rows.iter().any(|row| row.is_peer) {
+            table.notes.push("^: a third-party server".into());
+        }
+        table
+    }
+
+    /// The reasons of invalid trials of an experiment, each with the number of trials.
+    pub fn invalid_trials(&self, experiment: &str) -> Vec<String> {
+        let mut notes = Vec::new();
+        for row in &self.rows {
+            let whole = self.numbers.failures(&row.name, experiment).iter().map(|reason| (experiment.to_owned(), reason));
+            let cells = self.numbers.of_server(&row.name).filter(|(metric, _)| metric.experiment == experiment);
+            let cells = cells.filter(|(metric, _)| metric.family.role != Role::Detail);
+            let of_cells = cells.flat_map(|(metric, cell)| cell.invalid.iter().map(move |reason| (metric.to_string(), reason)));
+            let mut seen: Vec<(&String, Vec<String>)> = Vec::new();
+            for (place, reason) in whole.chain(of_cells) {
+                match seen.iter_mut().find(|(known, _)| *known == reason) {
+                    Some((_, places)) => places.push(place),
+                    None => seen.push((reason, vec![place])),
+                }
+            }
+            for (reason, places) in seen {
+                let more = if places.len() > 1 { format!(" and {} more", places.len() - 1) } else { String::new() };
+                notes.push(format!("{}: a trial of {}{more} is invalid({reason})", row.name, places[0]));
+            }
+        }
+        notes
+    }
+}
+
+/// A third-party server has a mark, which a note explains.
+fn label(row: &Row) -> String {
+    if row.is_peer { format!("{} ^", row.name) } else { row.name.clone() }
+}

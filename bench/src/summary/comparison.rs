@@ -1,0 +1,296 @@
+//! Two measurements side by side: what differs by more than noise, as a table, and the gates that fail.
+
+use crate::catalog::{Filter, takes_metric};
+use crate::console::hint::nearest;
+use crate::metrics::{Cell as Measured, Change, Metric, Numbers, Role, Summary, Unit};
+use crate::report::{self, Cell, Column, Line, Quantity, Table, significant};
+use crate::stats::geometric_mean;
+use crate::verdict::drift::{self, Drift};
+use crate::verdict::gate::Gate;
+use crate::verdict::noise::Noise;
+use crate::verdict::{self, Pair};
+use anyhow::{Result, bail};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Names of both sides, and of the servers in them.
+pub struct Sides<'s> {
+    /// The first side's numbers, and its name.
+    pub before: (&'s Numbers, &'s str),
+    /// The second's.
+    pub after: (&'s Numbers, &'s str),
+    /// Each server's label, its name in the first, and its name in the second.
+    pub servers: Vec<(String, String, String)>,
+    /// The drift of each family between the two, where they were measured at two times.
+    pub drift: BTreeMap<String, Drift>,
+    /// Costs cannot be judged: the machine cannot be told from the servers.
+    pub cannot_judge_costs: bool,
+}
+
+/// A comparison of two measurements.
+#[derive(Serialize)]
+pub struct Comparison {
+    before: String,
+    after: String,
+    lines: Vec<Judged>,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Judged {
+    server: String,
+    metric: String,
+    #[serde(skip)]
+    unit: Unit,
+    #[serde(flatten)]
+    comparison: verdict::Comparison,
+    /// Whether it was judged at all.
+    is_judged: bool,
+    /// The gates that this cell fails.
+    failed: Vec<String>,
+}
+
+/// Compares the cells that both sides have.
+///
+/// # Errors
+/// No cell in common; a gate that covers nothing, or rests on one trial.
+pub fn compare(sides: &Sides<'_>, noise: &Noise, gates: &[Gate], filters: &[Filter], notes: Vec<String>) -> Result<Comparison> {
+    let cells = common_cells(sides, filters);
+    if cells.is_empty() {
+        bail!("{} and {} have no server and metric in common", sides.before.1, sides.after.1);
+    }
+    let pairs: Vec<Pair<'_>> = cells
+        .iter()
+        .map(|(_, metric, before, after)| Pair {
+            metric,
+            before: (*before).clone(),
+            after: drift::without(sides.drift.get(metric.family.name.as_ref()), after),
+        })
+        .collect();
+    let judged = verdict::judge(&pairs, noise);
+    let lines = cells.iter().zip(judged).filter_map(|((server, metric, _, after), comparison)| {
+        let mut comparison = comparison?;
+        let is_judged = !(sides.cannot_judge_costs && metric.family.role == Role::Cost);
+        comparison.differs &= is_judged;
+        let fails = |gate: &&Gate| {
+            // An absolute bound is about what was measured, not about what the first machine would have shown.
+            let raw = after.summary().map(|summary| summary.median);
+            gate.covers(metric)
+                && if gate.is_about_change() { gate.fails(&comparison) } else { raw.is_some_and(|value| gate.fails_value(value)) }
+        };
+        let failed = gates.iter().filter(fails).map(|gate| format!("{server} {metric} {} ({gate})", words(&comparison)));
+        let failed = failed.collect();
+        Some(Judged {
+            server: server.clone(),
+            metric: metric.to_string(),
+            unit: metric.family.unit,
+            comparison,
+            is_judged,
+            failed,
+        })
+    });
+    let lines: Vec<Judged> = lines.collect();
+    check_gates(gates, &cells.iter().map(|(_, metric, ..)| *metric).collect::<Vec<_>>(), &lines)?;
+    let mut comparison = Comparison { before: sides.before.1.into(), after: sides.after.1.into(), lines, notes };
+    comparison.notes.extend(drift_note(sides));
+    comparison.notes.extend(comparison.means(&cells.iter().map(|(_, metric, ..)| *metric).collect::<Vec<_>>()));
+    comparison.notes.push(format!(
+        "~: no difference by the exact rank-sum test (5 %, Benjamini-Hochberg over each family) that exceeds noise; {}",
+        noise.note()
+    ));
+    Ok(comparison)
+}
+
+type Common<'s> = (String, &'s Metric, &'s Measured, &'s Measured);
+
+fn common_cells<'s>(sides: &'s Sides<'_>, filters: &[Filter]) -> Vec<Common<'s>> {
+    let mut cells = Vec::new();
+    for (label, before, after) in &sides.servers {
+        for (metric, cell) in sides.before.0.of_server(before) {
+            if metric.family.role == Role::Detail || !takes_metric(filters, &metric.to_string()) {
+                continue;
+            }
+            let other = sides.after.0.cell(after, metric).filter(|other| !other.values.is_empty());
+            if let (Some(other), false) = (other, cell.values.is_empty()) {
+                cells.push((label.clone(), metric, cell, other));
+            }
+        }
+    }
+    cells
+}
+
+/// A gate that can never fail is a mistake, not a pass.
+fn check_gates(gates: &[Gate], metrics: &[&Metric], lines: &[Judged]) -> Result<()> {
+    for gate in gates {
+        let covered: Vec<&Judged> =
+            metrics.iter().zip(lines).filter(|(metric, _)| gate.covers(metric)).map(|(_, line)| line).collect();
+        if covered.is_empty() {
+            let known: BTreeSet<String> = metrics.iter().map(|metric| metric.family.name.to_string()).collect();
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            bail!("the gate '{gate}' covers no metric; {} (--list-metrics shows all)", nearest(gate.name(), &known));
+        }
+        if !covered.iter().any(|line| line.is_judged) {
+            bail!("the gate '{gate}' is about costs, which cannot be judged between these rounds: use `stallbench ab`");
+        }
+        let can_fail = |line: &&&Judged| {
+            let trials = line.comparison.before.trials.min(line.comparison.after.trials);
+            if gate.is_about_change() { trials >= 4 } else { line.comparison.after.trials > 1 }
+        };
+        if !covered.iter().any(|line| can_fail(&line)) {
+            let least = if gate.is_about_change() { "four trials on each side" } else { "more than one trial" };
+            bail!("the gate '{gate}' rests on too few trials: it takes {least}");
+        }
+    }
+    Ok(())
+}
+
+/// What moved all servers alike, family by family.
+fn drift_note(sides: &Sides<'_>) -> Vec<String> {
+    let factor = |(family, drift): (&String, &Drift)| {
+        let factor = drift.log_factor.exp();
+        let direction = if factor >= 1.0 { "more" } else { "less" };
+        format!("{family} x {factor:.2} ({direction} in the second, over {} servers)", drift.servers)
+    };
+    if sides.drift.is_empty() {
+        return Vec::new();
+    }
+    if sides.cannot_judge_costs {
+        return vec![format!(
+            "costs are not judged: the rounds share fewer than {} servers, so a slower machine cannot be told from slower servers; `stallbench ab` interleaves both",
+            drift::LEAST_SERVERS
+        )];
+    }
+    let factors: Vec<String> =
+        sides.drift.iter().filter(|(_, drift)| drift.servers >= drift::LEAST_SERVERS).map(factor).collect();
+    vec![format!("machine: taken out of the second before anything is judged: {}", factors.join(", "))]
+}
+
+impl Comparison {
+    /// The gates that failed.
+    pub fn failed(&self) -> impl Iterator<Item = &String> {
+        self.lines.iter().flat_map(|line| &line.failed)
+    }
+
+    /// Server and metric of every cell that differs.
+    pub fn differing(&self) -> Vec<String> {
+        let differing = self.lines.iter().filter(|line| line.comparison.differs);
+        differing.map(|line| format!("{} {}", line.server, line.metric)).collect()
+    }
+
+    /// Names of all metrics that were compared.
+    pub fn metrics(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for line in &self.lines {
+            if !names.contains(&line.metric) {
+                names.push(line.metric.clone());
+            }
+        }
+        names
+    }
+
+    /// The overall change by family: only over cells with a ratio, and only a summary.
+    fn means(&self, metrics: &[&Metric]) -> Option<String> {
+        let mut ratios: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        let mut without = 0;
+        for (metric, line) in metrics.iter().zip(&self.lines) {
+            match line.comparison.change {
+                Change::Ratio(ratio) if ratio > 0.0 => ratios.entry(&metric.family.name).or_default().push(ratio),
+                _ => without += 1,
+            }
+        }
+        let means: Vec<String> = ratios
+            .iter()
+            .filter_map(|(family, ratios)| Some(format!("{family} x {:.2} ({})", geometric_mean(ratios)?, ratios.len())))
+            .collect();
+        let rest = if without > 0 { format!("; {without} cells without a ratio are left out") } else { String::new() };
+        (!means.is_empty()).then(|| {
+            format!("geometric mean of the changes (number of cells): {}{rest}; it hides which server changed", means.join(", "))
+        })
+    }
+
+    /// The cells that differ, or all of them.
+    pub fn table(&self, all: bool) -> Table {
+        let columns = vec![
+            Column::words("server"),
+            Column::words("metric"),
+            Column::number("before"),
+            Column::number("after"),
+            Column::number("change"),
+            Column::number("noise"),
+            Column::number("p"),
+        ];
+        let differs = self.lines.iter().filter(|line| line.comparison.differs).count();
+        let mut notes = self.notes.clone();
+        let hint = if all { "" } else { "; --all shows the others too" };
+        notes.insert(0, format!("{differs} of {} cells differ{hint}", self.lines.len()));
+        let shown = self.lines.iter().filter(|line| all || line.comparison.differs);
+        Table {
+            name: "compare",
+            title: format!("{} -> {}: medians [95 % interval]", self.before, self.after),
+            columns,
+            lines: shown.map(line).collect(),
+            notes,
+            ..Table::default()
+        }
+    }
+}
+
+fn line(judged: &Judged) -> Line {
+    let one = &judged.comparison;
+    let quantity = |summary: Summary| Cell::Quantity(Quantity { summary, unit: judged.unit, marks: Vec::new(), is_felt: false });
+    let change = match (judged.is_judged, one.can_differ, one.differs) {
+        (false, ..) => "not judged".into(),
+        (_, false, _) => "cannot tell".into(),
+        (_, _, true) => words(one),
+        _ => "~".into(),
+    };
+    let cells = vec![
+        Cell::words(judged.server.clone()),
+        Cell::words(judged.metric.clone()),
+        quantity(one.before),
+        quantity(one.after),
+        Cell::words(change),
+        Cell::words(one.noise.map_or("exact test".into(), |ratio| format!("x {}", significant(ratio)))),
+        Cell::words(format!("{:.4}", one.p)),
+    ];
+    Line { group: None, cells }
+}
+
+/// A change in words, each kind by its own.
+pub fn words(comparison: &verdict::Comparison) -> String {
+    match comparison.change {
+        Change::Ratio(ratio) => format!("{:+.0} %", (ratio - 1.0) * 100.0),
+        Change::FromZero(after) => format!("from 0 to {}", significant(after)),
+        Change::RatioAtLeast(ratio) => format!("at least {:+.0} %", (ratio - 1.0) * 100.0),
+        Change::RatioAtMost(ratio) => format!("at most {:+.0} %", (ratio - 1.0) * 100.0),
+        Change::NoLongerReached => "not reached any more".into(),
+        Change::ReachedNow => "reached now".into(),
+        Change::Unknown => "unknown".into(),
+    }
+}
+
+/// Servers that only one side has.
+pub fn missing(before: &Numbers, after: &Numbers) -> Vec<String> {
+    let only = |a: &Numbers, b: &Numbers| -> Vec<String> {
+        let theirs: BTreeSet<&str> = b.servers().collect();
+        a.servers().filter(|server| !theirs.contains(server)).map(str::to_owned).collect()
+    };
+    let (in_a, in_b) = (only(before, after), only(after, before));
+    let mut notes = Vec::new();
+    notes.extend((!in_a.is_empty()).then(|| format!("missing in the second: {}", in_a.join(", "))));
+    notes.extend((!in_b.is_empty()).then(|| format!("missing in the first: {}", in_b.join(", "))));
+    notes
+}
+
+/// Writes a comparison as a table in a format.
+///
+/// # Errors
+/// A table that the format cannot hold.
+pub fn render(comparisons: &[Comparison], all: bool, format: report::Format, terminal: &report::Terminal) -> Result<String> {
+    if format == report::Format::Json {
+        return Ok(serde_json::to_string_pretty(comparisons)? + "\n");
+    }
+    let tables: Vec<Table> = comparisons.iter().map(|one| one.table(all)).collect();
+    // Intervals are the point here.
+    report::render(&tables, format, &report::Terminal { intervals: true, ..*terminal })
+}

@@ -1,0 +1,170 @@
+//! A round in tables: the headline first, put together from the columns of its experiments, then each experiment's own tables.
+
+pub mod comparison;
+mod own;
+pub mod workload;
+
+pub use own::screen;
+
+use crate::catalog::Row;
+use crate::experiment::{self, Column};
+use crate::metrics::{Numbers, Percentile};
+use crate::report::{self, Cell, Group, Table, View};
+use crate::round::{Round, remarks};
+use anyhow::{Result, bail};
+
+/// The name of the headline among tables.
+const HEADLINE: &str = "headline";
+
+/// All tables of a round.
+///
+/// # Errors
+/// Settings that are not those of their experiment.
+pub fn tables(round: &Round, numbers: &Numbers, percentile: Percentile) -> Result<Vec<Table>> {
+    let view = view(round, numbers, percentile)?;
+    let mut tables = Vec::new();
+    tables.extend(headline_of(round, &view)?);
+    for (one, settings) in round.header.settings.experiments() {
+        let mut own = one.tables(settings, &view)?;
+        if let Some(first) = own.first_mut() {
+            first.notes.extend(view.invalid_trials(one.name()));
+        }
+        tables.extend(own);
+    }
+    Ok(tables)
+}
+
+/// The response time of each server against the number of blockers, as SVG.
+///
+/// # Errors
+/// A round in which it was not measured.
+pub fn figure(round: &Round, numbers: &Numbers, percentile: Percentile) -> Result<String> {
+    let view = view(round, numbers, percentile)?;
+    for (one, own) in round.header.settings.experiments() {
+        if let Some(curves) = one.curves(own, &view)? {
+            return report::curves(&curves.title, &curves.blockers, &curves.series);
+        }
+    }
+    bail!("{} has nothing to draw: collateral was not measured", round.folder.display())
+}
+
+/// The rows of a round in the order of its tables, the least harmed first.
+fn view<'r>(round: &'r Round, numbers: &'r Numbers, percentile: Percentile) -> Result<View<'r>> {
+    let settings = &round.header.settings;
+    let mut view = View {
+        rows: round.header.servers.iter().collect(),
+        groups: vec![None; round.header.servers.len()],
+        numbers,
+        percentile,
+        conditions: &settings.conditions,
+        trials: settings.trials,
+    };
+    for (one, own) in settings.experiments() {
+        let standing = |row: &&'r Row| one.standing(own, &view, row);
+        let standings: Vec<Option<(f64, Group)>> = view.rows.iter().map(standing).collect::<Result<_>>()?;
+        if standings.iter().all(Option::is_none) {
+            continue;
+        }
+        let mut order: Vec<(Group, f64, &Row)> = standings
+            .into_iter()
+            .zip(&view.rows)
+            .map(|(standing, row)| standing.map_or((Group::Unknown, f64::MAX, *row), |(harm, group)| (group, harm, *row)))
+            .collect();
+        order.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then_with(|| a.2.name.cmp(&b.2.name)));
+        let is_grouped = order.iter().any(|(group, ..)| *group != Group::Unknown);
+        view.groups = order.iter().map(|(group, ..)| is_grouped.then_some(*group)).collect();
+        view.rows = order.into_iter().map(|(.., row)| row).collect();
+        break;
+    }
+    Ok(view)
+}
+
+fn headline_of(round: &Round, view: &View<'_>) -> Result<Option<Table>> {
+    let settings = &round.header.settings;
+    let mut title = None;
+    let mut columns: Vec<Column> = Vec::new();
+    for (one, own) in settings.experiments() {
+        // The experiment with a title is what the round is about, so its columns come first.
+        let of_title = one.title(own, view)?;
+        let own = one.headline(own, view)?;
+        let at = if of_title.is_some() { 0 } else { columns.len() };
+        columns.splice(at..at, own);
+        title = title.or(of_title);
+    }
+    let Some(title) = title else { return Ok(None) };
+    let has_words = view.rows.iter().any(|row| !row.runs_on.is_empty());
+    let mut heads: Vec<report::Column> =
+        has_words.then(|| report::Column::words("blocking call runs on").wide()).into_iter().collect();
+    heads.extend(columns.iter().map(|column| column.column.clone()));
+    heads.push(report::Column::words("threads").wide());
+    let mut table = view.table(HEADLINE, title, heads, |row| {
+        let mut cells: Vec<Cell> = has_words.then(|| Cell::words(runs_on(row, view.conditions.threads))).into_iter().collect();
+        cells.extend(columns.iter().map(|column| (column.cell)(view, row)));
+        cells.push(Cell::words(threads(row)));
+        cells
+    });
+    table.notes.extend(own_servers(view));
+    table.notes.extend(legend(round));
+    table.details.extend(statuses(view));
+    table.details.extend(broken(view));
+    table.details.extend(remarks(round));
+    if table.lines.iter().flat_map(|line| &line.cells).any(Cell::has_invalid) {
+        table.notes.push("*: some trials are invalid; the reasons stand below the tables of each experiment".into());
+    }
+    Ok(Some(table))
+}
+
+/// How to read the cells of a headline.
+fn legend(round: &Round) -> Vec<String> {
+    let settings = &round.header.settings;
+    let mut notes = vec![
+        "k=4 (5/7): it froze there or before in five of seven trials; frozen: not tried, since fewer blockers froze it already"
+            .to_owned(),
+    ];
+    notes.extend(settings.left_out.iter().map(|what| format!("left out: {what}")));
+    notes
+}
+
+/// The thread that a blocking call runs on, in words.
+fn runs_on(row: &Row, threads: usize) -> String {
+    row.runs_on.replace("{W}", &threads.to_string())
+}
+
+/// Handler threads / threads that may poll I/O, in each process.
+fn threads(row: &Row) -> String {
+    let short = |threads: &str| threads.replace(" per connection", "/conn");
+    let Some(receipt) = &row.receipt else { return "–".into() };
+    let (handlers, pollers) = (short(&receipt.handler_threads), short(&receipt.io_threads));
+    match receipt.knobs.get("processes").map(String::as_str) {
+        Some("1") | None => format!("{handlers} / {pollers}"),
+        Some(processes) => format!("{processes} x {handlers} / {pollers}"),
+    }
+}
+
+/// A user's own servers, in the user's words.
+fn own_servers(view: &View<'_>) -> Vec<String> {
+    view.rows.iter().filter_map(|row| Some(format!("{}: {}", row.name, row.own.as_ref()?))).collect()
+}
+
+/// Remarks of receipts, such as "discontinued".
+fn statuses(view: &View<'_>) -> Vec<String> {
+    let status = |row: &&Row| {
+        let status = row.receipt.as_ref()?.knobs.get("status")?;
+        Some(format!("{}: {status}", row.name))
+    };
+    let mut notes: Vec<String> = view.rows.iter().filter_map(status).collect();
+    if view.rows.iter().any(|row| row.receipt.is_some()) {
+        notes.push("threads: those that run handlers / those that may poll I/O, in each process".into());
+    }
+    notes
+}
+
+/// The servers that cannot keep all of the contract, in one line.
+fn broken(view: &View<'_>) -> Option<String> {
+    // What concerns an experiment stands in its table.
+    let is_check = |name: &str| !experiment::ALL.iter().any(|one| one.name() == name);
+    let lines = |row: &Row| row.unsupported.keys().filter(|name| is_check(name)).count();
+    let each: Vec<String> =
+        view.rows.iter().filter(|row| lines(row) > 0).map(|row| format!("{} {}", row.name, lines(row))).collect();
+    (!each.is_empty()).then(|| format!("contract checks not met, by server (servers.toml says why): {}", each.join(", ")))
+}

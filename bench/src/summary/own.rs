@@ -1,0 +1,173 @@
+//! One screen about a user's own service: the verdict in a sentence, bars by number of slow requests, reference servers measured in the same round, and
+//! what to change.
+
+use super::workload::SlowShare;
+use crate::catalog::{Blocking, Row};
+use crate::experiment::service::{self, Settings};
+use crate::metrics::{LIMITS_MS, Metric, Numbers, Percentile, Value};
+use crate::report::{Grade, Terminal, significant, value_text};
+use crate::round::Round;
+use anyhow::{Context, Result};
+use std::fmt::Write;
+
+/// Columns of the longest bar.
+const BAR: usize = 30;
+/// Where the advice is written out.
+const ADVICE: &str = "docs/your-own-server.md";
+
+/// The screen of a round of a user's own server.
+///
+/// # Errors
+/// A round that is none.
+pub fn screen(round: &Round, numbers: &Numbers, terminal: &Terminal, share: Option<SlowShare>) -> Result<String> {
+    let settings = round.header.settings.experiments.get("service").context("the round did not measure a service")?;
+    let settings: Settings = serde_json::from_value(settings.clone()).context("the settings of service")?;
+    let mut text = String::new();
+    for row in round.header.servers.iter().filter(|row| row.own.is_some()) {
+        let service = Service { row, numbers, settings: &settings };
+        writeln!(text, "{}\n", wrap(terminal, &service.verdict()))?;
+        text.push_str(&service.bars(terminal, share)?);
+        text.push('\n');
+    }
+    text.push_str(&references(round, numbers, &settings)?);
+    if let Some(share) = share {
+        writeln!(text, "\n{}", wrap(terminal, &share.describe(settings.block_ms / 1e3)))?;
+    }
+    writeln!(text, "\n{}", wrap(terminal, &advice(round, numbers, &settings)))?;
+    Ok(text)
+}
+
+fn wrap(terminal: &Terminal, text: &str) -> String {
+    crate::report::wrap(text, terminal.text_width().min(100), "")
+}
+
+struct Service<'s> {
+    row: &'s Row,
+    numbers: &'s Numbers,
+    settings: &'s Settings,
+}
+
+impl Service<'_> {
+    fn median(&self, metric: &Metric) -> Option<Value> {
+        Some(self.numbers.summary(&self.row.name, metric)?.median)
+    }
+
+    fn response(&self, k: usize) -> Option<Value> {
+        self.median(&service::response_metric(Percentile::default(), self.settings.block_ms, k))
+    }
+
+    fn threshold(&self, limit_ms: f64) -> Option<Value> {
+        self.median(&service::threshold_metric(self.settings.block_ms, limit_ms))
+    }
+
+    /// What slow requests do to quick ones, in a sentence.
+    fn verdict(&self) -> String {
+        let (name, block) = (&self.row.name, significant(self.settings.block_ms));
+        let Some(threshold) = self.threshold(LIMITS_MS[0]) else {
+            return format!("{name}: no valid measurement; the reasons stand below.");
+        };
+        let tried = self.settings.blockers.iter().max().copied().unwrap_or(0);
+        let Value::Exact(k) = threshold else {
+            return format!(
+                "{name}: up to {tried} slow requests of {block} ms at a time leave the quick ones alone (p99 within 0.1 s)."
+            );
+        };
+        let k = k as usize;
+        let harmless = self.settings.blockers.iter().copied().filter(|one| (1..k).contains(one)).max();
+        let harmless = match harmless {
+            Some(1) => format!("one slow request of {block} ms at a time is harmless; "),
+            Some(count) => format!("up to {count} slow requests of {block} ms at a time are harmless; "),
+            None => String::new(),
+        };
+        let freeze = self.response(k).map_or(String::new(), |value| format!(" for {}", duration(value)));
+        let (subject, verb) = if k == 1 { ("one slow request".to_owned(), "freezes") } else { (format!("{k}"), "freeze") };
+        let worse = self.threshold(LIMITS_MS[1]).and_then(Value::exact).filter(|worse| *worse as usize > k);
+        let worse = worse.map_or(String::new(), |worse| format!("; {worse} for over a second"));
+        let of = if harmless.is_empty() && k > 1 { format!(" slow requests of {block} ms at a time") } else { String::new() };
+        format!("{name}: {harmless}{subject}{of} {verb} every other request{freeze}{worse}.")
+    }
+
+    /// A bar for each number of slow requests, on a logarithmic scale.
+    fn bars(&self, terminal: &Terminal, share: Option<SlowShare>) -> Result<String> {
+        let mut text = format!("  {:>6}  quick requests wait, p99\n", "slow");
+        let marks = share.map(|share| share.numbers(self.settings.block_ms / 1e3));
+        for k in &self.settings.blockers {
+            let Some(value) = self.response(*k) else {
+                writeln!(text, "  {k:>6}  not measured")?;
+                continue;
+            };
+            let grade = Grade::of(value);
+            let bar = "█".repeat(bar_length(value));
+            let bar = terminal.paint(&bar, grade);
+            let mark = marks.filter(|marks| marks.is_near(*k, &self.settings.blockers)).map_or("", |_| "  <- your load");
+            let words = match value {
+                Value::NotReached => "frozen with fewer already".to_owned(),
+                value => format!("{} ms  {}", value_text(value), grade.name()),
+            };
+            writeln!(text, "  {k:>6}  {bar} {words}{mark}")?;
+        }
+        Ok(text)
+    }
+}
+
+fn bar_length(value: Value) -> usize {
+    let ms = value.number().unwrap_or(LIMITS_MS[1] * 2.0).clamp(0.1, LIMITS_MS[2]);
+    // From 0.1 ms to 10 s: five powers of ten.
+    1 + ((ms / 0.1).log10() / 5.0 * BAR as f64) as usize
+}
+
+fn duration(value: Value) -> String {
+    let bound = if matches!(value, Value::AtLeast(_)) { "over " } else { "" };
+    match value.number() {
+        Some(ms) if ms >= 1000.0 => format!("{bound}{} s", significant(ms / 1e3)),
+        Some(ms) => format!("{bound}{} ms", significant(ms)),
+        None => "longer than was measured".into(),
+    }
+}
+
+/// The reference servers, one line each.
+fn references(round: &Round, numbers: &Numbers, settings: &Settings) -> Result<String> {
+    let rows: Vec<&Row> = round.header.servers.iter().filter(|row| row.own.is_none()).collect();
+    if rows.is_empty() {
+        return Ok(String::new());
+    }
+    let block = significant(settings.block_ms);
+    let mut text = format!("The same load and slow requests of {block} ms on this machine, on reference servers:\n");
+    for row in rows {
+        let service = Service { row, numbers, settings };
+        let words = match (&row.unavailable, service.threshold(LIMITS_MS[0])) {
+            (Some(reason), _) => format!("unavailable({reason})"),
+            (_, Some(Value::Exact(k))) => format!("freezes at k={k}"),
+            (_, Some(Value::Never { tried })) => format!("never freezes ({tried} tried)"),
+            _ => "not measured".into(),
+        };
+        let runs_on = row.runs_on.replace("{W}", &round.header.settings.conditions.threads.to_string());
+        writeln!(text, "  {:28} a slow call runs on {runs_on:24} {words}", row.name)?;
+    }
+    Ok(text)
+}
+
+/// The reference that bears most, as advice.
+fn advice(round: &Round, numbers: &Numbers, settings: &Settings) -> String {
+    let mine = round.header.servers.iter().filter(|row| row.own.is_some());
+    let is_well = |row: &&Row| matches!(Service { row, numbers, settings }.threshold(LIMITS_MS[0]), Some(Value::Never { .. }));
+    if mine.clone().any(|row| Service { row, numbers, settings }.threshold(LIMITS_MS[0]).is_none()) {
+        return "No advice without a valid measurement: try again, with fewer --connections if the server refuses some.".into();
+    }
+    if mine.clone().all(|row| is_well(&row)) {
+        return format!("Nothing to change for requests of this length. Bound the pool all the same: {ADVICE}.");
+    }
+    let most = settings.blockers.iter().max().copied().unwrap_or(0);
+    let wait = |row: &Row| Service { row, numbers, settings }.response(most).and_then(Value::number).unwrap_or(f64::MAX);
+    let references = round.header.servers.iter().filter(|row| row.own.is_none() && row.unavailable.is_none());
+    let better = references.filter(is_well).min_by(|a, b| wait(a).total_cmp(&wait(b)));
+    match better.and_then(|row| row.blocking) {
+        Some(Blocking::Inline) => format!(
+            "A thread for each connection bears this load here. {ADVICE} has the lines to change for Rust, Python, Node and Go."
+        ),
+        Some(_) => format!(
+            "Moving the slow call to a thread pool bears this load here. {ADVICE} has the lines to change for Rust, Python, Node and Go."
+        ),
+        None => format!("See {ADVICE} for the lines to change for Rust, Python, Node and Go."),
+    }
+}
