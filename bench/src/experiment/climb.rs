@@ -96,7 +96,7 @@ impl Ladder {
         let cores = session.placement.server_cores().len();
         let climb = Climb {
             kind: kind.name(),
-            block,
+            block_ms: self.block_ms,
             window: Duration::from_millis(self.window_ms),
             limit: Duration::from_secs_f64(self.limit_ms / 1e3),
             blockers,
@@ -114,8 +114,8 @@ impl Ladder {
 pub struct Climb<'c> {
     /// The name of the kind of blocker.
     pub kind: &'c str,
-    /// T.
-    pub block: Duration,
+    /// T, in ms: the number that names the metrics, so it goes through no other form.
+    pub block_ms: f64,
     /// Length of each step.
     pub window: Duration,
     /// The p99 at which k stops to ascend.
@@ -147,7 +147,11 @@ impl Climb<'_> {
                 break;
             }
         }
-        Ok(Run { kind: self.kind.into(), block_ms: ms(self.block), limit_ms: ms(self.limit), steps })
+        Ok(Run { kind: self.kind.into(), block_ms: self.block_ms, limit_ms: ms(self.limit), steps })
+    }
+
+    fn block(&self) -> Duration {
+        Duration::from_secs_f64(self.block_ms / 1e3)
     }
 
     /// One number of blockers; retried if the driver did not do what it owed.
@@ -172,14 +176,14 @@ impl Climb<'_> {
         let (target, rate, connections) = self.probe;
         let mut lanes = probes::lanes(target, rate, connections);
         if k > 0 {
-            let pace = Pace::Closed { depth: 1, stagger: self.block, most: None, think: THINK };
+            let pace = Pace::Closed { depth: 1, stagger: self.block(), most: None, think: THINK };
             lanes.push(Lane { pace, ..Lane::closed(self.blocker.clone(), k, 1) });
         }
         lanes.iter_mut().for_each(|lane| lane.retries = self.is_lenient);
         Load {
             warmup: WARMUP,
             // Long enough for the probes of the window to pass the limit for certain.
-            grace: self.limit + self.block,
+            grace: self.limit + self.block(),
             give_up: Some(self.limit),
             spin: session.placement.spin(),
             ..Load::of(lanes, self.window, session.seed ^ k as u64)
@@ -191,7 +195,7 @@ impl Climb<'_> {
         (0..seen.lanes.len()).try_for_each(|lane| check(seen, lane))?;
         let Some(at_once) = (self.at_once)(k) else { return Ok(()) };
         let answered = seen.lanes.get(OTHERS).map_or(0, |blockers| blockers.answered);
-        validity::blocker_ceiling(answered, at_once, self.window.as_secs_f64(), self.block.as_secs_f64())
+        validity::blocker_ceiling(answered, at_once, self.window.as_secs_f64(), self.block_ms / 1e3)
     }
 }
 

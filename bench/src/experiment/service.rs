@@ -194,7 +194,7 @@ fn climb_own(session: &Session<'_>, settings: &Settings) -> Result<Run> {
     running.explain(warm)?;
     let climb = Climb {
         kind: KIND,
-        block: Duration::from_secs_f64(settings.block_ms / 1e3),
+        block_ms: settings.block_ms,
         window: Duration::from_millis(settings.window_ms),
         limit: Duration::from_secs_f64(LIMIT_MS / 1e3),
         blockers: &settings.blockers,
