@@ -122,7 +122,7 @@ pub struct View {
     pub log_trouble: Option<String>,
     /// Time of its creation, in seconds since 1970.
     pub created_s: u64,
-    /// How its previous process ended, if it had one.
+    /// Exit description of its previous process, if it had one.
     pub last_end: Option<String>,
     /// The restart, log and watch options of its app.
     pub options: crate::spec::Options,

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         }
         None => {
             eprintln!(
-                "supervisord needs a role: use `supervisor start`, or run `supervisord keeper` under systemd (see `supervisor startup`)"
+                "supervisord needs a role: use `supervisor start`, or systemd with `supervisord keeper` (see `supervisor startup`)"
             );
             ExitCode::from(2)
         }

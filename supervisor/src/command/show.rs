@@ -64,7 +64,7 @@ fn grid(one: &Measured) -> Grid {
     row(
         "limits",
         Some(format!(
-            "ready within {}, stopped within {}, given up after more than {} exits in a row within {}",
+            "ready within {}, stopped within {}, given up after more than {} exits in a row, each within {}",
             format_duration(options.listen_timeout),
             format_duration(options.kill_timeout),
             options.max_restarts,

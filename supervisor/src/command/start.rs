@@ -78,9 +78,7 @@ fn resolved(address: &str) -> Result<String> {
 fn check_name(name: &str) -> Result<()> {
     let is_plain = |c: char| c.is_alphanumeric() || "-_.@".contains(c);
     if name.is_empty() || name == "all" || name.starts_with('.') || name.len() > 64 || !name.chars().all(is_plain) {
-        bail!(
-            "'{name}' is not a valid name: use 1 to 64 letters, digits, - _ . and @, no leading dot, not 'all'; set it with --name"
-        );
+        bail!("'{name}' is not a valid name: use up to 64 letters, digits, - _ . and @, no leading dot, not 'all'; set --name");
     }
     if name.parse::<u32>().is_ok() {
         bail!("'{name}' looks like an id: choose another name with --name");

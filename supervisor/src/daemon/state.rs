@@ -48,7 +48,7 @@ struct SavedInstance {
 pub struct Before {
     /// Id of the instance.
     pub id: u32,
-    /// Whether the instance should run.
+    /// The instance should run.
     pub is_wanted: bool,
     /// Its processes, if the system has not been rebooted since.
     pub processes: Vec<Identity>,

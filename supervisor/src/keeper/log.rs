@@ -31,8 +31,8 @@ impl Log {
         self.plan = plan;
     }
 
-    /// Writes the bytes, or drops them if that fails: a full disk must not block the worker. Returns `Some(Some(error))` when writes begin
-    /// to fail, `Some(None)` when they work again, and `None` if nothing has changed.
+    /// Writes the bytes, or drops them if that fails: a full disk must not block the worker. Returns `Some(Some(error))` when
+    /// writes begin to fail, `Some(None)` when they work again, and `None` if nothing has changed.
     pub fn write(&mut self, bytes: &[u8]) -> Option<Option<String>> {
         let dated = self.plan.date_format.clone().map(|format| self.dated(bytes, &format));
         let error = self.append(dated.as_deref().unwrap_or(bytes)).err().map(|error| error.to_string());
