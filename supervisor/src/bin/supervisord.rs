@@ -11,9 +11,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         None => {
-            eprintln!(
-                "supervisord needs a role: use `supervisor start`, or systemd with `supervisord keeper` (see `supervisor startup`)"
-            );
+            eprintln!("supervisord needs a role: use `supervisor start`, or systemd with `supervisor startup`");
             ExitCode::from(2)
         }
     }

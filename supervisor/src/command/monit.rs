@@ -34,7 +34,7 @@ const LOG_END: u64 = 32 * 1024;
 /// Fails if there is no terminal.
 pub fn run() -> Result<()> {
     if !stdout().is_terminal() {
-        anyhow::bail!("monit needs a terminal: `supervisor list` prints the same once, with --json for programs");
+        anyhow::bail!("monit needs a terminal: use `supervisor list`, with --json for programs");
     }
     let is_over = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGHUP, SIGINT] {
@@ -121,7 +121,7 @@ struct Screen {
 struct Curves {
     /// Percent of one core.
     cpu: VecDeque<u64>,
-    /// Bytes.
+    /// Resident memory in bytes.
     memory: VecDeque<u64>,
 }
 

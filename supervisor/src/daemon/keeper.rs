@@ -56,7 +56,7 @@ impl Daemon {
             // The dead keeper will not report the rest.
             self.recover()?;
         }
-        self.remark("the keeper ended and was started again".into());
+        self.remark("the keeper died and is being restarted".into());
         if let Some(token) = self.keeper.token.take() {
             self.poller.remove(token, &self.keeper.channel);
         }

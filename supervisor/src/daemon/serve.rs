@@ -138,7 +138,7 @@ impl Daemon {
         let wants = |task: &Task| matches!(&task.verb, Verb::Bind { left } if left.iter().any(|one| one == address));
         // A task without a client comes from a recovery and retries: an old process may hold the address until it has drained.
         if self.tasks.iter().any(|task| task.client.is_none() && wants(task)) {
-            self.remark(format!("cannot listen on {address} yet: {why}"));
+            self.remark(format!("cannot listen on {address} yet, retrying: {why}"));
             self.bind_due = Some(Instant::now() + BIND_AGAIN);
         }
         while let Some(number) = self.tasks.iter().position(|task| task.client.is_some() && wants(task)) {

@@ -44,7 +44,7 @@ enum Source {
     Daemon,
     /// A signal to end has come.
     Signals,
-    /// A child has ended, or an orphan.
+    /// A child or an adopted orphan has ended.
     Children,
     /// A worker's pidfd, readable once the worker has ended.
     End(Key),
@@ -95,7 +95,7 @@ pub fn begin() -> Result<ExitCode> {
     keeper.control = Some(control.into());
     keeper.start_daemon()?;
     // The command or systemd that started this process can continue.
-    sd_notify::notify(&[NotifyState::Ready]).context("NOTIFY_SOCKET")?;
+    sd_notify::notify(&[NotifyState::Ready]).context("cannot notify systemd over NOTIFY_SOCKET")?;
     println!("ready");
     keeper.run()
 }
@@ -112,7 +112,8 @@ fn stand_back(mut stream: UnixStream, control: &Path) -> Result<ExitCode> {
     if let Answer::Table(table) = serde_json::from_str(&line)?
         && let Some(keeper) = table.supervisor.and_then(|own| u32::try_from(own.keeper).ok())
     {
-        sd_notify::notify(&[NotifyState::MainPid(keeper), NotifyState::Ready]).context("NOTIFY_SOCKET")?;
+        sd_notify::notify(&[NotifyState::MainPid(keeper), NotifyState::Ready])
+            .context("cannot notify systemd over NOTIFY_SOCKET")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -134,7 +135,7 @@ impl Keeper {
         // Each worker needs four descriptors.
         let limit = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
-            .context("cannot raise the limit of open files")?;
+            .context("cannot raise the limit on open files")?;
         // Orphaned children of workers become children of the keeper, which reaps them.
         set_child_subreaper(Some(getpid()))?;
         let mut poller = Poller::new()?;

@@ -78,7 +78,7 @@ impl Worker {
         let child = command.spawn().context("cannot start a process")?;
         let pid = Pid::from_child(&child);
         // The child exists until the keeper waits for it, even if only as a zombie.
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot open a pidfd")?;
         let identity = Identity::of(pid.as_raw_pid()).context("the process is not in /proc")?;
         Ok(Worker {
             job,
