@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes what `list`, `show` and `monit` look like into docs/supervisor.md: run for real, in a terminal of tmux, under a little load.
+# Writes sample output of `list`, `show` and `monit` into docs/supervisor.md. It comes from real runs under a light load; tmux is
+# the terminal.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --release --quiet --package supervisor

@@ -1,6 +1,6 @@
-//! What the supervisor weighs, and how soon it does what it is told: `cargo bench --package supervisor`.
+//! The supervisor's memory use and response times: `cargo bench --package supervisor`.
 //!
-//! What becomes of requests meanwhile is measured by `stallbench bench --experiment reload`.
+//! `stallbench bench --experiment reload` measures what happens to requests meanwhile.
 
 use serde_json::Value;
 use std::fs;
@@ -12,15 +12,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Starts that are timed; ends that are timed.
+/// Number of timed starts, and of timed ends.
 const TIMES: usize = 9;
-/// Restarts of a cluster of two, and instances of a large one.
+/// Number of restarts of a cluster of two, and instances of a large cluster.
 const RESTARTS: usize = 500;
 const MANY: usize = 100;
-/// Time without anything to do, and time of a flood.
+/// Duration of the idle phase, and of the log flood.
 const IDLE: Duration = Duration::from_secs(10);
 const FLOOD: Duration = Duration::from_secs(10);
-/// A port that is free, since this was just asked.
+/// An address for the cluster; its port must be free.
 const LISTEN: &str = "127.0.0.1:18099";
 
 struct Supervisor(TempDir);
@@ -58,7 +58,7 @@ impl Supervisor {
         self.command(&["start", &server, "-i", "2", "--name", "api", "--listen", LISTEN, "--", "--model", "current-thread"])
     }
 
-    /// Its own processes.
+    /// Process ids of its keeper and daemon.
     fn own(&self) -> [i64; 2] {
         let own = &self.listed()["supervisor"];
         ["keeper", "daemon"].map(|role| own[role].as_i64().expect(role))
@@ -74,7 +74,7 @@ impl Supervisor {
     }
 }
 
-/// A sum over lines of processes' status.
+/// Sums these lines of `/proc/PID/status` over the processes.
 fn status(pids: [i64; 2], names: &[&str]) -> u64 {
     let of = |pid: i64| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -102,7 +102,7 @@ fn main() {
     flood(&supervisor);
 }
 
-/// From `start -i 2` to the first right answer, no supervisor running yet.
+/// Times `start -i 2` until the first correct answer, with no supervisor running yet.
 fn starts(supervisor: &Supervisor) {
     let mut times: Vec<f64> = (0..TIMES)
         .map(|_| {
@@ -115,21 +115,21 @@ fn starts(supervisor: &Supervisor) {
             time
         })
         .collect();
-    println!("start -i 2 to the first 200: {} ms", median(&mut times));
+    println!("start -i 2 until the first 200: {} ms", median(&mut times));
 }
 
 fn weight(supervisor: &Supervisor) {
     println!("resident memory with 2 instances: {:.2} MiB", supervisor.rss_mib());
-    // Asked once: to ask wakes up.
+    // Requested only once: each request wakes the supervisor up.
     let own = supervisor.own();
     let switches = || status(own, &["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]);
     thread::sleep(Duration::from_millis(100));
     let before = switches();
     thread::sleep(IDLE);
-    println!("wake-ups in {} s without anything to do: {}", IDLE.as_secs(), switches() - before);
+    println!("wake-ups in {} idle seconds: {}", IDLE.as_secs(), switches() - before);
 }
 
-/// From the end of a process to another in its place that is ready.
+/// Times the replacement of a killed process, until a process of the next generation is in the state file.
 fn ends(supervisor: &Supervisor) {
     let mut times: Vec<f64> = (0..TIMES)
         .map(|_| {
@@ -139,12 +139,12 @@ fn ends(supervisor: &Supervisor) {
             assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill").success());
             while generation() == before {}
             let time = ms(started);
-            // Stable again, so that the next end is not taken for one of a row.
+            // The process must be up for longer than --min-uptime, so that the next end is not an early exit.
             thread::sleep(Duration::from_millis(1200));
             time
         })
         .collect();
-    println!("another process after one was killed: {} ms", median(&mut times));
+    println!("replacement of a killed process: {} ms", median(&mut times));
 }
 
 fn state(supervisor: &Supervisor) -> Value {
@@ -155,7 +155,7 @@ fn restarts(supervisor: &Supervisor) {
     let (memory, descriptors) = (supervisor.rss_mib(), supervisor.descriptors());
     (0..RESTARTS).for_each(|_| drop(supervisor.run(&["restart", "api"])));
     println!(
-        "{} restarts of processes: resident memory {memory:.2} to {:.2} MiB, descriptors {descriptors} to {}",
+        "{} process restarts: resident memory {memory:.2} to {:.2} MiB, descriptors {descriptors} to {}",
         2 * RESTARTS,
         supervisor.rss_mib(),
         supervisor.descriptors()
@@ -165,11 +165,11 @@ fn restarts(supervisor: &Supervisor) {
 fn many(supervisor: &Supervisor) {
     let started = Instant::now();
     supervisor.run(&["scale", "api", &MANY.to_string()]);
-    println!("scale to {MANY}: {:.0} ms; resident memory then: {:.2} MiB", ms(started), supervisor.rss_mib());
+    println!("scale to {MANY}: {:.0} ms; resident memory afterwards: {:.2} MiB", ms(started), supervisor.rss_mib());
     supervisor.run(&["scale", "api", "2"]);
 }
 
-/// A worker writes as fast as it can.
+/// Measures the supervisor while a worker writes to its log as fast as it can.
 fn flood(supervisor: &Supervisor) {
     let before = supervisor.rss_mib();
     supervisor.run(&["start", "yes", "--min-uptime", "50ms", "--", &"x".repeat(99)]);
@@ -191,7 +191,8 @@ fn flood(supervisor: &Supervisor) {
     let own = logs.filter(|entry| entry.file_name().to_string_lossy().starts_with("yes"));
     let size: u64 = own.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum();
     println!(
-        "{rate:.0} MB/s of log: resident memory {before:.2} to {peak:.2} MiB at most, files {:.0} MiB (bound 40), a command answered within {slowest:.0} ms",
+        "{rate:.0} MB/s of log: resident memory {before:.2} MiB, at most {peak:.2} MiB; \
+         log files {:.0} MiB (limit 40); slowest command {slowest:.0} ms",
         size as f64 / f64::from(1 << 20)
     );
 }
@@ -211,7 +212,7 @@ fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-/// The median, with the least and the most.
+/// Formats the median, with the minimum and the maximum.
 fn median(times: &mut [f64]) -> String {
     times.sort_by(f64::total_cmp);
     format!("{:.1} ({:.1} to {:.1})", times[times.len() / 2], times[0], times[times.len() - 1])

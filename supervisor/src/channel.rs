@@ -1,4 +1,4 @@
-//! Between daemon and keeper: messages with descriptors, each whole, in order.
+//! The channel between daemon and keeper. It carries messages with descriptors, each message whole, in order.
 
 use crate::proc::Identity;
 use rustix::io::Errno;
@@ -15,15 +15,15 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-/// Descriptors of one message: the ends of two log pipes and a notify socket.
+/// Most descriptors in one message: the ends of two log pipes and a notify socket.
 const MOST_DESCRIPTORS: usize = 3;
 
-/// One process of an instance: each start has the next generation.
+/// Identifies one process of an instance; the generation rises with each start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Key {
-    /// Number of the instance in the table.
+    /// Id of the instance in the table.
     pub instance: u32,
-    /// How many were started before it.
+    /// Number of processes of the instance that were started before this one.
     pub generation: u32,
 }
 
@@ -33,105 +33,105 @@ impl fmt::Display for Key {
     }
 }
 
-/// How a log is written.
+/// Settings of a log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogPlan {
-    /// Where.
+    /// Path of the log file.
     pub path: PathBuf,
-    /// Bytes before it is rotated.
+    /// Size in bytes at which the log is rotated.
     pub max_size: u64,
-    /// Rotated files that are kept.
+    /// Number of rotated files to keep.
     pub keep: u32,
-    /// Before each line, as strftime has it.
+    /// Date format (strftime) of the prefix of each line.
     pub date_format: Option<String>,
 }
 
-/// What the keeper has to know of a worker.
+/// The data that the keeper needs to start and keep a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// Which.
+    /// Identifies the worker.
     pub key: Key,
-    /// File that says what to run.
+    /// Path of the app's specification, which says what to run.
     pub spec: PathBuf,
-    /// Number among the instances of its app.
+    /// Number of the instance within its app.
     pub number: u32,
-    /// Addresses whose listeners it gets.
+    /// Addresses of the listeners that the worker inherits.
     pub listeners: Vec<String>,
     /// Logs of its standard output and error.
     pub logs: [LogPlan; 2],
 }
 
-/// What a keeper knows of a worker, besides that it runs.
+/// The state of a worker that a new keeper takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
-    /// It has said that it is ready.
+    /// The worker has reported that it is ready.
     pub is_ready: bool,
-    /// It was asked to end; to ask again would mean "at once".
+    /// The worker was asked to end. A second request would mean "end at once".
     pub is_told_to_end: bool,
 }
 
-/// What the daemon asks for.
+/// An order from the daemon to the keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Listen on an address.
     Bind(String),
-    /// Listen there no longer.
+    /// Stop listening on an address.
     Unbind(String),
     /// Start a worker.
     Spawn(Job),
-    /// Send a signal to the group of a worker.
+    /// Send a signal to a worker's process group.
     Signal(Key, i32),
-    /// Empty the logs at these paths, and remove what was rotated away from them, so many files at most.
+    /// Empty the logs at these paths, and remove their rotated files: at most the given number for each log.
     Flush(Vec<(PathBuf, u32)>),
-    /// That it ended is known.
+    /// Drop a worker that has ended; the daemon knows of its end.
     Forget(Key),
-    /// Hold what the keeper before held: a listener, with its descriptor.
+    /// Hold a listener of the previous keeper; comes with its descriptor.
     AdoptListener(String),
-    /// The same of a worker, with its descriptors.
+    /// Hold a worker of the previous keeper; comes with its descriptors.
     AdoptWorker(Job, Identity, Standing),
-    /// The same of the control socket.
+    /// Hold the control socket of the previous keeper; comes with its descriptor.
     AdoptControl,
-    /// Everything has ended: end too.
+    /// Exit: all workers have ended.
     Quit,
 }
 
-/// What the keeper reports. To a daemon that is new it first tells everything there is.
+/// A report from the keeper to the daemon. A new daemon first gets reports of everything that the keeper holds.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
     /// The control socket, with its descriptor.
     Control,
-    /// It listens there; comes with the descriptor.
+    /// The keeper listens on this address; comes with the listener's descriptor.
     Bound(String),
-    /// It cannot listen there.
+    /// The keeper cannot listen on this address, and the reason.
     CannotBind(String, String),
-    /// A worker runs; comes with the descriptors of its pipes and its notify socket.
+    /// A worker has started; comes with the descriptors of its pipes and its notify socket.
     Spawned(Job, Identity),
-    /// None was started, and why.
+    /// A worker could not be started, and the reason.
     CannotSpawn(Key, String),
-    /// It says that it is ready.
+    /// A worker reports that it is ready.
     Ready(Key),
-    /// It says something about itself.
+    /// A worker's status text, from `STATUS=`.
     Status(Key, String),
-    /// It ended, and how.
+    /// A worker ended, with a description of its exit.
     Exited(Key, String),
-    /// A log could not be written to; or can be again.
+    /// A log cannot be written, with the reason; or can be written again (`None`).
     LogTrouble(PathBuf, Option<String>),
-    /// The supervisor is asked to end by a signal.
+    /// The supervisor has received a signal to end.
     Terminate,
-    /// All there is has been told.
+    /// The keeper has now reported everything that it holds.
     Told,
 }
 
-/// One end.
+/// One end of the channel.
 pub struct Channel {
     socket: OwnedFd,
     unsent: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
 }
 
-/// Both ends.
+/// Creates both ends of a channel.
 ///
 /// # Errors
-/// No descriptors left.
+/// Fails if no descriptors are left.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
 }
@@ -143,27 +143,27 @@ impl AsFd for Channel {
 }
 
 impl Channel {
-    /// Takes one end.
+    /// Creates a channel from one of its ends.
     pub fn new(socket: OwnedFd) -> Self {
         Channel { socket, unsent: VecDeque::new() }
     }
 
-    /// Whether messages wait until the other side reads.
+    /// Returns whether messages are queued until the other side reads.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
     }
 
-    /// Sends a message with copies of descriptors, or keeps both until the other side reads; never waits.
+    /// Sends a message with copies of descriptors, or queues both until the other side reads. It never blocks.
     ///
     /// # Errors
-    /// No descriptors left. That the other side is gone shows when it is read from.
+    /// Fails if no descriptors are left. It does not fail if the other side has closed: [`Self::receive`] reports that.
     pub fn send(&mut self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
         let sent = if self.has_unsent() { Err(Errno::AGAIN) } else { transmit(&self.socket, &bytes, descriptors) };
         match sent {
-            // The message, or what it says of itself, is wrong.
+            // The message or its descriptors are invalid.
             Err(error @ (Errno::MSGSIZE | Errno::INVAL | Errno::BADF)) => return Err(error.into()),
-            Err(error) if is_short(error) => {}
+            Err(error) if is_temporary(error) => {}
             _ => return Ok(()),
         }
         let copies = descriptors.iter().map(BorrowedFd::try_clone_to_owned).collect::<io::Result<_>>()?;
@@ -171,27 +171,27 @@ impl Channel {
         Ok(())
     }
 
-    /// Sends what was kept, as far as there is room.
+    /// Sends as many queued messages as there is room for.
     pub fn flush(&mut self) {
         while let Some((bytes, descriptors)) = self.unsent.front() {
             let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-            if transmit(&self.socket, bytes, &descriptors).is_err_and(is_short) {
+            if transmit(&self.socket, bytes, &descriptors).is_err_and(is_temporary) {
                 return;
             }
             self.unsent.pop_front();
         }
     }
 
-    /// Takes a message, if there is one.
+    /// Receives a message, if there is one.
     ///
     /// # Errors
-    /// The other side is gone, or speaks otherwise.
+    /// Fails if the other side has closed, or sent an invalid message.
     pub fn receive<M: DeserializeOwned>(&mut self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         let length = match recv(&self.socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::TRUNC) {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
             result => result?.1,
         };
-        // Most messages are short, and what is touched once stays resident.
+        // A buffer of the message's own size: most messages are short, and memory touched once stays resident.
         let mut bytes = vec![0; length];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -211,8 +211,8 @@ impl Channel {
     }
 }
 
-/// What passes.
-fn is_short(error: Errno) -> bool {
+/// Returns whether an error is temporary.
+fn is_temporary(error: Errno) -> bool {
     [Errno::AGAIN, Errno::NOBUFS, Errno::NOMEM, Errno::TOOMANYREFS, Errno::INTR].contains(&error)
 }
 
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_other_side_does_not_read_is_kept_and_loses_no_order() {
+    fn unread_messages_are_queued_in_order() {
         let (one, other) = pair().unwrap();
         let (mut one, mut other) = (Channel::new(one), Channel::new(other));
         for number in 0..5000 {
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_other_side_is_an_error() {
+    fn a_closed_other_side_is_an_error() {
         let (one, other) = pair().unwrap();
         drop(other);
         assert!(Channel::new(one).receive::<Order>().is_err());

@@ -1,14 +1,14 @@
-//! The command line, in PM2's words.
+//! The command line, which follows PM2's.
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 use supervisor::control::Size;
 
-/// Longest time of an option.
+/// Longest duration that an option accepts.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// Starts any server of the workspace, or any command, as a cluster; keeps it alive; replaces it without anyone noticing
+/// Starts any server of the workspace, or any command, as a cluster; keeps it alive; replaces it without clients noticing
 #[derive(Debug, Parser)]
 #[command(name = "supervisor", version, disable_help_subcommand = true)]
 pub struct Supervisor {
@@ -16,61 +16,61 @@ pub struct Supervisor {
     pub command: Command,
 }
 
-/// What to do.
+/// All commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start a server of the workspace, a command, or what is stopped
+    /// Start a server of the workspace, a command, or a stopped app
     Start(Box<Start>),
-    /// End names, ids or all, and keep them in the list
+    /// Stop names, ids or all, and keep them in the list
     Stop(Targets),
-    /// End and start anew
+    /// Stop and start again
     Restart(Change),
     /// Replace one instance after the other, without dropping a request
     Reload(Change),
-    /// End and forget
+    /// Stop, and remove from the list
     #[command(visible_alias = "del")]
     Delete(Targets),
-    /// What there is
+    /// List all instances
     #[command(visible_aliases = ["ls", "status", "ps"])]
     List(Output),
-    /// Everything about a name, an id or all
+    /// Show all details of a name, an id or all
     #[command(visible_aliases = ["describe", "info"])]
     Show(Show),
-    /// What it writes
+    /// Show logs
     #[command(visible_alias = "log")]
     Logs(Logs),
-    /// Processes, what they use and what they write, on the whole terminal
+    /// Show processes, their CPU and memory, and their logs, full-screen
     Monit,
     /// Empty logs
     Flush(Flush),
-    /// Run an app by more or fewer instances
+    /// Change the number of instances of an app
     Scale(Scale),
-    /// Keep what there is for `resurrect`
+    /// Save the list for `resurrect`
     #[command(visible_alias = "dump")]
     Save,
-    /// Start what was saved
+    /// Start the saved apps
     Resurrect,
-    /// Print a systemd unit that starts what was saved at every boot
+    /// Print a systemd unit that starts the saved apps at every boot
     Startup,
-    /// End everything, the supervisor included
+    /// Stop all apps and the supervisor
     Kill,
 }
 
-/// `start`.
+/// Arguments of `start`.
 #[derive(Debug, Args)]
 pub struct Start {
-    /// A server (`smol`, `tokio-forked`), a command, a name or id of the list, or a supervisor.toml
+    /// A server (`smol`, `tokio-forked`), a command, a name or id from the list, or a supervisor.toml
     pub what: String,
-    /// Instances: a number, or max for one per core [default: 1]
+    /// Number of instances, or max for one per core [default: 1]
     #[arg(short, long, value_parser = instances)]
     pub instances: Option<u32>,
-    /// File of the logs, of all instances and both streams [default: a file each, in the supervisor's folder]
+    /// One log file for all instances and both streams [default: one file each, in the supervisor's folder]
     #[arg(short, long, value_name = "FILE")]
     pub log: Option<PathBuf>,
-    /// Name in the list [default: that of the server or the command]
+    /// Name in the list [default: the server's or the command's]
     #[arg(short, long)]
     pub name: Option<String>,
-    /// Listen there and share it among the instances, which take it over by LISTEN_FDS; servers of the workspace: 127.0.0.1:8080
+    /// Listen on ADDR and pass the socket to all instances in LISTEN_FDS [default for servers of the workspace: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
     #[command(flatten)]
@@ -80,40 +80,40 @@ pub struct Start {
     pub arguments: Vec<String>,
 }
 
-/// How it is kept.
+/// Restart, log and watch options of an app.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Ends too soon, in a row, after which it is given up
+    /// Give up after this many early exits in a row
     #[arg(long, default_value_t = 16)]
     pub max_restarts: u32,
-    /// What ends sooner has ended too soon
+    /// An exit before this uptime is an early exit
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub min_uptime: Duration,
-    /// Pause before the third start in a row, doubled each time, up to 15 s
+    /// Pause before the third start in a row; it doubles for each later one, up to 15 s
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = time)]
     pub restart_delay: Duration,
-    /// Replace an instance whose resident memory is more, such as 300M
+    /// Replace an instance that uses more resident memory than this, such as 300M
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_memory_restart: Option<u64>,
     /// Time between SIGTERM and SIGKILL
     #[arg(short, long, value_name = "TIME", default_value = "12s", value_parser = time)]
     pub kill_timeout: Duration,
-    /// Time to say READY=1
+    /// Time limit for a new process to send READY=1
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = time)]
     pub listen_timeout: Duration,
-    /// Size at which a log file is rotated, 4K at least
+    /// Size at which a log file is rotated, at least 4K
     #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = log_size)]
     pub log_max_size: u64,
-    /// Rotated files that are kept of each log
+    /// Rotated files to keep of each log
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub log_keep: u32,
-    /// Put the date before each line, as strftime has it
+    /// Prefix each log line with the date, in this strftime format
     #[arg(long, value_name = "FORMAT")]
     pub log_date_format: Option<String>,
-    /// One log for all instances
+    /// Write the logs of all instances to one file
     #[arg(long)]
     pub merge_logs: bool,
-    /// Reload when the file of the program changes
+    /// Reload the app when its program file changes
     #[arg(long)]
     pub watch: bool,
 }
@@ -126,18 +126,18 @@ pub struct Targets {
     pub targets: Vec<String>,
 }
 
-/// `restart` and `reload`.
+/// Arguments of `restart` and `reload`.
 #[derive(Debug, Args)]
 pub struct Change {
     /// Names, ids or all
     #[arg(required = true)]
     pub targets: Vec<String>,
-    /// Take on the environment of this command
+    /// Use the environment of this command from now on
     #[arg(short = 'a', long)]
     pub update_env: bool,
 }
 
-/// `list`.
+/// Arguments of `list`.
 #[derive(Debug, Args)]
 pub struct Output {
     /// Print JSON
@@ -145,7 +145,7 @@ pub struct Output {
     pub json: bool,
 }
 
-/// `show`.
+/// Arguments of `show`.
 #[derive(Debug, Args)]
 pub struct Show {
     /// A name, an id or all
@@ -155,7 +155,7 @@ pub struct Show {
     pub json: bool,
 }
 
-/// `flush`.
+/// Arguments of `flush`.
 #[derive(Debug, Args)]
 pub struct Flush {
     /// A name, an id or all
@@ -163,37 +163,37 @@ pub struct Flush {
     pub target: String,
 }
 
-/// `logs`.
+/// Arguments of `logs`.
 #[derive(Debug, Args)]
 pub struct Logs {
     /// A name, an id or all
     #[arg(default_value = "all")]
     pub target: String,
-    /// Lines of each log
+    /// Number of lines to show of each log
     #[arg(long, default_value_t = 15)]
     pub lines: usize,
-    /// Go on with what comes
+    /// Keep printing new lines
     #[arg(short, long)]
     pub follow: bool,
 }
 
-/// `scale`.
+/// Arguments of `scale`.
 #[derive(Debug, Args)]
 pub struct Scale {
-    /// A name
+    /// Name of the app
     pub name: String,
-    /// So many, or +N more, or -N less
+    /// New count, or +N / -N to change it
     #[arg(allow_hyphen_values = true, value_parser = scale)]
     pub size: Size,
 }
 
-/// A number of instances.
+/// Parses a number of instances.
 fn instances(text: &str) -> Result<u32, String> {
     match text {
         "max" => Ok(std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)),
         _ => match text.parse() {
             Ok(count @ 1..=1000) => Ok(count),
-            _ => Err("a number from 1 to 1000, or max for one per core".into()),
+            _ => Err("expected a number from 1 to 1000, or max for one per core".into()),
         },
     }
 }
@@ -201,24 +201,24 @@ fn instances(text: &str) -> Result<u32, String> {
 fn scale(text: &str) -> Result<Size, String> {
     let by = || text.parse().map(Size::By);
     let size = if text.starts_with(['+', '-']) { by() } else { text.parse().map(Size::To) };
-    size.map_err(|_| "a number of instances, or +N, or -N".into())
+    size.map_err(|_| "expected a number of instances, or +N, or -N".into())
 }
 
-/// A time, a day at most: it is added to clocks.
+/// Parses a duration of at most a day. The limit keeps additions to clock times from overflowing.
 fn time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if time <= LONGEST => Ok(time),
-        Ok(_) => Err("a day at most".into()),
+        Ok(_) => Err("expected at most a day".into()),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Below a page a log would be rotated more often than it is written.
+/// Rejects sizes below a page, at which a log would be rotated more often than written.
 fn log_size(text: &str) -> Result<u64, String> {
-    size(text).and_then(|bytes| if bytes < 4096 { Err("4K at least".into()) } else { Ok(bytes) })
+    size(text).and_then(|bytes| if bytes < 4096 { Err("expected at least 4K".into()) } else { Ok(bytes) })
 }
 
-/// Bytes, such as `300M`.
+/// Parses a number of bytes, such as `300M`.
 fn size(text: &str) -> Result<u64, String> {
     let (number, factor) = match text.char_indices().next_back() {
         Some((end, 'K' | 'k')) => (&text[..end], 1 << 10),
@@ -227,7 +227,7 @@ fn size(text: &str) -> Result<u64, String> {
         _ => (text, 1),
     };
     let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "bytes, or such as 300K, 300M, 3G".into())
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "expected a number of bytes, or a size such as 300K, 300M or 3G".into())
 }
 
 #[cfg(test)]
@@ -236,12 +236,12 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_valid() {
         Supervisor::command().debug_assert();
     }
 
     #[test]
-    fn sizes_and_numbers_are_read_and_nonsense_is_not() {
+    fn sizes_and_numbers_are_parsed_and_nonsense_is_rejected() {
         assert_eq!(size("3K"), Ok(3072));
         assert_eq!(size("5"), Ok(5));
         assert!(["", "M", "0", "-1", "99999999999G"].iter().all(|text| size(text).is_err()));

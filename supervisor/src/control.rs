@@ -1,129 +1,129 @@
-//! What a command asks the daemon, and what it is answered: one line of JSON each.
+//! The control protocol between the commands and the daemon: a request and an answer, each one line of JSON.
 
 use crate::spec::Spec;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What is asked.
+/// A request of a command.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
-    /// Run this by so many instances.
+    /// Start an app.
     Start {
-        /// What.
+        /// The app's specification.
         spec: Box<Spec>,
-        /// How many.
+        /// Number of instances.
         instances: u32,
     },
-    /// Start what is stopped: a name, an id or `all`.
+    /// Start stopped instances: a name, an id or `all`.
     Resume(String),
-    /// End.
+    /// Stop the instances of a name, an id or `all`.
     Stop(String),
-    /// End, then start anew, with another environment if one is given.
+    /// Stop the instances and start them again, with a new environment if one is given.
     Restart(String, Option<Environment>),
-    /// Replace one instance after the other, with another environment if one is given.
+    /// Replace one instance after the other, with a new environment if one is given.
     Reload(String, Option<Environment>),
-    /// End and forget.
+    /// Stop the instances and remove them from the table.
     Delete(String),
-    /// Run by so many instances.
+    /// Change the number of instances of an app.
     Scale(String, Size),
-    /// Tell what there is.
+    /// Return the table.
     List,
-    /// Empty logs.
+    /// Empty the logs.
     Flush(String),
-    /// Keep what there is for `resurrect`.
+    /// Save the apps for `resurrect`.
     Save,
-    /// Start what was saved.
+    /// Start the saved apps.
     Resurrect,
-    /// End everything, the supervisor included.
+    /// Stop all apps and the supervisor.
     Kill,
 }
 
-/// An environment.
+/// A list of environment variables.
 pub type Environment = Vec<(OsString, OsString)>;
 
-/// A number of instances.
+/// A new number of instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Size {
-    /// So many.
+    /// This number of instances.
     To(u32),
-    /// So many more, or less.
+    /// This number of instances more, or fewer if it is negative.
     By(i32),
 }
 
-/// What is answered.
+/// The daemon's answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    /// It is done.
+    /// The command succeeded, with a message.
     Done(String),
-    /// What there is.
+    /// The table, as the answer to `List`.
     Table(Table),
-    /// It is not done, and why.
+    /// The command failed, with the reason.
     Error(String),
 }
 
-/// What there is.
+/// All instances, and the supervisor's own state.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Table {
-    /// Processes of the supervisor itself; none if there is none.
+    /// The supervisor's own processes; `None` if no supervisor runs.
     pub supervisor: Option<Own>,
-    /// What a person should know.
+    /// Messages of the supervisor for the user.
     pub remarks: Vec<String>,
-    /// All instances, by id.
+    /// All instances, app by app.
     pub instances: Vec<View>,
 }
 
-/// The processes of the supervisor itself.
+/// The process ids of the supervisor itself.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Own {
-    /// Holds what runs.
+    /// Process id of the keeper.
     pub keeper: i32,
-    /// Decides.
+    /// Process id of the daemon.
     pub daemon: i32,
 }
 
-/// An instance, as it is shown.
+/// An instance, as `list` and `show` print it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct View {
-    /// Its number in the table.
+    /// Its id in the table.
     pub id: u32,
     /// Name of its app.
     pub name: String,
     /// `cluster` or `fork`.
     pub mode: String,
-    /// Its number in its app.
+    /// Its number within its app.
     pub number: u32,
-    /// Its process.
+    /// The id of its process, if it has one.
     pub pid: Option<i32>,
-    /// Milliseconds since it is ready.
+    /// Milliseconds since it became ready.
     pub uptime_ms: Option<u64>,
-    /// Times that it ended by itself.
+    /// Number of times that it ended without being asked to.
     pub restarts: u32,
-    /// What it does.
+    /// Its state, such as `online`.
     pub status: String,
-    /// How many processes it has had.
+    /// Number of processes that it has had.
     pub generation: u32,
-    /// What runs.
+    /// The program and its arguments.
     pub command: Vec<String>,
-    /// Where.
+    /// Its working directory.
     pub directory: PathBuf,
     /// The addresses that it serves.
     pub listeners: Vec<String>,
-    /// Why it may not get them.
+    /// The reason to doubt that it gets its listeners, if there is one.
     pub doubt: Option<String>,
-    /// What it says of itself.
+    /// Its status text, from `STATUS=`.
     pub says: Option<String>,
-    /// Standard output and error.
+    /// Paths of the logs of standard output and error.
     pub logs: [PathBuf; 2],
-    /// Why those cannot be written.
+    /// The reason that a log cannot be written, if it cannot.
     pub log_trouble: Option<String>,
-    /// Seconds since 1970 when it was made.
+    /// Time of its creation, in seconds since 1970.
     pub created_s: u64,
-    /// How the process before this one ended, if there was one.
+    /// Exit description of its previous process, if it had one.
     pub last_end: Option<String>,
-    /// What it was told about being kept.
+    /// The restart, log and watch options of its app.
     pub options: crate::spec::Options,
 }

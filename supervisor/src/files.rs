@@ -1,21 +1,21 @@
-//! Ends of files.
+//! Reading the ends of files.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// The last bytes of a file, so many at most.
+/// Returns the last `bytes` bytes of a file, or the whole file if it is shorter.
 ///
 /// # Errors
-/// It cannot be read.
+/// Fails if the file cannot be read.
 pub fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
     tail_of(&mut File::open(path)?, bytes)
 }
 
-/// The same of an open file, which then stands at its end.
+/// Like [`tail`], for an open file; leaves the file's position at its end.
 ///
 /// # Errors
-/// As above.
+/// Fails if the file cannot be read.
 pub fn tail_of(file: &mut File, bytes: u64) -> io::Result<Vec<u8>> {
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;

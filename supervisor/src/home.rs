@@ -1,4 +1,4 @@
-//! Where one user's supervisor keeps what it needs: a folder that nobody else may enter.
+//! The supervisor's folder: it belongs to one user, and no other user may enter it.
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
@@ -8,9 +8,9 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Longest path of a Unix socket on Linux, less its final zero.
+/// Longest path of a Unix socket on Linux, without its final zero byte.
 const LONGEST_SOCKET: usize = 107;
-/// What the longest name of a notify socket adds to the folder's path.
+/// Length that the longest name of a notify socket adds to the folder's path.
 const LONGEST_NAME: usize = "/notify/4294967295-4294967295".len();
 
 /// The folder, `SUPERVISOR_HOME` or `~/.supervisor`.
@@ -18,21 +18,22 @@ const LONGEST_NAME: usize = "/notify/4294967295-4294967295".len();
 pub struct Home(PathBuf);
 
 impl Home {
-    /// Finds the folder, and makes it if there is none.
+    /// Opens the folder, and creates it if it does not exist.
     ///
     /// # Errors
-    /// It cannot be made, belongs to somebody else, or its path is too long for a socket.
+    /// Fails if the folder cannot be created, belongs to another user, is open to other users, or has too long a path for a
+    /// socket.
     pub fn open() -> Result<Self> {
         let path = match (std::env::var_os("SUPERVISOR_HOME"), std::env::var_os("HOME")) {
             (Some(path), _) => PathBuf::from(path),
             (None, Some(home)) => Path::new(&home).join(".supervisor"),
             (None, None) => {
-                bail!("neither SUPERVISOR_HOME nor HOME is set: set one, so that there is a place for sockets and logs")
+                bail!("neither SUPERVISOR_HOME nor HOME is set: set one of them, since sockets and logs need a folder")
             }
         };
         let path = std::path::absolute(&path).with_context(|| path.display().to_string())?;
         if path.as_os_str().len() + LONGEST_NAME > LONGEST_SOCKET {
-            bail!("{} is too long a path for sockets: set SUPERVISOR_HOME to a shorter one", path.display());
+            bail!("the path {} is too long for sockets: set SUPERVISOR_HOME to a shorter one", path.display());
         }
         let home = Home(path);
         make(home.path())?;
@@ -47,13 +48,13 @@ impl Home {
         let metadata = fs::metadata(&self.0).with_context(|| self.0.display().to_string())?;
         if metadata.uid() != geteuid().as_raw() {
             bail!(
-                "{} belongs to user {}, not to you: set SUPERVISOR_HOME to a folder of yours",
+                "{} belongs to user {}, not to you: set SUPERVISOR_HOME to a folder that you own",
                 self.0.display(),
                 metadata.uid()
             );
         }
         if metadata.mode() & 0o077 != 0 {
-            bail!("others may enter {}: chmod 700 it", self.0.display());
+            bail!("{} is open to other users: run chmod 700 on it", self.0.display());
         }
         Ok(())
     }
@@ -63,27 +64,27 @@ impl Home {
         &self.0
     }
 
-    /// The socket on which the daemon is asked.
+    /// The control socket, on which the daemon accepts requests.
     pub fn control(&self) -> PathBuf {
         self.0.join("control.sock")
     }
 
-    /// Held while a supervisor is being started, so that two commands do not start two.
+    /// Lock file, held while a supervisor starts, so that two commands do not start two supervisors.
     pub fn lock(&self) -> PathBuf {
         self.0.join("lock")
     }
 
-    /// What the supervisor itself has to say.
+    /// The supervisor's own log.
     pub fn own_log(&self) -> PathBuf {
         self.0.join("supervisor.log")
     }
 
-    /// The table of what runs.
+    /// The state file: the table of apps and their instances.
     pub fn state(&self) -> PathBuf {
         self.0.join("state.json")
     }
 
-    /// What `save` wrote and `resurrect` starts.
+    /// The file that `save` writes and `resurrect` reads.
     pub fn dump(&self) -> PathBuf {
         self.0.join("dump.json")
     }
@@ -103,22 +104,22 @@ impl Home {
         self.0.join("logs")
     }
 
-    /// Where a worker says that it is ready.
+    /// The notify socket on which a worker reports that it is ready.
     pub fn notify(&self, instance: u32, generation: u32) -> PathBuf {
         self.0.join("notify").join(format!("{instance}-{generation}"))
     }
 }
 
-/// Makes a folder, if it is not there. What it holds is secret: environments, sockets that start programs.
+/// Creates a folder if it does not exist. Its content is secret: environments, and sockets that start programs.
 fn make(folder: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.with_context(|| format!("cannot make {}", folder.display()))
+    made.with_context(|| format!("cannot create {}", folder.display()))
 }
 
-/// Writes a file that only its owner may read, so that a reader sees the old one or the new one and nothing between.
+/// Writes a file that only its owner may read. A reader sees either the old content or the new, never a mixture.
 ///
 /// # Errors
-/// A disk that refuses.
+/// Fails if the file cannot be written, for example because the disk is full.
 pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
     let new = path.with_extension("new");
     let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
@@ -130,7 +131,7 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
 
 /// The file mode creation mask of this process.
 pub fn current_umask() -> u32 {
-    // There is no way to read it without setting it; nothing else runs at that moment.
+    // The mask cannot be read without setting it; no other code runs at that moment.
     let mask = umask(Mode::empty());
     umask(mask);
     mask.bits()

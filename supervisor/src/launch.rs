@@ -1,4 +1,4 @@
-//! Between fork and exec: takes on the surroundings of the `start` command, and becomes the worker.
+//! The launcher runs between fork and exec. It restores the environment of the `start` command, and becomes the worker.
 
 use crate::spec::Spec;
 use anyhow::{Context, Result};
@@ -11,15 +11,16 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Exit code of a worker that was none, as a shell has it.
+/// Exit code if the program cannot be run, as in a shell.
 const CANNOT_RUN: u8 = 127;
 
-/// Becomes what the file says; only comes back if it cannot, and then has said why where a worker says that it is ready.
+/// Becomes the program of the specification file. It returns only if that fails, after it has reported the reason to the
+/// worker's notify socket.
 pub fn run(spec: &Path) -> ExitCode {
     let Err(error) = launch(spec);
     let said = format!("STATUS={error:#}");
     if let Some(socket) = env::var_os("NOTIFY_SOCKET") {
-        // If nobody listens, standard error still has it.
+        // If no process listens there, the message is still on standard error.
         let _ = UnixDatagram::unbound().and_then(|own| own.send_to(said.as_bytes(), socket));
     }
     eprintln!("supervisor: {error:#}");
@@ -35,23 +36,23 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
         command.env_remove(name).envs(env::var_os(name).map(|value| (name, value)));
     }
     if spec.is_cluster() {
-        // Exec keeps the number.
+        // Exec keeps the process id.
         command.env("LISTEN_PID", std::process::id().to_string());
     }
     env::set_current_dir(&spec.directory).with_context(|| format!("working directory {}", spec.directory.display()))?;
     for (resource, limit) in limits().into_iter().zip(&spec.limits) {
-        // Nobody may raise what the supervisor itself was given less of; none is no limit.
+        // A worker cannot get more than the supervisor's own hard limit. `None` means unlimited.
         let most = getrlimit(resource).maximum;
         let at_most = |wanted: Option<u64>| wanted.map_or(most, |wanted| Some(most.map_or(wanted, |most| wanted.min(most))));
         let limit = Rlimit { current: at_most(limit.current), maximum: at_most(limit.maximum) };
         setrlimit(resource, limit).with_context(|| format!("limit {resource:?} {limit:?}"))?;
     }
     umask(Mode::from_bits_truncate(spec.umask));
-    // The signal mask and SIGPIPE are reset by exec of the standard library.
+    // The standard library resets the signal mask and SIGPIPE on exec.
     Err(command.exec()).with_context(|| format!("cannot run {}", spec.command[0]))
 }
 
-/// The limits that a worker is given, in a fixed order.
+/// The resource limits that a worker inherits from the `start` command, in a fixed order.
 pub fn limits() -> [Resource; 8] {
     [
         Resource::Nofile,

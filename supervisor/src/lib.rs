@@ -1,10 +1,15 @@
-//! The supervisor: starts any server of the workspace, or any command, as a cluster; keeps it alive; shows it; and replaces it without
-//! anyone noticing.
+//! The supervisor starts any server of the workspace, or any command, as a cluster. It keeps the cluster alive, shows it,
+//! and replaces its processes without clients noticing.
 //!
-//! `supervisor` is what a person types: it asks the *daemon* over a Unix socket. `supervisord` has three roles. The daemon decides: it owns the
-//! table of what runs, and nothing else. The *keeper* does what it is told: it starts and reaps the workers, and holds listeners, log pipes and
-//! log files. Each of the two starts the other again when it dies, since each holds a copy of every descriptor. Between fork and exec of a worker a
-//! process is the *launcher*, which becomes the worker. It is a program of its own so that it stays small.
+//! Users run `supervisor`, which sends requests to the *daemon* over a Unix socket. `supervisord` has three roles:
+//!
+//! - The daemon makes the decisions. It owns the table of apps, and nothing else.
+//! - The *keeper* follows the daemon's orders. It starts and reaps the *workers* (the processes of the apps), and holds
+//!   listeners, log pipes and log files.
+//! - The *launcher* runs between fork and exec of a worker, and then becomes the worker.
+//!
+//! If the daemon or the keeper dies, the other one restarts it: each holds a copy of every descriptor. `supervisord` is a
+//! separate program so that it stays small.
 
 pub mod control;
 pub mod files;
@@ -26,11 +31,11 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Plays the role that `supervisord` was started in: `keeper`, `adopt` (a keeper in place of one that died), `daemon`, or `launch SPEC`.
-/// None if it is none of these.
+/// Runs the role given on the command line of `supervisord`: `keeper`, `adopt` (a keeper that replaces a dead one),
+/// `daemon`, or `launch SPEC`. Returns `None` for anything else.
 ///
 /// # Errors
-/// What is beyond repair.
+/// Fails on an error from which the role cannot recover.
 pub fn play(arguments: impl IntoIterator<Item = OsString>) -> Option<Result<ExitCode>> {
     let mut arguments = arguments.into_iter();
     let role = arguments.next()?;

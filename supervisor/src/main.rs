@@ -1,4 +1,4 @@
-//! `supervisor`: the commands, in PM2's words.
+//! The `supervisor` command, which uses PM2's command names.
 
 mod cli;
 mod command;

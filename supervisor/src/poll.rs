@@ -1,4 +1,4 @@
-//! Readiness of descriptors: epoll with the reader's own name for each source.
+//! Readiness of descriptors: epoll, with a value of the caller's choice for each source.
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fs::Timespec;
@@ -7,10 +7,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// Events taken at once.
+/// Number of events taken at once.
 const BATCH: usize = 64;
 
-/// What waits for descriptors; `S` says what a descriptor is.
+/// Waits for descriptors; an `S` identifies each of them.
 pub struct Poller<S> {
     epoll: OwnedFd,
     sources: Slab<S>,
@@ -21,18 +21,18 @@ pub struct Poller<S> {
 pub struct Token(usize);
 
 impl<S: Clone> Poller<S> {
-    /// One without sources.
+    /// Creates a poller without sources.
     ///
     /// # Errors
-    /// No descriptor left.
+    /// Fails if no descriptor is left.
     pub fn new() -> io::Result<Self> {
         Ok(Poller { epoll: epoll::create(CreateFlags::CLOEXEC)?, sources: Slab::new() })
     }
 
-    /// Watches a descriptor until it can be read, or has ended.
+    /// Watches a descriptor until it becomes readable or its other end closes.
     ///
     /// # Errors
-    /// A descriptor that cannot be watched.
+    /// Fails if the descriptor cannot be watched.
     pub fn add(&mut self, descriptor: impl AsFd, source: S) -> io::Result<Token> {
         let entry = self.sources.vacant_entry();
         let token = entry.key();
@@ -41,30 +41,30 @@ impl<S: Clone> Poller<S> {
         Ok(Token(token))
     }
 
-    /// Whether to watch also for room to write.
+    /// Sets whether to watch for room to write as well.
     ///
     /// # Errors
-    /// A descriptor that is not watched.
+    /// Fails if the descriptor is not watched.
     pub fn set_writable(&self, token: Token, descriptor: impl AsFd, wanted: bool) -> io::Result<()> {
         let flags = if wanted { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
         Ok(epoll::modify(&self.epoll, descriptor, EventData::new_u64(token.0 as u64), flags)?)
     }
 
-    /// Watches it no longer. It may have copies elsewhere, so closing it would not be enough.
+    /// Stops watching a descriptor. Closing it would not be enough, since it may have copies elsewhere.
     pub fn remove(&mut self, token: Token, descriptor: impl AsFd) {
-        // It was added, and is open.
+        // This cannot fail: the descriptor was added, and is open.
         let _ = epoll::delete(&self.epoll, descriptor);
         self.sources.try_remove(token.0);
     }
 
-    /// Waits until something happens, or for so long; without end if none is given. Events of sources that were removed meanwhile do
-    /// not count.
+    /// Waits until an event occurs or the timeout expires; without a timeout, it waits indefinitely. It ignores events of
+    /// sources that have been removed meanwhile.
     ///
     /// # Errors
-    /// Only what is beyond repair.
+    /// Fails only on an error from which the caller cannot recover.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Vec<S>> {
         let mut events = Vec::with_capacity(BATCH);
-        // A little late rather than too early, which would wake up twice.
+        // Waking up a little late is better than too early, which would need a second wake-up.
         let timeout = timeout.map(|timeout| Timespec::try_from(timeout + Duration::from_millis(1)).unwrap_or(LONG));
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
             Ok(_) => {}

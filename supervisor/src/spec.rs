@@ -1,4 +1,4 @@
-//! What is to be run, and how: everything that `start` was told, and the surroundings it was told in.
+//! The specification of an app: all `start` options, and the environment in which `start` was run.
 
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// An app: one command, run by any number of instances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
-    /// Its name.
+    /// The app's name.
     pub name: String,
     /// The program as an absolute path, and its arguments.
     pub command: Vec<String>,
@@ -18,17 +18,17 @@ pub struct Spec {
     pub environment: Vec<(OsString, OsString)>,
     /// File mode creation mask.
     pub umask: u32,
-    /// Limits, in the order of `launch::limits`.
+    /// Resource limits, in the order of `launch::limits`.
     pub limits: Vec<Limit>,
-    /// Addresses that the supervisor listens on for it.
+    /// Addresses that the supervisor listens on for the app.
     pub listeners: Vec<String>,
-    /// Why its workers may not get their listeners, if something speaks for that.
+    /// The reason to doubt that the workers get their listeners, if there is one.
     pub doubt: Option<String>,
-    /// Everything else.
+    /// Restart, log and watch options.
     pub options: Options,
 }
 
-/// A resource limit; none is unlimited.
+/// A resource limit; `None` is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Limit {
     /// Soft limit.
@@ -37,40 +37,40 @@ pub struct Limit {
     pub maximum: Option<u64>,
 }
 
-/// How an app is kept.
+/// Restart, log and watch options of an app.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Options {
-    /// Unstable ends in a row after which it is given up.
+    /// Number of early exits in a row after which the supervisor gives up.
     pub max_restarts: u32,
-    /// A worker that ends sooner was not stable.
+    /// An exit before this uptime is an early exit.
     #[serde(rename = "min_uptime_ms", with = "milliseconds")]
     pub min_uptime: Duration,
-    /// Pause before the second start in a row, doubled each time.
+    /// Pause before the third start in a row; it doubles for each later one.
     #[serde(rename = "restart_delay_ms", with = "milliseconds")]
     pub restart_delay: Duration,
-    /// A worker with more resident memory is replaced.
+    /// The supervisor replaces a worker that uses more resident memory than this.
     pub max_memory_restart: Option<u64>,
     /// Time between SIGTERM and SIGKILL.
     #[serde(rename = "kill_timeout_ms", with = "milliseconds")]
     pub kill_timeout: Duration,
-    /// Time to say READY=1.
+    /// Time limit for a new worker to send READY=1.
     #[serde(rename = "listen_timeout_ms", with = "milliseconds")]
     pub listen_timeout: Duration,
-    /// Bytes of a log file before it is rotated.
+    /// Size in bytes at which a log file is rotated.
     pub log_max_size: u64,
-    /// Rotated log files that are kept.
+    /// Number of rotated files to keep of each log.
     pub log_keep: u32,
-    /// Before each line of a log, as strftime has it.
+    /// Date format (strftime) of the prefix of each log line.
     pub log_date_format: Option<String>,
-    /// File of all logs, instead of one in the supervisor's folder for each instance and stream.
+    /// One file for all logs, instead of one for each instance and stream in the supervisor's folder.
     pub log: Option<PathBuf>,
-    /// One log for all instances.
+    /// Write the logs of all instances to one file.
     pub merge_logs: bool,
-    /// Reload when the program's file changes.
+    /// Reload the app when its program file changes.
     pub watch: bool,
 }
 
-/// Times as whole milliseconds, which their names say.
+/// Durations as whole milliseconds; the field names end in `_ms`.
 mod milliseconds {
     use serde::{Deserialize, Deserializer, Serializer};
     use std::time::Duration;
@@ -88,17 +88,18 @@ mod milliseconds {
 pub const LONGEST_DELAY: Duration = Duration::from_secs(15);
 
 impl Spec {
-    /// Whether workers share listeners of the supervisor, so that one may replace another unnoticed; otherwise they are on their own.
+    /// Returns whether the workers share listeners that the supervisor holds, so that one can replace another unnoticed. If not,
+    /// each worker binds for itself.
     pub fn is_cluster(&self) -> bool {
         !self.listeners.is_empty()
     }
 
-    /// As PM2 calls it.
+    /// PM2's name for the mode: `cluster` or `fork`.
     pub fn mode(&self) -> &'static str {
         if self.is_cluster() { "cluster" } else { "fork" }
     }
 
-    /// Path of an instance's log of a stream; `folder` is that of logs.
+    /// Path of the log of an instance's stream; `folder` is the folder of logs.
     pub fn log(&self, folder: &Path, number: u32, stream: &str) -> PathBuf {
         match &self.options.log {
             Some(path) => path.clone(),
@@ -113,7 +114,7 @@ impl Spec {
 pub mod tests {
     use super::*;
 
-    /// Those of a `start` that says nothing about them.
+    /// The default options of `start`.
     pub fn options() -> Options {
         Options {
             max_restarts: 16,

@@ -1,4 +1,4 @@
-//! The supervisor as its users see it: commands, processes, sockets and files.
+//! Tests of the supervisor from the user's side: commands, processes, sockets and files.
 
 use serde_json::Value;
 use std::fs;
@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// A supervisor of the test's own, which ends with it.
+/// A supervisor that belongs to one test and ends with it.
 struct Supervisor {
     home: TempDir,
 }
@@ -26,7 +26,7 @@ impl Drop for Supervisor {
 
 impl Supervisor {
     fn new() -> Self {
-        // A short path: it becomes that of a socket.
+        // A short path, since socket paths have a length limit.
         Supervisor { home: tempfile::Builder::new().prefix("sv").tempdir_in("/tmp").unwrap() }
     }
 
@@ -44,18 +44,18 @@ impl Supervisor {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs a command that is to work, and gives what it prints.
+    /// Runs a command that must succeed; returns its standard output.
     fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs a command that is to fail, and gives what it says.
+    /// Runs a command that must fail; returns its standard error.
     fn fails(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let said = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success(), "{arguments:?} works");
+        assert!(!output.status.success(), "{arguments:?} succeeded");
         assert!(!said.contains("panicked"), "{said}");
         said
     }
@@ -72,22 +72,22 @@ impl Supervisor {
         self.list().iter().filter_map(|one| one["pid"].as_i64()).collect()
     }
 
-    /// Its own process of a role.
+    /// Process id of the keeper or the daemon.
     fn role(&self, role: &str) -> i64 {
         self.listed()["supervisor"][role].as_i64().unwrap()
     }
 }
 
-/// Waits for what no event tells.
+/// Polls until a condition holds.
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so() {
-        assert!(Instant::now() < deadline, "{what}: not within 20 s");
+        assert!(Instant::now() < deadline, "timed out after 20 s: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// A server that speaks the protocols, built as `stallbench build` does.
+/// A server that supports socket activation and readiness messages, built as `stallbench build` does.
 fn server() -> PathBuf {
     static BUILT: Once = Once::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -100,7 +100,7 @@ fn server() -> PathBuf {
     target.join("release/runtime-tokio")
 }
 
-/// Starts two instances of it, which have so long to get ready, and gives its address.
+/// Starts two instances of the program with this `--listen-timeout`; returns their address.
 fn start_within(supervisor: &Supervisor, program: &Path, time: &str) -> String {
     let program = program.to_str().unwrap();
     let arguments = ["--listen", "127.0.0.1:0", "--name", "api", "-i", "2"];
@@ -113,7 +113,7 @@ fn start(supervisor: &Supervisor, program: &Path) -> String {
     start_within(supervisor, program, "10s")
 }
 
-/// Asks for the regular page; says whether the connection may be asked again.
+/// Requests `/`; returns whether the connection can be reused.
 fn ask(stream: &mut BufReader<TcpStream>) -> std::io::Result<bool> {
     ask_for("/", stream)
 }
@@ -151,7 +151,7 @@ impl Drop for Load {
     }
 }
 
-/// Requests on kept-alive and on fresh connections until it is stopped.
+/// A load of requests on kept-alive and fresh connections, until it is stopped.
 struct Load {
     is_over: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
@@ -172,7 +172,7 @@ impl Load {
                         match stream.and_then(|mut stream| ask(&mut stream).map(|is_kept| (stream, is_kept))) {
                             Ok((stream, is_kept)) => {
                                 answered.fetch_add(1, Ordering::Relaxed);
-                                // Two of them open a connection for each request.
+                                // Two of the threads open a connection for each request.
                                 kept = (is_kept && number % 2 == 0).then_some(stream);
                             }
                             Err(error) => failures.push(error.to_string()),
@@ -185,7 +185,7 @@ impl Load {
         Load { is_over, threads, answered }
     }
 
-    /// Every failure there was, and how many were answered.
+    /// Returns all failures, and the number of answered requests.
     fn stop(mut self) -> (Vec<String>, usize) {
         self.is_over.store(true, Ordering::Relaxed);
         let failures = std::mem::take(&mut self.threads).into_iter().flat_map(|thread| thread.join().unwrap()).collect();
@@ -219,11 +219,11 @@ fn reload_and_scale_drop_no_request() {
     assert_eq!(supervisor.pids().len(), 1);
     load.answers_more();
     let (failures, answered) = load.stop();
-    assert!(failures.is_empty(), "{} of {answered}: {:?}", failures.len(), failures[0]);
+    assert!(failures.is_empty(), "{} failures beside {answered} answers: {:?}", failures.len(), failures[0]);
 }
 
 #[test]
-fn a_reload_into_a_bad_build_is_given_up_and_what_ran_goes_on() {
+fn a_reload_to_a_bad_build_fails_and_the_old_processes_keep_running() {
     let supervisor = Supervisor::new();
     let program = supervisor.home.path().join("app");
     symlink(server(), &program).unwrap();
@@ -235,12 +235,13 @@ fn a_reload_into_a_bad_build_is_given_up_and_what_ran_goes_on() {
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         assert!(Command::new("chmod").arg("+x").arg(&program).status().unwrap().success());
     };
-    for (script, expected) in
-        [("echo out of luck >&2; exit 3", "its stderr ends: out of luck"), ("exec sleep 100", "did not say READY=1 within 2s")]
-    {
+    for (script, expected) in [
+        ("echo out of luck >&2; exit 3", "last line of its stderr: out of luck"),
+        ("exec sleep 100", "did not send READY=1 within 2s"),
+    ] {
         become_bad(script);
         let said = supervisor.fails(&["reload", "api"]);
-        assert!(said.contains(expected) && said.contains("what ran goes on"), "{said}");
+        assert!(said.contains(expected) && said.contains("but its instances keep running"), "{said}");
         assert_eq!(supervisor.pids(), before);
     }
     fs::remove_file(&program).unwrap();
@@ -251,7 +252,7 @@ fn a_reload_into_a_bad_build_is_given_up_and_what_ran_goes_on() {
 }
 
 #[test]
-fn daemon_and_keeper_may_be_killed_and_nobody_notices() {
+fn clients_do_not_notice_killed_daemons_and_keepers() {
     let supervisor = Supervisor::new();
     let address = start(&supervisor, &server());
     let before = supervisor.pids();
@@ -263,7 +264,7 @@ fn daemon_and_keeper_may_be_killed_and_nobody_notices() {
         assert_eq!(supervisor.pids(), before, "after the end of the {role}");
         load.answers_more();
     }
-    // What was taken over is kept as before.
+    // The adopted workers can still be reloaded.
     supervisor.ok(&["reload", "api"]);
     assert!(supervisor.pids().iter().all(|pid| !before.contains(pid)));
     assert_eq!(load.stop().0, [""; 0]);
@@ -274,7 +275,7 @@ fn is_zombie(pid: i64) -> bool {
 }
 
 #[test]
-fn a_worker_that_is_killed_is_replaced_and_its_end_is_told() {
+fn a_killed_worker_is_replaced_and_its_end_is_reported() {
     let supervisor = Supervisor::new();
     start(&supervisor, &server());
     let before = supervisor.pids();
@@ -285,7 +286,7 @@ fn a_worker_that_is_killed_is_replaced_and_its_end_is_told() {
 }
 
 #[test]
-fn a_command_that_ends_again_and_again_is_given_up() {
+fn a_command_that_keeps_exiting_is_given_up() {
     let supervisor = Supervisor::new();
     let said = supervisor.fails(&["start", "/bin/false", "--max-restarts", "3", "--restart-delay", "1ms"]);
     assert!(said.contains("exited with 1"), "{said}");
@@ -294,7 +295,7 @@ fn a_command_that_ends_again_and_again_is_given_up() {
 }
 
 #[test]
-fn stop_ends_the_whole_group_and_start_begins_anew() {
+fn stop_ends_the_whole_group_and_start_starts_it_again() {
     let supervisor = Supervisor::new();
     let pids = supervisor.home.path().join("pids");
     let script = format!("sleep 1000 & echo $! >> {}; wait", pids.display());
@@ -311,7 +312,7 @@ fn stop_ends_the_whole_group_and_start_begins_anew() {
 }
 
 #[test]
-fn logs_stay_within_their_bound_and_can_be_read_and_emptied() {
+fn logs_stay_within_their_limit_and_can_be_read_and_emptied() {
     let supervisor = Supervisor::new();
     let arguments = ["--name", "chatty", "--log-max-size", "100K", "--log-keep", "2", "--min-uptime", "50ms"];
     supervisor.ok(&[&["start", "yes"], &arguments[..], &["--", "a line"]].concat());
@@ -326,7 +327,7 @@ fn logs_stay_within_their_bound_and_can_be_read_and_emptied() {
 }
 
 #[test]
-fn logs_that_are_followed_show_instances_that_come_later() {
+fn followed_logs_show_instances_that_start_later() {
     let supervisor = Supervisor::new();
     let start = ["start", "sh", "--name", "talker", "--min-uptime", "50ms", "--", "-c", "echo I am $$; exec sleep 1000"];
     supervisor.ok(&start);
@@ -340,7 +341,7 @@ fn logs_that_are_followed_show_instances_that_come_later() {
 }
 
 #[test]
-fn a_server_tells_how_many_requests_it_has_had_and_how_long_one_held_its_loop() {
+fn a_server_reports_its_request_count_and_event_loop_lag() {
     let supervisor = Supervisor::new();
     let program = server();
     let listen = ["--listen", "127.0.0.1:0", "--name", "api", "--", "--model", "current-thread"];
@@ -357,7 +358,7 @@ fn a_server_tells_how_many_requests_it_has_had_and_how_long_one_held_its_loop() 
 }
 
 #[test]
-fn a_state_file_cut_in_half_is_kept_aside_and_what_runs_goes_on() {
+fn a_truncated_state_file_is_renamed_and_processes_keep_running() {
     let supervisor = Supervisor::new();
     start(&supervisor, &server());
     let before = supervisor.pids();
@@ -374,25 +375,25 @@ fn a_state_file_cut_in_half_is_kept_aside_and_what_runs_goes_on() {
 }
 
 #[test]
-fn what_a_keeper_and_a_daemon_left_when_both_died_is_run_by_the_next() {
+fn processes_left_by_a_dead_keeper_and_daemon_are_replaced() {
     let supervisor = Supervisor::new();
     let address = start(&supervisor, &server());
     let before = supervisor.pids();
     let pids = [supervisor.role("keeper"), supervisor.role("daemon")].map(|pid| pid.to_string());
     assert!(Command::new("kill").arg("-9").args(&pids).status().unwrap().success());
     until("the end of both", || pids.iter().all(|pid| !Path::new("/proc").join(pid).exists() || is_zombie(pid.parse().unwrap())));
-    assert!(ask(&mut connect(&address).unwrap()).is_ok(), "they go on without either");
+    assert!(ask(&mut connect(&address).unwrap()).is_ok(), "the workers no longer answer");
     let output = supervisor.run(&["list"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("2 processes that they left were asked to end"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the 2 processes that they left were asked to end"), "{output:?}");
     until("others online", || supervisor.list().iter().all(|one| one["status"] == "online"));
     assert!(supervisor.pids().iter().all(|pid| !before.contains(pid)));
-    until("the end of those", || before.iter().all(|pid| !Path::new("/proc").join(pid.to_string()).exists()));
+    until("the end of the old processes", || before.iter().all(|pid| !Path::new("/proc").join(pid.to_string()).exists()));
     let address = supervisor.list()[0]["listeners"][0].as_str().unwrap().to_owned();
     assert!(ask(&mut connect(&address).unwrap()).is_ok());
 }
 
 #[test]
-fn a_worker_that_was_taken_over_outlives_the_end_of_another() {
+fn an_adopted_worker_outlives_the_end_of_another() {
     let supervisor = Supervisor::new();
     let address = start(&supervisor, &server());
     let pid = supervisor.role("keeper");
@@ -407,7 +408,7 @@ fn a_worker_that_was_taken_over_outlives_the_end_of_another() {
 }
 
 #[test]
-fn kill_ends_also_a_reload_that_is_under_way() {
+fn kill_also_ends_a_reload_in_progress() {
     let supervisor = Supervisor::new();
     let program = supervisor.home.path().join("app");
     symlink(server(), &program).unwrap();
@@ -416,14 +417,14 @@ fn kill_ends_also_a_reload_that_is_under_way() {
     fs::write(&program, "#!/bin/sh\nexec sleep 100\n").unwrap();
     assert!(Command::new("chmod").arg("+x").arg(&program).status().unwrap().success());
     let mut reload = supervisor.command(&["reload", "api"]).spawn().unwrap();
-    // To as many as there are changes nothing, and is refused as soon as the reload has begun.
+    // Scaling to the current number changes nothing, and is refused once the reload has begun.
     until("the replacement", || !supervisor.run(&["scale", "api", "2"]).status.success());
     supervisor.ok(&["kill"]);
     assert!(!reload.wait().unwrap().success());
 }
 
 #[test]
-fn what_was_saved_is_started_again() {
+fn resurrect_starts_saved_apps() {
     let supervisor = Supervisor::new();
     start(&supervisor, &server());
     supervisor.ok(&["save"]);
@@ -431,11 +432,11 @@ fn what_was_saved_is_started_again() {
     assert_eq!(supervisor.list(), [Value::Null; 0]);
     supervisor.ok(&["resurrect"]);
     assert_eq!(supervisor.list().len(), 2);
-    assert!(supervisor.ok(&["resurrect"]).contains("all that was saved is there"));
+    assert!(supervisor.ok(&["resurrect"]).contains("all saved apps are already in the list"));
 }
 
 #[test]
-fn a_client_that_hangs_harms_nobody() {
+fn a_hanging_client_does_not_affect_others() {
     let supervisor = Supervisor::new();
     start(&supervisor, &server());
     let control = supervisor.path().join("control.sock");
@@ -449,9 +450,9 @@ fn a_client_that_hangs_harms_nobody() {
 }
 
 #[test]
-fn what_is_wrong_is_said_in_one_line() {
+fn errors_are_one_line() {
     let supervisor = Supervisor::new();
-    assert!(supervisor.fails(&["reload", "api"]).contains("no supervisor runs"));
+    assert!(supervisor.fails(&["reload", "api"]).contains("no supervisor is running"));
     let address = start(&supervisor, &server());
     let text = supervisor.home.path().join("text");
     fs::write(&text, "").unwrap();
@@ -459,20 +460,20 @@ fn what_is_wrong_is_said_in_one_line() {
     for (arguments, expected) in [
         (&["stop", "apy"][..], "there is no app or id 'apy'; did you mean api?"),
         (&["show", "7"], "there is no app or id '7'"),
-        (&["start", "nosuch"], "there is no server and no command 'nosuch'"),
+        (&["start", "nosuch"], "there is no server or command 'nosuch'"),
         (&["start", text], "is not executable"),
-        (&["start", "sleep", "--kill-timeout", "9999days", "--", "9"], "a day at most"),
-        (&["start", "sleep", "--listen", "nowhere", "--", "9"], "is no address"),
-        (&["start", "may-minihttp"], "cannot be given a listener"),
-        (&["start", "sleep", "-i", "0", "--", "9"], "from 1 to 1000"),
-        (&["start", "sleep", "-i", "many", "--", "9"], "from 1 to 1000"),
-        (&["start", "sleep", "--name", "api", "--", "9"], "api is there already"),
-        (&["start", "sleep", "--name", "a/b", "--", "9"], "cannot be a name"),
-        (&["start", "sleep", "--listen", "127.0.0.1:0", "--", "9"], "api listens on 127.0.0.1:0 already"),
+        (&["start", "sleep", "--kill-timeout", "9999days", "--", "9"], "expected at most a day"),
+        (&["start", "sleep", "--listen", "nowhere", "--", "9"], "is not an address such as 127.0.0.1:8080"),
+        (&["start", "may-minihttp"], "cannot use a listener of the supervisor"),
+        (&["start", "sleep", "-i", "0", "--", "9"], "expected a number from 1 to 1000"),
+        (&["start", "sleep", "-i", "many", "--", "9"], "expected a number from 1 to 1000"),
+        (&["start", "sleep", "--name", "api", "--", "9"], "api already exists"),
+        (&["start", "sleep", "--name", "a/b", "--", "9"], "is not a valid name"),
+        (&["start", "sleep", "--listen", "127.0.0.1:0", "--", "9"], "api already listens on 127.0.0.1:0"),
         (&["start", "sleep", "--listen", &address, "--name", "other", "--", "9"], "cannot listen on"),
         (&["start", "nosuch.toml"], "cannot read nosuch.toml"),
-        (&["scale", "api", "x"], "a number of instances"),
-        (&["scale", "api", "-9"], "would have -7 instances"),
+        (&["scale", "api", "x"], "expected a number of instances"),
+        (&["scale", "api", "-9"], "cannot have -7 instances"),
     ] {
         let said = supervisor.fails(arguments);
         assert!(said.contains(expected), "{arguments:?}: {said}");
@@ -481,11 +482,11 @@ fn what_is_wrong_is_said_in_one_line() {
 }
 
 #[test]
-fn nobody_else_may_look_into_the_folder() {
+fn a_folder_open_to_other_users_is_refused() {
     let supervisor = Supervisor::new();
     start(&supervisor, &server());
     assert!(Command::new("chmod").arg("755").arg(supervisor.path()).status().unwrap().success());
-    assert!(supervisor.fails(&["list"]).contains("others may enter"));
+    assert!(supervisor.fails(&["list"]).contains("is open to other users"));
     assert!(Command::new("chmod").arg("700").arg(supervisor.path()).status().unwrap().success());
 }
 
@@ -504,7 +505,7 @@ fn a_watched_app_is_reloaded_when_its_program_is_replaced() {
 }
 
 #[test]
-fn an_app_that_grows_too_big_is_replaced() {
+fn an_app_that_uses_too_much_memory_is_replaced() {
     let supervisor = Supervisor::new();
     let arguments = ["--listen", "127.0.0.1:0", "--max-memory-restart", "1M", "--", "--model", "current-thread"];
     supervisor.ok(&[&["start", server().to_str().unwrap()], &arguments[..]].concat());

@@ -1,5 +1,5 @@
-//! What runs behind `supervisor`: keeper, daemon and launcher. Apart from it, so that none of what a person's commands need is part of what
-//! runs all the time.
+//! `supervisord`: the keeper, the daemon and the launcher, which run in the background. It is a separate program so that
+//! these processes do not load the code of the `supervisor` commands.
 
 use std::process::ExitCode;
 
@@ -11,9 +11,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         None => {
-            eprintln!(
-                "supervisord is started by `supervisor start`, or by systemd as `supervisord keeper`: see `supervisor startup`"
-            );
+            eprintln!("supervisord needs a role: use `supervisor start`, or systemd with `supervisor startup`");
             ExitCode::from(2)
         }
     }

@@ -1,4 +1,4 @@
-//! Asking the daemon; starting a supervisor where there is none.
+//! Requests to the daemon, and the start of a supervisor where none runs.
 
 use super::print;
 use anyhow::{Context, Result, bail};
@@ -15,44 +15,44 @@ use supervisor::control::{Answer, Request, Table};
 use supervisor::files::tail;
 use supervisor::home::Home;
 
-/// Time of a supervisor that was told to end, after it has said that all it ran has ended.
+/// Time limit for the supervisor to exit, after it has answered that all its apps have stopped.
 const LAST_BREATH: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
-/// Bytes of the supervisor's own log in which its last line is looked for.
+/// Number of bytes at the end of the supervisor's own log that are searched for its last line.
 const OWN_LOG_END: u64 = 4096;
-/// A daemon that is alive answers sooner, or is at work.
+/// Time limit for the daemon to answer `list`.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Asks, prints what is answered.
+/// Sends a request, and prints the answer.
 ///
 /// # Errors
-/// No supervisor runs, or its answer is an error.
+/// Fails if no supervisor runs, or the answer is an error.
 pub fn ask(request: &Request) -> Result<()> {
     let stream = connect(&Home::open()?)?;
-    // A reload of many instances takes its time.
+    // There is no time limit: a reload of many instances takes long.
     say(talk(stream, request)?)
 }
 
-/// Asks the same of each, and goes on when one of them fails.
+/// Sends a request for each target, even if some of them fail.
 ///
 /// # Errors
-/// Those of all that failed.
+/// Fails if any request fails, with the errors of all.
 pub fn ask_each(targets: &[String], request: impl Fn(String) -> Request) -> Result<()> {
     all(targets.iter().map(|target| ask(&request(target.clone()))))
 }
 
-/// The errors of all as one.
+/// Joins the errors of all results.
 ///
 /// # Errors
-/// There is one.
+/// Fails if any result is an error.
 pub fn all(results: impl Iterator<Item = Result<()>>) -> Result<()> {
     let errors: Vec<String> = results.filter_map(Result::err).map(|error| format!("{error:#}")).collect();
     if errors.is_empty() { Ok(()) } else { bail!(errors.join("; ")) }
 }
 
-/// Asks what there is.
+/// Requests the table; it is empty if no supervisor runs.
 ///
 /// # Errors
-/// It does not answer.
+/// Fails if the daemon does not answer.
 pub fn table() -> Result<Table> {
     let home = Home::open()?;
     let Ok(stream) = connect(&home) else { return Ok(Table::default()) };
@@ -63,17 +63,17 @@ pub fn table() -> Result<Table> {
     }
 }
 
-/// Ends the supervisor with all it runs.
+/// Stops all apps and the supervisor.
 ///
 /// # Errors
-/// It does not answer.
+/// Fails if the daemon does not answer.
 pub fn kill() -> Result<()> {
     let home = Home::open()?;
     let Ok(stream) = connect(&home) else {
-        print("no supervisor runs\n");
+        print("no supervisor is running\n");
         return Ok(());
     };
-    // Held before it is told, so that its end can be awaited.
+    // Opened before the request, so that this command can wait for the keeper's end.
     let keeper = table()?.supervisor.and_then(|own| Pid::from_raw(own.keeper));
     let keeper = keeper.and_then(|keeper| pidfd_open(keeper, PidfdFlags::empty()).ok());
     let answer = talk(stream, &Request::Kill)?;
@@ -83,25 +83,26 @@ pub fn kill() -> Result<()> {
     say(answer)
 }
 
-/// Where both keeper and daemon have died, what they ran is in their state file: another supervisor goes on with it.
+/// Connects to the daemon. If both keeper and daemon have died, starts a supervisor, which continues from their state file.
 fn connect(home: &Home) -> Result<UnixStream> {
     if UnixStream::connect(home.control()).is_err() && home.state().exists() {
         begin()?;
     }
-    let none = || format!("no supervisor runs in {}: start something", home.path().display());
+    let none = || format!("no supervisor is running in {}: run `supervisor start`", home.path().display());
     UnixStream::connect(home.control()).with_context(none)
 }
 
 fn talk(mut stream: UnixStream, request: &Request) -> Result<Answer> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    stream.write_all(&line).context("the daemon does not listen")?;
+    stream.write_all(&line).context("cannot send the request to the daemon")?;
     let mut answers = BufReader::new(stream);
     let mut line = String::new();
     if answers.read_line(&mut line).context("the daemon does not answer")? == 0 {
-        bail!("the daemon ended before it had answered; another has taken its place: see `supervisor list`");
+        bail!("the daemon ended before it answered, and another has replaced it: check `supervisor list`");
     }
-    serde_json::from_str(&line).context("an answer of another version of this program")
+    serde_json::from_str(&line)
+        .context("cannot read the answer, perhaps of another version; run `supervisor kill` of that version")
 }
 
 fn say(answer: Answer) -> Result<()> {
@@ -113,10 +114,10 @@ fn say(answer: Answer) -> Result<()> {
     Ok(())
 }
 
-/// Sees to it that a supervisor runs.
+/// Starts a supervisor if none is running.
 ///
 /// # Errors
-/// It does not start.
+/// Fails if the supervisor does not start.
 pub fn begin() -> Result<()> {
     let home = Home::open()?;
     if UnixStream::connect(home.control()).is_ok() {
@@ -124,7 +125,7 @@ pub fn begin() -> Result<()> {
     }
     let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(home.lock())?;
     flock(&lock, FlockOperation::LockExclusive).with_context(|| home.lock().display().to_string())?;
-    // Another command may have started it while this one waited.
+    // Another command may have started it while this one waited for the lock.
     if UnixStream::connect(home.control()).is_ok() {
         return Ok(());
     }
@@ -139,12 +140,12 @@ pub fn begin() -> Result<()> {
         .stdout(Stdio::piped())
         .stderr(own_log);
     let mut keeper =
-        command.spawn().with_context(|| format!("cannot start {}, which belongs beside this program", program.display()))?;
+        command.spawn().with_context(|| format!("cannot start {}: it must be next to this program", program.display()))?;
     let mut said = String::new();
     let output = keeper.stdout.take().context("the supervisor has no output")?;
     BufReader::new(output).read_line(&mut said)?;
     if said.trim() != "ready" {
-        bail!("the supervisor did not start; {} ends: {}", home.own_log().display(), last_line(&home)?);
+        bail!("the supervisor did not start; last line of {}: {}", home.own_log().display(), last_line(&home)?);
     }
     Ok(())
 }

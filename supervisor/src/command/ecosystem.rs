@@ -1,11 +1,11 @@
-//! A `supervisor.toml`: what `start` would be told on the command line, for several apps at once.
+//! A `supervisor.toml`: the command lines of `start` for several apps, as data.
 //!
 //! ```toml
 //! [[app]]
-//! start = "tokio-current-thread"   # as on the command line
-//! instances = "max"                # and each option by its name there
+//! start = "tokio-current-thread"   # the server or command, as on the command line
+//! instances = "max"                # every option of `start` is a key
 //! listen = ["127.0.0.1:8080"]
-//! arguments = ["--drain", "5s"]    # what stands after --
+//! arguments = ["--drain", "5s"]    # the arguments after `--`
 //! ```
 
 use crate::cli::Start;
@@ -23,7 +23,7 @@ struct File {
     app: Vec<BTreeMap<String, Spanned<Value>>>,
 }
 
-/// What stands after `supervisor start`.
+/// The arguments after `supervisor start`.
 #[derive(Parser)]
 #[command(name = "start")]
 struct Line {
@@ -31,10 +31,10 @@ struct Line {
     start: Start,
 }
 
-/// The apps of a file.
+/// Reads the apps of a file.
 ///
 /// # Errors
-/// The first key that is wrong, with its line.
+/// Fails on the first invalid key, with its line.
 pub fn read(path: &Path) -> Result<Vec<Start>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file: File = toml::from_str(&text).map_err(|error| {
@@ -42,20 +42,20 @@ pub fn read(path: &Path) -> Result<Vec<Start>> {
         anyhow::anyhow!("{}:{line}: {}", path.display(), error.message())
     })?;
     if file.app.is_empty() {
-        bail!("{} has no [[app]]", path.display());
+        bail!("{} has no [[app]]: add one with start = \"...\"", path.display());
     }
     file.app.iter().map(|app| start(app, path, &text)).collect()
 }
 
 fn start(app: &BTreeMap<String, Spanned<Value>>, path: &Path, text: &str) -> Result<Start> {
     let Some(what) = app.get("start").and_then(|value| value.get_ref().as_str()) else {
-        bail!("{}: an [[app]] does not say what to start: start = \"...\"", path.display());
+        bail!("{}: an [[app]] has no start key: add start = \"...\"", path.display());
     };
     let mut words = vec!["start".to_owned(), what.to_owned()];
     let mut last = Vec::new();
     for (key, value) in app.iter().filter(|(key, _)| key.as_str() != "start") {
         let own = option(key, value.get_ref());
-        // Each by itself first, so that what is wrong has a line.
+        // Parses each key alone first, so that an error has a line.
         let alone = Line::try_parse_from(words[..2].iter().chain(&own));
         if let Err(error) = alone {
             let why = error.to_string();
@@ -63,7 +63,7 @@ fn start(app: &BTreeMap<String, Spanned<Value>>, path: &Path, text: &str) -> Res
             bail!("{}:{}: {key}: {why}", path.display(), line(text, value.span().start));
         }
         match value.get_ref() {
-            // It is not set, but it is an option.
+            // A valid option that is not set.
             Value::Boolean(false) => {}
             _ if key == "arguments" => last = own,
             _ => words.extend(own),
@@ -72,7 +72,7 @@ fn start(app: &BTreeMap<String, Spanned<Value>>, path: &Path, text: &str) -> Res
     Ok(Line::try_parse_from(words.iter().chain(&last)).with_context(|| path.display().to_string())?.start)
 }
 
-/// A key as on the command line.
+/// Converts a key to command-line arguments.
 fn option(key: &str, value: &Value) -> Vec<String> {
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let name = format!("--{}", key.replace('_', "-"));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn an_app_is_what_the_command_line_would_make_of_it() {
+    fn an_app_is_parsed_like_the_command_line() {
         let apps = read(
             "[[app]]\nstart = \"smol\"\ninstances = 3\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\nlog_max_size = \"1M\"\n\
              merge_logs = true\narguments = [\"--drain\", \"5s\"]\n[[app]]\nstart = \"sleep 5\"\n",
@@ -118,12 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_has_its_line_and_its_key() {
+    fn an_error_names_its_line_and_key() {
         assert!(wrong("[[app]]\nstart = \"x\"\n\ninstances = 0\n").starts_with(":4: instances: invalid value '0'"));
         assert!(wrong("[[app]]\nstart = \"x\"\ninstancse = 2\n").starts_with(":3: instancse: unexpected argument '--instancse'"));
         assert!(wrong("[[app]]\nstart = \n").starts_with(":2: "));
         assert!(wrong("[[apps]]\n").contains("unknown field `apps`"));
         assert!(wrong("app = []\n").contains("no [[app]]"));
-        assert!(wrong("[[app]]\nname = \"x\"\n").contains("what to start"));
+        assert!(wrong("[[app]]\nname = \"x\"\n").contains("has no start key"));
     }
 }

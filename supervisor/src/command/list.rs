@@ -1,4 +1,4 @@
-//! `list`: what there is, as a table.
+//! `list` prints all instances as a table.
 
 use super::{client, print};
 use crate::cli::Output;
@@ -11,25 +11,25 @@ use std::time::{Duration, Instant};
 use supervisor::control::{Own, Table, View};
 use supervisor::proc;
 
-/// Time over which the use of processors is measured.
+/// Time over which CPU use is measured.
 const SAMPLE: Duration = Duration::from_millis(100);
 
-/// An instance with what the kernel says of its process.
+/// An instance, with measurements of its process.
 #[derive(Serialize)]
 pub struct Measured {
     #[serde(flatten)]
     pub view: View,
-    /// Share of one processor, over a tenth of a second.
+    /// CPU use as a share of one core, since the previous sample.
     pub cpu: Option<f64>,
-    /// Resident, in bytes.
+    /// Resident memory in bytes.
     pub memory: Option<u64>,
 }
 
-/// What stands above the rows.
+/// The column titles.
 pub const HEAD: [&str; 9] = ["id", "name", "mode", "pid", "uptime", "restarts", "status", "cpu", "memory"];
 
 impl Measured {
-    /// As a row of a table.
+    /// Returns the instance as a row of the table.
     pub fn row(&self) -> [String; 9] {
         let none = || "–".to_owned();
         let view = &self.view;
@@ -47,7 +47,7 @@ impl Measured {
     }
 }
 
-/// Everything, for a program.
+/// The JSON output.
 #[derive(Serialize)]
 struct Listed {
     supervisor: Option<Own>,
@@ -55,10 +55,10 @@ struct Listed {
     instances: Vec<Measured>,
 }
 
-/// Prints it.
+/// Prints the table.
 ///
 /// # Errors
-/// The daemon does not answer.
+/// Fails if the daemon does not answer.
 pub fn run(output: &Output) -> Result<()> {
     let table = client::table()?;
     let (supervisor, remarks) = (table.supervisor, table.remarks.clone());
@@ -72,39 +72,39 @@ pub fn run(output: &Output) -> Result<()> {
         eprintln!("{remark}");
     }
     if measured.is_empty() {
-        print("nothing was started\n");
+        print("no apps yet: run `supervisor start`\n");
     } else {
         print(&format!("{}\n", grid(&measured)));
     }
     Ok(())
 }
 
-/// Looks at every process twice.
+/// Measures every process, with two samples of its CPU time.
 pub fn measure(table: Table) -> Vec<Measured> {
     let mut sampler = Sampler::default();
     let pids: Vec<i32> = table.instances.iter().filter_map(|one| one.pid).collect();
-    sampler.look(&pids);
+    sampler.sample(&pids);
     if !pids.is_empty() {
         thread::sleep(SAMPLE);
     }
     sampler.measure(table)
 }
 
-/// Remembers what processes had used when they were last looked at.
+/// Remembers the CPU times of the previous sample.
 #[derive(Default)]
 pub struct Sampler(BTreeMap<i32, (Instant, Duration)>);
 
 impl Sampler {
-    fn look(&mut self, pids: &[i32]) {
+    fn sample(&mut self, pids: &[i32]) {
         let now = |pid: &i32| Some((*pid, (Instant::now(), proc::cpu_time(*pid)?)));
         self.0 = pids.iter().filter_map(now).collect();
     }
 
-    /// What is used now, and how much of a processor since the last look.
+    /// Returns each process's memory, and its CPU use since the previous sample.
     pub fn measure(&mut self, table: Table) -> Vec<Measured> {
         let before = std::mem::take(&mut self.0);
         let pids: Vec<i32> = table.instances.iter().filter_map(|one| one.pid).collect();
-        self.look(&pids);
+        self.sample(&pids);
         let cpu = |pid: i32| {
             let ((then, first), (now, last)) = (before.get(&pid)?, self.0.get(&pid)?);
             Some(last.saturating_sub(*first).as_secs_f64() / now.duration_since(*then).as_secs_f64())
@@ -127,14 +127,14 @@ fn grid(measured: &[Measured]) -> Grid {
     grid
 }
 
-/// A table with a line below its head, and nothing else that is not said.
+/// A table without borders, except for a line below its header.
 pub fn plain() -> Grid {
     let mut grid = Grid::new();
     grid.load_style(presets::NOTHING.header_separator(LineStyle::none().fill('─').junction('─')));
     grid
 }
 
-/// The two largest units of it.
+/// Formats a duration with its two largest units.
 pub fn uptime(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -145,7 +145,7 @@ pub fn uptime(time: Duration) -> String {
     }
 }
 
-/// Bytes as a person reads them.
+/// Formats a number of bytes for users.
 pub fn size(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_their_two_largest_units() {
+    fn durations_have_their_two_largest_units() {
         let of = |seconds| uptime(Duration::from_secs(seconds));
         assert_eq!([of(5), of(65), of(3700), of(90000)], ["5s", "1m 5s", "1h 1m", "1d 1h"]);
     }

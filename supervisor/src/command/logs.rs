@@ -1,4 +1,4 @@
-//! `logs`: the end of what instances wrote, and what they write from now on.
+//! `logs` prints the last lines of logs, and new lines with `--follow`.
 
 use super::client;
 use crate::cli::Logs;
@@ -14,28 +14,28 @@ use supervisor::control::{Table, View};
 use supervisor::files::{tail, tail_of};
 use supervisor::rotated;
 
-/// Longest line that is expected: so many bytes are looked at for each line wanted.
+/// Expected length of the longest line; this many bytes are read for each requested line.
 const LINE: u64 = 1024;
 
-/// A log that is read on.
+/// A log that is being followed.
 struct Followed {
     label: String,
     path: PathBuf,
     file: Option<File>,
-    /// The beginning of a line whose end is not there yet.
+    /// The beginning of a line that is not complete yet.
     rest: Vec<u8>,
 }
 
-/// Prints them.
+/// Prints the logs.
 ///
 /// # Errors
-/// There is no such instance.
+/// Fails if there is no such instance.
 pub fn run(logs: &Logs) -> Result<()> {
     let table = client::table()?;
     let mut followed = Vec::new();
     add(&mut followed, &table, logs)?;
     if table.instances.is_empty() {
-        bail!("nothing was started");
+        bail!("no apps yet: run `supervisor start`");
     }
     if followed.is_empty() {
         bail!("there is no app or id '{}'", logs.target);
@@ -43,7 +43,7 @@ pub fn run(logs: &Logs) -> Result<()> {
     if logs.follow { follow(&mut followed, logs) } else { Ok(()) }
 }
 
-/// Prints the end of each log that is meant and not yet followed.
+/// Prints the last lines of each requested log that is not followed yet.
 fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs) -> Result<()> {
     let is_meant = |one: &&View| logs.target == "all" || one.name == logs.target || one.id.to_string() == logs.target;
     for one in table.instances.iter().filter(is_meant) {
@@ -60,7 +60,7 @@ fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs) -> Result<()> {
 }
 
 impl Followed {
-    /// The last lines, rotated files before this one included; what comes after them is left for [`Self::print_new`].
+    /// Prints the last lines, including those in rotated files. Leaves later lines to [`Self::print_new`].
     fn print_end(&mut self, lines: usize) -> Result<()> {
         let wanted = (lines as u64).saturating_mul(LINE);
         let (mut text, file) = match File::open(&self.path) {
@@ -83,11 +83,11 @@ impl Followed {
         all[all.len().saturating_sub(lines)..].iter().try_for_each(|line| print(&self.label, line))
     }
 
-    /// What has come since the last time, also over rotations.
+    /// Prints lines that have been added since the last call, even across rotations.
     fn print_new(&mut self) -> Result<()> {
         loop {
             if let Some(file) = &mut self.file {
-                // It was emptied.
+                // The log has been emptied.
                 if file.metadata()?.len() < file.stream_position()? {
                     file.seek(SeekFrom::Start(0))?;
                     self.rest.clear();
@@ -105,7 +105,7 @@ impl Followed {
         }
     }
 
-    /// The file that was begun after the one that is open, if there is one.
+    /// Returns the next file after the open one, if there is one.
     fn next(&self) -> Option<PathBuf> {
         let inode = |path: &Path| fs::metadata(path).map(|metadata| metadata.ino()).ok();
         let open = self.file.as_ref().and_then(|file| file.metadata().ok()).map(|metadata| metadata.ino());
@@ -117,7 +117,7 @@ impl Followed {
             let older = rotated(&self.path, number);
             match inode(&older) {
                 Some(found) if Some(found) != open => newer = older,
-                // The one before it is ours; or ours is gone, and the oldest that is there comes next.
+                // The previous candidate follows ours, or ours is gone and the oldest existing file comes next.
                 _ => break,
             }
         }
@@ -125,10 +125,10 @@ impl Followed {
     }
 }
 
-/// Prints what comes, also of instances that come later.
+/// Prints new lines, including those of instances that start later.
 fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
     let folders: BTreeSet<&Path> = followed.iter().filter_map(|log| log.path.parent()).collect();
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).context("inotify")?;
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).context("cannot set up inotify for --follow")?;
     for folder in folders {
         let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
         inotify::add_watch(&watch, folder, events).with_context(|| folder.display().to_string())?;
@@ -146,14 +146,14 @@ fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
                 break;
             }
         }
-        // A file that was not seen before may be a new instance's; the daemon knows, if it is there.
+        // A new file may belong to a new instance; the daemon knows, if it answers.
         if is_new && let Ok(table) = client::table() {
             add(followed, &table, logs)?;
         }
     }
 }
 
-/// Prints a line; where nobody reads any more, this is the end.
+/// Prints a line, and exits if the reader has gone away.
 fn print(label: &str, line: &[u8]) -> Result<()> {
     let mut output = std::io::stdout().lock();
     match output.write_all(label.as_bytes()).and_then(|()| output.write_all(line)).and_then(|()| output.flush()) {

@@ -1,4 +1,4 @@
-//! What a person types. Most of it is asked of the daemon; the rest is read from files.
+//! The commands. Most send a request to the daemon; the others read files.
 
 mod client;
 mod ecosystem;
@@ -16,16 +16,16 @@ use std::io::Write;
 use std::process::ExitCode;
 use supervisor::control::Request;
 
-/// Prints. A reader that has gone away, such as `head`, is no error.
+/// Prints text. A reader that has gone away, such as `head`, is not an error.
 fn print(text: &str) {
     let mut output = std::io::stdout().lock();
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
-/// Does it.
+/// Runs a command.
 ///
 /// # Errors
-/// One line that says what, where, and what to do.
+/// Fails with one line that says what failed, why, and what to do.
 pub fn run(command: &Command) -> Result<ExitCode> {
     let environment = |update: bool| update.then(|| std::env::vars_os().collect());
     match command {

@@ -1,4 +1,4 @@
-//! `monit`: processes, what they use and what they write, on the whole terminal.
+//! `monit` shows processes, their CPU and memory, and their logs, full-screen.
 
 use super::client;
 use super::list::{HEAD, Measured, Sampler, size};
@@ -21,27 +21,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use supervisor::files::tail;
 
-/// Time between two looks at the processes.
+/// Time between two samples.
 const TICK: Duration = Duration::from_millis(500);
-/// Looks that the curves remember.
+/// Number of samples that the curves keep.
 const MEMORY: usize = 600;
-/// Bytes of a log that may be on the screen.
+/// Number of bytes at the end of a log that are read for the screen.
 const LOG_END: u64 = 32 * 1024;
 
-/// Shows it until q is pressed.
+/// Shows the screen until the user presses q.
 ///
 /// # Errors
-/// No terminal, or a daemon that does not answer.
+/// Fails if there is no terminal.
 pub fn run() -> Result<()> {
     if !stdout().is_terminal() {
-        anyhow::bail!("monit needs a terminal: `supervisor list` prints the same once, with --json for programs");
+        anyhow::bail!("monit needs a terminal: use `supervisor list`, with --json for programs");
     }
     let is_over = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGHUP, SIGINT] {
         signal_hook::flag::register(signal, is_over.clone())?;
     }
     let tty = File::open("/dev/tty").context("cannot open the terminal")?;
-    // Also sees to it that a panic gives the terminal back.
+    // This also restores the terminal after a panic.
     let result = ratatui::try_init().context("cannot take over the terminal");
     let result = result.and_then(|mut terminal| show(&mut terminal, &tty, &is_over));
     ratatui::restore();
@@ -54,7 +54,7 @@ fn show(terminal: &mut DefaultTerminal, tty: &File, is_over: &AtomicBool) -> Res
     while !is_over.load(Ordering::Relaxed) {
         if due <= Instant::now() {
             due = Instant::now() + TICK;
-            screen.look();
+            screen.sample();
             terminal.draw(|frame| screen.draw(frame))?;
         }
         match wait(tty, due)? {
@@ -79,19 +79,19 @@ fn show(terminal: &mut DefaultTerminal, tty: &File, is_over: &AtomicBool) -> Res
     Ok(())
 }
 
-/// What the terminal has.
+/// The result of waiting for input.
 enum Input {
     None,
     Some,
     Gone,
 }
 
-/// Waits here and not in the library, which never comes back from a terminal that is gone.
+/// Waits for input. The library's own wait would never return once the terminal is gone.
 fn wait(tty: &File, due: Instant) -> Result<Input> {
     let timeout = Timespec::try_from(due.saturating_duration_since(Instant::now()))?;
     let mut input = [PollFd::new(tty, PollFlags::IN)];
     match rustix::event::poll(&mut input, Some(&timeout)) {
-        // A signal: the terminal has another size, or this is to end.
+        // A signal: the terminal was resized, or the program has to end.
         Err(Errno::INTR) => return Ok(Input::Some),
         Ok(0) => return Ok(Input::None),
         result => result?,
@@ -100,7 +100,7 @@ fn wait(tty: &File, due: Instant) -> Result<Input> {
     Ok(if is_gone { Input::Gone } else { Input::Some })
 }
 
-/// There is nothing left to be restored, nor anybody to be told.
+/// Exits without a message, since the terminal is gone.
 fn leave() -> ! {
     let _ = ratatui::try_restore();
     std::process::exit(0)
@@ -116,12 +116,12 @@ struct Screen {
     log: Vec<String>,
 }
 
-/// What an instance has used, oldest first.
+/// CPU and memory of an instance over time, oldest sample first.
 #[derive(Default)]
 struct Curves {
-    /// Hundredths of a processor.
+    /// Percent of one core.
     cpu: VecDeque<u64>,
-    /// Bytes.
+    /// Resident memory in bytes.
     memory: VecDeque<u64>,
 }
 
@@ -139,8 +139,8 @@ impl Curves {
 }
 
 impl Screen {
-    /// Asks and measures anew; while a daemon is being replaced, what was there stays.
-    fn look(&mut self) {
+    /// Requests the table and takes a sample. If the daemon does not answer, the previous sample stays.
+    fn sample(&mut self) {
         let table = match client::table() {
             Ok(table) => table,
             Err(error) => return self.remarks.push(format!("{error:#}")),
@@ -169,7 +169,7 @@ impl Screen {
         self.draw_curves(frame, middle);
         self.draw_log(frame, bottom);
         let remark = self.remarks.last().map(|remark| format!("  {remark}")).unwrap_or_default();
-        frame.render_widget(Line::from(format!("↑↓ choose  q end{remark}")).style(Style::new().fg(Color::DarkGray)), help);
+        frame.render_widget(Line::from(format!("↑↓ select  q quit{remark}")).style(Style::new().fg(Color::DarkGray)), help);
     }
 
     fn draw_processes(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -216,7 +216,8 @@ impl Screen {
     }
 }
 
-/// The ends of an instance's logs, what was written last at the end. What is no text must not reach the terminal.
+/// Returns the last lines of an instance's logs, the most recently written log last. Removes control characters, which must
+/// not reach the terminal.
 fn ends(one: &Measured) -> Vec<String> {
     let mut paths: Vec<&Path> = one.view.logs.iter().map(PathBuf::as_path).collect();
     paths.dedup();

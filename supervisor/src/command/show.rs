@@ -1,4 +1,4 @@
-//! `show`: everything about an instance.
+//! `show` prints all details of an instance.
 
 use super::list::{Measured, measure, plain, size, uptime};
 use super::{client, print};
@@ -9,20 +9,20 @@ use humantime::{format_duration, format_rfc3339_seconds};
 use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Prints it.
+/// Prints the details.
 ///
 /// # Errors
-/// There is no such instance.
+/// Fails if there is no such instance.
 pub fn run(show: &Show) -> Result<()> {
     let mut table = client::table()?;
     let is_meant = |name: &str, id: u32| show.target == "all" || name == show.target || id.to_string() == show.target;
     let names: BTreeSet<String> = table.instances.iter().map(|one| one.name.clone()).collect();
     if names.is_empty() {
-        bail!("nothing was started");
+        bail!("no apps yet: run `supervisor start`");
     }
     table.instances.retain(|one| is_meant(&one.name, one.id));
     if table.instances.is_empty() {
-        bail!("there is no app or id '{}'; there are: {}", show.target, names.into_iter().collect::<Vec<_>>().join(", "));
+        bail!("there is no app or id '{}'; the apps are: {}", show.target, names.into_iter().collect::<Vec<_>>().join(", "));
     }
     let measured = measure(table);
     if show.json {
@@ -55,16 +55,16 @@ fn grid(one: &Measured) -> Grid {
     row("listeners", (!view.listeners.is_empty()).then(|| view.listeners.join(", ")));
     row("generation", Some(view.generation.to_string()));
     row("restarts", Some(view.restarts.to_string()));
-    row("last end", view.last_end.clone());
-    row("says", view.says.clone());
+    row("last exit", view.last_end.clone());
+    row("reports", view.says.clone());
     row("stdout", Some(view.logs[0].display().to_string()));
     row("stderr", Some(view.logs[1].display().to_string()));
-    row("log trouble", view.log_trouble.clone());
+    row("log error", view.log_trouble.clone());
     row("created", Some(format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(view.created_s)).to_string()));
     row(
-        "kept",
+        "limits",
         Some(format!(
-            "ready within {}, ended within {}, given up after more than {} ends within {}",
+            "ready within {}, stopped within {}, given up after more than {} exits in a row, each within {}",
             format_duration(options.listen_timeout),
             format_duration(options.kill_timeout),
             options.max_restarts,
@@ -72,7 +72,7 @@ fn grid(one: &Measured) -> Grid {
         )),
     );
     row("logs", Some(format!("rotated at {}, {} kept", size(options.log_max_size), options.log_keep)));
-    row("memory bound", options.max_memory_restart.map(size));
+    row("memory limit", options.max_memory_restart.map(size));
     grid
 }
 
@@ -80,7 +80,7 @@ fn mode(one: &Measured) -> String {
     let view = &one.view;
     let what = match view.mode.as_str() {
         "cluster" => "instances share listeners, and a reload drops no request",
-        _ => "no shared listener (--listen): a reload ends the old process before the new one starts",
+        _ => "no shared listener (--listen): a reload stops the old process before the new one starts",
     };
     match &view.doubt {
         Some(doubt) => format!("{}: {what}; but {doubt}", view.mode),

@@ -1,4 +1,4 @@
-//! `start`: what is to run, and the surroundings that this command was typed in.
+//! `start` runs an app in the environment of this command.
 
 use super::resolve::{self, Resolved};
 use super::{client, ecosystem};
@@ -11,27 +11,27 @@ use supervisor::home::current_umask;
 use supervisor::limits;
 use supervisor::spec::{Limit, Options, Spec};
 
-/// Where servers of the workspace listen, unless told otherwise.
+/// Default address of the servers of the workspace.
 const LISTEN: &str = "127.0.0.1:8080";
 
-/// Starts it, and waits until it is ready.
+/// Starts an app, and waits until it is ready.
 ///
 /// # Errors
-/// What is to run is not there, or does not get ready.
+/// Fails if there is no such program, or it does not become ready.
 pub fn run(start: &Start) -> Result<()> {
     let table = client::table()?;
-    // Whoever says more than a name wants something new.
+    // A name with further options describes a new app.
     let is_bare = start.name.is_none() && start.instances.is_none() && start.listen.is_empty() && start.arguments.is_empty();
     let is_there = |one: &View| one.name == start.what || one.id.to_string() == start.what || start.what == "all";
     if is_bare && table.instances.iter().any(is_there) {
         return client::ask(&Request::Resume(start.what.clone()));
     }
     if Path::new(&start.what).extension().is_some_and(|extension| extension == "toml") {
-        // All are read before the first is started.
+        // All apps are read before the first one starts.
         let all = ecosystem::read(Path::new(&start.what))?;
         let specs = all.iter().map(|one| Ok((spec(one)?, one.instances))).collect::<Result<Vec<_>>>()?;
         let is_there = |name: &str| table.instances.iter().any(|one| one.name == name);
-        // One that fails does not keep the others from being started, now or the next time.
+        // If one app fails, the others still start, now and on the next attempt.
         return client::all(specs.into_iter().map(|(spec, instances)| match is_there(&spec.name) {
             true => client::ask(&Request::Resume(spec.name)),
             false => begin(spec, instances),
@@ -57,7 +57,7 @@ fn spec(start: &Start) -> Result<Spec> {
     Ok(Spec {
         name,
         command,
-        directory: std::env::current_dir().context("the working directory is gone")?,
+        directory: std::env::current_dir().context("cannot read the working directory, which may have been deleted")?,
         environment: std::env::vars_os().collect(),
         umask: current_umask(),
         limits: limits().into_iter().map(limit).collect(),
@@ -67,23 +67,21 @@ fn spec(start: &Start) -> Result<Spec> {
     })
 }
 
-/// As a number: the keeper waits for no name server.
+/// Resolves an address to numbers, so that the keeper never waits for a name server.
 fn resolved(address: &str) -> Result<String> {
     let mut all =
-        address.to_socket_addrs().with_context(|| format!("--listen {address} is no address such as 127.0.0.1:8080"))?;
-    Ok(all.next().with_context(|| format!("--listen {address} is no address"))?.to_string())
+        address.to_socket_addrs().with_context(|| format!("--listen {address} is not an address such as 127.0.0.1:8080"))?;
+    Ok(all.next().with_context(|| format!("--listen {address} has no IP address"))?.to_string())
 }
 
-/// It becomes part of file names, and must not be taken for an id.
+/// Checks a name, which becomes part of file names and must not look like an id.
 fn check_name(name: &str) -> Result<()> {
     let is_plain = |c: char| c.is_alphanumeric() || "-_.@".contains(c);
     if name.is_empty() || name == "all" || name.starts_with('.') || name.len() > 64 || !name.chars().all(is_plain) {
-        bail!(
-            "'{name}' cannot be a name: letters, digits, - _ . and @ are possible, 64 at most, but not 'all'; give one with --name"
-        );
+        bail!("'{name}' is not a valid name: use up to 64 letters, digits, - _ . and @, no leading dot, not 'all'; set --name");
     }
     if name.parse::<u32>().is_ok() {
-        bail!("'{name}' would be taken for an id: give a name with --name");
+        bail!("'{name}' looks like an id: choose another name with --name");
     }
     Ok(())
 }

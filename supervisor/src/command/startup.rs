@@ -1,4 +1,4 @@
-//! `startup`: a systemd unit.
+//! `startup` prints a systemd unit.
 
 use super::print;
 use anyhow::Result;
@@ -6,19 +6,19 @@ use rustix::process::geteuid;
 use std::path::Path;
 use supervisor::home::Home;
 
-/// Prints the unit, and on standard error what to do with it.
+/// Prints the unit to standard output, and instructions to standard error.
 ///
 /// # Errors
-/// The program's own path is not known.
+/// Fails if the program's own path is unknown.
 pub fn run() -> Result<()> {
     let home = Home::open()?;
     let program = std::env::current_exe()?;
     let is_root = geteuid().is_root();
     let target = if is_root { "multi-user.target" } else { "default.target" };
-    // Percent signs are systemd's own.
+    // Percent signs have a special meaning in units.
     let quoted = |path: &Path| path.display().to_string().replace('%', "%%");
     let (program, home) = (quoted(&program), quoted(home.path()));
-    // The keeper starts its daemon again, and each of the two outlives the other: only what is left of both is systemd's to end.
+    // The keeper and the daemon restart each other, so systemd must not kill one when the other dies.
     print(&format!(
         "[Unit]
 Description=Supervisor of {home}
@@ -43,12 +43,12 @@ WantedBy={target}
     let (folder, systemctl) =
         if is_root { ("/etc/systemd/system", "systemctl") } else { ("~/.config/systemd/user", "systemctl --user") };
     eprintln!(
-        "keep what runs, and let systemd start it from now on, at once and at every boot (`{systemctl} stop supervisor` ends it):"
+        "to save the running apps and let systemd start them, now and at every boot (`{systemctl} stop supervisor` stops them):"
     );
     eprintln!("  supervisor save && supervisor kill && mkdir -p {folder} && supervisor startup > {folder}/supervisor.service");
     eprintln!("  {systemctl} daemon-reload && {systemctl} enable --now supervisor");
     if !is_root {
-        eprintln!("  loginctl enable-linger    # so that it runs without you being logged in");
+        eprintln!("  loginctl enable-linger    # keeps it running while you are not logged in");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Those who ask: commands at the other end of the control socket. One that hangs harms nobody.
+//! Clients of the daemon: commands at the other end of the control socket. A client that hangs does not affect the others.
 
 use super::Source;
 use crate::control::{Answer, Request};
@@ -11,14 +11,14 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// Time to say what is wanted, and to take the answer.
+/// Time limit for a client to send its request, and to read the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest request: an environment and a command line are what makes it long.
+/// Longest request in bytes; environments and command lines make requests long.
 const LONGEST: usize = 4 * 1024 * 1024;
-/// Clients at once; more are turned away.
+/// Most clients at once; the daemon turns further ones away.
 const MOST: usize = 64;
 
-/// All of them.
+/// All connected clients.
 #[derive(Default)]
 pub struct Clients {
     all: BTreeMap<u64, Client>,
@@ -30,9 +30,9 @@ struct Client {
     token: Token,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// By when it must have said what it wants, or taken what it was answered; none while it waits for us.
+    /// Deadline to send the request or to read the answer; `None` while the daemon works on the request.
     due: Option<Instant>,
-    /// Tasks that it waits for, and what came of those that have ended.
+    /// Number of tasks that the client waits for, and the results of those that have ended.
     waits: usize,
     done: Vec<String>,
     troubles: Vec<String>,
@@ -40,10 +40,10 @@ struct Client {
 }
 
 impl Clients {
-    /// Takes a new one, if it is of the same user.
+    /// Accepts a client if it belongs to the same user or to root.
     ///
     /// # Errors
-    /// No descriptors left.
+    /// Fails if no descriptors are left.
     pub fn accept(&mut self, stream: UnixStream, poller: &mut Poller<Source>) -> Result<()> {
         let is_ours = socket_peercred(&stream).is_ok_and(|peer| peer.uid == geteuid() || peer.uid.is_root());
         if !is_ours || self.all.len() >= MOST {
@@ -67,10 +67,10 @@ impl Clients {
         Ok(())
     }
 
-    /// What a client wants, once it has said so.
+    /// Reads a client's request; returns `None` until it is complete.
     ///
     /// # Errors
-    /// It went, or says what nobody understands.
+    /// Fails if the client has disconnected, or sent an invalid request.
     pub fn read(&mut self, id: u64) -> Result<Option<Request>> {
         let Some(client) = self.all.get_mut(&id) else { return Ok(None) };
         let mut buffer = [0; 16 * 1024];
@@ -82,7 +82,7 @@ impl Clients {
                 Err(error) => return Err(error.into()),
             }
             if client.input.len() > LONGEST {
-                bail!("a request longer than {LONGEST} bytes");
+                bail!("the request is longer than {LONGEST} bytes");
             }
         }
         let Some(end) = client.input.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
@@ -91,24 +91,24 @@ impl Clients {
         client.due = None;
         serde_json::from_slice(&line)
             .map(Some)
-            .context("a request of another version of this program? run `supervisor kill`, then start anew")
+            .context("cannot read the request, perhaps of another version: run `supervisor kill`, then start again")
     }
 
-    /// Forgets one.
+    /// Drops a client.
     pub fn drop(&mut self, id: u64, poller: &mut Poller<Source>) {
         if let Some(client) = self.all.remove(&id) {
             poller.remove(client.token, &client.stream);
         }
     }
 
-    /// One task more that a client waits for.
+    /// Adds a task to those that a client waits for.
     pub fn waits(&mut self, id: u64) {
         if let Some(client) = self.all.get_mut(&id) {
             client.waits += 1;
         }
     }
 
-    /// A task that a client waits for has ended; after the last one it is answered.
+    /// Notes that a task of a client has ended, and answers the client after its last task.
     pub fn finish(&mut self, id: u64, done: String, trouble: Option<String>) {
         let Some(client) = self.all.get_mut(&id) else { return };
         client.waits = client.waits.saturating_sub(1);
@@ -126,17 +126,17 @@ impl Clients {
         }
     }
 
-    /// Answers, which is the end.
+    /// Queues the answer, after which the client is dropped.
     pub fn answer(&mut self, id: u64, answer: &Answer) {
         let Some(client) = self.all.get_mut(&id) else { return };
-        // Plain data always can be written.
+        // Serializing plain data cannot fail.
         client.output.extend(serde_json::to_vec(answer).unwrap_or_default());
         client.output.push(b'\n');
         client.due = Some(Instant::now() + PATIENCE);
         client.is_answered = true;
     }
 
-    /// Sends what there is to send, and lets those go that have it all.
+    /// Sends queued answers, and drops the clients that have received theirs.
     pub fn flush(&mut self, poller: &mut Poller<Source>) {
         let mut gone = Vec::new();
         for (id, client) in &mut self.all {
@@ -155,12 +155,12 @@ impl Clients {
         gone.into_iter().for_each(|id| self.drop(id, poller));
     }
 
-    /// When the patience with the first of them ends.
+    /// Returns the earliest deadline of all clients.
     pub fn due(&self) -> Option<Instant> {
         self.all.values().filter_map(|client| client.due).min()
     }
 
-    /// Ends those that said nothing, or take nothing, for too long.
+    /// Drops the clients that have missed their deadline.
     pub fn end_hanging(&mut self, poller: &mut Poller<Source>) {
         let now = Instant::now();
         let gone: Vec<u64> =

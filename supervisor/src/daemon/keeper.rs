@@ -1,4 +1,4 @@
-//! The daemon's side of the keeper: what it is told to do, and another one when it dies.
+//! The daemon's side of the keeper: orders to the keeper, and its replacement when it dies.
 
 use super::task::Verb;
 use super::worker::State;
@@ -12,24 +12,24 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// A keeper that this daemon started and that ends sooner is replaced only after as long.
+/// If a keeper that this daemon started ends within this time, the next one starts only after it.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The other end.
+/// The daemon's connection to the keeper.
 pub struct Keeper {
     pub channel: Channel,
-    /// None while no keeper is there.
+    /// `None` while no keeper runs.
     token: Option<Token>,
-    /// Only of one that this daemon started.
+    /// Only set for a keeper that this daemon started.
     child: Option<Child>,
     pub pid: i32,
     started: Instant,
-    /// When another is to be started.
+    /// Time at which to start another keeper, if one is to be started.
     pub due: Option<Instant>,
 }
 
 impl Keeper {
-    /// The one that started this daemon, at the other end of standard input.
+    /// Connects to the keeper that started this daemon, over standard input.
     pub fn parent(poller: &mut Poller<Source>) -> Result<Self> {
         let channel = Channel::new(io::stdin().as_fd().try_clone_to_owned()?);
         let token = Some(poller.add(&channel, Source::Keeper)?);
@@ -37,7 +37,7 @@ impl Keeper {
         Ok(Keeper { channel, token, child: None, pid, started: Instant::now(), due: None })
     }
 
-    /// Waits for room in the channel if something is still to be sent.
+    /// Watches for room in the channel if messages are queued.
     pub fn watch(&self, poller: &Poller<Source>) -> Result<()> {
         let Some(token) = self.token else { return Ok(()) };
         Ok(poller.set_writable(token, &self.channel, self.channel.has_unsent())?)
@@ -46,28 +46,28 @@ impl Keeper {
 
 impl Daemon {
     pub fn order(&mut self, order: &Order) -> Result<()> {
-        // One that is not there learns it when it takes over.
+        // A keeper that is not running gets the order when it takes over.
         Ok(self.keeper.channel.send(order, &[])?)
     }
 
-    /// The keeper has died: another takes over everything it held.
+    /// Handles the death of the keeper: another keeper takes over everything that it held.
     pub fn lose_keeper(&mut self) -> Result<()> {
         if self.recovery.is_some() {
-            // The rest will not be told any more.
+            // The dead keeper will not report the rest.
             self.recover()?;
         }
-        self.remark("the keeper ended and was started again".into());
+        self.remark("the keeper died and is being restarted".into());
         if let Some(token) = self.keeper.token.take() {
             self.poller.remove(token, &self.keeper.channel);
         }
         let mut is_in_a_row = false;
         if let Some(mut child) = self.keeper.child.take() {
-            // Whatever made it deaf must not leave two of them.
+            // The old keeper must not run beside the new one, whatever made it stop answering.
             let _ = child.kill();
             let _ = child.wait();
             is_in_a_row = self.keeper.started.elapsed() < PAUSE;
         }
-        // While there is none, the end of this daemon would be the end of all: only one that died at once is waited with.
+        // Without a keeper, the end of this daemon would end everything. So the daemon waits only if the keeper died at once.
         if is_in_a_row {
             self.keeper.due = Some(self.keeper.started + PAUSE);
             return Ok(());
@@ -75,7 +75,7 @@ impl Daemon {
         self.start_keeper()
     }
 
-    /// Starts another keeper; what is short now, such as memory, must not take the daemon along.
+    /// Starts another keeper. A temporary shortage, such as of memory, must not end the daemon.
     pub fn start_keeper(&mut self) -> Result<()> {
         (self.keeper.started, self.keeper.due) = (Instant::now(), None);
         let (own, other) = pair()?;
@@ -126,7 +126,7 @@ impl Daemon {
                 }
             }
         }
-        // What the last one was asked for and did not answer.
+        // Start orders that the previous keeper did not answer.
         again.into_iter().try_for_each(|job| self.order(&Order::Spawn(job)))
     }
 }

@@ -1,8 +1,10 @@
-//! The daemon: one loop that owns the table of what runs, hears what happens, and says what is to be done.
+//! The daemon: one loop that owns the table of apps, receives events, and gives orders.
 //!
-//! It sleeps until something happens: a command, a report of the keeper, or a time that was set. What it decides stands in
-//! [`worker`], as a pure table; what it does is to send orders. If it dies, the keeper starts another, which finds the table on disk and
-//! is told what runs. If the keeper dies, it starts another and hands it copies of all it held.
+//! It sleeps until an event occurs: a command, a report of the keeper, or the expiry of a timer. Its decisions follow the
+//! table in [`worker`], which has no side effects; the daemon carries them out by sending orders to the keeper.
+//!
+//! If the daemon dies, the keeper starts another. The new daemon reads the table from disk, and the keeper reports the running
+//! workers to it. If the keeper dies, the daemon starts another and hands it copies of every descriptor that the old one held.
 
 mod clients;
 mod keeper;
@@ -35,22 +37,22 @@ use table::{Other, Table, Worker, failures};
 use task::{Task, Verb, Verdict};
 use worker::{Action, Event, Policy, State, Then};
 
-/// How often memory is looked at, of apps that have a bound for it; of others never.
+/// Interval between memory checks of apps with a memory limit; other apps are never checked.
 const MEMORY_CHECK: Duration = Duration::from_secs(1);
-/// How far the clock of files may be behind.
+/// Largest delay of the clock that file timestamps use.
 const TICK: Duration = Duration::from_millis(10);
-/// Remarks that are kept.
+/// Number of remarks to keep.
 const MOST_REMARKS: usize = 10;
-/// Bytes of an error log in which its last line is looked for.
+/// Number of bytes at the end of an error log that are searched for its last line.
 const TAIL: u64 = 2048;
 
-/// What a descriptor is.
+/// The purpose of a watched descriptor.
 #[derive(Debug, Clone, Copy)]
 enum Source {
     Keeper,
     Control,
     Client(u64),
-    /// The folders of programs that are watched.
+    /// The folders of watched programs.
     Programs,
 }
 
@@ -69,19 +71,19 @@ struct Daemon {
     remarks: Vec<String>,
     recovery: Option<recover::Recovery>,
     memory_due: Option<Instant>,
-    /// When listeners that could not be bound are tried again.
+    /// Time to retry listeners that could not be bound.
     bind_due: Option<Instant>,
     watch: watch::Watch,
     is_dirty: bool,
-    /// Everything is to end, and who asked for it.
+    /// Set once all apps are to stop; holds the client that asked for it, if one did.
     ending: Option<Option<u64>>,
     is_over: bool,
 }
 
-/// Runs it; the keeper is at the other end of standard input.
+/// Runs the daemon; the keeper is at the other end of standard input.
 ///
 /// # Errors
-/// What is beyond repair; the keeper then starts another.
+/// Fails on an error from which the daemon cannot recover; the keeper then starts another.
 pub fn run() -> Result<ExitCode> {
     let mut poller = Poller::new()?;
     let keeper = Keeper::parent(&mut poller)?;
@@ -113,7 +115,7 @@ pub fn run() -> Result<ExitCode> {
 }
 
 impl Daemon {
-    /// Waits for something to happen, and does what follows from it.
+    /// Waits for events, and handles them.
     fn turn(&mut self) -> Result<()> {
         let now = Instant::now();
         let due = [self.table.due(), self.memory_due, self.bind_due, self.keeper.due, self.clients.due(), self.watch.due()]
@@ -132,7 +134,7 @@ impl Daemon {
         self.settle()?;
         if self.is_dirty {
             self.is_dirty = false;
-            // A full disk must not end what runs; it shows in `list`.
+            // A full disk must not stop the apps; `list` shows the error.
             if let Err(error) = state::save(&self.table, &self.home) {
                 self.remark(format!("{error:#}"));
             }
@@ -144,12 +146,12 @@ impl Daemon {
     fn remark(&mut self, remark: String) {
         if self.remarks.last() != Some(&remark) {
             self.remarks.push(remark);
-            // The oldest goes, or a trouble that comes again and again would fill the memory.
+            // Drops the oldest remark, so that a recurring error does not fill the memory.
             self.remarks.drain(..self.remarks.len().saturating_sub(MOST_REMARKS));
         }
     }
 
-    /// What the keeper has to tell, or its end.
+    /// Reads the keeper's reports, and notices its end.
     fn hear(&mut self) -> Result<()> {
         loop {
             self.keeper.channel.flush();
@@ -179,7 +181,7 @@ impl Daemon {
             Report::Control => {
                 let control = UnixListener::from(descriptors.pop().context("the control socket came without its descriptor")?);
                 control.set_nonblocking(true)?;
-                // Nobody is heard before everything is told.
+                // Clients are not accepted before the keeper has reported everything.
                 self.control = Some(control);
             }
             Report::Bound(address) => {
@@ -206,14 +208,14 @@ impl Daemon {
 
     fn spawned(&mut self, job: &Job, process: Identity, descriptors: Vec<OwnedFd>) -> Result<()> {
         let Some(worker) = self.table.worker_mut(job.key) else {
-            // Nobody wants it any more.
+            // The worker is no longer wanted.
             return self.order(&Order::Signal(job.key, SIGKILL));
         };
         worker.descriptors = descriptors;
         self.feed(job.key, Event::Spawned(process))
     }
 
-    /// A process has ended, or none was started.
+    /// Handles the end of a process, or a failed start.
     fn ended(&mut self, key: Key, how: String) -> Result<()> {
         self.order(&Order::Forget(key))?;
         let home = self.home.clone();
@@ -221,18 +223,21 @@ impl Daemon {
         let app = &mut self.table.apps[app_number];
         let (options, log) = (&app.spec.options, app.spec.log(&home.logs(), app.instances[number].number, "error"));
         let (min_uptime, listen_timeout) = (options.min_uptime, options.listen_timeout);
-        let speaks = app.spec.is_cluster();
+        let signals_readiness = app.spec.is_cluster();
         let instance = &mut app.instances[number];
         let is_current = instance.worker.key == key;
         let before = instance.failures;
         let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return Ok(()) };
         worker.descriptors.clear();
         let was_asked = matches!(worker.state, State::Stopping { then: Then::Stop | Then::Restart, .. });
-        let failures =
-            if was_asked { before } else { failures(before, worker.online, if speaks { min_uptime } else { Duration::ZERO }) };
+        let failures = if was_asked {
+            before
+        } else {
+            failures(before, worker.online, if signals_readiness { min_uptime } else { Duration::ZERO })
+        };
         let how = match (worker.state, worker.online, &worker.says) {
             (State::Stopping { then: Then::Fail, .. }, ..) => format!(
-                "did not say READY=1 within {}; a command that does not speak that protocol is started without --listen",
+                "did not send READY=1 within {}; if the command cannot send it, start it without --listen",
                 humantime::format_duration(listen_timeout)
             ),
             (_, None, Some(says)) => format!("{how}: {says}"),
@@ -247,14 +252,14 @@ impl Daemon {
         self.feed(key, Event::Ended { failures })
     }
 
-    /// Takes a worker from one state to the next, and does what that asks for.
+    /// Moves a worker to its next state, and takes the resulting actions.
     fn feed(&mut self, key: Key, event: Event) -> Result<()> {
         let Some((app_number, number)) = self.table.position(key.instance) else { return Ok(()) };
         let app = &mut self.table.apps[app_number];
         let instance = &mut app.instances[number];
         let is_replacement = matches!(&instance.other, Some(Other::Replacement(worker)) if worker.key == key);
         let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return Ok(()) };
-        let policy = Policy { options: &app.spec.options, is_replacement, speaks: app.spec.is_cluster() };
+        let policy = Policy { options: &app.spec.options, is_replacement, signals_readiness: app.spec.is_cluster() };
         let Some((state, actions)) = worker.state.after(event, policy) else { return Ok(()) };
         worker.state = state;
         if matches!(state, State::Online { .. }) {
@@ -277,7 +282,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Has a process started, under a new name.
+    /// Orders the start of a process, under a new key.
     fn spawn(&mut self, app_number: usize, number: usize, key: Key) -> Result<Key> {
         let app = &mut self.table.apps[app_number];
         let instance = &mut app.instances[number];
@@ -290,7 +295,7 @@ impl Daemon {
         Ok(next)
     }
 
-    /// Feeds every worker whose time is over.
+    /// Handles all timers that have expired.
     fn times_over(&mut self) -> Result<()> {
         let now = Instant::now();
         let is_over = |worker: &&Worker| worker.due.is_some_and(|due| due <= now);
@@ -316,7 +321,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Replaces what has grown too big, as a reload does.
+    /// Replaces instances that use too much memory, as a reload does.
     fn check_memory(&mut self) -> Result<()> {
         let mut too_big = Vec::new();
         let mut is_bounded = false;
@@ -342,7 +347,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Goes on with everything that can go on.
+    /// Advances all tasks that can advance.
     fn settle(&mut self) -> Result<()> {
         self.change_over()?;
         self.remove_gone()?;
@@ -351,7 +356,7 @@ impl Daemon {
             match self.tasks[number].verdict(&self.table) {
                 Verdict::Wait => number += 1,
                 Verdict::Next => {
-                    // The same again: the step may have been the last one.
+                    // The same task is looked at again: this step may have been its last.
                     if self.advance(number)? {
                         let task = self.tasks.remove(number);
                         self.finish(&task, None);
@@ -371,19 +376,19 @@ impl Daemon {
             && self.table.apps.is_empty()
         {
             if let Some(client) = client {
-                self.clients.answer(client, &control::Answer::Done("everything has ended".into()));
+                self.clients.answer(client, &control::Answer::Done("all apps and the supervisor have stopped".into()));
             }
             self.clients.flush(&mut self.poller);
             self.order(&Order::Quit)?;
             self.is_over = true;
-            // What is left of one that was told to end is nothing to go on with.
+            // The table is not saved again: after a requested end, the next daemon has nothing to resume.
             self.is_dirty = false;
             let _ = fs::remove_file(self.home.state());
         }
         Ok(())
     }
 
-    /// A replacement that is ready takes the place; who had it retires; who has retired goes.
+    /// Puts ready replacements in place, retires the processes that they replace, and drops retired processes that have ended.
     fn change_over(&mut self) -> Result<()> {
         let mut retiring = Vec::new();
         for instance in self.table.apps.iter_mut().flat_map(|app| &mut app.instances) {
@@ -395,14 +400,14 @@ impl Daemon {
                     instance.other = Some(Other::Retiring(last));
                 }
                 Some(Other::Retiring(worker)) if worker.state.is_over() => self.is_dirty = true,
-                // Asked to end. One that failed is errored, and its task sees that.
+                // The replacement was asked to end. A replacement that failed is errored instead, which its task detects.
                 Some(Other::Replacement(worker)) if worker.state == State::Stopped => self.is_dirty = true,
                 other => instance.other = other,
             }
         }
         let has_more = !retiring.is_empty();
         retiring.into_iter().try_for_each(|key| self.feed(key, Event::Stop))?;
-        // Who was not running any more has retired by that.
+        // A process that was not running any more has retired at once.
         if has_more { self.change_over() } else { Ok(()) }
     }
 
@@ -424,7 +429,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// The next step of a task; true if there is none.
+    /// Takes the next step of a task; returns true if none is left.
     fn advance(&mut self, number: usize) -> Result<bool> {
         let task = &mut self.tasks[number];
         match &mut task.verb {
@@ -453,7 +458,7 @@ impl Daemon {
         if !is_cluster || !matches!(instance.worker.state, State::Online { .. }) {
             return self.feed(key, Event::Restart);
         }
-        // Named when it is started.
+        // The start assigns the real generation.
         let key = Key { instance: id, generation: u32::MAX };
         instance.other = Some(Other::Replacement(Worker::new(key)));
         self.feed(key, Event::Start)
@@ -481,7 +486,7 @@ impl Daemon {
     }
 
     fn fail(&mut self, task: &Task, why: &str) {
-        // What did not get ready goes; what was there goes on.
+        // Drops the failed replacements; the processes that they were to replace keep running.
         for id in &task.ids {
             if let Some(instance) = self.table.instance_mut(*id)
                 && matches!(&instance.other, Some(Other::Replacement(worker)) if worker.state.is_over())
@@ -491,11 +496,16 @@ impl Daemon {
         }
         let what = match &task.verb {
             Verb::Reload { left, .. } => {
-                let goes_on = task.ids.iter().filter_map(|id| self.table.instance(*id)).all(|(_, instance)| instance.is_online());
-                let rest = if goes_on { "and what ran goes on" } else { "after the old process had ended" };
-                format!("the reload of {} was given up, {rest} ({} not replaced): {why}", task.apps.join(", "), left.len() + 1)
+                let keeps_running =
+                    task.ids.iter().filter_map(|id| self.table.instance(*id)).all(|(_, instance)| instance.is_online());
+                let rest = if keeps_running { "but its instances keep running" } else { "after the old process had ended" };
+                format!(
+                    "the reload of {} failed, {rest} (instances not replaced: {}): {why}",
+                    task.apps.join(", "),
+                    left.len() + 1
+                )
             }
-            verb => format!("{}: {why}", verb.name()),
+            verb => format!("cannot {}: {why}", verb.name()),
         };
         self.finish(task, Some(what));
     }
@@ -505,19 +515,19 @@ fn past(verb: &Verb) -> &'static str {
     match verb {
         Verb::Bind { .. } | Verb::Start => "is online",
         Verb::Restart => "was restarted",
-        Verb::Stop => "has stopped",
+        Verb::Stop => "was stopped",
         Verb::Delete => "was deleted",
         Verb::Reload { .. } => "was reloaded",
     }
 }
 
-/// The end of a log, as the end of a sentence, if something was written to it since.
+/// Returns the last line of a log as the end of a sentence, if the log has been written to since the given time.
 fn last_line(path: &Path, since: SystemTime) -> String {
     let is_newer = fs::metadata(path).and_then(|metadata| metadata.modified()).is_ok_and(|written| written + TICK >= since);
     let text = if is_newer { tail(path, TAIL).unwrap_or_default() } else { Vec::new() };
     let text = String::from_utf8_lossy(&text);
     match text.trim_end().lines().last() {
-        Some(line) if !line.is_empty() => format!("; its stderr ends: {line}"),
+        Some(line) if !line.is_empty() => format!("; last line of its stderr: {line}"),
         _ => String::new(),
     }
 }

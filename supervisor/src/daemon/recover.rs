@@ -1,4 +1,4 @@
-//! A new daemon: what stood in the table, and what the keeper says that runs, become one again.
+//! Recovery of a new daemon: it merges the saved table with the keeper's reports of the running processes.
 
 use super::state::{self, Before};
 use super::table::{App, Instance, Other, Table, Worker};
@@ -15,16 +15,16 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-/// What is known before the keeper has told everything.
+/// The state of a recovery until the keeper has reported everything.
 pub struct Recovery {
     table: Table,
     before: Vec<Before>,
     remark: Option<String>,
-    told: BTreeMap<Key, Told>,
+    reported: BTreeMap<Key, ReportedProcess>,
 }
 
-/// A process, as the keeper tells of it.
-struct Told {
+/// A process that the keeper has reported.
+struct ReportedProcess {
     job: Job,
     process: Identity,
     descriptors: Vec<OwnedFd>,
@@ -34,22 +34,22 @@ struct Told {
 }
 
 impl Recovery {
-    /// Reads the table.
+    /// Reads the saved table.
     pub fn begin(home: &Home) -> Self {
         let (table, before, remark) = state::load(home);
-        Recovery { table, before, remark, told: BTreeMap::new() }
+        Recovery { table, before, remark, reported: BTreeMap::new() }
     }
 
-    /// Keeps what is said of processes; gives back what is not about them.
+    /// Collects reports about processes; returns all other reports.
     pub fn take(&mut self, report: Report, descriptors: Vec<OwnedFd>) -> Option<(Report, Vec<OwnedFd>)> {
         match report {
             Report::Spawned(job, process) => {
-                let told = Told { process, descriptors, is_ready: false, says: None, end: None, job };
-                self.told.insert(told.job.key, told);
+                let reported = ReportedProcess { process, descriptors, is_ready: false, says: None, end: None, job };
+                self.reported.insert(reported.job.key, reported);
             }
-            Report::Ready(key) => self.told.get_mut(&key)?.is_ready = true,
-            Report::Status(key, says) => self.told.get_mut(&key)?.says = Some(says),
-            Report::Exited(key, how) => self.told.get_mut(&key)?.end = Some(how),
+            Report::Ready(key) => self.reported.get_mut(&key)?.is_ready = true,
+            Report::Status(key, says) => self.reported.get_mut(&key)?.says = Some(says),
+            Report::Exited(key, how) => self.reported.get_mut(&key)?.end = Some(how),
             other => return Some((other, descriptors)),
         }
         None
@@ -57,19 +57,19 @@ impl Recovery {
 }
 
 impl Daemon {
-    /// Everything is told: what runs is in the table again, and what is missing is started.
+    /// Ends the recovery once the keeper has reported everything: puts running processes into the table, and starts missing ones.
     pub fn recover(&mut self) -> Result<()> {
         let Some(recovery) = self.recovery.take() else { return Ok(()) };
         self.table = recovery.table;
         self.remarks.extend(recovery.remark);
         self.is_dirty = true;
         let mut ended = Vec::new();
-        let mut by_instance: BTreeMap<u32, Vec<(Key, Told)>> = BTreeMap::new();
-        for (key, told) in recovery.told {
-            if told.end.is_some() {
-                ended.push((key, told.end.clone().unwrap_or_default()));
+        let mut by_instance: BTreeMap<u32, Vec<(Key, ReportedProcess)>> = BTreeMap::new();
+        for (key, reported) in recovery.reported {
+            if reported.end.is_some() {
+                ended.push((key, reported.end.clone().unwrap_or_default()));
             }
-            by_instance.entry(key.instance).or_default().push((key, told));
+            by_instance.entry(key.instance).or_default().push((key, reported));
         }
         for (id, processes) in by_instance {
             self.place(id, processes)?;
@@ -98,7 +98,7 @@ impl Daemon {
         self.check_memory()
     }
 
-    /// Goes on with stopping what a daemon before this one was stopping.
+    /// Finishes the stops that a previous daemon had begun.
     fn end_unwanted(&mut self, before: &[Before]) -> Result<()> {
         let unwanted = before.iter().filter(|before| !before.is_wanted).filter_map(|before| self.table.instance(before.id));
         let running = unwanted.flat_map(|(_, instance)| instance.workers()).filter(|worker| worker.state.process().is_some());
@@ -106,7 +106,7 @@ impl Daemon {
         keys.into_iter().try_for_each(|key| self.feed(key, Event::Stop))
     }
 
-    /// Starts what is to run and does not, once its listeners are there.
+    /// Starts instances that should run and do not, once their listeners are bound.
     fn start_wanted(&mut self, wanted: &[u32]) -> Result<()> {
         for app in &self.table.apps {
             let is_missing = |instance: &&Instance| wanted.contains(&instance.id) && instance.worker.state == State::Stopped;
@@ -120,8 +120,8 @@ impl Daemon {
         self.bind_again()
     }
 
-    /// Puts the processes of an instance where they belong.
-    fn place(&mut self, id: u32, processes: Vec<(Key, Told)>) -> Result<()> {
+    /// Assigns reported processes to their instance.
+    fn place(&mut self, id: u32, processes: Vec<(Key, ReportedProcess)>) -> Result<()> {
         if self.table.position(id).is_none() {
             let job = &processes[0].1.job;
             self.place_unknown(id, job);
@@ -130,16 +130,19 @@ impl Daemon {
         let (is_cluster, options) = (app.spec.is_cluster(), app.spec.options.clone());
         let Some(instance) = self.table.instance_mut(id) else { return Ok(()) };
         let mut retiring = None;
-        // By generation: the newest is the one that counts, if it is ready or alone.
-        for (key, told) in processes {
-            let is_ready = told.is_ready || !is_cluster;
+        // The processes come by generation. The newest takes the instance if it is ready or the only one.
+        for (key, reported) in processes {
+            let is_ready = reported.is_ready || !is_cluster;
             let mut worker = Worker::new(key);
-            worker.state =
-                if is_ready { State::Online { process: told.process } } else { State::Starting { process: Some(told.process) } };
+            worker.state = if is_ready {
+                State::Online { process: reported.process }
+            } else {
+                State::Starting { process: Some(reported.process) }
+            };
             worker.online = is_ready.then(Instant::now);
             worker.due = (!is_ready).then(|| Instant::now() + options.listen_timeout);
-            worker.descriptors = told.descriptors;
-            worker.says = told.says;
+            worker.descriptors = reported.descriptors;
+            worker.says = reported.says;
             instance.generation = instance.generation.max(key.generation);
             if instance.worker.state.is_over() {
                 instance.worker = worker;
@@ -151,7 +154,7 @@ impl Daemon {
                 instance.other = Some(Other::Replacement(worker));
             }
         }
-        // The command that wanted the replacement is gone with the last daemon.
+        // The command that wanted the replacement ended with the last daemon.
         let unwanted = match &instance.other {
             Some(Other::Replacement(worker)) => Some(worker.key),
             _ => retiring,
@@ -160,7 +163,7 @@ impl Daemon {
         unwanted.into_iter().chain(leaving).try_for_each(|key| self.feed(key, Event::Stop))
     }
 
-    /// The table was lost, but not what was run.
+    /// Restores an instance that the lost table held: the specification of its running process is still known.
     fn place_unknown(&mut self, id: u32, job: &Job) {
         let Ok(spec) = state::read_spec(&job.spec) else { return };
         let instance = Instance::new(id, job.number);
@@ -171,7 +174,8 @@ impl Daemon {
         }
     }
 
-    /// What both keeper and daemon left behind when they died cannot be kept: nobody reads its output. It is asked to end.
+    /// Asks the processes to end that a dead keeper and a dead daemon left behind. They cannot be kept, since no process reads
+    /// their output.
     fn end_orphans(&mut self, before: &[Before]) {
         let known: Vec<Identity> =
             self.table.all().flat_map(|(_, instance)| instance.workers()).filter_map(|worker| worker.state.process()).collect();
@@ -186,12 +190,12 @@ impl Daemon {
         }
         if count > 0 {
             self.remarks.push(format!(
-                "keeper and daemon had both died: {count} processes that they left were asked to end, and are started anew"
+                "keeper and daemon had both died: the {count} processes that they left were asked to end and are being replaced"
             ));
         }
     }
 
-    /// What `list` tells.
+    /// Returns the table for `list`.
     pub fn view(&self) -> control::Table {
         let instances = self.table.all().map(|(app, instance)| self.view_of(app, instance));
         control::Table {

@@ -1,4 +1,4 @@
-//! What is asked of the daemon, and what it does then.
+//! The daemon's handling of requests.
 
 use super::table::{App, Instance};
 use super::task::{Task, Verb};
@@ -11,15 +11,15 @@ use anyhow::{Result, bail};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-/// Pause before an address is tried again.
+/// Pause before the daemon retries to bind an address.
 const BIND_AGAIN: Duration = Duration::from_millis(200);
-/// Logs that are emptied by one order; each has a path of 4 KiB at most.
+/// Most logs that one order empties; each has a path of at most 4 KiB.
 const FLUSHED: usize = 8;
-/// Instances of one app at most.
+/// Most instances of one app.
 const MOST_INSTANCES: usize = 1000;
 
 impl Daemon {
-    /// Takes who knocks.
+    /// Accepts new clients.
     pub fn accept(&mut self) -> Result<()> {
         while let Some(Ok((stream, _))) = self.control.as_ref().map(std::os::unix::net::UnixListener::accept) {
             self.clients.accept(stream, &mut self.poller)?;
@@ -27,7 +27,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Reads what a client wants, and begins it.
+    /// Reads a client's request, and begins to handle it.
     pub fn serve_client(&mut self, id: u64) -> Result<()> {
         match self.clients.read(id) {
             Ok(None) => {}
@@ -49,7 +49,7 @@ impl Daemon {
                 self.clients.answer(client, &Answer::Table(table));
                 Ok(())
             }
-            _ if self.ending.is_some() => bail!("the supervisor is ending"),
+            _ if self.ending.is_some() => bail!("the supervisor is shutting down: retry once it has stopped"),
             Request::Start { spec, instances } => self.begin_start(client, *spec, instances),
             Request::Resume(target) => {
                 let ids = self.free(&target)?;
@@ -65,7 +65,7 @@ impl Daemon {
             Request::Reload(target, environment) => {
                 let ids = self.free(&target)?;
                 self.update(&target, environment)?;
-                // Each app by itself, so that one that fails does not stop the others.
+                // Each app has its own task, so that one failure does not stop the others.
                 for name in self.names(&ids) {
                     let own: Vec<u32> = ids.iter().copied().filter(|id| self.is_of(*id, &name)).collect();
                     self.wait(client, Verb::Reload { left: own.iter().copied().collect(), now: None }, own);
@@ -82,7 +82,7 @@ impl Daemon {
             Request::Flush(target) => self.flush_logs(client, &target),
             Request::Save => {
                 let count = state::dump(&self.table, &self.home)?;
-                let done = format!("{count} apps are kept for `supervisor resurrect` in {}", self.home.dump().display());
+                let done = format!("saved {count} apps for `supervisor resurrect` in {}", self.home.dump().display());
                 self.clients.answer(client, &Answer::Done(done));
                 Ok(())
             }
@@ -93,11 +93,11 @@ impl Daemon {
 
     fn begin_start(&mut self, client: u64, spec: Spec, instances: u32) -> Result<()> {
         if self.table.apps.iter().any(|app| app.spec.name == spec.name) {
-            bail!("{0} is there already: `supervisor restart {0}`, or give this one another name with --name", spec.name);
+            bail!("{0} already exists: run `supervisor restart {0}`, or choose another name with --name", spec.name);
         }
         for address in &spec.listeners {
             if let Some(app) = self.table.apps.iter().find(|app| app.spec.listeners.contains(address)) {
-                bail!("{} listens on {address} already: choose another address with --listen", app.spec.name);
+                bail!("{} already listens on {address}: choose another address with --listen", app.spec.name);
             }
         }
         replace(&self.home.spec(&spec.name), &serde_json::to_vec(&spec)?)?;
@@ -124,7 +124,7 @@ impl Daemon {
         self.table.next_id - 1
     }
 
-    /// The keeper listens there.
+    /// Notes that the keeper listens on an address.
     pub fn bound(&mut self, address: &str) {
         for task in &mut self.tasks {
             if let Verb::Bind { left } = &mut task.verb {
@@ -133,12 +133,12 @@ impl Daemon {
         }
     }
 
-    /// It cannot: what wanted to listen there is not started.
+    /// Notes that the keeper cannot listen on an address: apps that need it are not started.
     pub fn cannot_bind(&mut self, address: &str, why: &str) {
         let wants = |task: &Task| matches!(&task.verb, Verb::Bind { left } if left.iter().any(|one| one == address));
-        // A daemon that is new to it tries again: what ran before may still hold the address until it has drained.
+        // A task without a client comes from a recovery and retries: an old process may hold the address until it has drained.
         if self.tasks.iter().any(|task| task.client.is_none() && wants(task)) {
-            self.remark(format!("cannot listen on {address} yet: {why}"));
+            self.remark(format!("cannot listen on {address} yet, retrying: {why}"));
             self.bind_due = Some(Instant::now() + BIND_AGAIN);
         }
         while let Some(number) = self.tasks.iter().position(|task| task.client.is_some() && wants(task)) {
@@ -151,7 +151,7 @@ impl Daemon {
         }
     }
 
-    /// Asks for every listener that is still missing.
+    /// Orders every listener that is still missing.
     pub fn bind_again(&mut self) -> Result<()> {
         self.bind_due = None;
         let missing = self.tasks.iter().filter_map(|task| match &task.verb {
@@ -162,13 +162,13 @@ impl Daemon {
         missing.into_iter().try_for_each(|address| self.order(&Order::Bind(address)))
     }
 
-    /// Does the same to all of a target's processes, and lets the client wait for what comes of it.
+    /// Feeds an event to all processes of a target, and lets the client wait for the result.
     fn begin_each(&mut self, client: u64, target: &str, verb: Verb, event: Event) -> Result<()> {
         let ids = self.free(target)?;
         for id in &ids {
             let Some(instance) = self.table.instance_mut(*id) else { continue };
             instance.failures = 0;
-            // To restart one that retires would keep it.
+            // A restart must not keep a process that is retiring.
             let keys: Vec<Key> = match event {
                 Event::Stop => instance.workers().map(|worker| worker.key).collect(),
                 _ => vec![instance.worker.key],
@@ -194,17 +194,17 @@ impl Daemon {
         self.table.instance(id).is_some_and(|(app, _)| app.spec.name == name)
     }
 
-    /// The ids of a target that no other command is busy with.
+    /// Returns the ids of a target, if no other command is at work on its apps.
     fn free(&self, target: &str) -> Result<Vec<u32>> {
         let ids = self.table.select(target)?;
         if ids.is_empty() {
-            bail!("nothing was started");
+            bail!("no apps yet: run `supervisor start`");
         }
         let names = self.names(&ids);
         if let Some((task, name)) =
             self.tasks.iter().find_map(|task| task.apps.iter().find(|name| names.contains(name)).map(|name| (task, name)))
         {
-            bail!("a {} of {name} is under way: wait for its end", task.verb.name());
+            bail!("another command ({}) is in progress for {name}: retry when it is done", task.verb.name());
         }
         Ok(ids)
     }
@@ -224,7 +224,7 @@ impl Daemon {
     fn begin_scale(&mut self, client: u64, target: &str, size: Size) -> Result<()> {
         self.free(target)?;
         let Some(app_number) = self.table.apps.iter().position(|app| app.spec.name == target) else {
-            bail!("only an app can be scaled, by its name");
+            bail!("cannot scale '{target}': give the name of an app, not an id or all");
         };
         let have = self.table.apps[app_number].instances.len();
         let want = match size {
@@ -233,7 +233,7 @@ impl Daemon {
         };
         if want < 1 || want > MOST_INSTANCES as i64 {
             bail!(
-                "{target} would have {want} instances: from 1 to {MOST_INSTANCES} are possible; `supervisor stop {target}` stops it"
+                "{target} cannot have {want} instances, only 1 to {MOST_INSTANCES}: to stop it, run `supervisor stop {target}`"
             );
         }
         let want = want as usize;
@@ -265,7 +265,7 @@ impl Daemon {
         let logs = meant.flat_map(|(app, one)| self.logs(app, one).map(|path| (path, app.spec.options.log_keep)));
         let paths: Vec<(PathBuf, u32)> = logs.collect();
         let count = paths.len();
-        // A message has an end.
+        // The size of a message is limited.
         paths.chunks(FLUSHED).try_for_each(|some| self.order(&Order::Flush(some.to_vec())))?;
         self.clients.answer(client, &Answer::Done(format!("{count} logs are being emptied")));
         Ok(())
@@ -276,17 +276,17 @@ impl Daemon {
         let is_there = |name: &str| self.table.apps.iter().any(|app| app.spec.name == name);
         let missing: Vec<(Spec, u32)> = dump.apps.into_iter().filter(|(spec, _)| !is_there(&spec.name)).collect();
         if missing.is_empty() {
-            self.clients.answer(client, &Answer::Done("all that was saved is there".into()));
+            self.clients.answer(client, &Answer::Done("all saved apps are already in the list".into()));
             return Ok(());
         }
         missing.into_iter().try_for_each(|(spec, instances)| self.begin_start(client, spec, instances))
     }
 
-    /// Ends everything, whatever else is under way.
+    /// Stops all apps, even if other commands are in progress.
     pub fn end_all(&mut self, client: Option<u64>) -> Result<()> {
         self.ending = Some(client);
         for task in std::mem::take(&mut self.tasks) {
-            self.finish(&task, Some("the supervisor was told to end".into()));
+            self.finish(&task, Some("the supervisor is shutting down".into()));
         }
         let instances = self.table.apps.iter_mut().flat_map(|app| &mut app.instances);
         let mut keys = Vec::new();
@@ -301,7 +301,7 @@ impl Daemon {
         ["out", "error"].map(|stream| app.spec.log(&self.home.logs(), instance.number, stream))
     }
 
-    /// An instance, as it is shown.
+    /// Returns an instance as `list` and `show` print it.
     pub fn view_of(&self, app: &App, instance: &Instance) -> View {
         let worker = &instance.worker;
         let logs = self.logs(app, instance);
@@ -330,7 +330,7 @@ impl Daemon {
     }
 }
 
-/// The address that a listener has, where a port was left to the system.
+/// Returns a listener's actual address, in case the system chose its port.
 fn real_address(listener: &std::os::fd::OwnedFd) -> Option<String> {
     let listener = std::net::TcpListener::from(listener.try_clone().ok()?);
     listener.local_addr().ok().map(|address| address.to_string())

@@ -1,4 +1,4 @@
-//! What a daemon leaves to the next: the table on disk, replaced as a whole.
+//! The state file, which a daemon leaves to the next one: the table, always replaced as a whole.
 
 use super::table::{App, Instance, Table};
 use super::worker::State;
@@ -11,13 +11,13 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Version of the files.
+/// Version of the file format.
 const SCHEMA: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
     schema: u32,
-    /// Processes of another boot are none of ours.
+    /// Process ids of another boot are meaningless.
     boot_id: String,
     next_id: u32,
     apps: Vec<SavedApp>,
@@ -44,20 +44,20 @@ struct SavedInstance {
     processes: Vec<Identity>,
 }
 
-/// An instance that was there, and what ran then.
+/// An instance in the state file, and its processes at that time.
 pub struct Before {
-    /// Its id.
+    /// Id of the instance.
     pub id: u32,
-    /// Whether it is to run.
+    /// The instance should run.
     pub is_wanted: bool,
-    /// Its processes, if this is still the same boot.
+    /// Its processes, if the system has not been rebooted since.
     pub processes: Vec<Identity>,
 }
 
-/// Writes what there is.
+/// Writes the state file.
 ///
 /// # Errors
-/// A disk that refuses.
+/// Fails if the file cannot be written, for example because the disk is full.
 pub fn save(table: &Table, home: &Home) -> Result<()> {
     let apps = table
         .apps
@@ -83,7 +83,7 @@ fn saved(instance: &Instance) -> SavedInstance {
     }
 }
 
-/// Reads what there was. A file that cannot be read is kept aside, and said so.
+/// Reads the state file. If that fails, renames the file and returns a remark about it.
 pub fn load(home: &Home) -> (Table, Vec<Before>, Option<String>) {
     let path = home.state();
     if !path.exists() {
@@ -94,22 +94,22 @@ pub fn load(home: &Home) -> (Table, Vec<Before>, Option<String>) {
         Err(error) => {
             let aside = path.with_extension("json.broken");
             let _ = fs::rename(&path, &aside);
-            let remark = format!("{error:#}; it is kept as {}, and the table was begun anew", aside.display());
+            let remark = format!("{error:#}; it was renamed to {}, and the table is now empty", aside.display());
             (Table::default(), Vec::new(), Some(remark))
         }
     }
 }
 
 fn read(path: &Path, home: &Home) -> Result<(Table, Vec<Before>)> {
-    let what = || format!("the state file {} cannot be read", path.display());
+    let what = || format!("cannot read the state file {}", path.display());
     let all: Saved = serde_json::from_slice(&fs::read(path).with_context(what)?).with_context(what)?;
     if all.schema != SCHEMA {
-        bail!("{}: it has schema {}, this program {SCHEMA}", what(), all.schema);
+        bail!("{}: it has schema {}, but this program needs schema {SCHEMA}", what(), all.schema);
     }
     let is_same_boot = all.boot_id == boot_id();
     let (mut apps, mut before) = (Vec::new(), Vec::new());
     for app in all.apps {
-        // Deleted, and this file is older.
+        // The app has been deleted since the file was written.
         let Ok(spec) = read_spec(&home.spec(&app.name)) else { continue };
         for instance in &app.instances {
             before.push(Before {
@@ -136,26 +136,26 @@ fn restored(saved: SavedInstance) -> Instance {
     instance
 }
 
-/// The specification in a file.
+/// Reads the specification in a file.
 ///
 /// # Errors
-/// It cannot be read.
+/// Fails if the file cannot be read.
 pub fn read_spec(path: &Path) -> Result<Spec> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
 }
 
-/// What `save` keeps.
+/// The content of the file that `save` writes.
 #[derive(Serialize, Deserialize)]
 pub struct Dump {
     /// Each app with its number of instances.
     pub apps: Vec<(Spec, u32)>,
 }
 
-/// Keeps what there is for `resurrect`, safe from a loss of power.
+/// Saves the apps for `resurrect`, so that they survive a power loss.
 ///
 /// # Errors
-/// A disk that refuses.
+/// Fails if the file cannot be written, for example because the disk is full.
 pub fn dump(table: &Table, home: &Home) -> Result<usize> {
     let apps: Vec<(Spec, u32)> = table.apps.iter().map(|app| (app.spec.clone(), app.instances.len() as u32)).collect();
     let count = apps.len();
@@ -164,14 +164,14 @@ pub fn dump(table: &Table, home: &Home) -> Result<usize> {
     Ok(count)
 }
 
-/// What `save` kept.
+/// Reads the saved apps.
 ///
 /// # Errors
-/// Nothing was saved, or it cannot be read.
+/// Fails if nothing was saved, or the file cannot be read.
 pub fn dumped(home: &Home) -> Result<Dump> {
     let path = home.dump();
     if !path.exists() {
-        bail!("nothing was saved: run `supervisor save` first");
+        bail!("there are no saved apps: run `supervisor save` first");
     }
     let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
     serde_json::from_slice(&bytes).with_context(|| path.display().to_string())

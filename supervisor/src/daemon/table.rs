@@ -1,4 +1,4 @@
-//! What there is: apps, their instances, and the processes of each.
+//! The table of apps, their instances, and the processes of each.
 
 use super::worker::State;
 use crate::channel::{Job, Key, LogPlan};
@@ -21,42 +21,42 @@ pub struct App {
     pub instances: Vec<Instance>,
 }
 
-/// A place in an app, which one process after the other takes.
+/// A slot of an app, which one process after the other fills.
 pub struct Instance {
     pub id: u32,
-    /// Its number in its app.
+    /// Its number within its app.
     pub number: u32,
-    /// Of the process that was started last.
+    /// The generation of its most recently started process.
     pub generation: u32,
     pub created: SystemTime,
     pub restarts: u32,
-    /// Ends in a row of processes that were not up for long.
+    /// Number of early exits in a row.
     pub failures: u32,
-    /// It goes once its processes have ended.
+    /// The instance is removed once its processes have ended.
     pub is_leaving: bool,
     pub last_end: Option<String>,
     pub worker: Worker,
-    /// While it is reloaded: its next process, or its last one.
+    /// During a reload: the next process, or the previous one.
     pub other: Option<Other>,
 }
 
 /// A second process of an instance.
 pub enum Other {
-    /// Starts, and is to take the place.
+    /// It is starting, and will take over the instance.
     Replacement(Worker),
-    /// Answers what it still has, and ends.
+    /// It answers its remaining requests, and then ends.
     Retiring(Worker),
 }
 
-/// A process, or the want of one.
+/// A process, or the slot for one that has not started.
 pub struct Worker {
     pub key: Key,
     pub state: State,
-    /// When it was asked for.
+    /// Time at which it was ordered.
     pub begun: SystemTime,
     pub due: Option<Instant>,
     pub online: Option<Instant>,
-    /// It was to be replaced because of its memory, so that is not asked for again.
+    /// Its replacement because of its memory is already ordered, so it is not ordered again.
     pub is_too_big: bool,
     pub says: Option<String>,
     /// Copies of its pipes and its notify socket, in case the keeper dies.
@@ -64,7 +64,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// None yet.
+    /// Creates a worker without a process.
     pub fn new(key: Key) -> Self {
         Worker {
             key,
@@ -94,7 +94,7 @@ impl Other {
 }
 
 impl Instance {
-    /// One that has not started.
+    /// Creates an instance that has not started.
     pub fn new(id: u32, number: u32) -> Self {
         Instance {
             id,
@@ -110,35 +110,35 @@ impl Instance {
         }
     }
 
-    /// The name of its next process.
+    /// Returns the key of its next process.
     pub fn next_key(&mut self) -> Key {
         self.generation += 1;
         Key { instance: self.id, generation: self.generation }
     }
 
-    /// Its processes.
+    /// Returns its processes, mutably.
     pub fn workers_mut(&mut self) -> impl Iterator<Item = &mut Worker> {
         std::iter::once(&mut self.worker).chain(self.other.as_mut().map(Other::worker_mut))
     }
 
-    /// The same, to look at.
+    /// Returns its processes.
     pub fn workers(&self) -> impl Iterator<Item = &Worker> {
         std::iter::once(&self.worker).chain(self.other.as_ref().map(Other::worker))
     }
 
-    /// Whether its only process is ready.
+    /// Returns whether its only process is ready.
     pub fn is_online(&self) -> bool {
         self.other.is_none() && matches!(self.worker.state, State::Online { .. })
     }
 
-    /// Whether nothing of it runs, nor will.
+    /// Returns whether none of its processes runs or is about to.
     pub fn is_over(&self) -> bool {
         self.other.is_none() && self.worker.state.is_over()
     }
 }
 
 impl App {
-    /// What the keeper has to know to start a process of an instance.
+    /// Returns the data that the keeper needs to start a process of an instance.
     pub fn job(&self, key: Key, number: u32, home: &Home) -> Job {
         let options = &self.spec.options;
         let logs = ["out", "error"].map(|stream| LogPlan {
@@ -152,32 +152,32 @@ impl App {
 }
 
 impl Table {
-    /// All instances with their apps.
+    /// Returns all instances with their apps.
     pub fn all(&self) -> impl Iterator<Item = (&App, &Instance)> {
         self.apps.iter().flat_map(|app| app.instances.iter().map(move |instance| (app, instance)))
     }
 
-    /// The instance of an id, with its app's position.
+    /// Returns the positions of an id's app and instance.
     pub fn position(&self, id: u32) -> Option<(usize, usize)> {
         self.apps.iter().enumerate().find_map(|(app_number, app)| {
             app.instances.iter().position(|instance| instance.id == id).map(|number| (app_number, number))
         })
     }
 
-    /// An instance.
+    /// Returns the instance of an id, mutably.
     pub fn instance_mut(&mut self, id: u32) -> Option<&mut Instance> {
         self.apps.iter_mut().flat_map(|app| &mut app.instances).find(|instance| instance.id == id)
     }
 
-    /// The same, to look at, with its app.
+    /// Returns the instance of an id, with its app.
     pub fn instance(&self, id: u32) -> Option<(&App, &Instance)> {
         self.all().find(|(_, instance)| instance.id == id)
     }
 
-    /// The ids that a person means by a name, an id or `all`.
+    /// Returns the ids that a user means by a name, an id or `all`.
     ///
     /// # Errors
-    /// Nothing of that name, with what is near it.
+    /// Fails if there is no such app or id; the error suggests a similar name.
     pub fn select(&self, target: &str) -> Result<Vec<u32>> {
         let ids: Vec<u32> = match target.parse::<u32>() {
             _ if target == "all" => return Ok(self.all().map(|(_, instance)| instance.id).collect()),
@@ -195,23 +195,23 @@ impl Table {
             names.iter().map(|name| (strsim::jaro_winkler(target, name), *name)).max_by(|one, two| one.0.total_cmp(&two.0));
         match near {
             Some((likeness, name)) if likeness > 0.6 => bail!("there is no app or id '{target}'; did you mean {name}?"),
-            Some(_) => bail!("there is no app or id '{target}'; there are: {}", names.join(", ")),
-            None => bail!("there is no app or id '{target}'; nothing was started"),
+            Some(_) => bail!("there is no app or id '{target}'; the apps are: {}", names.join(", ")),
+            None => bail!("there is no app or id '{target}'; no apps yet: run `supervisor start`"),
         }
     }
 
-    /// A process, by its key.
+    /// Returns the process of a key.
     pub fn worker_mut(&mut self, key: Key) -> Option<&mut Worker> {
         self.instance_mut(key.instance)?.workers_mut().find(|worker| worker.key == key)
     }
 
-    /// When the next time is over.
+    /// Returns the earliest expiry of all timers.
     pub fn due(&self) -> Option<Instant> {
         self.all().flat_map(|(_, instance)| instance.workers()).filter_map(|worker| worker.due).min()
     }
 }
 
-/// Ends in a row that were too soon, after one more.
+/// Returns the number of early exits in a row after one more exit.
 pub fn failures(before: u32, online: Option<Instant>, min_uptime: Duration) -> u32 {
     if online.is_some_and(|online| online.elapsed() >= min_uptime) { 0 } else { before + 1 }
 }

@@ -1,43 +1,43 @@
-//! What somebody has asked for and is not done yet.
+//! Commands in progress.
 
 use super::table::{App, Instance, Other, Table};
 use super::worker::State;
 use std::collections::VecDeque;
 
-/// A command under way.
+/// A command in progress.
 pub struct Task {
-    /// Who waits for it; none if the daemon itself asked.
+    /// The client that waits for it; `None` if the daemon itself started it.
     pub client: Option<u64>,
     pub verb: Verb,
-    /// Names of the apps it is about, which no other may touch meanwhile.
+    /// Names of its apps, which no other command may change meanwhile.
     pub apps: Vec<String>,
-    /// The instances it waits for.
+    /// The instances that it waits for.
     pub ids: Vec<u32>,
 }
 
-/// What is under way.
+/// The kind of a command in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
-    /// Its listeners are being bound; then its instances start.
+    /// Bind the listeners; then start the instances.
     Bind {
-        /// Addresses that are still to be bound.
+        /// Addresses that are not bound yet.
         left: Vec<String>,
     },
     Start,
     Restart,
     Stop,
-    /// Wait until they are gone.
+    /// Wait until the instances are gone.
     Delete,
     Reload {
-        /// Those still to be replaced.
+        /// Ids of the instances that are still to be replaced.
         left: VecDeque<u32>,
-        /// The one being replaced.
+        /// Id of the instance that is being replaced.
         now: Option<u32>,
     },
 }
 
 impl Verb {
-    /// As a person calls it.
+    /// The name of the command.
     pub fn name(&self) -> &'static str {
         match self {
             Verb::Bind { .. } | Verb::Start => "start",
@@ -49,21 +49,21 @@ impl Verb {
     }
 }
 
-/// How a command stands.
+/// The progress of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Something is still to happen.
+    /// It is waiting for an event.
     Wait,
-    /// The next step of a reload is due.
+    /// Its next step is due.
     Next,
-    /// It is done.
+    /// It has succeeded.
     Done,
-    /// It is not done, and why.
+    /// It has failed, with the reason.
     Failed(String),
 }
 
 impl Task {
-    /// How it stands.
+    /// Returns the progress of the command.
     pub fn verdict(&self, table: &Table) -> Verdict {
         let instances = || self.ids.iter().filter_map(|id| table.instance(*id));
         match &self.verb {
@@ -84,12 +84,12 @@ impl Task {
             Verb::Delete => wait_for(instances().next().is_none()),
             Verb::Reload { left, now } => {
                 let step = match now.and_then(|id| table.instance(id)) {
-                    // The first, or it was deleted meanwhile.
+                    // No replacement has begun yet, or the instance was deleted meanwhile.
                     None => Verdict::Next,
                     Some((app, instance)) => replaced(app, instance),
                 };
                 let next = left.front().and_then(|id| table.instance(*id));
-                // What a daemon before this one began to replace.
+                // A replacement that a previous daemon began may still be in progress.
                 let is_busy = next.is_some_and(|(_, instance)| instance.other.is_some());
                 if step == Verdict::Next && is_busy { Verdict::Wait } else { step }
             }

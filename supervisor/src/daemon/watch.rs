@@ -1,4 +1,4 @@
-//! `--watch`: an app is reloaded when the file of its program changes.
+//! `--watch` reloads an app when its program file changes.
 
 use super::task::{Task, Verb};
 use super::{Daemon, Source};
@@ -12,32 +12,32 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A file is being written in several steps; after so long without another it is whole.
+/// A file may be written in several steps; it counts as complete after this time without a change.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// Programs that are watched.
+/// Watched programs.
 #[derive(Default)]
 pub struct Watch {
-    /// None as long as nothing is watched.
+    /// `None` while nothing is watched.
     inotify: Option<OwnedFd>,
-    /// App, the number of its folder's watch, and the program's name there.
+    /// App, watch number of the folder, and file name of the program.
     programs: Vec<(String, i32, OsString)>,
-    /// Apps whose program has changed, and when they are to be reloaded.
+    /// Apps whose program has changed, and the time of their reload.
     changed: BTreeMap<String, Instant>,
 }
 
 impl Watch {
-    /// When the next app is to be reloaded.
+    /// Returns the time of the next reload.
     pub fn due(&self) -> Option<Instant> {
         self.changed.values().min().copied()
     }
 
-    /// Forgets an app.
+    /// Stops watching the program of an app.
     pub fn forget(&mut self, name: &str) {
         self.changed.remove(name);
         let number = self.programs.iter().find(|(app, ..)| app == name).map(|(_, number, _)| *number);
         self.programs.retain(|(app, ..)| app != name);
-        // Two programs of a folder share its watch.
+        // Two programs in the same folder share its watch.
         if let (Some(number), Some(inotify)) = (number, &self.inotify)
             && !self.programs.iter().any(|(_, other, _)| *other == number)
         {
@@ -58,16 +58,16 @@ impl Watch {
 }
 
 impl Daemon {
-    /// Watches the program of an app, if that was asked for.
+    /// Watches the program of an app, if the app has the `watch` option.
     ///
     /// # Errors
-    /// The folder cannot be watched.
+    /// Fails if the folder cannot be watched.
     pub fn watch(&mut self, name: &str) -> Result<()> {
         let Some(app) = self.table.apps.iter().find(|app| app.spec.name == name && app.spec.options.watch) else { return Ok(()) };
         let program = Path::new(&app.spec.command[0]);
         let (Some(folder), Some(file)) = (program.parent(), program.file_name()) else { return Ok(()) };
         if self.watch.inotify.is_none() {
-            let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).context("inotify")?;
+            let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).context("cannot set up inotify for --watch")?;
             self.poller.add(&inotify, Source::Programs)?;
             self.watch.inotify = Some(inotify);
         }
@@ -78,7 +78,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Notes which apps' programs have changed.
+    /// Notes the apps whose program has changed.
     pub fn note_changes(&mut self) {
         for (number, name) in self.watch.changes() {
             let meant = self.watch.programs.iter().filter(|(_, watched, file)| *watched == number && *file == name);
@@ -87,7 +87,7 @@ impl Daemon {
         }
     }
 
-    /// Reloads what has changed and is not being changed any more.
+    /// Reloads the apps whose program has changed and is complete.
     pub fn reload_changed(&mut self) {
         if self.ending.is_some() {
             self.watch.changed.clear();
@@ -96,7 +96,7 @@ impl Daemon {
         let due: Vec<String> = self.watch.changed.iter().filter(|(_, due)| **due <= now).map(|(app, _)| app.clone()).collect();
         for name in due {
             let is_busy = self.tasks.iter().any(|task| task.apps.contains(&name));
-            // After what is under way, since that may still have started the old one.
+            // Retries after the command in progress, which may still have started the old program.
             let again = is_busy.then(|| now + QUIET);
             match again {
                 Some(again) => drop(self.watch.changed.insert(name, again)),

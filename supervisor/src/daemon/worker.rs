@@ -1,96 +1,96 @@
-//! What becomes of a worker: a pure table of states and events.
+//! The process lifecycle: a table of states and events, without side effects.
 
 use crate::proc::Identity;
 use crate::spec::{LONGEST_DELAY, Options};
 use std::time::Duration;
 
-/// Where a worker stands.
+/// The state of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Asked for, or running and not ready yet.
+    /// The keeper was asked to start it, or it runs and is not ready yet.
     Starting {
-        /// None until the keeper has started it.
+        /// `None` until the keeper has started the process.
         process: Option<Identity>,
     },
-    /// Ready.
+    /// Running, and ready.
     Online {
-        /// What runs.
+        /// The running process.
         process: Identity,
     },
-    /// Asked to end.
+    /// Asked to end, and not ended yet.
     Stopping {
-        /// None until the keeper has started it.
+        /// `None` until the keeper has started the process.
         process: Option<Identity>,
-        /// What comes after.
+        /// The next step after the process has ended.
         then: Then,
     },
-    /// Ended too soon; waits to be started again.
+    /// Ended too soon, and waiting for its restart.
     Waiting,
-    /// Ended as it was asked to, or never started.
+    /// Ended on request, or never started.
     Stopped,
-    /// Given up.
+    /// Failed too often; the supervisor has given up.
     Errored,
 }
 
-/// What comes after an end that was asked for.
+/// The next step after a requested end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
-    /// Nothing.
+    /// Stay stopped.
     Stop,
-    /// A new process.
+    /// Start a new process.
     Restart,
-    /// What comes after a crash, since it was not ready in time.
+    /// Handle it as a crash, since the process was not ready in time.
     Fail,
 }
 
-/// What happens to a worker.
+/// An event in the life of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody wants it to run.
+    /// A request to start it.
     Start,
-    /// Somebody wants it to end.
+    /// A request to stop it.
     Stop,
-    /// Somebody wants a new process in its place.
+    /// A request to replace its process.
     Restart,
-    /// The keeper has started it.
+    /// The keeper has started the process.
     Spawned(Identity),
-    /// It says that it is ready.
+    /// The process reports that it is ready.
     Ready,
-    /// It has ended, or could not be started.
+    /// The process has ended, or could not be started.
     Ended {
-        /// Ends in a row, this one included, before it had been up for long; none if it had.
+        /// Number of early exits in a row, including this one; 0 if the process had been up for long enough.
         failures: u32,
     },
-    /// The time is over that was set.
+    /// The worker's timer has expired.
     Due,
 }
 
-/// What is to be done.
+/// An action that the daemon has to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Start a process.
     Spawn,
-    /// Ask it to end.
+    /// Ask the process to end.
     Ask,
-    /// End it and its group.
+    /// Kill the process and its group.
     Kill,
-    /// Set the time after which [`Event::Due`] comes, or none.
+    /// Set the timer after which [`Event::Due`] comes, or clear it.
     Timer(Option<Duration>),
 }
 
-/// How a worker is kept.
+/// The rules for keeping a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy<'o> {
-    /// Times and bounds.
+    /// Time limits and bounds.
     pub options: &'o Options,
-    /// It is to replace another, which goes on if this one fails.
+    /// The worker is to replace another, which keeps running if this one fails.
     pub is_replacement: bool,
-    /// It says when it is ready. One that does not is taken for ready once it has been up for long enough.
-    pub speaks: bool,
+    /// The worker reports when it is ready. A worker that does not counts as ready once it has been up for `min_uptime`.
+    pub signals_readiness: bool,
 }
 
 impl State {
-    /// As `list` has it.
+    /// The name of the state in `list`.
     pub fn name(self) -> &'static str {
         match self {
             State::Starting { .. } => "launching",
@@ -102,7 +102,7 @@ impl State {
         }
     }
 
-    /// What runs.
+    /// Returns the running process, if there is one.
     pub fn process(self) -> Option<Identity> {
         match self {
             State::Starting { process } | State::Stopping { process, .. } => process,
@@ -111,12 +111,12 @@ impl State {
         }
     }
 
-    /// Whether it has ended, and nothing starts it again but somebody who wants it.
+    /// Returns whether the process has ended, and only a request starts it again.
     pub fn is_over(self) -> bool {
         matches!(self, State::Stopped | State::Errored)
     }
 
-    /// What follows from an event; nothing if it means nothing here.
+    /// Returns the next state and the actions after an event, or `None` if the event has no effect in this state.
     pub fn after(self, event: Event, policy: Policy<'_>) -> Option<(State, Vec<Action>)> {
         let options = policy.options;
         Some(match (self, event) {
@@ -126,19 +126,21 @@ impl State {
             (State::Waiting | State::Errored, Event::Stop) => (State::Stopped, vec![Action::Timer(None)]),
 
             (State::Starting { .. }, Event::Spawned(process)) => {
-                let time = if policy.speaks { options.listen_timeout } else { options.min_uptime };
+                let time = if policy.signals_readiness { options.listen_timeout } else { options.min_uptime };
                 (State::Starting { process: Some(process) }, vec![Action::Timer(Some(time))])
             }
             (State::Starting { process: Some(process) }, Event::Ready) => (State::Online { process }, vec![Action::Timer(None)]),
             (State::Starting { .. } | State::Online { .. }, Event::Ended { failures }) => crashed(failures, policy),
-            (State::Starting { process: Some(process) }, Event::Due) if !policy.speaks => (State::Online { process }, vec![]),
+            (State::Starting { process: Some(process) }, Event::Due) if !policy.signals_readiness => {
+                (State::Online { process }, vec![])
+            }
             (State::Starting { process }, Event::Due) => end(process, Then::Fail, options),
             (State::Starting { process }, Event::Stop) => end(process, Then::Stop, options),
             (State::Starting { process }, Event::Restart) => end(process, Then::Restart, options),
             (State::Online { process }, Event::Stop) => end(Some(process), Then::Stop, options),
             (State::Online { process }, Event::Restart) => end(Some(process), Then::Restart, options),
 
-            // It was asked to end before it was there to be asked.
+            // The request to end came before the process had started.
             (State::Stopping { then, .. }, Event::Spawned(process)) => end(Some(process), then, options),
             (State::Stopping { .. }, Event::Due) => (self, vec![Action::Kill, Action::Timer(None)]),
             (State::Stopping { process, .. }, Event::Stop) => (State::Stopping { process, then: Then::Stop }, vec![]),
@@ -161,7 +163,7 @@ impl State {
     }
 }
 
-/// Its time begins when it is there: the keeper may have much to do.
+/// The timer starts only once the process has started, since the keeper may be busy.
 fn begin() -> (State, Vec<Action>) {
     (State::Starting { process: None }, vec![Action::Spawn, Action::Timer(None)])
 }
@@ -171,7 +173,7 @@ fn end(process: Option<Identity>, then: Then, options: &Options) -> (State, Vec<
     (State::Stopping { process, then }, actions)
 }
 
-/// Replaced at once, then after a pause that doubles, then given up.
+/// Restarts the worker: at once after the first early exit, then after a pause that doubles each time. Gives up in the end.
 fn crashed(failures: u32, policy: Policy<'_>) -> (State, Vec<Action>) {
     let options = policy.options;
     if policy.is_replacement || failures > options.max_restarts {
@@ -196,7 +198,7 @@ mod tests {
     const OTHER: Identity = Identity { pid: 8, started: 2 };
 
     fn after(state: State, event: Event) -> Option<(State, Vec<Action>)> {
-        state.after(event, Policy { options: &options(), is_replacement: false, speaks: true })
+        state.after(event, Policy { options: &options(), is_replacement: false, signals_readiness: true })
     }
 
     fn spawning() -> Vec<Action> {
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_starts_says_that_it_is_ready_and_stops() {
+    fn a_worker_starts_becomes_ready_and_stops() {
         let starting = State::Starting { process: None };
         assert_eq!(after(State::Stopped, Event::Start), Some((starting, spawning())));
         let started = State::Starting { process: Some(PROCESS) };
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_crashes_is_replaced_at_once_then_after_pauses_that_double_then_given_up() {
+    fn a_crashing_worker_restarts_at_once_then_after_doubling_pauses_until_given_up() {
         let crash = |failures| after(State::Online { process: PROCESS }, Event::Ended { failures }).unwrap();
         let again = (State::Starting { process: None }, spawning());
         assert_eq!(crash(0), again);
@@ -236,22 +238,22 @@ mod tests {
     }
 
     #[test]
-    fn a_replacement_that_crashes_is_not_tried_again() {
-        let policy = Policy { options: &options(), is_replacement: true, speaks: true };
+    fn a_crashed_replacement_is_not_restarted() {
+        let policy = Policy { options: &options(), is_replacement: true, signals_readiness: true };
         let ended = State::Starting { process: Some(PROCESS) }.after(Event::Ended { failures: 1 }, policy);
         assert_eq!(ended, Some((State::Errored, vec![Action::Timer(None)])));
     }
 
     #[test]
-    fn one_that_is_not_ready_in_time_is_ended_and_counts_as_crashed() {
+    fn a_worker_that_is_not_ready_in_time_is_stopped_and_counts_as_crashed() {
         let failing = State::Stopping { process: Some(PROCESS), then: Then::Fail };
         assert_eq!(after(State::Starting { process: Some(PROCESS) }, Event::Due), Some((failing, asking())));
         assert_eq!(after(failing, Event::Ended { failures: 2 }).unwrap().0, State::Waiting);
     }
 
     #[test]
-    fn one_that_does_not_speak_is_taken_for_ready_once_it_has_been_up_for_long_enough() {
-        let policy = Policy { options: &options(), is_replacement: false, speaks: false };
+    fn a_worker_that_does_not_signal_readiness_counts_as_ready_after_min_uptime() {
+        let policy = Policy { options: &options(), is_replacement: false, signals_readiness: false };
         let begun = State::Stopped.after(Event::Start, policy).unwrap();
         assert_eq!(begun.1, [Action::Spawn, Action::Timer(None)]);
         let there = begun.0.after(Event::Spawned(PROCESS), policy).unwrap();
@@ -261,13 +263,13 @@ mod tests {
     }
 
     #[test]
-    fn one_that_does_not_end_when_asked_is_killed() {
+    fn a_worker_that_does_not_end_when_asked_is_killed() {
         let stopping = State::Stopping { process: Some(PROCESS), then: Then::Stop };
         assert_eq!(after(stopping, Event::Due), Some((stopping, vec![Action::Kill, Action::Timer(None)])));
     }
 
     #[test]
-    fn one_that_is_stopped_before_it_is_there_is_asked_as_soon_as_it_is() {
+    fn a_worker_stopped_before_it_runs_is_asked_to_end_once_it_runs() {
         let (stopping, actions) = after(State::Starting { process: None }, Event::Stop).unwrap();
         assert_eq!((stopping, actions), (State::Stopping { process: None, then: Then::Stop }, vec![]));
         let there = State::Stopping { process: Some(PROCESS), then: Then::Stop };
@@ -284,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_changes_nothing() {
+    fn an_event_without_meaning_changes_nothing() {
         let online = State::Online { process: PROCESS };
         for (state, event) in [
             (online, Event::Start),

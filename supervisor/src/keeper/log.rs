@@ -8,30 +8,31 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// A log being written.
+/// An open log.
 pub struct Log {
     plan: LogPlan,
     file: Option<File>,
     size: u64,
-    /// A device or a pipe: never rotated, never waited for.
+    /// The log is a device or a pipe: writes never rotate it and never block.
     is_special: bool,
     is_at_line_start: bool,
-    /// Why the last write failed.
+    /// Error of the last write, if it failed.
     trouble: Option<String>,
 }
 
 impl Log {
-    /// One whose file is opened at the first write.
+    /// Creates a log whose file is opened at the first write.
     pub fn new(plan: LogPlan) -> Self {
         Log { plan, file: None, size: 0, is_special: false, is_at_line_start: true, trouble: None }
     }
 
-    /// Takes on another plan for the same file.
+    /// Applies new settings to the same file.
     pub fn plan(&mut self, plan: LogPlan) {
         self.plan = plan;
     }
 
-    /// Writes, or drops what the disk refuses: a full disk must not stop whoever logs. Says so when that begins, and when it ends.
+    /// Writes the bytes, or drops them if that fails: a full disk must not block the worker. Returns `Some(Some(error))` when
+    /// writes begin to fail, `Some(None)` when they work again, and `None` if nothing has changed.
     pub fn write(&mut self, bytes: &[u8]) -> Option<Option<String>> {
         let dated = self.plan.date_format.clone().map(|format| self.dated(bytes, &format));
         let error = self.append(dated.as_deref().unwrap_or(bytes)).err().map(|error| error.to_string());
@@ -43,14 +44,14 @@ impl Log {
         is_news.then_some(error)
     }
 
-    /// Empties it, and removes what was rotated away.
+    /// Empties the log, and removes its rotated files.
     pub fn flush(&mut self) {
         self.file = None;
         flush(&self.plan.path, self.plan.keep);
     }
 
     fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        // Longer than a whole file: in parts.
+        // Bytes that do not fit into one file are split across several.
         while !bytes.is_empty() {
             if self.file.is_none() {
                 self.open()?;
@@ -82,7 +83,7 @@ impl Log {
         Ok(())
     }
 
-    /// The newest rotated file ends with `.1`, the oldest goes.
+    /// Renames the log: the newest rotated file ends with `.1`, and the oldest is removed.
     fn rotate(&mut self) -> io::Result<()> {
         self.file = None;
         for number in (1..self.plan.keep).rev() {
@@ -111,16 +112,16 @@ impl Log {
     }
 }
 
-/// Empties a log that nobody writes to, and removes what was rotated away from it.
+/// Empties a log that no worker writes to, and removes its rotated files.
 pub fn flush(path: &Path, keep: u32) {
-    // What is not there need not go.
+    // Missing files are not an error.
     let _ = OpenOptions::new().write(true).truncate(true).open(path);
     for number in 1..=keep {
         let _ = fs::remove_file(rotated(path, number));
     }
 }
 
-/// Path of a rotated file.
+/// Path of the rotated file of this number.
 pub fn rotated(path: &Path, number: u32) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(format!(".{number}"));
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn files_never_grow_beyond_their_size_nor_their_number() {
+    fn files_stay_within_their_size_and_number() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = log(folder.path(), 100, 2);
         for _ in 0..50 {
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_longer_than_a_file_goes_into_several() {
+    fn a_chunk_longer_than_a_file_is_split() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = log(folder.path(), 100, 3);
         log.write(&[b'x'; 250]);
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_log_is_continued_and_a_flushed_one_is_empty() {
+    fn an_existing_log_is_appended_to_and_a_flushed_one_is_empty() {
         let folder = tempfile::tempdir().unwrap();
         log(folder.path(), 100, 1).write(b"before\n");
         let mut log = log(folder.path(), 100, 1);
@@ -182,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_written_to_and_never_moved() {
+    fn a_device_is_written_to_and_never_rotated() {
         let mut log = Log::new(LogPlan { path: "/dev/null".into(), max_size: 10, keep: 1, date_format: None });
         assert_eq!(log.write(&[b'x'; 100]), None);
         assert!(!Path::new("/dev/null").metadata().unwrap().is_file() && !Path::new("/dev/null.1").exists());
     }
 
     #[test]
-    fn a_disk_that_refuses_is_told_once_and_once_when_it_does_not_any_more() {
+    fn a_failing_log_is_reported_once_and_so_is_its_recovery() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("not-there-yet");
         let mut log = log(&path, 100, 1);
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_stands_before_each_line_once() {
+    fn each_line_is_prefixed_with_the_date_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.log");
         let mut log = Log::new(LogPlan { path: path.clone(), max_size: 1000, keep: 1, date_format: Some("[%Y]".into()) });

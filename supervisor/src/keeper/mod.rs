@@ -1,7 +1,7 @@
-//! The keeper: starts and reaps workers, and holds listeners, log pipes and log files, without any policy of its own.
+//! The keeper starts and reaps workers, and holds listeners, log pipes and log files. It makes no decisions of its own.
 //!
-//! It is small so that it has no reason to die. What it holds survives the daemon, to which a new daemon is told everything; and since
-//! the daemon has a copy of each descriptor, what it holds survives the keeper too.
+//! It is small, so that little in it can fail. If the daemon dies, the keeper reports everything it holds to a new daemon. If
+//! the keeper dies, nothing is lost either, since the daemon has a copy of each descriptor.
 
 mod log;
 mod worker;
@@ -31,22 +31,22 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use worker::Worker;
 
-/// Bytes taken from a pipe at once: as many as a pipe holds.
+/// Bytes read from a pipe at once: the capacity of a pipe.
 const CHUNK: usize = 64 * 1024;
-/// Connections that the kernel may hold until they are accepted.
+/// Connections that the kernel queues until a worker accepts them.
 const BACKLOG: i32 = 4096;
-/// A daemon that ends sooner is started again only after as long.
+/// If a daemon ends within this time, the next one starts only after it.
 const DAEMON_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a descriptor is.
+/// The purpose of a watched descriptor.
 #[derive(Debug, Clone, Copy)]
 enum Source {
     Daemon,
-    /// Asked to end.
+    /// A signal to end has come.
     Signals,
-    /// A child has ended, or an orphan.
+    /// A child or an adopted orphan has ended.
     Children,
-    /// A worker's pidfd.
+    /// A worker's pidfd, readable once the worker has ended.
     End(Key),
     /// A worker's standard output or error.
     Output(Key, usize),
@@ -58,7 +58,7 @@ struct Keeper {
     home: Home,
     poller: Poller<Source>,
     daemon: Option<Daemon>,
-    /// When to start a daemon that died too soon.
+    /// Time at which to start a daemon after the last one ended too soon.
     daemon_due: Option<Instant>,
     control: Option<OwnedFd>,
     listeners: BTreeMap<String, OwnedFd>,
@@ -73,37 +73,38 @@ struct Keeper {
 struct Daemon {
     channel: Channel,
     token: Token,
-    /// None of a daemon that started this keeper.
+    /// `None` if the daemon started this keeper.
     child: Option<Child>,
     started: Instant,
 }
 
-/// A keeper with nothing to keep yet: listens for commands, and starts its daemon.
+/// Runs a keeper without workers, which listens for commands and starts its daemon.
 ///
 /// # Errors
-/// Another one is there, or the system refuses.
+/// Fails if another supervisor runs, or a system call fails.
 pub fn begin() -> Result<ExitCode> {
     let home = Home::open()?;
     let control = home.control();
     if let Ok(stream) = UnixStream::connect(&control) {
         return stand_back(stream, &control);
     }
-    // Nobody answers there.
+    // The socket is a leftover: no process answers on it.
     let _ = fs::remove_file(&control);
     let control = UnixListener::bind(&control).with_context(|| format!("cannot listen on {}", control.display()))?;
     let mut keeper = Keeper::new(home)?;
     keeper.control = Some(control.into());
     keeper.start_daemon()?;
-    // Whoever started this, systemd or a command, may go on.
-    sd_notify::notify(&[NotifyState::Ready]).context("NOTIFY_SOCKET")?;
+    // The command or systemd that started this process can continue.
+    sd_notify::notify(&[NotifyState::Ready]).context("cannot notify systemd over NOTIFY_SOCKET")?;
     println!("ready");
     keeper.run()
 }
 
-/// One runs already. To systemd, whose keeper has died and was replaced by the daemon, that is the one to watch.
+/// Leaves the work to the running supervisor. Under systemd, its keeper becomes the main process: the daemon has started it
+/// in place of the keeper that systemd had started and that has died.
 fn stand_back(mut stream: UnixStream, control: &Path) -> Result<ExitCode> {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
-        anyhow::bail!("a supervisor runs already: {} answers", control.display());
+        anyhow::bail!("a supervisor is already running: it answers on {}", control.display());
     }
     stream.write_all(&[&serde_json::to_vec(&Request::List)?[..], b"\n"].concat())?;
     let mut line = String::new();
@@ -111,15 +112,16 @@ fn stand_back(mut stream: UnixStream, control: &Path) -> Result<ExitCode> {
     if let Answer::Table(table) = serde_json::from_str(&line)?
         && let Some(keeper) = table.supervisor.and_then(|own| u32::try_from(own.keeper).ok())
     {
-        sd_notify::notify(&[NotifyState::MainPid(keeper), NotifyState::Ready]).context("NOTIFY_SOCKET")?;
+        sd_notify::notify(&[NotifyState::MainPid(keeper), NotifyState::Ready])
+            .context("cannot notify systemd over NOTIFY_SOCKET")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A keeper in place of one that died: the daemon, which is its parent, tells it what to hold.
+/// Runs a keeper that replaces a dead one. The daemon, its parent, tells it what to hold.
 ///
 /// # Errors
-/// The system refuses.
+/// Fails if a system call fails.
 pub fn adopt() -> Result<ExitCode> {
     let mut keeper = Keeper::new(Home::open()?)?;
     keeper.take_daemon(Channel::new(io::stdin().as_fd().try_clone_to_owned()?), None)?;
@@ -128,13 +130,13 @@ pub fn adopt() -> Result<ExitCode> {
 
 impl Keeper {
     fn new(home: Home) -> Result<Self> {
-        // Of its own session, so that no terminal's end ends it; systemd has seen to that already.
+        // A session of its own, so that closing a terminal does not end it. Under systemd it already has one.
         let _ = setsid();
-        // Each worker takes four descriptors.
+        // Each worker needs four descriptors.
         let limit = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
-            .context("cannot raise the limit of open files")?;
-        // What a worker leaves behind comes here to be ended.
+            .context("cannot raise the limit on open files")?;
+        // Orphaned children of workers become children of the keeper, which reaps them.
         set_child_subreaper(Some(getpid()))?;
         let mut poller = Poller::new()?;
         let (signals, children) = (readable(&[SIGTERM, SIGINT, SIGHUP])?, readable(&[SIGCHLD])?);
@@ -191,7 +193,7 @@ impl Keeper {
     }
 
     fn report(&mut self, report: &Report) -> Result<()> {
-        // A daemon that is not there will be told everything when it is.
+        // A new daemon gets all reports when it starts.
         if let Some(daemon) = &mut self.daemon {
             daemon.channel.send(report, &[])?;
         }
@@ -227,7 +229,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes the daemon's orders, or starts another when it has died.
+    /// Executes the daemon's orders, or replaces the daemon if it has died.
     fn obey(&mut self) -> Result<()> {
         loop {
             let Some(daemon) = &mut self.daemon else { return Ok(()) };
@@ -245,10 +247,10 @@ impl Keeper {
         let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
         self.poller.remove(daemon.token, &daemon.channel);
         if let Some(child) = &mut daemon.child {
-            // Whatever made it deaf must not leave two of them.
+            // The old daemon must not run beside the new one, whatever made it stop answering.
             let _ = child.kill();
             let status = child.wait()?;
-            tell(&format!("the daemon ended ({status}) and is started again"));
+            tell(&format!("the daemon ended ({status}) and is being restarted"));
         }
         if daemon.started.elapsed() < DAEMON_PAUSE {
             self.daemon_due = Some(Instant::now() + DAEMON_PAUSE);
@@ -258,7 +260,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Starts a daemon, or tries later: what is short now, such as memory, must not take the workers along.
+    /// Starts a daemon, or retries later: a temporary shortage, such as of memory, must not end the workers.
     fn try_daemon(&mut self) {
         let Err(error) = self.start_daemon() else { return };
         tell(&format!("{error:#}"));
@@ -319,9 +321,9 @@ impl Keeper {
     fn bind(&mut self, address: String) -> Result<()> {
         if !self.listeners.contains_key(&address) {
             let listener = TcpListener::bind(&address).and_then(|listener| {
-                // The flag belongs to the open file, and so to all who share it.
+                // The flag belongs to the open file, so it holds for all processes that share it.
                 listener.set_nonblocking(true)?;
-                // Told again, with room for all who connect while a restart leaves nobody to accept.
+                // A second listen with a longer queue, for clients that connect while a restart leaves no process to accept.
                 rustix::net::listen(&listener, BACKLOG)?;
                 Ok(listener)
             });
@@ -351,7 +353,7 @@ impl Keeper {
         }
     }
 
-    /// Watches everything a worker has, and tells of it.
+    /// Watches a new worker, and reports it to the daemon.
     fn keep(&mut self, key: Key, mut worker: Worker) -> Result<()> {
         for plan in &worker.job.logs {
             match self.logs.get_mut(&plan.path) {
@@ -367,7 +369,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Moves what a worker has written to its log.
+    /// Moves a worker's new output to its log.
     fn log(&mut self, key: Key, stream: usize) -> Result<()> {
         let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
         let Some(count) = worker.read(stream, &mut self.buffer, &mut self.poller) else { return Ok(()) };
@@ -385,25 +387,25 @@ impl Keeper {
         reports.iter().try_for_each(|report| self.report(report))
     }
 
-    /// Takes the end of those that nobody else waits for, and of workers whose last process that was.
+    /// Reaps orphans, which have no other parent, and workers whose group's last process has ended.
     fn reap_orphans(&mut self) -> Result<()> {
         let daemon = self.daemon.as_ref().and_then(|daemon| Some(Pid::from_child(daemon.child.as_ref()?)));
         let is_known = |pid| Some(pid) == daemon || self.workers.values().any(|worker| worker.is(pid));
         for pid in children().into_iter().filter(|pid| !is_known(*pid)) {
             let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }
-        // Those that were adopted are nobody's children here; their pidfd tells.
+        // Adopted workers are not children of this keeper; their pidfds report their end.
         let own: Vec<Key> = self.workers.iter().filter(|(_, worker)| worker.is_own).map(|(key, _)| *key).collect();
         own.into_iter().try_for_each(|key| self.reap(key))
     }
 
     fn reap(&mut self, key: Key) -> Result<()> {
-        // What it said last is not lost.
+        // The last messages of the worker must not get lost.
         self.hear(key)?;
         let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
         let Some(how) = worker.reap(&mut self.poller) else { return Ok(()) };
         for stream in 0..2 {
-            // As much as a pipe holds, and the rest of it: somebody else may still write to it without end.
+            // Two reads take the pipe's content. There is no third, since another process may keep writing to the pipe.
             for _ in 0..2 {
                 if self.workers.get(&key).is_some_and(|worker| worker.has_output(stream)) {
                     self.log(key, stream)?;
@@ -416,7 +418,7 @@ impl Keeper {
         self.report(&Report::Exited(key, how))
     }
 
-    /// Closes the files that nobody writes to any more.
+    /// Closes the files that no worker writes to any more.
     fn close_logs(&mut self) {
         let workers = &self.workers;
         let is_used = |path: &Path| workers.values().any(|worker| worker.job.logs.iter().any(|plan| plan.path == path));
@@ -424,15 +426,15 @@ impl Keeper {
     }
 }
 
-/// This program in another role, with what it has to say going where this process's goes.
+/// Builds a command that runs this program in another role. Its standard error is that of this process.
 pub fn role(name: &str) -> Command {
-    // The link names this very program, even when its file has been replaced.
+    // The link leads to this very program, even if its file has been replaced.
     let mut command = Command::new("/proc/self/exe");
     command.arg(name).env_remove("NOTIFY_SOCKET");
     command
 }
 
-/// What can be read once one of these signals has come.
+/// Returns a stream that becomes readable once one of these signals has come.
 fn readable(signals: &[i32]) -> io::Result<UnixStream> {
     let (read, raised) = UnixStream::pair()?;
     for signal in signals {
@@ -442,12 +444,12 @@ fn readable(signals: &[i32]) -> io::Result<UnixStream> {
     Ok(read)
 }
 
-/// Says something to whoever reads the supervisor's own log; a full disk is no reason to end.
+/// Writes a message to the supervisor's own log. A full disk is not a reason to end.
 fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// The children of this thread, which is the only one.
+/// The children of this thread, the only thread of the process.
 fn children() -> Vec<Pid> {
     let pids = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
     pids.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()

@@ -1,4 +1,4 @@
-//! One process that is kept: its start, its pipes, what it says of itself, its end.
+//! One worker of the keeper: its start, its pipes, its messages and its end.
 
 use super::{Source, role};
 use crate::channel::{Channel, Job, Key, Report, Standing};
@@ -21,13 +21,13 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
-/// First descriptor of inherited listeners, as systemd has it.
+/// First descriptor of inherited listeners, as systemd defines it.
 const FIRST_LISTENER: i32 = 3;
-/// How a worker ended that was started by another keeper: only a parent is told.
-const UNSEEN: &str = "ended; how, only the keeper before this one could have seen";
-/// Words of a worker that are heard at once.
+/// Description of the exit of a worker that another keeper had started: the kernel tells only a parent the exit status.
+const UNSEEN: &str = "ended, with unknown exit status: its parent, the previous keeper, has died";
+/// Messages of a worker that are read at once.
 const MOST_WORDS: usize = 64;
-/// Longest word of a worker about itself.
+/// Longest message of a worker, in bytes.
 const LONGEST_WORD: usize = 4096;
 
 /// A worker.
@@ -35,7 +35,7 @@ pub struct Worker {
     pub job: Job,
     identity: Identity,
     pidfd: OwnedFd,
-    /// It was started by this keeper, so its end can be waited for.
+    /// This keeper started it, so the keeper can wait for its exit status.
     pub is_own: bool,
     is_ready: bool,
     status: Option<String>,
@@ -44,23 +44,23 @@ pub struct Worker {
     notify: UnixDatagram,
     tokens: Vec<Token>,
     is_told_to_end: bool,
-    /// How its leader ended.
+    /// Exit status of its leader, as text.
     last_word: Option<String>,
-    /// The same, once nobody of its group is left.
+    /// The same, once no process of its group is left.
     end: Option<String>,
 }
 
 impl Worker {
-    /// Starts the process. The rest of what makes it the worker is done by the launcher.
+    /// Starts the launcher, which does the remaining steps and becomes the worker.
     ///
     /// # Errors
-    /// The system refuses.
+    /// Fails if a system call fails.
     pub fn spawn(home: &Home, job: Job, listeners: &[&OwnedFd]) -> Result<Self> {
         let path = home.notify(job.key.instance, job.key.generation);
         let _ = fs::remove_file(&path);
         let notify = UnixDatagram::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
         notify.set_nonblocking(true)?;
-        // The kernel says who sent what.
+        // The kernel then tells the sender of each message.
         set_socket_passcred(&notify, true)?;
         let [output, error] = [(); 2].map(|()| pipe());
         let (output, error) = (output?, error?);
@@ -77,8 +77,8 @@ impl Worker {
         }
         let child = command.spawn().context("cannot start a process")?;
         let pid = Pid::from_child(&child);
-        // A child is there, if only as a zombie, until it is waited for.
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?;
+        // The child exists until the keeper waits for it, even if only as a zombie.
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot open a pidfd")?;
         let identity = Identity::of(pid.as_raw_pid()).context("the process is not in /proc")?;
         Ok(Worker {
             job,
@@ -99,13 +99,15 @@ impl Worker {
     /// Takes over a worker of a keeper that died.
     ///
     /// # Errors
-    /// It has ended meanwhile.
+    /// Fails if the worker has ended meanwhile.
     pub fn adopt(job: Job, identity: Identity, standing: Standing, descriptors: Vec<OwnedFd>) -> Result<Self> {
-        let gone = "ended while no keeper was there to see how";
+        let gone = "ended while no keeper was running, so its exit status is unknown";
         let pid = Pid::from_raw(identity.pid).context(gone)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).context(gone)?;
-        let Ok([output, error, notify]) = <[OwnedFd; 3]>::try_from(descriptors) else { bail!("came without its descriptors") };
-        // Only now that the descriptor is held, nobody else can take on its number.
+        let Ok([output, error, notify]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+            bail!("cannot be adopted: its descriptors are missing")
+        };
+        // The check comes after the pidfd is open: from then on, no other process can get this id.
         if !identity.is_alive() {
             bail!(gone);
         }
@@ -125,7 +127,7 @@ impl Worker {
         })
     }
 
-    /// Whether it is the process of this number.
+    /// Returns whether this worker has this process id.
     pub fn is(&self, pid: Pid) -> bool {
         self.identity.pid == pid.as_raw_pid()
     }
@@ -134,7 +136,7 @@ impl Worker {
         self.job.key
     }
 
-    /// Watches its end, its output and its notify socket.
+    /// Watches the worker's end, its output and its notify socket.
     pub fn watch(&mut self, poller: &mut Poller<Source>) -> io::Result<()> {
         let key = self.key();
         self.tokens.push(poller.add(&self.pidfd, Source::End(key))?);
@@ -147,11 +149,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Everything that a daemon has to know of it.
+    /// Reports the worker's full state to a daemon.
     pub fn tell(&self, channel: &mut Channel) -> io::Result<()> {
         let ends = self.outputs.iter().filter_map(|output| output.as_ref().map(|(pipe, _)| pipe.as_fd()));
         let descriptors: Vec<BorrowedFd<'_>> = ends.chain([self.notify.as_fd()]).collect();
-        // Without its pipes it has ended, and nobody will have to adopt it.
+        // A worker without its pipes has ended, and no keeper will have to adopt it.
         let descriptors = if descriptors.len() == 3 { descriptors } else { Vec::new() };
         channel.send(&Report::Spawned(self.job.clone(), self.identity), &descriptors)?;
         if self.is_ready {
@@ -166,31 +168,31 @@ impl Worker {
         Ok(())
     }
 
-    /// Asks its leader to end, or ends its whole group at once.
+    /// Asks the worker's leader to end, or kills its whole group.
     pub fn signal(&mut self, signal: i32) {
         let (Some(signal), Some(pid)) = (Signal::from_named_raw(signal), Pid::from_raw(self.identity.pid)) else { return };
         let was_told = std::mem::replace(&mut self.is_told_to_end, true);
-        // Whatever is there no more need not be told.
+        // A process that has already ended does not need the signal.
         let _ = match &self.end {
             Some(_) => Ok(()),
-            // A leader that asks its own children to end must not be overtaken: for them a second signal means "at once".
+            // The leader may ask its own children to end. A second signal would tell them to end at once, so it is not sent.
             None if signal != Signal::KILL && self.last_word.is_none() && was_told => Ok(()),
             None if signal != Signal::KILL && self.last_word.is_none() => pidfd_send_signal(&self.pidfd, signal),
             None => kill_process_group(pid, signal),
         };
     }
 
-    /// Whether something is in a pipe, or its end.
+    /// Returns whether a pipe has unread output.
     pub fn has_output(&self, stream: usize) -> bool {
         self.outputs[stream].as_ref().is_some_and(|(pipe, _)| rustix::io::ioctl_fionread(pipe).is_ok_and(|count| count > 0))
     }
 
-    /// Takes what a pipe has, and says how much that was.
+    /// Reads from a pipe; returns the number of bytes, if there were any.
     pub fn read(&mut self, stream: usize, buffer: &mut [u8], poller: &mut Poller<Source>) -> Option<usize> {
         let (pipe, _) = self.outputs[stream].as_ref()?;
         match rustix::io::read(pipe, buffer) {
             Ok(0) => {
-                // Its descriptor stays, so that another keeper gets all three.
+                // The descriptor stays open, so that another keeper gets all three.
                 if let Some((pipe, token)) = &mut self.outputs[stream]
                     && let Some(token) = token.take()
                 {
@@ -203,17 +205,17 @@ impl Worker {
         }
     }
 
-    /// Listens to a pipe no longer.
+    /// Stops reading a pipe, and closes it.
     pub fn close(&mut self, stream: usize, poller: &mut Poller<Source>) {
         if let Some((pipe, Some(token))) = self.outputs[stream].take() {
             poller.remove(token, pipe);
         }
     }
 
-    /// What it has said on its notify socket; what others said there does not count.
+    /// Reads the worker's messages from its notify socket; ignores those of processes outside its group.
     pub fn hear(&mut self) -> Vec<Report> {
         let mut reports = Vec::new();
-        // One that talks without end is heard again later.
+        // A limited number at once: a worker that never stops sending is read again later.
         let words: Vec<(String, Pid)> = std::iter::from_fn(|| take_word(&self.notify)).take(MOST_WORDS).collect();
         for (word, sender) in words {
             if !self.is_of_group(sender) {
@@ -232,14 +234,14 @@ impl Worker {
         reports
     }
 
-    /// A wrapper's child may speak for it.
+    /// A wrapper's child may send messages for it.
     fn is_of_group(&self, sender: Pid) -> bool {
         sender.as_raw_pid() == self.identity.pid
             || getpgid(Some(sender)).is_ok_and(|group| group.as_raw_pid() == self.identity.pid)
     }
 
-    /// If it has ended with its whole group, says how its leader ended. What a leader leaves behind that was asked to end is asked too, before
-    /// the leader's number is given back; what a leader leaves behind that crashed is ended.
+    /// Returns the exit description of the leader once its whole group has ended. If the leader was asked to end, the processes
+    /// that it leaves behind are asked to end too, while its process id is still taken. Otherwise, they are killed.
     pub fn reap(&mut self, poller: &mut Poller<Source>) -> Option<String> {
         let leader = Pid::from_raw(self.identity.pid)?;
         if self.end.is_some() {
@@ -250,7 +252,7 @@ impl Worker {
             self.last_word = Some(how);
             self.unwatch(poller);
         }
-        // While one of them is there, the number belongs to the group.
+        // The process id belongs to the group while one of its processes exists.
         if self.is_own && test_kill_process_group(leader).is_ok() {
             return None;
         }
@@ -258,7 +260,7 @@ impl Worker {
         self.end.clone()
     }
 
-    /// How the leader ended, if it has.
+    /// Returns the exit description of the leader, if it has ended.
     fn reap_leader(&self, leader: Pid) -> Option<String> {
         let exited = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let leader_fd = || WaitId::PidFd(self.pidfd.as_fd());
@@ -267,13 +269,13 @@ impl Worker {
         waitid(leader_fd(), exited).ok().flatten().map(|status| describe(&status))
     }
 
-    /// The same of one that is not this keeper's child: that its pidfd can be read says that it has ended.
+    /// Like [`Self::reap_leader`], for an adopted worker: its pidfd has become readable, so it has ended.
     fn end_adopted(&self, leader: Pid) -> String {
         let _ = kill_process_group(leader, if self.is_told_to_end { Signal::TERM } else { Signal::KILL });
         UNSEEN.into()
     }
 
-    /// Listens to its end and to its word no longer.
+    /// Stops watching the worker's end and its messages.
     fn unwatch(&mut self, poller: &mut Poller<Source>) {
         for (token, descriptor) in self.tokens.drain(..).zip([self.pidfd.as_fd(), self.notify.as_fd()]) {
             poller.remove(token, descriptor);
@@ -286,7 +288,7 @@ impl Worker {
     }
 }
 
-/// Read end, which never waits, and write end.
+/// Creates a pipe: its read end, which never blocks, and its write end.
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&read, true)?;
