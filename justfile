@@ -1,30 +1,42 @@
-# The menu. Without `just`: `cargo run --release -- ...` does the same.
+# The menu. Without `just`: `cargo run --release -- VERB ...` does the same for every verb of stallbench.
 
 stallbench := "cargo run --release --quiet --"
 supervisor := "cargo build --release --quiet --package supervisor && ${CARGO_TARGET_DIR:-target}/release/supervisor"
 
 set positional-arguments
 
-# What there is to run
+# List the recipes
 default:
     @just --list
 
+# Measure servers, or your own service
+bench *args:
+    {{stallbench}} bench "$@"
+
 # Measure every server (standard round) and add it to bench-results/
 bench-all *args:
-    {{stallbench}} bench {{args}}
+    {{stallbench}} bench "$@"
+
+# Measure two versions in turn, trial by trial: `just ab main HEAD tokio`
+ab *args:
+    {{stallbench}} ab "$@"
+
+# Build servers, each by itself
+build *args:
+    {{stallbench}} build "$@"
 
 # One trial of every server: three minutes once built
 bench-quick *args:
-    {{stallbench}} bench --quick {{args}}
+    {{stallbench}} bench --quick "$@"
 
-# The servers that others wrote, beside ours
+# Third-party servers, beside ours
 bench-peers *args:
-    {{stallbench}} bench --peers {{args}}
+    {{stallbench}} bench --peers "$@"
 
-# What the supervisor weighs; then replace, restart, multiply and kill the processes of a cluster under load; Express under PM2 beside ours
+# Memory and response times of the supervisor; then reload, restart, scale and kill a cluster under load, and Express under PM2
 bench-reload *args="tokio-current-thread smol-current-thread std-thread-per express-pm2":
     cargo bench --quiet --package supervisor
-    {{stallbench}} bench --experiment reload {{args}}
+    {{stallbench}} bench --experiment reload "$@"
 
 # Micro benchmarks: the codec, the blocking functions, each runtime's primitives
 bench-micro *args:
@@ -35,87 +47,87 @@ bench-micro *args:
 bench-driver:
     cargo bench --package bench --bench driver
 
-# A standard round with peers that is meant to be committed, and the README's table from it
+# Record a standard round with third-party servers, and write README's table from it
 record *args:
-    {{stallbench}} bench --peers {{args}}
+    {{stallbench}} bench --peers "$@"
     just splice
 
 # Serve a runtime's first server, or a server by name, on a fixed port until Ctrl-C
 serve name *args:
-    {{stallbench}} serve {{name}} {{args}}
+    {{stallbench}} serve "$@"
 
-# The servers there are
+# List all servers
 servers *args:
-    {{stallbench}} servers {{args}}
+    {{stallbench}} servers "$@"
 
-# The tables of a round, the newest unless told
+# Print the tables of a round [default: the newest]
 tables *args:
-    {{stallbench}} tables {{args}}
+    {{stallbench}} tables "$@"
 
-# Write what its marks ask for into a page: the newest round's headline into the README
+# Fill in the tables that the marks of a page ask for [default: README.md]
 splice page="README.md" *args:
     {{stallbench}} tables --splice {{page}} {{args}}
 
-# Which servers of a round stand out, and which cannot be told apart
+# Rank the servers of a round; those that cannot be told apart share a rank
 rank *args:
-    {{stallbench}} rank {{args}}
+    {{stallbench}} rank "$@"
 
-# What differs between rounds by more than noise
+# Compare rounds: what changed by more than noise
 compare *args:
-    {{stallbench}} compare {{args}}
+    {{stallbench}} compare "$@"
 
 # Run a server, a command or a supervisor.toml as a cluster that is kept alive: `just start smol -i 2`
 start what *args:
     {{supervisor}} start "$@"
 
-# What the supervisor runs
+# List running apps
 list *args:
     {{supervisor}} list "$@"
 
-# Everything about a name or an id
+# Show everything about a name or an id
 show *args:
     {{supervisor}} show "$@"
 
-# What instances write; --follow goes on
+# Show logs; --follow keeps streaming
 logs *args:
     {{supervisor}} logs "$@"
 
-# Processes, what they use and what they write, on the whole terminal
+# Watch processes, their use and their logs, on the whole terminal
 monit:
     {{supervisor}} monit
 
-# Replace processes one after the other, without dropping a request
+# Replace processes one after another, without dropping a request
 reload *args:
     {{supervisor}} reload "$@"
 
-# End and start anew
+# Stop and start again
 restart *args:
     {{supervisor}} restart "$@"
 
-# More or fewer instances: `just scale NAME +2`
+# Change the number of instances: `just scale NAME +2`
 scale *args:
     {{supervisor}} scale "$@"
 
-# End a name, an id or all
+# Stop a name, an id or all
 stop *args:
     {{supervisor}} stop "$@"
 
-# End and forget
+# Stop and forget
 delete *args:
     {{supervisor}} delete "$@"
 
-# Put a load on any HTTP server
+# Load-test any HTTP server
 drive *args:
-    {{stallbench}} drive {{args}}
+    {{stallbench}} drive "$@"
 
-# Verify the contract of every server; `just check harness` the harness itself
+# Verify the contract of every server; `just check harness` tests the harness itself
 check *args:
-    {{stallbench}} check {{args}}
+    {{stallbench}} check "$@"
 
-# All tests
+# Run all tests
 test *args:
     cargo test {{args}}
 
-# What CI runs
+# Run what CI runs
 ci:
     bash .ci/run

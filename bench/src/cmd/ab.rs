@@ -1,6 +1,5 @@
 //! `stallbench ab`: two versions measured in turn, trial by trial, in one round, so that the machine is the same for both.
 
-use super::bench::{create, is_complete, write_derived};
 use super::compare::{list_metrics, report_failures};
 use super::{noise, own};
 use crate::catalog::{self, Foreign, Program, Row, Server};
@@ -12,6 +11,7 @@ use crate::host::{environment::Environment, tree};
 use crate::measure::Mode;
 use crate::process::deploy::{self, package};
 use crate::round::{self, Round, Settings, new_folder};
+use crate::summary;
 use crate::summary::comparison::{self, Sides};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -48,12 +48,12 @@ pub fn run(arguments: &Ab) -> Result<ExitCode> {
     let all: Vec<Server> = [labelled(0), labelled(1)].concat();
     let rows = all.iter().map(|server| row(server, &settings)).collect();
     let folder = || new_folder(&tree::results(), &Environment::here().host, "-ab");
-    let mut round = create(Some(&arguments.out.clone().unwrap_or_else(folder)), rows, settings)?;
+    let mut round = round::begin(Some(&arguments.out.clone().unwrap_or_else(folder)), rows, settings)?;
     if let Some(row) = round.header.servers.iter().find(|row| row.unavailable.is_some()) {
         bail!("{} is unavailable: {}", row.name, row.unavailable.as_deref().unwrap_or_default());
     }
     round::measure(&mut round, &all)?;
-    write_derived(&round)?;
+    summary::write_derived(&round)?;
     say(&format!("round: {}", round.folder.display()));
     compare(&round, &versions, arguments)
 }
@@ -79,7 +79,7 @@ fn compare(round: &Round, versions: &Versions, arguments: &Ab) -> Result<ExitCod
     }
     print(&comparison::render(std::slice::from_ref(&compared), arguments.all, shape.format(), &shape.terminal())?)?;
     let failed = report_failures(std::slice::from_ref(&compared), &[]);
-    Ok(if failed || !is_complete(round)? { ExitCode::from(super::SOME_FAILED) } else { ExitCode::SUCCESS })
+    Ok(if failed || !summary::is_complete(round)? { ExitCode::from(super::SOME_FAILED) } else { ExitCode::SUCCESS })
 }
 
 fn settings(arguments: &Ab, versions: &Versions) -> Result<Settings> {

@@ -1,21 +1,20 @@
 //! `stallbench bench`: measures servers side by side.
 
 use super::{exit_code, own};
-use crate::catalog::{self, Allocator, FIRST_SIGHT, Row, Server};
+use crate::catalog::{self, Allocator, FIRST_SIGHT, Server};
 use crate::cli::Bench;
 use crate::console::output::{print, say};
 use crate::console::progress::Progress;
 use crate::experiment::{self, Choices, TwoTabs};
-use crate::host::{environment::Environment, placement::default_threads, tree};
+use crate::host::placement::default_threads;
 use crate::measure::Mode;
 use crate::metrics::Percentile;
 use crate::process::deploy::package;
 use crate::report::{Format, Terminal, render};
-use crate::round::{self, Header, Outcome, Round, SCHEMA, Settings, new_folder, now};
+use crate::round::{self, Header, Outcome, Round, Settings};
 use crate::summary;
 use anyhow::{Context, Result, bail};
 use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 
 /// Runs a round, or resumes one, and prints its tables.
@@ -30,15 +29,15 @@ pub fn run(arguments: &Bench) -> Result<ExitCode> {
     refuse_own_words(arguments)?;
     let (mut round, servers) = if arguments.resume { resume(arguments)? } else { begin(arguments)? };
     round::measure(&mut round, &servers)?;
-    write_derived(&round)?;
+    summary::write_derived(&round)?;
     let numbers = round::numbers(&round, Percentile::default())?;
     let tables = summary::tables(&round, &numbers, Percentile::default())?;
     print(&match arguments.json {
-        true => super::tables::to_json(&round, &tables, &numbers)?,
+        true => summary::to_json(&round, &tables, &numbers)?,
         false => render(&tables, Format::Text, &Terminal::of_stdout(arguments.wide, arguments.intervals))?,
     })?;
     say(&format!("round: {}", round.folder.display()));
-    Ok(exit_code(is_complete(&round)?))
+    Ok(exit_code(summary::is_complete(&round)?))
 }
 
 /// Words about a user's own service that would be ignored without one.
@@ -106,33 +105,13 @@ fn begin(arguments: &Bench) -> Result<(Round, Vec<Server>)> {
         round::prepare(&settings, &servers)?;
     }
     let rows = servers.iter().map(|server| round::row(server, &settings)).collect();
-    let round = create(arguments.out.as_deref(), rows, settings)?;
+    let round = round::begin(arguments.out.as_deref(), rows, settings)?;
     let is_available = |server: &Server| {
         let row = round.header.servers.iter().find(|row| row.name == server.name);
         row.is_some_and(|row| row.unavailable.is_none())
     };
     servers.retain(is_available);
     Ok((round, servers))
-}
-
-/// A new round with these rows, in the folder that is named or in a new one of its own.
-///
-/// # Errors
-/// The folder exists, or cannot be written.
-pub fn create(folder: Option<&Path>, servers: Vec<Row>, settings: Settings) -> Result<Round> {
-    let environment = Environment::here();
-    let folder = folder.map_or_else(|| new_folder(&tree::results(), &environment.host, settings.suffix()), Path::to_path_buf);
-    let header = Header {
-        schema: SCHEMA,
-        started: now(),
-        finished: None,
-        command: std::iter::once("stallbench".into()).chain(std::env::args().skip(1)).collect(),
-        resumed: Vec::new(),
-        servers,
-        settings,
-        environment,
-    };
-    Round::create(&folder, header)
 }
 
 /// The settings that the arguments ask for.
@@ -199,50 +178,4 @@ fn first_look(servers: &[Server], settings: &Settings) -> Result<()> {
         say(&format!("Two browser tabs on /timer, opened at once: does the second wait for the first?\n\n{picture}"));
     }
     Ok(())
-}
-
-/// Writes what follows from the trials: the tables as a page, and every number as CSV.
-///
-/// # Errors
-/// A full disk.
-pub fn write_derived(round: &Round) -> Result<()> {
-    let header = &round.header;
-    let environment = &header.environment;
-    let name = round::name_of(&round.folder);
-    let numbers = round::numbers(round, Percentile::default())?;
-    let mut page = format!(
-        "# Round {name}\n\nStarted {}, commit {}, by `{}`. {} on {} cores, {} MiB, Linux {}{}.\n\nWhat each number means: [METHODOLOGY.md](../../METHODOLOGY.md).\n\n",
-        header.started,
-        environment.commit,
-        header.command.join(" "),
-        environment.processor,
-        environment.cores,
-        environment.memory_mib,
-        environment.kernel,
-        if environment.is_virtual { ", virtual machine" } else { "" },
-    );
-    let whole = Terminal { width: None, has_color: false, wide: true, intervals: true };
-    page.push_str(&render(&summary::tables(round, &numbers, Percentile::default())?, Format::Markdown, &whole)?);
-    let cannot = || format!("cannot write into {}", round.folder.display());
-    fs::write(round.folder.join("README.md"), page).with_context(cannot)?;
-    let csv = super::tables::numbers_csv(round, &numbers, &[])?;
-    fs::write(round.folder.join("summary.csv"), csv).with_context(cannot)
-}
-
-/// Whether every cell of every available server has a valid trial.
-///
-/// # Errors
-/// A histogram that cannot be read.
-pub fn is_complete(round: &Round) -> Result<bool> {
-    let numbers = round::numbers(round, Percentile::default())?;
-    let mut available = round.header.servers.iter().filter(|row| row.unavailable.is_none());
-    Ok(available.all(|row| {
-        let whole = round.header.settings.experiments.keys().filter(|name| !row.unsupported.contains_key(*name));
-        let has_all = whole.clone().all(|name| {
-            let failures = numbers.failures(&row.name, name).len();
-            failures < round.header.settings.trials as usize
-        });
-        let mut cells = numbers.of_server(&row.name).peekable();
-        has_all && cells.peek().is_some() && cells.all(|(_, cell)| !cell.values.is_empty())
-    }))
 }

@@ -3,7 +3,7 @@
 //! What blocks is a request of the user's choice; how long it takes is measured first. Reference servers are measured in the same round with
 //! blockers of the same length, so that the answer holds for this machine.
 
-use super::bench::{create, is_complete, settings, write_derived};
+use super::bench::settings;
 use super::exit_code;
 use crate::catalog::{self, Blocking, Own, Program, REFERENCE, Row, Server};
 use crate::cli::{Bench, OwnService};
@@ -117,21 +117,21 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
     let rows: Vec<Row> = rows.collect();
     servers.retain(|server| rows.iter().any(|row| row.name == server.name && row.unavailable.is_none()));
     let all: Vec<Server> = owns.into_iter().chain(servers).collect();
-    let mut round = create(arguments.out.as_deref(), rows, settings)?;
+    let mut round = round::begin(arguments.out.as_deref(), rows, settings)?;
     round::measure(&mut round, &all)?;
-    write_derived(&round)?;
+    summary::write_derived(&round)?;
     let numbers = round::numbers(&round, Percentile::default())?;
     let tables = summary::tables(&round, &numbers, Percentile::default())?;
     let terminal = Terminal::of_stdout(arguments.wide, arguments.intervals);
     if arguments.json {
-        print(&super::tables::to_json(&round, &tables, &numbers)?)?;
+        print(&summary::to_json(&round, &tables, &numbers)?)?;
     } else {
         print(&summary::screen(&round, &numbers, &terminal, arguments.load())?)?;
         let reasons = tables.iter().flat_map(|table| terminal_notes(table, &terminal));
         reasons.for_each(|reason| say(&reason));
     }
     say(&format!("round: {} (all tables: stallbench tables {0})", round.folder.display()));
-    Ok(exit_code(is_complete(&round)?))
+    Ok(exit_code(summary::is_complete(&round)?))
 }
 
 /// The reasons of invalid trials, which the screen itself has no room for.

@@ -10,6 +10,9 @@ use common::Receipt;
 use serde::Serialize;
 use std::process::ExitCode;
 
+/// The longest reason that is shown whole.
+const STATE: usize = 34;
+
 #[derive(Serialize)]
 struct Listed {
     name: String,
@@ -41,7 +44,7 @@ pub fn run(json: bool, wide: bool) -> Result<ExitCode> {
         print(&(serde_json::to_string_pretty(&listed)? + "\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let state = |one: &Listed| if one.available { "built".into() } else { one.reason.clone().unwrap_or_default() };
+    let state = |one: &Listed| if one.available { "built".into() } else { short(one.reason.as_deref().unwrap_or_default()) };
     let line = |one: &Listed| Line {
         group: None,
         cells: [one.name.clone(), one.blocking.to_string(), state(one), one.http.clone(), one.about.clone()]
@@ -83,6 +86,11 @@ fn list(server: &Server) -> Listed {
         reason: asked.as_ref().err().cloned(),
         receipt: asked.ok(),
     }
+}
+
+/// As much of a reason as a column has room for; JSON has all of it.
+fn short(reason: &str) -> String {
+    if reason.chars().count() <= STATE { reason.to_owned() } else { reason.chars().take(STATE - 1).chain(['…']).collect() }
 }
 
 fn first_line(text: &str) -> String {

@@ -1,7 +1,7 @@
 //! `stallbench tables`: the tables of a round.
 
 use super::splice;
-use crate::catalog::{Filter, narrow, takes_metric};
+use crate::catalog::narrow;
 use crate::cli::Tables;
 use crate::console::hint::nearest;
 use crate::console::output::{print, say};
@@ -10,7 +10,6 @@ use crate::report::{Format, Table, render};
 use crate::round::{self, Round};
 use crate::summary;
 use anyhow::{Context, Result, bail};
-use serde_json::{Value as Json, json};
 use std::fs;
 use std::process::ExitCode;
 
@@ -58,8 +57,8 @@ pub fn shown(arguments: &Tables, format: Format) -> Result<String> {
     choose_columns(&mut tables, &arguments.columns)?;
     let terminal = arguments.shape.terminal();
     Ok(match format {
-        Format::Json => to_json(&round, &tables, &numbers)?,
-        Format::Csv => numbers_csv(&round, &numbers, &arguments.shape.filters)?,
+        Format::Json => summary::to_json(&round, &tables, &numbers)?,
+        Format::Csv => summary::numbers_csv(&round, &numbers, &arguments.shape.filters)?,
         Format::Text => round.header.describe(&round.folder) + "\n\n" + &render(&tables, format, &terminal)?,
         Format::Markdown => render(&tables, format, &terminal)?,
     })
@@ -104,49 +103,4 @@ fn choose_columns(tables: &mut [Table], heads: &[String]) -> Result<()> {
         table.details.clear();
     }
     Ok(())
-}
-
-/// The tables as a user sees them, and every number behind them.
-///
-/// # Errors
-/// Numbers that JSON cannot hold.
-pub fn to_json(round: &Round, tables: &[Table], numbers: &Numbers) -> Result<String> {
-    let whole = crate::report::Terminal { width: None, has_color: false, wide: true, intervals: true };
-    let tables: Json = serde_json::from_str(&render(tables, Format::Json, &whole)?)?;
-    let mut cells = Vec::new();
-    for row in &round.header.servers {
-        for (metric, cell) in numbers.of_server(&row.name) {
-            cells.push(json!({
-                "server": row.name, "metric": metric.to_string(), "experiment": metric.experiment,
-                "summary": cell.summary(), "values": cell.values, "invalid": cell.invalid,
-            }));
-        }
-    }
-    Ok(serde_json::to_string_pretty(&json!({ "round": round.folder, "tables": tables, "cells": cells }))? + "\n")
-}
-
-/// Every number of a round, a line each. A bound begins with `>=`, and what was not reached is named.
-///
-/// # Errors
-/// Numbers that CSV cannot hold.
-pub fn numbers_csv(round: &Round, numbers: &Numbers, filters: &[Filter]) -> Result<String> {
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    csv.write_record(["server", "metric", "median", "low", "high", "trials", "invalid"])?;
-    for row in &round.header.servers {
-        for (metric, cell) in numbers.of_server(&row.name).filter(|(metric, _)| takes_metric(filters, &metric.to_string())) {
-            let summary = cell.summary();
-            let value = |value: Option<crate::metrics::Value>| value.map_or(String::new(), |value| value.to_string());
-            let interval = summary.and_then(|summary| summary.interval);
-            csv.write_record([
-                row.name.as_str(),
-                &metric.to_string(),
-                &value(summary.map(|summary| summary.median)),
-                &value(interval.map(|interval| interval.0)),
-                &value(interval.map(|interval| interval.1)),
-                &summary.map_or(0, |summary| summary.trials).to_string(),
-                cell.invalid.first().map_or("", String::as_str),
-            ])?;
-        }
-    }
-    Ok(String::from_utf8(csv.into_inner().map_err(csv::IntoInnerError::into_error)?)?)
 }

@@ -76,7 +76,7 @@ impl Family {
     /// Differences below this are not claimed: the driver's own lag may be a tenth of it.
     pub fn least_claim(&self) -> f64 {
         match (self.role, self.unit) {
-            (Role::Latency, Unit::Ms) => 2.0,
+            (Role::Latency | Role::Detail, Unit::Ms) => 2.0,
             _ => 0.0,
         }
     }

@@ -36,7 +36,7 @@ pub fn curves(title: &str, blockers: &[usize], series: &[(String, Vec<f64>)]) ->
                 .margin(10)
                 .margin_right(230)
                 .x_label_area_size(42)
-                .y_label_area_size(56)
+                .y_label_area_size(74)
                 .build_cartesian_2d(0.0..last, (RANGE_MS.0..RANGE_MS.1).log_scale())?;
             chart
                 .configure_mesh()
@@ -56,11 +56,19 @@ pub fn curves(title: &str, blockers: &[usize], series: &[(String, Vec<f64>)]) ->
                 let color = COLORS[number % COLORS.len()];
                 let points: Vec<(f64, f64)> =
                     times.iter().enumerate().map(|(at, ms)| (at as f64, ms.clamp(RANGE_MS.0, RANGE_MS.1))).collect();
-                chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?;
+                // Once the colours are used up, lines are dashed.
+                if number < COLORS.len() {
+                    chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?;
+                } else {
+                    chart.draw_series(DashedLineSeries::new(points.iter().copied(), 6, 4, color.stroke_width(2)))?;
+                }
                 chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, color.filled())))?;
                 // The name stands in the margin beside the curves, in their order.
                 let at = (SIZE.0 as i32 - 220, 60 + 26 * number as i32);
-                area.draw(&Rectangle::new([(at.0, at.1 + 5), (at.0 + 14, at.1 + 9)], color.filled()))?;
+                let parts: &[(i32, i32)] = if number < COLORS.len() { &[(0, 16)] } else { &[(0, 6), (10, 16)] };
+                for (from, to) in parts {
+                    area.draw(&Rectangle::new([(at.0 + from, at.1 + 5), (at.0 + to, at.1 + 9)], color.filled()))?;
+                }
                 area.draw(&Text::new(name.clone(), (at.0 + 20, at.1), (FONT, 13)))?;
             }
             area.present()

@@ -1,20 +1,21 @@
 //! A campaign: taking the trials of a round.
 
-use super::header::Settings;
-use super::store::Round;
+use super::find::new_folder;
+use super::header::{Header, SCHEMA, Settings};
+use super::store::{Round, now};
 use super::trial::{Outcome, Trial};
 use crate::catalog::{Row, Server};
 use crate::console::{interrupt, progress::Progress};
 use crate::driver::Sockets;
 use crate::experiment::{self, Any, Needs};
-use crate::host::placement::Placement;
-use crate::host::steal::StealMeter;
+use crate::host::{environment::Environment, placement::Placement, steal::StealMeter, tree};
 use crate::measure::Session;
 use crate::process::deploy::package;
 use crate::validity;
 use anyhow::Result;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 /// A trial during which the hypervisor took more than this share of the processors is retried, at most this many times.
@@ -34,6 +35,26 @@ pub fn row(server: &Server, settings: &Settings) -> Row {
     let conditions = &settings.conditions;
     let receipt = package::receipt(server, conditions.threads, &conditions.more).map_err(|error| format!("{error:#}"));
     Row::new(server, unsupported(server), receipt)
+}
+
+/// A new round with these rows, in the folder that is named or in a new one of its own.
+///
+/// # Errors
+/// The folder exists, or cannot be written.
+pub fn begin(folder: Option<&Path>, servers: Vec<Row>, settings: Settings) -> Result<Round> {
+    let environment = Environment::here();
+    let folder = folder.map_or_else(|| new_folder(&tree::results(), &environment.host, settings.suffix()), Path::to_path_buf);
+    let header = Header {
+        schema: SCHEMA,
+        started: now(),
+        finished: None,
+        command: std::iter::once("stallbench".into()).chain(std::env::args().skip(1)).collect(),
+        resumed: Vec::new(),
+        servers,
+        settings,
+        environment,
+    };
+    Round::create(&folder, header)
 }
 
 /// Everything that a server cannot take part in, in its own words or by what it is.

@@ -12,10 +12,10 @@ mod schema1;
 mod store;
 mod trial;
 
-pub use campaign::{measure, prepare, row, take, unsupported};
+pub use campaign::{begin, measure, prepare, row, take, unsupported};
 pub use find::{differences, find, name_of, new_folder, newest, null_for};
-pub use header::{Header, SCHEMA, Settings};
+pub use header::{Header, Settings};
 pub use plan::cut;
 pub use read::{numbers, readings, remarks};
-pub use store::{Round, now};
+pub use store::Round;
 pub use trial::Outcome;

@@ -1,11 +1,11 @@
 //! The null test: servers under two names, in a round that stays and calibrates others.
 
 use crate::catalog::{self, Server};
-use crate::cmd::bench::{create, write_derived};
 use crate::experiment::Choices;
 use crate::measure::Mode;
 use crate::metrics::Percentile;
 use crate::round::{self, Settings};
+use crate::summary;
 use crate::verdict::null::{self, NullResult};
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -22,9 +22,9 @@ pub fn null_test(servers: &[Server], out: Option<&Path>) -> Result<String> {
     settings.is_null = true;
     let servers = catalog::with_second_names(servers);
     let rows = servers.iter().map(|server| round::row(server, &settings)).collect();
-    let mut round = create(out, rows, settings)?;
+    let mut round = round::begin(out, rows, settings)?;
     round::measure(&mut round, &servers)?;
-    write_derived(&round)?;
+    summary::write_derived(&round)?;
     let comparisons = null::within(&round::numbers(&round, Percentile::default())?);
     let result = NullResult::of(&comparisons);
     let words = format!(

@@ -1,9 +1,11 @@
 //! A round in tables: the headline first, put together from the columns of its experiments, then each experiment's own tables.
 
 pub mod comparison;
+mod export;
 mod own;
 pub mod workload;
 
+pub use export::{is_complete, numbers_csv, to_json, write_derived};
 pub use own::screen;
 
 use crate::catalog::Row;
@@ -15,6 +17,10 @@ use anyhow::{Result, bail};
 
 /// The name of the headline among tables.
 const HEADLINE: &str = "headline";
+
+/// How to read the cells of the headline.
+const LEGEND: &str =
+    "k=4 (5/7): it froze there or before in five of seven trials; frozen: not tried, since fewer blockers froze it already";
 
 /// All tables of a round.
 ///
@@ -104,7 +110,8 @@ fn headline_of(round: &Round, view: &View<'_>) -> Result<Option<Table>> {
         cells
     });
     table.notes.extend(own_servers(view));
-    table.notes.extend(legend(round));
+    table.notes.push(LEGEND.into());
+    table.details.extend(settings.left_out.iter().map(|what| format!("left out: {what}")));
     table.details.extend(statuses(view));
     table.details.extend(broken(view));
     table.details.extend(remarks(round));
@@ -112,17 +119,6 @@ fn headline_of(round: &Round, view: &View<'_>) -> Result<Option<Table>> {
         table.notes.push("*: some trials are invalid; the reasons stand below the tables of each experiment".into());
     }
     Ok(Some(table))
-}
-
-/// How to read the cells of a headline.
-fn legend(round: &Round) -> Vec<String> {
-    let settings = &round.header.settings;
-    let mut notes = vec![
-        "k=4 (5/7): it froze there or before in five of seven trials; frozen: not tried, since fewer blockers froze it already"
-            .to_owned(),
-    ];
-    notes.extend(settings.left_out.iter().map(|what| format!("left out: {what}")));
-    notes
 }
 
 /// The thread that a blocking call runs on, in words.

@@ -1,0 +1,134 @@
+//! The command line of `bench`, and of a user's own service.
+
+use crate::catalog::{Allocator, Ask};
+use crate::host::placement::Placement;
+use crate::measure::Kind;
+use crate::summary::workload::{Share, SlowShare};
+use clap::Args;
+use std::path::PathBuf;
+
+/// The questions to a user's own service.
+#[derive(Debug, Args)]
+pub struct OwnService {
+    /// Path of a request that must stay quick
+    #[arg(long, value_name = "PATH")]
+    pub probe: Option<Ask>,
+    /// Path of a slow request on your server; 'POST /path' for another method
+    #[arg(long, value_name = "PATH")]
+    pub blocker: Option<Ask>,
+    /// A header of both requests; may be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub headers: Vec<(String, String)>,
+    /// Connections of the quick requests [default: 256 to your server, 512 to ours]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub connections: Option<u32>,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Names, or regular expressions over names [default: all servers but peers]
+    pub filters: Vec<String>,
+    /// Experiments [default: two-tabs, collateral, throughput, footprint]; also dose-response, blocking-functions, latency, scaling, reload
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub experiment: Vec<String>,
+    /// Kinds of blockers of collateral [default: sleep, cpu; in a quick round sleep, in a thorough one all]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub blockers: Vec<Kind>,
+    /// One trial, no intervals: in three minutes once built
+    #[arg(long, conflicts_with = "thorough")]
+    pub quick: bool,
+    /// Eleven trials, all experiments, and the limit of ten seconds: takes hours
+    #[arg(long)]
+    pub thorough: bool,
+    /// Folder of the round [default: bench-results/<date>-<host>]
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+    /// Resume the round in --out, or the newest, with its original settings
+    #[arg(long, conflicts_with_all = ["quick", "thorough", "trials", "threads", "placement", "seed", "allocator", "experiment", "blockers", "filters"])]
+    pub resume: bool,
+    /// Trials of each cell
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub trials: Option<u32>,
+    /// W: threads or processes of each server [default: one for each of its processors, two at least]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Processors of server and driver
+    #[arg(long, value_enum)]
+    pub placement: Option<Placement>,
+    /// Seed of all random order
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Allocators to compare
+    #[arg(long, value_enum, default_value = "mimalloc")]
+    pub allocator: Allocator,
+    /// Measure your own server: a shell command that starts it, with {port} where its port goes
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["url", "filters", "experiment", "resume", "allocator", "peers"])]
+    pub command: Option<String>,
+    /// Measure the servers of a file of yours, in the format of servers.toml, instead of or besides those that are named
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "url", "resume", "peers"])]
+    pub servers_file: Option<PathBuf>,
+    /// Measure your own server that is running already; a path in the address is the probe's
+    #[arg(long, conflicts_with_all = ["filters", "experiment", "resume", "allocator", "peers"])]
+    pub url: Option<String>,
+    /// Your own service
+    #[command(flatten)]
+    pub own: OwnService,
+    /// Share of your requests that is slow, such as 5%: with --rate, marks the number of slow requests that you have at a time
+    #[arg(long, value_name = "SHARE", requires = "rate")]
+    pub slow_share: Option<Share>,
+    /// Requests per second that your service gets
+    #[arg(long, value_name = "PER SECOND", requires = "slow_share")]
+    pub rate: Option<f64>,
+    /// Measure your own service alone, without reference servers beside it
+    #[arg(long)]
+    pub alone: bool,
+    /// Include third-party servers
+    #[arg(long)]
+    pub peers: bool,
+    /// Build nothing, and measure what is built
+    #[arg(long)]
+    pub no_build: bool,
+    /// Print the tables as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show every column
+    #[arg(long)]
+    pub wide: bool,
+    /// Show the 95 % interval of each median
+    #[arg(long)]
+    pub intervals: bool,
+}
+
+impl Bench {
+    /// The load that the user's service has, if the user says.
+    pub fn load(&self) -> Option<SlowShare> {
+        Some(SlowShare { share: self.slow_share?.0, rate: self.rate? })
+    }
+}
+
+pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
+    let wrong = || format!("'{}' does not have the form 'Name: value'", text.split(':').next().unwrap_or_default());
+    let (name, value) = text.split_once(':').ok_or_else(wrong)?;
+    let is_token =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+    let value = value.trim();
+    if !is_token || value.bytes().any(|byte| byte.is_ascii_control()) {
+        return Err(wrong());
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_names_and_values_and_a_wrong_one_does_not_show_its_value() {
+        assert_eq!(parse_header("X-A: b:c "), Ok(("X-A".into(), "b:c".into())));
+        for wrong in ["Authorization secret", "A b: secret", "A: x\r\nB: secret", ": secret"] {
+            let error = parse_header(wrong).unwrap_err();
+            assert!(error.contains("Name: value"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The command line of `drive`.
+
+use super::bench::parse_header;
+use clap::Args;
+use std::path::PathBuf;
+
+/// `drive`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("pace").required(true))]
+pub struct Drive {
+    /// Address, such as http://127.0.0.1:8080/
+    pub url: String,
+    /// Requests per second on a fixed schedule, whatever comes back
+    #[arg(long, value_name = "PER SECOND", group = "pace")]
+    pub rate: Option<f64>,
+    /// Each connection asks again as soon as it is answered
+    #[arg(long, group = "pace")]
+    pub closed: bool,
+    /// Connections
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub connections: u32,
+    /// Seconds
+    #[arg(long, default_value_t = 10.0)]
+    pub duration: f64,
+    /// Requests in flight on each connection
+    #[arg(long, default_value_t = 1, requires = "closed", conflicts_with = "rate", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub pipeline: u16,
+    /// Each request on a connection of its own
+    #[arg(long, conflicts_with = "pipeline")]
+    pub fresh: bool,
+    /// Exponential gaps in the schedule instead of even ones
+    #[arg(long, requires = "rate", conflicts_with = "closed")]
+    pub poisson: bool,
+    /// Method
+    #[arg(long, default_value = "GET")]
+    pub method: String,
+    /// A header of every request; may be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub headers: Vec<(String, String)>,
+    /// File whose content is the body of every request
+    #[arg(long, value_name = "FILE")]
+    pub body: Option<PathBuf>,
+    /// The right status [default: that of the first answer, which must be a success]
+    #[arg(long, value_name = "STATUS")]
+    pub expect_status: Option<u16>,
+    /// Every answer must have the body of the first one, byte for byte
+    #[arg(long)]
+    pub expect_body: bool,
+    /// Write a histogram of each second to this file, in HdrHistogram's log format
+    #[arg(long, value_name = "FILE")]
+    pub hlog: Option<PathBuf>,
+    /// Pin the driver to this core
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Run the driver as a real-time thread on all cores, as rounds do where cores are few: for low rates only
+    #[arg(long, requires = "rate", conflicts_with_all = ["core", "closed"])]
+    pub real_time: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
