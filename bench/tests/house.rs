@@ -22,10 +22,10 @@ const ROOMS: [&str; 21] = [
     "round",
     "verdict",
     "summary",
-    "cli",
     "contract",
-    "cmd",
     "selftest",
+    "cli",
+    "cmd",
     "lib",
 ];
 
