@@ -136,8 +136,8 @@ fn open_loop(url: &str) {
 fn print_lag(name: &str, driven: &serde_json::Value) {
     let number = |key: &str| driven[key].as_f64().unwrap_or(f64::NAN);
     println!(
-        "{name}: released {:.4} of planned, lag p99 {:.1} µs, p99.9 {:.1} µs; p50 response {:.1} µs, service {:.1} µs",
-        number("released") / number("planned"),
+        "{name}: answered {:.4} of planned, lag p99 {:.1} µs, p99.9 {:.1} µs; p50 response {:.1} µs, service {:.1} µs",
+        number("answered") / number("planned"),
         number("lag_p99_us"),
         number("lag_p999_us"),
         driven["latency"]["p50_us"].as_f64().unwrap_or(f64::NAN),

@@ -127,16 +127,10 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
         print(&summary::to_json(&round, &tables, &numbers)?)?;
     } else {
         print(&summary::screen(&round, &numbers, &terminal, arguments.load())?)?;
-        let reasons = tables.iter().flat_map(|table| terminal_notes(table, &terminal));
-        reasons.for_each(|reason| say(&reason));
+        summary::invalid(&round, &numbers)?.iter().for_each(|reason| say(reason));
     }
     say(&format!("round: {} (all tables: stallbench tables {0})", round.folder.display()));
     Ok(exit_code(summary::is_complete(&round)?))
-}
-
-/// The reasons of invalid trials, which the screen itself has no room for.
-fn terminal_notes(table: &crate::report::Table, _: &Terminal) -> Vec<String> {
-    table.details.iter().filter(|note| note.contains("invalid(")).cloned().collect()
 }
 
 /// T, a rate that the services bear, and steps long enough for both: of the slowest of them.

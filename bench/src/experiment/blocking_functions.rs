@@ -4,7 +4,7 @@ use super::contract::{Choices, Experiment};
 use super::stream::Stream;
 use crate::catalog::Row;
 use crate::http::Request;
-use crate::measure::{Mode, Session, learn, learn_request};
+use crate::measure::{Mode, Session, WARM_CONNECTIONS, learn, learn_request};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
 use crate::report::{self, Cell, Table, View};
 use anyhow::Result;
@@ -49,7 +49,7 @@ impl Experiment for BlockingFunctions {
     fn run(session: &Session<'_>, settings: &Settings) -> Result<Self> {
         let mut running = session.start()?;
         let probe = learn(&mut running, "/")?;
-        let warm = session.warm_up(&probe);
+        let warm = session.warm_up(&probe, WARM_CONNECTIONS);
         running.explain(warm)?;
         let window = Duration::from_millis(settings.window_ms);
         let mut functions = Vec::new();

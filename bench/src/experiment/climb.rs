@@ -91,7 +91,7 @@ impl Ladder {
         let probe = learn(&mut running, "/")?;
         let path = kind.path(block, &running)?;
         let blocker = learn(&mut running, &path)?;
-        let warm = session.warm_up(&probe);
+        let warm = session.warm_up(&probe, self.connections);
         running.explain(warm)?;
         let cores = session.placement.server_cores().len();
         let climb = Climb {
@@ -228,6 +228,10 @@ impl Run {
             }
             readings.push((at(MAX), valid(step.probes.max_ms())));
             readings.push((at(FAILED), Ok(Value::Exact((step.probes.failed + step.blockers_failed) as f64))));
+            // A server that is frozen without blockers freezes at k=0; if that step is invalid, the others still tell.
+            if step.k > 0 || response.is_ok() {
+                ladder.push((step.k, response.clone()));
+            }
             if step.k == 0 {
                 base = Some(response);
                 continue;
@@ -240,7 +244,6 @@ impl Run {
                 readings.push((at(percentile.added()), added(base, &response)));
                 readings.extend(slowdown(base, &response).map(|ratio| (at(SLOWDOWN), Ok(ratio))));
             }
-            ladder.push((step.k, response));
         }
         // Beyond the last step the limit was passed already, unless that step is itself invalid.
         let last = self.steps.last();

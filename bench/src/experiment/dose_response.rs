@@ -4,7 +4,7 @@
 use super::contract::{Choices, Experiment};
 use super::stream::Stream;
 use crate::catalog::Row;
-use crate::measure::{Mode, Session, learn};
+use crate::measure::{Mode, Session, WARM_CONNECTIONS, learn};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
 use crate::report::{self, Cell, Table, View};
 use anyhow::Result;
@@ -57,7 +57,7 @@ impl Experiment for DoseResponse {
     fn run(session: &Session<'_>, settings: &Settings) -> Result<Self> {
         let mut running = session.start()?;
         let probe = learn(&mut running, "/")?;
-        let warm = session.warm_up(&probe);
+        let warm = session.warm_up(&probe, WARM_CONNECTIONS);
         running.explain(warm)?;
         let mut lengths = Vec::new();
         for length_ms in &settings.lengths_ms {

@@ -3,7 +3,7 @@
 use super::contract::{Choices, Experiment};
 use crate::catalog::Row;
 use crate::load::{Lane, Load};
-use crate::measure::{Latency, Mode, Session, learn};
+use crate::measure::{Latency, Mode, Session, WARM_CONNECTIONS, learn};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
 use crate::report::{self, Cell, Table, View};
 use crate::validity;
@@ -68,7 +68,7 @@ impl Experiment for LatencyBelowPeak {
         let target = learn(&mut running, "/")?;
         // At these rates the driver never sleeps, so it has a core of its own instead of a priority.
         let _driver = session.placement.enter_driver(false);
-        let warm = session.warm_up(&target);
+        let warm = session.warm_up(&target, WARM_CONNECTIONS);
         running.explain(warm)?;
         let load = |lane| Load {
             warmup: Duration::from_millis(100),

@@ -190,7 +190,7 @@ fn climb_own(session: &Session<'_>, settings: &Settings) -> Result<Run> {
     let mut running = session.start()?;
     let probe = lenient(learn_own(&mut running, own, &own.probe)?.0);
     let blocker = lenient(learn_own(&mut running, own, &own.blocker)?.0);
-    let warm = session.warm_up(&probe);
+    let warm = session.warm_up(&probe, settings.connections);
     running.explain(warm)?;
     let climb = Climb {
         kind: KIND,

@@ -3,7 +3,7 @@
 use super::contract::{Choices, Column, Experiment};
 use crate::catalog::{Blocking, Row, Server};
 use crate::load::{Lane, Load, Observation, Target};
-use crate::measure::{Latency, Mode, Session, learn};
+use crate::measure::{Latency, Mode, Session, WARM_CONNECTIONS, learn};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
 use crate::process::Running;
 use crate::report::{self, Cell, Table, View};
@@ -107,7 +107,7 @@ impl Experiment for Throughput {
         let mut running = session.start()?;
         let target = learn(&mut running, "/")?;
         let _driver = session.placement.enter_driver(false);
-        let per_s = session.warm_up(&target)?;
+        let per_s = session.warm_up(&target, WARM_CONNECTIONS)?;
         let mut ways = vec![("kept-alive", &target, 1, false)];
         if settings.is_pipelined {
             ways.push(("pipelined", &target, DEPTH, false));

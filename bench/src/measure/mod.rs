@@ -11,4 +11,4 @@ pub use blocker::Kind;
 pub use conditions::{Conditions, Mode};
 pub use latency::Latency;
 pub use learn::{learn, learn_own, learn_request, lenient};
-pub use session::{Session, ms};
+pub use session::{Session, WARM_CONNECTIONS, ms};

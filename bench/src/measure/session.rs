@@ -8,7 +8,7 @@ use crate::load::{Drive, Lane, Load, Observation, Target};
 use crate::process::{Running, Start, deploy};
 use crate::validity::Failure;
 use anyhow::Result;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A run whose driver did not do what it owed is retried, up to this many times in all.
 const ATTEMPTS: usize = 3;
@@ -16,8 +16,8 @@ const ATTEMPTS: usize = 3;
 const WARM: (Duration, usize, f64) = (Duration::from_millis(100), 30, 0.05);
 /// Answers that a warm-up takes at least.
 const WARM_ANSWERS: f64 = 10_000.0;
-/// Connections of a warm-up.
-const WARM_CONNECTIONS: usize = 64;
+/// The most connections of a warm-up.
+pub const WARM_CONNECTIONS: usize = 64;
 
 /// One trial of one server.
 pub struct Session<'s> {
@@ -75,14 +75,17 @@ impl Session<'_> {
     ///
     /// # Errors
     /// The driver cannot work.
-    pub fn warm_up(&self, target: &Target) -> Result<f64> {
-        let lane = Lane { retries: self.server.own.is_some(), ..Lane::closed(target.clone(), WARM_CONNECTIONS, 1) };
+    pub fn warm_up(&self, target: &Target, connections: usize) -> Result<f64> {
+        let connections = connections.min(WARM_CONNECTIONS);
+        let lane = Lane { retries: self.server.own.is_some(), ..Lane::closed(target.clone(), connections, 1) };
         let load = Load { grace: Duration::from_secs(1), ..Load::of(vec![lane], WARM.0, self.seed) };
         // Our own servers need none in a quick round.
         let is_brief = self.conditions.mode == Mode::Quick && !self.server.is_peer && self.server.own.is_none();
         let least = if is_brief { 0.0 } else { WARM_ANSWERS };
         let (mut rate, mut answers) = (0.0, 0.0);
-        for _ in 0..WARM.1 {
+        let started = Instant::now();
+        // A server that takes few connections makes each slice longer than its window.
+        while started.elapsed() < WARM.0 * WARM.1 as u32 {
             let last: f64 = rate;
             rate = self.driver.drive(&load)?.per_second(0);
             answers += rate * WARM.0.as_secs_f64();

@@ -40,6 +40,15 @@ pub fn tables(round: &Round, numbers: &Numbers, percentile: Percentile) -> Resul
     Ok(tables)
 }
 
+/// The reasons of all invalid trials.
+///
+/// # Errors
+/// Settings that are not those of their experiment.
+pub fn invalid(round: &Round, numbers: &Numbers) -> Result<Vec<String>> {
+    let view = view(round, numbers, Percentile::default())?;
+    Ok(round.header.settings.experiments().flat_map(|(one, _)| view.invalid_trials(one.name())).collect())
+}
+
 /// The response time of each server against the number of blockers, as SVG.
 ///
 /// # Errors

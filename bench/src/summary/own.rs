@@ -73,6 +73,13 @@ impl Service<'_> {
             );
         };
         let k = k as usize;
+        if k == 0 {
+            let wait = self.response(0).map_or(String::new(), |value| format!(": they wait for {}", duration(value)));
+            return format!(
+                "{name}: the quick requests freeze without a single slow one{wait}. {} a second on {} connections are too many for it; try fewer with --connections.",
+                self.settings.rate, self.settings.connections
+            );
+        }
         let harmless = self.settings.blockers.iter().copied().filter(|one| (1..k).contains(one)).max();
         let harmless = match harmless {
             Some(1) => format!("one slow request of {block} ms at a time is harmless; "),
