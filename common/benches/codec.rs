@@ -1,7 +1,7 @@
 //! What HTTP itself costs, without any I/O: a plain GET parsed, routed and answered.
 
 use common::http::answer::{Form, encode};
-use common::http::{Answer, parse_head, parse_response_head};
+use common::http::{Answer, parse_head};
 use common::routes::{Outcome, handle};
 use common::{Connection, Service, Step};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -43,7 +43,6 @@ fn codec(criterion: &mut Criterion) {
             encode(&mut out, black_box(&page), Form { without_body: false, connection: None });
         });
     });
-    group.bench_function("parse the answer", |bencher| bencher.iter(|| parse_response_head(black_box(&out))));
 
     let context = Service::for_tests().context();
     group.bench_function("parse, route and write", |bencher| {
