@@ -161,7 +161,7 @@ fn expect_continue(server: &Server) -> Result<()> {
     client.send(
         format!("POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n").as_bytes(),
     )?;
-    expect("status before the body", &client.receive(false)?.status, &100)?;
+    expect("status before the body", &client.receive_interim()?, &100)?;
     client.send(DOCUMENT.as_bytes())?;
     expect_parsed(&mut client)
 }

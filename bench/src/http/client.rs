@@ -104,6 +104,24 @@ impl Client {
         }
     }
 
+    /// Reads the head of an interim response (1xx), which comes before the final one, and returns its status.
+    ///
+    /// # Errors
+    /// The connection ends before, or the head is not HTTP.
+    pub fn receive_interim(&mut self) -> Result<u16> {
+        let end = loop {
+            match self.input.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                Some(at) => break at + 4,
+                None if self.fill()? => {}
+                None => bail!("the connection closed without an answer"),
+            }
+        };
+        let head = String::from_utf8_lossy(&self.input[..end]).into_owned();
+        self.input.drain(..end);
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        status.with_context(|| format!("'{}' is not a status line", head.lines().next().unwrap_or_default()))
+    }
+
     /// Sends one request and reads its response.
     ///
     /// # Errors
