@@ -204,6 +204,30 @@ fn a_service_of_ones_own_gets_a_verdict_bars_and_advice() {
 }
 
 #[test]
+fn a_servers_file_takes_the_blocker_of_the_command_line_and_a_round_without_a_server_is_not_complete() {
+    built();
+    let base = tempfile::tempdir().unwrap();
+    let file = base.path().join("mine.toml");
+    let binary = Path::new(env!("CARGO_BIN_EXE_stallbench")).parent().unwrap().join("../release/runtime-tokio");
+    let manifest = |command: &str| {
+        format!(
+            "peer = \"mine\"\nhttp = \"own\"\ncommand = [{command:?}]\n[[server]]\nname = \"mine-x\"\nmodel = \"x\"\nblocking = \"inline\"\nabout = \"x\"\nargs = [\"--model\", \"current-thread\", \"--listen\", \"127.0.0.1:{{port}}\"]\n"
+        )
+    };
+    let run = |name: &str, more: &[&str]| {
+        let (file, folder) = (file.display().to_string(), base.path().join(name).display().to_string());
+        output(&[&["bench", "--quick", "--servers-file", &file, "--out", &folder], more].concat())
+    };
+    fs::write(&file, manifest(&binary.display().to_string())).unwrap();
+    let attempt = |number: u32| run(&format!("own.{number}"), &["--blocker", "/sleep?ms=60", "--alone"]);
+    let measured = (0..5).map(attempt).find(|output| output.status.code() != Some(3)).expect("a quiet moment");
+    assert!(text(&measured.stdout).contains("mine-x: one slow request"), "{}", text(&measured.stderr));
+    fs::write(&file, manifest("/bin/false")).unwrap();
+    let nothing = run("nothing", &["--experiment", "two-tabs"]);
+    assert_eq!(nothing.status.code(), Some(3), "{}{}", text(&nothing.stdout), text(&nothing.stderr));
+}
+
+#[test]
 fn a_server_of_ones_own_that_cannot_be_measured_is_told_why() {
     let cases: [(&[&str], &str); 4] = [
         (&["--command", "true", "--blocker", "/"], "{port}"),

@@ -135,7 +135,7 @@ fn learn(arguments: &Drive) -> Result<Target> {
     let status = response.status;
     match arguments.expect_status {
         Some(wanted) if wanted != status => bail!("{} is answered {status}, not {wanted}", arguments.url),
-        None if status >= 400 => {
+        None if status >= 300 => {
             bail!("{} is answered {status}: check the path, or say --expect-status {status} if that is right", arguments.url)
         }
         _ => {}
@@ -201,16 +201,21 @@ fn summarize(url: &str, seen: &Observation) -> Driven {
 fn describe(driven: &Driven) -> String {
     let latency = &driven.latency;
     let statuses: Vec<String> = driven.statuses.iter().map(|(status, count)| format!("{count} x {status}")).collect();
-    let bound = if driven.unanswered > 0 { ">= " } else { "" };
+    // An unanswered request counts with its age, so only what is not below the shortest age is a bound.
+    let time = |us: f64| match latency.youngest_us {
+        _ if latency.answered + latency.unanswered == 0 => "–".to_owned(),
+        Some(youngest) if us >= youngest * 0.999 => format!(">= {:.3}", us / 1e3),
+        _ => format!("{:.3}", us / 1e3),
+    };
     let mut text = format!(
-        "{}: {:.0} answers/s over {:.1} s, by status {}\n  response time ms: p50 {:.3}, p99 {bound}{:.3}, max {bound}{:.3}\n  driver: {:.0} % of its core, lag p99 {:.1} µs\n",
+        "{}: {:.0} answers/s over {:.1} s, by status {}\n  response time ms: p50 {}, p99 {}, max {}\n  driver: {:.0} % of its core, lag p99 {:.1} µs\n",
         driven.url,
         driven.per_s,
         driven.duration_s,
         if statuses.is_empty() { "none".into() } else { statuses.join(", ") },
-        latency.p50_us / 1e3,
-        latency.p99_us / 1e3,
-        latency.max_us / 1e3,
+        time(latency.p50_us),
+        time(latency.p99_us),
+        time(latency.max_us),
         driven.driver_load * 100.0,
         driven.lag_p99_us,
     );

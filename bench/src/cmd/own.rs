@@ -88,6 +88,14 @@ pub fn server(name: &str, program: Program, own: &OwnService, probe: Option<cata
 
 fn from_file(file: &Path, own: &OwnService) -> Result<Vec<Server>> {
     let mut servers = catalog::read(file)?;
+    // A blocker on the command line is for those of the file that name none.
+    if let Some(blocker) = &own.blocker {
+        let probe = own.probe.clone().map_or_else(|| "/".parse().map_err(anyhow::Error::msg), Ok)?;
+        for server in servers.iter_mut().filter(|server| server.own.is_none()) {
+            let (probe, blocker) = (probe.clone(), blocker.clone());
+            server.own = Some(Own { probe, blocker, headers: Vec::new(), host: None });
+        }
+    }
     let count = servers.iter().filter(|server| server.own.is_some()).count();
     if count > 0 && count < servers.len() {
         bail!("{}: some servers have a blocker and some do not; put them into two files", file.display());

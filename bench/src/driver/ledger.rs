@@ -68,13 +68,19 @@ impl Ledger {
         let window = self.window.clone();
         let book = &mut self.books[lane];
         let recording = &mut book.recording;
-        *recording.statuses.entry(status).or_default() += 1;
         recording.last_byte = Duration::from_nanos(now);
+        let planned = flight.want.planned;
+        let is_counted = if book.is_open { window.contains(&planned) } else { window.contains(&now) };
+        // A request that was in flight when the window ended has its full time in the histogram, though not in the rate.
+        let is_late = !book.is_open && now >= window.end && planned < window.end;
+        if is_counted || is_late {
+            *recording.statuses.entry(status).or_default() += 1;
+        }
         if let Some(what) = wrong {
             recording.fail(what);
             return;
         }
-        let planned = flight.want.planned;
+        recording.in_window += u64::from(window.contains(&now));
         let connection = if book.is_fresh { 0 } else { slot };
         if book.has_end {
             recording.finished.push((slot, Duration::from_nanos(now)));
@@ -83,9 +89,6 @@ impl Ledger {
             let (planned, response) = (Duration::from_nanos(planned), Duration::from_nanos(now - planned));
             recording.samples.push(Sample { connection, planned, response, is_answered: true });
         }
-        let is_counted = if book.is_open { window.contains(&planned) } else { window.contains(&now) };
-        // A request that was in flight when the window ended has its full time in the histogram, though not in the rate.
-        let is_late = !book.is_open && now >= window.end && planned < window.end;
         if is_counted || is_late {
             recording.answered += u64::from(is_counted);
             recording.count(connection, planned.saturating_sub(window.start), now - planned, is_counted);

@@ -71,7 +71,8 @@ fn a_closed_loop_counts_what_was_never_answered_with_its_age() {
                 return;
             }
         }
-        thread::sleep(Duration::from_secs(60));
+        // Silent until the client goes away.
+        while stream.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
     });
     let seen = closed(address, 4, 300 * MS);
     assert_eq!((seen.answered, seen.unanswered), (40, 4));
@@ -223,6 +224,26 @@ fn a_server_that_takes_one_connection_at_a_time_is_measured() {
     let seen = drive(lane, 400 * MS).lanes.remove(0);
     assert!(seen.answered > 0 && seen.unanswered > 0, "{} {}", seen.answered, seen.unanswered);
     assert_eq!((seen.planned, seen.errors), (seen.answered + seen.unanswered, 0));
+}
+
+#[test]
+fn answers_after_the_window_are_not_part_of_its_rate() {
+    // One answer in 20 ms on the only connection: 50 a second, whatever is asked.
+    let address = server(|_, mut stream| {
+        while request(&mut stream) {
+            thread::sleep(20 * MS);
+            if stream.write_all(OK).is_err() {
+                return;
+            }
+        }
+    });
+    let lane = Lane::open(target(address), 1, 100.0, false);
+    let load = Load { warmup: 50 * MS, grace: Duration::from_secs(2), ..Load::of(vec![lane], 400 * MS, 1) };
+    let observation = Sockets.drive(&load).unwrap();
+    let seen = &observation.lanes[0];
+    assert!(seen.answered > seen.in_window, "{} {}", seen.answered, seen.in_window);
+    assert!(observation.per_second(0) <= 52.0, "{}", observation.per_second(0));
+    assert_eq!(seen.statuses.values().sum::<u64>(), seen.answered, "one line, one count");
 }
 
 #[test]

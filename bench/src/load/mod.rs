@@ -13,7 +13,7 @@ use anyhow::Result;
 
 /// Something that bears a load: the driver's sockets, or a simulated server.
 pub trait Drive {
-    /// Puts the load on and reports the observation; calls `mark` when the window begins and when it ends, so that what is read elsewhere
+    /// Runs the load and returns the observation; calls `mark` when the window begins and when it ends, so that what is read elsewhere
     /// covers the same time.
     ///
     /// # Errors
@@ -23,7 +23,7 @@ pub trait Drive {
     /// The same without marks.
     ///
     /// # Errors
-    /// As above.
+    /// The driver cannot work.
     fn drive(&self, load: &Load) -> Result<Observation> {
         self.drive_marked(load, &mut || ())
     }

@@ -52,6 +52,8 @@ pub struct Recording {
     pub planned: u64,
     /// Answered rightly: of an open lane, requests due in the window; of a closed one, within it.
     pub answered: u64,
+    /// Right answers that came within the window, whenever they were due: what the rate is made of.
+    pub in_window: u64,
     /// Not answered by the end; their age stands in `response`.
     pub unanswered: u64,
     /// The shortest age among them.
@@ -66,7 +68,7 @@ pub struct Recording {
     pub idle_closes: u64,
     /// Attempts to connect that were refused.
     pub refused: u64,
-    /// Answers by status, right or wrong, over the whole run.
+    /// Answers by status, right or wrong, to the requests that count.
     pub statuses: BTreeMap<u16, u64>,
     /// From the planned instant to the last byte.
     pub response: Times,
@@ -95,6 +97,7 @@ impl Default for Recording {
         Recording {
             planned: 0,
             answered: 0,
+            in_window: 0,
             unanswered: 0,
             youngest: None,
             errors: 0,
@@ -169,8 +172,8 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Answers per second of a lane.
+    /// Answers per second of a lane within the window; those that came after it are not part of its rate.
     pub fn per_second(&self, lane: usize) -> f64 {
-        self.lanes[lane].answered as f64 / self.window.as_secs_f64()
+        self.lanes[lane].in_window as f64 / self.window.as_secs_f64()
     }
 }

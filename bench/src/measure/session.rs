@@ -48,7 +48,7 @@ impl Session<'_> {
         Start { threads: self.conditions.threads, more: self.conditions.more.clone(), cores }
     }
 
-    /// Puts a load on until `check` finds nothing wrong with it, or the server itself is what is wrong.
+    /// Runs a load until `check` accepts the observation, or until the server itself has failed.
     ///
     /// # Errors
     /// The driver cannot work.

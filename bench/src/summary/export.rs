@@ -88,14 +88,16 @@ pub fn write_derived(round: &Round) -> Result<()> {
 /// A histogram that cannot be read.
 pub fn is_complete(round: &Round) -> Result<bool> {
     let numbers = round::numbers(round, Percentile::default())?;
-    let mut available = round.header.servers.iter().filter(|row| row.unavailable.is_none());
-    Ok(available.all(|row| {
-        let whole = round.header.settings.experiments.keys().filter(|name| !row.unsupported.contains_key(*name));
-        let has_all = whole.clone().all(|name| {
-            let failures = numbers.failures(&row.name, name).len();
-            failures < round.header.settings.trials as usize
-        });
-        let mut cells = numbers.of_server(&row.name).peekable();
-        has_all && cells.peek().is_some() && cells.all(|(_, cell)| !cell.values.is_empty())
-    }))
+    let mut available = round.header.servers.iter().filter(|row| row.unavailable.is_none()).peekable();
+    // A round in which nothing could be measured is not complete.
+    Ok(available.peek().is_some()
+        && available.all(|row| {
+            let whole = round.header.settings.experiments.keys().filter(|name| !row.unsupported.contains_key(*name));
+            let has_all = whole.clone().all(|name| {
+                let failures = numbers.failures(&row.name, name).len();
+                failures < round.header.settings.trials as usize
+            });
+            let mut cells = numbers.of_server(&row.name).peekable();
+            has_all && cells.peek().is_some() && cells.all(|(_, cell)| !cell.values.is_empty())
+        }))
 }
