@@ -13,6 +13,9 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// From here on a change is a factor.
+const FACTOR: f64 = 10.0;
+
 /// Names of both sides, and of the servers in them.
 pub struct Sides<'s> {
     /// The first side's numbers, and its name.
@@ -78,7 +81,10 @@ pub fn compare(sides: &Sides<'_>, noise: &Noise, gates: &[Gate], filters: &[Filt
             gate.covers(metric)
                 && if gate.is_about_change() { gate.fails(&comparison) } else { raw.is_some_and(|value| gate.fails_value(value)) }
         };
-        let failed = gates.iter().filter(fails).map(|gate| format!("{server} {metric} {} ({gate})", words(&comparison)));
+        let failed = gates
+            .iter()
+            .filter(fails)
+            .map(|gate| format!("{server} {metric} {} ({gate})", words(&comparison, metric.family.unit)));
         let failed = failed.collect();
         Some(Judged {
             server: server.clone(),
@@ -241,7 +247,7 @@ fn line(judged: &Judged) -> Line {
     let change = match (judged.is_judged, one.can_differ, one.differs) {
         (false, ..) => "not judged".into(),
         (_, false, _) => "cannot tell".into(),
-        (_, _, true) => words(one),
+        (_, _, true) => words(one, judged.unit),
         _ => "~".into(),
     };
     let cells = vec![
@@ -257,16 +263,26 @@ fn line(judged: &Judged) -> Line {
 }
 
 /// A change in words, each kind by its own.
-pub fn words(comparison: &verdict::Comparison) -> String {
+///
+/// A time that is not reached was not measured, since fewer blockers had frozen the server; a threshold that is not reached is an improvement.
+pub fn words(comparison: &verdict::Comparison, unit: Unit) -> String {
+    let is_threshold = unit == Unit::Blockers;
     match comparison.change {
-        Change::Ratio(ratio) => format!("{:+.0} %", (ratio - 1.0) * 100.0),
+        Change::Ratio(ratio) => by(ratio),
         Change::FromZero(after) => format!("from 0 to {}", significant(after)),
-        Change::RatioAtLeast(ratio) => format!("at least {:+.0} %", (ratio - 1.0) * 100.0),
-        Change::RatioAtMost(ratio) => format!("at most {:+.0} %", (ratio - 1.0) * 100.0),
-        Change::NoLongerReached => "not reached any more".into(),
-        Change::ReachedNow => "reached now".into(),
+        Change::RatioAtLeast(ratio) => format!("at least {}", by(ratio)),
+        Change::RatioAtMost(ratio) => format!("at most {}", by(ratio)),
+        Change::NoLongerReached if is_threshold => "no longer freezes".into(),
+        Change::NoLongerReached => "frozen now".into(),
+        Change::ReachedNow if is_threshold => "freezes now".into(),
+        Change::ReachedNow => "no longer frozen".into(),
         Change::Unknown => "unknown".into(),
     }
+}
+
+/// A ratio as a change in percent, or as a factor where percents would have many digits.
+fn by(ratio: f64) -> String {
+    if ratio < FACTOR { format!("{:+.0} %", (ratio - 1.0) * 100.0) } else { format!("x {}", significant(ratio)) }
 }
 
 /// Servers that only one side has.
@@ -293,4 +309,32 @@ pub fn render(comparisons: &[Comparison], all: bool, format: report::Format, ter
     let tables: Vec<Table> = comparisons.iter().map(|one| one.table(all)).collect();
     // Intervals are the point here.
     report::render(&tables, format, &report::Terminal { intervals: true, ..*terminal })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Value;
+
+    fn said(before: Value, after: Value, unit: Unit) -> String {
+        let summary = |median| Summary { median, interval: None, trials: 7, heaps: None };
+        let (before, after) = (summary(before), summary(after));
+        let change = Change::between(before.median, after.median);
+        let comparison = verdict::Comparison { before, after, change, p: 0.0, noise: None, can_differ: true, differs: true };
+        words(&comparison, unit)
+    }
+
+    #[test]
+    fn each_kind_of_change_has_its_own_words() {
+        use Value::{AtLeast, Exact, Never, NotReached};
+        let never = Never { tried: 64.0 };
+        assert_eq!(said(Exact(1.0), Exact(1.5), Unit::Ms), "+50 %");
+        assert_eq!(said(Exact(0.07), Exact(60.0), Unit::Ms), "x 857");
+        assert_eq!(said(Exact(0.0), Exact(1.95), Unit::Ms), "from 0 to 1.95");
+        assert_eq!(said(Exact(100.0), AtLeast(504.0), Unit::Ms), "at least +404 %");
+        assert_eq!(said(Exact(0.1), NotReached, Unit::Ms), "frozen now");
+        assert_eq!(said(NotReached, Exact(0.1), Unit::Ms), "no longer frozen");
+        assert_eq!(said(never, Exact(2.0), Unit::Blockers), "freezes now");
+        assert_eq!(said(Exact(2.0), never, Unit::Blockers), "no longer freezes");
+    }
 }
