@@ -25,8 +25,8 @@ pub struct Acceptor {
     source: Source,
     service: Service,
     flags: SockFlag,
-    /// A spare descriptor for the case that no other is left. Closing it makes room to accept one connection and close it, so
-    /// that the client gets an immediate answer and the accept loop does not spin.
+    /// A spare descriptor for the case that no other is left. Closing it makes room to accept one connection and close it.
+    /// So the client learns at once, and the accept loop does not spin.
     spare: Mutex<Option<File>>,
 }
 

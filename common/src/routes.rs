@@ -1,7 +1,7 @@
 //! The routes: one plain synchronous function from a request to its outcome.
 //!
-//! [`handle`] classifies the work of a request as instant or blocking *before* doing it, so that an offloading model can send
-//! blocking work to another thread. It does not depend on the thread it runs on.
+//! [`handle`] classifies the work of a request as instant or blocking *before* doing it. So an offloading model can send blocking
+//! work to another thread. The function does not depend on the thread it runs on.
 
 use crate::http::{Answer, Status};
 use crate::work::{Clock, Work};
