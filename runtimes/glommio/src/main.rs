@@ -5,7 +5,7 @@
 //! (`SO_REUSEPORT`), and the kernel distributes connections by hash, even to blocked loops. In `per-core-shared` all loops accept
 //! on one listener.
 //!
-//! glommio can accept but cannot wait for a listener, and an accept submitted to the kernel would take a connection even while
+//! glommio can accept but cannot wait for a listener. An accept submitted to the kernel would take a connection even while
 //! its loop is blocked. So a second thread per loop waits for the listener and notifies the loop, which then accepts. The loop
 //! reads a stream only once it is readable, so that idle connections hold no buffers.
 //!
