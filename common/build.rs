@@ -1,4 +1,4 @@
-//! Puts what only the build knows into the receipt: compiler, flags, and the locked version of every package.
+//! Passes build facts on to the receipt: the compiler, its flags, and the locked version of every package.
 
 use std::{env, fs, path::Path, process::Command};
 
@@ -21,7 +21,7 @@ fn main() {
     fs::write(out, format!("&{table:?}")).expect("OUT_DIR is writable");
 }
 
-/// `(name, version)` of every package in a `Cargo.lock`.
+/// The `(name, version)` of every package in a `Cargo.lock`.
 fn locked_packages(lock: &str) -> Vec<(&str, &str)> {
     let field = |block: &'_ str, key: &str| -> Option<(usize, usize)> {
         let from = block.find(&format!("\n{key} = \""))? + key.len() + 5;

@@ -1,9 +1,10 @@
-//! What the benches of all async runtimes do alike. Whose task, whose yield and whose timer it is: that is the difference, and stays theirs.
+//! Code shared by the benches of all async runtimes. The task, the yield and the timer differ by runtime, so each bench brings
+//! its own.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// How long so many of them take, one after the other.
+/// The time that `count` calls of `act` take, one after the other.
 pub async fn timed<F: Future>(count: u64, mut act: impl FnMut() -> F) -> Duration {
     let start = Instant::now();
     for _ in 0..count {
@@ -12,7 +13,7 @@ pub async fn timed<F: Future>(count: u64, mut act: impl FnMut() -> F) -> Duratio
     start.elapsed()
 }
 
-/// By how much so many timers of 1 ms are late, together.
+/// The total lateness of `count` timers of 1 ms.
 pub async fn late<F: Future>(count: u64, mut sleep: impl FnMut(Duration) -> F) -> Duration {
     const TIME: Duration = Duration::from_millis(1);
     let mut late = Duration::ZERO;

@@ -1,4 +1,4 @@
-//! What HTTP itself costs, without any I/O: a plain GET parsed, routed and answered.
+//! The cost of HTTP itself, without any I/O: parse, route and answer a plain GET.
 
 use common::http::answer::{Form, encode};
 use common::http::{Answer, parse_head};
@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: stallbench\r\n\r\n";
 const BROWSER: &[u8] = b"GET /timer?ms=9000 HTTP/1.1\r\nHost: localhost:8080\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\nConnection: keep-alive\r\n\r\n";
 
-/// Feeds the bytes and takes the answers until the connection waits for more.
+/// Feeds `bytes` to the connection and discards its answers until it waits for more.
 fn serve(connection: &mut Connection, bytes: &[u8]) {
     let mut left = bytes;
     loop {
@@ -27,7 +27,7 @@ fn serve(connection: &mut Connection, bytes: &[u8]) {
                 let count = black_box(connection.unsent()).len();
                 connection.sent(count);
             }
-            step => panic!("a plain GET needs no {step:?}"),
+            step => panic!("a plain GET does not need {step:?}"),
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Where connections come from: a listening socket, or the parent that deals them out.
+//! The source of connections: a listening socket, or the parent that hands them out.
 //!
-//! Both are a descriptor that becomes readable, and then [`Acceptor::accept`] takes one connection without blocking. The flag
-//! `O_NONBLOCK` belongs to the open file and so to every process that shares it; it is set from the start and stays.
+//! Both are a descriptor that becomes readable; then [`Acceptor::accept`] takes one connection without blocking. The flag
+//! `O_NONBLOCK` belongs to the open file, so every process that shares the file shares the flag. It is set once and never
+//! cleared.
 
 use crate::args::{Dispatch, Knobs};
-use crate::dispatch::Seat;
+use crate::dispatch::WorkerSlot;
 use crate::{Connection, Loops, Service};
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -16,7 +17,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
-/// Connections that the kernel may hold until they are accepted.
+/// The number of connections that the kernel may hold until they are accepted.
 const BACKLOG: i32 = 4096;
 
 /// Hands out connections. Wait until it is readable, then [`accept`](Acceptor::accept) once.
@@ -24,14 +25,14 @@ pub struct Acceptor {
     source: Source,
     service: Service,
     flags: SockFlag,
-    /// Kept for the moment when no descriptor is left: given up, it lets one connection be accepted and closed, so that its
-    /// client learns at once and the accept loop does not spin.
+    /// A spare descriptor for the case that no other is left. Closing it makes room to accept one connection and close it.
+    /// So the client learns at once, and the accept loop does not spin.
     spare: Mutex<Option<File>>,
 }
 
 pub(crate) enum Source {
     Listener(TcpListener),
-    Parent(Seat),
+    Parent(WorkerSlot),
 }
 
 impl Acceptor {
@@ -41,28 +42,30 @@ impl Acceptor {
         Acceptor { source, service, flags: flags | SockFlag::SOCK_CLOEXEC, spare: Mutex::new(spare()) }
     }
 
-    /// Takes the next connection and what will run on it.
+    /// Takes the next connection: its stream and its HTTP state.
     ///
     /// # Errors
-    /// `WouldBlock` while there is none. Whatever else goes wrong concerns one connection only, is said on stderr, and comes
-    /// back as `WouldBlock` too.
+    /// Returns `WouldBlock` if no connection is waiting. Any other error concerns one connection only: it is written to stderr
+    /// and returned as `WouldBlock` too.
     pub fn accept(&self) -> io::Result<(TcpStream, Connection)> {
         loop {
             let stream = match &self.source {
                 Source::Listener(listener) => self.accept_from(listener.as_raw_fd()),
-                Source::Parent(seat) => seat.take(self.flags.contains(SockFlag::SOCK_NONBLOCK)),
+                Source::Parent(slot) => slot.take(self.flags.contains(SockFlag::SOCK_NONBLOCK)),
             };
             match stream {
                 Ok(stream) => {
                     let connection = Connection::new(self.service, &stream);
                     return Ok((stream, connection));
                 }
-                // On to the next: a runtime that is told once that there is something must hear only of a true end.
+                // Try the next connection: an edge-triggered runtime must get `WouldBlock` only if no connection is left.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => {}
-                Err(error @ (Errno::EMFILE | Errno::ENFILE)) if self.turn_away() => eprintln!("accept: {}", error.desc()),
+                Err(error @ (Errno::EMFILE | Errno::ENFILE)) if self.turn_away() => {
+                    eprintln!("cannot accept a connection: {}", error.desc());
+                }
                 Err(Errno::EAGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
                 Err(error) => {
-                    eprintln!("accept: {}", error.desc());
+                    eprintln!("cannot accept a connection: {}", error.desc());
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
             }
@@ -71,11 +74,11 @@ impl Acceptor {
 
     fn accept_from(&self, listener: RawFd) -> nix::Result<TcpStream> {
         let fd = accept4(listener, self.flags)?;
-        // SAFETY: accept4 has just opened the descriptor, and nobody else has it.
+        // SAFETY: accept4 has just opened the descriptor, and nothing else owns it.
         Ok(unsafe { TcpStream::from_raw_fd(fd) })
     }
 
-    /// Without a descriptor left, accepts one connection by means of the spare one and closes it; false if none was there.
+    /// Uses the spare descriptor to accept one connection and close it; false if no connection was waiting.
     fn turn_away(&self) -> bool {
         let Source::Listener(listener) = &self.source else { return false };
         let mut spare_file = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,7 +103,7 @@ impl AsFd for Acceptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.source {
             Source::Listener(listener) => listener.as_fd(),
-            Source::Parent(seat) => seat.as_fd(),
+            Source::Parent(slot) => slot.as_fd(),
         }
     }
 }
@@ -115,20 +118,20 @@ fn spare() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
-/// The listening sockets that the knobs ask for: one, or with `reuseport` one for each worker, or for each thread of a model per core.
+/// The listening sockets that the knobs ask for: one, or one per worker with `reuseport`, or one per thread in a per-core model.
 ///
 /// # Errors
-/// One line with the address and the cause.
+/// Returns one line with the address and the cause.
 pub(crate) fn listeners(knobs: &Knobs) -> Result<Vec<TcpListener>, String> {
     let is_reuseport = knobs.dispatch == Some(Dispatch::Reuseport);
     let count = if is_reuseport { knobs.processes } else { knobs.loops() };
     let copies = |listener: &TcpListener| (0..count).map(|_| listener.try_clone()).collect::<io::Result<_>>();
     if let Some(inherited) = inherited()? {
         if is_reuseport {
-            return Err("--dispatch reuseport: an inherited listener cannot be multiplied; use shared or round-robin".into());
+            return Err("--dispatch reuseport cannot multiply the listener from LISTEN_FDS; use shared or round-robin".into());
         }
-        // The threads of a model per core share it then.
-        return copies(&inherited).map_err(|error| format!("LISTEN_FDS: {error}"));
+        // In a per-core model all threads share the inherited listener.
+        return copies(&inherited).map_err(|error| format!("LISTEN_FDS: cannot duplicate the listener: {error}"));
     }
     let is_shared = knobs.model.loops == Loops::SharedListener;
     let bind = |address| bound(address, count > 1 && !is_shared).map_err(|error| cannot_listen(address, error));
@@ -137,7 +140,7 @@ pub(crate) fn listeners(knobs: &Knobs) -> Result<Vec<TcpListener>, String> {
         return copies(&first).map_err(|error| error.to_string());
     }
     let address = first.local_addr().map_err(|error| error.to_string())?;
-    // The first bind may have chosen the port.
+    // Port 0 lets the first bind choose the port; the others reuse it.
     std::iter::once(Ok(first)).chain((1..count).map(|_| bind(address))).collect()
 }
 
@@ -145,19 +148,20 @@ fn cannot_listen(address: SocketAddr, error: Errno) -> String {
     format!("cannot listen on {address}: {}; choose another address with --listen", error.desc())
 }
 
-/// The socket passed down by whoever started this process (`LISTEN_FDS`, as systemd does).
+/// The socket that the parent process passed on (`LISTEN_FDS`, as systemd does); `None` if it passed none.
 fn inherited() -> Result<Option<TcpListener>, String> {
     let mut fds = sd_notify::listen_fds().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let Some(fd) = fds.next() else { return Ok(None) };
     if fds.next().is_some() {
-        return Err("LISTEN_FDS: one listener is taken, not several".into());
+        return Err("LISTEN_FDS passes several listeners; pass exactly one".into());
     }
-    // SAFETY: the protocol hands the descriptor to this process, which is the one LISTEN_PID names, and it is taken only here.
+    // SAFETY: LISTEN_PID names this process as the owner of the descriptor, and only this function takes it.
     let listener = unsafe { TcpListener::from_raw_fd(fd) };
-    listener.local_addr().map_err(|error| format!("LISTEN_FDS: descriptor {fd} is no TCP listener: {error}"))?;
-    listener.set_nonblocking(true).map_err(|error| format!("LISTEN_FDS: {error}"))?;
-    // Whoever bound it may not have: accepted sockets inherit it.
-    setsockopt(&listener, sockopt::TcpNoDelay, &true).map_err(|error| format!("LISTEN_FDS: {}", error.desc()))?;
+    listener.local_addr().map_err(|error| format!("LISTEN_FDS: descriptor {fd} is not a TCP listener: {error}"))?;
+    listener.set_nonblocking(true).map_err(|error| format!("LISTEN_FDS: cannot set O_NONBLOCK: {error}"))?;
+    // Accepted sockets inherit this option, and the process that bound the listener may not have set it.
+    setsockopt(&listener, sockopt::TcpNoDelay, &true)
+        .map_err(|error| format!("LISTEN_FDS: cannot set TCP_NODELAY: {}", error.desc()))?;
     Ok(Some(listener))
 }
 
@@ -167,7 +171,7 @@ fn bound(address: SocketAddr, reuse_port: bool) -> nix::Result<TcpListener> {
     let fd = socket(family, SockType::Stream, flags, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     setsockopt(&fd, sockopt::ReusePort, &reuse_port)?;
-    // Accepted sockets inherit it on Linux, which saves a system call for each.
+    // On Linux accepted sockets inherit this option, which saves one system call per connection.
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen(&fd, Backlog::new(BACKLOG)?)?;

@@ -1,4 +1,4 @@
-//! The command line of a server, read once and checked against what its model has.
+//! The command line of a server, parsed once and checked against the knobs of its model.
 
 use crate::{Loops, Model, Pool, Runtime};
 use clap::builder::PossibleValuesParser;
@@ -11,55 +11,55 @@ use std::time::Duration;
 #[derive(Debug, Parser)]
 #[command(disable_version_flag = true)]
 struct Args {
-    /// How work meets threads and processes
+    /// Concurrency model
     #[arg(long)]
     model: Option<String>,
-    /// Address to listen on; port 0 takes a free one
+    /// Address to listen on; port 0 picks a free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Threads that run handlers [default: one for each core]
+    /// Threads that run handlers [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// Worker processes [default: 1; with the model `forked` one for each core]
+    /// Worker processes [default: 1; one per core with model `forked`]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     processes: Option<u16>,
-    /// How connections get to the worker processes [default: shared]
+    /// Distribution of connections to the worker processes [default: shared]
     #[arg(long, value_enum)]
     dispatch: Option<Dispatch>,
-    /// Most threads of the pool for blocking work
+    /// Maximum number of threads in the pool for blocking work
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     blocking_threads: Option<u16>,
-    /// Places in the queue before a pool
+    /// Length of the queue in front of the pool
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     queue: Option<u16>,
-    /// What comes when all of these are taken gets a place to wait, or the answer 503 [default: wait]
+    /// When pool and queue are full: wait, or answer 503 [default: wait]
     #[arg(long, value_enum)]
     when_full: Option<WhenFull>,
-    /// Longest `/timer` and `/sleep`
+    /// Longest time that `/timer` and `/sleep` accept
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     max_block: Duration,
-    /// Time within which the server ends once it is asked to
+    /// Time limit for the server to end after SIGTERM or SIGINT
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     drain: Duration,
-    /// Time for which an idle connection stays open meanwhile
+    /// Time that an idle connection stays open while the server drains
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     drain_idle: Duration,
-    /// Time within which the head of a request must be complete
+    /// Time limit for receiving the head of a request
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     header_timeout: Duration,
-    /// Print the receipt: what this server is, how it was built, and every knob as resolved
+    /// Print the receipt: the server's versions, its build, and the resolved value of every knob
     #[arg(long)]
     version: bool,
 }
 
-/// How connections get to the worker processes.
+/// The distribution of connections to the worker processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dispatch {
-    /// All accept on one socket
+    /// All workers accept on one socket
     Shared,
-    /// Each has a socket of its own and the kernel hashes connections onto them
+    /// Each worker has its own socket, and the kernel distributes connections by hash
     Reuseport,
-    /// The parent accepts and deals connections out in turn
+    /// The parent accepts and hands connections to idle workers in turn
     RoundRobin,
 }
 
@@ -73,12 +73,12 @@ impl Dispatch {
     }
 }
 
-/// What comes when all threads of a pool, and all places in its queue, are taken.
+/// The treatment of a request that finds the pool and its queue full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WhenFull {
-    /// Waits: in the pool's queue where that has no end, otherwise before it
+    /// Wait: in the pool's queue if it is unbounded, otherwise in front of it
     Wait,
-    /// Is answered 503, with Retry-After
+    /// Answer 503 with Retry-After
     Refuse,
 }
 
@@ -91,59 +91,59 @@ impl WhenFull {
     }
 }
 
-/// The limits of time, the same for every model.
+/// Time limits, the same for every model.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Longest `/timer` and `/sleep`.
+    /// The longest time that `/timer` and `/sleep` accept.
     pub max_block: Duration,
-    /// Time within which the server ends.
+    /// The time limit for the server to end.
     pub drain: Duration,
-    /// Time for which an idle connection stays open while the server drains.
+    /// The time that an idle connection stays open while the server drains.
     pub drain_idle: Duration,
-    /// Time within which a head must be complete.
+    /// The time limit for a complete head, and for each further piece of a body.
     pub header_timeout: Duration,
 }
 
-/// Every knob as resolved.
+/// The resolved value of every knob.
 #[derive(Debug, Clone, Copy)]
 pub struct Knobs {
-    /// The model that runs.
+    /// The model to run.
     pub model: &'static Model,
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// Threads that run handlers, where the model has that knob; otherwise 1.
+    /// The threads that run handlers, if the model has that knob; otherwise 1.
     pub threads: usize,
-    /// Worker processes.
+    /// The number of worker processes.
     pub processes: usize,
-    /// How connections get to them; `None` with a single process.
+    /// The distribution of connections to them; `None` with a single process.
     pub dispatch: Option<Dispatch>,
-    /// Most threads of the pool for blocking work, where the model has one; otherwise 0.
+    /// The maximum number of threads in the pool for blocking work; 0 if the model has no pool.
     pub blocking_threads: usize,
-    /// Places in the queue before a pool, where the model bounds it; otherwise 0.
+    /// The length of the queue in front of a pool; 0 if the model does not bound it.
     pub queue: usize,
-    /// What comes when the pool, and its queue, are full.
+    /// The treatment of a request that finds the pool and its queue full.
     pub when_full: WhenFull,
-    /// The limits of time.
+    /// The time limits.
     pub limits: Limits,
 }
 
 impl Knobs {
-    /// Event loops of one process that accept connections.
+    /// The number of event loops in one process that accept connections.
     pub(crate) fn loops(&self) -> usize {
         if self.model.loops == Loops::One { 1 } else { self.threads }
     }
 }
 
-/// What the command line asks for.
+/// The command that the command line asks for.
 pub(crate) enum Command {
     Serve(Knobs),
     PrintReceipt(Knobs),
 }
 
-/// Reads the command line of this process.
+/// Parses the command line of this process.
 ///
 /// # Errors
-/// One line that says what is wrong with it.
+/// Returns a one-line message that names the wrong argument.
 pub(crate) fn parse(runtime: &'static Runtime) -> Result<Command, String> {
     let names = PossibleValuesParser::new(runtime.models.iter().map(|model| model.name));
     let command =
@@ -159,7 +159,7 @@ fn resolve(runtime: &'static Runtime, args: Args) -> Result<Knobs, String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let wanted = args.model.unwrap_or_default();
     let model = runtime.models.iter().find(|model| model.name == wanted).unwrap_or(&runtime.models[0]);
-    let refuse = |knob: &str| Err(format!("model {} has no {knob}: {}", model.name, model.about));
+    let refuse = |knob: &str| Err(format!("model {} does not take {knob}: {}", model.name, model.about));
     if args.threads.is_some() && !model.has_threads {
         return refuse("--threads");
     }
@@ -177,7 +177,7 @@ fn resolve(runtime: &'static Runtime, args: Args) -> Result<Knobs, String> {
     }
     let processes = args.processes.map_or(if model.name == "forked" { cores } else { 1 }, usize::from);
     if args.dispatch.is_some() && processes == 1 {
-        return Err(format!("model {} has no --dispatch with one process: add --processes 2 or more", model.name));
+        return Err(format!("model {} does not take --dispatch with one process: add --processes 2 or more", model.name));
     }
     let blocking_threads = match model.blocking_threads {
         Pool::None => 0,
@@ -202,17 +202,17 @@ fn resolve(runtime: &'static Runtime, args: Args) -> Result<Knobs, String> {
     })
 }
 
-/// Prints what `--help` asks for and ends; otherwise the error in one line.
+/// Prints the help text and ends the process if `--help` was given; otherwise returns the error in one line.
 fn or_exit(error: &clap::Error) -> String {
     if !error.use_stderr() {
-        // The pager of the help text may be gone; there is nobody to tell.
+        // A write error means that the reader, such as a pager, is gone.
         let _ = error.print();
         std::process::exit(0);
     }
     one_line(error)
 }
 
-/// A usage error in one line: what is wrong, and what would have been right.
+/// A usage error in one line, with a suggestion or the valid values.
 #[must_use]
 pub fn one_line(error: &clap::Error) -> String {
     let rendered = error.to_string();
@@ -231,7 +231,7 @@ pub fn one_line(error: &clap::Error) -> String {
     match (suggested.into_iter().find_map(names), names(ContextKind::ValidValue).or_else(|| names(ContextKind::ValidSubcommand)))
     {
         (Some(near), _) => format!("{line}; did you mean {near}?"),
-        (None, Some(known)) => format!("{line}; there are: {known}"),
-        (None, None) => format!("{line}; --help lists what there is"),
+        (None, Some(known)) => format!("{line}; valid values: {known}"),
+        (None, None) => format!("{line}; see --help"),
     }
 }

@@ -1,7 +1,7 @@
-//! One connection without I/O: says what is to be done next and takes note of what was done.
+//! One connection without I/O: a state machine that asks for the next step and records its result.
 //!
-//! A runtime asks [`Connection::step`] again and again and does what it says in its own words; all that HTTP has to do with it
-//! happens in here. What is ready to be sent is always written before blocking work starts, since nobody knows how long that takes.
+//! A runtime calls [`Connection::step`] in a loop and performs each step with its own I/O; the HTTP logic is all in here. The
+//! connection always has pending output written before blocking work starts, because that work may take any amount of time.
 
 use crate::Service;
 use crate::http::answer::{CONTINUE, Form, encode};
@@ -12,22 +12,22 @@ use crate::watch::{Phase, Slot};
 use crate::work::Work;
 use std::os::fd::AsFd;
 
-/// What a connection needs next.
+/// The next step that a connection needs.
 #[derive(Debug)]
 pub enum Step {
-    /// Read into [`Connection::space`], then say how much with [`Connection::received`].
+    /// Read into [`Connection::space`], then report the count with [`Connection::received`].
     Read,
-    /// Write from [`Connection::unsent`], then say how much with [`Connection::sent`].
+    /// Write from [`Connection::unsent`], then report the count with [`Connection::sent`].
     Write,
-    /// Run this wherever the model runs blocking work, then hand in the [`Connection::answer`].
+    /// Run this where the model runs blocking work, then pass the result to [`Connection::answer`].
     Run(Work),
-    /// Shut down the sending side.
+    /// Shut down the sending side of the socket.
     CloseSend,
-    /// Close: there is nothing left to do.
+    /// Close the socket: the connection is done.
     Close,
 }
 
-/// The state of one connection: what has come in, what must go out, and where in a request it stands.
+/// The state of one connection: its input, its output, and its progress in the current request.
 pub struct Connection {
     service: Service,
     slot: Slot,
@@ -44,14 +44,14 @@ pub struct Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// The last answer is in `output`.
+    /// `output` holds the last answer.
     LastAnswer,
-    /// Our side is shut down; what still comes in is read and dropped, since closing over unread bytes resets the connection
-    /// and may take back the answer.
+    /// The sending side is shut down, and further input is read and dropped. Closing a socket with unread bytes would reset the
+    /// connection, and the client might lose the answer.
     Lingering,
 }
 
-/// A request whose body is on its way.
+/// A request whose body is still arriving.
 struct Receiving {
     method: String,
     target: String,
@@ -60,7 +60,7 @@ struct Receiving {
     body: Vec<u8>,
 }
 
-/// What the answer depends on besides the route.
+/// The properties of a request that affect the form of its answer.
 #[derive(Clone, Copy, Default)]
 struct Reply {
     without_body: bool,
@@ -68,7 +68,7 @@ struct Reply {
     is_http10: bool,
 }
 
-/// Answers wait in memory up to this many bytes while more requests are at hand; then they are written first.
+/// The limit for unsent answers, in bytes: beyond it, they are written before the next request is handled.
 const HIGH_WATER: usize = 64 * 1024;
 
 impl Connection {
@@ -87,7 +87,7 @@ impl Connection {
         }
     }
 
-    /// Says what is to be done next.
+    /// Returns the next step.
     pub fn step(&mut self) -> Step {
         loop {
             let must_write_first = self.pending.is_some() || self.state != State::Open || self.output.len() >= HIGH_WATER;
@@ -114,12 +114,12 @@ impl Connection {
         }
     }
 
-    /// Room for what the socket has; never empty.
+    /// Space for bytes from the socket; never empty.
     pub fn space(&mut self) -> &mut [u8] {
         self.input.space()
     }
 
-    /// So many bytes were read into [`Connection::space`]; none says that the other side sends no more.
+    /// Records that `count` bytes were read into [`Connection::space`]. 0 means that the client sends no more.
     pub fn received(&mut self, count: usize) {
         self.peer_is_done |= count == 0;
         self.input.add(count);
@@ -128,7 +128,7 @@ impl Connection {
         }
     }
 
-    /// The same for a runtime that reads into a buffer of its own; nothing says that the other side sends no more.
+    /// Like [`Connection::received`], for a runtime that reads into its own buffer. Empty means that the client sends no more.
     pub fn receive(&mut self, mut bytes: &[u8]) {
         if bytes.is_empty() {
             self.received(0);
@@ -142,7 +142,7 @@ impl Connection {
         }
     }
 
-    /// There is no room for this connection: whatever it asks is answered 503, and it is closed.
+    /// Answers 503 and closes, because the server has no room for this connection.
     pub fn turn_away(&mut self) {
         if self.state == State::Open {
             self.receiving = None;
@@ -151,7 +151,7 @@ impl Connection {
         }
     }
 
-    /// Nothing is there to be read: buffers that are empty are given back until something is.
+    /// Returns empty buffers to the pool; call it when the socket has nothing to read.
     pub fn rest(&mut self) {
         self.input.give_back();
         if !self.has_unsent() {
@@ -159,13 +159,13 @@ impl Connection {
         }
     }
 
-    /// What is to be written.
+    /// The bytes to write.
     #[must_use]
     pub fn unsent(&self) -> &[u8] {
         &self.output[self.sent..]
     }
 
-    /// So many bytes of [`Connection::unsent`] were written.
+    /// Records that `count` bytes of [`Connection::unsent`] were written.
     pub fn sent(&mut self, count: usize) {
         self.sent += count;
         if !self.has_unsent() {
@@ -174,7 +174,7 @@ impl Connection {
         }
     }
 
-    /// The answer to the work that [`Step::Run`] handed out.
+    /// Takes the answer to the work from [`Step::Run`].
     pub fn answer(&mut self, answer: &Answer) {
         self.respond(answer, self.reply);
     }
@@ -183,7 +183,7 @@ impl Connection {
         self.sent < self.output.len()
     }
 
-    /// No further request is complete.
+    /// The next step if no further request is complete.
     fn wait(&self) -> Step {
         if self.has_unsent() {
             Step::Write
@@ -194,7 +194,7 @@ impl Connection {
         }
     }
 
-    /// Takes the next request out of the input, if it is complete or can be refused.
+    /// Handles the next request in the input if it is complete or invalid; false if more input is needed.
     fn advance(&mut self) -> bool {
         let is_complete = if self.receiving.is_some() { self.advance_body() } else { self.advance_head() };
         is_complete.unwrap_or_else(|refusal| {
@@ -224,7 +224,7 @@ impl Connection {
         if expects_continue && self.input.bytes().is_empty() {
             self.output.extend_from_slice(CONTINUE);
         }
-        // Its time runs from here, even if not a byte of the body ever comes.
+        // The time limit starts here, even if no byte of the body ever arrives.
         self.slot.set(Phase::Receiving);
         self.advance_body()
     }
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
 
-    /// A connection and what it has written so far; work is run where it is asked for.
+    /// A connection and the bytes that it has written; it runs blocking work inline.
     struct Client {
         connection: Connection,
         written: Vec<u8>,
@@ -317,7 +317,7 @@ mod tests {
             Client { connection, written: Vec::new(), ran: Vec::new(), _socket: socket }
         }
 
-        /// Sends `bytes`, then steps until the connection waits for more or is done; true if it is done.
+        /// Sends `bytes`, then steps until the connection waits for input or closes; true if it closes.
         fn send(&mut self, bytes: &[u8]) -> bool {
             let mut left = bytes;
             loop {
@@ -331,7 +331,7 @@ mod tests {
                         self.connection.received(count);
                     }
                     Step::Write => {
-                        // One byte less than all: a short write must not lose anything.
+                        // Write only half of the bytes: a short write must not lose any.
                         let count = self.connection.unsent().len().div_ceil(2);
                         self.written.extend_from_slice(&self.connection.unsent()[..count]);
                         self.connection.sent(count);
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_what_is_ready_before_it_hands_out_blocking_work() {
+    fn writes_pending_answers_before_it_hands_out_blocking_work() {
         let mut client = Client::new();
         client.send(&[GET, b"GET /sleep?ms=0 HTTP/1.1\r\nHost: a\r\n\r\n".as_slice()].concat());
         let (_, written_before) = client.ran[0];
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_a_client_that_asks_to_go_on_with_its_body() {
+    fn sends_100_continue_to_a_client_that_expects_it() {
         let mut client = Client::new();
         client.send(b"POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
         assert_eq!(client.text(), "HTTP/1.1 100 Continue\r\n\r\n");
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_and_closes_and_never_reads_what_follows_as_a_request() {
+    fn refuses_and_closes_and_never_reads_later_bytes_as_a_request() {
         let mut client = Client::new();
         assert!(client.send(&[b"GET / HTTP/1.1\r\n\r\n".as_slice(), GET].concat()));
         assert_eq!(client.text().matches("HTTP/1.1").count(), 1);

@@ -1,8 +1,9 @@
-//! The parent's side of `round-robin`: it accepts, and deals connections out in turn to workers that are not blocked.
+//! The parent's side of `round-robin`: it accepts connections and hands them in turn to workers that are not blocked.
 //!
-//! Node's cluster does the same with two faults: a fresh connection may be dealt to a blocked worker and waits there, and a
-//! worker that is killed leaves its fresh clients hanging. Here the parent keeps a connection until its first byte, offers it to the
-//! next worker that shared memory shows idle, keeps a copy until the worker has taken it, and takes it back from one that blocks, stops or dies.
+//! Node's cluster does the same with two flaws. A new connection may go to a blocked worker and wait there, and the new
+//! clients of a killed worker hang. Here the parent holds a connection until its first byte arrives. It then offers the
+//! connection to the next worker that shared memory shows as idle, and keeps a copy until the worker has taken it. The parent
+//! takes the offer back from a worker that blocks, stops or dies.
 
 use crate::dispatch::{Table, offer};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -14,18 +15,18 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-/// How long an offer may lie with a worker that shows itself idle: one that was stopped, for example.
+/// The longest time an offer may stay with a worker that looks idle but does not take it, such as a stopped one.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Dealer {
     listener: Option<TcpListener>,
     table: Table,
-    /// Connections without a first byte.
+    /// Connections whose first byte has not arrived.
     silent: Slab<TcpStream>,
-    /// Connections whose first byte is there, oldest first.
+    /// Connections whose first byte has arrived, oldest first.
     queue: VecDeque<TcpStream>,
     offers: Vec<Option<Offer>>,
-    /// Whose turn it is.
+    /// The worker whose turn it is.
     next: usize,
     number: u64,
 }
@@ -36,7 +37,7 @@ struct Offer {
     stream: TcpStream,
 }
 
-/// Tells the events of silent connections from the parent's other ones.
+/// The lowest event token of a silent connection; the parent's other tokens are smaller.
 pub(crate) const SILENT: u64 = 1 << 32;
 
 impl Dealer {
@@ -56,7 +57,7 @@ impl Dealer {
         self.listener.as_ref()
     }
 
-    /// Accepts what is there and waits for the first byte of each.
+    /// Accepts all waiting connections and starts to wait for the first byte of each.
     pub fn accept(&mut self, epoll: &Epoll) {
         let Some(listener) = &self.listener else { return };
         loop {
@@ -71,8 +72,8 @@ impl Dealer {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    eprintln!("accept: {error}");
-                    // Without descriptors the oldest silent connection makes room; otherwise this would spin.
+                    eprintln!("cannot accept a connection: {error}");
+                    // If no descriptor is left, close the oldest silent connection; otherwise the loop would spin.
                     let oldest = self.silent.iter().next().map(|(key, _)| key);
                     oldest.map(|key| self.silent.remove(key));
                     return;
@@ -81,7 +82,7 @@ impl Dealer {
         }
     }
 
-    /// A silent connection has its first byte, or its end.
+    /// Handles the first byte, or the end, of a silent connection.
     pub fn first_byte(&mut self, epoll: &Epoll, token: u64) {
         let Ok(key) = usize::try_from(token - SILENT) else { return };
         let Some(stream) = self.silent.try_remove(key) else { return };
@@ -91,10 +92,10 @@ impl Dealer {
         }
     }
 
-    /// Deals out what can be dealt out. `channels` are those of the workers that serve.
+    /// Offers as many connections as possible. `channels` has the channels of the workers that are ready.
     pub fn deal(&mut self, channels: &[Option<&OwnedFd>]) {
         (0..self.offers.len()).for_each(|worker| self.settle(worker));
-        // Said before the last look at the cells: a worker that gets idle from now on tells.
+        // Set before the last look at the cells: a worker that becomes idle from now on notifies the parent.
         self.table.waiting.store(u32::from(!self.queue.is_empty()), SeqCst);
         while let Some(stream) = self.queue.pop_front() {
             let Some((worker, channel)) = self.next_idle(channels) else {
@@ -109,7 +110,7 @@ impl Dealer {
                 self.take_back(worker);
             }
             if !is_sent {
-                // Its end is on the way, or its channel is full: looked at again soon, not at once.
+                // The worker is about to end, or its channel is full: try again soon, not at once.
                 self.take_back(worker);
                 break;
             }
@@ -128,7 +129,7 @@ impl Dealer {
         Some(found)
     }
 
-    /// Drops the copy of an offer that was taken, and takes back one that lies with a worker that blocks or does not move.
+    /// Drops the copy of an offer that was taken, and takes back an offer from a worker that is blocked or unresponsive.
     fn settle(&mut self, worker: usize) {
         let Some(offer) = &self.offers[worker] else { return };
         let cell = &self.table.cells[worker];
@@ -139,7 +140,7 @@ impl Dealer {
         }
     }
 
-    /// Takes an offer back to the head of the queue, unless the worker was quicker.
+    /// Returns an offer to the head of the queue, unless the worker has already taken it.
     pub fn take_back(&mut self, worker: usize) {
         if let Some(offer) = self.offers[worker].take()
             && self.table.cells[worker].claim(offer.number)
@@ -148,18 +149,18 @@ impl Dealer {
         }
     }
 
-    /// When it must look again even if nobody says anything.
+    /// The time after which [`Dealer::deal`] must run again even without an event.
     pub fn timeout(&self) -> Option<Duration> {
         let is_dealing = !self.queue.is_empty() || self.offers.iter().any(Option::is_some);
         is_dealing.then_some(PATIENCE)
     }
 
-    /// Accepts no more.
+    /// Stops accepting connections.
     pub fn close(&mut self) {
         self.listener = None;
     }
 
-    /// Whether no connection is held.
+    /// True if the parent holds no connection.
     pub fn is_empty(&self) -> bool {
         self.silent.is_empty() && self.queue.is_empty() && self.offers.iter().all(Option::is_none)
     }

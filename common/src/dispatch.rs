@@ -1,9 +1,9 @@
-//! What a forked worker and its parent tell each other: a table in shared memory and a channel for each worker.
+//! Communication between the parent and its forked workers: a table in shared memory, and a channel for each worker.
 //!
-//! In the table every worker shows how many of its handlers are running, so that the parent can see who is blocked without
-//! asking. With `round-robin` the parent offers a connection by writing a number into the worker's cell and sending the socket
-//! over the channel; whoever takes that number out of the cell owns the connection. A worker that blocks before it took its
-//! offer loses it to the parent, and so does one that dies.
+//! In the table each worker counts its running handlers, so the parent can see which workers are blocked without asking. With
+//! `round-robin` the parent offers a connection: it writes a number into the worker's cell and sends the socket over the
+//! channel. The process that takes the number out of the cell owns the connection. If a worker blocks or dies before it takes
+//! its offer, the parent takes the offer back.
 
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
@@ -16,14 +16,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::Instant;
 
-/// A worker's line in the shared table, alone on its cache line.
+/// A worker's entry in the shared table, on its own cache line.
 #[repr(C, align(64))]
 pub(crate) struct Cell {
-    /// Handlers that are running.
+    /// The number of running handlers.
     running: AtomicU32,
-    /// Handlers that may run before a fresh connection would have to wait.
+    /// The number of running handlers at which a new connection would have to wait.
     capacity: AtomicU32,
-    /// The number of the connection that is on offer; 0 without.
+    /// The number of the offered connection; 0 without an offer.
     offer: AtomicU64,
 }
 
@@ -32,7 +32,7 @@ impl Cell {
         self.running.load(SeqCst) < self.capacity.load(SeqCst)
     }
 
-    /// Forgets what a worker that died has left behind.
+    /// Clears the state left behind by a dead worker.
     pub fn reset(&self) {
         self.running.store(0, SeqCst);
         self.capacity.store(0, SeqCst);
@@ -43,7 +43,7 @@ impl Cell {
         self.offer.store(number, SeqCst);
     }
 
-    /// Takes the offer out; true for the one who got it.
+    /// Takes the offer out of the cell; true if this call got it.
     pub fn claim(&self, number: u64) -> bool {
         self.offer.compare_exchange(number, 0, SeqCst, SeqCst).is_ok()
     }
@@ -57,79 +57,82 @@ impl Cell {
 #[derive(Clone, Copy)]
 pub(crate) struct Table {
     pub cells: &'static [Cell],
-    /// Connections that the parent holds because nobody is idle.
+    /// 1 while the parent holds connections because no worker is idle; otherwise 0.
     pub waiting: &'static AtomicU32,
 }
 
 impl Table {
-    /// A table for so many workers, shared with every process that is forked from here on.
+    /// A table for `workers` workers, shared with every process that is forked from now on.
     pub fn new(workers: usize) -> nix::Result<Self> {
         Ok(Table { cells: shared_zeroed(workers)?, waiting: &shared_zeroed::<AtomicU32>(1)?[0] })
     }
 }
 
-/// A type whose value may be all zero bytes, and which several processes may change at once.
+/// A type for which all zero bytes are a valid value, and which several processes may change at once.
 trait SharedZeroed {}
 impl SharedZeroed for AtomicU32 {}
 impl SharedZeroed for Cell {}
 
 fn shared_zeroed<T: SharedZeroed>(count: usize) -> nix::Result<&'static [T]> {
     let length = NonZeroUsize::new(size_of::<T>() * count).ok_or(Errno::EINVAL)?;
-    // SAFETY: the mapping is fresh, zeroed, aligned to a page and never unmapped; T is made of atomics, for which zero is a value.
+    // SAFETY: the mapping is fresh, zeroed, aligned to a page and never unmapped; T consists of atomics, for which zero is valid.
     unsafe {
         let start = mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED)?;
         Ok(std::slice::from_raw_parts(start.as_ptr().cast(), count))
     }
 }
 
-/// What a worker says over its channel.
+/// A message from a worker over its channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Word {
-    /// It serves.
+    /// The worker is ready to serve.
     Ready = b'r' as isize,
-    /// Its cell has changed.
+    /// The worker's cell has changed.
     Look = b'l' as isize,
 }
 
-/// A worker's end of the channel, and its cell.
+/// A worker's end of the channel, and its cell in the table.
 #[derive(Clone, Copy)]
-pub(crate) struct Seat {
+pub(crate) struct WorkerSlot {
     channel: &'static OwnedFd,
     cell: &'static Cell,
     table: Table,
 }
 
-/// The seat of this process, where it is a forked worker.
-static SEAT: OnceLock<Seat> = OnceLock::new();
+/// The slot of this process, set in a forked worker only.
+static WORKER_SLOT: OnceLock<WorkerSlot> = OnceLock::new();
 
-impl Seat {
-    /// Makes this process worker number `index`. The channel stays open as long as the process lives.
+impl WorkerSlot {
+    /// Makes this process worker number `index`. The channel stays open until the process ends.
     pub fn occupy(index: usize, channel: OwnedFd, table: Table) -> Self {
-        let seat = Seat { channel: Box::leak(Box::new(channel)), cell: &table.cells[index], table };
-        *SEAT.get_or_init(|| seat)
+        let slot = WorkerSlot { channel: Box::leak(Box::new(channel)), cell: &table.cells[index], table };
+        *WORKER_SLOT.get_or_init(|| slot)
     }
 
-    /// The seat of this process, if it is a forked worker.
-    pub fn here() -> Option<&'static Seat> {
-        SEAT.get()
+    /// The slot of this process; `None` unless it is a forked worker.
+    pub fn here() -> Option<&'static WorkerSlot> {
+        WORKER_SLOT.get()
     }
 
-    /// Tells the parent that this worker serves, and how many handlers it can run before a connection has to wait.
+    /// Tells the parent that this worker is ready, and how many handlers it can run before a connection has to wait.
     pub fn ready(&self, capacity: u32) {
         self.cell.capacity.store(capacity, SeqCst);
         self.say(Word::Ready);
     }
 
     fn say(&self, word: Word) {
-        // A channel that is full has enough words in it to make the parent look.
+        // If the channel is full, the messages already in it make the parent look.
         let _ = send(self.channel.as_raw_fd(), &[word as u8], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
     }
 
-    /// Takes the connection on offer; `EAGAIN` without one.
+    /// Takes the offered connection.
+    ///
+    /// # Errors
+    /// `EAGAIN` if there is no offer.
     pub fn take(&self, nonblocking: bool) -> nix::Result<TcpStream> {
         loop {
             let (number, stream) = receive(self.channel.as_raw_fd())?;
-            // An offer that the parent took back is somebody else's by now: this copy is closed and the next one looked at.
+            // The parent took this offer back and may have given it to another worker: close this copy, try the next one.
             if !self.cell.claim(number) {
                 continue;
             }
@@ -142,46 +145,46 @@ impl Seat {
     }
 }
 
-impl AsFd for Seat {
+impl AsFd for WorkerSlot {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
     }
 }
 
-/// A handler that is running, as the parent and whoever keeps the server see it.
+/// A running handler, counted for the parent and timed for the supervisor.
 pub(crate) struct Running {
-    seat: Option<&'static Seat>,
+    slot: Option<&'static WorkerSlot>,
     since: Instant,
 }
 
 impl Running {
     pub fn start() -> Self {
-        let seat = Seat::here();
-        if let Some(seat) = seat {
-            seat.cell.running.fetch_add(1, SeqCst);
-            // The parent stores the offer and then looks whether the worker blocks; here it is the other way round. So at
-            // least one of the two sees it, and no connection stays with a worker that blocks.
-            if !seat.cell.is_idle() && seat.cell.has_offer() {
-                seat.say(Word::Look);
+        let slot = WorkerSlot::here();
+        if let Some(slot) = slot {
+            slot.cell.running.fetch_add(1, SeqCst);
+            // The parent stores the offer and then checks whether the worker is blocked; the worker does the reverse. At
+            // least one of them sees the conflict, so no connection stays with a blocked worker.
+            if !slot.cell.is_idle() && slot.cell.has_offer() {
+                slot.say(Word::Look);
             }
         }
-        Running { seat, since: Instant::now() }
+        Running { slot, since: Instant::now() }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         crate::tell::held(self.since.elapsed());
-        if let Some(seat) = self.seat {
-            seat.cell.running.fetch_sub(1, SeqCst);
-            if seat.table.waiting.load(SeqCst) > 0 {
-                seat.say(Word::Look);
+        if let Some(slot) = self.slot {
+            slot.cell.running.fetch_sub(1, SeqCst);
+            if slot.table.waiting.load(SeqCst) > 0 {
+                slot.say(Word::Look);
             }
         }
     }
 }
 
-/// Sends a socket with its number.
+/// Sends a socket and its number over the channel.
 pub(crate) fn offer(channel: &impl AsFd, number: u64, stream: &TcpStream) -> nix::Result<()> {
     let (bytes, fds) = (number.to_ne_bytes(), [stream.as_raw_fd()]);
     let rights = [ControlMessage::ScmRights(&fds)];
@@ -199,9 +202,9 @@ fn receive(channel: RawFd) -> nix::Result<(u64, TcpStream)> {
         ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
         _ => None,
     });
-    // Nothing at all is the end: the parent is gone, and this process is about to follow.
+    // An empty message means that the parent is gone; the kernel is about to kill this process.
     let fd = fd.ok_or(Errno::EAGAIN)?;
-    // SAFETY: the kernel has just opened the descriptor for this message, and nobody else has it.
+    // SAFETY: the kernel has just opened the descriptor for this message, and nothing else owns it.
     let stream = unsafe { TcpStream::from_raw_fd(fd) };
     Ok((u64::from_ne_bytes(number), stream))
 }

@@ -1,12 +1,12 @@
 //! One parent, N workers: the only file that forks.
 //!
-//! The parent forks before any thread or runtime exists and never starts one itself, so a replacement is forked from the same
-//! clean state. It watches over its workers with one loop that sleeps until something happens.
+//! The parent forks before any thread or runtime exists and never starts one itself. So it can fork a replacement from the same
+//! clean state. It manages its workers in one loop that sleeps until an event arrives.
 
 use crate::acceptor::Source;
 use crate::args::{Dispatch, Knobs};
 use crate::dealer::{Dealer, SILENT};
-use crate::dispatch::{Seat, Table, Word};
+use crate::dispatch::{Table, Word, WorkerSlot};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::prctl::set_pdeathsig;
@@ -19,26 +19,26 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// A worker that lives shorter than this died at once.
+/// A worker that ends sooner than this after its start has died at once.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// A worker that died at once so often in a row is not replaced again.
+/// The parent stops restarting a worker that died at once this many times in a row.
 const MOST_DEATHS: u32 = 5;
 
-/// Time until the system is asked again for a process that it refused.
+/// The time until the parent retries a fork that failed.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Who this process is after the fork.
+/// The role of this process after the fork.
 pub(crate) enum Role {
     /// A worker with the source of its connections.
     Worker(Source),
-    /// The parent, done, with its exit code.
+    /// The parent, which is done, with its exit code.
     Parent(u8),
 }
 
-/// Forks the workers and watches over them; returns in each worker at once, and in the parent when all is over.
+/// Forks the workers and manages them. Returns in each worker at once, and in the parent when all workers have ended.
 ///
 /// # Errors
-/// What the system refused.
+/// Fails if the system refuses a process or a descriptor.
 pub(crate) fn run(knobs: &Knobs, listeners: Vec<TcpListener>, ready: impl FnOnce()) -> nix::Result<Role> {
     Parent::new(knobs, listeners)?.run(ready)
 }
@@ -53,20 +53,20 @@ struct Parent {
     drain: Option<Draining>,
 }
 
-/// How connections get to the workers.
+/// The distribution of connections to the workers.
 enum Connections {
-    /// Each worker takes the listener at its index, or the only one. One without a worker for good is closed, or the kernel would
-    /// go on sending it connections.
+    /// Each worker takes the listener at its index, or the only one. The parent closes the listener of a worker that it no
+    /// longer restarts; otherwise the kernel would keep sending connections to it.
     FromKernel(Vec<Option<TcpListener>>),
     FromParent(Dealer),
 }
 
-/// One worker's place, whoever sits in it at the moment.
+/// The place of one worker, which a series of processes may fill.
 #[derive(Default)]
 struct Worker {
     process: Option<Process>,
     deaths_at_once: u32,
-    /// It must be filled again: it has just been left, or the system had no process to give.
+    /// The place needs a process: the last one has just ended, or the fork failed.
     is_vacant: bool,
 }
 
@@ -78,7 +78,7 @@ struct Process {
 }
 
 struct Draining {
-    /// The workers are asked to end by then even if connections are still held.
+    /// The time by which the parent asks the workers to end, even if it still holds connections.
     ask: Instant,
     asked: bool,
     end: Instant,
@@ -134,7 +134,7 @@ impl Parent {
         }
     }
 
-    /// Waits for one batch of events and deals with it.
+    /// Waits for one batch of events and handles it.
     fn turn(&mut self) -> nix::Result<Option<Role>> {
         let mut events = [EpollEvent::empty(); 64];
         let count = match self.epoll.wait(&mut events, self.timeout()) {
@@ -149,7 +149,7 @@ impl Parent {
                 (token, _) => self.listen_to(usize::try_from(token - WORKER).unwrap_or_default()),
             }
         }
-        // Read outside the batch: a signal may need a fork, and the child must not go on with the parent's events.
+        // Read after the batch: a signal may lead to a fork, and the child must not handle the parent's events.
         while let Ok(Some(signal)) = self.signals.read_signal() {
             if signal.ssi_signo.cast_signed() == Signal::SIGCHLD as i32 {
                 if let Some(role) = self.reap() {
@@ -166,7 +166,7 @@ impl Parent {
             return Ok(Some(role));
         }
         self.deal();
-        Ok(self.go_on_draining())
+        Ok(self.continue_drain())
     }
 
     fn timeout(&self) -> EpollTimeout {
@@ -181,13 +181,13 @@ impl Parent {
         EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
     }
 
-    /// Forks the worker at `index`; returns its role in the child, nothing in the parent.
+    /// Forks the worker at `index`. Returns its role in the child, and `None` in the parent.
     fn spawn(&mut self, index: usize) -> nix::Result<Option<Role>> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         self.table.cells[index].reset();
         let parent = getpid();
-        // SAFETY: this process has a single thread, so the child may go on as if it had been started anew.
+        // SAFETY: this process has a single thread, so the child may run any code.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
                 self.epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, WORKER + index as u64))?;
@@ -198,12 +198,12 @@ impl Parent {
             ForkResult::Child => {
                 set_pdeathsig(Signal::SIGKILL)?;
                 if getppid() != parent {
-                    // The parent died before it could be watched.
+                    // The parent died before the death signal was set.
                     std::process::exit(1);
                 }
-                let seat = Seat::occupy(index, theirs, self.table);
+                let slot = WorkerSlot::occupy(index, theirs, self.table);
                 let source = match &mut self.connections {
-                    Connections::FromParent(_) => Source::Parent(seat),
+                    Connections::FromParent(_) => Source::Parent(slot),
                     Connections::FromKernel(listeners) => {
                         let index = index.min(listeners.len() - 1);
                         Source::Listener(listeners[index].take().ok_or(Errno::EBADF)?)
@@ -214,7 +214,7 @@ impl Parent {
         }
     }
 
-    /// Reads what a worker said. What it means stands in the table, which [`Parent::deal`] looks at.
+    /// Reads the messages of a worker. Its state is in the table, which [`Parent::deal`] reads.
     fn listen_to(&mut self, index: usize) {
         let Some(process) = self.workers.get_mut(index).and_then(|worker| worker.process.as_mut()) else { return };
         let mut word = [0];
@@ -230,7 +230,7 @@ impl Parent {
         }
     }
 
-    /// Takes note of workers that ended.
+    /// Handles workers that have ended.
     fn reap(&mut self) -> Option<Role> {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             let Some(pid) = status.pid() else { break };
@@ -257,7 +257,7 @@ impl Parent {
             worker.is_vacant = true;
             return None;
         }
-        eprintln!("worker {index} died at once {MOST_DEATHS} times in a row and is not replaced");
+        eprintln!("worker {index} is not restarted: it ended within {AT_ONCE:?} of its start {MOST_DEATHS} times in a row");
         if let Connections::FromKernel(listeners) = &mut self.connections
             && listeners.len() > 1
         {
@@ -267,7 +267,7 @@ impl Parent {
         all_gone.then_some(Role::Parent(1))
     }
 
-    /// Forks where a worker is missing. What the system refuses now is tried again soon: the others go on meanwhile.
+    /// Forks the missing workers. If a fork fails, the parent retries it soon; the other workers serve meanwhile.
     fn fill_vacant(&mut self) -> Option<Role> {
         for index in 0..self.workers.len() {
             if !self.workers[index].is_vacant || self.drain.is_some() {
@@ -276,7 +276,7 @@ impl Parent {
             match self.spawn(index) {
                 Ok(None) => self.workers[index].is_vacant = false,
                 Ok(role) => return role,
-                Err(error) => eprintln!("worker {index} is not replaced yet: {}", error.desc()),
+                Err(error) => eprintln!("cannot restart worker {index}: {}; retrying", error.desc()),
             }
         }
         None
@@ -292,7 +292,7 @@ impl Parent {
         }
     }
 
-    fn go_on_draining(&mut self) -> Option<Role> {
+    fn continue_drain(&mut self) -> Option<Role> {
         let drain = self.drain.as_mut()?;
         let now = Instant::now();
         let holds_none = match &self.connections {
@@ -310,7 +310,7 @@ impl Parent {
 
     fn tell_all(&self, signal: Signal) {
         for pid in self.workers.iter().filter_map(Worker::pid) {
-            // It may have ended already; that is reaped in its turn.
+            // The worker may have ended already; the parent reaps it later.
             let _ = kill(pid, signal);
         }
     }

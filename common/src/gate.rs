@@ -1,13 +1,13 @@
-//! Admission to a pool for blocking work: what happens to a request when all threads of the pool are busy.
+//! Admission to a pool for blocking work while all its threads are busy.
 //!
-//! With `--when-full wait` it stands in the pool's own queue, or before it where that has an end; with `refuse` it is answered 503 at
-//! once, and asked to come again.
+//! With `--when-full wait` a request waits in the pool's own queue, or in front of it if the queue is bounded. With `refuse`
+//! the server answers 503 at once, with `Retry-After`.
 
 use crate::args::WhenFull;
 use crate::http::Answer;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts what was admitted and has not ended.
+/// Counts the admitted requests that have not ended.
 #[derive(Debug)]
 pub(crate) struct Gate {
     admitted: AtomicUsize,
@@ -15,14 +15,14 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// For a pool and its queue of so many places in all.
+    /// A gate for a pool and its queue with room for `places` requests in total.
     pub fn new(places: usize, when_full: WhenFull) -> Self {
         let most = if when_full == WhenFull::Wait { usize::MAX } else { places };
         Gate { admitted: AtomicUsize::new(0), most }
     }
 
     pub fn admit(&'static self) -> Result<Admitted, Answer> {
-        // Counted first and taken back if it was too much: two at once can both be refused, never both be admitted.
+        // Count first and undo if the gate is full: two requests at once may both be refused, but never both admitted.
         let admitted = Admitted(self);
         if self.admitted.fetch_add(1, Ordering::Relaxed) < self.most {
             return Ok(admitted);
@@ -32,7 +32,7 @@ impl Gate {
     }
 }
 
-/// The right to one piece of blocking work; dropped, it is free for the next.
+/// Permission for one piece of blocking work; dropping it frees the place.
 #[derive(Debug)]
 pub struct Admitted(&'static Gate);
 
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_with_a_queue_admits_everybody() {
+    fn a_gate_that_waits_admits_every_request() {
         let gate = gate(WhenFull::Wait);
         let admitted: Vec<_> = (0..100).map(|_| gate.admit()).collect();
         assert!(admitted.iter().all(Result::is_ok));

@@ -1,14 +1,14 @@
-//! The buffers of a connection: what it has received and not yet understood, and what it has to send.
+//! The buffers of a connection: input that is not yet parsed, and output that is not yet sent.
 //!
-//! An idle connection holds none. Each thread keeps some spare ones, so that neither allocating nor clearing them is paid for
-//! by every request.
+//! An idle connection holds no buffers. Each thread keeps some spare ones, so that requests do not pay for allocating and
+//! clearing them.
 
 use std::cell::RefCell;
 use std::thread::LocalKey;
 
-/// Size of a fresh buffer, in bytes.
+/// The size of a fresh buffer, in bytes.
 const SIZE: usize = 8 * 1024;
-/// Spare buffers that a thread keeps.
+/// The number of spare buffers of each kind that a thread keeps.
 const SPARE: usize = 16;
 
 thread_local! {
@@ -18,12 +18,12 @@ thread_local! {
     static OUTPUTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An empty buffer for output, with room if there is a spare one.
+/// An empty buffer for output: a spare one with capacity if there is one.
 pub(crate) fn take_output() -> Vec<u8> {
     OUTPUTS.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
-/// Gives a buffer for output back.
+/// Returns a buffer for output to the pool.
 pub(crate) fn give_output(mut buffer: Vec<u8>) {
     buffer.clear();
     if (1..=SIZE).contains(&buffer.capacity()) {
@@ -32,7 +32,7 @@ pub(crate) fn give_output(mut buffer: Vec<u8>) {
 }
 
 fn keep(pool: &'static LocalKey<RefCell<Vec<Vec<u8>>>>, buffer: Vec<u8>) {
-    // A thread that is ending has no pool any more; then the buffer is freed.
+    // A thread that is ending has already dropped its pool; then the buffer is freed.
     let _ = pool.try_with(|pool| {
         let mut pool = pool.borrow_mut();
         if pool.len() < SPARE {
@@ -41,22 +41,22 @@ fn keep(pool: &'static LocalKey<RefCell<Vec<Vec<u8>>>>, buffer: Vec<u8>) {
     });
 }
 
-/// A buffer that exists only while there is something in it or about to come.
+/// A buffer that exists only while it holds bytes or the connection is about to read some.
 #[derive(Default)]
 pub(crate) struct Input {
-    /// Initialized over its whole length; empty while nothing is expected.
+    /// Initialized over its whole length; has length 0 while the connection is idle.
     buffer: Vec<u8>,
     start: usize,
     end: usize,
 }
 
 impl Input {
-    /// What was received and not taken.
+    /// The bytes that were received and not yet taken.
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
-    /// Room for more; never empty.
+    /// Space for more bytes; never empty.
     pub fn space(&mut self) -> &mut [u8] {
         if self.buffer.is_empty() {
             self.buffer = POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SIZE]);
@@ -73,13 +73,13 @@ impl Input {
         &mut self.buffer[self.end..]
     }
 
-    /// So many bytes were put into [`Input::space`].
+    /// Records that `count` bytes were written into [`Input::space`].
     pub fn add(&mut self, count: usize) {
         self.end += count;
         debug_assert!(self.end <= self.buffer.len(), "more received than there was space for");
     }
 
-    /// The first `count` bytes are done with.
+    /// Discards the first `count` bytes.
     pub fn take(&mut self, count: usize) {
         self.start += count;
         if self.start == self.end {
@@ -87,12 +87,12 @@ impl Input {
         }
     }
 
-    /// All bytes are done with.
+    /// Discards all bytes.
     pub fn clear(&mut self) {
         (self.start, self.end) = (0, 0);
     }
 
-    /// Gives the buffer back if there is nothing in it.
+    /// Returns the buffer to the pool if it holds no bytes.
     pub fn give_back(&mut self) {
         if self.end > 0 || self.buffer.is_empty() {
             return;

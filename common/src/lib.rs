@@ -1,8 +1,10 @@
-//! What every server serves, whatever runtime it runs on.
+//! The code that all servers share, independent of their runtime.
 //!
-//! A runtime crate calls [`main`] with a description of itself and a function that serves. That function gets a [`Server`]: an
-//! [`Acceptor`] that hands out connections, and a stop event. On each connection it does what [`Connection::step`] says, in the
-//! runtime's own words. This crate knows no runtime.
+//! A runtime crate calls [`main`] with a description of itself and a `serve` function. That function gets a [`Server`]: an
+//! [`Acceptor`] that hands out connections, and a stop event. For each connection it loops over [`Connection::step`] and
+//! performs each step with the runtime's own I/O. This crate depends on no runtime.
+//!
+//! Throughout the project, W is the number of threads or processes that a server is given.
 
 mod acceptor;
 pub mod args;
@@ -27,7 +29,7 @@ pub use receipt::Receipt;
 
 use acceptor::Source;
 use args::Command;
-use dispatch::Seat;
+use dispatch::WorkerSlot;
 use fork::Role;
 use gate::Gate;
 use nix::sys::eventfd::EventFd;
@@ -43,7 +45,7 @@ use watch::Watch;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Tests count what they allocate.
+/// An allocator that lets tests count allocations.
 #[cfg(test)]
 mod counting {
     use std::alloc::{GlobalAlloc, Layout, System};
@@ -55,16 +57,16 @@ mod counting {
         static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
     }
 
-    // SAFETY: every call goes to the system's allocator as it is.
+    // SAFETY: every call is passed unchanged to the system's allocator.
     unsafe impl GlobalAlloc for Counting {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-            // SAFETY: the caller keeps the contract of `alloc`.
+            // SAFETY: the caller upholds the contract of `alloc`.
             unsafe { System.alloc(layout) }
         }
 
         unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-            // SAFETY: the caller keeps the contract of `dealloc`, and the pointer came from the same allocator.
+            // SAFETY: the caller upholds the contract of `dealloc`, and the pointer came from the same allocator.
             unsafe { System.dealloc(pointer, layout) }
         }
     }
@@ -72,51 +74,51 @@ mod counting {
     #[global_allocator]
     static ALLOCATOR: Counting = Counting;
 
-    /// Allocations of this thread so far.
+    /// The number of allocations that this thread has made.
     pub fn allocations() -> usize {
         ALLOCATIONS.get()
     }
 }
 
-/// A runtime, as its crate describes it.
+/// The description of a runtime, provided by its crate.
 pub struct Runtime {
-    /// Name, and first part of its servers' names.
+    /// The runtime's name, which is also the first part of its servers' names.
     pub name: &'static str,
-    /// The package whose locked version the receipt gives; none for the standard library.
+    /// The package whose locked version the receipt gives; `None` for the standard library.
     pub package: Option<&'static str>,
-    /// Its models; the first is the default.
+    /// The runtime's models; the first is the default.
     pub models: &'static [Model],
-    /// What else is set, by name, for the receipt.
+    /// Further settings for the receipt, as pairs of name and value.
     pub settings: fn(&Knobs) -> Vec<(&'static str, String)>,
 }
 
-/// How work meets threads and processes.
+/// A concurrency model: the threads and processes that run a server's work.
 #[derive(Debug)]
 pub struct Model {
-    /// Name, and second part of the server's name.
+    /// The model's name, which is also the second part of the server's name.
     pub name: &'static str,
-    /// In a few words, who runs what; said when a knob is refused.
+    /// A few words on which thread runs which work; part of the message that refuses a knob.
     pub about: &'static str,
-    /// Has `--threads`.
+    /// The model takes `--threads`.
     pub has_threads: bool,
-    /// Has `--processes`.
+    /// The model takes `--processes`.
     pub can_fork: bool,
-    /// Threads of the pool for blocking work, unless told otherwise.
+    /// The default size of the pool for blocking work.
     pub blocking_threads: Pool,
-    /// Places in the queue before a pool, unless told otherwise; 0 without such a bound.
+    /// The default length of the queue in front of a pool; 0 if the model does not bound it.
     pub queue: usize,
-    /// Threads that may run a handler.
+    /// The threads that may run a handler.
     pub handlers: Threads,
-    /// Threads that may poll I/O.
+    /// The threads that may poll I/O.
     pub pollers: Threads,
-    /// Sockets block, as threads want them.
+    /// Accepted sockets are in blocking mode.
     pub blocking_sockets: bool,
-    /// Which loops accept connections.
+    /// The event loops that accept connections.
     pub loops: Loops,
 }
 
 impl Model {
-    /// A model without knobs in which one thread does everything, to start from.
+    /// One thread that does everything, without knobs; other models start from it.
     pub const ONE_THREAD: Model = Model {
         name: "current-thread",
         about: "one thread runs everything",
@@ -130,10 +132,10 @@ impl Model {
         loops: Loops::One,
     };
 
-    /// W threads, each with an event loop and a listener of its own.
+    /// W threads, each with its own event loop and listener.
     pub const PER_CORE: Model = Model {
         name: "per-core",
-        about: "W threads, each with an event loop and a listener of its own",
+        about: "W threads, each with its own event loop and listener",
         has_threads: true,
         can_fork: false,
         handlers: Threads::Knob,
@@ -142,75 +144,75 @@ impl Model {
         ..Model::ONE_THREAD
     };
 
-    /// The same, but all accept on one listener.
+    /// Like [`Model::PER_CORE`], but all loops accept on one listener.
     pub const PER_CORE_SHARED: Model = Model {
         name: "per-core-shared",
-        about: "W threads, each with an event loop of its own, on one listener",
+        about: "W threads, each with its own event loop, share one listener",
         loops: Loops::SharedListener,
         ..Model::PER_CORE
     };
 
-    /// There may be no thread for a request.
+    /// A request may find all threads for it busy.
     fn can_be_full(&self) -> bool {
         self.blocking_threads != Pool::None || self.queue > 0
     }
 }
 
-/// Event loops of one process that accept connections.
+/// The event loops of one process that accept connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loops {
-    /// One, whatever threads then serve them.
+    /// One loop, whichever threads then serve the connections.
     One,
-    /// Each of the `--threads` runs one, on a listener of its own (`SO_REUSEPORT`), which makes a model per core.
+    /// One loop on each of the `--threads`, with its own listener (`SO_REUSEPORT`): a per-core model.
     OwnListeners,
-    /// The same, but all accept on one listener.
+    /// One loop on each of the `--threads`, all on one listener.
     SharedListener,
 }
 
-/// A pool for blocking work beside the threads that serve connections.
+/// The pool for blocking work, in addition to the threads that serve connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pool {
-    /// There is none.
+    /// No pool.
     None,
-    /// So many threads at most.
+    /// At most this many threads.
     Of(usize),
-    /// A thread for each core.
+    /// One thread per core.
     PerCore,
 }
 
 /// A number of threads.
 #[derive(Debug, Clone, Copy)]
 pub enum Threads {
-    /// One.
+    /// One thread.
     One,
-    /// As many as `--threads` says.
+    /// `--threads` threads.
     Knob,
-    /// As many as `--threads` says, and so many helpers.
+    /// `--threads` threads and this many helpers.
     KnobAnd(usize),
-    /// As many as `--threads` says, and a helper for each.
+    /// `--threads` threads and one helper for each.
     KnobTwice,
-    /// One for each connection.
+    /// One thread per connection.
     PerConnection,
 }
 
-/// Becomes readable when the accept loops must end.
+/// An event that becomes readable when the accept loops must end.
 pub type Stop = Arc<EventFd>;
 
-/// What a runtime serves.
+/// Everything that a runtime needs to serve.
 pub struct Server {
-    /// Every knob as resolved.
+    /// The resolved value of every knob.
     pub knobs: Knobs,
-    /// Hands out connections.
+    /// The source of connections.
     pub acceptor: Acceptor,
-    /// Of a model per core, those of the other threads.
+    /// The acceptors of the other threads in a per-core model; otherwise empty.
     pub siblings: Vec<Acceptor>,
-    /// Becomes readable when the accept loop must end. What runs then goes on until the process is ended from elsewhere.
+    /// Becomes readable when the accept loop must end. Open connections are served until the side thread ends the process.
     pub stop: Stop,
-    /// Whom to tell that the accept loop runs.
+    /// State shared by all connections; [`Service::ready`] reports that the accept loop runs.
     pub service: Service,
 }
 
-/// What is common to all connections of this process.
+/// State shared by all connections of this process.
 #[derive(Clone, Copy)]
 pub struct Service(&'static Inner);
 
@@ -228,22 +230,22 @@ impl Service {
         Ok(Service(Box::leak(Box::new(Inner { watch: Watch::new(knobs.limits)?, gate, ready: Once::new(), knobs, address }))))
     }
 
-    /// Says that requests are answered from now on: to the person on stdout, to a service manager, or to the parent. Of several
-    /// threads that say so, the first is heard.
+    /// Reports that this process now answers requests. A forked worker tells its parent; any other process writes to stdout
+    /// and to the service manager. Only the first call has an effect.
     pub fn ready(self) {
-        self.0.ready.call_once(|| match Seat::here() {
-            Some(seat) => seat.ready(self.capacity()),
+        self.0.ready.call_once(|| match WorkerSlot::here() {
+            Some(slot) => slot.ready(self.capacity()),
             None => announce(self.0.address),
         });
     }
 
-    /// What the routes need to know.
+    /// The server state that the routes need.
     #[must_use]
     pub fn context(self) -> routes::Context {
         routes::Context { max_block: self.0.knobs.limits.max_block, is_draining: self.is_draining() }
     }
 
-    /// Handles a request and, if it blocks, blocks: for peers, whose HTTP is their own.
+    /// Handles a request and runs any blocking work on the calling thread. Peers, which bring their own HTTP, use it.
     #[must_use]
     pub fn answer(self, method: &str, target: &str, body: Vec<u8>) -> http::Answer {
         match routes::handle(self.context(), method, target, body) {
@@ -252,27 +254,27 @@ impl Service {
         }
     }
 
-    /// The value of `X-Worker` in this process.
+    /// The value of the `X-Worker` header in this process.
     pub fn worker(self) -> &'static str {
         static WORKER: OnceLock<String> = OnceLock::new();
         WORKER.get_or_init(|| std::process::id().to_string())
     }
 
-    /// Asks for the right to send blocking work to a pool; keep it until the work is done.
+    /// Asks for permission to send blocking work to a pool. Keep it until the work is done.
     ///
     /// # Errors
-    /// The answer to give instead, if the pool is full and `--when-full` says to refuse.
+    /// Returns the answer to send instead if the pool is full and `--when-full` is `refuse`.
     pub fn admit(self) -> Result<Admitted, http::Answer> {
         self.0.gate.admit()
     }
 
-    /// Where this process serves.
+    /// The address that this process serves.
     #[must_use]
     pub fn address(self) -> SocketAddr {
         self.0.address
     }
 
-    /// The state of a connection on this socket.
+    /// A new connection on this socket.
     #[doc(hidden)]
     #[must_use]
     pub fn connection(self, socket: &impl std::os::fd::AsFd) -> Connection {
@@ -287,22 +289,22 @@ impl Service {
         self.watch().is_draining()
     }
 
-    /// Handlers that may run before a fresh connection might have to wait.
+    /// The number of running handlers at which a new connection might have to wait.
     fn capacity(self) -> u32 {
         let knobs = &self.0.knobs;
         let handlers = match (knobs.model.handlers, knobs.model.pollers) {
             (Threads::PerConnection, _) => return u32::MAX,
-            // Where the threads that run handlers also poll, a single one that blocks may be the one that would have polled.
+            // If the handler threads also poll, a single blocked one may be the one that should have polled.
             (Threads::Knob, Threads::Knob) | (Threads::One, _) => 1,
             (Threads::Knob | Threads::KnobAnd(_) | Threads::KnobTwice, _) => knobs.threads,
         };
         u32::try_from(handlers + knobs.blocking_threads).unwrap_or(u32::MAX)
     }
 
-    /// A service that listens nowhere, for benches and tests of a connection.
+    /// A service without a listener, for benches and tests of a connection.
     ///
     /// # Panics
-    /// Without descriptors for its events.
+    /// Panics if the process has no file descriptor left for its events.
     #[doc(hidden)]
     #[must_use]
     pub fn for_tests() -> Self {
@@ -326,10 +328,10 @@ impl Service {
     }
 }
 
-/// Runs a server: arguments, listeners, fork, signals, then `serve` in this process or in each worker.
+/// Runs a server: parses the command line, opens listeners, forks, blocks signals, and calls `serve` in each serving process.
 ///
-/// `serve` starts its runtime, calls [`Service::ready`] when its accept loop runs, ends that loop when [`Server::stop`] becomes
-/// readable, and keeps its runtime running; once all connections are closed, the process is ended.
+/// `serve` starts its runtime and calls [`Service::ready`] when its accept loop runs. It ends that loop when [`Server::stop`]
+/// becomes readable and keeps the runtime running. The side thread ends the process once all connections are closed.
 pub fn main(runtime: &'static Runtime, serve: fn(Server) -> io::Result<()>) -> ExitCode {
     let result = match args::parse(runtime) {
         Err(message) => Err((message, 2)),
@@ -342,18 +344,18 @@ pub fn main(runtime: &'static Runtime, serve: fn(Server) -> io::Result<()>) -> E
     })
 }
 
-/// Ends the process if an event loop besides the first one fails: what it had accepted would wait for ever.
+/// Ends the process if an additional event loop fails, because the connections it accepted would otherwise hang.
 pub fn or_exit(result: io::Result<()>) {
     if let Err(error) = result {
-        eprintln!("an event loop has failed: {error}");
+        eprintln!("an event loop failed: {error}; the server stops");
         std::process::exit(1);
     }
 }
 
-/// What to say where the kernel or a limit refuses io_uring.
+/// The error for a kernel or a limit that refuses io_uring.
 #[must_use]
 pub fn no_io_uring(error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("io_uring: {error}; see io_uring_setup(2) and `ulimit -l`"))
+    io::Error::new(error.kind(), format!("cannot set up io_uring: {error}; see io_uring_setup(2) and `ulimit -l`"))
 }
 
 fn print_receipt(receipt: &Receipt) -> io::Result<ExitCode> {
@@ -370,8 +372,10 @@ fn run(knobs: Knobs, serve: fn(Server) -> io::Result<()>) -> Result<ExitCode, St
     let (sources, signals) = if knobs.processes == 1 {
         (listeners.drain(..).map(Source::Listener).collect(), SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]))
     } else {
-        // Ctrl-C reaches the whole group, but it is the parent who asks its workers to end; they take that for the first signal.
-        match fork::run(&knobs, listeners, || announce(address)).map_err(|error| format!("fork: {}", error.desc()))? {
+        // Ctrl-C reaches the whole process group. Workers keep SIGINT blocked and react only to the parent's SIGTERM.
+        match fork::run(&knobs, listeners, || announce(address))
+            .map_err(|error| format!("cannot run workers: {}", error.desc()))?
+        {
             Role::Parent(code) => return Ok(ExitCode::from(code)),
             Role::Worker(source) => (vec![source], SigSet::from(Signal::SIGTERM)),
         }
@@ -387,28 +391,28 @@ fn serve_here(
     signals: &SigSet,
     serve: fn(Server) -> io::Result<()>,
 ) -> io::Result<()> {
-    // Before any thread starts, so that all inherit it and only the side thread takes signals.
+    // Block the signals before any thread starts: all threads inherit the mask, so only the side thread takes signals.
     signals.thread_block()?;
     let service = Service::new(knobs, address)?;
-    service.watch().start(signals, tell::Teller::new(&knobs))?;
+    service.watch().start(signals, tell::StatusReporter::new(&knobs))?;
     let mut acceptors = sources.into_iter().map(|source| Acceptor::new(source, service, knobs.model.blocking_sockets));
     let acceptor = acceptors.next().ok_or(io::ErrorKind::NotFound)?;
     serve(Server { knobs, acceptor, siblings: acceptors.collect(), stop: service.watch().stop(), service })
 }
 
-/// One line on stdout, and `READY=1` where somebody waits for it.
+/// Writes the ready line to stdout and sends `READY=1` to a service manager, if there is one.
 fn announce(address: SocketAddr) {
-    // Whoever closed our stdout does not wait for this line, and the service is up either way.
+    // If stdout is closed, no process waits for this line, and the service is up either way.
     let _ = writeln!(io::stdout(), "ready http://{address}");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }
 
-/// As many connections as the system allows without asking anybody.
+/// Raises the limit of open files to its hard maximum.
 fn raise_descriptor_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {
-        eprintln!("the limit of open files stays at {soft}: {}", error.desc());
+        eprintln!("cannot raise the limit of open files from {soft} to {hard}: {}", error.desc());
     }
 }

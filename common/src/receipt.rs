@@ -1,41 +1,41 @@
-//! What `--version` prints: everything that a result must be kept with.
+//! The receipt: a server's record of its versions, flags and settings, printed by `--version` and stored with every result.
 
 use crate::args::Knobs;
 use crate::{Runtime, Threads};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Server, build and every knob as resolved.
+/// The server, its build, and the resolved value of every knob.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// `<runtime>-<model>`.
+    /// The server's name: `<runtime>-<model>`.
     pub server: String,
     /// The library that schedules work.
     pub runtime: String,
-    /// Its exact version.
+    /// The exact version of that library.
     pub runtime_version: String,
-    /// How work meets threads and processes.
+    /// The concurrency model.
     pub model: String,
     /// `mimalloc` with its version, or `system`.
     pub allocator: String,
-    /// Compiler with its version.
+    /// The compiler with its version.
     pub compiler: String,
-    /// Cargo's profile.
+    /// Cargo's build profile.
     pub profile: String,
-    /// Target triple.
+    /// The target triple.
     pub target: String,
-    /// Flags given to the compiler besides those of the profile.
+    /// The compiler flags in addition to those of the profile.
     pub rustflags: String,
-    /// Threads that may run a handler in one process, main and parked ones included.
+    /// The number of threads in one process that may run a handler, including the main thread and parked ones.
     pub handler_threads: String,
-    /// Threads that may poll I/O in one process.
+    /// The number of threads in one process that may poll I/O.
     pub io_threads: String,
-    /// Every knob as resolved.
+    /// The resolved value of every knob.
     pub knobs: BTreeMap<String, String>,
 }
 
 impl Receipt {
-    /// What is not the same in the other, by the name of the field or the knob.
+    /// The differences from another receipt, each with the name of its field or knob.
     pub fn differences(&self, other: &Receipt) -> Vec<String> {
         let pairs = [
             ("runtime version", &self.runtime_version, &other.runtime_version),
@@ -84,7 +84,7 @@ impl Threads {
     }
 }
 
-/// Those that serve connections, and those of a pool beside them.
+/// The threads that serve connections, plus those of the pool for blocking work.
 fn handler_threads(knobs: &Knobs) -> String {
     let own = knobs.model.handlers.resolve(knobs.threads);
     if knobs.blocking_threads > 0 { format!("{own} + {}", knobs.blocking_threads) } else { own }
@@ -113,7 +113,7 @@ fn allocator() -> String {
     if cfg!(feature = "system-allocator") { "system".into() } else { format!("mimalloc {}", locked_version("mimalloc")) }
 }
 
-/// The version of a package that this binary was built with, as `Cargo.lock` says.
+/// The version of a package in this binary, according to `Cargo.lock`.
 fn locked_version(package: &str) -> &'static str {
     const LOCKED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/locked.rs"));
     LOCKED.iter().find(|(name, _)| *name == package).map_or("unknown", |(_, version)| *version)

@@ -1,7 +1,7 @@
-//! The routes: one plain synchronous function from a request to what it asks for.
+//! The routes: one plain synchronous function from a request to its outcome.
 //!
-//! [`handle`] says of a request whether its work is instant or blocking *before* doing it, so that a model that offloads can
-//! send it elsewhere. It does not know where it runs.
+//! [`handle`] classifies the work of a request as instant or blocking *before* doing it. So an offloading model can send blocking
+//! work to another thread. The function does not depend on the thread it runs on.
 
 use crate::http::{Answer, Status};
 use crate::work::{Clock, Work};
@@ -10,28 +10,28 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What a request asks for.
+/// The outcome of routing a request.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
-    /// Answered already: it took no time.
+    /// An answer that took no time to make.
     Instant(Answer),
-    /// Will block whichever thread runs it.
+    /// Work that will block the thread that runs it.
     Blocking(Work),
 }
 
-/// What the routes need to know about their server.
+/// The server state that the routes need.
 #[derive(Debug, Clone, Copy)]
 pub struct Context {
-    /// Longest `/timer` and `/sleep`.
+    /// The longest time that `/timer` and `/sleep` accept.
     pub max_block: Duration,
-    /// The server is on its way out.
+    /// The server is draining.
     pub is_draining: bool,
 }
 
 /// The regular page.
 pub const PAGE: &str = "This is the regular page. It should answer at once.\n";
 
-/// Routes a request. `target` is path and query.
+/// Routes a request. `target` is its path and query.
 #[must_use]
 pub fn handle(context: Context, method: &str, target: &str, body: Vec<u8>) -> Outcome {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -52,7 +52,7 @@ pub fn handle(context: Context, method: &str, target: &str, body: Vec<u8>) -> Ou
     Outcome::Instant(refused)
 }
 
-/// The paths there are.
+/// All paths.
 pub const PATHS: [&str; 9] =
     ["/", "/timer", "/sleep", "/json/stringify", "/json/parse", "/sort", "/pbkdf2", "/scrypt", "/healthz"];
 
@@ -80,7 +80,7 @@ fn not_found() -> Answer {
     Answer::error(Status::NotFound, "there is nothing here; try /, /timer?ms=9000, /sleep?ms=1000 or /healthz\n")
 }
 
-/// A request that is answered 400 because of one of its parameters.
+/// The 400 answer to a request with an invalid parameter.
 struct Refused(Answer);
 
 impl Refused {
@@ -110,7 +110,7 @@ impl<'q> Query<'q> {
         }
     }
 
-    /// `ms`, in milliseconds with or without a fraction; 9 seconds unless told, as in the lecture.
+    /// The parameter `ms`: milliseconds, with or without a fraction. The default is 9 seconds, or `--max-block` if less.
     fn length(self, context: Context) -> Result<Duration, Refused> {
         let most = context.max_block.as_secs_f64() * 1e3;
         let Some(value) = self.get("ms") else { return Ok(context.max_block.min(Duration::from_secs(9))) };
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_blocks_before_doing_it() {
+    fn classifies_blocking_work_before_doing_it() {
         assert_eq!(get("/timer"), Outcome::Blocking(Work::Timer { length: Duration::from_secs(9), clock: Clock::Wall }));
         assert_eq!(
             get("/timer?clock=cpu&ms=0.5"),

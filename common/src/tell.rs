@@ -1,58 +1,58 @@
-//! What a server tells whoever keeps it: how many requests it has had, and for how long one of them held the threads that others wait for (the
-//! lag of an event loop).
+//! Status a server reports to its supervisor: its number of requests and its lag.
 //!
-//! It goes to `NOTIFY_SOCKET` as `STATUS=`, at most once a second and only if there is news. Forked workers tell nothing: there is one status,
-//! and it belongs to their parent.
+//! The lag is the longest time for which one request held a thread that other requests wait for. The status goes to
+//! `NOTIFY_SOCKET` as `STATUS=`, at most once a second and only if it has changed. Forked workers report nothing, because the
+//! only status belongs to their parent.
 
 use crate::Threads;
 use crate::args::Knobs;
-use crate::dispatch::Seat;
+use crate::dispatch::WorkerSlot;
 use sd_notify::NotifyState;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// News are as old as this at most.
+/// The shortest time between two reports.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest that a request has kept a thread since it was told last, in microseconds.
+/// The longest time for which a request has held a thread since the last report, in microseconds.
 static LONGEST_US: AtomicU64 = AtomicU64::new(0);
 
-/// A thread has worked on a request for so long.
+/// Records that a request held its thread for `time`.
 pub(crate) fn held(time: Duration) {
     LONGEST_US.fetch_max(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
-/// Whether anybody listens.
-pub(crate) fn is_heard() -> bool {
-    std::env::var_os("NOTIFY_SOCKET").is_some() && Seat::here().is_none()
+/// True if a supervisor listens and this process is not a forked worker.
+pub(crate) fn has_listener() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some() && WorkerSlot::here().is_none()
 }
 
-/// What was told, and when.
-pub(crate) struct Teller {
-    /// Other connections wait for the threads that run handlers.
+/// Sends the status, and remembers the last report and its time.
+pub(crate) struct StatusReporter {
+    /// Other connections wait for the threads that run handlers, so the status includes the lag.
     has_lag: bool,
     requests: u64,
     at: Instant,
 }
 
-impl Teller {
+impl StatusReporter {
     pub fn new(knobs: &Knobs) -> Self {
         let has_lag = knobs.blocking_threads == 0 && !matches!(knobs.model.handlers, Threads::PerConnection);
-        Teller { has_lag, requests: 0, at: Instant::now() }
+        StatusReporter { has_lag, requests: 0, at: Instant::now() }
     }
 
-    /// How long until there may be something to tell.
+    /// The time until the next report is allowed.
     pub fn wait(&self) -> Duration {
         INTERVAL.saturating_sub(self.at.elapsed())
     }
 
-    /// Whether there is something to tell. A server whose HTTP is its own counts no requests here, and tells nothing.
+    /// True if the status has changed. A server with its own HTTP counts no requests here, so it never reports.
     pub fn has_news(&self, requests: u64) -> bool {
         requests != self.requests || (requests > 0 && LONGEST_US.load(Ordering::Relaxed) > 0)
     }
 
-    /// Tells it if it is time to.
-    pub fn tell(&mut self, requests: u64) {
+    /// Sends the status if it has changed and the next report is allowed.
+    pub fn report(&mut self, requests: u64) {
         if self.wait() > Duration::ZERO {
             return;
         }
@@ -63,7 +63,7 @@ impl Teller {
         self.requests = requests;
         let longest_us = LONGEST_US.swap(0, Ordering::Relaxed);
         let lag = if self.has_lag { format!(", lag up to {:.1} ms", longest_us as f64 / 1e3) } else { String::new() };
-        // Whoever listened may be gone, and the service goes on either way.
+        // If the supervisor is gone, the server keeps running without it.
         let _ = sd_notify::notify(&[NotifyState::Status(&format!("{requests} requests{lag}"))]);
     }
 }

@@ -1,12 +1,12 @@
-//! One side thread per process: it takes the signals, cuts what is too slow, and ends the process once it is drained.
+//! One side thread per process: it takes the signals, cuts off slow clients, and ends the process once it is drained.
 //!
-//! It never touches the runtime, so it works the same for all of them, and it works while every thread that runs handlers is
-//! blocked. A connection registers its socket before it is served and takes itself out before it closes, both under one lock; the
-//! thread shuts sockets down under the same lock, so it can never hit a descriptor that has been closed and given to a stranger.
-//! `shutdown` completes whatever read is in flight, so the owner sees an end of file and leaves by its usual way.
+//! The thread does not use the runtime, so it works with every runtime, even while all handler threads are blocked. A connection
+//! registers its socket before it is served and unregisters before it closes, both under one lock. The thread shuts sockets
+//! down under the same lock, so it never hits a descriptor that has since been reused. `shutdown` completes any read in
+//! flight, so the owner of the connection sees an end of file and closes as usual.
 
 use crate::args::Limits;
-use crate::tell::{self, Teller};
+use crate::tell::{self, StatusReporter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
@@ -19,14 +19,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Where a connection stands, as far as its time is limited.
+/// The phase of a connection, which determines its time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Idle between requests, or busy with one: no limit but that of the drain.
+    /// Idle between requests, or busy with one: only the drain limits the time.
     Open = 0,
-    /// A request has begun to arrive and is not complete.
+    /// A request has begun to arrive but is not complete.
     Receiving = 1,
-    /// Our side is shut down and the peer's end is awaited.
+    /// The sending side is shut down, and the server waits for the client to close.
     Lingering = 2,
 }
 
@@ -40,26 +40,26 @@ impl Phase {
     }
 }
 
-/// How long a peer may take to close after our side is shut down.
+/// The time limit for a client to close after the server has shut down its sending side.
 const LINGER: Duration = Duration::from_secs(1);
-/// Bytes that the watch keeps for each connection besides the connection's own state.
+/// The number of bytes that the watch keeps per connection in addition to the connection's own state.
 #[cfg(test)]
 pub(crate) const STATE_PER_CONNECTION: usize = size_of::<Entry>() + size_of::<Marks>() + 2 * size_of::<usize>();
 
-/// The connections of this process, and how it is told to stop.
+/// The connections of this process and the state of its shutdown.
 pub(crate) struct Watch {
     limits: Limits,
     entries: Mutex<Slab<Entry>>,
-    /// Requests of connections that are closed.
+    /// The number of requests on connections that have closed.
     past_requests: AtomicU64,
-    /// Somebody wants to know how it goes.
-    is_told: bool,
+    /// A supervisor wants status reports.
+    reports_status: bool,
     /// Wakes the side thread.
     wake: EventFd,
-    /// The side thread looks at the connections from time to time; otherwise it sleeps until it is woken.
+    /// The side thread checks the connections at intervals; otherwise it sleeps until it is woken.
     is_ticking: AtomicBool,
     is_draining: AtomicBool,
-    /// Accept loops that have not ended: from none on, no further connection comes.
+    /// The number of running accept loops; once it is 0, no further connection arrives.
     accepting: AtomicUsize,
     stop: Arc<EventFd>,
 }
@@ -67,21 +67,21 @@ pub(crate) struct Watch {
 struct Entry {
     socket: RawFd,
     marks: Arc<Marks>,
-    /// What the side thread saw when it looked last, and since when.
+    /// The phase word at the side thread's last check; it has not changed since `since`.
     seen: u32,
     since: Instant,
 }
 
-/// What the owner of a connection leaves for the side thread to see.
+/// The marks that the owner of a connection leaves for the side thread.
 struct Marks {
-    /// The phase in the lowest two bits, above it a count of changes: without reading a clock, the owner makes it plain that
-    /// something moved.
+    /// The phase in the lowest two bits, and a count of changes above it. The count shows progress without the owner having to
+    /// read a clock.
     phase: AtomicU32,
-    /// Requests so far. Only the owner adds to it, so it needs no more than a load and a store.
+    /// The number of requests so far. Only the owner changes it, so a load and a store suffice.
     requests: AtomicU32,
 }
 
-/// A connection's place among those that are watched; leaving it takes the connection out.
+/// A connection's entry in the watch; dropping it unregisters the connection.
 pub(crate) struct Slot {
     watch: &'static Watch,
     key: usize,
@@ -89,14 +89,14 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// A head has begun to arrive. It has to be complete in time however it trickles in, so more of it changes nothing.
+    /// Records that a head has begun to arrive. Further bytes of the head do not extend its time limit.
     pub fn begin(&self) {
         if Phase::of(self.marks.phase.load(Ordering::Relaxed)) != Phase::Receiving {
             self.set(Phase::Receiving);
         }
     }
 
-    /// Enters a phase whose time is limited, or says that there was progress in it.
+    /// Enters a phase, or records progress in the current one.
     pub fn set(&self, phase: Phase) {
         let changes = (self.marks.phase.load(Ordering::Relaxed) >> 2).wrapping_add(1);
         self.marks.phase.store(changes << 2 | phase as u32, Ordering::Release);
@@ -105,14 +105,14 @@ impl Slot {
         }
     }
 
-    /// The request is complete: no limit holds.
+    /// Records that the request is complete, which lifts its time limit.
     pub fn settle(&self) {
         if Phase::of(self.marks.phase.load(Ordering::Relaxed)) != Phase::Open {
             self.set(Phase::Open);
         }
     }
 
-    /// One more request was understood.
+    /// Counts one parsed request.
     pub fn count(&self) {
         let requests = self.marks.requests.load(Ordering::Relaxed);
         self.marks.requests.store(requests.wrapping_add(1), Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut entries = self.watch.entries();
         entries.remove(self.key);
-        // Under the lock, so that nobody who adds them up misses these or counts them twice.
+        // Under the lock, so that `Watch::requests` neither misses these requests nor counts them twice.
         self.watch.past_requests.fetch_add(self.marks.requests.load(Ordering::Relaxed).into(), Ordering::Relaxed);
         drop(entries);
         if self.watch.is_draining() {
@@ -139,7 +139,7 @@ impl Watch {
             limits,
             entries: Mutex::default(),
             past_requests: AtomicU64::new(0),
-            is_told: tell::is_heard(),
+            reports_status: tell::has_listener(),
             wake: event()?,
             is_ticking: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
@@ -148,11 +148,11 @@ impl Watch {
         })
     }
 
-    /// Starts the side thread, which takes `signals`; they must be blocked in every thread.
-    pub fn start(&'static self, signals: &SigSet, mut teller: Teller) -> io::Result<()> {
+    /// Starts the side thread, which takes `signals`. They must be blocked in every thread.
+    pub fn start(&'static self, signals: &SigSet, mut reporter: StatusReporter) -> io::Result<()> {
         let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let thread = std::thread::Builder::new().name("watch".into()).stack_size(64 * 1024);
-        thread.spawn(move || self.run(&signals, &mut teller))?;
+        thread.spawn(move || self.run(&signals, &mut reporter))?;
         Ok(())
     }
 
@@ -163,7 +163,7 @@ impl Watch {
         let is_first = entries.is_empty();
         let key = entries.insert(entry);
         drop(entries);
-        if self.is_draining() || (self.is_told && is_first) {
+        if self.is_draining() || (self.reports_status && is_first) {
             self.wake();
         }
         Slot { watch: self, key, marks }
@@ -173,18 +173,18 @@ impl Watch {
         self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// There is one more accept loop.
+    /// Records the start of an accept loop.
     pub fn accept(&self) {
         self.accepting.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// An accept loop has ended.
+    /// Records the end of an accept loop.
     pub fn close(&self) {
         self.accepting.fetch_sub(1, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Becomes readable, and stays so, when the accept loop must end.
+    /// The event that becomes readable, and stays so, when the accept loops must end.
     pub fn stop(&self) -> Arc<EventFd> {
         self.stop.clone()
     }
@@ -194,50 +194,50 @@ impl Watch {
     }
 
     fn wake(&self) {
-        // It can fail only when the counter is full, and then the thread is awake.
+        // Writing fails only if the counter is full, and then the thread is awake anyway.
         let _ = self.wake.write(1);
     }
 
-    fn run(&self, signals: &SignalFd, teller: &mut Teller) {
+    fn run(&self, signals: &SignalFd, reporter: &mut StatusReporter) {
         let mut drain = None;
         loop {
-            let timeout = self.timeout(drain.as_ref(), teller);
+            let timeout = self.timeout(drain.as_ref(), reporter);
             let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut fds, timeout);
             let _ = self.wake.read();
             while let Ok(Some(signal)) = signals.read_signal() {
                 match &drain {
-                    // The second signal: whoever sent it does not want to wait.
+                    // A second signal means that its sender does not want to wait.
                     Some(_) => std::process::exit(128 + signal.ssi_signo.cast_signed()),
                     None => drain = Some(self.begin_drain()),
                 }
             }
             if let Some(drain) = &drain {
-                self.go_on_draining(drain);
+                self.continue_drain(drain);
             }
-            self.cut_slow_ones();
-            if self.is_told {
-                teller.tell(self.requests());
+            self.cut_slow_clients();
+            if self.reports_status {
+                reporter.report(self.requests());
             }
         }
     }
 
-    /// All that this process has had.
+    /// The number of requests to this process so far.
     fn requests(&self) -> u64 {
         let entries = self.entries();
         let open: u64 = entries.iter().map(|(_, entry)| u64::from(entry.marks.requests.load(Ordering::Relaxed))).sum();
         self.past_requests.load(Ordering::Relaxed) + open
     }
 
-    fn timeout(&self, drain: Option<&Drain>, teller: &Teller) -> PollTimeout {
+    fn timeout(&self, drain: Option<&Drain>, reporter: &StatusReporter) -> PollTimeout {
         let tick = self.limits.header_timeout.min(LINGER) / 8;
         let tick = self.is_ticking.load(Ordering::Acquire).then_some(tick);
         let until_drained = drain.map(Drain::next_deadline).map(|at| at.saturating_duration_since(Instant::now()));
-        // Without connections nothing happens, and once that is told nothing wakes this thread.
-        let is_news = self.is_told && (!self.entries().is_empty() || teller.has_news(self.requests()));
-        let until_told = is_news.then(|| teller.wait());
-        let Some(wait) = tick.into_iter().chain(until_drained).chain(until_told).min() else { return PollTimeout::NONE };
-        // Rounded up, or the last fraction of a millisecond would be spent spinning.
+        // Without open connections the status does not change: once it is reported, this thread can sleep.
+        let is_news = self.reports_status && (!self.entries().is_empty() || reporter.has_news(self.requests()));
+        let until_report = is_news.then(|| reporter.wait());
+        let Some(wait) = tick.into_iter().chain(until_drained).chain(until_report).min() else { return PollTimeout::NONE };
+        // Rounded up; otherwise the thread would spin for the last fraction of a millisecond.
         PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     }
 
@@ -248,15 +248,15 @@ impl Watch {
         Drain { idle_end: now + self.limits.drain_idle, end: now + self.limits.drain }
     }
 
-    fn go_on_draining(&self, drain: &Drain) {
+    fn continue_drain(&self, drain: &Drain) {
         let now = Instant::now();
         let entries = self.entries();
         if now >= drain.idle_end {
-            // Only the receiving side: what is being answered is still sent. Again each time, for those that came late.
+            // Shut down the receiving side only, so that pending answers are still sent. Repeat this for late connections.
             entries.iter().for_each(|(_, entry)| cut(entry.socket, Shutdown::Read));
         }
         if now >= drain.end && !entries.is_empty() {
-            eprintln!("drain: time is up, {} connections are cut", entries.len());
+            eprintln!("drain: the --drain time is up; {} connections are cut off", entries.len());
         }
         let is_drained = entries.is_empty() && self.accepting.load(Ordering::SeqCst) == 0;
         if is_drained || now >= drain.end {
@@ -264,11 +264,11 @@ impl Watch {
         }
     }
 
-    fn cut_slow_ones(&self) {
+    fn cut_slow_clients(&self) {
         if !self.is_ticking.load(Ordering::Acquire) {
             return;
         }
-        // Cleared first: an owner that enters a phase during the look sets it again and wakes the thread.
+        // Cleared first: an owner that enters a phase during the check sets it again and wakes the thread.
         self.is_ticking.store(false, Ordering::SeqCst);
         let now = Instant::now();
         let mut any_limited = false;
@@ -293,10 +293,11 @@ impl Watch {
     }
 }
 
-/// When a drain's two parts end.
+/// The deadlines of a drain.
 struct Drain {
-    /// Until then a request on its way over an idle connection is still answered.
+    /// Until then the server still answers requests that arrive on idle connections.
     idle_end: Instant,
+    /// At this time the process ends even if connections are still open.
     end: Instant,
 }
 
@@ -307,6 +308,6 @@ impl Drain {
 }
 
 fn cut(socket: RawFd, how: Shutdown) {
-    // Fails where the peer is gone already, which is what was wanted.
+    // Fails if the client is already gone, which has the same effect.
     let _ = shutdown(socket, how);
 }

@@ -1,7 +1,7 @@
-//! The work that blocks: two ways to do nothing for a given time, and five functions that look harmless.
+//! The blocking work: two ways to wait for a given time, and five functions that look harmless.
 //!
-//! A [`Work`] is a value that can be sent to wherever a model wants it done; [`Work::run`] does it on the calling thread and
-//! neither knows nor cares which thread that is.
+//! A [`Work`] is a value, so a model can send it to another thread. [`Work::run`] does the work on the calling thread, whichever
+//! thread that is.
 
 use crate::http::{Answer, Status};
 use nix::time::{ClockId, clock_gettime};
@@ -10,53 +10,53 @@ use sha2::{Digest, Sha256, Sha512};
 use std::hint::spin_loop;
 use std::time::{Duration, Instant};
 
-/// A blocking request, ready to be carried out.
+/// The blocking work of one request, ready to run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Work {
-    /// Spins until the time has passed on the clock.
+    /// Spins until `length` has passed on `clock`.
     Timer {
-        /// How long.
+        /// The time to spin.
         length: Duration,
-        /// On which clock.
+        /// The clock that measures it.
         clock: Clock,
     },
-    /// Blocks the thread without using a processor, as a synchronous disk or database call does.
+    /// Blocks the thread without using the CPU, as a synchronous disk or database call does.
     Sleep(Duration),
-    /// Writes so many records as JSON.
+    /// Writes `items` records as JSON.
     Stringify {
-        /// Number of records.
+        /// The number of records.
         items: usize,
     },
-    /// Reads this JSON document.
+    /// Parses this JSON document.
     Parse(Vec<u8>),
-    /// Sorts so many numbers.
+    /// Sorts `items` numbers.
     Sort {
-        /// Number of numbers.
+        /// The number of numbers.
         items: usize,
     },
     /// Derives a key with PBKDF2-HMAC-SHA512.
     Pbkdf2 {
-        /// Rounds.
+        /// The number of iterations.
         iterations: u32,
     },
     /// Derives a key with scrypt, r = 8, p = 1.
     Scrypt {
-        /// Binary logarithm of the cost.
+        /// The binary logarithm of the cost parameter N.
         log_n: u8,
     },
 }
 
-/// What `/timer` counts.
+/// The clock that `/timer` spins on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
-    /// Time that passes, as the lecture's loop on the date does.
+    /// Elapsed time, as a loop on `Date.now()` measures it.
     Wall,
-    /// Time this thread spends on a processor: real work, which takes longer on a busy machine.
+    /// CPU time of this thread: real work, which takes longer on a busy machine.
     Cpu,
 }
 
 impl Work {
-    /// Does the work on this thread and says what came of it.
+    /// Does the work on the calling thread and returns the answer.
     #[must_use]
     pub fn run(self) -> Answer {
         let _running = crate::dispatch::Running::start();
@@ -85,7 +85,7 @@ impl Work {
     }
 }
 
-/// Answers with a digest, so that nobody can skip the work and the answer can be checked.
+/// An answer with a digest of the result, which proves that the work was done and lets clients check it.
 fn digest(what: &str, amount: usize, bytes: &[u8]) -> Answer {
     let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     Answer::json(format!(r#"{{"work":"{what}","amount":{amount},"bytes":{},"sha256":"{hex}"}}"#, bytes.len()))
@@ -103,7 +103,7 @@ fn spin(length: Duration, clock: Clock) {
         Clock::Cpu => {
             let start = thread_time();
             while thread_time().saturating_sub(start) < length {
-                // The thread's clock is a system call: some work between two looks keeps this in user mode.
+                // Reading the thread's clock is a system call: spinning in between keeps the thread in user mode.
                 (0..1000).for_each(|_| spin_loop());
             }
         }
@@ -150,7 +150,7 @@ fn parse(document: &[u8]) -> Answer {
     }
 }
 
-/// Values in a document, itself included.
+/// The number of values in a document, the document itself included.
 fn count(value: &serde_json::Value) -> usize {
     1 + match value {
         serde_json::Value::Array(items) => items.iter().map(count).sum(),
@@ -159,7 +159,7 @@ fn count(value: &serde_json::Value) -> usize {
     }
 }
 
-/// `items` numbers in order; the unsorted ones are the same every time (`SplitMix64` from 0).
+/// `items` sorted numbers; the unsorted input is the same every time (`SplitMix64` from 0).
 #[must_use]
 pub fn sort(items: usize) -> Vec<u64> {
     let mut state = 0_u64;
@@ -175,16 +175,16 @@ pub fn sort(items: usize) -> Vec<u64> {
     numbers
 }
 
-/// A key of 64 bytes from a fixed password.
+/// A 64-byte key derived from a fixed password.
 #[must_use]
 pub fn pbkdf2(iterations: u32) -> [u8; 64] {
     pbkdf2::pbkdf2_hmac_array::<Sha512, 64>(PASSWORD, SALT, iterations)
 }
 
-/// A key of 64 bytes from a fixed password.
+/// A 64-byte key derived from a fixed password.
 ///
 /// # Errors
-/// Where `log_n` is out of scrypt's range.
+/// Fails if `log_n` is out of scrypt's range.
 pub fn scrypt(log_n: u8) -> Result<[u8; 64], Box<dyn std::error::Error>> {
     let mut key = [0; 64];
     scrypt::scrypt(PASSWORD, SALT, &scrypt::Params::new(log_n, 8, 1)?, &mut key)?;

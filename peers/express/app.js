@@ -1,4 +1,4 @@
-// The routes, as an Express application. `run` does blocking work where the model wants it done.
+// The routes as an Express application. `run` does the blocking work on the thread that the model chooses.
 'use strict';
 
 const express = require('express');
@@ -31,7 +31,7 @@ function clock({ clock = 'wall' }) {
   return ['wall', 'cpu'].includes(clock) ? clock : refuse('clock', clock, 'wall or cpu');
 }
 
-// What a request asks for, by path.
+// The work that each path asks for.
 const WORK = {
   '/timer': (query, most) => ({ kind: 'timer', ms: length(query, most), clock: clock(query) }),
   '/sleep': (query, most) => ({ kind: 'sleep', ms: length(query, most) }),

@@ -1,7 +1,7 @@
-// Express under `pm2 start -i N`, in a PM2 of its own that ends with this process, however that ends.
+// Express under `pm2 start -i N`, in a separate PM2 that ends with this process, even if this process is killed.
 //
-// PM2's daemon leaves the process group of whoever starts it. Its home is a fresh folder, and a guardian, which is told of this process's end
-// by a pipe that closes, kills it and removes the folder.
+// PM2's daemon leaves the process group of the process that starts it. So its home is a fresh folder, and a guardian process
+// kills the daemon and removes the folder. The guardian notices the end of this process because its pipe closes.
 'use strict';
 
 const { execFile, spawn } = require('node:child_process');
@@ -18,9 +18,9 @@ function lead(knobs, announce, fail) {
   const guardian = spawn('/bin/sh', ['-c', script, PM2], { env, detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
 
   const end = (signal) => {
-    // A second signal: whoever sent it does not want to wait.
+    // A second signal means that its sender does not want to wait.
     for (const again of ['SIGTERM', 'SIGINT']) process.once(again, () => endNow(home, deleting));
-    // Each app drains on SIGINT, PM2's signal, before it is killed.
+    // PM2 sends SIGINT, on which each app drains, before it kills the app.
     const deleting = execFile(PM2, ['delete', 'all'], { env }, (error) => {
       if (error?.killed || error?.signal) return;
       guardian.on('exit', () => process.exit(0));
@@ -37,13 +37,13 @@ function lead(knobs, announce, fail) {
   const start = ['start', server, '-i', String(knobs.processes), ...more, '--', ...mine];
   execFile(PM2, start, { env: { ...env, STALLBENCH_ADDRESS: address } }, (error, stdout, stderr) => {
     if (error) return fail(`pm2 start: ${(stderr || stdout).trim().split('\n').slice(-1)[0]}`, 1);
-    if (!fs.existsSync(address)) return fail('pm2 start: no process says that it serves', 1);
+    if (!fs.existsSync(address)) return fail('pm2 start: no process reported its address', 1);
     announce(JSON.parse(fs.readFileSync(address, 'utf8')));
   });
 }
 
-// Ends whoever asks the daemon, which would start another one, then the daemon, which would start its processes anew, and then those; the
-// guardian sees to the rest.
+// Kills `pm2 delete` first, because it would start another daemon. Then kills the daemon, because it would restart its
+// processes, and last the processes. The guardian removes the rest.
 function endNow(home, deleting) {
   deleting.kill('SIGKILL');
   const read = (file) => (fs.existsSync(file) ? fs.readFileSync(file, 'utf8').trim().split(/\s+/).filter(Boolean).map(Number) : []);
@@ -54,7 +54,7 @@ function endNow(home, deleting) {
 }
 
 module.exports = (knobs, announce, fail, serve) => {
-  // The same program, started by PM2.
+  // With an address file, PM2 has started this process.
   const address = process.env.STALLBENCH_ADDRESS;
   if (!address) return lead(knobs, announce, fail);
   serve(knobs, (listening) => {

@@ -1,9 +1,10 @@
-// Worker threads for blocking work: a fixed number, fed through a queue, sharing one buffer with the event loop.
+// Worker threads for blocking work: a fixed number of threads that take jobs from a queue and share a buffer with the event loop.
 'use strict';
 
 const { Worker, isMainThread, parentPort, workerData } = require('node:worker_threads');
 
-// In the shared buffer each worker writes down, in a word of its own, how many jobs it has done; the loop knows how many it was given.
+// Each worker counts its finished jobs in its own word of the shared buffer. The loop counts the jobs that it has given to each
+// worker.
 class Pool {
   constructor(threads) {
     this.done = new Int32Array(new SharedArrayBuffer(4 * threads));
@@ -14,7 +15,7 @@ class Pool {
 
   start(index) {
     const worker = new Worker(__filename, { workerData: { done: this.done, index } });
-    // A worker may have been given the next job before its last answer is read here.
+    // A worker may get its next job before the loop has read its last answer.
     worker.resolvers = [];
     worker.on('message', (answer) => {
       worker.resolvers.shift()(answer);
@@ -31,7 +32,7 @@ class Pool {
     });
   }
 
-  // Gives the first that waits to a worker that has done all it was given.
+  // Gives the first waiting job to a worker that has finished all its jobs.
   next() {
     const index = this.workers.findIndex((_, index) => Atomics.load(this.done, index) === this.given[index]);
     if (index < 0 || this.waiting.length === 0) return;

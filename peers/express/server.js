@@ -1,4 +1,4 @@
-// Express in five models: plain, under `cluster` (round robin, or as the kernel likes), under PM2, and with worker threads.
+// Express in five models: plain, under `cluster` (round robin, or one shared socket), under PM2, and with worker threads.
 'use strict';
 
 const cluster = require('node:cluster');
@@ -11,10 +11,10 @@ const { versions, arch, platform } = process;
 
 const MODELS = {
   plain: 'one thread runs everything',
-  cluster: 'the primary deals connections out to processes of one thread each',
-  'cluster-none': 'processes of one thread each accept on one socket',
-  pm2: 'processes of one thread each under PM2',
-  'worker-threads': 'one thread runs everything but what blocks, which a fixed number of threads does',
+  cluster: 'the primary hands out connections to single-threaded processes',
+  'cluster-none': 'single-threaded processes accept on one socket',
+  pm2: 'single-threaded processes under PM2',
+  'worker-threads': 'one event loop; blocking calls go to a fixed number of threads',
 };
 const OPTIONS = {
   model: 'plain', listen: '127.0.0.1:0', processes: '', 'blocking-threads': '',
@@ -27,12 +27,12 @@ function fail(message, code) {
 }
 
 function milliseconds(name, text) {
-  const [, amount, unit] = /^(\d+)(ms|s|m)$/.exec(text) ?? fail(`--${name} '${text}' is no time; write 500ms, 10s or 2m`, 2);
+  const [, amount, unit] = /^(\d+)(ms|s|m)$/.exec(text) ?? fail(`--${name} '${text}' is not a time; write 500ms, 10s or 2m`, 2);
   return Number(amount) * { ms: 1, s: 1000, m: 60_000 }[unit];
 }
 
 function whole(name, text) {
-  return /^[1-9]\d{0,3}$/.test(text) ? Number(text) : fail(`--${name} '${text}' is no whole number from 1 to 9999`, 2);
+  return /^[1-9]\d{0,3}$/.test(text) ? Number(text) : fail(`--${name} '${text}' is not a whole number from 1 to 9999`, 2);
 }
 
 function parse() {
@@ -45,12 +45,12 @@ function parse() {
     fail(error.message.split('\n')[0].split('. ')[0], 2);
   }
   const model = values.model;
-  if (!(model in MODELS)) fail(`--model '${model}': there are ${Object.keys(MODELS).join(', ')}`, 2);
-  const refuse = (knob) => fail(`model ${model} has no --${knob}: ${MODELS[model]}`, 2);
+  if (!(model in MODELS)) fail(`--model '${model}' is unknown; valid values: ${Object.keys(MODELS).join(', ')}`, 2);
+  const refuse = (knob) => fail(`model ${model} does not take --${knob}: ${MODELS[model]}`, 2);
   const isClustered = model.startsWith('cluster') || model === 'pm2';
   if (values.processes && !isClustered) refuse('processes');
   if (values['blocking-threads'] && model !== 'worker-threads') refuse('blocking-threads');
-  const listen = /^(.+):(\d+)$/.exec(values.listen) ?? fail(`--listen '${values.listen}' is no address`, 2);
+  const listen = /^(.+):(\d+)$/.exec(values.listen) ?? fail(`--listen '${values.listen}' is not an address; write HOST:PORT`, 2);
   const time = (name) => milliseconds(name, values[name]);
   return {
     values, model, isClustered,
@@ -61,7 +61,7 @@ function parse() {
   };
 }
 
-// What a result must be kept with.
+// The receipt, stored with every result.
 function receipt(knobs) {
   const { model, threads, processes, values } = knobs;
   const given = { processes: String(processes) };
@@ -84,7 +84,7 @@ function receipt(knobs) {
   };
 }
 
-// Serves in this process, and calls back with the address.
+// Serves in this process, and calls `whenReady` with the address.
 function serve(knobs, whenReady) {
   const state = { isDraining: false };
   const pool = knobs.threads > 0 ? new Pool(knobs.threads) : null;
@@ -93,7 +93,7 @@ function serve(knobs, whenReady) {
   const server = http.createServer({ headersTimeout: knobs.headerTimeout, connectionsCheckingInterval: 100, keepAliveTimeout: 0 }, app);
   server.requestTimeout = 0;
   server.on('error', (error) => {
-    // One of the workers says it for all.
+    // Only the first worker reports the error.
     if (cluster.isWorker && cluster.worker.id > 1) process.exit(1);
     const why = error.code === 'EADDRINUSE' ? 'address already in use' : error.message;
     fail(`cannot listen on ${knobs.values.listen}: ${why}; choose another address with --listen`, 1);
@@ -107,7 +107,7 @@ function serve(knobs, whenReady) {
     if (state.isDraining) process.exit(143);
     state.isDraining = true;
     setTimeout(() => process.exit(0), knobs.drain).unref();
-    // What Node's own `close` would do at once: idle connections are given some time.
+    // Close idle connections only after --drain-idle. The close of http.Server would close them at once.
     const idle = setTimeout(() => server.closeIdleConnections(), knobs.drainIdle);
     require('node:net').Server.prototype.close.call(server, () => {
       clearTimeout(idle);
@@ -115,7 +115,7 @@ function serve(knobs, whenReady) {
     });
   };
   process.on('SIGTERM', drain);
-  // Ctrl-C reaches the whole group, but it is the primary who asks its workers to end. PM2 asks with this signal.
+  // Ctrl-C reaches the whole process group, but the primary asks its workers to end. PM2 asks with SIGINT.
   process.on('SIGINT', cluster.isWorker && knobs.model !== 'pm2' ? () => {} : drain);
 }
 
@@ -123,7 +123,7 @@ function announce({ address, port }) {
   process.stdout.write(`ready http://${address}:${port}\n`);
 }
 
-// Forks the workers, replaces those that die, and ends with the last one.
+// Forks the workers, replaces dead ones, and ends with the last one.
 function lead(knobs) {
   cluster.schedulingPolicy = knobs.model === 'cluster' ? cluster.SCHED_RR : cluster.SCHED_NONE;
   let listening = 0;
@@ -136,7 +136,7 @@ function lead(knobs) {
   cluster.on('exit', (worker, code) => {
     const left = Object.keys(cluster.workers).length;
     if (isDraining) return left === 0 && process.exit(0);
-    // One that cannot even start does not get better by being started again.
+    // A worker that cannot start would fail again if restarted.
     if (listening < knobs.processes || ++deaths > 10 * knobs.processes) {
       process.exitCode = code || 1;
       return;

@@ -1,4 +1,4 @@
-// The work that blocks, with the same results as the common crate's `work.rs`.
+// The blocking work, with the same results as the common crate's `work.rs`.
 'use strict';
 
 const crypto = require('node:crypto');
@@ -6,9 +6,9 @@ const fs = require('node:fs');
 
 const PASSWORD = 'correct horse battery staple';
 const SALT = 'stallbench';
-const nobody = new Int32Array(new SharedArrayBuffer(4));
+const neverWoken = new Int32Array(new SharedArrayBuffer(4));
 
-// Time that this thread has spent on a processor, in ms. Node has no clock for one thread; the kernel keeps one.
+// The CPU time of this thread, in ms. Node has no such clock, so read it from the kernel.
 function threadMs() {
   return Number(fs.readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ')[0]) / 1e6;
 }
@@ -19,7 +19,7 @@ function spin(ms, clock) {
     return;
   }
   for (const end = threadMs() + ms; threadMs() < end; ) {
-    // Some work between two looks, which are system calls.
+    // Spin in between, because reading the clock takes system calls.
     for (const pause = performance.now() + 0.2; performance.now() < pause; );
   }
 }
@@ -36,7 +36,7 @@ function records(items) {
   }));
 }
 
-// Numbers in order; the unsorted ones are the same every time (SplitMix64 from 0).
+// Sorted numbers; the unsorted input is the same every time (SplitMix64 from 0).
 function sorted(items) {
   const numbers = new BigUint64Array(items);
   const cut = (value) => BigInt.asUintN(64, value);
@@ -50,7 +50,7 @@ function sorted(items) {
   return Buffer.from(numbers.sort().buffer);
 }
 
-// Values in a document, itself included.
+// The number of values in a document, the document itself included.
 function count(value) {
   if (value === null || typeof value !== 'object') return 1;
   return Object.values(value).reduce((sum, part) => sum + count(part), 1);
@@ -58,7 +58,7 @@ function count(value) {
 
 const text = (body) => ({ status: 200, type: 'text/plain; charset=utf-8', body });
 
-// With a digest, so that nobody can skip the work and the answer can be checked.
+// An answer with a digest of the result, which proves that the work was done and lets clients check it.
 function digest(work, amount, bytes) {
   const sha256 = crypto.createHash('sha256').update(bytes).digest('hex');
   return { status: 200, type: 'application/json', body: JSON.stringify({ work, amount, bytes: bytes.length, sha256 }) };
@@ -72,14 +72,14 @@ function parse(document) {
   }
 }
 
-// Does it on this thread, and says what came of it.
+// Does the work on this thread and returns the answer.
 function run({ kind, ms, clock, items, iterations, log_n, document }) {
   switch (kind) {
     case 'timer':
       spin(ms, clock);
       return text(`spun for ${ms} ms\n`);
     case 'sleep':
-      Atomics.wait(nobody, 0, 0, ms);
+      Atomics.wait(neverWoken, 0, 0, ms);
       return text(`slept for ${ms} ms\n`);
     case 'stringify':
       return digest('stringified', items, Buffer.from(JSON.stringify(records(items))));

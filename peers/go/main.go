@@ -1,9 +1,10 @@
 // The routes of Stallbench on Go's net/http: a goroutine for each connection.
 //
-// Goroutines look like blocking code and are cheap, as may's coroutines are, but the scheduler stops one that computes for more than 10 ms, and
-// hands the processor of one that blocks in a system call to another thread. So both kinds of blockers should hurt nobody else.
+// Goroutines look like blocking code and are cheap, like may's coroutines. But the scheduler preempts a goroutine that computes
+// for more than 10 ms, and starts another thread if one blocks in a system call. So neither kind of blocking request should
+// delay other clients.
 //
-// The knob is --threads (GOMAXPROCS). In the numbers, compare it with may-green-threads and std-thread-per-connection.
+// The knob is --threads (GOMAXPROCS). In the results, compare it with may-green-threads and std-thread-per-connection.
 package main
 
 import (
@@ -53,10 +54,10 @@ func parseKnobs() (knobs knobs) {
 		fail(2, "%v", err)
 	}
 	if knobs.model != "goroutines" {
-		fail(2, "--model '%s': there is goroutines", knobs.model)
+		fail(2, "--model '%s' is unknown; the only valid value is goroutines", knobs.model)
 	}
 	if knobs.threads < 1 {
-		fail(2, "--threads takes a number from 1 on, not %d", knobs.threads)
+		fail(2, "--threads takes a whole number from 1, not %d", knobs.threads)
 	}
 	if _, err := net.ResolveTCPAddr("tcp", knobs.listen); err != nil {
 		fail(2, "--listen '%s': %v", knobs.listen, err)
@@ -64,14 +65,14 @@ func parseKnobs() (knobs knobs) {
 	return knobs
 }
 
-// printReceipt prints what a result must be kept with.
+// printReceipt prints the receipt, which is stored with every result.
 func printReceipt(knobs knobs) {
 	threads := strconv.Itoa(knobs.threads)
 	receipt := map[string]any{
 		"server": "go-goroutines", "runtime": "go", "runtime_version": runtime.Version(), "model": "goroutines",
 		"allocator": "of Go", "compiler": runtime.Compiler + " " + runtime.Version(), "profile": "release",
 		"target": runtime.GOARCH + "-" + runtime.GOOS, "rustflags": "",
-		// As many as block at once, besides those that run.
+		// A blocked goroutine keeps its thread, in addition to the running threads.
 		"handler_threads": "1/conn", "io_threads": threads,
 		"knobs": map[string]string{
 			"processes": "1", "threads": threads, "max-block": knobs.maxBlock.String(), "drain": knobs.drain.String(),
@@ -116,12 +117,12 @@ func main() {
 		signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 		<-signals
 		draining.Store(true)
-		// A second one: whoever sent it does not want to wait.
+		// A second signal means that its sender does not want to wait.
 		go func() { <-signals; os.Exit(143) }()
 		limit, cancel := context.WithTimeout(context.Background(), knobs.drain)
 		defer cancel()
 		if err := server.Shutdown(limit); err != nil {
-			fmt.Fprintln(os.Stderr, "go: drain: time is up")
+			fmt.Fprintln(os.Stderr, "go: drain: the --drain time is up; the remaining connections are cut off")
 		}
 		close(done)
 	}()

@@ -39,13 +39,13 @@ func (routes routes) ServeHTTP(writer http.ResponseWriter, request *http.Request
 	writer.Write(answer.body)
 }
 
-// known is what each path takes.
+// known lists the methods that each path takes.
 var known = map[string]string{
 	"/": "GET, HEAD", "/healthz": "GET, HEAD", "/timer": "GET, HEAD", "/sleep": "GET, HEAD", "/json/stringify": "GET, HEAD",
 	"/json/parse": "POST", "/sort": "GET, HEAD", "/pbkdf2": "GET, HEAD",
 }
 
-// answer does what is asked for; the second result is what the path takes, where the method is not among it.
+// answer handles a request. The second result is the value of Allow if the path does not take the method, and otherwise empty.
 func (routes routes) answer(writer http.ResponseWriter, request *http.Request) (answer, string) {
 	path := request.URL.Path
 	allow, ok := known[path]
@@ -104,7 +104,7 @@ func (routes routes) get(path string, query *query) answer {
 	return do()
 }
 
-// query reads parameters, and keeps what is wrong with the first that is.
+// query reads parameters, and keeps the refusal of the first invalid one.
 type query struct {
 	values  url.Values
 	refused *answer

@@ -14,7 +14,7 @@ import (
 	"unsafe"
 )
 
-// answer is what came of a request.
+// answer is the answer to a request.
 type answer struct {
 	status      int
 	contentType string
@@ -25,7 +25,7 @@ func text(status int, format string, args ...any) answer {
 	return answer{status, "text/plain; charset=utf-8", []byte(fmt.Sprintf(format, args...))}
 }
 
-// digest answers with a digest, so that nobody can skip the work and the answer can be checked.
+// digest returns an answer with a digest of the result, which proves that the work was done and lets clients check it.
 func digest(what string, amount int, data []byte) answer {
 	body := fmt.Sprintf(`{"work":"%s","amount":%d,"bytes":%d,"sha256":"%x"}`, what, amount, len(data), sha256.Sum256(data))
 	return answer{200, "application/json", []byte(body)}
@@ -38,7 +38,7 @@ func spin(length time.Duration, clock string) {
 		}
 		return
 	}
-	// The clock belongs to the thread, so the goroutine stays on it; the others run on other threads.
+	// The clock belongs to the thread, so lock the goroutine to its thread. Other goroutines run on other threads.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for end := threadTime() + length; threadTime() < end; {
@@ -51,12 +51,12 @@ const clockThreadCPU = 3
 
 func threadTime() time.Duration {
 	var now syscall.Timespec
-	// The kernel writes the structure, which lives until it returns.
+	// The kernel writes the structure, which lives until the call returns.
 	syscall.Syscall(syscall.SYS_CLOCK_GETTIME, clockThreadCPU, uintptr(unsafe.Pointer(&now)), 0)
 	return time.Duration(now.Nano())
 }
 
-// block keeps the thread in a system call without using a processor, as a synchronous disk or database call does.
+// block keeps the thread in a system call without using the CPU, as a synchronous disk or database call does.
 func block(length time.Duration) {
 	wait := syscall.NsecToTimespec(length.Nanoseconds())
 	for syscall.Nanosleep(&wait, &wait) == syscall.EINTR {
@@ -94,7 +94,7 @@ func parse(document []byte) answer {
 	return digest("parsed", count(value), document)
 }
 
-// count counts the values in a document, itself included.
+// count counts the values in a document, the document itself included.
 func count(value any) int {
 	sum := 1
 	switch value := value.(type) {
@@ -110,7 +110,7 @@ func count(value any) int {
 	return sum
 }
 
-// sorted sorts numbers that are the same every time (SplitMix64 from 0).
+// sorted sorts the same numbers every time (SplitMix64 from 0).
 func sorted(items int) answer {
 	numbers, state := make([]uint64, items), uint64(0)
 	for n := range numbers {
@@ -129,7 +129,7 @@ func sorted(items int) answer {
 
 const password, salt = "correct horse battery staple", "stallbench"
 
-// pbkdf2 derives a key of 64 bytes, one block of HMAC-SHA512; the standard library has none before Go 1.24.
+// pbkdf2 derives a key of 64 bytes, one block of HMAC-SHA512; the standard library has no PBKDF2 before Go 1.24.
 func pbkdf2(iterations int) answer {
 	mac := hmac.New(sha512.New, []byte(password))
 	next := func(data []byte) []byte {

@@ -1,4 +1,4 @@
-//! Answers and how they are written.
+//! Answers and their encoding.
 
 use nix::time::{ClockId, clock_gettime};
 use std::borrow::Cow;
@@ -7,19 +7,19 @@ use std::time::{Duration, UNIX_EPOCH};
 
 macro_rules! statuses {
     ($($name:ident = $code:literal $reason:literal),* $(,)?) => {
-        /// The statuses that a server of this workspace sends.
+        /// The statuses that servers in this workspace send.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[allow(missing_docs, reason = "the names are those of RFC 9110")]
         pub enum Status { $($name),* }
 
         impl Status {
-            /// The three digits.
+            /// The three-digit code.
             #[must_use]
             pub const fn code(self) -> u16 {
                 match self { $(Status::$name => $code),* }
             }
 
-            /// The words after the digits.
+            /// The reason phrase after the code.
             #[must_use]
             pub const fn reason(self) -> &'static str {
                 match self { $(Status::$name => $reason),* }
@@ -46,21 +46,21 @@ statuses! {
     VersionNotSupported = 505 "HTTP Version Not Supported",
 }
 
-/// What a client is told before it sends a body it asked about.
+/// The interim answer to a client that sent `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// An answer, independent of whose HTTP writes it.
+/// An answer, independent of the HTTP library that encodes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Status.
+    /// The status.
     pub status: Status,
-    /// Value of `Content-Type`.
+    /// The value of `Content-Type`.
     pub content_type: &'static str,
-    /// Value of `Allow`; only with 405.
+    /// The value of `Allow`; only with 405.
     pub allow: Option<&'static str>,
-    /// Value of `Retry-After`, in seconds; only with 503.
+    /// The value of `Retry-After`, in seconds; only with 503.
     pub retry_after: Option<u32>,
-    /// Body.
+    /// The body.
     pub body: Cow<'static, [u8]>,
 }
 
@@ -75,12 +75,12 @@ impl Answer {
         Self::new(Status::Ok, "application/json", body)
     }
 
-    /// An error status with a line that says what is wrong.
+    /// An error status with a line that describes the error.
     pub fn error(status: Status, body: impl Into<Cow<'static, str>>) -> Self {
         Self::new(status, "text/plain; charset=utf-8", body)
     }
 
-    /// 503: nobody is free to do it; come again in a second.
+    /// 503: no thread is free for the work. The client may retry in a second.
     pub fn busy() -> Self {
         let mut answer = Self::error(Status::ServiceUnavailable, "all threads for blocking work are busy\n");
         answer.retry_after = Some(1);
@@ -96,12 +96,12 @@ impl Answer {
     }
 }
 
-/// What the request asks of the answer's form.
+/// The form of the answer that the request asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Form {
-    /// HEAD: the headers of the whole answer, without its body.
+    /// Write the headers of the full answer, but no body (HEAD).
     pub without_body: bool,
-    /// The value of `Connection`, where one is due.
+    /// The value of `Connection`; `None` to omit the header.
     pub connection: Option<&'static str>,
 }
 
@@ -116,7 +116,7 @@ pub fn encode(out: &mut Vec<u8>, answer: &Answer, form: Form) {
         length.format(answer.body.len()).as_bytes(),
         b"\r\n",
     ];
-    // One reservation for the usual case keeps the appends free of growth.
+    // One reservation covers the usual case, so that the appends do not grow the buffer.
     out.reserve(256 + answer.body.len());
     head.iter().for_each(|part| out.extend_from_slice(part));
     with_stamp(|stamp| out.extend_from_slice(stamp));
@@ -135,18 +135,18 @@ pub fn encode(out: &mut Vec<u8>, answer: &Answer, form: Form) {
     }
 }
 
-/// The two headers that are not the same in every answer: `Date` and `X-Worker`.
+/// The headers `Date` and `X-Worker`, which vary over time and by process.
 struct Stamp {
     second: i64,
     text: Vec<u8>,
 }
 
-/// Calls `use_it` with the two lines `Date` and `X-Worker`, which are written anew once a second.
+/// Calls `use_it` with the header lines `Date` and `X-Worker`, which are rewritten once a second.
 fn with_stamp(use_it: impl FnOnce(&[u8])) {
     thread_local! {
         static STAMP: RefCell<Stamp> = const { RefCell::new(Stamp { second: -1, text: Vec::new() }) };
     }
-    // The coarse clock is read without a system call and is fine to a few milliseconds.
+    // Reading the coarse clock needs no system call; it is accurate to a few milliseconds.
     let second = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or(0, |now| now.tv_sec());
     STAMP.with_borrow_mut(|stamp| {
         if stamp.second != second {

@@ -1,23 +1,23 @@
-//! Bodies by length and by chunk, decoded as they arrive.
+//! Bodies with a known length and chunked bodies, decoded as they arrive.
 
 use super::{MAX_BODY, Refusal, Status};
 
-/// How the end of a body is found.
+/// The way to find the end of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyLength {
-    /// This many bytes; none is 0.
+    /// After this many bytes; 0 without a body.
     Known(usize),
-    /// `Transfer-Encoding: chunked`.
+    /// After the last chunk (`Transfer-Encoding: chunked`).
     Chunked,
-    /// Until the other side closes; responses only.
+    /// At the end of the connection; in responses only.
     UntilClose,
 }
 
 pub(super) const TOO_LARGE: Refusal = Refusal { status: Status::ContentTooLarge, reason: "the body is too long" };
-/// Longest line of a chunk's size with its extensions, and longest trailer section, in bytes.
+/// The longest chunk-size line with its extensions, and the longest trailer section, in bytes.
 const MAX_LINE: usize = 4096;
 
-/// Takes a body apart, however it is cut into pieces.
+/// Decodes a body that arrives in pieces of any size.
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
@@ -27,7 +27,7 @@ pub struct Decoder {
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// Plain bytes still to come; then what follows.
+    /// `left` plain bytes are still to come; then comes `then`.
     Data {
         left: usize,
         then: Next,
@@ -46,13 +46,13 @@ enum Next {
 }
 
 impl Decoder {
-    /// A decoder for a request body, which refuses more than [`MAX_BODY`] bytes.
+    /// A decoder for a request body, which refuses bodies of more than [`MAX_BODY`] bytes.
     #[must_use]
     pub fn new(length: BodyLength) -> Self {
         Self::with_limit(length, MAX_BODY)
     }
 
-    /// A decoder that refuses more than `limit` bytes of body.
+    /// A decoder that refuses bodies of more than `limit` bytes.
     #[must_use]
     pub fn with_limit(length: BodyLength, limit: usize) -> Self {
         let state = match length {
@@ -64,22 +64,22 @@ impl Decoder {
         Decoder { state, limit, seen: 0 }
     }
 
-    /// The body is complete.
+    /// True if the body is complete.
     #[must_use]
     pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
-    /// The body ends when the other side closes.
+    /// True if the body ends with the connection.
     #[must_use]
     pub fn ends_with_the_connection(&self) -> bool {
         matches!(self.state, State::UntilClose)
     }
 
-    /// Hands the body bytes found at the start of `input` to `take`, and returns how many bytes of `input` were used up.
+    /// Passes the body bytes at the start of `input` to `take`, and returns the number of bytes used from `input`.
     ///
     /// # Errors
-    /// A [`Refusal`] for malformed chunks and for bodies over the limit.
+    /// Returns a [`Refusal`] for malformed chunks and for bodies over the limit.
     pub fn decode(&mut self, input: &[u8], mut take: impl FnMut(&[u8])) -> Result<usize, Refusal> {
         let mut used = 0;
         loop {
@@ -137,7 +137,7 @@ impl Decoder {
         }
     }
 
-    /// Trailers are read and dropped.
+    /// Reads the trailers and drops them.
     fn trailers(&mut self, input: &[u8]) -> Result<usize, Refusal> {
         let mut headers = [httparse::EMPTY_HEADER; 16];
         match httparse::parse_headers(input, &mut headers) {
@@ -160,7 +160,7 @@ impl Decoder {
 mod tests {
     use super::*;
 
-    /// Feeds `input` in pieces of `size` bytes, as a connection's buffer would, and returns the body and what is left over.
+    /// Feeds `input` in pieces of `size` bytes, as a connection's buffer would. Returns the body and the number of bytes left.
     fn decode(length: BodyLength, input: &[u8], size: usize) -> Result<(Vec<u8>, usize), Refusal> {
         let (mut decoder, mut body, mut buffer) = (Decoder::new(length), Vec::new(), Vec::new());
         for piece in input.chunks(size) {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_bodies_in_pieces_of_any_size_and_leaves_what_follows() {
+    fn reads_bodies_in_pieces_of_any_size_and_leaves_the_next_request() {
         let chunked = b"4;x=y\r\nWiki\r\n5\r\npedia\r\n0\r\nA: b\r\n\r\nGET";
         for size in 1..=chunked.len() {
             let (body, left) = decode(BodyLength::Chunked, chunked, size).unwrap();

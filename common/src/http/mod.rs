@@ -1,8 +1,8 @@
 //! HTTP/1.1 without I/O: bytes in, requests out; answers in, bytes out.
 //!
-//! One codec serves every runtime, so that the runtime is what differs. [`request`] reads heads over `httparse` and adds what
-//! that leaves to its user (which lengths, hosts and line ends are refused), [`body`] reads bodies by length and by chunk,
-//! [`answer`] writes.
+//! All runtimes use the same codec, so that only the runtime differs. [`request`] parses heads with `httparse` and adds the
+//! checks that `httparse` leaves to its user: lengths, hosts and line ends. [`body`] decodes bodies, and [`answer`] encodes
+//! answers.
 
 pub mod answer;
 pub mod body;
@@ -12,19 +12,19 @@ pub use answer::{Answer, Status};
 pub use body::{BodyLength, Decoder};
 pub use request::{Head, parse_head};
 
-/// Longest request or response head, in bytes; a longer request head is answered 431.
+/// The longest request or response head, in bytes. Servers answer a longer request head with 431.
 pub const MAX_HEAD: usize = 16 * 1024;
-/// Most headers in one head; more are answered 431.
+/// The maximum number of headers in one head. Servers answer a request with more headers with 431.
 pub const MAX_HEADERS: usize = 64;
-/// Longest request body, in bytes; a longer one is answered 413.
+/// The longest request body, in bytes. Servers answer a longer body with 413.
 pub const MAX_BODY: usize = 1024 * 1024;
 
-/// A request that is answered with an error status and a closed connection, because what follows it cannot be trusted.
+/// The refusal of a request: an error status, after which the connection closes because later bytes cannot be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
-    /// What the client is told.
+    /// The status that the client gets.
     pub status: Status,
-    /// Why, in a few words.
+    /// The reason, in a few words; the body of the answer.
     pub reason: &'static str,
 }
 

@@ -1,31 +1,31 @@
-//! The head of a request.
+//! The parser for request heads.
 
 use super::{BodyLength, MAX_BODY, MAX_HEAD, MAX_HEADERS, Refusal, Status};
 use std::mem::MaybeUninit;
 
-/// A request head that is complete and that may be served.
+/// A complete and valid request head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head<'b> {
-    /// Method, as sent.
+    /// The method, as sent.
     pub method: &'b str,
-    /// Path and query; of an absolute-form target without scheme and authority.
+    /// The path and query; an absolute target is stripped of its scheme and authority.
     pub target: &'b str,
-    /// The client sent HTTP/1.0.
+    /// The client uses HTTP/1.0.
     pub is_http10: bool,
-    /// The connection stays open after the answer, as far as the client goes.
+    /// The client wants the connection to stay open after the answer.
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// How the body's end is found.
+    /// The way to find the end of the body.
     pub body: BodyLength,
-    /// Bytes of the head, the empty line included.
+    /// The length of the head in bytes, including the empty line.
     pub length: usize,
 }
 
-/// Reads a head from the start of `input`; `None` while it is incomplete.
+/// Parses a head at the start of `input`; `None` if it is still incomplete.
 ///
 /// # Errors
-/// A [`Refusal`] where the request is malformed, ambiguous (RFC 9112, sections 3.2 and 6.3) or over a limit.
+/// Returns a [`Refusal`] if the request is malformed, ambiguous (RFC 9112, sections 3.2 and 6.3) or over a limit.
 pub fn parse_head(input: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
@@ -64,22 +64,22 @@ fn refusal(error: httparse::Error, input: &[u8]) -> Refusal {
     }
 }
 
-/// The request line ends in `HTTP/<digit>.<digit>`, so the version is foreign rather than garbage.
+/// True if the request line ends in `HTTP/<digit>.<digit>`, so the version is unsupported rather than malformed.
 fn names_other_version(input: &[u8]) -> bool {
     let line = input.split(|&byte| byte == b'\r' || byte == b'\n').find(|line| !line.is_empty()).unwrap_or_default();
     let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
     matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-/// `httparse` takes a lone LF for a line end; proxies do not, and the difference smuggles requests.
+/// True if a line ends in LF without CR. `httparse` accepts that, proxies do not, and the difference allows request smuggling.
 fn has_bare_line_feed(head: &[u8]) -> bool {
     let pairs = head.iter().zip(head.iter().skip(1));
-    // Without an early exit this is vectorized, which beats a search for each line end.
+    // Without an early exit the compiler vectorizes this loop, which is faster than a search for each line end.
     let is_found = pairs.fold(0, |found, (&before, &byte)| found | (u8::from(byte == b'\n') & u8::from(before != b'\r')));
     is_found != 0 || head.first() == Some(&b'\n')
 }
 
-/// `http://host/path` names the same as `/path`.
+/// The path and query of a target: `http://host/path` means the same as `/path`.
 fn origin_form(target: &str) -> &str {
     if target.starts_with('/') {
         return target;
@@ -90,7 +90,7 @@ fn origin_form(target: &str) -> &str {
     }
 }
 
-/// What the headers say about framing and the connection.
+/// The header fields that concern framing and the connection.
 #[derive(Default)]
 struct Fields {
     hosts: usize,
@@ -111,7 +111,7 @@ impl Fields {
     }
 
     fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
-        // The length decides first: most headers are none of these.
+        // Compare lengths first: most headers match none of these names.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.hosts += 1,
             6 if name.eq_ignore_ascii_case(b"expect") => {
@@ -157,7 +157,7 @@ impl Fields {
     }
 }
 
-/// Digits only: `+5`, `5 5` and the empty value are no lengths.
+/// Parses a length made of digits only: `+5`, `5 5` and the empty value are not valid.
 pub(super) fn decimal(value: &[u8]) -> Option<usize> {
     let all_digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     all_digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_alive_as_version_and_connection_say() {
+    fn keep_alive_follows_version_and_connection_header() {
         assert!(head("GET / HTTP/1.1\r\nHost: a\r\n\r\n").keep_alive);
         assert!(!head("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n").keep_alive);
         assert!(!head("GET / HTTP/1.0\r\n\r\n").keep_alive);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_ambiguous_or_malformed() {
+    fn refuses_ambiguous_and_malformed_requests() {
         for input in [
             "GET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",

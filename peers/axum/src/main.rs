@@ -1,9 +1,10 @@
-//! The common handler behind axum, tokio's own web framework, as most services run it: on the multi-thread runtime, handlers inline.
+//! The common handler behind axum, tokio's web framework, in its usual setup: the multi-thread runtime and inline handlers.
 //!
-//! A connection is a task; axum routes and hyper reads, parses and writes. A handler that blocks keeps its worker, and with it whatever
-//! the worker had to do, as on `tokio-multi-thread`.
+//! A connection is a task. axum routes; hyper reads, parses and writes. A handler that blocks also blocks its worker, and with it
+//! the worker's other duties, as on `tokio-multi-thread`.
 //!
-//! The knob is `--threads` (W); buffers and limits are hyper's own. In the numbers, compare it with `tokio-multi-thread`.
+//! The knob is `--threads` (W, the number of workers); buffers and limits are hyper's own. In the results, compare it with
+//! `tokio-multi-thread`.
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -54,14 +55,14 @@ async fn serve_all(server: Server) -> io::Result<()> {
     let service = server.service;
     let routed = PATHS.into_iter().fold(Router::new(), |router, path| router.route(path, any(answer)));
     let router = routed.fallback(answer).layer(axum::extract::DefaultBodyLimit::max(MAX_BODY)).with_state(service);
-    // SAFETY: both own their descriptor, never change it, and keep it open until they are dropped with their registration.
+    // SAFETY: both own their descriptor, never change it, and keep it open until they and their registration are dropped.
     let (acceptor, stop) = unsafe { (AsyncFd::register(server.acceptor)?, AsyncFd::register(server.stop)?) };
     service.ready();
     axum::serve(Accepting { acceptor, address: service.address() }, router).with_graceful_shutdown(stopped(stop)).await
 }
 
 async fn stopped(stop: AsyncFd<Stop>) {
-    // It can fail only when the runtime ends.
+    // Waiting fails only if the runtime ends.
     let _ = stop.readable().await;
 }
 
@@ -111,8 +112,8 @@ impl Listener for Accepting {
     }
 }
 
-/// The common connection only stands for this one among those that a drain waits for; axum does the rest. It comes first: it must be
-/// dropped before its socket.
+/// The common connection only registers this one, so that a drain waits for it; axum does the rest. The field comes first
+/// because the connection must be dropped before its socket.
 struct Counted {
     _connection: Connection,
     stream: TcpStream,

@@ -1,9 +1,9 @@
-//! The common handler behind hyper, the HTTP library below axum, tonic and reqwest, on tokio's current-thread runtime.
+//! The common handler behind hyper, the HTTP library that axum, tonic and reqwest use, on tokio's current-thread runtime.
 //!
-//! A connection is a task; hyper reads, parses and writes, and the blocking call is made inline in its service. It sends the same
-//! status, headers and body as the common codec does, so that the two can be compared on what a request costs.
+//! A connection is a task. hyper reads, parses and writes, and its service makes the blocking call inline. It sends the same
+//! status, headers and body as the common codec, so that the cost of a request can be compared.
 //!
-//! Its buffers and limits are hyper's own. In the numbers, compare it with `tokio-current-thread`: the difference is the HTTP library.
+//! Buffers and limits are hyper's own. In the results, compare it with `tokio-current-thread`: only the HTTP library differs.
 
 use bytes::Bytes;
 use common::http::Answer;
@@ -40,7 +40,7 @@ fn serve(server: Server) -> io::Result<()> {
 }
 
 async fn accept(server: Server) -> io::Result<()> {
-    // SAFETY: both own their descriptor, never change it, and keep it open until they are dropped with their registration.
+    // SAFETY: both own their descriptor, never change it, and keep it open until they and their registration are dropped.
     let (acceptor, stop) = unsafe { (AsyncFd::register(server.acceptor)?, AsyncFd::register(server.stop)?) };
     let (drain, draining) = watch::channel(());
     server.service.ready();
@@ -61,7 +61,7 @@ async fn accept(server: Server) -> io::Result<()> {
     std::future::pending().await
 }
 
-/// The common connection only stands for this one among those that a drain waits for; hyper does the rest.
+/// The common connection only registers this one, so that a drain waits for it; hyper does the rest.
 async fn serve_connection(
     stream: TcpStream,
     _counted: Connection,

@@ -1,9 +1,10 @@
-//! The common handler behind ntex, a web framework that grew out of actix, on its tokio runtime: W threads, each with an event loop of its own.
+//! The common handler behind ntex, a web framework that grew out of actix: W threads (`--threads`), each with its own event loop
+//! on tokio.
 //!
-//! One more thread accepts and deals connections out to the workers in turn, without looking whether they are busy. A connection stays with its
-//! worker, and a handler that blocks stops all of that worker's connections.
+//! One more thread accepts connections and hands them to the workers in turn, even to busy ones. A connection stays with its
+//! worker, so a handler that blocks stops all connections of that worker.
 //!
-//! The knob is `--threads` (W); buffers and limits are ntex's own. In the numbers, compare it with `actix-web-workers`.
+//! Buffers and limits are ntex's own. In the results, compare it with `actix-web-workers`.
 
 use common::http::{Answer, MAX_BODY};
 use common::{Knobs, Model, Runtime, Server, Service, Stop, Threads};
@@ -25,7 +26,7 @@ static NTEX: Runtime = Runtime { name: "ntex", package: Some("ntex"), models: &M
 
 const MODELS: [Model; 1] = [Model {
     name: "workers",
-    about: "W threads, each with a runtime of its own, and one that deals connections out",
+    about: "W threads, each with its own runtime, and one thread that hands out connections",
     has_threads: true,
     can_fork: false,
     handlers: Threads::Knob,
@@ -62,15 +63,15 @@ async fn serve_all(server: Server) -> io::Result<()> {
         stopping.stop(true).await;
     });
     let result = running.await;
-    // While it lives, a drain waits.
+    // A drain waits until the acceptor is dropped.
     drop(acceptor);
     result
 }
 
 async fn stopped(stop: Stop) {
-    // SAFETY: it owns its descriptor, never changes it, and keeps it open until it is dropped with its registration.
+    // SAFETY: the event owns its descriptor, never changes it, and keeps it open until it and its registration are dropped.
     if let Ok(stop) = unsafe { AsyncFd::register(stop) } {
-        // It can fail only when the runtime ends.
+        // Waiting fails only if the runtime ends.
         let _ = stop.readable().await;
     }
 }

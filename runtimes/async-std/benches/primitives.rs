@@ -1,4 +1,4 @@
-//! What async-std's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
+//! Benchmarks of async-std's primitives: spawn, yield, a wake from another thread, and the lateness of a 1 ms timer.
 
 #[path = "../../primitives.rs"]
 mod primitives;
@@ -17,9 +17,7 @@ fn measure_all(criterion: &mut Criterion) {
         bencher.iter_custom(|count| block_on(spawn(timed(count, || spawn(async {})))))
     });
     group.bench_function("yield", |bencher| bencher.iter_custom(|count| block_on(spawn(timed(count, yield_now)))));
-    group.bench_function("timer of 1 ms, time it is late", |bencher| {
-        bencher.iter_custom(|count| block_on(spawn(late(count, sleep))))
-    });
+    group.bench_function("lateness of a 1 ms timer", |bencher| bencher.iter_custom(|count| block_on(spawn(late(count, sleep)))));
     let (ask, asked) = unbounded::<()>();
     let (answer, answers) = mpsc::channel();
     spawn(async move { while asked.recv().await.is_ok() && answer.send(()).is_ok() {} });

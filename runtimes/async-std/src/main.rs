@@ -1,13 +1,14 @@
-//! The common server on async-std, discontinued since March 2025 and still met in services.
+//! The common server on async-std, which was discontinued in March 2025 but is still in use.
 //!
-//! A connection is a task of the global executor, which W threads run; the main thread only waits. The blocking call is made
-//! inline: its thread runs nothing else meanwhile, and the others steal its tasks. In `forked` each process has one such thread.
+//! A connection is a task of the global executor, which W threads run (`--threads`); the main thread only waits. A thread makes
+//! the blocking call inline and runs nothing else meanwhile, while the other threads steal its tasks. In `forked` each process
+//! has one such thread.
 //!
-//! `spawn-blocking` sends the blocking call from these threads to the pool of the crate `blocking` (`--blocking-threads`; its queue has
-//! no end, so `--when-full refuse` answers 503 instead).
+//! `spawn-blocking` moves the blocking call to the pool of the crate `blocking` (`--blocking-threads`). The queue of that pool is
+//! unbounded, so `--when-full refuse` makes the server answer 503 instead.
 //!
-//! The knob is `--threads` (W), handed on as `ASYNC_STD_THREAD_COUNT`, since async-std takes it from nowhere else. The reactor is
-//! smol's, with its helper thread `async-io`, so in the numbers the two should be neighbours.
+//! The server passes W in the environment variable `ASYNC_STD_THREAD_COUNT`, because async-std has no other interface for it.
+//! async-std uses smol's reactor with its helper thread `async-io`, so expect both to have similar results.
 
 use async_io::Async;
 use async_std::future::poll_fn;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 
 static ASYNC_STD: Runtime = Runtime { name: "async-std", package: Some("async-std"), models: &MODELS, settings };
 
-/// Threads of the pool for blocking work, as the crate `blocking` has them.
+/// The number of threads in the pool for blocking work; the default of the crate `blocking`.
 const BLOCKING_THREADS: usize = 500;
 
 const MODELS: [Model; 3] = [
@@ -39,10 +40,10 @@ const MODELS: [Model; 3] = [
         pollers: Threads::KnobAnd(2),
         ..Model::ONE_THREAD
     },
-    Model { name: "forked", about: "processes of one handler thread each", pollers: Threads::KnobAnd(2), ..Model::ONE_THREAD },
+    Model { name: "forked", about: "processes with one handler thread each", pollers: Threads::KnobAnd(2), ..Model::ONE_THREAD },
     Model {
         name: "spawn-blocking",
-        about: "W threads run all but what blocks, which a pool does",
+        about: "W threads run the tasks; blocking calls go to a pool",
         has_threads: true,
         blocking_threads: Pool::Of(BLOCKING_THREADS),
         handlers: Threads::Knob,
@@ -60,7 +61,7 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 }
 
 fn serve(server: Server) -> io::Result<()> {
-    // SAFETY: of the threads that exist by now, this one and the watch of `common`, only this one touches the environment.
+    // SAFETY: the only other thread by now is the side thread of `common`, which does not touch the environment.
     unsafe {
         std::env::set_var("ASYNC_STD_THREAD_COUNT", server.knobs.threads.to_string());
         std::env::set_var("BLOCKING_MAX_THREADS", server.knobs.blocking_threads.max(1).to_string());
@@ -78,7 +79,7 @@ async fn accept(server: Server) -> io::Result<()> {
     while !or(is_stopped(), is_acceptable()).await? {
         if let Ok((stream, connection)) = acceptor.get_ref().accept() {
             task::spawn(serve_connection(TcpStream::from(stream), connection, is_offloading.then_some(server.service)));
-            // Serve it until it would block before the next is accepted, which another process may be free to take.
+            // Serve this connection until it waits before accepting the next one, which an idle process may take.
             task::yield_now().await;
         }
     }
@@ -115,7 +116,7 @@ async fn offload(work: Work, service: Service) -> Answer {
     }
 }
 
-/// Waits without a buffer, then reads.
+/// Waits without holding a buffer, then reads.
 async fn read(stream: &mut TcpStream, connection: &mut Connection) -> io::Result<()> {
     let count = poll_fn(|context| {
         let result = Pin::new(&mut *stream).poll_read(context, connection.space());

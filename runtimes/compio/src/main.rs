@@ -1,13 +1,15 @@
-//! The common server on compio, a runtime of one thread over io_uring that also runs on Windows and macOS, made to run once per core.
+//! The common server on compio, a single-threaded runtime over io_uring, run once per core. compio also runs on Windows and
+//! macOS.
 //!
-//! A connection is a task of the loop that accepted it, for good: there is nobody to steal it. The blocking call is made inline, and its
-//! loop does nothing else meanwhile. In `per-core` each of W loops has a listener of its own (`SO_REUSEPORT`), and the kernel hashes
-//! connections onto loops that block as well as onto others; in `per-core-shared` all accept on one. They wait until that is readable
-//! and then accept, since an accept that is given to the kernel takes a connection even while its loop is blocked.
+//! A connection is a task of the loop that accepted it and stays there, because no loop steals tasks. The loop makes the blocking
+//! call inline and does nothing else meanwhile. In `per-core` each of W loops (`--threads`) has its own listener
+//! (`SO_REUSEPORT`), and the kernel distributes connections by hash, even to blocked loops. In `per-core-shared` all loops accept
+//! on one listener. A loop waits until the listener is readable and then accepts: an accept submitted to the kernel would take a
+//! connection even while its loop is blocked.
 //!
-//! The kernel reads into a buffer that it must own while a read is in flight, which is as long as a connection is idle: 4 KiB each,
-//! given back only when it is closed. The knobs are `--threads` (W) and the size of the ring. Where the kernel or a limit refuses io_uring,
-//! it says so and ends. In the numbers, compare it with monoio: two ways to write the same idea.
+//! The kernel owns the buffer of a read in flight, so an idle connection holds 4 KiB until it closes. The size of the ring is
+//! compio's default. If the kernel or a limit refuses io_uring, the server reports the error and exits. In the results, compare
+//! compio with monoio, another implementation of the same idea.
 
 use common::{Acceptor, Connection, Knobs, Model, Runtime, Server, Service, Step, Stop};
 use compio::BufResult;
@@ -21,14 +23,14 @@ use std::io;
 use std::process::ExitCode;
 use std::thread;
 
-/// Places in the ring, as compio has them.
+/// The number of entries in the ring; compio's default.
 const ENTRIES: u32 = 1024;
-/// Buffer of each connection, in bytes.
+/// The size of each connection's buffer, in bytes.
 const BUFFER: usize = 4 * 1024;
 
 static COMPIO: Runtime = Runtime { name: "compio", package: Some("compio"), models: &MODELS, settings };
 
-// The kernel waits for what is not there yet unless a socket says that it must not.
+// On a non-blocking socket the kernel would return `EAGAIN` instead of waiting for data.
 const MODELS: [Model; 2] =
     [Model { blocking_sockets: true, ..Model::PER_CORE }, Model { blocking_sockets: true, ..Model::PER_CORE_SHARED }];
 
@@ -66,7 +68,7 @@ async fn accept(acceptor: Acceptor, stop: Stop, service: Service) -> io::Result<
             && let Ok(stream) = TcpStream::from_std(stream)
         {
             compio::runtime::spawn(serve_connection(stream, connection)).detach();
-            // Serve it until it would block before the next is accepted, which another loop may be free to take.
+            // Serve this connection until it waits before accepting the next one, which an idle loop may take.
             yield_now().await;
         }
     }

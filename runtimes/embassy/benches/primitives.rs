@@ -1,4 +1,4 @@
-//! What embassy's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
+//! Benchmarks of embassy's primitives: spawn, yield, a wake from another thread, and the lateness of a 1 ms timer.
 
 #[path = "../../primitives.rs"]
 mod primitives;
@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What the executor is asked to do, so many times.
+/// The job that the executor repeats `count` times.
 #[derive(Clone, Copy)]
 enum Job {
     Spawn,
@@ -25,7 +25,7 @@ enum Job {
 fn measure_all(criterion: &mut Criterion) {
     let (ask, asked) = async_channel::unbounded();
     let (answer, answers) = mpsc::channel();
-    // It runs for ever, as on a microcontroller.
+    // The executor never ends, as on a microcontroller.
     thread::spawn(|| {
         let executor: &'static mut Executor = Box::leak(Box::new(Executor::new()));
         executor.run(|spawner| spawner.spawn(work(spawner, asked, answer).expect("the first task")))
@@ -35,9 +35,7 @@ fn measure_all(criterion: &mut Criterion) {
     let run = |job: Job, count: u64| (ask.try_send((job, count)).is_ok(), answers.recv().expect("the executor runs")).1;
     group.bench_function("spawn and run", |bencher| bencher.iter_custom(|count| run(Job::Spawn, count)));
     group.bench_function("yield", |bencher| bencher.iter_custom(|count| run(Job::Yield, count)));
-    group.bench_function("timer of 1 ms of async-io, time it is late", |bencher| {
-        bencher.iter_custom(|count| run(Job::Timer, count))
-    });
+    group.bench_function("lateness of a 1 ms timer of async-io", |bencher| bencher.iter_custom(|count| run(Job::Timer, count)));
     group.bench_function("wake from another thread and answer", |bencher| bencher.iter(|| run(Job::Answer, 1)));
     group.finish();
 }
@@ -66,12 +64,12 @@ async fn nothing() {
     RAN.set(RAN.get() + 1);
 }
 
-/// A task cannot be joined here; that it has run, and its place in the pool is free, tells that it has ended.
+/// Times `count` spawns. embassy cannot join a task; a new spawn succeeds only once the previous task has left the pool.
 async fn spawns(spawner: Spawner, count: u64) -> Duration {
     let start = Instant::now();
     for _ in 0..count {
         let ran = RAN.get();
-        spawner.spawn(nothing().expect("the one before has ended"));
+        spawner.spawn(nothing().expect("the previous task has ended"));
         while RAN.get() == ran {
             yield_now().await;
         }

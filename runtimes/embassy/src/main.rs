@@ -1,11 +1,12 @@
-//! The common server on embassy, the executor of microcontrollers, which also runs on an operating system's thread.
+//! The common server on embassy, an executor for microcontrollers that also runs on a thread of an operating system.
 //!
-//! A connection is a task out of a fixed pool: the memory for all of them is set aside when the program is built, and nothing is
-//! allocated to start one. One thread runs all tasks, the blocking call inline. embassy has no reactor for an operating system, so
-//! sockets are those of async-io, whose helper thread waits for them and wakes the executor: each wait crosses two threads.
+//! A connection is a task from a fixed pool. The memory for all tasks is reserved at build time, so starting a task allocates
+//! nothing. One thread runs all tasks and makes the blocking call inline. embassy has no reactor for operating systems, so the
+//! sockets are those of async-io. Its helper thread waits for them and wakes the executor, so each wait involves two threads.
 //!
-//! The limit is the pool: a connection that finds it full is closed at once and counted, on stderr. Its size is fixed when the program is
-//! built, so there is no knob. In the numbers, look at how many idle connections there can be, and at the price of a request.
+//! The limit is the pool, whose size is fixed at build time and has no knob. If the pool is full, the server closes a new
+//! connection at once and reports the count on stderr. In the results, look at the number of idle connections and at the cost of
+//! a request.
 
 use async_io::Async;
 use common::{Connection, Knobs, Model, Runtime, Server, Step};
@@ -18,14 +19,14 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Connections at most.
+/// The maximum number of connections.
 const TASKS: usize = 1024;
 
 static EMBASSY: Runtime = Runtime { name: "embassy", package: Some("embassy-executor"), models: &MODELS, settings };
 
 const MODELS: [Model; 1] = [Model { name: "task-pool", about: "one thread runs a fixed number of tasks", ..Model::ONE_THREAD }];
 
-/// Connections that found the pool full.
+/// The number of connections closed because the pool was full.
 static CLOSED: AtomicUsize = AtomicUsize::new(0);
 
 fn main() -> ExitCode {
@@ -60,10 +61,10 @@ async fn accept_all(server: Server, spawner: Spawner) -> io::Result<()> {
         {
             match serve_connection(Served { connection, stream }) {
                 Ok(task) => spawner.spawn(task),
-                // It was closed when it was dropped.
+                // Dropping the connection has closed it.
                 Err(_) => count_closed(),
             }
-            // Serve it until it would block before the next is accepted, which another process may be free to take.
+            // Serve this connection until it waits before accepting the next one, which an idle process may take.
             yield_now().await;
         }
     }
@@ -71,15 +72,15 @@ async fn accept_all(server: Server, spawner: Spawner) -> io::Result<()> {
     pending().await
 }
 
-/// Says so on stderr each time their number has doubled.
+/// Counts a closed connection, and reports on stderr each time the count has doubled.
 fn count_closed() {
     let closed = CLOSED.fetch_add(1, Ordering::Relaxed) + 1;
     if closed.is_power_of_two() {
-        eprintln!("all {TASKS} tasks are taken: {closed} connections were closed at once");
+        eprintln!("{closed} connections were closed at once because all {TASKS} tasks are in use");
     }
 }
 
-/// The connection first: it must be dropped before its socket.
+/// A connection and its socket. The connection comes first because it must be dropped before its socket.
 struct Served {
     connection: Connection,
     stream: Async<TcpStream>,
@@ -87,7 +88,7 @@ struct Served {
 
 #[embassy_executor::task(pool_size = TASKS)]
 async fn serve_connection(served: Served) {
-    // An error ends this connection only.
+    // An error ends only this connection.
     let _ = serve_until_closed(served).await;
 }
 
@@ -107,7 +108,7 @@ async fn serve_until_closed(mut served: Served) -> io::Result<()> {
     }
 }
 
-/// Waits without a buffer, then reads.
+/// Waits without holding a buffer, then reads.
 async fn read(stream: &mut Async<TcpStream>, connection: &mut Connection) -> io::Result<()> {
     let count = poll_fn(|context| {
         let result = Pin::new(&mut *stream).poll_read(context, connection.space());

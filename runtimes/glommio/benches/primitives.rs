@@ -1,4 +1,4 @@
-//! What glommio's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
+//! Benchmarks of glommio's primitives: spawn, yield, a wake from another thread, and the lateness of a 1 ms timer.
 
 #[path = "../../primitives.rs"]
 mod primitives;
@@ -19,9 +19,7 @@ fn measure_all(criterion: &mut Criterion) {
         bencher.iter_custom(|count| event_loop().run(timed(count, || spawn_local(async {}))))
     });
     group.bench_function("yield", |bencher| bencher.iter_custom(|count| event_loop().run(timed(count, yield_now))));
-    group.bench_function("timer of 1 ms, time it is late", |bencher| {
-        bencher.iter_custom(|count| event_loop().run(late(count, sleep)))
-    });
+    group.bench_function("lateness of a 1 ms timer", |bencher| bencher.iter_custom(|count| event_loop().run(late(count, sleep))));
     let (ask, asked) = async_channel::unbounded::<()>();
     let (answer, answers) = mpsc::channel();
     thread::spawn(move || event_loop().run(async move { while asked.recv().await.is_ok() && answer.send(()).is_ok() {} }));

@@ -1,6 +1,6 @@
-//! A thread that waits for what glommio cannot wait for: a listener, and the event that ends the accept loop.
+//! A thread that waits for two descriptors that glommio cannot wait for: the listener, and the event that ends the accept loop.
 //!
-//! It writes a byte to a stream that the loop reads, and waits for one back before it looks again.
+//! The thread writes a byte to a stream that the loop reads, and waits for a byte back before it polls again.
 
 use common::{Acceptor, Stop};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
@@ -14,7 +14,7 @@ use std::thread;
 const CONNECTION: u8 = 1;
 const STOP: u8 = 0;
 
-/// The loop's end.
+/// The loop's end of the stream.
 pub struct Doorbell {
     stream: UnixStream,
     is_answered: bool,
@@ -24,20 +24,20 @@ impl Doorbell {
     /// Starts the thread.
     ///
     /// # Errors
-    /// No descriptors or threads are left.
+    /// Fails if the system cannot provide a descriptor or a thread.
     pub fn start(acceptor: &Acceptor, stop: &Stop) -> io::Result<Self> {
         let (outside, inside) = Blocking::pair()?;
         let (acceptor, stop) = (acceptor.as_fd().try_clone_to_owned()?, stop.clone());
         thread::Builder::new().name("doorbell".into()).spawn(move || watch(outside, &acceptor, &stop))?;
-        // SAFETY: the descriptor is open and handed over to the one that takes it here.
+        // SAFETY: the descriptor is open, and the new stream becomes its only owner.
         let stream = unsafe { UnixStream::from_raw_fd(inside.into_raw_fd()) };
         Ok(Doorbell { stream, is_answered: true })
     }
 
-    /// Waits until somebody connects; false when the loop must end.
+    /// Waits until a client connects; false if the loop must end.
     ///
     /// # Errors
-    /// The thread is gone.
+    /// Fails if the thread has ended.
     pub async fn ring(&mut self) -> io::Result<bool> {
         if !self.is_answered {
             self.stream.write_all(&[CONNECTION]).await?;
@@ -49,7 +49,7 @@ impl Doorbell {
     }
 }
 
-/// What the thread does until the event comes, or the loop is gone.
+/// The body of the thread, which runs until the stop event arrives or the loop ends.
 fn watch(mut bell: Blocking, acceptor: &OwnedFd, stop: &Stop) {
     loop {
         let mut fds = [PollFd::new(stop.as_fd(), PollFlags::POLLIN), PollFd::new(acceptor.as_fd(), PollFlags::POLLIN)];

@@ -1,15 +1,16 @@
-//! The common server on glommio, a runtime of one thread over three rings, made for databases that run once per core.
+//! The common server on glommio, a single-threaded runtime over three rings, made for databases that run it once per core.
 //!
-//! A connection is a task of the loop that accepted it, for good: there is nobody to steal it. The blocking call is made inline, and its
-//! loop does nothing else meanwhile. In `per-core` each of W loops has a listener of its own (`SO_REUSEPORT`), and the kernel hashes
-//! connections onto loops that block as well as onto others; in `per-core-shared` all accept on one.
+//! A connection is a task of the loop that accepted it and stays there, because no loop steals tasks. The loop makes the blocking
+//! call inline and does nothing else meanwhile. In `per-core` each of W loops (`--threads`) has its own listener
+//! (`SO_REUSEPORT`), and the kernel distributes connections by hash, even to blocked loops. In `per-core-shared` all loops accept
+//! on one listener.
 //!
-//! glommio can accept but not wait for a listener, and an accept that is given to the kernel takes a connection even while its loop is
-//! blocked. So beside each loop a thread waits for the listener and tells the loop, which then accepts. Streams are read once they
-//! are readable, so that idle connections hold no buffers.
+//! glommio can accept but cannot wait for a listener. An accept submitted to the kernel would take a connection even while
+//! its loop is blocked. So a second thread per loop waits for the listener and notifies the loop, which then accepts. The loop
+//! reads a stream only once it is readable, so that idle connections hold no buffers.
 //!
-//! The knobs are `--threads` (W) and the rings' depth. It wants 512 KiB of locked memory, and git and a configure script to be built, so it
-//! is built only where it is asked for. In the numbers, compare it with monoio and compio.
+//! The depth of the rings is glommio's default. glommio needs 512 KiB of locked memory, and its build runs git and a configure
+//! script, so it is built only on request. In the results, compare it with monoio and compio.
 
 mod doorbell;
 
@@ -27,12 +28,12 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::thread;
 
-/// Depth of each ring, as glommio has them.
+/// The depth of each ring; glommio's default.
 const RING_DEPTH: usize = 128;
 
 static GLOMMIO: Runtime = Runtime { name: "glommio", package: Some("glommio"), models: &MODELS, settings };
 
-// Beside each loop there is the thread that waits for its listener.
+// Each loop has a second thread, which waits for its listener.
 const MODELS: [Model; 2] =
     [Model { pollers: Threads::KnobTwice, ..Model::PER_CORE }, Model { pollers: Threads::KnobTwice, ..Model::PER_CORE_SHARED }];
 
@@ -63,10 +64,10 @@ async fn accept(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result
     service.ready();
     while doorbell.ring().await? {
         if let Ok((stream, connection)) = acceptor.accept() {
-            // SAFETY: the descriptor is open and handed over to the one that takes it here.
+            // SAFETY: the descriptor is open, and the new stream becomes its only owner.
             let stream = unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) };
             spawn_local(serve_connection(stream, connection)).detach();
-            // Serve it until it would block before the next is accepted, which another loop may be free to take.
+            // Serve this connection until it waits before accepting the next one, which an idle loop may take.
             yield_now().await;
         }
     }
@@ -89,7 +90,7 @@ async fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> 
     }
 }
 
-/// Waits without a buffer, then reads.
+/// Waits without holding a buffer, then reads.
 async fn read(stream: &mut TcpStream, connection: &mut Connection) -> io::Result<()> {
     let count = poll_fn(|context| {
         let result = Pin::new(&mut *stream).poll_read(context, connection.space());

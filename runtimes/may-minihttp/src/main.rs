@@ -1,11 +1,11 @@
-//! The common handler on `may_minihttp`, the HTTP server that goes with may: what the library itself makes of the same routes.
+//! The common handler on `may_minihttp`, may's HTTP library: the same routes without the common codec.
 //!
-//! As on may a connection is a coroutine and the blocking call blocks its worker. Everything between the socket and the handler
-//! is the library's, and where that cannot keep a line of the contract, `servers.toml` says so: it binds for itself with
-//! `SO_REUSEPORT`, returns no address, takes no descriptor, allows 16 headers, never says `Connection: close`, answers a
-//! pipeline only when all of it is done, and cannot drain.
+//! As on may, a connection is a coroutine, and the blocking call blocks its worker. The library handles everything between the
+//! socket and the handler. `servers.toml` lists the checks of the contract that it cannot pass. The library binds its own socket
+//! with `SO_REUSEPORT`, returns no address and takes no descriptor. It allows 16 headers and never sends `Connection: close`. It
+//! answers pipelined requests only when all of them are done, and it cannot drain.
 //!
-//! The knobs are those of may. In the numbers, compare it with `may-green-threads`: the difference is the HTTP library.
+//! The knob is `--threads` (W). In the results, compare it with `may-green-threads`: only the HTTP library differs.
 
 use common::http::Answer;
 use common::routes::{self, Outcome};
@@ -17,14 +17,14 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
 
-/// Stack of each coroutine, in bytes.
+/// The stack size of each coroutine, in bytes.
 const STACK_SIZE: usize = 256 * 1024;
 
 static MAY_MINIHTTP: Runtime = Runtime { name: "may", package: Some("may_minihttp"), models: &MODELS, settings };
 
 const MODELS: [Model; 1] = [Model {
     name: "minihttp",
-    about: "W workers run coroutines, and the library binds for itself",
+    about: "W workers run coroutines; the library binds its own socket",
     has_threads: true,
     can_fork: false,
     handlers: Threads::Knob,
@@ -41,18 +41,18 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 }
 
 fn serve(server: Server) -> io::Result<()> {
-    // may counts stacks in machine words.
+    // may takes the stack size in machine words.
     may::config().set_workers(server.knobs.threads).set_stack_size(STACK_SIZE / size_of::<usize>()).set_worker_pin(false);
-    // The library listens for itself, so ours gives way to it; the port stays reserved by a socket that does not listen.
+    // The library opens its own listener, so close ours. A socket that does not listen keeps the port reserved.
     let address = server.service.address();
     drop(server.acceptor);
     let _reserved = reserve(address)?;
     let accept = HttpServer(Service(server.service)).start(address)?;
     server.service.ready();
-    accept.join().map_err(|_| io::Error::other("the accept loop ended"))
+    accept.join().map_err(|_| io::Error::other("the accept loop of may_minihttp has panicked"))
 }
 
-/// Holds the port against others without taking connections.
+/// Reserves the port without accepting connections.
 fn reserve(address: SocketAddr) -> nix::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let reserved = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;

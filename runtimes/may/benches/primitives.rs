@@ -1,4 +1,4 @@
-//! What may's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
+//! Benchmarks of may's primitives: spawn, yield, a wake from another thread, and the lateness of a 1 ms timer.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use may::coroutine::{JoinHandle, sleep, yield_now};
@@ -16,7 +16,7 @@ fn primitives(criterion: &mut Criterion) {
     };
     group.bench_function("spawn and join", |bencher| bencher.iter_custom(|count| in_coroutine(count, spawns)));
     group.bench_function("yield", |bencher| bencher.iter_custom(|count| in_coroutine(count, yields)));
-    group.bench_function("timer of 1 ms, time it is late", |bencher| bencher.iter_custom(|count| in_coroutine(count, late)));
+    group.bench_function("lateness of a 1 ms timer", |bencher| bencher.iter_custom(|count| in_coroutine(count, late)));
     let (ask, asked) = may::sync::mpsc::channel::<()>();
     let (answer, answers) = mpsc::channel();
     let _echo: JoinHandle<()> = go!(move || while asked.recv().is_ok() && answer.send(()).is_ok() {});

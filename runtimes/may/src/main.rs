@@ -1,16 +1,17 @@
-//! The common server on may, whose tasks are green threads: code that looks blocking, on small stacks of its own.
+//! The common server on may, whose tasks are green threads: code that looks blocking and runs on small stacks.
 //!
-//! A connection is a coroutine. W workers run them, each with its own queue and its own poller, and steal from each other; a
-//! connection belongs to the poller `descriptor % W` for good. The blocking call is made inline and blocks the worker, since may
-//! cannot see that it blocks: that worker's poller stops, and whoever is tied to it waits even while other workers idle.
+//! A connection is a coroutine. W workers (`--threads`) run the coroutines. Each worker has its own queue and poller, and steals
+//! from the others. A connection always belongs to the poller `descriptor % W`. A worker makes the blocking call inline. may
+//! cannot detect that, so the worker's poller stops, and the connections tied to it wait even while other workers are idle.
 //!
-//! `offloaded` sends the call to threads of the system instead (`--blocking-threads`, started before the first coroutine; their queue has
-//! no end, so `--when-full refuse` answers 503) and parks the coroutine. `rand-work-steal` is `green-threads` with may's build
-//! option of that name: a worker without work steals from a random one instead of from its neighbour.
+//! `offloaded` sends the call to a pool of threads (`--blocking-threads`) and parks the coroutine. The threads start before the
+//! first coroutine. Their queue is unbounded, so `--when-full refuse` makes the server answer 503 instead. `rand-work-steal` is
+//! `green-threads` with may's build option of that name: an idle worker steals from a random worker instead of from its
+//! neighbour.
 //!
-//! The knobs are `--threads` (W) and the size of the stacks, which is raised from may's 32 KiB because real handlers need it.
-//! Pinning of workers to cores is off: every forked process would sit on the first core. In the numbers, look at
-//! the share of dead connections: it follows the share of blocked workers.
+//! The stack size is raised from may's 32 KiB because real handlers need more. Pinning of workers to cores is off, because it
+//! would put every forked process on the first core. In the results, look at the share of dead connections, whose median request
+//! takes over 0.1 s: it follows the share of blocked workers.
 
 mod offload;
 
@@ -31,9 +32,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-/// Stack of each coroutine, in bytes.
+/// The stack size of each coroutine, in bytes.
 const STACK_SIZE: usize = 256 * 1024;
-/// Threads for blocking work.
+/// The number of threads for blocking work.
 const BLOCKING_THREADS: usize = 64;
 
 static MAY: Runtime = Runtime { name: "may", package: Some("may"), models: MODELS, settings };
@@ -50,18 +51,18 @@ const WORKERS: Model = Model {
 
 const MODELS: &[Model] = &[
     WORKERS,
-    Model { name: "forked", about: "processes of one worker each", ..Model::ONE_THREAD },
+    Model { name: "forked", about: "processes with one worker each", ..Model::ONE_THREAD },
     Model {
         name: "offloaded",
-        about: "W workers run coroutines, and threads what blocks",
+        about: "W workers run coroutines; blocking calls go to a pool of threads",
         blocking_threads: Pool::Of(BLOCKING_THREADS),
         ..WORKERS
     },
     #[cfg(feature = "rand-work-steal")]
-    Model { name: "rand-work-steal", about: "W workers run coroutines and steal them at random", ..WORKERS },
+    Model { name: "rand-work-steal", about: "W workers run coroutines and steal from a random worker", ..WORKERS },
 ];
 
-/// Where the blocking call is made.
+/// The place that makes the blocking call: the pool of threads, or the worker itself.
 struct Place {
     has_one_worker: bool,
     offload: Option<Offload>,
@@ -87,12 +88,12 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 }
 
 fn serve(server: Server) -> io::Result<()> {
-    // Threads first: what a coroutine waits for is there before there are coroutines.
+    // Start the threads first, so that they exist before any coroutine waits for them.
     let threads = server.knobs.blocking_threads;
     let offload = if threads > 0 { Some(Offload::start(threads)?) } else { None };
     let place: &'static Place =
         Box::leak(Box::new(Place { has_one_worker: server.knobs.threads == 1, offload, service: server.service }));
-    // may counts stacks in machine words.
+    // may takes the stack size in machine words.
     may::config().set_workers(server.knobs.threads).set_stack_size(STACK_SIZE / size_of::<usize>()).set_worker_pin(false);
     let acceptor = CoIo::new(server.acceptor).map_err(io::Error::from)?;
     let waker = acceptor.waker();
@@ -101,7 +102,7 @@ fn serve(server: Server) -> io::Result<()> {
     let _accept: JoinHandle<()> = go!(move || accept(acceptor, place, seen));
     server.service.ready();
 
-    // The main thread runs no coroutines, so it may wait as threads do.
+    // The main thread runs no coroutines, so it may block.
     while poll(&mut [PollFd::new(server.stop.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).is_err() {}
     is_stopped.store(true, Ordering::SeqCst);
     waker.wakeup();
@@ -114,13 +115,14 @@ fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<Atomi
     while !is_stopped.load(Ordering::SeqCst) {
         match acceptor.inner().accept() {
             Ok((stream, connection)) => {
-                // SAFETY: the descriptor is open and handed over to the one that takes it here.
+                // SAFETY: the descriptor is open, and the new stream becomes its only owner.
                 let stream = unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) };
-                // An error ends this connection only.
+                // An error ends only this connection.
                 let serve = move || drop(serve_connection(stream, connection, place));
                 if place.has_one_worker {
-                    // Served until it would block before the next is accepted, which another process may be free to take: a coroutine that is
-                    // started waits for that, one that yields would have its turn at once. Of several workers the next might be blocked.
+                    // Serve this connection until it waits before accepting the next one, which an idle process may take.
+                    // So a new coroutine accepts, because it starts only once this one waits; a coroutine that yields would
+                    // run again at once. With several workers the new coroutine might get stuck behind a blocked one.
                     go!(move || accept(acceptor, place, is_stopped));
                     return serve();
                 }
@@ -131,7 +133,7 @@ fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<Atomi
             }
         }
     }
-    // Taken out of the poller before it is closed.
+    // Remove the acceptor from the poller before closing it.
     drop(acceptor.into_inner());
 }
 
@@ -150,7 +152,7 @@ fn serve_connection(mut stream: TcpStream, mut connection: Connection, place: &P
     }
 }
 
-/// Waits without a buffer, then reads.
+/// Waits without holding a buffer, then reads.
 fn read(stream: &mut TcpStream, connection: &mut Connection) -> io::Result<()> {
     loop {
         match stream.inner_mut().read(connection.space()) {

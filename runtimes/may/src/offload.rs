@@ -1,4 +1,4 @@
-//! Threads for blocking work, which may itself has none of.
+//! Threads for blocking work, which may does not provide.
 
 use common::http::Answer;
 use common::work::Work;
@@ -7,16 +7,16 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
-/// The threads' queue, which has no end.
+/// The unbounded queue in front of the threads.
 pub struct Offload(mpsc::Sender<Job>);
 
 type Job = (Work, coroutines::Sender<Answer>);
 
 impl Offload {
-    /// Starts so many threads.
+    /// Starts `threads` threads.
     ///
     /// # Errors
-    /// The system has no threads to give.
+    /// Fails if the system cannot start a thread.
     pub fn start(threads: usize) -> io::Result<Self> {
         let (sender, jobs) = mpsc::channel();
         let jobs = Arc::new(Mutex::new(jobs));
@@ -27,10 +27,10 @@ impl Offload {
         Ok(Offload(sender))
     }
 
-    /// Makes the blocking call on one of them, while this coroutine is parked and its worker runs others.
+    /// Makes the blocking call on one of the threads. Meanwhile this coroutine is parked and its worker runs others.
     ///
     /// # Errors
-    /// The thread has panicked.
+    /// Fails if the thread has panicked.
     pub fn run(&self, work: Work) -> io::Result<Answer> {
         let (answer, answered) = coroutines::channel();
         self.0.send((work, answer)).map_err(io::Error::other)?;
@@ -42,7 +42,7 @@ fn work(jobs: &Mutex<mpsc::Receiver<Job>>) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((work, answer)) = job else { return };
-        // Nobody waits for it once the connection is gone.
+        // Sending fails if the connection is gone, and then the answer is not needed.
         let _ = answer.send(work.run());
     }
 }

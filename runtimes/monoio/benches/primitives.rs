@@ -1,4 +1,4 @@
-//! What monoio's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
+//! Benchmarks of monoio's primitives: spawn, yield, a wake from another thread, and the lateness of a 1 ms timer.
 
 #[path = "../../primitives.rs"]
 mod primitives;
@@ -19,7 +19,7 @@ fn measure_all(criterion: &mut Criterion) {
         bencher.iter_custom(|count| event_loop().block_on(timed(count, || monoio::spawn(async {}))))
     });
     group.bench_function("yield", |bencher| bencher.iter_custom(|count| event_loop().block_on(timed(count, yield_now))));
-    group.bench_function("timer of 1 ms, time it is late", |bencher| {
+    group.bench_function("lateness of a 1 ms timer", |bencher| {
         bencher.iter_custom(|count| event_loop().block_on(late(count, sleep)))
     });
     let (ask, asked) = async_channel::unbounded::<()>();

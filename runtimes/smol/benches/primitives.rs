@@ -1,4 +1,4 @@
-//! What smol's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
+//! Benchmarks of smol's primitives: spawn, yield, a wake from another thread, and the lateness of a 1 ms timer.
 
 #[path = "../../primitives.rs"]
 mod primitives;
@@ -21,7 +21,7 @@ fn measure_all(criterion: &mut Criterion) {
         bencher.iter_custom(|count| block_on(EXECUTOR.spawn(timed(count, || EXECUTOR.spawn(async {})))))
     });
     group.bench_function("yield", |bencher| bencher.iter_custom(|count| block_on(EXECUTOR.spawn(timed(count, yield_now)))));
-    group.bench_function("timer of 1 ms, time it is late", |bencher| {
+    group.bench_function("lateness of a 1 ms timer", |bencher| {
         bencher.iter_custom(|count| block_on(EXECUTOR.spawn(late(count, Timer::after))))
     });
     let (ask, asked) = smol::channel::unbounded::<()>();

@@ -1,16 +1,16 @@
 //! The common server on smol, an executor of a few hundred lines over async-io.
 //!
-//! A connection is a task of one executor, which one thread runs in `current-thread` and `forked`, and W threads in
-//! `multi-thread`. The blocking call is made inline: its thread runs nothing else meanwhile, and the others steal its tasks.
-//! `smol::spawn` would run on a single thread unless told otherwise, so the executor here is our own.
+//! A connection is a task of one executor. One thread runs that executor in `current-thread` and `forked`, and W threads
+//! (`--threads`) run it in `multi-thread`. A thread makes the blocking call inline and runs nothing else meanwhile, while the
+//! other threads steal its tasks. The server uses its own executor because `smol::spawn` runs on a single thread by default.
 //!
-//! `unblock` sends the blocking call from one event loop to the pool of the crate `blocking` (`--blocking-threads`, 500 as in the crate
-//! itself; its queue has no end, so `--when-full refuse` answers 503 instead).
+//! `unblock` moves the blocking call from one event loop to the pool of the crate `blocking` (`--blocking-threads`, by default
+//! 500 as in the crate). The queue of that pool is unbounded, so `--when-full refuse` makes the server answer 503 instead.
+//! `per-core` runs W executors side by side, each with one thread and its own listener (`SO_REUSEPORT`).
 //!
-//! `per-core` runs W executors side by side, each on one thread and a listener of its own (`SO_REUSEPORT`).
-//!
-//! The reactor belongs to nobody: whichever thread idles in `block_on` polls it, and a helper thread named `async-io` does
-//! when none is there. So smol cannot lose its I/O driver to a blocked thread; in the numbers, compare the freeze threshold with tokio's.
+//! No executor owns the reactor: any thread that idles in `block_on` polls it, and otherwise a helper thread named `async-io`
+//! does. So a blocked thread cannot keep smol from polling. In the results, compare the freeze threshold with tokio's: the fewest
+//! blocking requests that push p99 of `/` over a limit.
 
 use common::http::Answer;
 use common::work::Work;
@@ -27,7 +27,7 @@ use std::thread;
 
 static SMOL: Runtime = Runtime { name: "smol", package: Some("smol"), models: &MODELS, settings };
 
-/// Threads of the pool for blocking work, as the crate `blocking` has them.
+/// The number of threads in the pool for blocking work; the default of the crate `blocking`.
 const BLOCKING_THREADS: usize = 500;
 
 const MODELS: [Model; 5] = [
@@ -40,10 +40,10 @@ const MODELS: [Model; 5] = [
         pollers: Threads::KnobAnd(1),
         ..Model::ONE_THREAD
     },
-    Model { name: "forked", about: "processes of one thread each", pollers: Threads::KnobAnd(1), ..Model::ONE_THREAD },
+    Model { name: "forked", about: "single-threaded processes", pollers: Threads::KnobAnd(1), ..Model::ONE_THREAD },
     Model {
         name: "unblock",
-        about: "one thread runs everything but what blocks, which a pool does",
+        about: "one event loop; blocking calls go to a pool",
         blocking_threads: Pool::Of(BLOCKING_THREADS),
         pollers: Threads::KnobAnd(1),
         ..Model::ONE_THREAD
@@ -60,15 +60,15 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 }
 
 fn serve(server: Server) -> io::Result<()> {
-    // The pool's size is taken from nowhere else.
-    // SAFETY: of the threads that exist by now, this one and the watch of `common`, only this one touches the environment.
+    // The pool reads its size only from this variable.
+    // SAFETY: the only other thread by now is the side thread of `common`, which does not touch the environment.
     unsafe { std::env::set_var("BLOCKING_MAX_THREADS", server.knobs.blocking_threads.max(1).to_string()) };
     let Server { knobs, acceptor, siblings, stop, service } = server;
     let executor = executor();
     let run = move |executor: &'static Executor<'static>, acceptor, stop| {
         block_on(executor.run(executor.spawn(accept(executor, knobs, acceptor, stop, service))))
     };
-    // The other threads run the same executor, or per core one of their own.
+    // The other threads run the same executor; in `per-core` each sibling below runs its own.
     let helpers = if knobs.model.loops == Loops::OwnListeners { 1 } else { knobs.threads };
     for number in 1..helpers {
         named(number).spawn(move || block_on(executor.run(pending::<()>())))?;
@@ -80,7 +80,7 @@ fn serve(server: Server) -> io::Result<()> {
     run(executor, acceptor, stop)
 }
 
-/// One that lives as long as the process.
+/// An executor that lives as long as the process.
 fn executor() -> &'static Executor<'static> {
     Box::leak(Box::default())
 }
@@ -96,7 +96,7 @@ async fn accept(
     stop: Stop,
     service: Service,
 ) -> io::Result<()> {
-    // The one reactor takes a descriptor once, and each loop waits for the event.
+    // The shared reactor registers a descriptor only once, so each loop waits on its own copy of the event.
     let (acceptor, stop) = (Async::new(acceptor)?, Async::new(stop.as_fd().try_clone_to_owned()?)?);
     service.ready();
     let is_offloading = knobs.blocking_threads > 0;
@@ -107,7 +107,7 @@ async fn accept(
             && let Ok(stream) = Async::new_nonblocking(stream)
         {
             executor.spawn(serve_connection(stream, connection, is_offloading.then_some(service))).detach();
-            // Serve it until it would block before the next is accepted, which another process may be free to take.
+            // Serve this connection until it waits before accepting the next one, which an idle process may take.
             yield_now().await;
         }
     }
@@ -148,7 +148,7 @@ async fn offload(work: Work, service: Service) -> Answer {
     }
 }
 
-/// Waits without a buffer, then reads.
+/// Waits without holding a buffer, then reads.
 async fn read(stream: &mut Async<TcpStream>, connection: &mut Connection) -> io::Result<()> {
     let count = poll_fn(|context| {
         let result = Pin::new(&mut *stream).poll_read(context, connection.space());

@@ -1,4 +1,4 @@
-//! What the primitives of plain threads take: spawn, yield, a wake from another thread, and how late a sleep of 1 ms is.
+//! Benchmarks of plain threads: spawn, yield, a wake from another thread, and the lateness of a 1 ms sleep.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::sync::mpsc;
@@ -10,7 +10,7 @@ fn primitives(criterion: &mut Criterion) {
     group.sample_size(20).measurement_time(Duration::from_secs(2));
     group.bench_function("spawn and join", |bencher| bencher.iter(|| thread::spawn(|| {}).join()));
     group.bench_function("yield", |bencher| bencher.iter(thread::yield_now));
-    group.bench_function("timer of 1 ms, time it is late", |bencher| bencher.iter_custom(late));
+    group.bench_function("lateness of a 1 ms timer", |bencher| bencher.iter_custom(late));
     let (ask, asked) = mpsc::channel::<()>();
     let (answer, answers) = mpsc::channel();
     thread::spawn(move || while asked.recv().is_ok() && answer.send(()).is_ok() {});

@@ -1,14 +1,16 @@
-//! The common server on the operating system's threads alone.
+//! The common server on plain threads of the operating system.
 //!
-//! `thread-per-connection` gives each connection a thread, which reads, runs the blocking call inline and writes; only that
-//! connection waits. Its limit is what a thread costs: a stack, the kernel's records, and a read buffer held while idle.
+//! `thread-per-connection` gives each connection a thread, which reads, makes the blocking call inline and writes; only that
+//! connection waits. The limit is the cost of a thread: a stack, kernel data structures, and a read buffer that it holds while
+//! idle.
 //!
-//! `thread-pool` has W threads and one more that waits for all idle connections at once (epoll) and hands the readable ones to the
-//! pool through a queue of `--queue` places. With W handlers blocked everything else waits in that queue; when it is full, that thread waits
-//! too, and accepts nobody, or with `--when-full refuse` turns whoever comes away with 503.
+//! `thread-pool` has W threads (`--threads`) and one more thread, which waits for all idle connections with epoll. That thread
+//! hands readable connections to the pool through a queue of `--queue` places. While W handlers block, all other requests wait in
+//! the queue. If the queue is full, the thread stops accepting until a place is free; with `--when-full refuse` it answers new
+//! requests with 503.
 //!
-//! The knobs are `--threads` (W, of the pool), the queue's length, and the size of the stacks. In the numbers, `thread-per-connection` is what the
-//! operating system can do about blocking by itself; its price is in `footprint`.
+//! In the results, `thread-per-connection` shows the operating system's own protection against blocking; `footprint` shows its
+//! cost.
 
 mod per_connection;
 mod pool;
@@ -20,10 +22,10 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::thread;
 
-/// Stack of each thread, in bytes.
+/// The stack size of each thread, in bytes.
 const STACK_SIZE: usize = 256 * 1024;
 
-/// Places in the queue before the pool.
+/// The length of the queue in front of the pool.
 const QUEUE: usize = 1024;
 
 static STD: Runtime = Runtime { name: "std", package: None, models: &MODELS, settings };
@@ -31,7 +33,7 @@ static STD: Runtime = Runtime { name: "std", package: None, models: &MODELS, set
 const MODELS: [Model; 2] = [
     Model {
         name: "thread-per-connection",
-        about: "each connection has a thread of its own",
+        about: "each connection has its own thread",
         handlers: Threads::PerConnection,
         pollers: Threads::PerConnection,
         blocking_sockets: true,
@@ -39,7 +41,7 @@ const MODELS: [Model; 2] = [
     },
     Model {
         name: "thread-pool",
-        about: "W threads take turns",
+        about: "W threads share the readable connections",
         has_threads: true,
         queue: QUEUE,
         handlers: Threads::Knob,
@@ -62,10 +64,10 @@ fn serve(server: Server) -> io::Result<()> {
     }
 }
 
-/// Waits until one of the two is readable; true as soon as it is the stop event.
+/// Waits until one of the two is readable; true if the stop event is.
 fn is_stopped(stop: &impl AsFd, source: &impl AsFd) -> bool {
     let mut fds = [PollFd::new(stop.as_fd(), PollFlags::POLLIN), PollFd::new(source.as_fd(), PollFlags::POLLIN)];
-    // Interrupted, it says that neither is, and the caller comes again.
+    // If a signal interrupts the wait, this returns false, and the caller tries again.
     poll(&mut fds, PollTimeout::NONE).is_ok() && fds[0].any() == Some(true)
 }
 

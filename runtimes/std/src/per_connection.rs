@@ -1,4 +1,4 @@
-//! A thread for each connection.
+//! The model with one thread per connection.
 
 use crate::{is_stopped, named};
 use common::{Connection, Server, Step};
@@ -12,8 +12,8 @@ pub fn serve(server: Server) -> io::Result<()> {
         if let Ok((stream, connection)) = server.acceptor.accept()
             && let Err(error) = named("connection").spawn(move || serve_connection(stream, connection))
         {
-            // The system has no thread to give; the connection was dropped with the closure, so its client knows.
-            eprintln!("connection: {error}");
+            // The system refused a thread. Dropping the closure has closed the connection.
+            eprintln!("closed a connection because its thread did not start: {error}");
         }
     }
     drop(server.acceptor);

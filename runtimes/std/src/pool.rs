@@ -1,4 +1,4 @@
-//! A fixed pool of threads, and one more that waits for all idle connections.
+//! The model with a fixed pool of threads, and one more thread that waits for all idle connections.
 
 use crate::named;
 use common::{Connection, Server, Step, WhenFull};
@@ -11,12 +11,10 @@ use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A connection that no thread works on.
-///
-/// The connection first: it must be dropped before its socket.
+/// A connection that no thread works on, and its socket. The connection comes first because it must be dropped before its socket.
 type Parked = (Connection, TcpStream);
 
-/// All of them, by the key that their event carries, and the poller that waits for them.
+/// The parked connections, by the key in their epoll event, and the epoll instance that waits for them.
 struct Parking {
     parked: Mutex<Slab<Parked>>,
     epoll: Epoll,
@@ -46,13 +44,13 @@ pub fn serve(server: Server) -> io::Result<()> {
             match (event.data(), &acceptor) {
                 (STOP, _) => {
                     parking.epoll.delete(&server.stop)?;
-                    // Closing would not take it out while another process shares it.
+                    // Closing would not remove it from epoll while another process shares the socket.
                     acceptor.as_ref().map_or(Ok(()), |acceptor| parking.epoll.delete(acceptor))?;
                     acceptor = None;
                 }
                 (ACCEPTOR, Some(acceptor)) => {
                     if let Ok((stream, connection)) = acceptor.accept() {
-                        // The first bytes are often there already, and if not, it comes back here.
+                        // epoll reports the connection once its first bytes have arrived.
                         parking.park((connection, stream), true);
                     }
                 }
@@ -72,7 +70,7 @@ impl Parking {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the connection to become readable; reports it once.
+    /// Registers the connection so that epoll reports it once when it is readable.
     fn park(&self, parked: Parked, is_new: bool) {
         let mut all = self.parked();
         let slot = all.vacant_entry();
@@ -85,7 +83,7 @@ impl Parking {
         }
     }
 
-    /// Gives it to the pool. The pool lives as long as the process, so there is always a receiver.
+    /// Sends a readable connection to the pool. The pool lives as long as the process, so there is always a receiver.
     fn hand_on(&self, parked: Parked, queue: &SyncSender<Parked>, when_full: WhenFull) {
         if when_full == WhenFull::Wait {
             let _ = queue.send(parked);
@@ -95,7 +93,7 @@ impl Parking {
         }
     }
 
-    /// Serves it until it would block, and waits for it again unless it is closed.
+    /// Serves the connection until it would block, then parks it again unless it has closed.
     fn serve(&self, connection: Connection, stream: TcpStream) {
         if let Ok(Some(parked)) = serve_connection(stream, connection) {
             self.park(parked, false);
@@ -107,7 +105,7 @@ impl Parking {
     }
 }
 
-/// What each thread of the pool does: takes the next readable connection and serves it until it would block.
+/// The body of each thread in the pool: takes the next readable connection and serves it until it would block.
 fn work(jobs: &Mutex<Receiver<Parked>>, parking: &Parking) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -116,7 +114,7 @@ fn work(jobs: &Mutex<Receiver<Parked>>, parking: &Parking) {
     }
 }
 
-/// Serves it until there is nothing to be read; gives it back unless it is closed.
+/// Serves the connection until it has nothing to read. Returns it, or `None` if it has closed.
 fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Result<Option<Parked>> {
     loop {
         match connection.step() {
@@ -138,7 +136,7 @@ fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Re
     }
 }
 
-/// A client that does not read holds its thread: the pool's other weakness.
+/// Waits until the client reads. A client that does not read keeps its thread busy, another weakness of the pool.
 fn wait_until_writable(stream: &TcpStream) -> io::Result<()> {
     poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
     Ok(())

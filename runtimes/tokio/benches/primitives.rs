@@ -1,4 +1,4 @@
-//! What tokio's primitives take: spawn, yield, a wake from another thread, and how late a timer of 1 ms is.
+//! Benchmarks of tokio's primitives: spawn, yield, a wake from another thread, and the lateness of a 1 ms timer.
 
 #[path = "../../primitives.rs"]
 mod primitives;
@@ -28,7 +28,7 @@ fn measure(criterion: &mut Criterion, name: &str, build: impl Fn() -> std::io::R
     });
     group
         .bench_function("yield", |bencher| bencher.iter_custom(|count| on_runtime(count, |n| tokio::spawn(timed(n, yield_now)))));
-    group.bench_function("timer of 1 ms, time it is late", |bencher| {
+    group.bench_function("lateness of a 1 ms timer", |bencher| {
         bencher.iter_custom(|count| on_runtime(count, |n| tokio::spawn(late(n, tokio::time::sleep))));
     });
     let (ask, mut asked) = tokio::sync::mpsc::unbounded_channel::<()>();

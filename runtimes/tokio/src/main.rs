@@ -1,22 +1,24 @@
-//! The common server on tokio, the runtime that most services use.
+//! The common server on tokio, the most widely used runtime.
 //!
-//! A connection is a task. In `current-thread` and `forked` one thread runs all tasks, polls I/O between them, and runs the
-//! blocking call inline: while it runs, nothing else does, new connections included. `local` is the same on a runtime whose tasks need
-//! not be `Send`. In `multi-thread` W workers share the tasks and steal from each other, and one of them at a time also polls I/O. A
-//! worker that blocks keeps its own next task (the LIFO slot), and if it is the one that held the I/O driver when it woke, nobody polls
-//! until another worker parks and takes it over. `eager-handoff` wakes another worker for that before each task, `no-lifo` has
-//! no such slot; both need `--cfg tokio_unstable`, and `unstable` is `multi-thread` built the same way, to compare them with.
+//! A connection is a task. In `current-thread` and `forked` one thread runs all tasks, polls I/O between them, and makes the
+//! blocking call inline. Meanwhile the thread does nothing else and accepts no connections. `local` is the same on a runtime
+//! whose tasks need not be `Send`. In `multi-thread` W workers (`--threads`) share the tasks and steal from each other, and one
+//! worker at a time also polls I/O. A blocked worker keeps its own next task (the LIFO slot). If it held the I/O driver when it
+//! woke, no worker polls until another one parks and takes over. `eager-handoff` wakes another worker for polling before each
+//! task, and `no-lifo` has no LIFO slot. Both need `--cfg tokio_unstable`; their baseline `unstable` is `multi-thread` built with
+//! that flag.
 //!
-//! From one event loop, `spawn-blocking` sends the blocking call to tokio's pool (`--blocking-threads`, 512 as in tokio itself; its
-//! queue has no end, so `--when-full refuse` answers 503 instead), `rayon` to a pool of one thread per core made for computing, and
-//! `worker-threads` to a fixed number of threads behind a queue of `--queue` places. `block-in-place` makes it on the worker, which
-//! hands its other tasks to a fresh thread of tokio's pool first.
+//! Three models move the blocking call off a single event loop. `spawn-blocking` uses tokio's pool (`--blocking-threads`, by
+//! default 512 as in tokio). The queue of that pool is unbounded, so `--when-full refuse` makes the server answer 503 instead.
+//! `rayon` uses a pool for computation with one thread per core. `worker-threads` uses a fixed number of threads behind a queue
+//! of `--queue` places. In `block-in-place` the worker makes the call itself, after it has handed its other tasks to a new thread
+//! of tokio's pool.
 //!
-//! `per-core` runs W loops side by side, each on a listener of its own (`SO_REUSEPORT`): the kernel hashes connections onto
-//! threads that block as well as onto others.
+//! `per-core` runs W loops side by side, each with its own listener (`SO_REUSEPORT`). The kernel distributes connections by hash,
+//! even to blocked loops.
 //!
-//! The knobs are `--threads` (W) and those below, at tokio's own defaults. In the numbers, look at how few blockers freeze
-//! `multi-thread`: as many as workers, or fewer.
+//! All other settings have tokio's defaults. In the results, look at the few blocking requests that freeze `multi-thread`: as
+//! many as it has workers, or fewer.
 
 mod offload;
 mod workers;
@@ -31,13 +33,13 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::{spawn_local, yield_now};
 
-/// Polls of tasks between two looks at the I/O driver.
+/// The number of task polls between two polls of the I/O driver.
 const EVENT_INTERVAL: u32 = 61;
-/// Threads of the pool for blocking work, as tokio has them.
+/// The number of threads in the pool for blocking work; tokio's default.
 const BLOCKING_THREADS: usize = 512;
-/// Places in the queue before the worker threads.
+/// The length of the queue in front of the worker threads.
 const QUEUE: usize = 64;
-/// Stack of each worker, in bytes.
+/// The stack size of each worker, in bytes.
 const STACK_SIZE: usize = 2 * 1024 * 1024;
 
 static TOKIO: Runtime = Runtime { name: "tokio", package: Some("tokio"), models: MODELS, settings };
@@ -55,30 +57,30 @@ const WORKERS: Model = Model {
 const MODELS: &[Model] = &[
     Model::ONE_THREAD,
     WORKERS,
-    Model { name: "forked", about: "processes of one thread each", ..Model::ONE_THREAD },
-    Model { name: "local", about: "one thread runs everything, on a runtime for tasks that stay there", ..Model::ONE_THREAD },
+    Model { name: "forked", about: "single-threaded processes", ..Model::ONE_THREAD },
+    Model { name: "local", about: "one thread runs everything, on a runtime whose tasks need not be Send", ..Model::ONE_THREAD },
     Model {
         name: "spawn-blocking",
-        about: "one thread runs everything but what blocks, which a pool does",
+        about: "one event loop; blocking calls go to a pool",
         blocking_threads: Pool::Of(BLOCKING_THREADS),
         ..Model::ONE_THREAD
     },
     Model {
         name: "rayon",
-        about: "one thread runs everything but what blocks, which a pool of one thread per core does",
+        about: "one event loop; blocking calls go to a pool with one thread per core",
         blocking_threads: Pool::PerCore,
         ..Model::ONE_THREAD
     },
     Model {
         name: "worker-threads",
-        about: "one thread runs everything but what blocks, which a fixed number of threads does",
+        about: "one event loop; blocking calls go to a fixed number of threads",
         blocking_threads: Pool::PerCore,
         queue: QUEUE,
         ..Model::ONE_THREAD
     },
     Model {
         name: "block-in-place",
-        about: "W workers share the tasks; one that blocks hands its own on",
+        about: "W workers share the tasks; before a worker blocks, it hands its other tasks on",
         blocking_threads: Pool::Of(BLOCKING_THREADS),
         ..WORKERS
     },
@@ -86,13 +88,17 @@ const MODELS: &[Model] = &[
     #[cfg(tokio_unstable)]
     Model {
         name: "unstable",
-        about: "W workers share the tasks, built with unstable features and without using them",
+        about: "W workers share the tasks; built with unstable features but without using them",
         ..WORKERS
     },
     #[cfg(tokio_unstable)]
-    Model { name: "eager-handoff", about: "W workers share the tasks; one that got events hands the I/O driver on", ..WORKERS },
+    Model {
+        name: "eager-handoff",
+        about: "W workers share the tasks; a worker hands the I/O driver on before it runs a task",
+        ..WORKERS
+    },
     #[cfg(tokio_unstable)]
-    Model { name: "no-lifo", about: "W workers share the tasks, all of which can be stolen", ..WORKERS },
+    Model { name: "no-lifo", about: "W workers share the tasks; every task can be stolen", ..WORKERS },
 ];
 
 fn main() -> ExitCode {
@@ -122,7 +128,7 @@ fn run_loop(knobs: Knobs, acceptor: Acceptor, stop: Stop, place: &'static Place,
     if knobs.model.name == "local" {
         return builder(&knobs).build_local(LocalOptions::default())?.block_on(accept);
     }
-    // Spawned, so that it runs on a worker like every other task and not on the thread that waits here.
+    // Spawn the accept loop, so that it runs on a worker like every other task and not on the waiting main thread.
     builder(&knobs).build()?.block_on(async { tokio::spawn(accept).await })?
 }
 
@@ -130,7 +136,7 @@ fn builder(knobs: &Knobs) -> Builder {
     let has_workers = knobs.model.has_threads && knobs.model.loops == Loops::One;
     let mut builder = if has_workers { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     builder.worker_threads(knobs.threads).thread_stack_size(STACK_SIZE);
-    // One that is not set is tokio's own, which nothing here uses.
+    // tokio's own pool needs at least one thread, even in models that do not use it.
     builder.max_blocking_threads(knobs.blocking_threads.max(1));
     #[cfg(tokio_unstable)]
     match knobs.model.name {
@@ -143,7 +149,7 @@ fn builder(knobs: &Knobs) -> Builder {
 }
 
 async fn accept(is_local: bool, acceptor: Acceptor, stop: Stop, place: &'static Place, service: Service) -> io::Result<()> {
-    // SAFETY: both own their descriptor, never change it, and keep it open until they are dropped with their registration.
+    // SAFETY: both own their descriptor, never change it, and keep it open until they and their registration are dropped.
     let (acceptor, stop) = unsafe { (AsyncFd::register(acceptor)?, AsyncFd::register(stop)?) };
     service.ready();
     loop {
@@ -157,7 +163,7 @@ async fn accept(is_local: bool, acceptor: Acceptor, stop: Stop, place: &'static 
         {
             let connection = serve_connection(stream, connection, place, service);
             drop(if is_local { spawn_local(connection) } else { tokio::spawn(connection) });
-            // Serve it until it would block before the next is accepted, which another process may be free to take.
+            // Serve this connection until it waits before accepting the next one, which an idle process may take.
             yield_now().await;
         }
     }
@@ -185,7 +191,7 @@ async fn serve_connection(
     }
 }
 
-/// Waits without a buffer, then reads.
+/// Waits without holding a buffer, then reads.
 async fn read(stream: &TcpStream, connection: &mut Connection) -> io::Result<()> {
     loop {
         match stream.try_read(connection.space()) {

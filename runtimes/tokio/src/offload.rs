@@ -1,4 +1,4 @@
-//! Where the blocking call is made.
+//! The places that make the blocking call.
 
 use crate::workers::Workers;
 use common::http::Answer;
@@ -9,25 +9,25 @@ use std::io;
 use tokio::sync::oneshot;
 use tokio::task::{block_in_place, spawn_blocking};
 
-/// The place, one for all connections of a process.
+/// The place that makes the blocking call, the same for all connections of a process.
 pub enum Place {
-    /// On the thread that serves the connection.
+    /// The thread that serves the connection.
     Inline,
-    /// On a thread of tokio's own pool.
+    /// A thread of tokio's own pool.
     Pool,
-    /// On the thread that serves the connection, once its other tasks are handed on.
+    /// The thread that serves the connection, after it has handed its other tasks on.
     Worker,
-    /// On one of a fixed number of threads that share a buffer with the loop.
+    /// One of a fixed number of threads that share a buffer with the event loop.
     Workers(Workers),
-    /// On a pool made for computing.
+    /// A thread of a pool for computation.
     Rayon(ThreadPool),
 }
 
 impl Place {
-    /// The place that the model wants; it lives as long as the process.
+    /// The place for the model; it lives as long as the process.
     ///
     /// # Errors
-    /// The system has no threads to give.
+    /// Fails if the system cannot start a thread.
     pub fn of(knobs: &Knobs) -> io::Result<&'static Self> {
         let place = match knobs.model.name {
             "spawn-blocking" => Place::Pool,
@@ -45,7 +45,7 @@ impl Place {
     /// Makes the blocking call.
     ///
     /// # Errors
-    /// The thread that made it has panicked.
+    /// Fails if the thread that made the call has panicked.
     pub async fn run(&self, work: Work, service: Service) -> io::Result<Answer> {
         if let Place::Inline = self {
             return Ok(work.run());
@@ -64,7 +64,7 @@ impl Place {
             Place::Workers(workers) => workers.run(work).await,
             Place::Rayon(pool) => {
                 let (answer, answered) = oneshot::channel();
-                // Nobody waits for it once the connection is gone.
+                // Sending fails if the connection is gone, and then the answer is not needed.
                 pool.spawn(|| drop(answer.send(work.run())));
                 answered.await.map_err(io::Error::other)
             }

@@ -1,7 +1,8 @@
-//! Worker threads as Node has them: a fixed number, fed by the event loop through a bounded queue, sharing one buffer with it.
+//! Worker threads as in Node: a fixed number of threads that take jobs from the event loop through a bounded queue.
 //!
-//! A job and its answer travel as messages. The buffer is made of atomics, as a `SharedArrayBuffer` is: each worker writes down what
-//! it has done in words of its own, and the loop reads all of them when it has to say how long the queue in front of a request is.
+//! Jobs and answers travel as messages. In addition the threads share a buffer of atomics with the loop, like a
+//! `SharedArrayBuffer`. Each worker records its finished jobs in its own words of the buffer. The loop reads all of them to
+//! estimate how long a refused client should wait.
 
 use common::http::Answer;
 use common::work::Work;
@@ -12,14 +13,14 @@ use std::thread;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// The event loop's end.
+/// The event loop's side.
 pub struct Workers {
     jobs: async_channel::Sender<Job>,
-    /// A line for each worker.
+    /// One line for each worker.
     shared: Arc<[Line]>,
 }
 
-/// A worker's words in the shared buffer, alone on their cache line.
+/// A worker's words in the shared buffer, on their own cache line.
 #[derive(Default)]
 #[repr(align(64))]
 struct Line {
@@ -33,10 +34,10 @@ struct Job {
 }
 
 impl Workers {
-    /// Starts so many threads behind a queue of so many places.
+    /// Starts `threads` threads behind a queue of `queue` places.
     ///
     /// # Errors
-    /// The system has no threads to give.
+    /// Fails if the system cannot start a thread.
     pub fn start(threads: usize, queue: usize) -> io::Result<Self> {
         let (jobs, waiting) = async_channel::bounded(queue);
         let shared: Arc<[Line]> = std::iter::repeat_with(Line::default).take(threads).collect();
@@ -48,17 +49,17 @@ impl Workers {
         Ok(Workers { jobs, shared })
     }
 
-    /// Has a worker do it; waits for a place in the queue first.
+    /// Waits for a place in the queue, then lets a worker do the work.
     ///
     /// # Errors
-    /// The worker has panicked.
+    /// Fails if the worker has panicked.
     pub async fn run(&self, work: Work) -> io::Result<Answer> {
         let (answer, answered) = oneshot::channel();
         self.jobs.send(Job { work, answer }).await.map_err(io::Error::other)?;
         answered.await.map_err(io::Error::other)
     }
 
-    /// How long it takes to work off what is in the queue, if jobs go on to be as long as they were: in whole seconds, and one at least.
+    /// The estimated time until the queue is empty, from the mean time of past jobs, in whole seconds; at least 1.
     pub fn seconds_until_free(&self) -> u32 {
         let sum = |word: fn(&Line) -> &AtomicU64| self.shared.iter().map(|line| word(line).load(Ordering::Relaxed)).sum::<u64>();
         let mean_us = sum(|line| &line.busy_us) / sum(|line| &line.jobs_done).max(1);
@@ -67,11 +68,11 @@ impl Workers {
     }
 }
 
-/// What each worker does, as long as the loop lives.
+/// The body of each worker, which runs until the event loop ends.
 fn work(waiting: &async_channel::Receiver<Job>, line: &Line) {
     while let Ok(Job { work, answer }) = waiting.recv_blocking() {
         let started = Instant::now();
-        // Nobody waits for it once the connection is gone.
+        // Sending fails if the connection is gone, and then the answer is not needed.
         let _ = answer.send(work.run());
         line.busy_us.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
         line.jobs_done.fetch_add(1, Ordering::Relaxed);
