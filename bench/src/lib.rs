@@ -28,17 +28,25 @@ mod verdict;
 
 use clap::Parser;
 use cli::{Cli, Command};
-use console::{interrupt, output::say};
+use console::output::{self, say};
+use console::{interrupt, usage};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// The program `stallbench`.
 pub fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
-        if !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-            error.exit();
+        if error.use_stderr() && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            say(&format!("stallbench: {}", common::args::one_line(&error)));
+            std::process::exit(error.exit_code());
         }
-        say(&format!("stallbench: {}", common::args::one_line(&error)));
-        std::process::exit(2);
+        // Help, or the version: on a full disk, that is an error too.
+        let printed = error.print().and_then(|()| std::io::stdout().flush());
+        if let Err(failure) = printed.or_else(output::or_nobody_reads) {
+            say(&format!("stallbench: cannot write to standard output: {failure}"));
+            std::process::exit(1);
+        }
+        std::process::exit(error.exit_code());
     });
     if let Some(root) = cli.root.clone() {
         host::tree::set_root(root);
@@ -51,10 +59,10 @@ pub fn main() -> ExitCode {
     result.unwrap_or_else(|error| {
         if error.downcast_ref::<interrupt::Interrupted>().is_some() {
             say(&format!("stallbench: interrupted{}", if keeps_trials { "; finished trials are kept" } else { "" }));
-            return ExitCode::from(130);
+            return ExitCode::from(interrupt::exit_code());
         }
         say(&format!("stallbench: {error:#}"));
-        ExitCode::FAILURE
+        error.downcast_ref::<usage::Usage>().map_or(ExitCode::FAILURE, |_| ExitCode::from(usage::EXIT_CODE))
     })
 }
 

@@ -129,7 +129,7 @@ fn a_gate_that_cannot_fail_is_refused() {
         [("p98>10%", "did you mean p99_ms"), ("colour>1%", "covers no metric"), ("p99_ms[5]>10", "covers no metric")]
     {
         let refused = stallbench(&["compare", &round, &round, "--fail-if", gate]);
-        assert_eq!(refused.status.code(), Some(1), "{gate}");
+        assert_eq!(refused.status.code(), Some(2), "{gate}");
         assert!(text(&refused.stderr).contains(wanted), "{gate}: {}", text(&refused.stderr));
     }
     let base = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
 //! The rows of a table that a user wants to see: `--filter tokio`, `--filter model=forked`, `--filter tag=readme`, `--filter 'metric=p99.*sleep'`.
 
 use super::Row;
-use anyhow::{Result, bail};
+use crate::console::usage::refuse;
+use anyhow::Result;
 use regex_lite::Regex;
 use std::fmt;
 use std::str::FromStr;
@@ -73,7 +74,7 @@ pub fn narrow(filters: &[Filter], servers: &mut Vec<Row>) -> Result<()> {
     let names: Vec<String> = servers.iter().map(|server| server.name.clone()).collect();
     servers.retain(|server| takes_server(filters, server));
     if servers.is_empty() {
-        bail!("the filters leave no server; there are: {}", names.join(", "));
+        refuse!("the filters leave no server; there are: {}", names.join(", "));
     }
     Ok(())
 }

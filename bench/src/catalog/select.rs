@@ -2,7 +2,8 @@
 
 use super::{AGAIN, Program, SYSTEM, Server};
 use crate::console::hint::nearest;
-use anyhow::{Context, Result, bail};
+use crate::console::usage::refuse;
+use anyhow::{Context, Result};
 use regex_lite::Regex;
 
 /// The servers that at least one filter matches: a server's name, a runtime's name, or a regular expression over names. No filter takes
@@ -17,7 +18,7 @@ pub fn select(servers: Vec<Server>, filters: &[String]) -> Result<Vec<Server>> {
     let mut is_wanted = vec![false; servers.len()];
     for filter in filters {
         if filter.is_empty() {
-            bail!("an empty filter matches nothing in particular; leave it out to take all servers");
+            refuse!("an empty filter matches nothing in particular; leave it out to take all servers");
         }
         // A name is that server, a runtime's name all of its servers, and anything else a pattern.
         let is_server = servers.iter().any(|server| server.name == *filter);
@@ -35,7 +36,7 @@ pub fn select(servers: Vec<Server>, filters: &[String]) -> Result<Vec<Server>> {
         }
         if !found {
             let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
-            bail!("no server matches '{filter}'; {}", nearest(filter, &names));
+            refuse!("no server matches '{filter}'; {}", nearest(filter, &names));
         }
     }
     Ok(servers.into_iter().zip(is_wanted).filter_map(|(server, is_wanted)| is_wanted.then_some(server)).collect())
@@ -51,7 +52,7 @@ pub fn find(servers: &[Server], name: &str) -> Result<Server> {
         return Ok(server.clone());
     }
     let names: Vec<&str> = servers.iter().flat_map(|server| [server.name.as_str(), server.runtime.as_str()]).collect();
-    bail!("there is no server or runtime '{name}'; {}", nearest(name, &names))
+    refuse!("there is no server or runtime '{name}'; {}", nearest(name, &names))
 }
 
 /// The servers of a named selection.

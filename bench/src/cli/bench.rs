@@ -78,7 +78,7 @@ pub struct Bench {
     #[arg(long, value_name = "SHARE", requires = "rate")]
     pub slow_share: Option<Share>,
     /// Requests per second that your service gets
-    #[arg(long, value_name = "PER SECOND", requires = "slow_share")]
+    #[arg(long, value_name = "PER SECOND", requires = "slow_share", value_parser = positive::<1_000_000>)]
     pub rate: Option<f64>,
     /// Measure your own service alone, without reference servers beside it
     #[arg(long)]
@@ -107,6 +107,12 @@ impl Bench {
     }
 }
 
+/// A number above 0, up to the greatest.
+pub(super) fn positive<const MOST: u32>(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0.0 && *number <= f64::from(MOST));
+    number.ok_or_else(|| format!("it has to be a number above 0, {MOST} at most"))
+}
+
 pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
     let wrong = || format!("'{}' does not have the form 'Name: value'", text.split(':').next().unwrap_or_default());
     let (name, value) = text.split_once(':').ok_or_else(wrong)?;
@@ -116,12 +122,30 @@ pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
     if !is_token || value.bytes().any(|byte| byte.is_ascii_control()) {
         return Err(wrong());
     }
+    if ["content-length", "transfer-encoding"].iter().any(|framing| name.eq_ignore_ascii_case(framing)) {
+        return Err(format!("{name} follows from the body, so it cannot be set"));
+    }
     Ok((name.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_above_zero_and_end_somewhere() {
+        assert_eq!(positive::<3600>("0.5"), Ok(0.5));
+        for wrong in ["0", "-1", "nan", "inf", "3601", "ten", ""] {
+            assert!(positive::<3600>(wrong).unwrap_err().contains("above 0, 3600 at most"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn headers_that_frame_the_body_are_refused() {
+        for wrong in ["Content-Length: 5", "transfer-encoding: chunked"] {
+            assert!(parse_header(wrong).unwrap_err().contains("follows from the body"));
+        }
+    }
 
     #[test]
     fn headers_are_names_and_values_and_a_wrong_one_does_not_show_its_value() {

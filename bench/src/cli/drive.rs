@@ -1,6 +1,6 @@
 //! The command line of `drive`.
 
-use super::bench::parse_header;
+use super::bench::{parse_header, positive};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ pub struct Drive {
     /// Address, such as http://127.0.0.1:8080/
     pub url: String,
     /// Requests per second on a fixed schedule, whatever comes back
-    #[arg(long, value_name = "PER SECOND", group = "pace")]
+    #[arg(long, value_name = "PER SECOND", group = "pace", value_parser = positive::<1_000_000>)]
     pub rate: Option<f64>,
     /// Each connection asks again as soon as it is answered
     #[arg(long, group = "pace")]
@@ -20,7 +20,7 @@ pub struct Drive {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub connections: u32,
     /// Seconds
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value = "10", value_parser = positive::<3600>)]
     pub duration: f64,
     /// Requests in flight on each connection
     #[arg(long, default_value_t = 1, requires = "closed", conflicts_with = "rate", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -31,9 +31,9 @@ pub struct Drive {
     /// Exponential gaps in the schedule instead of even ones
     #[arg(long, requires = "rate", conflicts_with = "closed")]
     pub poisson: bool,
-    /// Method
-    #[arg(long, default_value = "GET")]
-    pub method: String,
+    /// Method, in capitals [default: GET, or POST with --body]
+    #[arg(long, value_parser = parse_method)]
+    pub method: Option<String>,
     /// A header of every request; may be repeated
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     pub headers: Vec<(String, String)>,
@@ -41,7 +41,7 @@ pub struct Drive {
     #[arg(long, value_name = "FILE")]
     pub body: Option<PathBuf>,
     /// The right status [default: that of the first answer, which must be a success]
-    #[arg(long, value_name = "STATUS")]
+    #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..=599))]
     pub expect_status: Option<u16>,
     /// Every answer must have the body of the first one, byte for byte
     #[arg(long)]
@@ -52,10 +52,15 @@ pub struct Drive {
     /// Pin the driver to this core
     #[arg(long)]
     pub core: Option<usize>,
-    /// Run the driver as a real-time thread on all cores, as rounds do where cores are few: for low rates only
+    /// Require that the driver runs as a real-time thread, as it does by itself up to 5,000 requests a second where the system permits that
     #[arg(long, requires = "rate", conflicts_with_all = ["core", "closed"])]
     pub real_time: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+fn parse_method(text: &str) -> Result<String, String> {
+    let is_method = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase());
+    if is_method { Ok(text.to_owned()) } else { Err("it has to be a method in capitals, such as POST".into()) }
 }

@@ -6,6 +6,7 @@ use crate::catalog::{self, Foreign, Program, Row, Server};
 use crate::cli::Ab;
 use crate::console::output::{print, say};
 use crate::console::progress::Progress;
+use crate::console::usage::refuse;
 use crate::experiment::Choices;
 use crate::host::{environment::Environment, tree};
 use crate::measure::Mode;
@@ -106,13 +107,13 @@ fn versions(arguments: &Ab) -> Result<Versions> {
         ([a, b], []) => of_commands([a, b], arguments),
         ([], [a, b]) => of_binaries([a, b], &arguments.words),
         ([], []) => of_revisions(&arguments.words),
-        _ => bail!("--bin and --command are given twice: once for each version"),
+        _ => refuse!("--bin and --command are given twice: once for each version"),
     }
 }
 
 fn of_commands(commands: [&String; 2], arguments: &Ab) -> Result<Versions> {
     if !arguments.words.is_empty() {
-        bail!("'{}' names a server of the checkout, but --command measures your own", arguments.words[0]);
+        refuse!("'{}' names a server of the checkout, but --command measures your own", arguments.words[0]);
     }
     let server = |command: &String| -> Result<Vec<Server>> {
         let server = own::server("yours", Program::Shell(command.clone()), &arguments.own, None)?;
@@ -124,7 +125,7 @@ fn of_commands(commands: [&String; 2], arguments: &Ab) -> Result<Versions> {
 
 fn of_binaries(bins: [&String; 2], words: &[String]) -> Result<Versions> {
     let [name] = words else {
-        bail!("with --bin, name the one server whose arguments both binaries get, such as tokio-multi-thread")
+        refuse!("with --bin, name the one server whose arguments both binaries get, such as tokio-multi-thread")
     };
     let server = catalog::find(&catalog::load()?, name)?;
     let version = |bin: &String| -> Result<(String, Vec<Server>)> {
@@ -141,7 +142,7 @@ fn of_binaries(bins: [&String; 2], words: &[String]) -> Result<Versions> {
 
 fn of_revisions(words: &[String]) -> Result<Versions> {
     let [a, b, filters @ ..] = words else {
-        bail!("name two git revisions, such as `stallbench ab main HEAD tokio`, or give --bin or --command twice")
+        refuse!("name two git revisions, such as `stallbench ab main HEAD tokio`, or give --bin or --command twice")
     };
     let version = |revision: &String| -> Result<Vec<Server>> {
         let tree = worktree(revision)?;

@@ -5,6 +5,7 @@ use crate::catalog::{self, Allocator, FIRST_SIGHT, Server};
 use crate::cli::Bench;
 use crate::console::output::{print, say};
 use crate::console::progress::Progress;
+use crate::console::usage::refuse;
 use crate::experiment::{self, Choices, TwoTabs};
 use crate::host::placement::default_threads;
 use crate::measure::Mode;
@@ -51,7 +52,9 @@ fn refuse_own_words(arguments: &Bench) -> Result<()> {
         ("--alone", arguments.alone),
     ];
     match given.iter().find(|(_, is_given)| *is_given) {
-        Some((name, _)) => bail!("{name} is about your own service: say how to reach it with --command, --url or --servers-file"),
+        Some((name, _)) => {
+            refuse!("{name} is about your own service: say how to reach it with --command, --url or --servers-file")
+        }
         None => Ok(()),
     }
 }

@@ -6,6 +6,7 @@ use crate::cli::Check;
 use crate::console::interrupt;
 use crate::console::output::print;
 use crate::console::progress::Progress;
+use crate::console::usage::refuse;
 use crate::contract::{self, Verdict};
 use crate::process::deploy::package;
 use crate::selftest;
@@ -24,7 +25,7 @@ pub fn run(arguments: &Check) -> Result<ExitCode> {
         [word] if word == HARNESS => harness(arguments),
         filters if arguments.small || !arguments.servers.is_empty() => {
             let option = if arguments.small { "--small" } else { "--servers" };
-            bail!("{option} is for the harness, not for {}", filters.first().map_or("servers", String::as_str))
+            refuse!("{option} is for the harness, not for {}", filters.first().map_or("servers", String::as_str))
         }
         filters => servers(filters),
     }

@@ -2,12 +2,14 @@
 
 use super::exit_code;
 use crate::cli::Drive;
+use crate::console::interrupt;
 use crate::console::output::{print, say};
 use crate::driver::Sockets;
 use crate::host::placement::{Placement, set_of};
 use crate::http::{Client, Request, Url};
 use crate::load::{Drive as _, Lane, Load, Observation, Pace, Part, Target, Times};
 use crate::measure::Latency;
+use crate::metrics::{LIMITS_MS, Percentile, Value};
 use crate::validity;
 use anyhow::{Context, Result, bail};
 use hdrhistogram::serialization::V2DeflateSerializer;
@@ -23,8 +25,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-/// The exit code of a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
+/// Up to this many requests a second the driver runs in real time where that is permitted: it takes little, and must be on time.
+const REAL_TIME_RATE: f64 = 5000.0;
+/// In a closed loop, a longest response time of this many times p99 is called a stall.
+const STALL: f64 = 10.0;
 
 #[derive(Serialize)]
 struct Driven {
@@ -48,6 +52,7 @@ struct Driven {
     invalid: Option<String>,
     lag_p99_us: f64,
     lag_p999_us: f64,
+    lag_max_us: f64,
     read_lag_p99_us: f64,
     service_p50_us: f64,
     latency: Latency,
@@ -62,13 +67,13 @@ struct Driven {
 /// # Errors
 /// A load that cannot be put on; what the server does wrong is told by the exit code.
 pub fn run(arguments: &Drive) -> Result<ExitCode> {
-    check(arguments)?;
     let target = learn(arguments)?;
     if let Some(core) = arguments.core {
         sched_setaffinity(Pid::from_raw(0), &set_of(&[core])).with_context(|| format!("cannot run on core {core}"))?;
     }
-    let real_time = arguments.real_time.then(|| Placement::Shared.enter_driver(true));
-    if real_time.as_ref().is_some_and(|driver| !driver.is_real_time()) {
+    let is_slow = arguments.core.is_none() && arguments.rate.is_some_and(|rate| rate <= REAL_TIME_RATE);
+    let real_time = (is_slow || arguments.real_time).then(|| Placement::Shared.enter_driver(true));
+    if arguments.real_time && real_time.as_ref().is_some_and(|driver| !driver.is_real_time()) {
         bail!("--real-time: the system does not permit SCHED_FIFO; run as root, or with CAP_SYS_NICE");
     }
     let seen = Sockets.drive(&load(arguments, target))?;
@@ -79,26 +84,12 @@ pub fn run(arguments: &Drive) -> Result<ExitCode> {
     if driven.planned == 0 && arguments.rate.is_some() && !driven.is_cut_short {
         bail!("no request was due: {} s at {} a second are too short", arguments.duration, arguments.rate.unwrap_or(0.0));
     }
-    print(&if arguments.json { serde_json::to_string_pretty(&driven)? + "\n" } else { describe(&driven) })?;
+    print(&if arguments.json { serde_json::to_string_pretty(&driven)? + "\n" } else { describe(&driven, arguments) })?;
     if driven.is_cut_short {
         say("stallbench: interrupted: the run was cut short, and this is what came of it until then");
-        return Ok(ExitCode::from(INTERRUPTED));
+        return Ok(ExitCode::from(interrupt::exit_code()));
     }
     Ok(exit_code(driven.invalid.is_none() && driven.errors == 0 && driven.unanswered == 0))
-}
-
-fn check(arguments: &Drive) -> Result<()> {
-    if !(arguments.duration > 0.0 && arguments.duration <= 3600.0) {
-        bail!("--duration takes seconds from 0 to 3600, not {}", arguments.duration);
-    }
-    if let Some(rate) = arguments.rate.filter(|rate| !(*rate > 0.0 && *rate <= 1e6)) {
-        bail!("--rate takes requests per second from 0 to 1000000, not {rate}");
-    }
-    let is_method = !arguments.method.is_empty() && arguments.method.bytes().all(|byte| byte.is_ascii_uppercase());
-    if !is_method {
-        bail!("--method takes a method in capitals, such as POST, not '{}'", arguments.method);
-    }
-    Ok(())
 }
 
 fn load(arguments: &Drive, target: Target) -> Load {
@@ -125,7 +116,7 @@ fn learn(arguments: &Drive) -> Result<Target> {
     let address = url.resolve()?;
     let body = arguments.body.as_deref().map(|path| fs::read(path).with_context(|| format!("cannot read {}", path.display())));
     let request = Request {
-        method: arguments.method.clone(),
+        method: arguments.method.clone().unwrap_or_else(|| if arguments.body.is_some() { "POST" } else { "GET" }.into()),
         headers: arguments.headers.clone(),
         body: body.transpose()?,
         ..Request::get(url.authority, url.path)
@@ -190,6 +181,7 @@ fn summarize(url: &str, seen: &Observation) -> Driven {
         invalid: validity::of_driver(seen, 0).err().map(|failure| failure.to_string()),
         lag_p99_us: us(&lane.lag, 0.99),
         lag_p999_us: us(&lane.lag, 0.999),
+        lag_max_us: lane.lag.max() as f64 / 1e3,
         read_lag_p99_us: us(&lane.read_lag, 0.99),
         service_p50_us: us(&lane.service, 0.5),
         latency: Latency::of(lane),
@@ -198,24 +190,27 @@ fn summarize(url: &str, seen: &Observation) -> Driven {
     }
 }
 
-fn describe(driven: &Driven) -> String {
+fn describe(driven: &Driven, arguments: &Drive) -> String {
     let latency = &driven.latency;
     let statuses: Vec<String> = driven.statuses.iter().map(|(status, count)| format!("{count} x {status}")).collect();
-    // An unanswered request counts with its age, so only what is not below the shortest age is a bound.
-    let time = |us: f64| match latency.youngest_us {
-        _ if latency.answered + latency.unanswered == 0 => "–".to_owned(),
-        Some(youngest) if us >= youngest * 0.999 => format!(">= {:.3}", us / 1e3),
-        _ => format!("{:.3}", us / 1e3),
+    let time = |value: Value| match (value, latency.answered + latency.unanswered) {
+        (_, 0) => "–".to_owned(),
+        (Value::AtLeast(ms), _) => format!(">= {ms:.3}"),
+        (value, _) => format!("{:.3}", value.number().unwrap_or_default()),
     };
+    let percentile = |p: Percentile| latency.response_ms(p).map_or("–".into(), time);
+    let max = latency.max_ms();
+    let lag = format!(", of which the driver's own lag may be {:.3}", driven.lag_max_us / 1e3);
     let mut text = format!(
-        "{}: {:.0} answers/s over {:.1} s, by status {}\n  response time ms: p50 {}, p99 {}, max {}\n  driver: {:.0} % of its core, lag p99 {:.1} µs\n",
+        "{}: {:.0} answers/s over {:.1} s, by status {}\n  response time ms: p50 {}, p99 {}, max {}{}\n  driver: {:.0} % of its core, lag p99 {:.1} µs\n",
         driven.url,
         driven.per_s,
         driven.duration_s,
         if statuses.is_empty() { "none".into() } else { statuses.join(", ") },
-        time(latency.p50_us),
-        time(latency.p99_us),
-        time(latency.max_us),
+        percentile(Percentile::MEDIAN),
+        percentile(Percentile::default()),
+        max.as_ref().map_or_else(|_| time(Value::Exact(latency.max_us / 1e3)), |max| time(*max)),
+        if max.is_err() { lag.as_str() } else { "" },
         driven.driver_load * 100.0,
         driven.lag_p99_us,
     );
@@ -224,14 +219,23 @@ fn describe(driven: &Driven) -> String {
             text.push_str(&format!("  {count} {what}\n"));
         }
     };
-    add(driven.unanswered, "requests were not answered; they count with their age");
     let first = driven.first_error.as_deref().unwrap_or_default();
     add(driven.errors, &format!("requests failed; the first: {first}"));
+    add(driven.unanswered, "requests got no answer; they count with their age");
     add(driven.resent, "requests were sent again, since the server closed their connection before it answered");
     add(driven.refused, "attempts to connect were refused");
     add(driven.idle_closes, "idle connections were closed by the server and opened again");
     if let Some(reason) = &driven.invalid {
         text.push_str(&format!("  invalid({reason})\n"));
+        if reason.starts_with("lag:") {
+            text.push_str("  the machine kept the driver waiting: try again, as root, or with --core and a core that the server does not use\n");
+        }
+    }
+    let is_stall = latency.max_us > LIMITS_MS[0] * 1e3 && latency.max_us > latency.p99_us * STALL;
+    if arguments.closed && is_stall {
+        text.push_str(
+            "  a closed loop sends nothing during a stall, so p99 hides it: --rate shows what other clients would feel\n",
+        );
     }
     text
 }

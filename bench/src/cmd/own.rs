@@ -9,6 +9,7 @@ use crate::catalog::{self, Blocking, Own, Program, REFERENCE, Row, Server};
 use crate::cli::{Bench, OwnService};
 use crate::console::output::{print, say};
 use crate::console::progress::Progress;
+use crate::console::usage::{Usage, refuse};
 use crate::experiment::service;
 use crate::host::placement::set_of;
 use crate::http::Url;
@@ -46,7 +47,7 @@ fn at_address(url: &str, own: &OwnService) -> Result<Server> {
     let parsed = Url::parse(url)?;
     let path = Some(parsed.path.clone()).filter(|path| path != "/");
     if path.is_some() && own.probe.is_some() {
-        bail!("--url has a path and --probe names another: leave one of them out");
+        refuse!("--url has a path and --probe names another: leave one of them out");
     }
     let probe = path.map(|path| path.parse()).transpose().map_err(anyhow::Error::msg)?;
     let mut server = server(NAME, Program::Address(format!("http://{}/", parsed.authority)), own, probe)?;
@@ -61,7 +62,8 @@ fn at_address(url: &str, own: &OwnService) -> Result<Server> {
 /// # Errors
 /// No slow request is named.
 pub fn server(name: &str, program: Program, own: &OwnService, probe: Option<catalog::Ask>) -> Result<Server> {
-    let blocker = own.blocker.clone().context("--blocker is missing: the path of a slow request on your server")?;
+    let blocker =
+        own.blocker.clone().ok_or_else(|| Usage("--blocker is missing: the path of a slow request on your server".into()))?;
     let root = || "/".parse().map_err(anyhow::Error::msg);
     let probe = probe.or_else(|| own.probe.clone()).map_or_else(root, Ok)?;
     Ok(Server {
@@ -152,7 +154,7 @@ pub fn learn(owns: &[Server], settings: &Settings) -> Result<service::Settings> 
     let mut learned: service::Settings = serde_json::from_value(own.clone())?;
     let mut slowest = None;
     for server in owns {
-        let found = learned.clone().learn(server, &start)?;
+        let found = learned.clone().learn(server, &start, settings.conditions.mode)?;
         if slowest.as_ref().is_none_or(|slowest: &service::Settings| found.block_ms > slowest.block_ms) {
             slowest = Some(found);
         }
@@ -165,13 +167,12 @@ pub fn learn(owns: &[Server], settings: &Settings) -> Result<service::Settings> 
 
 /// A slow request that is no slower than the quick one shows nothing.
 fn warn_if_quick(owns: &[Server], learned: &service::Settings) {
-    let least_ms = 5.0;
-    if learned.block_ms < least_ms {
+    if !learned.has_slow_request() {
         for own in owns {
             let Some(questions) = &own.own else { continue };
             say(&format!(
-                "stallbench: warning: {} takes only {} ms: name a request that is slow with --blocker",
-                questions.blocker, learned.block_ms
+                "stallbench: warning: {} takes only {} ms, and {} takes {:.1} ms: name a request that is slow with --blocker",
+                questions.blocker, learned.block_ms, questions.probe, learned.probe_ms
             ));
         }
     }

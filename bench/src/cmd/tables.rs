@@ -5,11 +5,12 @@ use crate::catalog::narrow;
 use crate::cli::Tables;
 use crate::console::hint::nearest;
 use crate::console::output::{print, say};
+use crate::console::usage::refuse;
 use crate::metrics::Numbers;
 use crate::report::{Format, Table, render};
 use crate::round::{self, Round};
 use crate::summary;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::fs;
 use std::process::ExitCode;
 
@@ -39,7 +40,7 @@ fn open(arguments: &Tables) -> Result<(Round, Numbers)> {
     if let Some(metric) = filters.iter().find(|filter| filter.is_about_metrics())
         && arguments.shape.format() != Format::Csv
     {
-        bail!("--filter {metric} narrows the numbers of --csv; choose tables with --table and columns with --columns");
+        refuse!("--filter {metric} narrows the numbers of --csv; choose tables with --table and columns with --columns");
     }
     narrow(filters, &mut round.header.servers)?;
     let numbers = round::numbers(&round, arguments.shape.percentile)?;
@@ -76,7 +77,7 @@ pub fn picture(arguments: &Tables) -> Result<String> {
 fn select(tables: Vec<Table>, names: &[String]) -> Result<Vec<Table>> {
     let known: Vec<&str> = tables.iter().map(|table| table.name).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
-        bail!("this round has no table '{unknown}'; {}", nearest(unknown, &known));
+        refuse!("this round has no table '{unknown}'; {}", nearest(unknown, &known));
     }
     let is_wanted = |table: &Table| names.is_empty() || names.iter().any(|name| name == table.name);
     Ok(tables.into_iter().filter(is_wanted).collect())
@@ -92,8 +93,7 @@ fn choose_columns(tables: &mut [Table], heads: &[String]) -> Result<()> {
         for head in heads {
             let found = table.columns.iter().position(|column| column.head == *head);
             let known: Vec<&str> = table.columns.iter().map(|column| column.head.as_str()).collect();
-            let at =
-                found.with_context(|| format!("the table {} has no column '{head}'; {}", table.name, nearest(head, &known)))?;
+            let Some(at) = found else { refuse!("the table {} has no column '{head}'; {}", table.name, nearest(head, &known)) };
             chosen.push(at);
         }
         table.columns = chosen.iter().map(|at| table.columns[*at].clone()).collect();

@@ -9,10 +9,16 @@ use std::io::{self, ErrorKind, Write};
 /// It cannot be written, for another reason than that nobody reads it.
 pub fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to standard output"),
-    }
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.or_else(or_nobody_reads).context("cannot write to standard output")
+}
+
+/// Lets an error of output pass that only says that the reader has gone away.
+///
+/// # Errors
+/// Any other.
+pub fn or_nobody_reads(error: io::Error) -> io::Result<()> {
+    if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
 }
 
 /// Prints a line to standard error; where that is closed, nobody wants to know.

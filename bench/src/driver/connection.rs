@@ -133,7 +133,7 @@ pub(super) fn start_connect(address: SocketAddr) -> std::io::Result<(TcpStream, 
     Ok((stream, is_connecting))
 }
 
-/// Closing then resets, so that ports do not stay occupied for a minute; all answers are in by then.
+/// Closing then resets: a server need not finish what nobody waits for, and no port stays occupied for a minute.
 pub(super) fn reset_on_close(stream: &TcpStream) {
     let _ = setsockopt(stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 });
 }

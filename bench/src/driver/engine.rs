@@ -325,7 +325,8 @@ impl<'l> Engine<'l> {
 
 impl Drop for Engine<'_> {
     fn drop(&mut self) {
-        self.connections.iter().for_each(|(_, connection)| reset_on_close(&connection.stream));
+        let busy = self.connections.iter().filter(|(_, connection)| !connection.flights.is_empty());
+        busy.for_each(|(_, connection)| reset_on_close(&connection.stream));
     }
 }
 

@@ -94,7 +94,7 @@ impl Ledger {
             recording.count(connection, planned.saturating_sub(window.start), now - planned, is_counted);
             record(&mut recording.service, now - flight.sent);
             if self.keeps_seconds {
-                recording.count_second(now.saturating_sub(window.start), now - planned);
+                recording.count_second(second(now, &window), now - planned);
             }
         }
     }
@@ -124,7 +124,7 @@ impl Ledger {
         *youngest = (*youngest).min(Duration::from_nanos(age));
         recording.count(connection, planned.saturating_sub(window.start), age, false);
         if self.keeps_seconds {
-            recording.count_second(now.min(window.end - 1).saturating_sub(window.start), age);
+            recording.count_second(second(now, &window), age);
         }
         if book.keeps_samples {
             let (planned, response) = (Duration::from_nanos(planned), Duration::from_nanos(age));
@@ -160,6 +160,11 @@ impl Ledger {
     pub fn into_recordings(self) -> Vec<Recording> {
         self.books.into_iter().map(|book| book.recording).collect()
     }
+}
+
+/// An instant since the window began; what comes after its end counts in its last second.
+fn second(now: u64, window: &Range<u64>) -> u64 {
+    now.min(window.end - 1).saturating_sub(window.start)
 }
 
 fn record(times: &mut Times, nanoseconds: u64) {

@@ -261,6 +261,44 @@ fn a_request_without_a_right_answer_fails_where_a_lane_does_not_retry() {
 }
 
 #[test]
+fn a_fresh_request_that_is_refused_waits_where_a_lane_retries() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let fresh = Lane { is_fresh: true, retries: true, ..Lane::open(target(nobody), 1, 100.0, false) };
+    let seen = drive(fresh, 200 * MS).lanes.remove(0);
+    assert_eq!((seen.errors, seen.unanswered), (0, seen.planned), "{:?}", seen.first_error);
+    assert!(seen.refused > seen.planned && seen.response.max() > 200_000_000, "{} {}", seen.refused, seen.response.max());
+}
+
+#[test]
+fn a_connection_without_a_request_in_flight_is_closed_and_not_reset() {
+    let (send, hear) = mpsc::channel();
+    let address = server(move |_, mut stream| {
+        request(&mut stream);
+        let _ = stream.write_all(OK);
+        let _ = send.send(stream.read(&mut [0]).map_err(|error| error.kind()));
+    });
+    let pace = Pace::Closed { depth: 1, stagger: Duration::ZERO, most: Some(1), think: Duration::ZERO };
+    drive(Lane { pace, ..Lane::closed(target(address), 1, 1) }, 100 * MS);
+    assert_eq!(hear.recv().unwrap(), Ok(0));
+}
+
+#[test]
+fn seconds_hold_all_answers_those_after_the_end_in_the_last() {
+    let address = server(|_, mut stream| {
+        while request(&mut stream) {
+            thread::sleep(90 * MS);
+            if stream.write_all(OK).is_err() {
+                return;
+            }
+        }
+    });
+    let lane = Lane::closed(target(address), 1, 1);
+    let load = Load { grace: Duration::from_secs(2), keeps_seconds: true, ..Load::of(vec![lane], Duration::from_secs(1), 1) };
+    let seen = Sockets.drive(&load).unwrap().lanes.remove(0);
+    assert_eq!((seen.seconds.len(), seen.seconds[0].len()), (1, seen.response.len()));
+}
+
+#[test]
 fn fresh_connections_do_not_keep_others_from_being_read() {
     let address = server(echo(OK));
     let lanes = vec![

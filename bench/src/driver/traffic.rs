@@ -297,10 +297,10 @@ impl Engine<'_> {
         let now = self.now();
         self.ledger.recording(lane).refused += 1;
         let is_single = one.is_fresh && one.is_open();
-        if !is_single && (one.retries || !one.is_open()) {
+        if one.retries || !one.is_open() {
             self.back_off(lane, slot, now);
         }
-        if is_single || !one.retries {
+        if !one.retries {
             let waiting = std::mem::take(&mut self.lanes[lane].slots[slot].waiting);
             let lost = waiting.len();
             waiting.into_iter().for_each(|want| self.ledger.fail(lane, slot, want, now, what));
@@ -326,7 +326,10 @@ impl Engine<'_> {
         let connection = self.connections.remove(key);
         self.lanes[connection.lane].slots[connection.slot].connection = None;
         let _ = self.epoll.delete(&connection.stream);
-        reset_on_close(&connection.stream);
+        // Fresh connections would otherwise use up all ports. Others are few, and end as clients end them.
+        if self.load.lanes[connection.lane].is_fresh || !connection.flights.is_empty() {
+            reset_on_close(&connection.stream);
+        }
         connection
     }
 }

@@ -72,7 +72,7 @@ impl Experiment for BlockingFunctions {
             let name = &stream.name;
             let beside = |family: Family| family.at(Self::NAME, format!("function,{name}"));
             readings.push((beside(percentile.family()), stream.valid(stream.probes.response_ms(percentile)?)));
-            readings.push((beside(MAX), stream.valid(stream.probes.max_ms())));
+            readings.push((beside(MAX), stream.probes.max_ms().and_then(|max| stream.valid(max))));
             let own = Value::Exact(stream.requests.p50_us / 1e3);
             readings.push((FUNCTION.at(Self::NAME, name.clone()), stream.valid(own)));
         }

@@ -220,13 +220,13 @@ impl Run {
         let mut base = None;
         for step in &self.steps {
             let at = |family: Family| family.at(experiment, place(&self.kind, self.block_ms, step.k));
-            let valid = |value: Value| step.invalid.clone().map_or(Ok(value), Err);
+            let valid = |value: Value| step.valid(Ok(value));
             let response = valid(step.response(percentile)?);
             readings.push((at(percentile.family()), response.clone()));
             if percentile.family().name != P50.name {
                 readings.push((at(P50), valid(Value::Exact(step.probes.p50_us / 1e3))));
             }
-            readings.push((at(MAX), valid(step.probes.max_ms())));
+            readings.push((at(MAX), step.valid(step.probes.max_ms())));
             readings.push((at(FAILED), Ok(Value::Exact((step.probes.failed + step.blockers_failed) as f64))));
             // A server that is frozen without blockers freezes at k=0; if that step is invalid, the others still tell.
             if step.k > 0 || response.is_ok() {
@@ -236,7 +236,7 @@ impl Run {
                 base = Some(response);
                 continue;
             }
-            readings.push((at(FRESH_MAX), valid(step.fresh.max_ms())));
+            readings.push((at(FRESH_MAX), step.valid(step.fresh.max_ms())));
             readings.push((at(DEAD), valid(Value::Exact(step.dead))));
             readings.push((at(BLOCKERS_PER_S), valid(Value::Exact(step.blockers_per_s))));
             readings.extend(step.recovery_ms.map(|recovery| (at(RECOVERY), valid(Value::Exact(recovery)))));
@@ -260,6 +260,11 @@ impl Run {
 }
 
 impl Step {
+    /// A value, unless the whole step is invalid.
+    fn valid(&self, value: Result<Value, String>) -> Result<Value, String> {
+        self.invalid.clone().map_or(value, Err)
+    }
+
     /// A percentile of the probes' response time. A step that was given up holds lower bounds.
     fn response(&self, percentile: Percentile) -> Result<Value> {
         let value = self.probes.response_ms(percentile)?;

@@ -20,7 +20,8 @@ pub use contract::{Any, Choices, Column, Erased, Needs};
 pub use two_tabs::{TwoTabs, picture};
 
 use crate::console::hint::nearest;
-use anyhow::{Result, bail};
+use crate::console::usage::refuse;
+use anyhow::Result;
 
 /// All experiments, in the order of a trial.
 pub static ALL: &[&dyn Any] = &[
@@ -44,6 +45,6 @@ pub fn find(name: &str) -> Result<&'static dyn Any> {
     let known: Vec<&str> = ALL.iter().map(|one| one.name()).collect();
     match ALL.iter().find(|one| one.name() == name) {
         Some(found) => Ok(*found),
-        None => bail!("there is no experiment '{name}'; {}", nearest(name, &known)),
+        None => refuse!("there is no experiment '{name}'; {}", nearest(name, &known)),
     }
 }

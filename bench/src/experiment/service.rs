@@ -22,12 +22,19 @@ const CONNECTIONS: usize = 256;
 const PER_CONNECTION: f64 = 2.0;
 /// A step lasts at least this many blockers.
 const BLOCKERS_PER_STEP: f64 = 3.0;
-/// Shortest and longest step, in ms, unless blockers are longer.
+/// Probes of a step for which p99 is more than the maximum.
+const PROBES: f64 = 1000.0;
+/// Shortest and longest step, in ms, unless blockers are longer; in a quick round, and of references in a quick round.
 const WINDOW_MS: (f64, f64) = (1000.0, 4000.0);
+const QUICK_WINDOW_MS: (f64, f64) = (1000.0, 1000.0);
+const QUICK_REFERENCE_MS: f64 = 500.0;
 /// The p99 at which k stops to ascend, in ms.
 const LIMIT_MS: f64 = 1000.0;
 /// Probes a second are at most this share of what the service can answer, so that they are not what slows it down.
 const SHARE: f64 = 0.25;
+/// A slow request takes at least so long, in ms, and so many times what the quick one takes.
+const LEAST_BLOCK_MS: f64 = 5.0;
+const LEAST_RATIO: f64 = 2.0;
 /// The slow request is asked alone this many times; the median is T.
 const ALONE: usize = 3;
 /// Probes are asked alone this many times to learn how fast the service is.
@@ -46,8 +53,17 @@ pub struct Settings {
     pub blockers: Vec<usize>,
     /// T: the time that the slow request takes alone, in ms.
     pub block_ms: f64,
+    /// The time that the quick request takes alone, in ms.
+    #[serde(default)]
+    pub probe_ms: f64,
     /// Length of each step, in ms.
     pub window_ms: u64,
+    /// Numbers of blockers of the references; the same as above if empty.
+    #[serde(default)]
+    pub reference_blockers: Vec<usize>,
+    /// Length of each of their steps, in ms.
+    #[serde(default)]
+    pub reference_window_ms: u64,
     /// Probes per second.
     pub rate: f64,
     /// Connections of the probes.
@@ -60,9 +76,15 @@ impl Experiment for Service {
     type Settings = Settings;
 
     fn settings(mode: Mode, choices: &Choices) -> Settings {
+        let is_quick = mode == Mode::Quick;
+        let blockers = vec![0, 1, 2, 4, 16, 64];
         Settings {
-            blockers: if mode == Mode::Quick { vec![0, 1, 4, 64] } else { vec![0, 1, 2, 4, 16, 64] },
+            // In a quick round, references only show how their kinds differ.
+            reference_blockers: if is_quick { vec![1, 4, 64] } else { blockers.clone() },
+            reference_window_ms: if is_quick { QUICK_REFERENCE_MS } else { WINDOW_MS.0 } as u64,
+            blockers,
             block_ms: 0.0,
+            probe_ms: 0.0,
             window_ms: WINDOW_MS.0 as u64,
             rate: probes::RATE,
             connections: choices.connections.unwrap_or(CONNECTIONS),
@@ -153,11 +175,22 @@ pub fn threshold_metric(block_ms: f64, limit_ms: f64) -> Metric {
 }
 
 impl Settings {
+    /// Whether the slow request is slow enough to show anything.
+    pub fn has_slow_request(&self) -> bool {
+        self.block_ms >= LEAST_BLOCK_MS && self.block_ms >= LEAST_RATIO * self.probe_ms
+    }
+
+    /// What the response times of a step stand for: p99, or the longest of few probes.
+    pub fn percentile_words(&self) -> String {
+        let probes = self.rate * self.window_ms as f64 / 1e3;
+        if probes >= PROBES { "p99".into() } else { format!("the longest of {probes:.0}") }
+    }
+
     /// The settings for a service: T, a rate of probes that it bears, and steps long enough for both. Asks the service alone.
     ///
     /// # Errors
     /// A service that does not start, or that does not answer what it is asked.
-    pub fn learn(self, server: &Server, start: &crate::process::Start) -> Result<Settings> {
+    pub fn learn(self, server: &Server, start: &crate::process::Start, mode: Mode) -> Result<Settings> {
         let Some(own) = &server.own else { bail!("{} keeps the contract, so nothing has to be learned", server.name) };
         let mut running = deploy::start(server, start)?;
         let median = |mut times: Vec<Duration>| {
@@ -179,9 +212,14 @@ impl Settings {
         let most = self.rate.min(PER_CONNECTION * self.connections as f64);
         let rate = (SHARE / quick.as_secs_f64()).max(10.0).min(most).round();
         let block_ms = (ms(slow) * 10.0).round() / 10.0;
-        let for_percentile = 1000.0 / rate * 1e3;
-        let window_ms = for_percentile.clamp(WINDOW_MS.0, WINDOW_MS.1).max(BLOCKERS_PER_STEP * block_ms) as u64;
-        Ok(Settings { block_ms, window_ms, rate, ..self })
+        let (shortest, longest) = if mode == Mode::Quick { QUICK_WINDOW_MS } else { WINDOW_MS };
+        let for_blockers = BLOCKERS_PER_STEP * block_ms;
+        let window_ms = (PROBES / rate * 1e3).clamp(shortest, longest).max(for_blockers) as u64;
+        let reference_window_ms = match mode {
+            Mode::Quick => QUICK_REFERENCE_MS.max(for_blockers) as u64,
+            _ => window_ms,
+        };
+        Ok(Settings { block_ms, probe_ms: ms(quick), window_ms, reference_window_ms, rate, ..self })
     }
 }
 
@@ -210,11 +248,11 @@ fn climb_own(session: &Session<'_>, settings: &Settings) -> Result<Run> {
 fn climb_reference(session: &Session<'_>, settings: &Settings) -> Result<Run> {
     let ladder = Ladder {
         block_ms: settings.block_ms,
-        window_ms: settings.window_ms,
+        window_ms: settings.reference_window_ms,
         limit_ms: LIMIT_MS,
         rate: settings.rate,
         connections: settings.connections,
     };
-    let run = ladder.run(session, Kind::Sleep, &settings.blockers)?;
+    let run = ladder.run(session, Kind::Sleep, &settings.reference_blockers)?;
     Ok(Run { kind: KIND.into(), ..run })
 }

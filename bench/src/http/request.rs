@@ -34,8 +34,10 @@ impl Request {
             head.push_str(&format!("Host: {}\r\n", self.host));
         }
         self.headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
-        if let Some(body) = &self.body {
-            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        // A method that usually has a body says so where it has none (RFC 9110, 8.6).
+        let tells_length = self.body.is_some() || ["POST", "PUT", "PATCH"].contains(&self.method.as_str());
+        if tells_length {
+            head.push_str(&format!("Content-Length: {}\r\n", self.body.as_ref().map_or(0, Vec::len)));
         }
         head.push_str("\r\n");
         [head.as_bytes(), self.body.as_deref().unwrap_or_default()].concat()
@@ -59,5 +61,7 @@ mod tests {
         assert_eq!(named.to_bytes(), b"GET /a?b=1 HTTP/1.1\r\nhost: example.org\r\n\r\n");
         let posted = Request::post_json("h", "/x", b"[1]".to_vec()).to_bytes();
         assert!(posted.ends_with(b"Content-Length: 3\r\n\r\n[1]"));
+        let empty = Request { method: "POST".into(), ..Request::get("h", "/x") }.to_bytes();
+        assert!(empty.ends_with(b"Content-Length: 0\r\n\r\n"));
     }
 }

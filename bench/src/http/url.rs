@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use http::Uri;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 /// How long a connection to one address of a name may take.
@@ -63,8 +63,13 @@ impl Url {
     /// An unknown name, or one that accepts nowhere.
     pub fn resolve(&self) -> Result<SocketAddr> {
         let addresses = (self.host.as_str(), self.port).to_socket_addrs();
-        let addresses: Vec<SocketAddr> =
+        let mut addresses: Vec<SocketAddr> =
             addresses.with_context(|| format!("cannot find the host of {}", self.authority))?.collect();
+        // Systems differ in which of both they list for this name, which always means this machine (RFC 6761).
+        if self.host.eq_ignore_ascii_case("localhost") {
+            let both = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+            addresses.extend(both.map(|address| SocketAddr::new(address, self.port)));
+        }
         let mut failure = None;
         for address in &addresses {
             match TcpStream::connect_timeout(address, CONNECT) {
@@ -122,8 +127,10 @@ mod tests {
 
     #[test]
     fn every_address_of_a_name_is_tried() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        assert_eq!(Url::parse(&format!("http://localhost:{port}/")).unwrap().resolve().unwrap().port(), port);
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = std::net::TcpListener::bind(address).unwrap();
+            let address = listener.local_addr().unwrap();
+            assert_eq!(Url::parse(&format!("http://localhost:{}/", address.port())).unwrap().resolve().unwrap(), address);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::load::{Part, Recording, Times};
 use crate::metrics::{Percentile, Value};
+use crate::validity;
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
@@ -9,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// Samples that must lie beyond a percentile.
 const BEYOND: f64 = 10.0;
+/// A value that moves by less than this share is the same one.
+const LITTLE: f64 = 0.99;
 /// A histogram keeps three digits, so a time may stand in it a little lower.
 const ROUNDING: f64 = 0.999;
 
@@ -37,6 +40,9 @@ pub struct Latency {
     pub service_p99_us: f64,
     /// 99th percentile of the driver's lag behind its plan.
     pub lag_p99_us: f64,
+    /// Its maximum; `None` in rounds that did not keep it.
+    #[serde(default)]
+    pub lag_max_us: Option<f64>,
     /// By the tenth of a second in which they were due: answered, and the longest response time.
     #[serde(default)]
     pub by_interval: Vec<Part>,
@@ -58,6 +64,7 @@ impl Latency {
             max_us: recording.response.max() as f64 / 1e3,
             service_p99_us: quantile_us(&recording.service, 0.99),
             lag_p99_us: recording.lag.value_at_quantile(0.99) as f64 / 1e3,
+            lag_max_us: Some(recording.lag.max() as f64 / 1e3),
             by_interval: recording.by_interval.clone(),
             response: encode(&recording.response),
         }
@@ -69,16 +76,32 @@ impl Latency {
     /// # Errors
     /// A histogram that cannot be read.
     pub fn response_ms(&self, percentile: Percentile) -> Result<Value> {
-        let value_us = quantile_us(&decode(&self.response)?, percentile.quantile());
-        let is_bound = self.unanswered > 0 && self.youngest_us.is_none_or(|youngest| value_us >= youngest * ROUNDING);
+        let times = decode(&self.response)?;
+        let value_us = quantile_us(&times, percentile.quantile());
+        let is_old = self.youngest_us.is_none_or(|youngest| value_us >= youngest * ROUNDING);
+        // Had those requests taken for ever, a larger share would lie above the value: few of them move it by less than it is rounded.
+        let above = percentile.quantile() + self.unanswered as f64 / times.len().max(1) as f64;
+        let is_moved = above >= 1.0 || quantile_us(&times, above) * LITTLE > value_us;
         let value = value_us / 1e3;
-        Ok(if is_bound { Value::AtLeast(value) } else { Value::Exact(value) })
+        Ok(if self.unanswered > 0 && is_old && is_moved { Value::AtLeast(value) } else { Value::Exact(value) })
     }
 
     /// The longest response time, in ms.
-    pub fn max_ms(&self) -> Value {
+    ///
+    /// # Errors
+    /// The reason why it may be the driver's own.
+    pub fn max_ms(&self) -> Result<Value, String> {
+        let lag = self.lag_max_us.unwrap_or_default();
+        let allowed = validity::allowed_in_maximum((self.max_us * 1e3) as u64) as f64 / 1e3;
+        if lag > allowed {
+            return Err(format!(
+                "lag: the driver was {:.3} ms behind its plan once, more than {:.3} ms",
+                lag / 1e3,
+                allowed / 1e3
+            ));
+        }
         let value = self.max_us / 1e3;
-        if self.unanswered > 0 { Value::AtLeast(value) } else { Value::Exact(value) }
+        Ok(if self.unanswered > 0 { Value::AtLeast(value) } else { Value::Exact(value) })
     }
 }
 
@@ -120,9 +143,14 @@ mod tests {
         let half = latency(500, 600);
         assert!(matches!(at(&half, "50"), Value::AtLeast(ms) if (ms - 504.0).abs() < 1.0), "{:?}", at(&half, "50"));
         assert!(matches!(at(&half, "40"), Value::Exact(ms) if (ms - 1.0).abs() < 0.01));
+        // One of thousands that was still young when the run was cut short.
+        let cut = Latency { youngest_us: Some(10.0), unanswered: 1, ..latency(5000, 0) };
+        assert!(matches!(at(&cut, "50"), Value::Exact(_)) && matches!(cut.max_ms(), Ok(Value::AtLeast(_))));
         let all = latency(2000, 0);
-        assert!(matches!(at(&all, "99"), Value::Exact(_)) && matches!(all.max_ms(), Value::Exact(_)));
-        assert!(matches!(half.max_ms(), Value::AtLeast(_)));
+        assert!(matches!(at(&all, "99"), Value::Exact(_)) && matches!(all.max_ms(), Ok(Value::Exact(_))));
+        assert!(matches!(half.max_ms(), Ok(Value::AtLeast(_))));
+        let late = Latency { lag_max_us: Some(1500.0), ..all };
+        assert!(late.max_ms().unwrap_err().contains("1.500 ms behind"), "a maximum of 1 ms may be the driver's");
     }
 
     #[test]

@@ -16,6 +16,9 @@ impl Default for Percentile {
 }
 
 impl Percentile {
+    /// The median.
+    pub const MEDIAN: Percentile = Percentile(50.0);
+
     /// As a share of all samples.
     pub fn quantile(self) -> f64 {
         self.0 / 100.0

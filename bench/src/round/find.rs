@@ -3,7 +3,8 @@
 use super::header::Header;
 use super::store::{Round, now, read_header};
 use crate::console::hint::nearest;
-use anyhow::{Context, Result, bail};
+use crate::console::usage::refuse;
+use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -48,7 +49,7 @@ pub fn find(bases: &[PathBuf], name: &Path) -> Result<PathBuf> {
     }
     let known: Vec<String> = bases.iter().flat_map(|base| all(base)).map(|(_, folder)| name_of(&folder)).collect();
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    bail!("{} is not a round; {}", name.display(), nearest(&name_of(name), &known))
+    refuse!("{} is not a round; {}", name.display(), nearest(&name_of(name), &known))
 }
 
 /// The last part of a round's path.

@@ -2,6 +2,7 @@
 
 use crate::catalog::{Filter, takes_metric};
 use crate::console::hint::nearest;
+use crate::console::usage::refuse;
 use crate::metrics::{Cell as Measured, Change, Metric, Numbers, Role, Summary, Unit};
 use crate::report::{self, Cell, Column, Line, Quantity, Table, significant};
 use crate::stats::geometric_mean;
@@ -133,7 +134,7 @@ fn check_gates(gates: &[Gate], metrics: &[&Metric], lines: &[Judged]) -> Result<
         if covered.is_empty() {
             let known: BTreeSet<String> = metrics.iter().map(|metric| metric.family.name.to_string()).collect();
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            bail!("the gate '{gate}' covers no metric; {} (--list-metrics shows all)", nearest(gate.name(), &known));
+            refuse!("the gate '{gate}' covers no metric; {} (--list-metrics shows all)", nearest(gate.name(), &known));
         }
         if !covered.iter().any(|line| line.is_judged) {
             bail!("the gate '{gate}' is about costs, which cannot be judged between these rounds: use `stallbench ab`");

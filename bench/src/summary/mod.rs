@@ -3,6 +3,7 @@
 pub mod comparison;
 mod export;
 mod own;
+mod power;
 pub mod workload;
 
 pub use export::{is_complete, numbers_csv, to_json, write_derived};
@@ -36,6 +37,9 @@ pub fn tables(round: &Round, numbers: &Numbers, percentile: Percentile) -> Resul
             first.notes.extend(view.invalid_trials(one.name()));
         }
         tables.extend(own);
+    }
+    if round.header.settings.is_null {
+        tables.push(power::table(round, numbers));
     }
     Ok(tables)
 }

@@ -69,7 +69,8 @@ impl Service<'_> {
         let tried = self.settings.blockers.iter().max().copied().unwrap_or(0);
         let Value::Exact(k) = threshold else {
             return format!(
-                "{name}: up to {tried} slow requests of {block} ms at a time leave the quick ones alone (p99 within 0.1 s)."
+                "{name}: up to {tried} slow requests of {block} ms at a time leave the quick ones alone ({} within 0.1 s).",
+                self.settings.percentile_words()
             );
         };
         let k = k as usize;
@@ -91,12 +92,13 @@ impl Service<'_> {
         let worse = self.threshold(LIMITS_MS[1]).and_then(Value::exact).filter(|worse| *worse as usize > k);
         let worse = worse.map_or(String::new(), |worse| format!("; {worse} for over a second"));
         let of = if harmless.is_empty() && k > 1 { format!(" slow requests of {block} ms at a time") } else { String::new() };
-        format!("{name}: {harmless}{subject}{of} {verb} every other request{freeze}{worse}.")
+        let untried = untried(k, &self.settings.blockers);
+        format!("{name}: {harmless}{subject}{of} {verb} every other request{freeze}{untried}{worse}.")
     }
 
     /// A bar for each number of slow requests, on a logarithmic scale.
     fn bars(&self, terminal: &Terminal, share: Option<SlowShare>) -> Result<String> {
-        let mut text = format!("  {:>6}  quick requests wait, p99\n", "slow");
+        let mut text = format!("  {:>6}  quick requests wait, {}\n", "slow", self.settings.percentile_words());
         let marks = share.map(|share| share.numbers(self.settings.block_ms / 1e3));
         for k in &self.settings.blockers {
             let Some(value) = self.response(*k) else {
@@ -114,6 +116,16 @@ impl Service<'_> {
             writeln!(text, "  {k:>6}  {bar} {words}{mark}")?;
         }
         Ok(text)
+    }
+}
+
+/// Which numbers just below k were not tried, in words; none if the one below was.
+fn untried(k: usize, tried: &[usize]) -> String {
+    let last = tried.iter().copied().filter(|one| *one < k).max().unwrap_or(0);
+    match k.saturating_sub(last + 1) {
+        0 => String::new(),
+        1 => format!(" ({} was not tried)", k - 1),
+        _ => format!(" ({} to {} were not tried)", last + 1, k - 1),
     }
 }
 
@@ -139,12 +151,13 @@ fn references(round: &Round, numbers: &Numbers, settings: &Settings) -> Result<S
         return Ok(String::new());
     }
     let block = significant(settings.block_ms);
+    let tried = if settings.reference_blockers.is_empty() { &settings.blockers } else { &settings.reference_blockers };
     let mut text = format!("The same load and slow requests of {block} ms on this machine, on reference servers:\n");
     for row in rows {
         let service = Service { row, numbers, settings };
         let words = match (&row.unavailable, service.threshold(LIMITS_MS[0])) {
             (Some(reason), _) => format!("unavailable({reason})"),
-            (_, Some(Value::Exact(k))) => format!("freezes at k={k}"),
+            (_, Some(Value::Exact(k))) => format!("freezes at k={k}{}", untried(k as usize, tried)),
             (_, Some(Value::Never { tried })) => format!("never freezes ({tried} tried)"),
             _ => "not measured".into(),
         };
@@ -160,6 +173,12 @@ fn advice(round: &Round, numbers: &Numbers, settings: &Settings) -> String {
     let is_well = |row: &&Row| matches!(Service { row, numbers, settings }.threshold(LIMITS_MS[0]), Some(Value::Never { .. }));
     if mine.clone().any(|row| Service { row, numbers, settings }.threshold(LIMITS_MS[0]).is_none()) {
         return "No advice without a valid measurement: try again, with fewer --connections if the server refuses some.".into();
+    }
+    if !settings.has_slow_request() {
+        let (block, probe) = (significant(settings.block_ms), significant(settings.probe_ms));
+        return format!(
+            "No advice, since the slow request takes {block} ms and the quick one {probe} ms: name a slow one with --blocker."
+        );
     }
     if mine.clone().all(|row| is_well(&row)) {
         return format!("Nothing to change for requests of this length. Bound the pool all the same: {ADVICE}.");

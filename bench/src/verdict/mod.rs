@@ -7,6 +7,7 @@ pub mod drift;
 pub mod gate;
 pub mod noise;
 pub mod null;
+pub mod power;
 pub mod rank;
 
 use crate::metrics::{Cell, Change, Metric, Role, Summary, Value};
