@@ -1,6 +1,7 @@
 //! Addresses that a user types.
 
-use anyhow::{Context, Result, bail};
+use crate::console::usage::{Usage, refuse};
+use anyhow::{Context, Result};
 use http::Uri;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -29,26 +30,26 @@ impl Url {
         match scheme.as_deref() {
             Some("http") => {}
             Some("https" | "h2" | "h2c") => {
-                bail!("stallbench speaks plain HTTP/1.1 only: give the server's http:// address behind the TLS or HTTP/2 proxy")
+                refuse!("stallbench speaks plain HTTP/1.1 only: give the server's http:// address behind the TLS or HTTP/2 proxy")
             }
-            Some(_) | None => bail!("'{}' is not an address of the form http://HOST:PORT/PATH", without_password(text)),
+            Some(_) | None => refuse!("'{}' is not an address of the form http://HOST:PORT/PATH", without_password(text)),
         }
         let authority = text[7..].split(['/', '?', '#']).next().unwrap_or_default();
         if authority.contains('@') {
-            bail!("the address contains a user or password: leave it out, and pass --header 'Authorization: ...' instead");
+            refuse!("the address contains a user or password: leave it out, and pass --header 'Authorization: ...' instead");
         }
         if authority.is_empty() {
-            bail!("'{text}' names no host");
+            refuse!("'{text}' names no host");
         }
         let without_fragment = text.split('#').next().unwrap_or_default();
         if let Some(bad) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
-            bail!("the address contains {bad:?}: write it percent-encoded, such as %20 for a space");
+            refuse!("the address contains {bad:?}: write it percent-encoded, such as %20 for a space");
         }
         let uri: Uri = without_fragment.parse().with_context(|| format!("'{text}' is not a valid address"))?;
-        let host = uri.host().filter(|host| !host.is_empty()).with_context(|| format!("'{text}' names no host"))?;
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| Usage(format!("'{text}' names no host")))?;
         let port = match (uri.port_u16(), authority.rsplit_once(':')) {
             (Some(port), _) => port,
-            (None, Some((_, digits))) if !digits.ends_with(']') => bail!("'{digits}' is not a port from 1 to 65535"),
+            (None, Some((_, digits))) if !digits.ends_with(']') => refuse!("'{digits}' is not a port from 1 to 65535"),
             _ => 80,
         };
         let path = uri.path_and_query().map_or("/".into(), |path| path.as_str().to_owned());

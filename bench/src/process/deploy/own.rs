@@ -2,6 +2,7 @@
 
 use super::package::{binary, in_place};
 use crate::catalog::{Foreign, Program, Server};
+use crate::console::usage::refuse;
 use crate::http::Url;
 use crate::process::{Running, Start};
 use anyhow::{Context, Result, bail};
@@ -40,7 +41,7 @@ pub fn describe(server: &Server) -> String {
 pub fn check(server: &Server) -> Result<()> {
     let line = describe(server);
     if !matches!(server.program, Program::Address(_)) && !line.contains(PORT) {
-        bail!("'{line}' does not say where its port goes: write {PORT} in its place");
+        refuse!("'{line}' does not say where its port goes: write {PORT} in its place");
     }
     Ok(())
 }
