@@ -7,7 +7,7 @@ use crate::console::hint::nearest;
 use crate::console::output::{print, say};
 use crate::console::usage::refuse;
 use crate::metrics::Numbers;
-use crate::report::{Format, Table, render};
+use crate::report::{Format, Table, render, wrap};
 use crate::round::{self, Round};
 use crate::summary;
 use anyhow::{Context, Result};
@@ -60,7 +60,9 @@ pub fn shown(arguments: &Tables, format: Format) -> Result<String> {
     Ok(match format {
         Format::Json => summary::to_json(&round, &tables, &numbers)?,
         Format::Csv => summary::numbers_csv(&round, &numbers, &arguments.shape.filters)?,
-        Format::Text => round.header.describe(&round.folder) + "\n\n" + &render(&tables, format, &terminal)?,
+        Format::Text => {
+            wrap(&round.header.describe(&round.folder), terminal.text_width(), "") + "\n\n" + &render(&tables, format, &terminal)?
+        }
         Format::Markdown => render(&tables, format, &terminal)?,
     })
 }

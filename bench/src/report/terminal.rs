@@ -64,7 +64,7 @@ impl Terminal {
         text.push_str(&with_headings(&grid.to_string(), &headings, self.has_color));
         text.push('\n');
         let left_out = table.columns.len() - shown.len();
-        let hidden = (left_out > 0).then(|| format!("{left_out} more columns: --wide"));
+        let hidden = (left_out > 0).then(|| format!("{left_out} more column{}: --wide", if left_out == 1 { "" } else { "s" }));
         let details = if self.wide { table.details.as_slice() } else { &[] };
         for note in reasons.iter().chain(&table.notes).chain(details).chain(&hidden) {
             text.push_str(&(wrap(note, self.text_width().saturating_sub(2), "  ") + "\n"));
@@ -205,7 +205,7 @@ mod tests {
     fn columns_that_do_not_fit_are_left_out_and_counted() {
         let text = terminal(Some(80), false).show(&table());
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        assert!(text.contains("1 more columns: --wide") && !text.contains("little interest"), "{text}");
+        assert!(text.contains("1 more column: --wide") && !text.contains("little interest"), "{text}");
         assert!(terminal(None, false).show(&table()).contains("little interest"));
     }
 

@@ -22,19 +22,15 @@ const ADVICE: &str = "docs/your-own-server.md";
 pub fn screen(round: &Round, numbers: &Numbers, terminal: &Terminal, share: Option<SlowShare>) -> Result<String> {
     let settings = round.header.settings.experiments.get("service").context("the round did not measure a service")?;
     let settings: Settings = serde_json::from_value(settings.clone()).context("the settings of service")?;
-    let mut text = String::new();
+    let mut parts = Vec::new();
     for row in round.header.servers.iter().filter(|row| row.own.is_some()) {
         let service = Service { row, numbers, settings: &settings };
-        writeln!(text, "{}\n", wrap(terminal, &service.verdict()))?;
-        text.push_str(&service.bars(terminal, share)?);
-        text.push('\n');
+        parts.push(format!("{}\n\n{}", wrap(terminal, &service.verdict()), service.bars(terminal, share)?.trim_end()));
     }
-    text.push_str(&references(round, numbers, &settings)?);
-    if let Some(share) = share {
-        writeln!(text, "\n{}", wrap(terminal, &share.describe(settings.block_ms / 1e3)))?;
-    }
-    writeln!(text, "\n{}", wrap(terminal, &advice(round, numbers, &settings)))?;
-    Ok(text)
+    parts.extend(references(round, numbers, &settings)?);
+    parts.extend(share.map(|share| wrap(terminal, &share.describe(settings.block_ms / 1e3))));
+    parts.push(wrap(terminal, &advice(round, numbers, &settings)));
+    Ok(parts.join("\n\n") + "\n")
 }
 
 fn wrap(terminal: &Terminal, text: &str) -> String {
@@ -144,27 +140,30 @@ fn duration(value: Value) -> String {
     }
 }
 
-/// The reference servers, one line each.
-fn references(round: &Round, numbers: &Numbers, settings: &Settings) -> Result<String> {
+/// The reference servers, one line each; `None` without any.
+fn references(round: &Round, numbers: &Numbers, settings: &Settings) -> Result<Option<String>> {
     let rows: Vec<&Row> = round.header.servers.iter().filter(|row| row.own.is_none()).collect();
     if rows.is_empty() {
-        return Ok(String::new());
+        return Ok(None);
     }
     let block = significant(settings.block_ms);
     let tried = if settings.reference_blockers.is_empty() { &settings.blockers } else { &settings.reference_blockers };
-    let mut text = format!("The same load and slow requests of {block} ms on this machine, on reference servers:\n");
+    let mut text = format!("The same load and slow requests of {block} ms on this machine, where a slow call runs\n");
     for row in rows {
         let service = Service { row, numbers, settings };
         let words = match (&row.unavailable, service.threshold(LIMITS_MS[0])) {
             (Some(reason), _) => format!("unavailable({reason})"),
-            (_, Some(Value::Exact(k))) => format!("freezes at k={k}{}", untried(k as usize, tried)),
+            (_, Some(Value::Exact(k))) => match tried.iter().filter(|one| (**one as f64) < k).max().copied().unwrap_or(0) {
+                last if k as usize > last + 1 => format!("freezes at k={} to {k}", last + 1),
+                _ => format!("freezes at k={k}"),
+            },
             (_, Some(Value::Never { tried })) => format!("never freezes ({tried} tried)"),
             _ => "not measured".into(),
         };
         let runs_on = row.runs_on.replace("{W}", &round.header.settings.conditions.threads.to_string());
-        writeln!(text, "  {:28} a slow call runs on {runs_on:24} {words}", row.name)?;
+        writeln!(text, "  {:26} on {runs_on:18} {words}", row.name)?;
     }
-    Ok(text)
+    Ok(Some(text.trim_end().to_owned()))
 }
 
 /// The reference that bears most, as advice.
