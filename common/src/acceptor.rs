@@ -6,16 +6,14 @@
 
 use crate::args::{Dispatch, Knobs};
 use crate::dispatch::WorkerSlot;
-use crate::{Connection, Loops, Service};
+use crate::{Connection, Loops, Service, leftover, turning_away};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, accept4, bind, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, accept4, bind, getsockopt, listen, setsockopt, socket, sockopt,
 };
-use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Mutex, PoisonError};
 
 /// The number of connections that the kernel may hold until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -25,9 +23,8 @@ pub struct Acceptor {
     source: Source,
     service: Service,
     flags: SockFlag,
-    /// A spare descriptor for the case that no other is left. Closing it makes room to accept one connection and close it.
-    /// So the client learns at once, and the accept loop does not spin.
-    spare: Mutex<Option<File>>,
+    /// Its key in the watch.
+    key: usize,
 }
 
 pub(crate) enum Source {
@@ -37,20 +34,20 @@ pub(crate) enum Source {
 
 impl Acceptor {
     pub(crate) fn new(source: Source, service: Service, is_blocking: bool) -> Self {
-        service.watch().accept();
         let flags = if is_blocking { SockFlag::empty() } else { SockFlag::SOCK_NONBLOCK };
-        Acceptor { source, service, flags: flags | SockFlag::SOCK_CLOEXEC, spare: Mutex::new(spare()) }
+        let key = service.watch().accept(source.as_fd().as_raw_fd());
+        Acceptor { source, service, flags: flags | SockFlag::SOCK_CLOEXEC, key }
     }
 
     /// Takes the next connection: its stream and its HTTP state.
     ///
     /// # Errors
-    /// Returns `WouldBlock` if no connection is waiting. Any other error concerns one connection only: it is written to stderr
-    /// and returned as `WouldBlock` too.
+    /// Returns `WouldBlock` if no connection is waiting. Any other error is written to stderr and returned as `WouldBlock` too,
+    /// after a pause if it would come again at once.
     pub fn accept(&self) -> io::Result<(TcpStream, Connection)> {
         loop {
             let stream = match &self.source {
-                Source::Listener(listener) => self.accept_from(listener.as_raw_fd()),
+                Source::Listener(listener) => self.accept_from(listener).map(TcpStream::from),
                 Source::Parent(slot) => slot.take(self.flags.contains(SockFlag::SOCK_NONBLOCK)),
             };
             match stream {
@@ -60,51 +57,46 @@ impl Acceptor {
                 }
                 // Try the next connection: an edge-triggered runtime must get `WouldBlock` only if no connection is left.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => {}
-                Err(error @ (Errno::EMFILE | Errno::ENFILE)) if self.turn_away() => {
-                    eprintln!("cannot accept a connection: {}", error.desc());
-                }
                 Err(Errno::EAGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
                 Err(error) => {
-                    eprintln!("cannot accept a connection: {}", error.desc());
+                    turning_away::after(error, || match &self.source {
+                        Source::Listener(listener) => self.accept_from(listener),
+                        Source::Parent(_) => Err(Errno::EAGAIN),
+                    });
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
             }
         }
     }
 
-    fn accept_from(&self, listener: RawFd) -> nix::Result<TcpStream> {
-        let fd = accept4(listener, self.flags)?;
+    fn accept_from(&self, listener: &TcpListener) -> nix::Result<OwnedFd> {
+        let fd = accept4(listener.as_raw_fd(), self.flags)?;
         // SAFETY: accept4 has just opened the descriptor, and nothing else owns it.
-        Ok(unsafe { TcpStream::from_raw_fd(fd) })
-    }
-
-    /// Uses the spare descriptor to accept one connection and close it; false if no connection was waiting.
-    fn turn_away(&self) -> bool {
-        let Source::Listener(listener) = &self.source else { return false };
-        let mut spare_file = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let had_spare = spare_file.take().is_some();
-        let accepted = accept4(listener.as_raw_fd(), self.flags);
-        if let Ok(fd) = accepted {
-            // SAFETY: as above.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-        }
-        *spare_file = spare();
-        had_spare && accepted.is_ok()
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 }
 
 impl Drop for Acceptor {
     fn drop(&mut self) {
-        self.service.watch().close();
+        // Those that have come since the loop accepted for the last time.
+        let late = (0..BACKLOG).map_while(|_| self.accept().ok());
+        late.for_each(|(stream, connection)| leftover::serve(stream, connection));
+        self.service.watch().close(self.key);
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Source::Listener(listener) => listener.as_fd(),
+            Source::Parent(slot) => slot.as_fd(),
+        }
     }
 }
 
 impl AsFd for Acceptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.source {
-            Source::Listener(listener) => listener.as_fd(),
-            Source::Parent(slot) => slot.as_fd(),
-        }
+        self.source.as_fd()
     }
 }
 
@@ -112,10 +104,6 @@ impl AsRawFd for Acceptor {
     fn as_raw_fd(&self) -> RawFd {
         self.as_fd().as_raw_fd()
     }
-}
-
-fn spare() -> Option<File> {
-    File::open("/dev/null").ok()
 }
 
 /// The listening sockets that the knobs ask for: one, or one per worker with `reuseport`, or one per thread in a per-core model.
@@ -158,6 +146,9 @@ fn inherited() -> Result<Option<TcpListener>, String> {
     // SAFETY: LISTEN_PID names this process as the owner of the descriptor, and only this function takes it.
     let listener = unsafe { TcpListener::from_raw_fd(fd) };
     listener.local_addr().map_err(|error| format!("LISTEN_FDS: descriptor {fd} is not a TCP listener: {error}"))?;
+    if !getsockopt(&listener, sockopt::AcceptConn).unwrap_or(false) {
+        return Err(format!("LISTEN_FDS: descriptor {fd} does not listen: call listen(2) on it first"));
+    }
     listener.set_nonblocking(true).map_err(|error| format!("LISTEN_FDS: cannot set O_NONBLOCK: {error}"))?;
     // Accepted sockets inherit this option, and the process that bound the listener may not have set it.
     setsockopt(&listener, sockopt::TcpNoDelay, &true)

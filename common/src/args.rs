@@ -1,6 +1,6 @@
 //! The command line of a server, parsed once and checked against the knobs of its model.
 
-use crate::{Loops, Model, Pool, Runtime};
+use crate::{Loops, Model, Pool, Runtime, Threads};
 use clap::builder::PossibleValuesParser;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
@@ -36,20 +36,45 @@ struct Args {
     #[arg(long, value_enum)]
     when_full: Option<WhenFull>,
     /// Longest time that `/timer` and `/sleep` accept
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
     max_block: Duration,
     /// Time limit for the server to end after SIGTERM or SIGINT
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
     drain: Duration,
     /// Time that an idle connection stays open while the server drains
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time)]
     drain_idle: Duration,
     /// Time limit for receiving the head of a request
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = limit)]
     header_timeout: Duration,
+    /// Time limit for receiving the body of a request
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = limit)]
+    request_timeout: Duration,
+    /// Time for which nothing may move on a connection: neither a request nor an answer
+    #[arg(long, value_name = "TIME", default_value = "75s", value_parser = limit)]
+    idle_timeout: Duration,
     /// Print the receipt: the server's versions, its build, and the resolved value of every knob
     #[arg(long)]
     version: bool,
+}
+
+/// The longest time that any option takes; clocks hold it, and what is added to them, without overflow.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The shortest time limit: limits are checked a few times within the shortest of them.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+fn time(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time > LONGEST => Err("it has to be a day at most".into()),
+        other => other.map_err(|error| error.to_string()),
+    }
+}
+
+fn limit(text: &str) -> Result<Duration, String> {
+    match time(text)? {
+        time if time < SHORTEST => Err("it has to be 10ms at least".into()),
+        time => Ok(time),
+    }
 }
 
 /// The distribution of connections to the worker processes.
@@ -100,8 +125,12 @@ pub struct Limits {
     pub drain: Duration,
     /// The time that an idle connection stays open while the server drains.
     pub drain_idle: Duration,
-    /// The time limit for a complete head, and for each further piece of a body.
+    /// The time limit for a complete head.
     pub header_timeout: Duration,
+    /// The time limit for a complete body.
+    pub request_timeout: Duration,
+    /// The time for which nothing may move on a connection that has no request at work.
+    pub idle_timeout: Duration,
 }
 
 /// The resolved value of every knob.
@@ -131,6 +160,17 @@ impl Knobs {
     /// The number of event loops in one process that accept connections.
     pub(crate) fn loops(&self) -> usize {
         if self.model.loops == Loops::One { 1 } else { self.threads }
+    }
+
+    /// The number of running handlers at which a connection might have to wait.
+    pub(crate) fn capacity(&self) -> u32 {
+        let handlers = match (self.model.handlers, self.model.pollers) {
+            (Threads::PerConnection, _) => return u32::MAX,
+            // If the handler threads also poll, a single blocked one may be the one that should have polled.
+            (Threads::Knob, Threads::Knob) | (Threads::One, _) => 1,
+            (Threads::Knob | Threads::KnobAnd(_) | Threads::KnobTwice, _) => self.threads,
+        };
+        u32::try_from(handlers + self.blocking_threads).unwrap_or(u32::MAX)
     }
 }
 
@@ -198,6 +238,8 @@ fn resolve(runtime: &'static Runtime, args: Args) -> Result<Knobs, String> {
             drain: args.drain,
             drain_idle: args.drain_idle,
             header_timeout: args.header_timeout,
+            request_timeout: args.request_timeout,
+            idle_timeout: args.idle_timeout,
         },
     })
 }

@@ -6,12 +6,15 @@
 //! takes the offer back from a worker that blocks, stops or dies.
 
 use crate::dispatch::{Table, offer};
+use crate::turning_away;
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::socket::{SockFlag, accept4};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -29,6 +32,12 @@ pub(crate) struct Dealer {
     /// The worker whose turn it is.
     next: usize,
     number: u64,
+}
+
+fn accept(listener: RawFd) -> nix::Result<OwnedFd> {
+    let fd = accept4(listener, SockFlag::SOCK_CLOEXEC)?;
+    // SAFETY: accept4 has just opened the descriptor, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 struct Offer {
@@ -72,10 +81,8 @@ impl Dealer {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    eprintln!("cannot accept a connection: {error}");
-                    // If no descriptor is left, close the oldest silent connection; otherwise the loop would spin.
-                    let oldest = self.silent.iter().next().map(|(key, _)| key);
-                    oldest.map(|key| self.silent.remove(key));
+                    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+                    turning_away::after(errno, || accept(listener.as_raw_fd()));
                     return;
                 }
             }
@@ -155,8 +162,9 @@ impl Dealer {
         is_dealing.then_some(PATIENCE)
     }
 
-    /// Stops accepting connections.
-    pub fn close(&mut self) {
+    /// Stops accepting connections, behind those that wait already.
+    pub fn close(&mut self, epoll: &Epoll) {
+        self.accept(epoll);
         self.listener = None;
     }
 

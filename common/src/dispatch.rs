@@ -68,14 +68,19 @@ impl Table {
     }
 }
 
-/// A type for which all zero bytes are a valid value, and which several processes may change at once.
-trait SharedZeroed {}
-impl SharedZeroed for AtomicU32 {}
-impl SharedZeroed for Cell {}
+/// A type that may lie in zeroed memory which several processes change at once.
+///
+/// # Safety
+/// All zero bytes are a valid value, and every part of it is atomic.
+unsafe trait SharedZeroed {}
+// SAFETY: an atomic, for which zero is valid.
+unsafe impl SharedZeroed for AtomicU32 {}
+// SAFETY: all fields are atomics, for which zero is valid.
+unsafe impl SharedZeroed for Cell {}
 
 fn shared_zeroed<T: SharedZeroed>(count: usize) -> nix::Result<&'static [T]> {
     let length = NonZeroUsize::new(size_of::<T>() * count).ok_or(Errno::EINVAL)?;
-    // SAFETY: the mapping is fresh, zeroed, aligned to a page and never unmapped; T consists of atomics, for which zero is valid.
+    // SAFETY: the mapping is fresh, zeroed, aligned to a page and never unmapped; the trait promises the rest.
     unsafe {
         let start = mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED)?;
         Ok(std::slice::from_raw_parts(start.as_ptr().cast(), count))
@@ -151,7 +156,15 @@ impl AsFd for WorkerSlot {
     }
 }
 
-/// A running handler, counted for the parent and timed for the supervisor.
+/// Handlers that run in this process.
+static RUNNING: AtomicU32 = AtomicU32::new(0);
+
+/// The number of handlers that run in this process.
+pub(crate) fn running() -> u32 {
+    RUNNING.load(SeqCst)
+}
+
+/// A running handler, counted for the parent and the time limits, and timed for the supervisor.
 pub(crate) struct Running {
     slot: Option<&'static WorkerSlot>,
     since: Instant,
@@ -159,6 +172,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub fn start() -> Self {
+        RUNNING.fetch_add(1, SeqCst);
         let slot = WorkerSlot::here();
         if let Some(slot) = slot {
             slot.cell.running.fetch_add(1, SeqCst);
@@ -174,6 +188,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        RUNNING.fetch_sub(1, SeqCst);
         crate::tell::held(self.since.elapsed());
         if let Some(slot) = self.slot {
             slot.cell.running.fetch_sub(1, SeqCst);

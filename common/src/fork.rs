@@ -1,13 +1,15 @@
 //! One parent, N workers: the only file that forks.
 //!
 //! The parent forks before any thread or runtime exists and never starts one itself. So it can fork a replacement from the same
-//! clean state. It manages its workers in one loop that sleeps until an event arrives.
+//! clean state. A child that cannot become a worker ends at once: it must never go on as a second parent. The parent manages its workers in one loop that sleeps until an event arrives.
 
 use crate::acceptor::Source;
 use crate::args::{Dispatch, Knobs};
 use crate::dealer::{Dealer, SILENT};
 use crate::dispatch::{Table, Word, WorkerSlot};
+use crate::say;
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -21,11 +23,13 @@ use std::time::{Duration, Instant};
 
 /// A worker that ends sooner than this after its start has died at once.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// The parent stops restarting a worker that died at once this many times in a row.
+/// The parent ends if all its workers have died at once this many times in a row.
 const MOST_DEATHS: u32 = 5;
 
-/// The time until the parent retries a fork that failed.
-const RETRY: Duration = Duration::from_millis(100);
+/// The time until the parent replaces a worker that died at once, or retries a fork that failed; it doubles with each time in a row.
+const RETRY: Duration = Duration::from_millis(10);
+/// Where the doubling ends.
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
 /// The role of this process after the fork.
 pub(crate) enum Role {
@@ -65,9 +69,10 @@ enum Connections {
 #[derive(Default)]
 struct Worker {
     process: Option<Process>,
-    deaths_at_once: u32,
-    /// The place needs a process: the last one has just ended, or the fork failed.
-    is_vacant: bool,
+    /// Times in a row that its process died at once, or that there was none.
+    failures: u32,
+    /// The place needs a process, from this time on: the last one has ended, or the fork failed.
+    vacant_until: Option<Instant>,
 }
 
 struct Process {
@@ -117,16 +122,18 @@ impl Parent {
             self.epoll.add(listener, readable(LISTENER))?;
         }
         let mut ready = Some(ready);
-        for index in 0..self.workers.len() {
-            if let Some(role) = self.spawn(index)? {
-                return Ok(role);
-            }
+        self.workers.iter_mut().for_each(|worker| worker.vacant_until = Some(Instant::now()));
+        if let Some(role) = self.fill_vacant() {
+            return Ok(role);
         }
         loop {
             if let Some(role) = self.turn()? {
                 return Ok(role);
             }
-            if self.workers.iter().all(Worker::is_ready)
+            // A place that fails does not keep the others from being announced.
+            let is_ready = self.workers.iter().all(|worker| worker.is_ready() || worker.failures > 0);
+            if is_ready
+                && self.workers.iter().any(Worker::is_ready)
                 && let Some(ready) = ready.take()
             {
                 ready();
@@ -152,9 +159,7 @@ impl Parent {
         // Read after the batch: a signal may lead to a fork, and the child must not handle the parent's events.
         while let Ok(Some(signal)) = self.signals.read_signal() {
             if signal.ssi_signo.cast_signed() == Signal::SIGCHLD as i32 {
-                if let Some(role) = self.reap() {
-                    return Ok(Some(role));
-                }
+                self.reap();
             } else if self.drain.is_some() {
                 self.tell_all(Signal::SIGKILL);
                 return Ok(Some(Role::Parent(128 + u8::try_from(signal.ssi_signo).unwrap_or(15))));
@@ -164,6 +169,9 @@ impl Parent {
         }
         if let Some(role) = self.fill_vacant() {
             return Ok(Some(role));
+        }
+        if self.drain.is_none() && self.workers.iter().all(Worker::has_failed) {
+            return Ok(Some(Role::Parent(1)));
         }
         self.deal();
         Ok(self.continue_drain())
@@ -176,7 +184,8 @@ impl Parent {
         };
         let drain = self.drain.as_ref().map(|drain| if drain.asked { drain.end } else { drain.ask });
         let drain = drain.map(|at| at.saturating_duration_since(Instant::now()));
-        let retry = self.workers.iter().any(|worker| worker.is_vacant).then_some(RETRY);
+        let retry = self.workers.iter().filter_map(|worker| worker.vacant_until).min();
+        let retry = retry.map(|at| at.saturating_duration_since(Instant::now()));
         let Some(wait) = dealing.into_iter().chain(drain).chain(retry).min() else { return EpollTimeout::NONE };
         EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
     }
@@ -195,23 +204,33 @@ impl Parent {
                 self.workers[index].process = Some(process);
                 Ok(None)
             }
-            ForkResult::Child => {
-                set_pdeathsig(Signal::SIGKILL)?;
-                if getppid() != parent {
-                    // The parent died before the death signal was set.
-                    std::process::exit(1);
+            ForkResult::Child => match self.become_worker(index, theirs, parent) {
+                Ok(role) => Ok(Some(role)),
+                Err(error) => {
+                    say!("a process cannot become worker {index}: {}", error.desc());
+                    // SAFETY: ends the process at once, without running what the parent has registered for its own end.
+                    unsafe { libc::_exit(1) }
                 }
-                let slot = WorkerSlot::occupy(index, theirs, self.table);
-                let source = match &mut self.connections {
-                    Connections::FromParent(_) => Source::Parent(slot),
-                    Connections::FromKernel(listeners) => {
-                        let index = index.min(listeners.len() - 1);
-                        Source::Listener(listeners[index].take().ok_or(Errno::EBADF)?)
-                    }
-                };
-                Ok(Some(Role::Worker(source)))
-            }
+            },
         }
+    }
+
+    fn become_worker(&mut self, index: usize, channel: OwnedFd, parent: Pid) -> nix::Result<Role> {
+        // Without its parent a worker drains as if the parent had asked it to.
+        set_pdeathsig(Signal::SIGTERM)?;
+        if getppid() != parent {
+            // The parent died before the death signal was set.
+            return Err(Errno::ESRCH);
+        }
+        let slot = WorkerSlot::occupy(index, channel, self.table);
+        let source = match &mut self.connections {
+            Connections::FromParent(_) => Source::Parent(slot),
+            Connections::FromKernel(listeners) => {
+                let index = index.min(listeners.len().saturating_sub(1));
+                Source::Listener(listeners.get_mut(index).and_then(Option::take).ok_or(Errno::EBADF)?)
+            }
+        };
+        Ok(Role::Worker(source))
     }
 
     /// Reads the messages of a worker. Its state is in the table, which [`Parent::deal`] reads.
@@ -231,52 +250,57 @@ impl Parent {
     }
 
     /// Handles workers that have ended.
-    fn reap(&mut self) -> Option<Role> {
+    fn reap(&mut self) {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             let Some(pid) = status.pid() else { break };
             let Some(index) = self.workers.iter().position(|worker| worker.pid() == Some(pid)) else { continue };
-            if let Some(role) = self.replace(index, &status) {
-                return Some(role);
-            }
+            self.vacate(index, &status);
         }
-        None
     }
 
-    fn replace(&mut self, index: usize, status: &WaitStatus) -> Option<Role> {
+    /// Plans the next process of a place whose process has ended.
+    fn vacate(&mut self, index: usize, status: &WaitStatus) {
         if let Connections::FromParent(dealer) = &mut self.connections {
             dealer.take_back(index);
         }
         let worker = &mut self.workers[index];
-        let process = worker.process.take()?;
+        let Some(process) = worker.process.take() else { return };
         if self.drain.is_some() {
-            return None;
+            return;
         }
-        eprintln!("worker {} ended: {}", process.pid, describe(status));
-        worker.deaths_at_once = if process.since.elapsed() < AT_ONCE { worker.deaths_at_once + 1 } else { 0 };
-        if worker.deaths_at_once < MOST_DEATHS {
-            worker.is_vacant = true;
-            return None;
+        say!("worker {} ended: {}", process.pid, describe(status));
+        if process.since.elapsed() < AT_ONCE {
+            worker.fail();
+        } else {
+            (worker.failures, worker.vacant_until) = (0, Some(Instant::now()));
         }
-        eprintln!("worker {index} is not restarted: it ended within {AT_ONCE:?} of its start {MOST_DEATHS} times in a row");
+        if worker.failures < MOST_DEATHS {
+            return;
+        }
+        say!("worker {index} ended within {AT_ONCE:?} of its start {MOST_DEATHS} times in a row");
+        // The kernel would go on to give connections to a listener of its own that nobody serves.
         if let Connections::FromKernel(listeners) = &mut self.connections
             && listeners.len() > 1
         {
             listeners[index] = None;
+            worker.vacant_until = None;
         }
-        let all_gone = self.workers.iter().all(|worker| worker.process.is_none() && !worker.is_vacant);
-        all_gone.then_some(Role::Parent(1))
     }
 
     /// Forks the missing workers. If a fork fails, the parent retries it soon; the other workers serve meanwhile.
     fn fill_vacant(&mut self) -> Option<Role> {
         for index in 0..self.workers.len() {
-            if !self.workers[index].is_vacant || self.drain.is_some() {
+            let is_due = self.workers[index].vacant_until.is_some_and(|at| Instant::now() >= at);
+            if !is_due || self.drain.is_some() {
                 continue;
             }
             match self.spawn(index) {
-                Ok(None) => self.workers[index].is_vacant = false,
+                Ok(None) => self.workers[index].vacant_until = None,
                 Ok(role) => return role,
-                Err(error) => eprintln!("cannot restart worker {index}: {}; retrying", error.desc()),
+                Err(error) => {
+                    say!("cannot restart worker {index}: {}; retrying", error.desc());
+                    self.workers[index].fail();
+                }
             }
         }
         None
@@ -288,7 +312,7 @@ impl Parent {
         self.drain = Some(Draining { ask: now + drain_idle.min(drain), asked: false, end: now + drain });
         match &mut self.connections {
             Connections::FromKernel(listeners) => listeners.clear(),
-            Connections::FromParent(dealer) => dealer.close(),
+            Connections::FromParent(dealer) => dealer.close(&self.epoll),
         }
     }
 
@@ -317,6 +341,17 @@ impl Parent {
 }
 
 impl Worker {
+    /// Records a process that died at once, or a fork that failed.
+    fn fail(&mut self) {
+        let wait = RETRY.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_RETRY);
+        self.failures += 1;
+        self.vacant_until = Some(Instant::now() + wait);
+    }
+
+    fn has_failed(&self) -> bool {
+        self.process.is_none() && self.failures >= MOST_DEATHS
+    }
+
     fn pid(&self) -> Option<Pid> {
         self.process.as_ref().map(|process| process.pid)
     }

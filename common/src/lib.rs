@@ -15,17 +15,22 @@ mod fork;
 mod gate;
 pub mod http;
 mod input;
+mod leftover;
 pub mod receipt;
 pub mod routes;
+pub mod say;
+mod share;
 mod tell;
+mod turning_away;
 mod watch;
 pub mod work;
 
 pub use acceptor::Acceptor;
 pub use args::{Dispatch, Knobs, WhenFull};
-pub use connection::{Connection, Step};
+pub use connection::{Connection, Registration, Step};
 pub use gate::Admitted;
 pub use receipt::Receipt;
+pub use share::MAX_BODIES;
 
 use acceptor::Source;
 use args::Command;
@@ -37,6 +42,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::{Arc, Once, OnceLock};
 use watch::Watch;
@@ -226,15 +232,22 @@ struct Inner {
 
 impl Service {
     fn new(knobs: Knobs, address: SocketAddr) -> io::Result<Self> {
-        let gate = Gate::new(knobs.blocking_threads + knobs.queue, knobs.when_full);
-        Ok(Service(Box::leak(Box::new(Inner { watch: Watch::new(knobs.limits)?, gate, ready: Once::new(), knobs, address }))))
+        let threads = if knobs.blocking_threads > 0 { knobs.blocking_threads } else { knobs.threads };
+        let gate = Gate::new(threads + knobs.queue, knobs.when_full);
+        Ok(Service(Box::leak(Box::new(Inner {
+            watch: Watch::new(knobs.limits, knobs.capacity())?,
+            gate,
+            ready: Once::new(),
+            knobs,
+            address,
+        }))))
     }
 
     /// Reports that this process now answers requests. A forked worker tells its parent; any other process writes to stdout
     /// and to the service manager. Only the first call has an effect.
     pub fn ready(self) {
         self.0.ready.call_once(|| match WorkerSlot::here() {
-            Some(slot) => slot.ready(self.capacity()),
+            Some(slot) => slot.ready(self.0.knobs.capacity()),
             None => announce(self.0.address),
         });
     }
@@ -277,7 +290,7 @@ impl Service {
     /// A new connection on this socket.
     #[doc(hidden)]
     #[must_use]
-    pub fn connection(self, socket: &impl std::os::fd::AsFd) -> Connection {
+    pub fn connection(self, socket: &impl AsFd) -> Connection {
         Connection::new(self, socket)
     }
 
@@ -289,18 +302,6 @@ impl Service {
         self.watch().is_draining()
     }
 
-    /// The number of running handlers at which a new connection might have to wait.
-    fn capacity(self) -> u32 {
-        let knobs = &self.0.knobs;
-        let handlers = match (knobs.model.handlers, knobs.model.pollers) {
-            (Threads::PerConnection, _) => return u32::MAX,
-            // If the handler threads also poll, a single blocked one may be the one that should have polled.
-            (Threads::Knob, Threads::Knob) | (Threads::One, _) => 1,
-            (Threads::Knob | Threads::KnobAnd(_) | Threads::KnobTwice, _) => knobs.threads,
-        };
-        u32::try_from(handlers + knobs.blocking_threads).unwrap_or(u32::MAX)
-    }
-
     /// A service without a listener, for benches and tests of a connection.
     ///
     /// # Panics
@@ -310,7 +311,14 @@ impl Service {
     pub fn for_tests() -> Self {
         use std::time::Duration;
         let second = Duration::from_secs(1);
-        let limits = args::Limits { max_block: second, drain: second, drain_idle: second, header_timeout: second };
+        let limits = args::Limits {
+            max_block: second,
+            drain: second,
+            drain_idle: second,
+            header_timeout: second,
+            request_timeout: second,
+            idle_timeout: second,
+        };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let model = &Model::ONE_THREAD;
         let knobs = Knobs {
@@ -333,13 +341,15 @@ impl Service {
 /// `serve` starts its runtime and calls [`Service::ready`] when its accept loop runs. It ends that loop when [`Server::stop`]
 /// becomes readable and keeps the runtime running. The side thread ends the process once all connections are closed.
 pub fn main(runtime: &'static Runtime, serve: fn(Server) -> io::Result<()>) -> ExitCode {
+    // The usual hook writes where a reader may be gone or asleep.
+    std::panic::set_hook(Box::new(|panic| say!("{panic}")));
     let result = match args::parse(runtime) {
         Err(message) => Err((message, 2)),
         Ok(Command::PrintReceipt(knobs)) => print_receipt(&Receipt::new(runtime, &knobs)).map_err(|error| (error.to_string(), 1)),
         Ok(Command::Serve(knobs)) => run(knobs, serve).map_err(|message| (message, 1)),
     };
     result.unwrap_or_else(|(message, code)| {
-        eprintln!("runtime-{}: {message}", runtime.name);
+        say!("runtime-{}: {message}", runtime.name);
         ExitCode::from(code)
     })
 }
@@ -347,7 +357,7 @@ pub fn main(runtime: &'static Runtime, serve: fn(Server) -> io::Result<()>) -> E
 /// Ends the process if an additional event loop fails, because the connections it accepted would otherwise hang.
 pub fn or_exit(result: io::Result<()>) {
     if let Err(error) = result {
-        eprintln!("an event loop failed: {error}; the server stops");
+        say!("an event loop failed: {error}; the server stops");
         std::process::exit(1);
     }
 }
@@ -367,6 +377,7 @@ fn print_receipt(receipt: &Receipt) -> io::Result<ExitCode> {
 
 fn run(knobs: Knobs, serve: fn(Server) -> io::Result<()>) -> Result<ExitCode, String> {
     raise_descriptor_limit();
+    turning_away::prepare();
     let mut listeners = acceptor::listeners(&knobs)?;
     let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
     let (sources, signals) = if knobs.processes == 1 {
@@ -402,8 +413,8 @@ fn serve_here(
 
 /// Writes the ready line to stdout and sends `READY=1` to a service manager, if there is one.
 fn announce(address: SocketAddr) {
-    // If stdout is closed, no process waits for this line, and the service is up either way.
-    let _ = writeln!(io::stdout(), "ready http://{address}");
+    // If stdout is closed or full, no process waits for this line, and the service is up either way.
+    say::write_line(io::stdout().as_fd(), format_args!("ready http://{address}"));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }
 
@@ -413,6 +424,6 @@ fn raise_descriptor_limit() {
         && soft < hard
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {
-        eprintln!("cannot raise the limit of open files from {soft} to {hard}: {}", error.desc());
+        say!("cannot raise the limit of open files from {soft} to {hard}: {}", error.desc());
     }
 }

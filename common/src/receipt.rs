@@ -99,6 +99,8 @@ fn resolved(runtime: &Runtime, knobs: &Knobs) -> BTreeMap<String, String> {
         ("drain", time(knobs.limits.drain)),
         ("drain-idle", time(knobs.limits.drain_idle)),
         ("header-timeout", time(knobs.limits.header_timeout)),
+        ("request-timeout", time(knobs.limits.request_timeout)),
+        ("idle-timeout", time(knobs.limits.idle_timeout)),
     ];
     all.extend(model.has_threads.then(|| ("threads", knobs.threads.to_string())));
     all.extend((knobs.blocking_threads > 0).then(|| ("blocking-threads", knobs.blocking_threads.to_string())));

@@ -3,8 +3,9 @@
 //! [`handle`] classifies the work of a request as instant or blocking *before* doing it. So an offloading model can send blocking
 //! work to another thread. The function does not depend on the thread it runs on.
 
-use crate::http::{Answer, Status};
+use crate::http::{Answer, Status, Target};
 use crate::work::{Clock, Work};
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -31,30 +32,54 @@ pub struct Context {
 /// The regular page.
 pub const PAGE: &str = "This is the regular page. It should answer at once.\n";
 
-/// Routes a request. `target` is its path and query.
+/// Routes a request; `target` is as the client sent it.
 #[must_use]
 pub fn handle(context: Context, method: &str, target: &str, body: Vec<u8>) -> Outcome {
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let allow = if path == "/json/parse" { "POST" } else { "GET, HEAD" };
-    let is_allowed = match method {
-        "GET" | "HEAD" => allow != "POST",
-        "POST" => allow == "POST",
-        _ => false,
-    };
-    if is_allowed {
-        return route(context, path, Query(query), body).unwrap_or_else(|refused| Outcome::Instant(refused.0));
+    let target = Target::read(target);
+    match refusal_of(method, &target.path) {
+        Some(refused) => Outcome::Instant(refused),
+        None => route(context, &target.path, Query(target.query), body).unwrap_or_else(|refused| Outcome::Instant(refused.0)),
     }
-    if !PATHS.contains(&path) {
-        return Outcome::Instant(not_found());
-    }
-    let mut refused = Answer::error(Status::MethodNotAllowed, format!("{path} takes {allow}\n"));
-    refused.allow = Some(allow);
-    Outcome::Instant(refused)
 }
 
+/// The answer to a request that has the wrong method or names no route, whatever its body; `None` to any other.
+#[must_use]
+pub fn refusal(method: &str, target: &str) -> Option<Answer> {
+    refusal_of(method, &Target::read(target).path)
+}
+
+fn refusal_of(method: &str, path: &str) -> Option<Answer> {
+    let takes_body = path == "/json/parse";
+    let is_allowed = match method {
+        "GET" | "HEAD" => !takes_body,
+        "POST" => takes_body,
+        _ => false,
+    };
+    if is_allowed && PATHS.contains(&path) {
+        return None;
+    }
+    if !METHODS.contains(&method) {
+        return Some(Answer::error(Status::NotImplemented, "unknown method\n"));
+    }
+    let allow = match path {
+        // The server as a whole, or another server.
+        "*" => "GET, HEAD, POST",
+        _ if method == "CONNECT" => "GET, HEAD, POST",
+        _ if !PATHS.contains(&path) => return Some(not_found()),
+        _ if takes_body => "POST",
+        _ => "GET, HEAD",
+    };
+    let mut refused = Answer::error(Status::MethodNotAllowed, format!("{path} takes {allow}\n"));
+    refused.allow = Some(allow);
+    Some(refused)
+}
+
+/// The methods of RFC 9110 and RFC 5789; any other is answered 501.
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
 /// All paths.
-pub const PATHS: [&str; 9] =
-    ["/", "/timer", "/sleep", "/json/stringify", "/json/parse", "/sort", "/pbkdf2", "/scrypt", "/healthz"];
+pub const PATHS: [&str; 10] =
+    ["/", "/timer", "/sleep", "/json/stringify", "/json/parse", "/sort", "/pbkdf2", "/scrypt", "/panic", "/healthz"];
 
 fn route(context: Context, path: &str, query: Query<'_>, body: Vec<u8>) -> Result<Outcome, Refused> {
     let work = match path {
@@ -66,6 +91,7 @@ fn route(context: Context, path: &str, query: Query<'_>, body: Vec<u8>) -> Resul
         "/json/parse" => Work::Parse(body),
         "/sort" => Work::Sort { items: query.number("items", 100_000, 0..=10_000_000)? },
         "/pbkdf2" => Work::Pbkdf2 { iterations: query.number("iterations", 100_000, 1..=10_000_000)? },
+        "/panic" => Work::Panic,
         "/scrypt" => Work::Scrypt { log_n: query.number("log_n", 14, 1..=20)? },
         _ => return Ok(Outcome::Instant(not_found())),
     };
@@ -94,11 +120,8 @@ impl Refused {
 struct Query<'q>(&'q str);
 
 impl<'q> Query<'q> {
-    fn get(self, name: &str) -> Option<&'q str> {
-        self.0.split('&').find_map(|pair| match pair.split_once('=') {
-            Some((key, value)) => (key == name).then_some(value),
-            None => (pair == name).then_some(""),
-        })
+    fn get(self, name: &str) -> Option<Cow<'q, str>> {
+        form_urlencoded::parse(self.0.as_bytes()).find_map(|(key, value)| (key == name).then_some(value))
     }
 
     fn number<N: FromStr + PartialOrd + Display>(self, name: &str, default: N, bounds: RangeInclusive<N>) -> Result<N, Refused> {
@@ -106,7 +129,7 @@ impl<'q> Query<'q> {
         let is_plain = value.bytes().all(|byte| byte.is_ascii_digit());
         match value.parse() {
             Ok(number) if is_plain && bounds.contains(&number) => Ok(number),
-            _ => Err(Refused::parameter(name, value, format!("a whole number from {} to {}", bounds.start(), bounds.end()))),
+            _ => Err(Refused::parameter(name, &value, format!("a whole number from {} to {}", bounds.start(), bounds.end()))),
         }
     }
 
@@ -117,12 +140,12 @@ impl<'q> Query<'q> {
         let is_plain = value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         match value.parse::<f64>() {
             Ok(ms) if is_plain && ms <= most => Ok(Duration::from_secs_f64(ms / 1e3)),
-            _ => Err(Refused::parameter("ms", value, format!("milliseconds from 0 to {most} (--max-block)"))),
+            _ => Err(Refused::parameter("ms", &value, format!("milliseconds from 0 to {most} (--max-block)"))),
         }
     }
 
     fn clock(self) -> Result<Clock, Refused> {
-        match self.get("clock") {
+        match self.get("clock").as_deref() {
             None | Some("wall") => Ok(Clock::Wall),
             Some("cpu") => Ok(Clock::Cpu),
             Some(other) => Err(Refused::parameter("clock", other, "wall or cpu")),
@@ -160,6 +183,15 @@ mod tests {
     }
 
     #[test]
+    fn names_and_values_may_be_percent_encoded_and_targets_absolute() {
+        let millisecond = Outcome::Blocking(Work::Timer { length: Duration::from_millis(1), clock: Clock::Wall });
+        for target in ["/%74imer?ms=1", "/timer?%6ds=1", "/timer?ms=%31", "http://h/timer?ms=1", "HTTPS://h:1/timer?a=b&ms=1"] {
+            assert_eq!(get(target), millisecond, "{target}");
+        }
+        assert_eq!(instant(get("http://h?next=/timer")).body, PAGE.as_bytes());
+    }
+
+    #[test]
     fn bad_parameters_are_answered_400_with_their_name_and_bounds() {
         for (target, name) in [
             ("/timer?ms=abc", "ms"),
@@ -187,6 +219,9 @@ mod tests {
     fn unknown_paths_are_404_and_other_methods_405() {
         assert_eq!(instant(get("/nothing")).status, Status::NotFound);
         assert_eq!(instant(handle(CONTEXT, "PUT", "/nothing", Vec::new())).status, Status::NotFound);
+        assert_eq!(instant(handle(CONTEXT, "BREW", "/", Vec::new())).status, Status::NotImplemented);
+        assert_eq!(instant(handle(CONTEXT, "OPTIONS", "*", Vec::new())).status, Status::MethodNotAllowed);
+        assert_eq!(instant(handle(CONTEXT, "CONNECT", "h:80", Vec::new())).status, Status::MethodNotAllowed);
         let refused = instant(handle(CONTEXT, "POST", "/timer", Vec::new()));
         assert_eq!((refused.status, refused.allow), (Status::MethodNotAllowed, Some("GET, HEAD")));
         assert_eq!(instant(get("/json/parse")).allow, Some("POST"));

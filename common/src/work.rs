@@ -8,6 +8,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 use std::hint::spin_loop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// The blocking work of one request, ready to run.
@@ -29,6 +30,8 @@ pub enum Work {
     },
     /// Parses this JSON document.
     Parse(Vec<u8>),
+    /// Panics, as a handler with a bug does.
+    Panic,
     /// Sorts `items` numbers.
     Sort {
         /// The number of numbers.
@@ -56,11 +59,19 @@ pub enum Clock {
 }
 
 impl Work {
-    /// Does the work on the calling thread and returns the answer.
+    /// Does the work on the calling thread and returns the answer; 500 if it panics, so that only this request fails, whatever the
+    /// runtime makes of a panic.
     #[must_use]
     pub fn run(self) -> Answer {
         let _running = crate::dispatch::Running::start();
+        // What a panic leaves behind is dropped with the work.
+        catch_unwind(AssertUnwindSafe(|| self.run_here()))
+            .unwrap_or_else(|_| Answer::error(Status::InternalServerError, "the handler panicked\n"))
+    }
+
+    fn run_here(self) -> Answer {
         match self {
+            Work::Panic => panic!("a request to /panic asked for this"),
             Work::Timer { length, clock } => {
                 spin(length, clock);
                 Answer::text(format!("spun for {} ms\n", length.as_secs_f64() * 1e3))
@@ -207,6 +218,11 @@ mod tests {
             assert_eq!(answer.status, Status::Ok, "{work:?}");
             assert_eq!(answer, work.run());
         }
+    }
+
+    #[test]
+    fn a_panic_is_an_answer() {
+        assert_eq!(Work::Panic.run().status, Status::InternalServerError);
     }
 
     #[test]

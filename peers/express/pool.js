@@ -47,7 +47,12 @@ if (!isMainThread) {
   const { run } = require('./work.js');
   const { done, index } = workerData;
   parentPort.on('message', (job) => {
-    const answer = run(job);
+    let answer;
+    try {
+      answer = run(job);
+    } catch {
+      answer = { status: 500, type: 'text/plain; charset=utf-8', body: 'the handler panicked\n' };
+    }
     Atomics.add(done, index, 1);
     parentPort.postMessage(answer);
   });

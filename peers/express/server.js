@@ -18,7 +18,7 @@ const MODELS = {
 };
 const OPTIONS = {
   model: 'plain', listen: '127.0.0.1:0', processes: '', 'blocking-threads': '',
-  'max-block': '60s', drain: '10s', 'drain-idle': '2s', 'header-timeout': '10s',
+  'max-block': '60s', drain: '10s', 'drain-idle': '2s', 'header-timeout': '10s', 'request-timeout': '60s', 'idle-timeout': '75s',
 };
 
 function fail(message, code) {
@@ -58,6 +58,7 @@ function parse() {
     processes: isClustered ? whole('processes', values.processes || '2') : 1,
     threads: model === 'worker-threads' ? whole('blocking-threads', values['blocking-threads'] || '2') : 0,
     maxBlock: time('max-block'), drain: time('drain'), drainIdle: time('drain-idle'), headerTimeout: time('header-timeout'),
+    requestTimeout: time('request-timeout'), idleTimeout: time('idle-timeout'),
   };
 }
 
@@ -66,7 +67,7 @@ function receipt(knobs) {
   const { model, threads, processes, values } = knobs;
   const given = { processes: String(processes) };
   if (threads > 0) given['blocking-threads'] = String(threads);
-  for (const name of ['max-block', 'drain', 'drain-idle', 'header-timeout']) given[name] = values[name];
+  for (const name of ['max-block', 'drain', 'drain-idle', 'header-timeout', 'request-timeout', 'idle-timeout']) given[name] = values[name];
   if (model === 'pm2') given.pm2 = require('pm2/package.json').version;
   return {
     server: `express-${model}`,
@@ -90,8 +91,8 @@ function serve(knobs, whenReady) {
   const pool = knobs.threads > 0 ? new Pool(knobs.threads) : null;
   const run = pool ? (job) => pool.run(job) : (job) => work.run(job);
   const app = createApp({ maxBlock: knobs.maxBlock, state, run });
-  const server = http.createServer({ headersTimeout: knobs.headerTimeout, connectionsCheckingInterval: 100, keepAliveTimeout: 0 }, app);
-  server.requestTimeout = 0;
+  const limits = { headersTimeout: Math.min(knobs.headerTimeout, knobs.requestTimeout), requestTimeout: knobs.requestTimeout, keepAliveTimeout: knobs.idleTimeout };
+  const server = http.createServer({ ...limits, connectionsCheckingInterval: 100 }, app);
   server.on('error', (error) => {
     // Only the first worker reports the error.
     if (cluster.isWorker && cluster.worker.id > 1) process.exit(1);

@@ -89,6 +89,8 @@ function run({ kind, ms, clock, items, iterations, log_n, document }) {
       return digest('sorted', items, sorted(items));
     case 'pbkdf2':
       return digest('pbkdf2', iterations, crypto.pbkdf2Sync(PASSWORD, SALT, iterations, 64, 'sha512'));
+    case 'panic':
+      throw new Error('a request to /panic asked for this');
     case 'scrypt': {
       const N = 2 ** log_n;
       return digest('scrypt', log_n, crypto.scryptSync(PASSWORD, SALT, 64, { N, r: 8, p: 1, maxmem: 256 * N * 8 + (1 << 20) }));

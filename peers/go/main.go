@@ -31,6 +31,7 @@ type knobs struct {
 	model, listen                             string
 	threads                                   int
 	maxBlock, drain, drainIdle, headerTimeout time.Duration
+	requestTimeout, idleTimeout               time.Duration
 	version                                   bool
 }
 
@@ -49,6 +50,8 @@ func parseKnobs() (knobs knobs) {
 	flags.DurationVar(&knobs.drain, "drain", 10*time.Second, "")
 	flags.DurationVar(&knobs.drainIdle, "drain-idle", 2*time.Second, "")
 	flags.DurationVar(&knobs.headerTimeout, "header-timeout", 10*time.Second, "")
+	flags.DurationVar(&knobs.requestTimeout, "request-timeout", time.Minute, "")
+	flags.DurationVar(&knobs.idleTimeout, "idle-timeout", 75*time.Second, "")
 	flags.BoolVar(&knobs.version, "version", false, "")
 	if err := flags.Parse(os.Args[1:]); err != nil {
 		fail(2, "%v", err)
@@ -76,7 +79,8 @@ func printReceipt(knobs knobs) {
 		"handler_threads": "1/conn", "io_threads": threads,
 		"knobs": map[string]string{
 			"processes": "1", "threads": threads, "max-block": knobs.maxBlock.String(), "drain": knobs.drain.String(),
-			"header-timeout": knobs.headerTimeout.String(),
+			"header-timeout": knobs.headerTimeout.String(), "request-timeout": knobs.requestTimeout.String(),
+			"idle-timeout": knobs.idleTimeout.String(),
 		},
 	}
 	data, _ := json.MarshalIndent(receipt, "", "  ")
@@ -110,7 +114,10 @@ func main() {
 	runtime.GOMAXPROCS(knobs.threads)
 	listener := listen(knobs.listen)
 	var draining atomic.Bool
-	server := &http.Server{Handler: routes{knobs.maxBlock, &draining}, ReadHeaderTimeout: knobs.headerTimeout}
+	server := &http.Server{
+		Handler: routes{knobs.maxBlock, &draining}, ReadHeaderTimeout: knobs.headerTimeout,
+		ReadTimeout: knobs.requestTimeout, IdleTimeout: knobs.idleTimeout,
+	}
 	done := make(chan struct{})
 	go func() {
 		signals := make(chan os.Signal, 2)

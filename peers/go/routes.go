@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -42,12 +43,15 @@ func (routes routes) ServeHTTP(writer http.ResponseWriter, request *http.Request
 // known lists the methods that each path takes.
 var known = map[string]string{
 	"/": "GET, HEAD", "/healthz": "GET, HEAD", "/timer": "GET, HEAD", "/sleep": "GET, HEAD", "/json/stringify": "GET, HEAD",
-	"/json/parse": "POST", "/sort": "GET, HEAD", "/pbkdf2": "GET, HEAD",
+	"/json/parse": "POST", "/sort": "GET, HEAD", "/pbkdf2": "GET, HEAD", "/panic": "GET, HEAD",
 }
 
 // answer handles a request. The second result is the value of Allow if the path does not take the method, and otherwise empty.
 func (routes routes) answer(writer http.ResponseWriter, request *http.Request) (answer, string) {
 	path := request.URL.Path
+	if path == "" {
+		path = "/"
+	}
 	allow, ok := known[path]
 	if !ok {
 		return text(404, "there is nothing here; try /, /timer?ms=9000, /sleep?ms=1000 or /healthz\n"), ""
@@ -63,7 +67,11 @@ func (routes routes) answer(writer http.ResponseWriter, request *http.Request) (
 		}
 		return parse(document), ""
 	}
-	return routes.get(path, &query{request.URL.Query(), nil}), ""
+	values, err := url.ParseQuery(request.URL.RawQuery)
+	if err != nil {
+		return text(400, "query: %v\n", err), ""
+	}
+	return routes.get(path, &query{values, nil}), ""
 }
 
 func (routes routes) get(path string, query *query) answer {
@@ -94,6 +102,8 @@ func (routes routes) get(path string, query *query) answer {
 	case "/sort":
 		items := query.number("items", 100_000, 0, 10_000_000)
 		do = func() answer { return sorted(items) }
+	case "/panic":
+		do = func() answer { panic("a request to /panic asked for this") }
 	case "/pbkdf2":
 		iterations := query.number("iterations", 100_000, 1, 10_000_000)
 		do = func() answer { return pbkdf2(iterations) }
@@ -101,8 +111,21 @@ func (routes routes) get(path string, query *query) answer {
 	if query.refused != nil {
 		return *query.refused
 	}
+	return guarded(do)
+}
+
+// guarded answers 500 for a handler that panics: net/http would close the connection.
+func guarded(do func() answer) (result answer) {
+	defer func() {
+		if recover() != nil {
+			result = text(500, "the handler panicked\n")
+		}
+	}()
 	return do()
 }
+
+// plain matches numbers without signs, exponents or underscores, which strconv would take.
+var plain = regexp.MustCompile(`^[0-9]*\.?[0-9]*$`)
 
 // query reads parameters, and keeps the refusal of the first invalid one.
 type query struct {
@@ -123,7 +146,7 @@ func (query *query) number(name string, otherwise, least, most int) int {
 	}
 	value := query.values.Get(name)
 	number, err := strconv.ParseUint(value, 10, 63)
-	if err != nil || int(number) < least || int(number) > most {
+	if err != nil || !plain.MatchString(value) || int(number) < least || int(number) > most {
 		query.refuse(name, value, fmt.Sprintf("a whole number from %d to %d", least, most))
 	}
 	return int(number)
@@ -135,7 +158,7 @@ func (query *query) length(most time.Duration) time.Duration {
 	}
 	value := query.values.Get("ms")
 	ms, err := strconv.ParseFloat(value, 64)
-	if err != nil || !(ms >= 0 && ms <= most.Seconds()*1e3) {
+	if err != nil || !plain.MatchString(value) || !(ms >= 0 && ms <= most.Seconds()*1e3) {
 		query.refuse("ms", value, fmt.Sprintf("milliseconds from 0 to %v (--max-block)", most.Seconds()*1e3))
 		return 0
 	}

@@ -87,7 +87,7 @@ fn inherited_listener(server: &Server) -> Result<()> {
 
 /// A head that does not end is cut off; a connection that is merely idle is not.
 fn header_timeout(server: &Server) -> Result<()> {
-    let running = start(server, &["--header-timeout", "200ms"])?;
+    let running = start(server, &["--header-timeout", "200ms", "--request-timeout", "200ms"])?;
     let mut idle = Client::connect(running.address)?;
     expect_page(&idle.ask(&get("/"))?)?;
     let mut slow = Client::connect(running.address)?;

@@ -2,7 +2,9 @@
 
 mod http;
 mod life;
+mod limits;
 mod offload;
+mod strict;
 mod workers;
 
 use crate::catalog::Server;
@@ -30,7 +32,13 @@ type Check = (&'static str, fn(&Server) -> Result<()>);
 /// # Errors
 /// Only an interrupt.
 pub fn all(server: &Server) -> Result<Vec<(&'static str, Verdict)>> {
-    let checks = http::CHECKS.iter().chain(life::CHECKS).chain(workers::CHECKS).chain(offload::CHECKS);
+    let checks = http::CHECKS
+        .iter()
+        .chain(strict::CHECKS)
+        .chain(life::CHECKS)
+        .chain(limits::CHECKS)
+        .chain(workers::CHECKS)
+        .chain(offload::CHECKS);
     checks.map(|check| Ok((check.0, run(server, *check)?))).collect()
 }
 

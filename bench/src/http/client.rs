@@ -155,6 +155,17 @@ impl Client {
         !self.input.is_empty() || is_waiting
     }
 
+    /// Whether the server has closed the connection, as far as it is known now.
+    pub fn has_ended(&self) -> bool {
+        let is_nonblocking = self.stream.set_nonblocking(true).is_ok();
+        let has_ended = match self.stream.peek(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        };
+        let _ = self.stream.set_nonblocking(false);
+        is_nonblocking && has_ended
+    }
+
     /// This side's address.
     ///
     /// # Errors

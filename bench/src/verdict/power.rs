@@ -13,6 +13,9 @@ const DRAWS: usize = 100;
 /// The factors that are tried, ascending.
 const FACTORS: [f64; 14] = [1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.5, 1.75, 2.0, 3.0, 5.0, 10.0, 20.0];
 
+/// A metric of a server, and its values in all trials under both names.
+type Trials = (Metric, Vec<f64>);
+
 /// What a comparison finds in one family of metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Power {
@@ -29,7 +32,7 @@ pub struct Power {
 /// The power of comparing two cells of this many trials each, for each family of a null round. A lone change among the family's cells is looked for: both
 /// sides are drawn, with replacement, from all trials of a server under its two names, and the second is multiplied by the factor.
 pub fn of(numbers: &Numbers, noise: &Noise, trials: usize, seed: u64) -> Vec<Power> {
-    let mut families: Vec<(Family, Vec<(Metric, Vec<f64>)>)> = Vec::new();
+    let mut families: Vec<(Family, Vec<Trials>)> = Vec::new();
     for server in numbers.servers().filter(|server| !server.ends_with(AGAIN)) {
         for (metric, _) in numbers.of_server(server).filter(|(metric, _)| metric.family.role != Role::Detail) {
             let names = [server.to_owned(), format!("{server}{AGAIN}")];
@@ -50,7 +53,7 @@ pub fn of(numbers: &Numbers, noise: &Noise, trials: usize, seed: u64) -> Vec<Pow
 }
 
 /// The smallest factor that is found, by bisection: a larger one is not found less often.
-fn search(family: Family, cells: &[(Metric, Vec<f64>)], noise: &Noise, trials: usize, seed: u64) -> Power {
+fn search(family: Family, cells: &[Trials], noise: &Noise, trials: usize, seed: u64) -> Power {
     let factors: &[f64] = if family.role == Role::Threshold { &[2.0] } else { &FACTORS };
     let share_of = |factor: f64| share_found(cells, factor, noise, trials, seed);
     let first = factors.partition_point(|factor| share_of(*factor) < FOUND);
@@ -59,7 +62,7 @@ fn search(family: Family, cells: &[(Metric, Vec<f64>)], noise: &Noise, trials: u
     Power { family, cells: cells.len(), factor, share }
 }
 
-fn share_found(cells: &[(Metric, Vec<f64>)], factor: f64, noise: &Noise, trials: usize, seed: u64) -> f64 {
+fn share_found(cells: &[Trials], factor: f64, noise: &Noise, trials: usize, seed: u64) -> f64 {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut found = 0;
     for (metric, values) in cells {

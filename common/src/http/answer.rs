@@ -38,6 +38,7 @@ statuses! {
     NotFound = 404 "Not Found",
     MethodNotAllowed = 405 "Method Not Allowed",
     ContentTooLarge = 413 "Content Too Large",
+    UriTooLong = 414 "URI Too Long",
     ExpectationFailed = 417 "Expectation Failed",
     HeaderFieldsTooLarge = 431 "Request Header Fields Too Large",
     InternalServerError = 500 "Internal Server Error",

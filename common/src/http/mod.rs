@@ -1,16 +1,18 @@
 //! HTTP/1.1 without I/O: bytes in, requests out; answers in, bytes out.
 //!
 //! All runtimes use the same codec, so that only the runtime differs. [`request`] parses heads with `httparse` and adds the
-//! checks that `httparse` leaves to its user: lengths, hosts and line ends. [`body`] decodes bodies, and [`answer`] encodes
-//! answers.
+//! checks that `httparse` leaves to its user: lengths, hosts and line ends. [`target`] reads what is asked for, [`body`] decodes
+//! bodies, and [`answer`] encodes answers.
 
 pub mod answer;
 pub mod body;
 pub mod request;
+pub mod target;
 
 pub use answer::{Answer, Status};
 pub use body::{BodyLength, Decoder};
 pub use request::{Head, parse_head};
+pub use target::Target;
 
 /// The longest request or response head, in bytes. Servers answer a longer request head with 431.
 pub const MAX_HEAD: usize = 16 * 1024;

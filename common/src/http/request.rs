@@ -1,5 +1,7 @@
 //! The parser for request heads.
 
+use super::body::is_token;
+use super::target::{self, MAX_TARGET};
 use super::{BodyLength, MAX_BODY, MAX_HEAD, MAX_HEADERS, Refusal, Status};
 use std::mem::MaybeUninit;
 
@@ -8,7 +10,7 @@ use std::mem::MaybeUninit;
 pub struct Head<'b> {
     /// The method, as sent.
     pub method: &'b str,
-    /// The path and query; an absolute target is stripped of its scheme and authority.
+    /// The target, as sent; [`target::Target`] reads it.
     pub target: &'b str,
     /// The client uses HTTP/1.0.
     pub is_http10: bool,
@@ -22,7 +24,7 @@ pub struct Head<'b> {
     pub length: usize,
 }
 
-/// Parses a head at the start of `input`; `None` if it is still incomplete.
+/// Parses a head at the start of `input`; `None` if it is still incomplete. The outcome does not depend on where the input was cut.
 ///
 /// # Errors
 /// Returns a [`Refusal`] if the request is malformed, ambiguous (RFC 9112, sections 3.2 and 6.3) or over a limit.
@@ -32,18 +34,28 @@ pub fn parse_head(input: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
     let window = &input[..input.len().min(MAX_HEAD)];
     let length = match request.parse_with_uninit_headers(window, &mut headers) {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if input.len() >= MAX_HEAD => return Err(TOO_LARGE),
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(refusal(error, input)),
+        Ok(httparse::Status::Partial) => return if input.len() < MAX_HEAD { Ok(None) } else { Err(too_long(window)) },
+        Err(error) => {
+            return match refusal(error, window) {
+                Some(refusal) => Err(refusal),
+                None if input.len() < MAX_HEAD => Ok(None),
+                None => Err(too_long(window)),
+            };
+        }
     };
     if has_bare_line_feed(&input[..length]) {
-        return Err(Refusal::bad("a line ends without CR"));
+        return Err(BARE_LINE_FEED);
     }
+    let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+    if target.len() > MAX_TARGET {
+        return Err(LONG_TARGET);
+    }
+    target::check(method, target)?;
     let is_http10 = request.version == Some(0);
     let fields = Fields::read(request.headers)?;
     Ok(Some(Head {
-        method: request.method.unwrap_or_default(),
-        target: origin_form(request.path.unwrap_or_default()),
+        method,
+        target,
         is_http10,
         keep_alive: !fields.close && (!is_http10 || fields.keep_alive),
         expects_continue: fields.expects_continue && !is_http10,
@@ -52,23 +64,58 @@ pub fn parse_head(input: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
     }))
 }
 
+const MALFORMED: Refusal = Refusal::bad("the head is malformed");
+const BARE_LINE_FEED: Refusal = Refusal::bad("a line ends without CR");
 const TOO_LARGE: Refusal = Refusal { status: Status::HeaderFieldsTooLarge, reason: "the head is too long" };
+const LONG_TARGET: Refusal = Refusal { status: Status::UriTooLong, reason: "the target is too long" };
 
-fn refusal(error: httparse::Error, input: &[u8]) -> Refusal {
-    match error {
-        httparse::Error::TooManyHeaders => TOO_LARGE,
-        httparse::Error::Version if names_other_version(input) => {
+/// The reason why a head is refused that `httparse` does not accept. `None` as long as its first line is incomplete, because the rest of that line
+/// decides between the statuses; only what cannot be a method is refused at once.
+fn refusal(error: httparse::Error, input: &[u8]) -> Option<Refusal> {
+    let line = first_line(input);
+    let (method, _) = split(line);
+    if method.is_empty() || !method.iter().all(|&byte| is_token(byte)) {
+        return Some(MALFORMED);
+    }
+    let line = match line.strip_suffix(b"\n")?.strip_suffix(b"\r") {
+        Some(line) => line,
+        None => return Some(BARE_LINE_FEED),
+    };
+    let (_, rest) = split(line);
+    let (target, version) = split(rest.unwrap_or_default());
+    Some(match version {
+        Some(_) if target.len() > MAX_TARGET => LONG_TARGET,
+        Some(b"HTTP/1.0" | b"HTTP/1.1") if error == httparse::Error::TooManyHeaders => TOO_LARGE,
+        // Any other version is unsupported; any other form of it is malformed.
+        Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
+            if major.is_ascii_digit() && minor.is_ascii_digit() && error == httparse::Error::Version =>
+        {
             Refusal { status: Status::VersionNotSupported, reason: "only HTTP/1.0 and HTTP/1.1 are spoken" }
         }
-        _ => Refusal::bad("the head is malformed"),
+        _ => MALFORMED,
+    })
+}
+
+/// The refusal of a head that has not ended within the longest length.
+fn too_long(window: &[u8]) -> Refusal {
+    let line = first_line(window);
+    match split(line) {
+        (_, None) => MALFORMED,
+        (_, Some(rest)) if !line.ends_with(b"\n") || split(rest).0.len() > MAX_TARGET => LONG_TARGET,
+        _ => TOO_LARGE,
     }
 }
 
-/// True if the request line ends in `HTTP/<digit>.<digit>`, so the version is unsupported rather than malformed.
-fn names_other_version(input: &[u8]) -> bool {
-    let line = input.split(|&byte| byte == b'\r' || byte == b'\n').find(|line| !line.is_empty()).unwrap_or_default();
-    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+/// The first line that is not empty, with its line end if that is there.
+fn first_line(input: &[u8]) -> &[u8] {
+    let start = input.iter().position(|&byte| byte != b'\r' && byte != b'\n').unwrap_or(input.len());
+    let rest = &input[start..];
+    rest.iter().position(|&byte| byte == b'\n').map_or(rest, |end| &rest[..=end])
+}
+
+/// What comes before the first space, and behind it.
+fn split(line: &[u8]) -> (&[u8], Option<&[u8]>) {
+    line.iter().position(|&byte| byte == b' ').map_or((line, None), |space| (&line[..space], Some(&line[space + 1..])))
 }
 
 /// True if a line ends in LF without CR. `httparse` accepts that, proxies do not, and the difference allows request smuggling.
@@ -77,17 +124,6 @@ fn has_bare_line_feed(head: &[u8]) -> bool {
     // Without an early exit the compiler vectorizes this loop, which is faster than a search for each line end.
     let is_found = pairs.fold(0, |found, (&before, &byte)| found | (u8::from(byte == b'\n') & u8::from(before != b'\r')));
     is_found != 0 || head.first() == Some(&b'\n')
-}
-
-/// The path and query of a target: `http://host/path` means the same as `/path`.
-fn origin_form(target: &str) -> &str {
-    if target.starts_with('/') {
-        return target;
-    }
-    match target.strip_prefix("http://") {
-        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        None => target,
-    }
 }
 
 /// The header fields that concern framing and the connection.
@@ -113,7 +149,12 @@ impl Fields {
     fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
         // Compare lengths first: most headers match none of these names.
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => self.hosts += 1,
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                if !target::is_authority(value) {
+                    return Err(Refusal::bad("the Host is malformed"));
+                }
+                self.hosts += 1;
+            }
             6 if name.eq_ignore_ascii_case(b"expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Refusal { status: Status::ExpectationFailed, reason: "unknown expectation" });
@@ -200,12 +241,6 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_path_out_of_an_absolute_target() {
-        assert_eq!(head("GET http://h/x?y=1 HTTP/1.1\r\nHost: h\r\n\r\n").target, "/x?y=1");
-        assert_eq!(head("GET http://h HTTP/1.1\r\nHost: h\r\n\r\n").target, "/");
-    }
-
-    #[test]
     fn refuses_ambiguous_and_malformed_requests() {
         for input in [
             "GET / HTTP/1.1\r\n\r\n",
@@ -220,6 +255,15 @@ mod tests {
             "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
             "GET / HTTX\r\nHost: a\r\n\r\n",
+            "GET / HTTP/2\r\nHost: a\r\n\r\n",
+            "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a  HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET  HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/3.0\nHost: a\r\n\r\n",
+            "GET foo HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n",
             "\u{1}\u{2}\u{3}\r\n\r\n",
         ] {
             assert_eq!(status_of(input), Status::BadRequest, "{input:?}");
@@ -227,9 +271,41 @@ mod tests {
     }
 
     #[test]
+    fn the_outcome_does_not_depend_on_the_cut() {
+        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(MAX_HEAD));
+        for input in [
+            "GET / HTTP/2\r\nHost: a\r\n\r\n",
+            "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+            "GET / HTTP/12.0\r\nHost: a\r\n\r\n",
+            "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\n\n",
+            "\r\n\r\nGET / HTTP/3.0\r\nHost: a\r\n\r\n",
+            "GET\u{1}/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "\u{16}\u{3}\u{1}\r\n\r\n",
+            "GET / HTTP/1.1\r\nA b: c\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nA b: c\r\n\r\n",
+            many.as_str(),
+            long.as_str(),
+        ] {
+            let whole = parse_head(input.as_bytes()).expect_err(input);
+            let first = (0..=input.len()).find_map(|end| match parse_head(&input.as_bytes()[..end]) {
+                Ok(None) => None,
+                other => Some(other),
+            });
+            assert_eq!(first, Some(Err(whole)), "{input:?}");
+        }
+    }
+
+    #[test]
     fn refuses_with_the_status_that_names_the_limit() {
         assert_eq!(status_of("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), Status::VersionNotSupported);
-        assert_eq!(status_of(&format!("GET /{} HTTP/1.1\r\n", "x".repeat(MAX_HEAD))), Status::HeaderFieldsTooLarge);
+        for length in [MAX_TARGET, MAX_HEAD, 20_000] {
+            let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(length));
+            assert_eq!(status_of(&long), Status::UriTooLong, "{length}");
+        }
+        let long = format!("GET / HTTP/1.1\r\nA: {}\r\n", "x".repeat(MAX_HEAD));
+        assert_eq!(status_of(&long), Status::HeaderFieldsTooLarge);
         let many = "a: b\r\n".repeat(MAX_HEADERS + 1);
         assert_eq!(status_of(&format!("GET / HTTP/1.1\r\n{many}\r\n")), Status::HeaderFieldsTooLarge);
         let long = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", MAX_BODY + 1);

@@ -15,7 +15,7 @@ use axum::routing::any;
 use axum::serve::Listener;
 use common::http::{Answer, MAX_BODY};
 use common::routes::PATHS;
-use common::{Acceptor, Connection, Knobs, Model, Runtime, Server, Service, Stop, Threads};
+use common::{Acceptor, Knobs, Model, Registration, Runtime, Server, Service, Stop, Threads};
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
@@ -102,7 +102,7 @@ impl Listener for Accepting {
             if let Ok(Ok((stream, connection))) = readable.try_io(|acceptor| Acceptor::accept(acceptor.get_ref()))
                 && let Ok(stream) = TcpStream::from_std(stream)
             {
-                return (Counted { _connection: connection, stream }, self.address);
+                return (Counted { _registration: connection.into_registration(), stream }, self.address);
             }
         }
     }
@@ -112,10 +112,9 @@ impl Listener for Accepting {
     }
 }
 
-/// The common connection only registers this one, so that a drain waits for it; axum does the rest. The field comes first
-/// because the connection must be dropped before its socket.
+/// The registration makes a drain wait for this connection; axum does the rest. It comes first because it must be dropped before the socket is.
 struct Counted {
-    _connection: Connection,
+    _registration: Registration,
     stream: TcpStream,
 }
 

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use common::http::Answer;
-use common::{Acceptor, Connection, Knobs, Model, Runtime, Server, Service};
+use common::{Acceptor, Knobs, Model, Registration, Runtime, Server, Service};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -53,7 +53,7 @@ async fn accept(server: Server) -> io::Result<()> {
         if let Ok(Ok((stream, connection))) = readable.try_io(|acceptor| Acceptor::accept(acceptor.get_ref()))
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            tokio::spawn(serve_connection(stream, connection, server.service, draining.clone()));
+            tokio::spawn(serve_connection(stream, connection.into_registration(), server.service, draining.clone()));
             tokio::task::yield_now().await;
         }
     }
@@ -61,16 +61,15 @@ async fn accept(server: Server) -> io::Result<()> {
     std::future::pending().await
 }
 
-/// The common connection only registers this one, so that a drain waits for it; hyper does the rest.
+/// The registration makes a drain wait for this connection; hyper does the rest.
 async fn serve_connection(
     stream: TcpStream,
-    _counted: Connection,
+    _registration: Registration,
     service: Service,
     mut draining: watch::Receiver<()>,
 ) -> hyper::Result<()> {
     let handler = service_fn(move |request| answer(service, request));
-    let mut connection =
-        pin!(http1::Builder::new().pipeline_flush(true).title_case_headers(true).serve_connection(TokioIo::new(stream), handler));
+    let mut connection = pin!(http1::Builder::new().title_case_headers(true).serve_connection(TokioIo::new(stream), handler));
     let mut is_draining = pin!(async { draining.changed().await.is_err() });
     tokio::select! {
         result = &mut connection => return result,

@@ -76,7 +76,7 @@ async fn accept_all(server: Server, spawner: Spawner) -> io::Result<()> {
 fn count_closed() {
     let closed = CLOSED.fetch_add(1, Ordering::Relaxed) + 1;
     if closed.is_power_of_two() {
-        eprintln!("{closed} connections were closed at once because all {TASKS} tasks are in use");
+        common::say!("{closed} connections were closed at once because all {TASKS} tasks are in use");
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! The knob is `--threads` (W). In the results, compare it with `may-green-threads`: only the HTTP library differs.
 
-use common::http::Answer;
+use common::http::{Answer, Status};
 use common::routes::{self, Outcome};
 use common::{Knobs, Model, Runtime, Server, Threads};
 use may_minihttp::{HttpServer, HttpService, Request, Response};
@@ -69,7 +69,11 @@ impl HttpService for Service {
     fn call(&mut self, request: Request, response: &mut Response) -> io::Result<()> {
         let (method, target) = (request.method().to_owned(), request.path().to_owned());
         let mut body = Vec::new();
-        request.body().take(common::http::MAX_BODY as u64).read_to_end(&mut body)?;
+        request.body().take(common::http::MAX_BODY as u64 + 1).read_to_end(&mut body)?;
+        if body.len() > common::http::MAX_BODY {
+            write(response, &Answer::error(Status::ContentTooLarge, "the body is too long\n"));
+            return Ok(());
+        }
         let answer = match routes::handle(self.0.context(), &method, &target, body) {
             Outcome::Instant(answer) => answer,
             Outcome::Blocking(work) => work.run(),

@@ -13,7 +13,7 @@ pub fn serve(server: Server) -> io::Result<()> {
             && let Err(error) = named("connection").spawn(move || serve_connection(stream, connection))
         {
             // The system refused a thread. Dropping the closure has closed the connection.
-            eprintln!("closed a connection because its thread did not start: {error}");
+            common::say_once_a_second!("closed a connection because its thread did not start: {error}");
         }
     }
     drop(server.acceptor);

@@ -1,18 +1,19 @@
 //! The model with a fixed pool of threads, and one more thread that waits for all idle connections.
 
 use crate::named;
-use common::{Connection, Server, Step, WhenFull};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use common::{Admitted, Connection, Server, Service, Step, WhenFull};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use slab::Slab;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A connection that no thread works on, and its socket. The connection comes first because it must be dropped before its socket.
 type Parked = (Connection, TcpStream);
+
+/// A connection that a thread is to work on, and the place in the pool that it takes until its answer is written.
+type Job = (Parked, Admitted);
 
 /// The parked connections, by the key in their epoll event, and the epoll instance that waits for them.
 struct Parking {
@@ -28,7 +29,9 @@ pub fn serve(server: Server) -> io::Result<()> {
     parking.epoll.add(&server.stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
     parking.epoll.add(&server.acceptor, EpollEvent::new(EpollFlags::EPOLLIN, ACCEPTOR))?;
 
-    let (queue, jobs) = sync_channel(server.knobs.queue);
+    // Where requests are refused, those that are admitted always find room.
+    let more = if server.knobs.when_full == WhenFull::Refuse { server.knobs.threads } else { 0 };
+    let (queue, jobs) = sync_channel(server.knobs.queue + more);
     let jobs = Arc::new(Mutex::new(jobs));
     for number in 0..server.knobs.threads {
         let (jobs, parking) = (jobs.clone(), parking.clone());
@@ -51,13 +54,13 @@ pub fn serve(server: Server) -> io::Result<()> {
                 (ACCEPTOR, Some(acceptor)) => {
                     if let Ok((stream, connection)) = acceptor.accept() {
                         // epoll reports the connection once its first bytes have arrived.
-                        parking.park((connection, stream), true);
+                        parking.park((connection, stream), EpollFlags::EPOLLIN, true);
                     }
                 }
                 (ACCEPTOR, None) => {}
                 (key, _) => {
                     if let Some(parked) = parking.take(key) {
-                        parking.hand_on(parked, &queue, server.knobs.when_full);
+                        parking.hand_on(parked, event.events(), &queue, server.service);
                     }
                 }
             }
@@ -70,11 +73,11 @@ impl Parking {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers the connection so that epoll reports it once when it is readable.
-    fn park(&self, parked: Parked, is_new: bool) {
+    /// Registers the connection so that epoll reports it once when it is readable or writable, or when its client has gone away.
+    fn park(&self, parked: Parked, wanted: EpollFlags, is_new: bool) {
         let mut all = self.parked();
         let slot = all.vacant_entry();
-        let mut event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, slot.key() as u64);
+        let mut event = EpollEvent::new(wanted | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLONESHOT, slot.key() as u64);
         let stream = &parked.1;
         let is_watched = if is_new { self.epoll.add(stream, event) } else { self.epoll.modify(stream, &mut event) };
         // A connection that cannot be watched is dropped, and so closed.
@@ -83,20 +86,26 @@ impl Parking {
         }
     }
 
-    /// Sends a readable connection to the pool. The pool lives as long as the process, so there is always a receiver.
-    fn hand_on(&self, parked: Parked, queue: &SyncSender<Parked>, when_full: WhenFull) {
-        if when_full == WhenFull::Wait {
-            let _ = queue.send(parked);
-        } else if let Err(TrySendError::Full((mut connection, stream))) = queue.try_send(parked) {
-            connection.turn_away();
-            self.serve(connection, stream);
+    /// Sends a connection to the pool. The pool lives as long as the process, so there is always a receiver.
+    fn hand_on(&self, parked: Parked, events: EpollFlags, queue: &SyncSender<Job>, service: Service) {
+        let (mut connection, stream) = parked;
+        // One that only ends needs no thread, and must not take the place of a request.
+        if events.contains(EpollFlags::EPOLLRDHUP) && matches!(stream.peek(&mut [0]), Ok(0)) {
+            return self.serve(connection, stream, None);
+        }
+        match service.admit() {
+            Ok(place) => drop(queue.send(((connection, stream), place))),
+            Err(_) => {
+                connection.turn_away();
+                self.serve(connection, stream, None);
+            }
         }
     }
 
     /// Serves the connection until it would block, then parks it again unless it has closed.
-    fn serve(&self, connection: Connection, stream: TcpStream) {
-        if let Ok(Some(parked)) = serve_connection(stream, connection) {
-            self.park(parked, false);
+    fn serve(&self, connection: Connection, stream: TcpStream, place: Option<Admitted>) {
+        if let Ok(Some((parked, wanted))) = serve_connection(stream, connection, place) {
+            self.park(parked, wanted, false);
         }
     }
 
@@ -106,38 +115,42 @@ impl Parking {
 }
 
 /// The body of each thread in the pool: takes the next readable connection and serves it until it would block.
-fn work(jobs: &Mutex<Receiver<Parked>>, parking: &Parking) {
+fn work(jobs: &Mutex<Receiver<Job>>, parking: &Parking) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((connection, stream)) = job else { return };
-        parking.serve(connection, stream);
+        let Ok(((connection, stream), place)) = job else { return };
+        parking.serve(connection, stream, Some(place));
     }
 }
 
-/// Serves the connection until it has nothing to read. Returns it, or `None` if it has closed.
-fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Result<Option<Parked>> {
+/// Serves the connection until it would block: a thread never waits for a client. Returns it, and what it waits for; `None` if it has closed.
+fn serve_connection(
+    mut stream: TcpStream,
+    mut connection: Connection,
+    mut place: Option<Admitted>,
+) -> io::Result<Option<(Parked, EpollFlags)>> {
     loop {
         match connection.step() {
             Step::Read => match stream.read(connection.space()) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     connection.rest();
-                    return Ok(Some((connection, stream)));
+                    return Ok(Some(((connection, stream), EpollFlags::EPOLLIN)));
                 }
                 result => connection.received(result?),
             },
-            Step::Write => match stream.write(connection.unsent()) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => wait_until_writable(&stream)?,
-                result => connection.sent(result?),
-            },
+            Step::Write => {
+                // As soon as the client has its answer, it may ask again and expect this thread to be free.
+                drop(place.take());
+                match stream.write(connection.unsent()) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        return Ok(Some(((connection, stream), EpollFlags::EPOLLOUT)));
+                    }
+                    result => connection.sent(result?),
+                }
+            }
             Step::Run(work) => connection.answer(&work.run()),
             Step::CloseSend => stream.shutdown(Shutdown::Write)?,
             Step::Close => return Ok(None),
         }
     }
-}
-
-/// Waits until the client reads. A client that does not read keeps its thread busy, another weakness of the pool.
-fn wait_until_writable(stream: &TcpStream) -> io::Result<()> {
-    poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
-    Ok(())
 }

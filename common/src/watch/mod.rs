@@ -5,8 +5,13 @@
 //! down under the same lock, so it never hits a descriptor that has since been reused. `shutdown` completes any read in
 //! flight, so the owner of the connection sees an end of file and closes as usual.
 
+mod clients;
+mod drain;
+
 use crate::args::Limits;
 use crate::tell::{self, StatusReporter};
+use clients::Seen;
+use drain::Drain;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
@@ -15,33 +20,40 @@ use nix::sys::socket::{Shutdown, shutdown};
 use slab::Slab;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The phase of a connection, which determines its time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Idle between requests, or busy with one: only the drain limits the time.
+    /// Idle between requests, or sending answers: nothing may stand still for `--idle-timeout`.
     Open = 0,
-    /// A request has begun to arrive but is not complete.
-    Receiving = 1,
+    /// A head has begun to arrive: `--header-timeout`.
+    Head = 1,
+    /// A body is arriving: `--request-timeout` for all of it.
+    Body = 2,
+    /// A request blocks or waits for a thread: no limit.
+    Busy = 3,
     /// The sending side is shut down, and the server waits for the client to close.
-    Lingering = 2,
+    Lingering = 4,
 }
 
 impl Phase {
+    /// Bits of a phase word that hold the phase; above them it counts changes.
+    const BITS: u32 = 3;
+
     fn of(word: u32) -> Self {
-        match word & 3 {
+        match word & 7 {
             0 => Phase::Open,
-            1 => Phase::Receiving,
+            1 => Phase::Head,
+            2 => Phase::Body,
+            3 => Phase::Busy,
             _ => Phase::Lingering,
         }
     }
 }
 
-/// The time limit for a client to close after the server has shut down its sending side.
-const LINGER: Duration = Duration::from_secs(1);
 /// The number of bytes that the watch keeps per connection in addition to the connection's own state.
 #[cfg(test)]
 pub(crate) const STATE_PER_CONNECTION: usize = size_of::<Entry>() + size_of::<Marks>() + 2 * size_of::<usize>();
@@ -49,6 +61,8 @@ pub(crate) const STATE_PER_CONNECTION: usize = size_of::<Entry>() + size_of::<Ma
 /// The connections of this process and the state of its shutdown.
 pub(crate) struct Watch {
     limits: Limits,
+    /// The number of running handlers at which a connection might have to wait.
+    capacity: u32,
     entries: Mutex<Slab<Entry>>,
     /// The number of requests on connections that have closed.
     past_requests: AtomicU64,
@@ -56,26 +70,27 @@ pub(crate) struct Watch {
     reports_status: bool,
     /// Wakes the side thread.
     wake: EventFd,
-    /// The side thread checks the connections at intervals; otherwise it sleeps until it is woken.
+    /// A connection is in a phase with a short limit, so the side thread checks often.
     is_ticking: AtomicBool,
+    /// There were connections at the last check or since, so the side thread checks now and then.
+    has_clients: AtomicBool,
     is_draining: AtomicBool,
-    /// The number of running accept loops; once it is 0, no further connection arrives.
-    accepting: AtomicUsize,
+    /// The drain has ended the idle connections.
+    is_past_idle: AtomicBool,
+    /// The descriptors of the running accept loops; without any, no further connection arrives.
+    acceptors: Mutex<Slab<RawFd>>,
     stop: Arc<EventFd>,
 }
 
 struct Entry {
     socket: RawFd,
     marks: Arc<Marks>,
-    /// The phase word at the side thread's last check; it has not changed since `since`.
-    seen: u32,
-    since: Instant,
+    seen: Seen,
 }
 
 /// The marks that the owner of a connection leaves for the side thread.
 struct Marks {
-    /// The phase in the lowest two bits, and a count of changes above it. The count shows progress without the owner having to
-    /// read a clock.
+    /// The phase, and above it a count of changes, which shows progress without the owner having to read a clock.
     phase: AtomicU32,
     /// The number of requests so far. Only the owner changes it, so a load and a store suffice.
     requests: AtomicU32,
@@ -91,25 +106,38 @@ pub(crate) struct Slot {
 impl Slot {
     /// Records that a head has begun to arrive. Further bytes of the head do not extend its time limit.
     pub fn begin(&self) {
-        if Phase::of(self.marks.phase.load(Ordering::Relaxed)) != Phase::Receiving {
-            self.set(Phase::Receiving);
+        if self.phase() != Phase::Head {
+            self.set(Phase::Head);
         }
     }
 
-    /// Enters a phase, or records progress in the current one.
+    /// Enters a phase.
     pub fn set(&self, phase: Phase) {
-        let changes = (self.marks.phase.load(Ordering::Relaxed) >> 2).wrapping_add(1);
-        self.marks.phase.store(changes << 2 | phase as u32, Ordering::Release);
+        self.mark(phase);
         if !self.watch.is_ticking.swap(true, Ordering::AcqRel) {
             self.watch.wake();
         }
     }
 
-    /// Records that the request is complete, which lifts its time limit.
+    /// Records that the request is complete or answered, which lifts its time limit.
     pub fn settle(&self) {
-        if Phase::of(self.marks.phase.load(Ordering::Relaxed)) != Phase::Open {
-            self.set(Phase::Open);
+        if self.phase() != Phase::Open {
+            self.mark(Phase::Open);
         }
+    }
+
+    /// Records that a request blocks or waits for a thread.
+    pub fn block(&self) {
+        self.mark(Phase::Busy);
+    }
+
+    fn mark(&self, phase: Phase) {
+        let changes = (self.marks.phase.load(Ordering::Relaxed) >> Phase::BITS).wrapping_add(1);
+        self.marks.phase.store(changes << Phase::BITS | phase as u32, Ordering::Release);
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::of(self.marks.phase.load(Ordering::Relaxed))
     }
 
     /// Counts one parsed request.
@@ -125,25 +153,29 @@ impl Drop for Slot {
         entries.remove(self.key);
         // Under the lock, so that `Watch::requests` neither misses these requests nor counts them twice.
         self.watch.past_requests.fetch_add(self.marks.requests.load(Ordering::Relaxed).into(), Ordering::Relaxed);
+        let is_last = entries.is_empty();
         drop(entries);
-        if self.watch.is_draining() {
+        if is_last && self.watch.is_draining() {
             self.watch.wake();
         }
     }
 }
 
 impl Watch {
-    pub fn new(limits: Limits) -> io::Result<Self> {
+    pub fn new(limits: Limits, capacity: u32) -> io::Result<Self> {
         let event = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         Ok(Watch {
             limits,
+            capacity,
             entries: Mutex::default(),
             past_requests: AtomicU64::new(0),
             reports_status: tell::has_listener(),
             wake: event()?,
             is_ticking: AtomicBool::new(false),
+            has_clients: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
-            accepting: AtomicUsize::new(0),
+            is_past_idle: AtomicBool::new(false),
+            acceptors: Mutex::default(),
             stop: Arc::new(event()?),
         })
     }
@@ -158,12 +190,15 @@ impl Watch {
 
     pub fn open(&'static self, socket: &impl AsFd) -> Slot {
         let marks = Arc::new(Marks { phase: AtomicU32::new(Phase::Open as u32), requests: AtomicU32::new(0) });
-        let entry = Entry { socket: socket.as_fd().as_raw_fd(), marks: marks.clone(), seen: 0, since: Instant::now() };
+        let socket = socket.as_fd().as_raw_fd();
+        let entry = Entry { socket, marks: marks.clone(), seen: Seen::new() };
         let mut entries = self.entries();
-        let is_first = entries.is_empty();
         let key = entries.insert(entry);
+        if self.is_past_idle.load(Ordering::SeqCst) && clients::unread(socket) == 0 {
+            cut(socket, Shutdown::Read);
+        }
         drop(entries);
-        if self.is_draining() || (self.reports_status && is_first) {
+        if !self.has_clients.load(Ordering::Relaxed) && !self.has_clients.swap(true, Ordering::SeqCst) {
             self.wake();
         }
         Slot { watch: self, key, marks }
@@ -173,15 +208,19 @@ impl Watch {
         self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// Records the start of an accept loop.
-    pub fn accept(&self) {
-        self.accepting.fetch_add(1, Ordering::SeqCst);
+    /// Records the start of an accept loop, with the descriptor that it waits for. Returns its key.
+    pub fn accept(&self, source: RawFd) -> usize {
+        self.acceptors().insert(source)
     }
 
-    /// Records the end of an accept loop.
-    pub fn close(&self) {
-        self.accepting.fetch_sub(1, Ordering::SeqCst);
+    /// Records the end of an accept loop, before its descriptor is closed.
+    pub fn close(&self, key: usize) {
+        self.acceptors().remove(key);
         self.wake();
+    }
+
+    fn acceptors(&self) -> MutexGuard<'_, Slab<RawFd>> {
+        self.acceptors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The event that becomes readable, and stays so, when the accept loops must end.
@@ -200,8 +239,9 @@ impl Watch {
 
     fn run(&self, signals: &SignalFd, reporter: &mut StatusReporter) {
         let mut drain = None;
+        let mut checked = Instant::now();
         loop {
-            let timeout = self.timeout(drain.as_ref(), reporter);
+            let timeout = self.timeout(drain.as_ref(), reporter, checked);
             let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut fds, timeout);
             let _ = self.wake.read();
@@ -212,10 +252,13 @@ impl Watch {
                     None => drain = Some(self.begin_drain()),
                 }
             }
-            if let Some(drain) = &drain {
+            if let Some(drain) = &mut drain {
                 self.continue_drain(drain);
             }
-            self.cut_slow_clients();
+            if self.check_interval().is_some_and(|interval| checked.elapsed() >= interval) {
+                checked = Instant::now();
+                self.cut_slow_clients();
+            }
             if self.reports_status {
                 reporter.report(self.requests());
             }
@@ -229,81 +272,23 @@ impl Watch {
         self.past_requests.load(Ordering::Relaxed) + open
     }
 
-    fn timeout(&self, drain: Option<&Drain>, reporter: &StatusReporter) -> PollTimeout {
-        let tick = self.limits.header_timeout.min(LINGER) / 8;
-        let tick = self.is_ticking.load(Ordering::Acquire).then_some(tick);
+    /// The time between two checks of the clients: short while one is in a phase with a short limit, none without connections.
+    fn check_interval(&self) -> Option<Duration> {
+        if self.is_ticking.load(Ordering::Acquire) {
+            return Some(self.tick());
+        }
+        self.has_clients.load(Ordering::Acquire).then(|| self.limits.idle_timeout / clients::CHECKS)
+    }
+
+    fn timeout(&self, drain: Option<&Drain>, reporter: &StatusReporter, checked: Instant) -> PollTimeout {
+        let until_check = self.check_interval().map(|interval| interval.saturating_sub(checked.elapsed()));
         let until_drained = drain.map(Drain::next_deadline).map(|at| at.saturating_duration_since(Instant::now()));
         // Without open connections the status does not change: once it is reported, this thread can sleep.
         let is_news = self.reports_status && (!self.entries().is_empty() || reporter.has_news(self.requests()));
         let until_report = is_news.then(|| reporter.wait());
-        let Some(wait) = tick.into_iter().chain(until_drained).chain(until_report).min() else { return PollTimeout::NONE };
+        let Some(wait) = until_check.into_iter().chain(until_drained).chain(until_report).min() else { return PollTimeout::NONE };
         // Rounded up; otherwise the thread would spin for the last fraction of a millisecond.
         PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-    }
-
-    fn begin_drain(&self) -> Drain {
-        self.is_draining.store(true, Ordering::SeqCst);
-        let _ = self.stop.write(1);
-        let now = Instant::now();
-        Drain { idle_end: now + self.limits.drain_idle, end: now + self.limits.drain }
-    }
-
-    fn continue_drain(&self, drain: &Drain) {
-        let now = Instant::now();
-        let entries = self.entries();
-        if now >= drain.idle_end {
-            // Shut down the receiving side only, so that pending answers are still sent. Repeat this for late connections.
-            entries.iter().for_each(|(_, entry)| cut(entry.socket, Shutdown::Read));
-        }
-        if now >= drain.end && !entries.is_empty() {
-            eprintln!("drain: the --drain time is up; {} connections are cut off", entries.len());
-        }
-        let is_drained = entries.is_empty() && self.accepting.load(Ordering::SeqCst) == 0;
-        if is_drained || now >= drain.end {
-            std::process::exit(0);
-        }
-    }
-
-    fn cut_slow_clients(&self) {
-        if !self.is_ticking.load(Ordering::Acquire) {
-            return;
-        }
-        // Cleared first: an owner that enters a phase during the check sets it again and wakes the thread.
-        self.is_ticking.store(false, Ordering::SeqCst);
-        let now = Instant::now();
-        let mut any_limited = false;
-        for (_, entry) in self.entries().iter_mut() {
-            let word = entry.marks.phase.load(Ordering::Acquire);
-            if word != entry.seen {
-                (entry.seen, entry.since) = (word, now);
-            }
-            let limit = match Phase::of(word) {
-                Phase::Open => continue,
-                Phase::Receiving => self.limits.header_timeout,
-                Phase::Lingering => LINGER,
-            };
-            any_limited = true;
-            if now.duration_since(entry.since) >= limit {
-                cut(entry.socket, Shutdown::Both);
-            }
-        }
-        if any_limited {
-            self.is_ticking.store(true, Ordering::SeqCst);
-        }
-    }
-}
-
-/// The deadlines of a drain.
-struct Drain {
-    /// Until then the server still answers requests that arrive on idle connections.
-    idle_end: Instant,
-    /// At this time the process ends even if connections are still open.
-    end: Instant,
-}
-
-impl Drain {
-    fn next_deadline(&self) -> Instant {
-        if self.idle_end > Instant::now() { self.idle_end.min(self.end) } else { self.end }
     }
 }
 

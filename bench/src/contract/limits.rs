@@ -1,0 +1,227 @@
+//! Slow, silent and greedy clients, and what a server owes the others meanwhile.
+
+use super::life::wait_until_taken;
+use super::{Check, expect, expect_page, expect_served, start};
+use crate::catalog::Server;
+use crate::http::{Client, get};
+use crate::process::deploy::package;
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+pub const CHECKS: &[Check] = &[
+    ("request-timeout", request_timeout),
+    ("idle-timeout", idle_timeout),
+    ("late-server", late_server),
+    ("readers", readers),
+    ("bodies", bodies),
+    ("panic", panic),
+    ("largest-times", largest_times),
+    ("closed-outputs", closed_outputs),
+    ("drain-queue", drain_queue),
+    ("drain-upload", drain_upload),
+];
+
+const SOON: Duration = Duration::from_secs(15);
+/// Longer than the scheduler of a busy machine keeps a client from running.
+const PAUSE: Duration = Duration::from_millis(50);
+const POST: &str = "POST /json/parse HTTP/1.1\r\nHost: a\r\n";
+
+/// A body that arrives byte by byte does not live for ever.
+fn request_timeout(server: &Server) -> Result<()> {
+    let running = start(server, &["--request-timeout", "300ms"])?;
+    let mut client = Client::connect(running.address)?;
+    client.send(format!("{POST}Content-Length: 100000\r\n\r\n").as_bytes())?;
+    for _ in 0..600 {
+        // A cut shows as an error, once the client has heard of it.
+        if client.send(b"1").is_err() || client.has_ended() {
+            return expect_served(&running).map(drop);
+        }
+        thread::sleep(PAUSE);
+    }
+    bail!("the body goes on for ever")
+}
+
+/// A silent connection is closed; one whose request takes longer than that is not.
+fn idle_timeout(server: &Server) -> Result<()> {
+    let running = start(server, &["--idle-timeout", "300ms"])?;
+    let (mut silent, mut used, mut busy) =
+        (Client::connect(running.address)?, Client::connect(running.address)?, Client::connect(running.address)?);
+    expect_page(&used.ask(&get("/"))?)?;
+    busy.send(&get("/sleep?ms=1500"))?;
+    silent.expect_close().context("a connection that never asked")?;
+    used.expect_close().context("a connection that asked once")?;
+    expect("status of a request that takes longer than the limit", &busy.receive(false)?.status, &200)
+}
+
+/// A client is not cut off for bytes that the server has not read because it was blocked.
+fn late_server(server: &Server) -> Result<()> {
+    let limits = ["--header-timeout", "250ms", "--request-timeout", "250ms", "--idle-timeout", "250ms"];
+    let running = start(server, &limits)?;
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(running.address)).collect::<Result<_>>()?;
+    let body = "[1, 2]";
+    let (head, rest) = (format!("{POST}Content-Length: {}\r\n\r\n[", body.len()), &body[1..]);
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(if number % 2 == 0 { b"GET / HT" } else { head.as_bytes() })?;
+    }
+    // More of them than any server here has threads for.
+    let mut blockers: Vec<Client> = (0..4).map(|_| Client::connect(running.address)).collect::<Result<_>>()?;
+    blockers.iter_mut().try_for_each(|client| client.send(&get("/timer?ms=600")))?;
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(if number % 2 == 0 { b"TP/1.1\r\nHost: a\r\n\r\n" } else { rest.as_bytes() })?;
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        let what = if number % 2 == 0 { "a head" } else { "a body" };
+        let answer = client.receive(false).with_context(|| format!("{what} that was there while the server was blocked"))?;
+        expect(what, &answer.status, &200)?;
+    }
+    blockers.iter_mut().try_for_each(|client| expect("a blocker", &client.receive(false)?.status, &200))
+}
+
+/// Clients that ask and never read keep nobody from being served; one that reads slowly gets all of its answers.
+fn readers(server: &Server) -> Result<()> {
+    const REQUESTS: usize = 1200;
+    let running = start(server, &["--idle-timeout", "1s"])?;
+    let pipeline = get("/").repeat(20_000);
+    // Each on a thread of its own, since the server stops to read from it.
+    for _ in 0..4 {
+        let (mut greedy, pipeline) = (Client::connect(running.address)?, pipeline.clone());
+        thread::spawn(move || greedy.send(&pipeline));
+    }
+    let last = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".as_slice();
+    let mut slow = Client::connect(running.address)?;
+    slow.send(&[&get("/").repeat(REQUESTS - 1), last].concat())?;
+    for number in 0..REQUESTS {
+        if number % 40 == 0 {
+            thread::sleep(PAUSE);
+            expect_served(&running).context("beside clients that do not read")?;
+        }
+        expect_page(&slow.receive(false).with_context(|| format!("answer {number} of {REQUESTS} to a slow reader"))?)?;
+    }
+    slow.expect_close()
+}
+
+/// The bodies of all connections together have a bound: beyond it the answer is 503, and below it all is as before.
+fn bodies(server: &Server) -> Result<()> {
+    let running = start(server, &[])?;
+    let length = common::http::MAX_BODY;
+    let most = common::MAX_BODIES / length;
+    let whole = [format!("{POST}Content-Length: {length}\r\n\r\n").as_bytes(), &vec![b' '; length - 1]].concat();
+    // Two processes may share them.
+    let mut clients = Vec::new();
+    for _ in 0..2 * most + 8 {
+        let mut client = Client::connect(running.address)?;
+        // One that is refused is cut off in the middle.
+        let _ = client.send(&whole);
+        clients.push(client);
+    }
+    // A connection that was refused is gone, and so need not be waited for.
+    clients.iter_mut().for_each(|client| drop(wait_until_taken(&running, client)));
+    let mut statuses = Vec::new();
+    for mut client in clients {
+        let _ = client.send(b"1");
+        statuses.push(client.receive(false).map_or(0, |answer| answer.status));
+    }
+    let count = |wanted: u16| statuses.iter().filter(|status| **status == wanted).count();
+    if count(503) == 0 || count(200) == 0 || count(200) + count(503) < statuses.len() {
+        bail!("{} bodies at a time: {} x 200, {} x 503, of {}", 2 * most + 8, count(200), count(503), statuses.len());
+    }
+    expect_served(&running).map(drop)
+}
+
+/// A handler that panics fails its own request only.
+fn panic(server: &Server) -> Result<()> {
+    let running = start(server, &[])?;
+    let mut client = Client::connect(running.address)?;
+    for _ in 0..5 {
+        expect("status", &client.ask(&get("/panic"))?.status, &500)?;
+        expect_page(&client.ask(&get("/"))?)?;
+    }
+    expect_served(&running).map(drop)
+}
+
+/// Times that no clock holds are refused like any other wrong argument.
+fn largest_times(server: &Server) -> Result<()> {
+    for name in ["--drain", "--drain-idle", "--max-block", "--header-timeout", "--idle-timeout", "--request-timeout"] {
+        let more = [name.to_string(), "9999999999h".to_string()];
+        let output = package::command(server, 2, &more).output()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        expect(name, &(output.status.code(), text.contains(&name[2..])), &(Some(2), true))?;
+    }
+    Ok(())
+}
+
+/// A server whose outputs nobody reads serves and ends as any other.
+fn closed_outputs(server: &Server) -> Result<()> {
+    // The address is known before, since nobody reads the line that says it.
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\""]);
+    let plain = package::command(server, 2, &["--drain".into(), "300ms".into()]);
+    command.arg(plain.get_program()).args(plain.get_args()).current_dir(plain.get_current_dir().unwrap_or(Path::new(".")));
+    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn()?;
+    let served = || -> Result<()> {
+        let mut client = Client::connect(address)?;
+        expect_page(&client.ask(&get("/"))?)?;
+        expect("status of a panic", &client.ask(&get("/panic"))?.status, &500)?;
+        // Cut off at the end of the drain, which the server says to nobody.
+        client.send(&get("/sleep?ms=30000"))
+    };
+    let served = served();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM)?;
+    let ended = (0..SOON.as_millis() / 10).find_map(|_| {
+        thread::sleep(Duration::from_millis(10));
+        child.try_wait().ok().flatten()
+    });
+    if ended.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    served?;
+    expect("whether it ends", &ended.is_some(), &true)
+}
+
+/// Connections that wait while the server is blocked are answered before it ends.
+fn drain_queue(server: &Server) -> Result<()> {
+    let mut running = start(server, &[])?;
+    let mut blockers: Vec<Client> = (0..4).map(|_| Client::connect(running.address)).collect::<Result<_>>()?;
+    for blocker in &mut blockers {
+        blocker.send(&get("/timer?ms=500"))?;
+    }
+    wait_until_taken(&running, &mut blockers[0])?;
+    let mut waiting: Vec<Client> = (0..8).map(|_| Client::connect(running.address)).collect::<Result<_>>()?;
+    waiting.iter_mut().try_for_each(|client| client.send(&get("/")))?;
+    running.signal(Signal::SIGTERM)?;
+    for client in &mut waiting {
+        expect_page(&client.receive(false).context("a connection that waited when the signal came")?)?;
+    }
+    blockers.iter_mut().try_for_each(|client| expect("a blocker", &client.receive(false)?.status, &200))?;
+    expect("exit code", &running.wait(SOON)?.code(), &Some(0))
+}
+
+/// An upload that is under way is answered, though it takes longer than idle connections stay open.
+fn drain_upload(server: &Server) -> Result<()> {
+    let mut running = start(server, &["--drain-idle", "100ms"])?;
+    let mut client = Client::connect(running.address)?;
+    client.send(format!("{POST}Content-Length: 6\r\n\r\n[1").as_bytes())?;
+    wait_until_taken(&running, &mut client)?;
+    let mut idle = Client::connect(running.address)?;
+    expect_page(&idle.ask(&get("/"))?)?;
+    running.signal(Signal::SIGTERM)?;
+    // Idle connections are closed now.
+    idle.expect_close()?;
+    client.send(b", 2]")?;
+    let answer = client.receive(false)?;
+    expect("status, and whether it says that it closes", &(answer.status, answer.closes), &(200, true))?;
+    expect("exit code", &running.wait(SOON)?.code(), &Some(0))
+}

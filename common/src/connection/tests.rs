@@ -1,0 +1,168 @@
+//! A connection against a scripted client.
+
+use super::*;
+use std::os::unix::net::UnixStream;
+
+/// A connection and the bytes that it has written; it runs blocking work inline.
+struct Client {
+    connection: Connection,
+    written: Vec<u8>,
+    ran: Vec<(Work, usize)>,
+    _socket: UnixStream,
+}
+
+impl Client {
+    fn new() -> Self {
+        let (socket, _) = UnixStream::pair().unwrap();
+        let connection = Connection::new(Service::for_tests(), &socket);
+        Client { connection, written: Vec::new(), ran: Vec::new(), _socket: socket }
+    }
+
+    /// Sends `bytes`, then steps until the connection waits for input or closes; true if it closes.
+    fn send(&mut self, bytes: &[u8]) -> bool {
+        let mut left = bytes;
+        loop {
+            match self.connection.step() {
+                Step::Read if left.is_empty() => return false,
+                Step::Read => {
+                    let space = self.connection.space();
+                    let count = space.len().min(left.len());
+                    space[..count].copy_from_slice(&left[..count]);
+                    left = &left[count..];
+                    self.connection.received(count);
+                }
+                Step::Write => {
+                    // Write only half of the bytes: a short write must not lose any.
+                    let count = self.connection.unsent().len().div_ceil(2);
+                    self.written.extend_from_slice(&self.connection.unsent()[..count]);
+                    self.connection.sent(count);
+                }
+                Step::Run(work) => {
+                    self.ran.push((work.clone(), self.written.len()));
+                    self.connection.answer(&work.run());
+                }
+                Step::CloseSend => {
+                    self.connection.received(0);
+                }
+                Step::Close => return true,
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.written).into_owned()
+    }
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn answers_pipelined_requests_in_order_and_stays_open() {
+    let mut client = Client::new();
+    assert!(!client.send(&GET.repeat(3)));
+    assert_eq!(client.text().matches("HTTP/1.1 200 OK").count(), 3);
+    assert!(!client.text().contains("Connection:"));
+}
+
+#[test]
+fn writes_pending_answers_before_it_hands_out_blocking_work() {
+    let mut client = Client::new();
+    client.send(&[GET, b"GET /sleep?ms=0 HTTP/1.1\r\nHost: a\r\n\r\n".as_slice()].concat());
+    let (_, written_before) = client.ran[0];
+    assert!(written_before > 100, "only {written_before} bytes were written before the work started");
+    assert_eq!(client.text().matches("HTTP/1.1 200 OK").count(), 2);
+}
+
+#[test]
+fn reads_a_body_that_arrives_byte_by_byte_by_length_and_by_chunk() {
+    let by_length = "POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n[1, 2]";
+    let by_chunk = "POST /json/parse HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[1,\r\n3\r\n 2]\r\n0\r\n\r\n";
+    for request in [by_length, by_chunk] {
+        let mut client = Client::new();
+        for byte in request.as_bytes() {
+            assert!(!client.send(&[*byte]));
+        }
+        assert_eq!(client.ran[0].0, Work::Parse(b"[1, 2]".to_vec()));
+        assert!(client.text().starts_with("HTTP/1.1 200 OK"), "{}", client.text());
+    }
+}
+
+#[test]
+fn sends_100_continue_to_a_client_that_expects_it() {
+    let mut client = Client::new();
+    client.send(b"POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.text(), "HTTP/1.1 100 Continue\r\n\r\n");
+    client.send(b"[]");
+    assert!(client.text().contains("HTTP/1.1 200 OK"));
+}
+
+#[test]
+fn head_gets_no_body_and_http10_is_closed() {
+    let mut client = Client::new();
+    assert!(!client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    assert!(client.text().ends_with("\r\n\r\n"));
+    assert!(client.send(b"GET / HTTP/1.0\r\n\r\n"));
+    assert!(client.text().contains("Connection: close"));
+}
+
+#[test]
+fn a_body_that_no_route_takes_is_refused_before_it_is_sent() {
+    for (request, status) in [
+        ("POST /timer HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n", "405"),
+        ("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n", "404"),
+        ("POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\r\n", "413"),
+    ] {
+        let mut client = Client::new();
+        assert!(client.send(request.as_bytes()), "the connection stays open");
+        assert!(client.text().starts_with(&format!("HTTP/1.1 {status}")), "{}", client.text());
+    }
+}
+
+#[test]
+fn empty_lines_between_requests_are_ignored_and_start_no_clock() {
+    let post = b"POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n[]\r\n\r\n".as_slice();
+    let mut client = Client::new();
+    assert!(!client.send(&[post, GET, b"\r\n"].concat()));
+    assert_eq!(client.text().matches("HTTP/1.1 200 OK").count(), 2);
+    assert!(client.connection.input.bytes().is_empty());
+}
+
+#[test]
+fn a_head_request_that_is_refused_has_no_body() {
+    for request in ["HEAD / HTTP/1.1\r\n\r\n", "\r\nHEAD foo HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut client = Client::new();
+        assert!(client.send(request.as_bytes()));
+        assert!(client.text().starts_with("HTTP/1.1 400") && client.text().ends_with("\r\n\r\n"), "{}", client.text());
+    }
+}
+
+#[test]
+fn refuses_and_closes_and_never_reads_later_bytes_as_a_request() {
+    let mut client = Client::new();
+    assert!(client.send(&[b"GET / HTTP/1.1\r\n\r\n".as_slice(), GET].concat()));
+    assert_eq!(client.text().matches("HTTP/1.1").count(), 1);
+    assert!(client.text().starts_with("HTTP/1.1 400 Bad Request"));
+}
+
+#[test]
+fn a_warm_connection_serves_without_allocating() {
+    let mut client = Client::new();
+    client.written.reserve(64 * 1024);
+    let mut serve = || {
+        client.send(GET);
+        client.connection.rest();
+    };
+    serve();
+    let before = crate::counting::allocations();
+    (0..10).for_each(|_| serve());
+    assert_eq!(crate::counting::allocations() - before, 0);
+}
+
+#[test]
+fn an_idle_connection_holds_no_buffers_and_little_state() {
+    let mut client = Client::new();
+    client.send(GET);
+    client.connection.rest();
+    assert_eq!((client.connection.input.capacity(), client.connection.output.capacity()), (0, 0));
+    assert!(size_of::<Connection>() + crate::watch::STATE_PER_CONNECTION <= 1024);
+}

@@ -1,0 +1,129 @@
+//! Time limits for clients. They count a client's lateness only. While bytes of it lie in the socket, it is the server that is late, and it may be
+//! while as many handlers run as keep connections waiting: a runtime over io_uring has then taken the bytes out of the socket already.
+
+use super::{Entry, Phase, Watch, cut};
+use crate::dispatch::running;
+use nix::libc::{self, c_int};
+use nix::sys::socket::Shutdown;
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// The time limit for a client to close after the server has shut down its sending side, and all is sent.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+/// The check runs this many times within the shortest limit.
+pub(super) const CHECKS: u32 = 8;
+
+/// What the last check of a connection saw.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// The phase word, and the number of requests.
+    marks: (u32, u32),
+    /// Since when nothing has moved.
+    since: Instant,
+    /// When the last check was.
+    at: Instant,
+    /// For how long the client has been late in the current phase.
+    late: Duration,
+    /// Bytes that were sent and not acknowledged.
+    unsent: c_int,
+}
+
+impl Seen {
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Seen { marks: (0, 0), since: now, at: now, late: Duration::ZERO, unsent: 0 }
+    }
+}
+
+impl Watch {
+    /// Cuts off clients that have used up their time.
+    pub(super) fn cut_slow_clients(&self) {
+        // Cleared first: an owner that enters a phase during the check sets it again and wakes the thread.
+        self.is_ticking.store(false, Ordering::SeqCst);
+        let now = Instant::now();
+        let mut is_any_limited = false;
+        let mut entries = self.entries();
+        if entries.is_empty() {
+            // The next connection sets it again, and wakes this thread.
+            self.has_clients.store(false, Ordering::SeqCst);
+        }
+        for (_, entry) in entries.iter_mut() {
+            is_any_limited |= self.check(entry, now);
+        }
+        drop(entries);
+        if is_any_limited {
+            self.is_ticking.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Checks one connection; true if it is in a phase with a short limit.
+    fn check(&self, entry: &mut Entry, now: Instant) -> bool {
+        let seen = &mut entry.seen;
+        // A check that comes late is no client's fault.
+        let passed = now.duration_since(seen.at).min(2 * self.tick());
+        seen.at = now;
+        let marks = (entry.marks.phase.load(Ordering::Acquire), entry.marks.requests.load(Ordering::Relaxed));
+        if marks != seen.marks {
+            (seen.marks, seen.since, seen.late) = (marks, now, Duration::ZERO);
+        }
+        let limits = &self.limits;
+        match Phase::of(marks.0) {
+            Phase::Busy => false,
+            phase @ (Phase::Head | Phase::Body) => {
+                if !self.is_late(entry.socket) {
+                    seen.late += passed;
+                }
+                let limit = if phase == Phase::Head { limits.header_timeout } else { limits.request_timeout };
+                if seen.late >= limit {
+                    cut(entry.socket, Shutdown::Both);
+                }
+                true
+            }
+            phase @ (Phase::Open | Phase::Lingering) => {
+                let is_lingering = phase == Phase::Lingering;
+                let shortest = if is_lingering { LINGER } else { limits.idle_timeout };
+                if now.duration_since(seen.since) < shortest {
+                    return is_lingering;
+                }
+                let unsent = unacknowledged(entry.socket);
+                if unsent != seen.unsent || self.is_late(entry.socket) {
+                    // The client takes its answer, or it is not its turn.
+                    (seen.unsent, seen.since) = (unsent, now);
+                } else if unsent > 0 && now.duration_since(seen.since) >= limits.idle_timeout {
+                    cut(entry.socket, Shutdown::Both);
+                } else if unsent == 0 {
+                    cut(entry.socket, if is_lingering { Shutdown::Both } else { Shutdown::Read });
+                }
+                is_lingering
+            }
+        }
+    }
+
+    /// Whether the server may be what a connection waits for.
+    fn is_late(&self, socket: RawFd) -> bool {
+        running() >= self.capacity || unread(socket) > 0
+    }
+
+    /// The time between two checks while a connection is in a phase with a short limit.
+    pub(super) fn tick(&self) -> Duration {
+        self.limits.header_timeout.min(self.limits.request_timeout).min(self.limits.idle_timeout).min(LINGER) / CHECKS
+    }
+}
+
+/// Bytes that lie in the socket for the server to read.
+pub(super) fn unread(socket: RawFd) -> c_int {
+    ask(socket, libc::FIONREAD)
+}
+
+/// Bytes that the client has not acknowledged yet.
+fn unacknowledged(socket: RawFd) -> c_int {
+    ask(socket, libc::TIOCOUTQ)
+}
+
+fn ask(socket: RawFd, request: libc::Ioctl) -> c_int {
+    let mut count: c_int = 0;
+    // SAFETY: both requests write one int, and the descriptor is open, since its entry exists.
+    let result = unsafe { libc::ioctl(socket, request, &raw mut count) };
+    if result == 0 { count } else { 0 }
+}

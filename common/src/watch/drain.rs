@@ -1,0 +1,82 @@
+//! The end of a process: no new connections, then no idle ones, then none.
+
+use super::clients::unread;
+use super::{Phase, Watch, cut};
+use crate::say;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::Shutdown;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How often the listeners are looked at while connections wait in them.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The progress of a drain.
+pub(super) struct Drain {
+    /// Until then the server still answers requests that arrive on idle connections.
+    idle_end: Instant,
+    /// At this time the process ends even if connections are still open.
+    end: Instant,
+    has_stopped: bool,
+    has_cut_idle: bool,
+}
+
+impl Drain {
+    /// The time at which the next thing happens by itself.
+    pub fn next_deadline(&self) -> Instant {
+        let next = if self.has_cut_idle { self.end } else { self.idle_end.min(self.end) };
+        if self.has_stopped { next } else { next.min(Instant::now() + LOOK) }
+    }
+}
+
+impl Watch {
+    pub(super) fn begin_drain(&self) -> Drain {
+        self.is_draining.store(true, Ordering::SeqCst);
+        let now = Instant::now();
+        Drain { idle_end: now + self.limits.drain_idle, end: now + self.limits.drain, has_stopped: false, has_cut_idle: false }
+    }
+
+    pub(super) fn continue_drain(&self, drain: &mut Drain) {
+        let now = Instant::now();
+        // A connection that waits in a listener is reset when that closes. So the loops accept until none waits, even if they
+        // are late because they were blocked.
+        if !drain.has_stopped && (now >= drain.end || !self.has_waiting_connections()) {
+            drain.has_stopped = true;
+            let _ = self.stop.write(1);
+        }
+        if !drain.has_cut_idle && now >= drain.idle_end {
+            drain.has_cut_idle = true;
+            // From now on a connection closes behind its next answer, and a new one is not kept open.
+            self.is_past_idle.store(true, Ordering::SeqCst);
+            self.cut_idle();
+        }
+        let entries = self.entries().len();
+        let is_drained = entries == 0 && drain.has_stopped && self.acceptors().is_empty();
+        if now >= drain.end && entries > 0 {
+            say!("drain: the --drain time is up; {entries} connections are cut off");
+        }
+        if is_drained || now >= drain.end {
+            std::process::exit(0);
+        }
+    }
+
+    fn has_waiting_connections(&self) -> bool {
+        let acceptors = self.acceptors();
+        // SAFETY: an acceptor takes its descriptor out of the list, under the lock, before it closes it.
+        let borrow = |(_, fd): (usize, &i32)| unsafe { BorrowedFd::borrow_raw(*fd) };
+        let mut fds: Vec<PollFd<'_>> = acceptors.iter().map(|fd| PollFd::new(borrow(fd), PollFlags::POLLIN)).collect();
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+
+    /// Ends the receiving side of idle connections: their owners see an end of file and close. A request that is on its way, by
+    /// what was read of it or by what lies in the socket, is answered first.
+    fn cut_idle(&self) {
+        for (_, entry) in self.entries().iter() {
+            let phase = Phase::of(entry.marks.phase.load(Ordering::Acquire));
+            if phase == Phase::Open && unread(entry.socket) == 0 {
+                cut(entry.socket, Shutdown::Read);
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The codec against itself, cut at every byte, and against hyper, on the same bytes: requests that are nearly right, mutated at random.
+//!
+//! `STALLBENCH_FUZZ_SECONDS=3600 cargo test -p common --release --test fuzz` goes on for an hour; inputs with an outcome of a new kind are added to
+//! `common/tests/corpus`, from which every run starts.
+
+use common::{Connection, Service, Step};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use std::collections::{BTreeSet, hash_map::DefaultHasher};
+use std::convert::Infallible;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Inputs of a run without a time.
+const INPUTS: usize = 3000;
+/// Up to this length an input is cut at every byte.
+const MOST_CUTS: usize = 400;
+
+/// Requests to start from.
+const SEEDS: [&str; 16] = [
+    "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET / HTTP/1.0\r\n\r\n",
+    "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    "GET /nothing?x=1 HTTP/1.1\r\nHost: a:80\r\nAccept: */*\r\n\r\n",
+    "GET http://h/?x HTTP/1.1\r\nHost: h\r\n\r\n",
+    "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+    "POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n[1,2]",
+    "POST /json/parse HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[1,2]\r\n0\r\n\r\n",
+    "POST /json/parse HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\n[1\r\n3\r\n,2]\r\n0\r\nA: b\r\n\r\n",
+    "POST /json/parse HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n[1,2]",
+    "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    "\r\nGET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
+    "GET /?q=%41 HTTP/1.1\r\nhOST:\ta\r\nX:\r\nY: z \r\n\r\n",
+    "DELETE /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+];
+
+/// Pieces that decide how a request is read.
+const PIECES: [&str; 30] = [
+    "\r\n",
+    "\n",
+    "\r",
+    " ",
+    "\t",
+    ":",
+    ";",
+    ",",
+    "0",
+    "5",
+    "f",
+    "-1",
+    "+1",
+    "\0",
+    "\x7f",
+    "%2f",
+    "#",
+    "?",
+    "Content-Length: 5\r\n",
+    "Content-Length: 0\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: gzip\r\n",
+    "Host: b\r\n",
+    "Connection: close\r\n",
+    "HTTP/1.1",
+    "HTTP/2",
+    "0\r\n\r\n",
+    "5\r\nhello\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    " HTTP/1.1\r\n",
+];
+
+/// One for all connections, since its descriptors stay open.
+fn service() -> Service {
+    static SERVICE: OnceLock<Service> = OnceLock::new();
+    *SERVICE.get_or_init(Service::for_tests)
+}
+
+/// The statuses of our answers to `input` in pieces, without interim ones.
+fn ours(pieces: &[&[u8]]) -> Vec<u16> {
+    let (socket, _peer) = UnixStream::pair().expect("a pair of sockets");
+    let mut connection: Connection = service().connection(&socket);
+    let mut pieces = pieces.iter().filter(|piece| !piece.is_empty());
+    let (mut output, mut rest, mut is_over): (Vec<u8>, &[u8], bool) = (Vec::new(), &[], false);
+    loop {
+        match connection.step() {
+            Step::Read => {
+                if rest.is_empty() {
+                    rest = pieces.next().copied().unwrap_or_default();
+                }
+                if rest.is_empty() {
+                    assert!(!is_over, "reads on behind the end");
+                    is_over = true;
+                    connection.received(0);
+                    continue;
+                }
+                let space = connection.space();
+                let count = space.len().min(rest.len());
+                space[..count].copy_from_slice(&rest[..count]);
+                rest = &rest[count..];
+                connection.received(count);
+            }
+            Step::Write => {
+                output.extend_from_slice(connection.unsent());
+                connection.sent(connection.unsent().len());
+            }
+            Step::Run(work) => connection.answer(&work.run()),
+            Step::CloseSend => {}
+            Step::Close => return statuses(&output),
+        }
+    }
+}
+
+/// The statuses of hyper's answers, from the same routes.
+async fn hypers(input: &[u8]) -> Vec<u16> {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let service = service();
+    let answer = move |request: Request<Incoming>| async move {
+        let (head, body) = request.into_parts();
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        let answer = match Limited::new(body, common::http::MAX_BODY).collect().await {
+            Ok(body) => service.answer(head.method.as_str(), target, body.to_bytes().into()),
+            Err(error) => common::http::Answer::error(common::http::Status::BadRequest, format!("{error}\n")),
+        };
+        let mut response = Response::new(Full::new(Bytes::from(answer.body.into_owned())));
+        *response.status_mut() = hyper::StatusCode::from_u16(answer.status.code()).unwrap_or_default();
+        Ok::<_, Infallible>(response)
+    };
+    client.write_all(input).await.expect("room in the pipe");
+    client.shutdown().await.expect("an open pipe");
+    let connection =
+        hyper::server::conn::http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), service_fn(answer));
+    let mut output = Vec::new();
+    let _ = tokio::join!(connection, client.read_to_end(&mut output));
+    statuses(&output)
+}
+
+fn statuses(output: &[u8]) -> Vec<u16> {
+    let text = String::from_utf8_lossy(output);
+    let all = text.match_indices("HTTP/1.").filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok());
+    all.filter(|status| *status >= 200).collect()
+}
+
+/// The requests before the first that is refused. A refusal ends a connection; what is merely not found, or whose body is not JSON, is served.
+fn served(statuses: &[u16], is_last_refused: bool) -> &[u16] {
+    &statuses[..statuses.len() - usize::from(is_last_refused && !statuses.is_empty())]
+}
+
+fn mutated(random: &mut fastrand::Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
+    let mut input: Vec<u8> = (0..random.usize(1..=3)).flat_map(|_| corpus[random.usize(..corpus.len())].clone()).collect();
+    for _ in 0..random.usize(0..=4) {
+        let at = random.usize(..=input.len());
+        let end = (at + random.usize(0..=3)).min(input.len());
+        let piece = PIECES[random.usize(..PIECES.len())].as_bytes();
+        match random.u8(..3) {
+            0 => drop(input.drain(at..end)),
+            1 => drop(input.splice(at..at, piece.iter().copied())),
+            _ => drop(input.splice(at..end, piece.iter().copied())),
+        }
+    }
+    input.truncate(2 * MOST_CUTS);
+    input
+}
+
+fn check(input: &[u8], runtime: &tokio::runtime::Runtime) -> (Vec<u16>, Vec<u16>) {
+    let whole = ours(&[input]);
+    for cut in 0..=input.len().min(MOST_CUTS) {
+        let (first, second) = input.split_at(cut);
+        assert_eq!(ours(&[first, second]), whole, "cut behind {cut} bytes of {:?}", String::from_utf8_lossy(input));
+    }
+    let bytes: Vec<&[u8]> = input.chunks(1).collect();
+    assert_eq!(ours(&bytes), whole, "byte by byte: {:?}", String::from_utf8_lossy(input));
+    (whole, runtime.block_on(hypers(input)))
+}
+
+#[test]
+fn the_same_bytes_get_the_same_answers_however_they_are_cut_and_nothing_is_served_that_hyper_refuses() {
+    let seconds: Option<u64> = std::env::var("STALLBENCH_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let kept = fs::read_dir(&folder).into_iter().flatten().filter_map(|file| fs::read(file.ok()?.path()).ok());
+    let mut corpus: Vec<Vec<u8>> = SEEDS.iter().map(|seed| seed.as_bytes().to_vec()).chain(kept).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let mut kinds = BTreeSet::new();
+    let mut random = fastrand::Rng::with_seed(seconds.map_or(1, |_| fastrand::u64(..)));
+    let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let known = corpus.len();
+    for number in 0.. {
+        if end.map_or(number >= INPUTS + known, |end| Instant::now() >= end) {
+            println!("{number} inputs, {} kinds of outcome", kinds.len());
+            break;
+        }
+        let input = corpus.get(number).filter(|_| number < known).cloned().unwrap_or_else(|| mutated(&mut random, &corpus));
+        let (ours, hypers) = check(&input, &runtime);
+        // Whatever we serve, hyper serves too, and in the same way: no request can hide from it.
+        let is_refused = ours.last().is_some_and(|last| [400, 413, 414, 417, 431, 501, 505].contains(last));
+        let served = served(&ours, is_refused);
+        let same = served.iter().zip(&hypers).take_while(|(a, b)| a == b).count();
+        assert!(
+            same == served.len() || is_expected(&input),
+            "ours {ours:?}, hyper's {hypers:?}: {:?}",
+            String::from_utf8_lossy(&input)
+        );
+        // How many are served before the end matters little.
+        let kind = (ours.last().copied(), hypers.last().copied(), ours.len().cmp(&hypers.len()), is_refused);
+        if kinds.insert(kind) && number >= known && end.is_some() {
+            let mut hasher = DefaultHasher::new();
+            input.hash(&mut hasher);
+            fs::write(folder.join(format!("{:016x}", hasher.finish())), &input).expect("a corpus that can be written");
+            corpus.push(input);
+        }
+    }
+}
+
+/// What we serve and hyper does not, each for a reason that stands in docs/http.md.
+fn is_expected(_: &[u8]) -> bool {
+    false
+}
