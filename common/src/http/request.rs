@@ -35,13 +35,7 @@ pub fn parse_head(input: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
     let length = match request.parse_with_uninit_headers(window, &mut headers) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return if input.len() < MAX_HEAD { Ok(None) } else { Err(too_long(window)) },
-        Err(error) => {
-            return match refusal(error, window) {
-                Some(refusal) => Err(refusal),
-                None if input.len() < MAX_HEAD => Ok(None),
-                None => Err(too_long(window)),
-            };
-        }
+        Err(error) => return refused(error, window),
     };
     if has_bare_line_feed(&input[..length]) {
         return Err(BARE_LINE_FEED);
@@ -62,6 +56,15 @@ pub fn parse_head(input: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
         body: fields.body(is_http10)?,
         length,
     }))
+}
+
+#[cold]
+fn refused(error: httparse::Error, window: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
+    match refusal(error, window) {
+        Some(refusal) => Err(refusal),
+        None if window.len() < MAX_HEAD => Ok(None),
+        None => Err(too_long(window)),
+    }
 }
 
 const MALFORMED: Refusal = Refusal::bad("the head is malformed");
