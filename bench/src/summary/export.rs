@@ -1,7 +1,7 @@
 //! A round for pages and programs: its page, its numbers as CSV, its cells as JSON.
 
 use crate::catalog::{Filter, takes_metric};
-use crate::metrics::{Numbers, Percentile, Value};
+use crate::metrics::{Cell, Metric, Numbers, Percentile, Role, Value};
 use crate::report::{Format, Table, Terminal, render};
 use crate::round::{self, Round};
 use anyhow::{Context, Result};
@@ -97,7 +97,9 @@ pub fn is_complete(round: &Round) -> Result<bool> {
                 let failures = numbers.failures(&row.name, name).len();
                 failures < round.header.settings.trials as usize
             });
-            let mut cells = numbers.of_server(&row.name).peekable();
+            // A maximum that the driver may have made is left out, but nothing is missing for that.
+            let is_compared = |(metric, _): &&(Metric, Cell)| metric.family.role != Role::Detail;
+            let mut cells = numbers.of_server(&row.name).filter(is_compared).peekable();
             has_all && cells.peek().is_some() && cells.all(|(_, cell)| !cell.values.is_empty())
         }))
 }

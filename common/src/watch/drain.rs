@@ -66,7 +66,11 @@ impl Watch {
         // SAFETY: an acceptor takes its descriptor out of the list, under the lock, before it closes it.
         let borrow = |(_, fd): (usize, &i32)| unsafe { BorrowedFd::borrow_raw(*fd) };
         let mut fds: Vec<PollFd<'_>> = acceptors.iter().map(|fd| PollFd::new(borrow(fd), PollFlags::POLLIN)).collect();
-        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+        let _ = poll(&mut fds, PollTimeout::ZERO);
+        // A channel whose parent is gone is readable for ever.
+        fds.iter()
+            .filter_map(PollFd::revents)
+            .any(|events| events.contains(PollFlags::POLLIN) && !events.contains(PollFlags::POLLHUP))
     }
 
     /// Ends the receiving side of idle connections: their owners see an end of file and close. A request that is on its way, by
