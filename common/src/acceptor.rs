@@ -5,8 +5,9 @@
 //! cleared.
 
 use crate::args::{Dispatch, Knobs};
+use crate::blocking::serve_leftover;
 use crate::dispatch::WorkerSlot;
-use crate::{Connection, Loops, Service, leftover, turning_away};
+use crate::{Connection, Loops, Service, turning_away};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, accept4, bind, getsockopt, listen, setsockopt, socket, sockopt,
@@ -80,7 +81,7 @@ impl Drop for Acceptor {
     fn drop(&mut self) {
         // Those that have come since the loop accepted for the last time.
         let late = (0..BACKLOG).map_while(|_| self.accept().ok());
-        late.for_each(|(stream, connection)| leftover::serve(stream, connection));
+        late.for_each(|(stream, connection)| serve_leftover(stream, connection));
         self.service.watch().close(self.key);
     }
 }

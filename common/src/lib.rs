@@ -8,6 +8,7 @@
 
 mod acceptor;
 pub mod args;
+mod blocking;
 mod connection;
 mod dealer;
 mod dispatch;
@@ -15,10 +16,10 @@ mod fork;
 mod gate;
 pub mod http;
 mod input;
-mod leftover;
 pub mod receipt;
 pub mod routes;
 pub mod say;
+mod service;
 mod share;
 mod tell;
 mod turning_away;
@@ -27,16 +28,16 @@ pub mod work;
 
 pub use acceptor::Acceptor;
 pub use args::{Dispatch, Knobs, WhenFull};
+pub use blocking::serve_blocking;
 pub use connection::{Connection, Registration, Step};
 pub use gate::Admitted;
 pub use receipt::Receipt;
+pub use service::Service;
 pub use share::MAX_BODIES;
 
 use acceptor::Source;
 use args::Command;
-use dispatch::WorkerSlot;
 use fork::Role;
-use gate::Gate;
 use nix::sys::eventfd::EventFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -44,8 +45,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
-use std::sync::{Arc, Once, OnceLock};
-use watch::Watch;
+use std::sync::Arc;
 
 #[cfg(all(not(feature = "system-allocator"), not(test)))]
 #[global_allocator]
@@ -216,124 +216,6 @@ pub struct Server {
     pub stop: Stop,
     /// State shared by all connections; [`Service::ready`] reports that the accept loop runs.
     pub service: Service,
-}
-
-/// State shared by all connections of this process.
-#[derive(Clone, Copy)]
-pub struct Service(&'static Inner);
-
-struct Inner {
-    watch: Watch,
-    gate: Gate,
-    ready: Once,
-    knobs: Knobs,
-    address: SocketAddr,
-}
-
-impl Service {
-    fn new(knobs: Knobs, address: SocketAddr) -> io::Result<Self> {
-        let threads = if knobs.blocking_threads > 0 { knobs.blocking_threads } else { knobs.threads };
-        let gate = Gate::new(threads + knobs.queue, knobs.when_full);
-        Ok(Service(Box::leak(Box::new(Inner {
-            watch: Watch::new(knobs.limits, knobs.capacity())?,
-            gate,
-            ready: Once::new(),
-            knobs,
-            address,
-        }))))
-    }
-
-    /// Reports that this process now answers requests. A forked worker tells its parent; any other process writes to stdout
-    /// and to the service manager. Only the first call has an effect.
-    pub fn ready(self) {
-        self.0.ready.call_once(|| match WorkerSlot::here() {
-            Some(slot) => slot.ready(self.0.knobs.capacity()),
-            None => announce(self.0.address),
-        });
-    }
-
-    /// The server state that the routes need.
-    #[must_use]
-    pub fn context(self) -> routes::Context {
-        routes::Context { max_block: self.0.knobs.limits.max_block, is_draining: self.is_draining() }
-    }
-
-    /// Handles a request and runs any blocking work on the calling thread. Peers, which bring their own HTTP, use it.
-    #[must_use]
-    pub fn answer(self, method: &str, target: &str, body: Vec<u8>) -> http::Answer {
-        match routes::handle(self.context(), method, target, body) {
-            routes::Outcome::Instant(answer) => answer,
-            routes::Outcome::Blocking(work) => work.run(),
-        }
-    }
-
-    /// The value of the `X-Worker` header in this process.
-    pub fn worker(self) -> &'static str {
-        static WORKER: OnceLock<String> = OnceLock::new();
-        WORKER.get_or_init(|| std::process::id().to_string())
-    }
-
-    /// Asks for permission to send blocking work to a pool. Keep it until the work is done.
-    ///
-    /// # Errors
-    /// Returns the answer to send instead if the pool is full and `--when-full` is `refuse`.
-    pub fn admit(self) -> Result<Admitted, http::Answer> {
-        self.0.gate.admit()
-    }
-
-    /// The address that this process serves.
-    #[must_use]
-    pub fn address(self) -> SocketAddr {
-        self.0.address
-    }
-
-    /// A new connection on this socket.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn connection(self, socket: &impl AsFd) -> Connection {
-        Connection::new(self, socket)
-    }
-
-    fn watch(self) -> &'static Watch {
-        &self.0.watch
-    }
-
-    fn is_draining(self) -> bool {
-        self.watch().is_draining()
-    }
-
-    /// A service without a listener, for benches and tests of a connection.
-    ///
-    /// # Panics
-    /// Panics if the process has no file descriptor left for its events.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn for_tests() -> Self {
-        use std::time::Duration;
-        let second = Duration::from_secs(1);
-        let limits = args::Limits {
-            max_block: second,
-            drain: second,
-            drain_idle: second,
-            header_timeout: second,
-            request_timeout: second,
-            idle_timeout: second,
-        };
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let model = &Model::ONE_THREAD;
-        let knobs = Knobs {
-            model,
-            listen,
-            threads: 1,
-            processes: 1,
-            dispatch: None,
-            blocking_threads: 0,
-            queue: 0,
-            when_full: WhenFull::Wait,
-            limits,
-        };
-        Self::new(knobs, listen).expect("event descriptors")
-    }
 }
 
 /// Runs a server: parses the command line, opens listeners, forks, blocks signals, and calls `serve` in each serving process.

@@ -52,7 +52,7 @@ pub fn find(servers: &[Server], name: &str) -> Result<Server> {
         return Ok(server.clone());
     }
     let names: Vec<&str> = servers.iter().flat_map(|server| [server.name.as_str(), server.runtime.as_str()]).collect();
-    refuse!("there is no server or runtime '{name}'; {}", nearest(name, &names))
+    refuse!("no server or runtime is named '{name}'; {}", nearest(name, &names))
 }
 
 /// The servers of a named selection.

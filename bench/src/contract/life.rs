@@ -7,7 +7,7 @@ use crate::process::Running;
 use crate::process::deploy::package;
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ pub const CHECKS: &[Check] = &[
 ];
 
 /// Longer than any server here takes to end.
-const SOON: Duration = Duration::from_secs(15);
+pub const SOON: Duration = Duration::from_secs(15);
 
 fn receipt(server: &Server) -> Result<()> {
     let receipt = package::receipt(server, 2, &[])?;
@@ -69,20 +69,26 @@ fn port_in_use(server: &Server) -> Result<()> {
 
 /// Takes a listening socket from whoever started it, as systemd hands it down.
 fn inherited_listener(server: &Server) -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    // The shell moves the socket to descriptor 3 and says whose it is; exec keeps the process and so its id.
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\""]);
-    let plain = package::command(server, 2, &[]);
-    command.arg(plain.get_program()).args(plain.get_args()).current_dir(plain.get_current_dir().unwrap_or(Path::new(".")));
-    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-    command.stdin(Stdio::from(OwnedFd::from(listener)));
+    let (command, address) = with_listener(server, &[])?;
     let mut running = Running::spawn_with_stdin(command)?;
     expect("address", &running.address, &address)?;
     expect_served(&running)?;
     running.signal(Signal::SIGTERM)?;
     expect("exit code", &running.wait(SOON)?.code(), &Some(0))
+}
+
+/// The command that starts a server with a listening socket, and the socket's address.
+pub fn with_listener(server: &Server, more: &[String]) -> Result<(Command, SocketAddr)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    // The shell moves the socket to descriptor 3 and says whose it is; exec keeps the process and so its id.
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\""]);
+    let plain = package::command(server, 2, more);
+    command.arg(plain.get_program()).args(plain.get_args()).current_dir(plain.get_current_dir().unwrap_or(Path::new(".")));
+    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    command.stdin(Stdio::from(OwnedFd::from(listener)));
+    Ok((command, address))
 }
 
 /// A head that does not end is cut off; a connection that is merely idle is not.
@@ -180,7 +186,7 @@ fn second_signal(server: &Server) -> Result<()> {
 pub fn wait_until_taken(running: &Running, client: &mut Client) -> Result<()> {
     let (server, client) = (running.address, client.local_address()?);
     let line = |text: &str| {
-        let hex = |address: std::net::SocketAddr| format!("0100007F:{:04X}", address.port());
+        let hex = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
         let wanted = format!("{} {} ", hex(server), hex(client));
         text.lines().find(|line| line.contains(&wanted)).and_then(|line| line.split_whitespace().nth(4).map(str::to_owned))
     };

@@ -1,16 +1,13 @@
 //! Slow, silent and greedy clients, and what a server owes the others meanwhile.
 
-use super::life::wait_until_taken;
+use super::life::{SOON, wait_until_taken, with_listener};
 use super::{Check, expect, expect_page, expect_served, start};
 use crate::catalog::Server;
 use crate::http::{Client, get};
+use crate::process::Running;
 use crate::process::deploy::package;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -27,8 +24,7 @@ pub const CHECKS: &[Check] = &[
     ("drain-upload", drain_upload),
 ];
 
-const SOON: Duration = Duration::from_secs(15);
-/// Longer than the scheduler of a busy machine keeps a client from running.
+/// The pace of a slow client: what is tested is how a server bears it.
 const PAUSE: Duration = Duration::from_millis(50);
 const POST: &str = "POST /json/parse HTTP/1.1\r\nHost: a\r\n";
 
@@ -159,36 +155,15 @@ fn largest_times(server: &Server) -> Result<()> {
 /// A server whose outputs nobody reads serves and ends as any other.
 fn closed_outputs(server: &Server) -> Result<()> {
     // The address is known before, since nobody reads the line that says it.
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\""]);
-    let plain = package::command(server, 2, &["--drain".into(), "300ms".into()]);
-    command.arg(plain.get_program()).args(plain.get_args()).current_dir(plain.get_current_dir().unwrap_or(Path::new(".")));
-    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-    let (reader, writer) = std::io::pipe()?;
-    drop(reader);
-    command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(writer.try_clone()?).stderr(writer);
-    let mut child = command.spawn()?;
-    let served = || -> Result<()> {
-        let mut client = Client::connect(address)?;
-        expect_page(&client.ask(&get("/"))?)?;
-        expect("status of a panic", &client.ask(&get("/panic"))?.status, &500)?;
-        // Cut off at the end of the drain, which the server says to nobody.
-        client.send(&get("/sleep?ms=30000"))
-    };
-    let served = served();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM)?;
-    let ended = (0..SOON.as_millis() / 10).find_map(|_| {
-        thread::sleep(Duration::from_millis(10));
-        child.try_wait().ok().flatten()
-    });
-    if ended.is_none() {
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    served?;
-    expect("whether it ends", &ended.is_some(), &true)
+    let (command, address) = with_listener(server, &["--drain".into(), "300ms".into()])?;
+    let mut running = Running::spawn_unheard(command, address)?;
+    let mut client = Client::connect(address)?;
+    expect_page(&client.ask(&get("/"))?)?;
+    expect("status of a panic", &client.ask(&get("/panic"))?.status, &500)?;
+    // Cut off at the end of the drain, which the server says to nobody.
+    client.send(&get("/sleep?ms=30000"))?;
+    running.signal(Signal::SIGTERM)?;
+    running.wait(SOON).map(drop)
 }
 
 /// Connections that wait while the server is blocked are answered before it ends.

@@ -174,3 +174,25 @@ fn record(times: &mut Times, nanoseconds: u64) {
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Target;
+
+    #[test]
+    fn seconds_hold_all_answers_those_after_the_end_in_the_last() {
+        let address = ([127, 0, 0, 1], 80).into();
+        let target = Target { address, request: b"".as_slice().into(), is_head: false, status: 200, body: None };
+        let load = Load { keeps_seconds: true, ..Load::of(vec![Lane::closed(target, 1, 1)], Duration::from_secs(2), 1) };
+        let mut ledger = Ledger::new(&load);
+        let second = 1_000_000_000;
+        for (planned, answered) in [(0, second / 2), (second, 3 * second / 2), (3 * second / 2, 5 * second)] {
+            ledger.due(0, planned, planned);
+            let flight = Flight { want: Want { planned, is_resent: false }, sent: planned };
+            ledger.answer(0, 0, flight, 200, None, answered);
+        }
+        let counts: Vec<u64> = ledger.recording(0).seconds.iter().map(Times::len).collect();
+        assert_eq!(counts, [1, 2]);
+    }
+}

@@ -283,22 +283,6 @@ fn a_connection_without_a_request_in_flight_is_closed_and_not_reset() {
 }
 
 #[test]
-fn seconds_hold_all_answers_those_after_the_end_in_the_last() {
-    let address = server(|_, mut stream| {
-        while request(&mut stream) {
-            thread::sleep(90 * MS);
-            if stream.write_all(OK).is_err() {
-                return;
-            }
-        }
-    });
-    let lane = Lane::closed(target(address), 1, 1);
-    let load = Load { grace: Duration::from_secs(2), keeps_seconds: true, ..Load::of(vec![lane], Duration::from_secs(1), 1) };
-    let seen = Sockets.drive(&load).unwrap().lanes.remove(0);
-    assert_eq!((seen.seconds.len(), seen.seconds[0].len()), (1, seen.response.len()));
-}
-
-#[test]
 fn fresh_connections_do_not_keep_others_from_being_read() {
     let address = server(echo(OK));
     let lanes = vec![

@@ -32,7 +32,7 @@ const QUICK_REFERENCE_MS: f64 = 500.0;
 const LIMIT_MS: f64 = 1000.0;
 /// Probes a second are at most this share of what the service can answer, so that they are not what slows it down.
 const SHARE: f64 = 0.25;
-/// A slow request takes at least so long, in ms, and so many times what the quick one takes.
+/// The least time of a slow request, in ms, and its least ratio to the time of the quick one.
 const LEAST_BLOCK_MS: f64 = 5.0;
 const LEAST_RATIO: f64 = 2.0;
 /// The slow request is asked alone this many times; the median is T.

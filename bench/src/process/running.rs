@@ -144,6 +144,25 @@ impl Running {
         Ok(running)
     }
 
+    /// Runs a command that serves at a known address, with outputs that nobody reads.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn spawn_unheard(mut command: Command, address: SocketAddr) -> Result<Self> {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        command.stdout(writer.try_clone()?).stderr(writer);
+        let prepare = || {
+            set_pdeathsig(Signal::SIGKILL)?;
+            Ok(set_child_subreaper(true)?)
+        };
+        // SAFETY: between fork and exec it makes system calls only; nothing is allocated or locked.
+        unsafe { command.pre_exec(prepare) };
+        let child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+        let stderr = tempfile::tempfile().context("cannot make a file")?;
+        Ok(Running { child: Some(child), stderr, address, until_ready: Duration::ZERO, is_own: false })
+    }
+
     fn wait_until_ready(&mut self, started: Instant) -> Result<SocketAddr> {
         let stdout = self.child.as_mut().and_then(|child| child.stdout.take());
         let Some(mut stdout) = stdout else { bail!("has no stdout") };
