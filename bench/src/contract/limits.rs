@@ -64,6 +64,8 @@ fn late_server(server: &Server) -> Result<()> {
     let (head, rest) = (format!("{POST}Content-Length: {}\r\n\r\n[", body.len()), &body[1..]);
     for (number, client) in clients.iter_mut().enumerate() {
         client.send(if number % 2 == 0 { b"GET / HT" } else { head.as_bytes() })?;
+        // The clock of what was read has begun.
+        wait_until_taken(&running, client)?;
     }
     // More of them than any server here has threads for.
     let mut blockers: Vec<Client> = (0..4).map(|_| Client::connect(running.address)).collect::<Result<_>>()?;

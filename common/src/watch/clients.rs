@@ -2,7 +2,6 @@
 //! while as many handlers run as keep connections waiting: a runtime over io_uring has then taken the bytes out of the socket already.
 
 use super::{Entry, Phase, Watch, cut};
-use crate::dispatch::running;
 use nix::libc::{self, c_int};
 use nix::sys::socket::Shutdown;
 use std::os::fd::RawFd;
@@ -102,7 +101,7 @@ impl Watch {
 
     /// Whether the server may be what a connection waits for.
     fn is_late(&self, socket: RawFd) -> bool {
-        running() >= self.capacity || unread(socket) > 0
+        (self.running)() >= self.capacity || unread(socket) > 0
     }
 
     /// The time between two checks while a connection is in a phase with a short limit.
@@ -126,4 +125,129 @@ fn ask(socket: RawFd, request: libc::Ioctl) -> c_int {
     // SAFETY: both requests write one int, and the descriptor is open, since its entry exists.
     let result = unsafe { libc::ioctl(socket, request, &raw mut count) };
     if result == 0 { count } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Limits;
+    use crate::watch::Slot;
+    use std::cell::Cell;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    /// All limits.
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    thread_local! {
+        static RUNNING: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// A connection in the watch, looked at at instants that the test makes up.
+    struct Watched {
+        watch: &'static Watch,
+        slot: Slot,
+        server: TcpStream,
+        client: TcpStream,
+        now: Instant,
+    }
+
+    impl Watched {
+        fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            server.set_nonblocking(true).unwrap();
+            let limits = Limits {
+                max_block: LIMIT,
+                drain: LIMIT,
+                drain_idle: LIMIT,
+                header_timeout: LIMIT,
+                request_timeout: LIMIT,
+                idle_timeout: LIMIT,
+            };
+            // Other tests run handlers at the same time.
+            let watch = Watch { running: || RUNNING.get(), ..Watch::new(limits, 1).unwrap() };
+            let watch: &'static Watch = Box::leak(Box::new(watch));
+            Watched { watch, slot: watch.open(&server), server, client, now: Instant::now() }
+        }
+
+        /// Checks at every tick for this many times the limit. Returns whether the connection is cut off.
+        fn pass(&mut self, limits: f64) -> bool {
+            let end = self.now + LIMIT.mul_f64(limits);
+            while self.now < end {
+                self.now += self.watch.tick();
+                let mut entries = self.watch.entries();
+                for (_, entry) in entries.iter_mut() {
+                    self.watch.check(entry, self.now);
+                }
+            }
+            matches!(self.server.peek(&mut [0]), Ok(0))
+        }
+
+        /// Sends from the client, and waits until it has arrived.
+        fn send(&mut self, bytes: &[u8]) {
+            self.client.write_all(bytes).unwrap();
+            self.server.set_nonblocking(false).unwrap();
+            self.server.peek(&mut [0]).unwrap();
+            self.server.set_nonblocking(true).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_head_that_does_not_go_on_is_cut_off_and_one_that_the_server_has_not_read_is_not() {
+        let mut watched = Watched::new();
+        watched.slot.begin();
+        watched.send(b"more of it");
+        assert!(!watched.pass(3.0), "the rest lies in the socket");
+        watched.server.read_exact(&mut [0; 10]).unwrap();
+        assert!(!watched.pass(0.5) && watched.pass(1.0));
+    }
+
+    #[test]
+    fn no_byte_of_a_body_extends_its_limit() {
+        let mut watched = Watched::new();
+        watched.slot.set(Phase::Body);
+        for _ in 0..3 {
+            assert!(!watched.pass(0.25));
+            watched.send(b"1");
+            watched.server.read_exact(&mut [0]).unwrap();
+        }
+        assert!(watched.pass(0.5));
+    }
+
+    #[test]
+    fn nobody_is_late_while_a_handler_runs_that_may_keep_him_waiting() {
+        let mut watched = Watched::new();
+        watched.slot.begin();
+        RUNNING.set(1);
+        assert!(!watched.pass(3.0));
+        RUNNING.set(0);
+        assert!(watched.pass(1.5));
+    }
+
+    #[test]
+    fn a_connection_on_which_nothing_moves_ends_unless_its_request_is_at_work() {
+        let mut watched = Watched::new();
+        watched.slot.block();
+        assert!(!watched.pass(5.0));
+        watched.slot.settle();
+        assert!(!watched.pass(0.5) && watched.pass(1.0));
+    }
+
+    #[test]
+    fn a_client_that_takes_its_answers_slowly_is_not_cut_off_and_one_that_takes_none_is() {
+        let mut watched = Watched::new();
+        while watched.server.write(&[b'x'; 65536]).is_ok() {}
+        for _ in 0..5 {
+            assert!(!watched.pass(0.9));
+            // As much as it takes for the server to hear of it.
+            let before = unacknowledged(watched.server.as_raw_fd());
+            while unacknowledged(watched.server.as_raw_fd()) == before {
+                watched.client.read_exact(&mut [0; 65536]).unwrap();
+            }
+        }
+        assert!(watched.pass(2.5));
+    }
 }

@@ -9,6 +9,7 @@ mod clients;
 mod drain;
 
 use crate::args::Limits;
+use crate::dispatch;
 use crate::tell::{self, StatusReporter};
 use clients::Seen;
 use drain::Drain;
@@ -63,6 +64,8 @@ pub(crate) struct Watch {
     limits: Limits,
     /// The number of running handlers at which a connection might have to wait.
     capacity: u32,
+    /// Tells how many handlers run.
+    running: fn() -> u32,
     entries: Mutex<Slab<Entry>>,
     /// The number of requests on connections that have closed.
     past_requests: AtomicU64,
@@ -167,6 +170,7 @@ impl Watch {
         Ok(Watch {
             limits,
             capacity,
+            running: dispatch::running,
             entries: Mutex::default(),
             past_requests: AtomicU64::new(0),
             reports_status: tell::has_listener(),
