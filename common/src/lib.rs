@@ -223,12 +223,27 @@ pub struct Server {
 /// `serve` starts its runtime and calls [`Service::ready`] when its accept loop runs. It ends that loop when [`Server::stop`]
 /// becomes readable and keeps the runtime running. The side thread ends the process once all connections are closed.
 pub fn main(runtime: &'static Runtime, serve: fn(Server) -> io::Result<()>) -> ExitCode {
+    main_with_environment(runtime, |_| Vec::new(), serve)
+}
+
+/// Like [`main`], for a runtime that reads settings from environment variables only; `environment` tells which.
+pub fn main_with_environment(
+    runtime: &'static Runtime,
+    environment: fn(&Knobs) -> Vec<(&'static str, String)>,
+    serve: fn(Server) -> io::Result<()>,
+) -> ExitCode {
     // The usual hook writes where a reader may be gone or asleep.
     std::panic::set_hook(Box::new(|panic| say!("{panic}")));
     let result = match args::parse(runtime) {
         Err(message) => Err((message, 2)),
         Ok(Command::PrintReceipt(knobs)) => print_receipt(&Receipt::new(runtime, &knobs)).map_err(|error| (error.to_string(), 1)),
-        Ok(Command::Serve(knobs)) => run(knobs, serve).map_err(|message| (message, 1)),
+        Ok(Command::Serve(knobs)) => {
+            for (name, value) in environment(&knobs) {
+                // SAFETY: this process has a single thread until `serve_here` starts the side thread.
+                unsafe { std::env::set_var(name, value) };
+            }
+            run(knobs, serve).map_err(|message| (message, 1))
+        }
     };
     result.unwrap_or_else(|(message, code)| {
         say!("runtime-{}: {message}", runtime.name);

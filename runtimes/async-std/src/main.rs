@@ -53,7 +53,15 @@ const MODELS: [Model; 3] = [
 ];
 
 fn main() -> ExitCode {
-    common::main(&ASYNC_STD, serve)
+    common::main_with_environment(&ASYNC_STD, environment, serve)
+}
+
+/// The library and its pool read their sizes from these variables only.
+fn environment(knobs: &Knobs) -> Vec<(&'static str, String)> {
+    vec![
+        ("ASYNC_STD_THREAD_COUNT", knobs.threads.to_string()),
+        ("BLOCKING_MAX_THREADS", knobs.blocking_threads.max(1).to_string()),
+    ]
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
@@ -61,11 +69,6 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 }
 
 fn serve(server: Server) -> io::Result<()> {
-    // SAFETY: the only other thread by now is the side thread of `common`, which does not touch the environment.
-    unsafe {
-        std::env::set_var("ASYNC_STD_THREAD_COUNT", server.knobs.threads.to_string());
-        std::env::set_var("BLOCKING_MAX_THREADS", server.knobs.blocking_threads.max(1).to_string());
-    }
     task::block_on(task::spawn(accept(server)))
 }
 

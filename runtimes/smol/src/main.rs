@@ -52,7 +52,12 @@ const MODELS: [Model; 5] = [
 ];
 
 fn main() -> ExitCode {
-    common::main(&SMOL, serve)
+    common::main_with_environment(&SMOL, environment, serve)
+}
+
+/// The pool reads its size from this variable only.
+fn environment(knobs: &Knobs) -> Vec<(&'static str, String)> {
+    vec![("BLOCKING_MAX_THREADS", knobs.blocking_threads.max(1).to_string())]
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
@@ -60,9 +65,6 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 }
 
 fn serve(server: Server) -> io::Result<()> {
-    // The pool reads its size only from this variable.
-    // SAFETY: the only other thread by now is the side thread of `common`, which does not touch the environment.
-    unsafe { std::env::set_var("BLOCKING_MAX_THREADS", server.knobs.blocking_threads.max(1).to_string()) };
     let Server { knobs, acceptor, siblings, stop, service } = server;
     let executor = executor();
     let run = move |executor: &'static Executor<'static>, acceptor, stop| {
