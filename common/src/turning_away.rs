@@ -1,5 +1,6 @@
 //! What to do when no descriptor is left: tell clients so, and do not spin.
 
+use crate::acceptor::BACKLOG;
 use crate::say_once_a_second;
 use nix::errno::Errno;
 use std::fs::File;
@@ -7,8 +8,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Clients that are turned away in a row, before connections that are open get their turn.
-const MOST: usize = 16;
+/// Clients that are turned away in a row: all that a listener can hold, because an edge-triggered runtime does not hear again of those that are left.
+const MOST: usize = BACKLOG as usize;
 /// The pause behind an error that will come again at once. It holds up the loop that accepts, which is better than one that spins.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -28,20 +29,25 @@ pub(crate) fn prepare() {
 pub(crate) fn after(error: Errno, accept: impl Fn() -> nix::Result<OwnedFd>) {
     say_once_a_second!("cannot accept connections: {}", error.desc());
     let is_full = matches!(error, Errno::EMFILE | Errno::ENFILE);
-    if !is_full || !(0..MOST).any(|_| turn_away(&accept)) {
+    if !is_full || turn_away(accept).is_err() {
         std::thread::sleep(PAUSE);
     }
 }
 
-/// Accepts one connection with the spare descriptor and closes it; true if no other waits.
-fn turn_away(accept: impl Fn() -> nix::Result<OwnedFd>) -> bool {
+/// Accepts the connections that wait, with the spare descriptor, and closes them.
+fn turn_away(accept: impl Fn() -> nix::Result<OwnedFd>) -> nix::Result<()> {
     let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-    drop(spare.take());
-    let accepted = accept();
-    let is_last = matches!(accepted, Err(Errno::EAGAIN));
-    drop(accepted);
-    *spare = open();
-    is_last
+    for _ in 0..MOST {
+        drop(spare.take());
+        let accepted = accept().map(drop);
+        *spare = open();
+        match accepted {
+            Ok(()) => {}
+            Err(Errno::EAGAIN) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn open() -> Option<File> {
