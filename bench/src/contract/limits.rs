@@ -8,6 +8,8 @@ use crate::process::Running;
 use crate::process::deploy::package;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ pub const CHECKS: &[Check] = &[
     ("panic", panic),
     ("largest-times", largest_times),
     ("closed-outputs", closed_outputs),
+    ("out-of-descriptors", out_of_descriptors),
     ("drain-queue", drain_queue),
     ("drain-upload", drain_upload),
 ];
@@ -166,6 +169,36 @@ fn closed_outputs(server: &Server) -> Result<()> {
     client.send(&get("/sleep?ms=30000"))?;
     running.signal(Signal::SIGTERM)?;
     running.wait(SOON).map(drop)
+}
+
+/// A server that has no descriptor left serves again as soon as clients have gone.
+fn out_of_descriptors(server: &Server) -> Result<()> {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]);
+    let plain = package::command(server, 2, &[]);
+    command.arg(plain.get_program()).args(plain.get_args()).current_dir(plain.get_current_dir().unwrap_or(Path::new(".")));
+    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    command.stdin(Stdio::null());
+    let mut running = Running::spawn_with_stdin(command)?;
+    for _ in 0..2 {
+        let mut clients = Vec::new();
+        for _ in 0..200 {
+            // Some are turned away.
+            clients.extend(Client::connect(running.address).and_then(|mut client| client.send(&get("/")).map(|()| client)));
+        }
+        drop(clients);
+        // The server may turn away a few more until it has seen that they are gone.
+        let is_served = (0..100).any(|_| {
+            let served = expect_served(&running).is_ok();
+            if !served {
+                thread::sleep(PAUSE);
+            }
+            served
+        });
+        expect("whether it serves again", &is_served, &true)?;
+    }
+    running.signal(Signal::SIGTERM)?;
+    expect("exit code", &running.wait(SOON)?.code(), &Some(0))
 }
 
 /// Connections that wait while the server is blocked are answered before it ends.
