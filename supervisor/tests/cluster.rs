@@ -380,7 +380,10 @@ fn processes_left_by_a_dead_keeper_and_daemon_are_replaced() {
     let address = start(&supervisor, &server());
     let before = supervisor.pids();
     let pids = [supervisor.role("keeper"), supervisor.role("daemon")].map(|pid| pid.to_string());
-    assert!(Command::new("kill").arg("-9").args(&pids).status().unwrap().success());
+    // Stopped first: whichever died first would be replaced by the other.
+    for signal in ["-STOP", "-9"] {
+        assert!(Command::new("kill").arg(signal).args(&pids).status().unwrap().success());
+    }
     until("the end of both", || pids.iter().all(|pid| !Path::new("/proc").join(pid).exists() || is_zombie(pid.parse().unwrap())));
     assert!(ask(&mut connect(&address).unwrap()).is_ok(), "the workers no longer answer");
     let output = supervisor.run(&["list"]);
