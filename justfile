@@ -124,6 +124,10 @@ drive *args:
 check *args:
     {{stallbench}} check "$@"
 
+# Let slow, greedy and rude clients at every server: ten minutes
+soak *args:
+    {{stallbench}} soak "$@"
+
 # Run all tests
 test *args:
     cargo test {{args}}

@@ -72,6 +72,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Build { filters, allocator } => cmd::build::run(&filters, allocator),
         Command::Serve(arguments) => cmd::serve::run(&arguments),
         Command::Check(arguments) => cmd::check::run(&arguments),
+        Command::Soak(arguments) => cmd::soak::run(&arguments),
         Command::Drive(arguments) => cmd::drive::run(&arguments),
         Command::Bench(arguments) => cmd::bench::run(&arguments),
         Command::Ab(arguments) => cmd::ab::run(&arguments),

@@ -50,6 +50,8 @@ pub enum Command {
     Serve(Serve),
     /// Start each server and verify its contract: routes, bytes, bad input, drain, exit code
     Check(Check),
+    /// Let slow, greedy and rude clients at each server, and verify that it serves all others and recovers
+    Soak(Soak),
     /// Load-test any HTTP server
     Drive(Drive),
     /// Measure servers side by side, or your own service beside references
@@ -215,6 +217,22 @@ pub struct Check {
     /// Folder of the null test's round [default: bench-results/<date>-<host>-null]
     #[arg(long, value_name = "FOLDER", conflicts_with = "small")]
     pub out: Option<PathBuf>,
+}
+
+/// `soak`.
+#[derive(Debug, Args)]
+pub struct Soak {
+    /// Names, or regular expressions over names [default: all]
+    pub filters: Vec<String>,
+    /// Seconds of load on each server
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+    /// Show every column
+    #[arg(long, conflicts_with = "splice")]
+    pub wide: bool,
+    /// Write the table into this page, between its marks
+    #[arg(long, value_name = "PAGE")]
+    pub splice: Option<PathBuf>,
 }
 
 /// `tables`.

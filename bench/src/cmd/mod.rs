@@ -11,6 +11,7 @@ mod own;
 pub mod rank;
 pub mod serve;
 pub mod servers;
+pub mod soak;
 mod splice;
 pub mod tables;
 

@@ -32,6 +32,21 @@ pub fn page(page: &Path, round: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// Writes a table between the marks of its name, `<!-- stallbench NAME -->` and the closing one.
+///
+/// # Errors
+/// A page that cannot be read or written, or without the marks.
+pub fn one(page: &Path, name: &str, content: &str) -> Result<()> {
+    let text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
+    let mark = format!("<!-- stallbench {name} {END}");
+    let parts = text.split_once(&mark).and_then(|(before, from)| Some((before, from.split_once(TABLES.1)?.1)));
+    let Some((before, after)) = parts else { bail!("{}: has no marks '{mark}' and '{}'", page.display(), TABLES.1) };
+    fs::write(page, format!("{before}{mark}\n\n{content}\n{}{after}", TABLES.1))
+        .with_context(|| format!("cannot write {}", page.display()))?;
+    say(&format!("{}: written", page.display()));
+    Ok(())
+}
+
 fn filled(text: &str, round: Option<&Path>, folder: &Path) -> Result<String> {
     let mut written = String::new();
     let mut rest = text;

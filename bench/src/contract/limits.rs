@@ -1,15 +1,13 @@
 //! Slow, silent and greedy clients, and what a server owes the others meanwhile.
 
 use super::life::{SOON, wait_until_taken, with_listener};
-use super::{Check, expect, expect_page, expect_served, start};
+use super::{Check, POST, expect, expect_page, expect_served, limited, start};
 use crate::catalog::Server;
 use crate::http::{Client, get};
 use crate::process::Running;
 use crate::process::deploy::package;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -29,7 +27,6 @@ pub const CHECKS: &[Check] = &[
 
 /// The pace of a slow client: what is tested is how a server bears it.
 const PAUSE: Duration = Duration::from_millis(50);
-const POST: &str = "POST /json/parse HTTP/1.1\r\nHost: a\r\n";
 
 /// A body that arrives byte by byte does not live for ever.
 fn request_timeout(server: &Server) -> Result<()> {
@@ -173,13 +170,7 @@ fn closed_outputs(server: &Server) -> Result<()> {
 
 /// A server that has no descriptor left serves again as soon as clients have gone.
 fn out_of_descriptors(server: &Server) -> Result<()> {
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]);
-    let plain = package::command(server, 2, &[]);
-    command.arg(plain.get_program()).args(plain.get_args()).current_dir(plain.get_current_dir().unwrap_or(Path::new(".")));
-    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-    command.stdin(Stdio::null());
-    let mut running = Running::spawn_with_stdin(command)?;
+    let mut running = limited(server, 64)?;
     for _ in 0..2 {
         let mut clients = Vec::new();
         for _ in 0..200 {

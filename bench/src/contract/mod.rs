@@ -4,14 +4,20 @@ mod http;
 mod life;
 mod limits;
 mod offload;
+mod soak;
 mod strict;
 mod workers;
 
 use crate::catalog::Server;
 use crate::host::placement::{cores, set_of};
 use crate::http::{Client, Response, get};
+use crate::process::deploy::package;
 use crate::process::{Running, Start};
 use anyhow::{Result, bail};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+pub use soak::{Soaked, soak};
 
 /// What came of one check.
 #[derive(Debug)]
@@ -23,6 +29,9 @@ pub enum Verdict {
     /// It does not, and how that showed.
     Broken(String),
 }
+
+/// The start of a request with a body.
+const POST: &str = "POST /json/parse HTTP/1.1\r\nHost: a\r\n";
 
 /// A line of the contract: its name, as `unsupported` knows it, and what to try.
 type Check = (&'static str, fn(&Server) -> Result<()>);
@@ -38,7 +47,8 @@ pub fn all(server: &Server) -> Result<Vec<(&'static str, Verdict)>> {
         .chain(life::CHECKS)
         .chain(limits::CHECKS)
         .chain(workers::CHECKS)
-        .chain(offload::CHECKS);
+        .chain(offload::CHECKS)
+        .chain(soak::CHECKS);
     checks.map(|check| Ok((check.0, run(server, *check)?))).collect()
 }
 
@@ -56,6 +66,18 @@ fn run(server: &Server, (name, check): Check) -> Result<Verdict> {
 fn start(server: &Server, more: &[&str]) -> Result<Running> {
     let more = more.iter().map(ToString::to_string).collect();
     Running::start(server, &Start { threads: 2, more, cores: set_of(&cores()) })
+}
+
+/// Starts a server that may open so many descriptors.
+fn limited(server: &Server, descriptors: u32) -> Result<Running> {
+    let mut command = Command::new("/bin/sh");
+    // The shell keeps its process and so its id.
+    command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")]);
+    let plain = package::command(server, 2, &[]);
+    command.arg(plain.get_program()).args(plain.get_args()).current_dir(plain.get_current_dir().unwrap_or(Path::new(".")));
+    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    command.stdin(Stdio::null());
+    Running::spawn_with_stdin(command)
 }
 
 fn expect<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> Result<()> {

@@ -92,7 +92,6 @@ impl Cell {
     }
 
     /// A single number.
-    #[cfg(test)]
     pub fn number(number: f64, unit: Unit) -> Self {
         let summary = Summary { median: Value::Exact(number), interval: None, trials: 1, heaps: None };
         Cell::Quantity(Quantity { summary, unit, marks: Vec::new(), is_felt: false })
