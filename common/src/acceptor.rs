@@ -7,7 +7,7 @@
 use crate::args::{Dispatch, Knobs};
 use crate::blocking::serve_leftover;
 use crate::dispatch::WorkerSlot;
-use crate::{Connection, Loops, Service, turning_away};
+use crate::{Loops, Served, Service, turning_away};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, accept4, bind, getsockopt, listen, setsockopt, socket, sockopt,
@@ -40,22 +40,20 @@ impl Acceptor {
         Acceptor { source, service, flags: flags | SockFlag::SOCK_CLOEXEC, key }
     }
 
-    /// Takes the next connection: its stream and its HTTP state.
+    /// Takes the next connection, on the stream that `take` makes of it: the runtime's own, which must take over the descriptor.
     ///
     /// # Errors
     /// Returns `WouldBlock` if no connection is waiting. Any other error is written to stderr and returned as `WouldBlock` too,
-    /// after a pause if it would come again at once.
-    pub fn accept(&self) -> io::Result<(TcpStream, Connection)> {
+    /// after a pause if it would come again at once. An error of `take` ends only this connection.
+    pub fn accept<S: AsRawFd>(&self, take: impl FnOnce(TcpStream) -> io::Result<S>) -> io::Result<Served<S>> {
         loop {
             let stream = match &self.source {
                 Source::Listener(listener) => self.accept_from(listener).map(TcpStream::from),
                 Source::Parent(slot) => slot.take(self.flags.contains(SockFlag::SOCK_NONBLOCK)),
             };
             match stream {
-                Ok(stream) => {
-                    let connection = Connection::new(self.service, &stream);
-                    return Ok((stream, connection));
-                }
+                // Registered behind `take`: if that fails, it has closed the socket.
+                Ok(stream) => return Ok(Served::new(self.service, take(stream)?)),
                 // Try the next connection: an edge-triggered runtime must get `WouldBlock` only if no connection is left.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
@@ -80,8 +78,8 @@ impl Acceptor {
 impl Drop for Acceptor {
     fn drop(&mut self) {
         // Those that have come since the loop accepted for the last time.
-        let late = (0..BACKLOG).map_while(|_| self.accept().ok());
-        late.for_each(|(stream, connection)| serve_leftover(stream, connection));
+        let late = (0..BACKLOG).map_while(|_| self.accept(|stream| stream.set_nonblocking(false).map(|()| stream)).ok());
+        late.for_each(serve_leftover);
         self.service.watch().close(self.key);
     }
 }

@@ -1,6 +1,6 @@
 //! A connection on a thread of its own, with blocking I/O.
 
-use crate::{Connection, Step};
+use crate::{Served, Step};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
@@ -8,12 +8,12 @@ use std::thread;
 /// The stack size of a thread that serves what an accept loop left behind, in bytes.
 const STACK_SIZE: usize = 128 * 1024;
 
-/// Serves a connection on the calling thread until it closes; its socket must be in blocking mode. The connection is the last
-/// parameter because it must be dropped before its socket.
+/// Serves a connection on the calling thread until it closes; its socket must be in blocking mode.
 ///
 /// # Errors
 /// The client is gone.
-pub fn serve_blocking(mut stream: TcpStream, mut connection: Connection) -> io::Result<()> {
+pub fn serve_blocking(mut served: Served<TcpStream>) -> io::Result<()> {
+    let (stream, connection) = served.parts();
     loop {
         match connection.step() {
             Step::Read => {
@@ -32,13 +32,7 @@ pub fn serve_blocking(mut stream: TcpStream, mut connection: Connection) -> io::
 }
 
 /// Serves a connection that arrived while its accept loop ended: the runtime takes no more, and closing the listener would reset it.
-pub(crate) fn serve_leftover(stream: TcpStream, connection: Connection) {
-    if stream.set_nonblocking(false).is_ok() {
-        let parts = (connection, stream);
-        // Without a thread the connection is closed, as it would have been anyway.
-        let _ = thread::Builder::new().name("leftover".into()).stack_size(STACK_SIZE).spawn(move || {
-            let (connection, stream) = parts;
-            serve_blocking(stream, connection)
-        });
-    }
+pub(crate) fn serve_leftover(served: Served<TcpStream>) {
+    // Without a thread the connection is closed, as it would have been anyway.
+    let _ = thread::Builder::new().name("leftover".into()).stack_size(STACK_SIZE).spawn(move || serve_blocking(served));
 }

@@ -11,7 +11,7 @@ use crate::routes::{self, Outcome};
 use crate::share::Share;
 use crate::watch::{Phase, Slot};
 use crate::work::Work;
-use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 
 /// The next step that a connection needs.
 #[derive(Debug)]
@@ -63,9 +63,6 @@ struct Receiving {
     body: Vec<u8>,
 }
 
-/// A connection that a drain waits for until this is dropped, which must come before its socket is closed.
-pub struct Registration(#[allow(dead_code, reason = "it does its work when it is dropped")] Slot);
-
 /// The properties of a request that affect the form of its answer.
 #[derive(Clone, Copy, Default)]
 struct Reply {
@@ -78,7 +75,7 @@ struct Reply {
 const HIGH_WATER: usize = 64 * 1024;
 
 impl Connection {
-    pub(crate) fn new(service: Service, socket: &impl AsFd) -> Self {
+    pub(crate) fn new(service: Service, socket: &impl AsRawFd) -> Self {
         Connection {
             service,
             slot: service.watch().open(socket),
@@ -94,11 +91,10 @@ impl Connection {
         }
     }
 
-    /// Keeps only the registration, for a server whose own HTTP serves the socket: a drain waits for it, and no time limit of ours applies.
-    #[must_use]
-    pub fn into_registration(self) -> Registration {
+    /// Keeps only the entry in the watch, without a time limit.
+    pub(crate) fn into_slot(self) -> Slot {
         self.slot.block();
-        Registration(self.slot)
+        self.slot
     }
 
     /// Returns the next step.

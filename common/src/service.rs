@@ -7,7 +7,7 @@ use crate::watch::Watch;
 use crate::{Connection, Model, announce, http, routes};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ impl Service {
     /// A new connection on this socket.
     #[doc(hidden)]
     #[must_use]
-    pub fn connection(self, socket: &impl AsFd) -> Connection {
+    pub fn connection(self, socket: &impl AsRawFd) -> Connection {
         Connection::new(self, socket)
     }
 

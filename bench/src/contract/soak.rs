@@ -34,8 +34,11 @@ const CLEANUP: Duration = Duration::from_secs(10);
 /// What an allocator may keep between two phases of the same load.
 const MOST_GROWTH: u64 = 16 << 20;
 
-/// A kind of client, tried again and again by this many threads.
-const CLIENTS: [(usize, fn(SocketAddr, &Tally) -> Result<()>); 7] =
+/// What one client does, and how it went.
+type Behaviour = fn(SocketAddr, &Tally) -> Result<()>;
+
+/// The kinds of clients, each tried again and again by so many threads.
+const CLIENTS: [(usize, Behaviour); 7] =
     [(4, slow_head), (4, slow_body), (2, slow_reader), (2, greedy), (2, reset), (2, half_close), (1, flood)];
 
 /// What a server did.

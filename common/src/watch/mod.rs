@@ -192,9 +192,9 @@ impl Watch {
         Ok(())
     }
 
-    pub fn open(&'static self, socket: &impl AsFd) -> Slot {
+    pub fn open(&'static self, socket: &impl AsRawFd) -> Slot {
         let marks = Arc::new(Marks { phase: AtomicU32::new(Phase::Open as u32), requests: AtomicU32::new(0) });
-        let socket = socket.as_fd().as_raw_fd();
+        let socket = socket.as_raw_fd();
         let entry = Entry { socket, marks: marks.clone(), seen: Seen::new() };
         let mut entries = self.entries();
         let key = entries.insert(entry);
@@ -230,6 +230,12 @@ impl Watch {
     /// The event that becomes readable, and stays so, when the accept loops must end.
     pub fn stop(&self) -> Arc<EventFd> {
         self.stop.clone()
+    }
+
+    /// The number of registered connections.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.entries().len()
     }
 
     fn entries(&self) -> MutexGuard<'_, Slab<Entry>> {

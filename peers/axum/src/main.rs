@@ -6,6 +6,9 @@
 //! The knob is `--threads` (W, the number of workers); buffers and limits are hyper's own. In the results, compare it with
 //! `tokio-multi-thread`.
 
+#[path = "../../counted.rs"]
+mod counted;
+
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -15,15 +18,13 @@ use axum::routing::any;
 use axum::serve::Listener;
 use common::http::{Answer, MAX_BODY};
 use common::routes::PATHS;
-use common::{Acceptor, Knobs, Model, Registration, Runtime, Server, Service, Stop, Threads};
+use common::{Acceptor, Knobs, Model, Runtime, Server, Service, Stop, Threads};
+use counted::Counted;
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::process::ExitCode;
-use std::task::{Context, Poll};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 
@@ -99,53 +100,13 @@ impl Listener for Accepting {
     async fn accept(&mut self) -> (Counted, SocketAddr) {
         loop {
             let Ok(mut readable) = self.acceptor.readable().await else { continue };
-            if let Ok(Ok((stream, connection))) = readable.try_io(|acceptor| Acceptor::accept(acceptor.get_ref()))
-                && let Ok(stream) = TcpStream::from_std(stream)
-            {
-                return (Counted { _registration: connection.into_registration(), stream }, self.address);
+            if let Ok(Ok(served)) = readable.try_io(|acceptor| acceptor.get_ref().accept(TcpStream::from_std)) {
+                return (Counted(served.into_registered()), self.address);
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.address)
-    }
-}
-
-/// The registration makes a drain wait for this connection; axum does the rest. It comes first because it must be dropped before the socket is.
-struct Counted {
-    _registration: Registration,
-    stream: TcpStream,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

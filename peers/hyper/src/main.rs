@@ -5,9 +5,13 @@
 //!
 //! Buffers and limits are hyper's own. In the results, compare it with `tokio-current-thread`: only the HTTP library differs.
 
+#[path = "../../counted.rs"]
+mod counted;
+
 use bytes::Bytes;
 use common::http::Answer;
-use common::{Acceptor, Knobs, Model, Registration, Runtime, Server, Service};
+use common::{Knobs, Model, Runtime, Server, Service};
+use counted::Counted;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -50,10 +54,8 @@ async fn accept(server: Server) -> io::Result<()> {
             _ = stop.readable() => break,
             readable = acceptor.readable() => readable?,
         };
-        if let Ok(Ok((stream, connection))) = readable.try_io(|acceptor| Acceptor::accept(acceptor.get_ref()))
-            && let Ok(stream) = TcpStream::from_std(stream)
-        {
-            tokio::spawn(serve_connection(stream, connection.into_registration(), server.service, draining.clone()));
+        if let Ok(Ok(served)) = readable.try_io(|acceptor| acceptor.get_ref().accept(TcpStream::from_std)) {
+            tokio::spawn(serve_connection(Counted(served.into_registered()), server.service, draining.clone()));
             tokio::task::yield_now().await;
         }
     }
@@ -61,13 +63,7 @@ async fn accept(server: Server) -> io::Result<()> {
     std::future::pending().await
 }
 
-/// The registration makes a drain wait for this connection; hyper does the rest.
-async fn serve_connection(
-    stream: TcpStream,
-    _registration: Registration,
-    service: Service,
-    mut draining: watch::Receiver<()>,
-) -> hyper::Result<()> {
+async fn serve_connection(stream: Counted, service: Service, mut draining: watch::Receiver<()>) -> hyper::Result<()> {
     let handler = service_fn(move |request| answer(service, request));
     let mut connection = pin!(http1::Builder::new().title_case_headers(true).serve_connection(TokioIo::new(stream), handler));
     let mut is_draining = pin!(async { draining.changed().await.is_err() });

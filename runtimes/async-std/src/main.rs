@@ -18,7 +18,7 @@ use async_std::prelude::*;
 use async_std::task;
 use common::http::Answer;
 use common::work::Work;
-use common::{Connection, Knobs, Model, Pool, Runtime, Server, Service, Step, Threads};
+use common::{Connection, Knobs, Model, Pool, Runtime, Served, Server, Service, Step, Threads};
 use futures_lite::future::or;
 use std::future::pending;
 use std::io;
@@ -80,8 +80,8 @@ async fn accept(server: Server) -> io::Result<()> {
     let is_stopped = || async { stop.readable().await.map(|()| true) };
     let is_acceptable = || async { acceptor.readable().await.map(|()| false) };
     while !or(is_stopped(), is_acceptable()).await? {
-        if let Ok((stream, connection)) = acceptor.get_ref().accept() {
-            task::spawn(serve_connection(TcpStream::from(stream), connection, is_offloading.then_some(server.service)));
+        if let Ok(served) = acceptor.get_ref().accept(|stream| Ok(TcpStream::from(stream))) {
+            task::spawn(serve_connection(served, is_offloading.then_some(server.service)));
             // Serve this connection until it waits before accepting the next one, which an idle process may take.
             task::yield_now().await;
         }
@@ -90,10 +90,11 @@ async fn accept(server: Server) -> io::Result<()> {
     pending().await
 }
 
-async fn serve_connection(mut stream: TcpStream, mut connection: Connection, offloading: Option<Service>) -> io::Result<()> {
+async fn serve_connection(mut served: Served<TcpStream>, offloading: Option<Service>) -> io::Result<()> {
+    let (stream, connection) = served.parts();
     loop {
         match connection.step() {
-            Step::Read => read(&mut stream, &mut connection).await?,
+            Step::Read => read(stream, connection).await?,
             Step::Write => {
                 let count = stream.write(connection.unsent()).await?;
                 connection.sent(count);

@@ -11,7 +11,7 @@
 //! compio's default. If the kernel or a limit refuses io_uring, the server reports the error and exits. In the results, compare
 //! compio with monoio, another implementation of the same idea.
 
-use common::{Acceptor, Connection, Knobs, Model, Runtime, Server, Service, Step, Stop};
+use common::{Acceptor, Knobs, Model, Runtime, Served, Server, Service, Step, Stop};
 use compio::BufResult;
 use compio::driver::{DriverType, ProactorBuilder};
 use compio::io::{AsyncRead, AsyncWrite};
@@ -64,10 +64,8 @@ async fn accept(acceptor: Acceptor, stop: Stop, service: Service) -> io::Result<
     let is_stopped = || async { stop.read_ready().await.map(|()| true) };
     let is_acceptable = || async { acceptor.accept_ready().await.map(|()| false) };
     while !or(is_stopped(), is_acceptable()).await? {
-        if let Ok((stream, connection)) = acceptor.accept()
-            && let Ok(stream) = TcpStream::from_std(stream)
-        {
-            compio::runtime::spawn(serve_connection(stream, connection)).detach();
+        if let Ok(served) = acceptor.accept(TcpStream::from_std) {
+            compio::runtime::spawn(serve_connection(served)).detach();
             // Serve this connection until it waits before accepting the next one, which an idle loop may take.
             yield_now().await;
         }
@@ -76,7 +74,8 @@ async fn accept(acceptor: Acceptor, stop: Stop, service: Service) -> io::Result<
     pending().await
 }
 
-async fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Result<()> {
+async fn serve_connection(mut served: Served<TcpStream>) -> io::Result<()> {
+    let (stream, connection) = served.parts();
     let mut buffer = Vec::with_capacity(BUFFER);
     loop {
         match connection.step() {

@@ -9,7 +9,7 @@
 //! a request.
 
 use async_io::Async;
-use common::{Connection, Knobs, Model, Runtime, Server, Step};
+use common::{Connection, Knobs, Model, Runtime, Served, Server, Step};
 use embassy_executor::{Executor, Spawner};
 use futures_lite::future::{or, pending, poll_fn, yield_now};
 use futures_lite::{AsyncRead, AsyncWriteExt};
@@ -56,10 +56,8 @@ async fn accept_all(server: Server, spawner: Spawner) -> io::Result<()> {
     let is_stopped = || async { stop.readable().await.map(|()| true) };
     let is_acceptable = || async { acceptor.readable().await.map(|()| false) };
     while !or(is_stopped(), is_acceptable()).await? {
-        if let Ok((stream, connection)) = acceptor.get_ref().accept()
-            && let Ok(stream) = Async::new_nonblocking(stream)
-        {
-            match serve_connection(Served { connection, stream }) {
+        if let Ok(served) = acceptor.get_ref().accept(Async::new_nonblocking) {
+            match serve_connection(served) {
                 Ok(task) => spawner.spawn(task),
                 // Dropping the connection has closed it.
                 Err(_) => count_closed(),
@@ -80,20 +78,14 @@ fn count_closed() {
     }
 }
 
-/// A connection and its socket. The connection comes first because it must be dropped before its socket.
-struct Served {
-    connection: Connection,
-    stream: Async<TcpStream>,
-}
-
 #[embassy_executor::task(pool_size = TASKS)]
-async fn serve_connection(served: Served) {
+async fn serve_connection(served: Served<Async<TcpStream>>) {
     // An error ends only this connection.
     let _ = serve_until_closed(served).await;
 }
 
-async fn serve_until_closed(mut served: Served) -> io::Result<()> {
-    let Served { connection, stream } = &mut served;
+async fn serve_until_closed(mut served: Served<Async<TcpStream>>) -> io::Result<()> {
+    let (stream, connection) = served.parts();
     loop {
         match connection.step() {
             Step::Read => read(stream, connection).await?,

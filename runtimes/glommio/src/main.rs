@@ -14,7 +14,7 @@
 
 mod doorbell;
 
-use common::{Acceptor, Connection, Knobs, Model, Runtime, Server, Service, Step, Stop, Threads};
+use common::{Acceptor, Connection, Knobs, Model, Runtime, Served, Server, Service, Step, Stop, Threads};
 use doorbell::Doorbell;
 use futures_lite::AsyncRead;
 use futures_lite::AsyncWriteExt;
@@ -63,10 +63,10 @@ async fn accept(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result
     let mut doorbell = Doorbell::start(&acceptor, stop)?;
     service.ready();
     while doorbell.ring().await? {
-        if let Ok((stream, connection)) = acceptor.accept() {
-            // SAFETY: the descriptor is open, and the new stream becomes its only owner.
-            let stream = unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) };
-            spawn_local(serve_connection(stream, connection)).detach();
+        // SAFETY: the descriptor is open, and the new stream becomes its only owner.
+        let take = |stream: std::net::TcpStream| Ok(unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) });
+        if let Ok(served) = acceptor.accept(take) {
+            spawn_local(serve_connection(served)).detach();
             // Serve this connection until it waits before accepting the next one, which an idle loop may take.
             yield_now().await;
         }
@@ -75,10 +75,11 @@ async fn accept(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result
     pending().await
 }
 
-async fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Result<()> {
+async fn serve_connection(mut served: Served<TcpStream>) -> io::Result<()> {
+    let (stream, connection) = served.parts();
     loop {
         match connection.step() {
-            Step::Read => read(&mut stream, &mut connection).await?,
+            Step::Read => read(stream, connection).await?,
             Step::Write => {
                 let count = stream.write(connection.unsent()).await?;
                 connection.sent(count);

@@ -17,7 +17,7 @@ mod offload;
 
 use common::http::Answer;
 use common::work::Work;
-use common::{Acceptor, Connection, Knobs, Model, Pool, Runtime, Server, Service, Step, Threads};
+use common::{Acceptor, Connection, Knobs, Model, Pool, Runtime, Served, Server, Service, Step, Threads};
 use may::coroutine::JoinHandle;
 use may::go;
 use may::io::{CoIo, WaitIo};
@@ -112,13 +112,13 @@ fn serve(server: Server) -> io::Result<()> {
 }
 
 fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<AtomicBool>) {
+    // SAFETY: the descriptor is open, and the new stream becomes its only owner.
+    let take = |stream: std::net::TcpStream| Ok(unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) });
     while !is_stopped.load(Ordering::SeqCst) {
-        match acceptor.inner().accept() {
-            Ok((stream, connection)) => {
-                // SAFETY: the descriptor is open, and the new stream becomes its only owner.
-                let stream = unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) };
+        match acceptor.inner().accept(take) {
+            Ok(served) => {
                 // An error ends only this connection.
-                let serve = move || drop(serve_connection(stream, connection, place));
+                let serve = move || drop(serve_connection(served, place));
                 if place.has_one_worker {
                     // Serve this connection until it waits before accepting the next one, which an idle process may take.
                     // So a new coroutine accepts, because it starts only once this one waits; a coroutine that yields would
@@ -137,10 +137,11 @@ fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<Atomi
     drop(acceptor.into_inner());
 }
 
-fn serve_connection(mut stream: TcpStream, mut connection: Connection, place: &Place) -> io::Result<()> {
+fn serve_connection(mut served: Served<TcpStream>, place: &Place) -> io::Result<()> {
+    let (stream, connection) = served.parts();
     loop {
         match connection.step() {
-            Step::Read => read(&mut stream, &mut connection)?,
+            Step::Read => read(stream, connection)?,
             Step::Write => {
                 let count = stream.write(connection.unsent())?;
                 connection.sent(count);

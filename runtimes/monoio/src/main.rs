@@ -10,7 +10,7 @@
 //! monoio's default. If the kernel or a limit refuses io_uring, the server reports the error and exits. In the results, compare
 //! the two ways to accept, and look at the memory of an idle connection.
 
-use common::{Acceptor, Connection, Knobs, Model, Runtime, Server, Service, Step, Stop};
+use common::{Acceptor, Knobs, Model, Runtime, Served, Server, Service, Step, Stop};
 use futures_lite::future::yield_now;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::{TcpListener, TcpStream};
@@ -63,10 +63,8 @@ async fn accept(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result
             result = stopped.readable(false) => break result?,
             result = readable.readable(false) => result?,
         }
-        if let Ok((stream, connection)) = acceptor.accept()
-            && let Ok(stream) = TcpStream::from_std(stream)
-        {
-            monoio::spawn(serve_connection(stream, connection));
+        if let Ok(served) = acceptor.accept(TcpStream::from_std) {
+            monoio::spawn(serve_connection(served));
             // Serve this connection until it waits before accepting the next one, which an idle loop may take.
             yield_now().await;
         }
@@ -80,7 +78,8 @@ fn watched(source: &impl AsFd) -> io::Result<TcpListener> {
     TcpListener::from_std(source.as_fd().try_clone_to_owned()?.into())
 }
 
-async fn serve_connection(mut stream: TcpStream, mut connection: Connection) -> io::Result<()> {
+async fn serve_connection(mut served: Served<TcpStream>) -> io::Result<()> {
+    let (stream, connection) = served.parts();
     let mut buffer = Vec::with_capacity(BUFFER);
     loop {
         match connection.step() {

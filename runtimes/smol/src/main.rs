@@ -14,7 +14,7 @@
 
 use common::http::Answer;
 use common::work::Work;
-use common::{Acceptor, Connection, Knobs, Loops, Model, Pool, Runtime, Server, Service, Step, Stop, Threads};
+use common::{Acceptor, Connection, Knobs, Loops, Model, Pool, Runtime, Served, Server, Service, Step, Stop, Threads};
 use smol::future::{or, pending, poll_fn, yield_now};
 use smol::io::{AsyncRead, AsyncWriteExt};
 use smol::{Async, Executor, block_on, unblock};
@@ -105,10 +105,8 @@ async fn accept(
     let is_stopped = || async { stop.readable().await.map(|()| true) };
     let is_acceptable = || async { acceptor.readable().await.map(|()| false) };
     while !or(is_stopped(), is_acceptable()).await? {
-        if let Ok((stream, connection)) = acceptor.get_ref().accept()
-            && let Ok(stream) = Async::new_nonblocking(stream)
-        {
-            executor.spawn(serve_connection(stream, connection, is_offloading.then_some(service))).detach();
+        if let Ok(served) = acceptor.get_ref().accept(Async::new_nonblocking) {
+            executor.spawn(serve_connection(served, is_offloading.then_some(service))).detach();
             // Serve this connection until it waits before accepting the next one, which an idle process may take.
             yield_now().await;
         }
@@ -117,14 +115,11 @@ async fn accept(
     pending().await
 }
 
-async fn serve_connection(
-    mut stream: Async<TcpStream>,
-    mut connection: Connection,
-    offloading: Option<Service>,
-) -> io::Result<()> {
+async fn serve_connection(mut served: Served<Async<TcpStream>>, offloading: Option<Service>) -> io::Result<()> {
+    let (stream, connection) = served.parts();
     loop {
         match connection.step() {
-            Step::Read => read(&mut stream, &mut connection).await?,
+            Step::Read => read(stream, connection).await?,
             Step::Write => {
                 let count = stream.write(connection.unsent()).await?;
                 connection.sent(count);

@@ -8,8 +8,8 @@ use std::thread;
 pub fn serve(server: Server) -> io::Result<()> {
     server.service.ready();
     while !is_stopped(&server.stop, &server.acceptor) {
-        if let Ok((stream, connection)) = server.acceptor.accept()
-            && let Err(error) = named("connection").spawn(move || serve_blocking(stream, connection))
+        if let Ok(served) = server.acceptor.accept(Ok)
+            && let Err(error) = named("connection").spawn(move || serve_blocking(served))
         {
             // The system refused a thread. Dropping the closure has closed the connection.
             common::say_once_a_second!("closed a connection because its thread did not start: {error}");

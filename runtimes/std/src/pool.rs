@@ -1,7 +1,7 @@
 //! The model with a fixed pool of threads, and one more thread that waits for all idle connections.
 
 use crate::named;
-use common::{Admitted, Connection, Server, Service, Step, WhenFull};
+use common::{Admitted, Served, Server, Service, Step, WhenFull};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use slab::Slab;
 use std::io::{self, ErrorKind, Read, Write};
@@ -9,8 +9,8 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A connection that no thread works on, and its socket. The connection comes first because it must be dropped before its socket.
-type Parked = (Connection, TcpStream);
+/// A connection that no thread works on.
+type Parked = Served<TcpStream>;
 
 /// A connection that a thread is to work on, and the place in the pool that it takes until its answer is written.
 type Job = (Parked, Admitted);
@@ -52,9 +52,9 @@ pub fn serve(server: Server) -> io::Result<()> {
                     acceptor = None;
                 }
                 (ACCEPTOR, Some(acceptor)) => {
-                    if let Ok((stream, connection)) = acceptor.accept() {
+                    if let Ok(served) = acceptor.accept(Ok) {
                         // epoll reports the connection once its first bytes have arrived.
-                        parking.park((connection, stream), EpollFlags::EPOLLIN, true);
+                        parking.park(served, EpollFlags::EPOLLIN, true);
                     }
                 }
                 (ACCEPTOR, None) => {}
@@ -74,12 +74,12 @@ impl Parking {
     }
 
     /// Registers the connection so that epoll reports it once when it is readable or writable, or when its client has gone away.
-    fn park(&self, parked: Parked, wanted: EpollFlags, is_new: bool) {
+    fn park(&self, mut parked: Parked, wanted: EpollFlags, is_new: bool) {
         let mut all = self.parked();
         let slot = all.vacant_entry();
         let mut event = EpollEvent::new(wanted | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLONESHOT, slot.key() as u64);
-        let stream = &parked.1;
-        let is_watched = if is_new { self.epoll.add(stream, event) } else { self.epoll.modify(stream, &mut event) };
+        let (stream, _) = parked.parts();
+        let is_watched = if is_new { self.epoll.add(&*stream, event) } else { self.epoll.modify(&*stream, &mut event) };
         // A connection that cannot be watched is dropped, and so closed.
         if is_watched.is_ok() {
             slot.insert(parked);
@@ -87,24 +87,24 @@ impl Parking {
     }
 
     /// Sends a connection to the pool. The pool lives as long as the process, so there is always a receiver.
-    fn hand_on(&self, parked: Parked, events: EpollFlags, queue: &SyncSender<Job>, service: Service) {
-        let (mut connection, stream) = parked;
+    fn hand_on(&self, mut parked: Parked, events: EpollFlags, queue: &SyncSender<Job>, service: Service) {
+        let (stream, connection) = parked.parts();
         // One that only ends needs no thread, and must not take the place of a request.
         if events.contains(EpollFlags::EPOLLRDHUP) && matches!(stream.peek(&mut [0]), Ok(0)) {
-            return self.serve(connection, stream, None);
+            return self.serve(parked, None);
         }
         match service.admit() {
-            Ok(place) => drop(queue.send(((connection, stream), place))),
+            Ok(place) => drop(queue.send((parked, place))),
             Err(_) => {
                 connection.turn_away();
-                self.serve(connection, stream, None);
+                self.serve(parked, None);
             }
         }
     }
 
     /// Serves the connection until it would block, then parks it again unless it has closed.
-    fn serve(&self, connection: Connection, stream: TcpStream, place: Option<Admitted>) {
-        if let Ok(Some((parked, wanted))) = serve_connection(stream, connection, place) {
+    fn serve(&self, parked: Parked, place: Option<Admitted>) {
+        if let Ok(Some((parked, wanted))) = serve_connection(parked, place) {
             self.park(parked, wanted, false);
         }
     }
@@ -118,23 +118,20 @@ impl Parking {
 fn work(jobs: &Mutex<Receiver<Job>>, parking: &Parking) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(((connection, stream), place)) = job else { return };
-        parking.serve(connection, stream, Some(place));
+        let Ok((parked, place)) = job else { return };
+        parking.serve(parked, Some(place));
     }
 }
 
 /// Serves the connection until it would block: a thread never waits for a client. Returns it, and what it waits for; `None` if it has closed.
-fn serve_connection(
-    mut stream: TcpStream,
-    mut connection: Connection,
-    mut place: Option<Admitted>,
-) -> io::Result<Option<(Parked, EpollFlags)>> {
+fn serve_connection(mut served: Parked, mut place: Option<Admitted>) -> io::Result<Option<(Parked, EpollFlags)>> {
+    let (stream, connection) = served.parts();
     loop {
         match connection.step() {
             Step::Read => match stream.read(connection.space()) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     connection.rest();
-                    return Ok(Some(((connection, stream), EpollFlags::EPOLLIN)));
+                    return Ok(Some((served, EpollFlags::EPOLLIN)));
                 }
                 result => connection.received(result?),
             },
@@ -143,7 +140,7 @@ fn serve_connection(
                 drop(place.take());
                 match stream.write(connection.unsent()) {
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        return Ok(Some(((connection, stream), EpollFlags::EPOLLOUT)));
+                        return Ok(Some((served, EpollFlags::EPOLLOUT)));
                     }
                     result => connection.sent(result?),
                 }

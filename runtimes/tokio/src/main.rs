@@ -23,7 +23,7 @@
 mod offload;
 mod workers;
 
-use common::{Acceptor, Connection, Knobs, Loops, Model, Pool, Runtime, Server, Service, Step, Stop, Threads};
+use common::{Acceptor, Connection, Knobs, Loops, Model, Pool, Runtime, Served, Server, Service, Step, Stop, Threads};
 use offload::Place;
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
@@ -158,10 +158,8 @@ async fn accept(is_local: bool, acceptor: Acceptor, stop: Stop, place: &'static 
             _ = stop.readable() => break,
             readable = acceptor.readable() => readable?,
         };
-        if let Ok(Ok((stream, connection))) = readable.try_io(|acceptor| Acceptor::accept(acceptor.get_ref()))
-            && let Ok(stream) = TcpStream::from_std(stream)
-        {
-            let connection = serve_connection(stream, connection, place, service);
+        if let Ok(Ok(served)) = readable.try_io(|acceptor| acceptor.get_ref().accept(TcpStream::from_std)) {
+            let connection = serve_connection(served, place, service);
             drop(if is_local { spawn_local(connection) } else { tokio::spawn(connection) });
             // Serve this connection until it waits before accepting the next one, which an idle process may take.
             yield_now().await;
@@ -171,15 +169,11 @@ async fn accept(is_local: bool, acceptor: Acceptor, stop: Stop, place: &'static 
     std::future::pending().await
 }
 
-async fn serve_connection(
-    mut stream: TcpStream,
-    mut connection: Connection,
-    place: &'static Place,
-    service: Service,
-) -> io::Result<()> {
+async fn serve_connection(mut served: Served<TcpStream>, place: &'static Place, service: Service) -> io::Result<()> {
+    let (stream, connection) = served.parts();
     loop {
         match connection.step() {
-            Step::Read => read(&stream, &mut connection).await?,
+            Step::Read => read(stream, connection).await?,
             Step::Write => {
                 let count = stream.write(connection.unsent()).await?;
                 connection.sent(count);
