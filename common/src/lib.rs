@@ -303,7 +303,7 @@ fn serve_here(
 ) -> io::Result<()> {
     // Block the signals before any thread starts: all threads inherit the mask, so only the side thread takes signals.
     signals.thread_block()?;
-    let service = Service::new(knobs, address)?;
+    let service = Service::new(knobs, address, sources.len())?;
     service.watch().start(signals, tell::StatusReporter::new(&knobs))?;
     let mut acceptors = sources.into_iter().map(|source| Acceptor::new(source, service, knobs.model.blocking_sockets));
     let acceptor = acceptors.next().ok_or(io::ErrorKind::NotFound)?;

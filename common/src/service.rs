@@ -8,7 +8,7 @@ use crate::{Connection, Model, announce, http, routes};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::sync::{Once, OnceLock};
+use std::sync::{Barrier, OnceLock};
 use std::time::Duration;
 
 /// State shared by all connections of this process.
@@ -18,31 +18,36 @@ pub struct Service(&'static Inner);
 struct Inner {
     watch: Watch,
     gate: Gate,
-    ready: Once,
+    /// Where the event loops wait for each other.
+    starting: Barrier,
     knobs: Knobs,
     address: SocketAddr,
 }
 
 impl Service {
-    pub(crate) fn new(knobs: Knobs, address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn new(knobs: Knobs, address: SocketAddr, loops: usize) -> io::Result<Self> {
         let threads = if knobs.blocking_threads > 0 { knobs.blocking_threads } else { knobs.threads };
         let gate = Gate::new(threads + knobs.queue, knobs.when_full);
         Ok(Service(Box::leak(Box::new(Inner {
             watch: Watch::new(knobs.limits, knobs.capacity())?,
             gate,
-            ready: Once::new(),
+            starting: Barrier::new(loops),
             knobs,
             address,
         }))))
     }
 
-    /// Reports that this process now answers requests. A forked worker tells its parent; any other process writes to stdout
-    /// and to the service manager. Only the first call has an effect.
+    /// Reports that an event loop is set up, and waits for the others: were one of them to accept now, its connections might take the
+    /// descriptors that another needs for its setup. Once all are, the process is ready: a forked worker tells its parent; any other
+    /// process writes to stdout and to the service manager.
     pub fn ready(self) {
-        self.0.ready.call_once(|| match WorkerSlot::here() {
+        if !self.0.starting.wait().is_leader() {
+            return;
+        }
+        match WorkerSlot::here() {
             Some(slot) => slot.ready(self.0.knobs.capacity()),
             None => announce(self.0.address),
-        });
+        }
     }
 
     /// The server state that the routes need.
@@ -124,6 +129,6 @@ impl Service {
             when_full: WhenFull::Wait,
             limits,
         };
-        Self::new(knobs, listen).expect("event descriptors")
+        Self::new(knobs, listen, 1).expect("event descriptors")
     }
 }
