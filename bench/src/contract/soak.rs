@@ -31,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a server may take to serve again, to close what its clients left, and to have a killed worker replaced.
 const RECOVERY: Duration = Duration::from_secs(1);
 const CLEANUP: Duration = Duration::from_secs(10);
-/// What an allocator may keep between two phases of the same load.
-const MOST_GROWTH: u64 = 16 << 20;
+/// What an allocator may keep, more or less by chance, of threads that have ended: 256 KiB of each, where every connection has one.
+const MOST_GROWTH: u64 = (256 << 10) * DESCRIPTORS as u64;
 
 /// What one client does, and how it went.
 type Behaviour = fn(SocketAddr, &Tally) -> Result<()>;
