@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const CHECKS: &[Check] = &[
     ("receipt", receipt),
@@ -190,9 +190,11 @@ pub fn wait_until_taken(running: &Running, client: &mut Client) -> Result<()> {
         let wanted = format!("{} {} ", hex(server), hex(client));
         text.lines().find(|line| line.contains(&wanted)).and_then(|line| line.split_whitespace().nth(4).map(str::to_owned))
     };
-    for _ in 0..100_000 {
-        let queues = line(&std::fs::read_to_string("/proc/net/tcp")?);
-        if queues.is_some_and(|queues| queues.ends_with(":00000000")) {
+    let begin = Instant::now();
+    while begin.elapsed() < SOON {
+        // Its line is there from the handshake on, before the server accepts.
+        let Some(queues) = line(&std::fs::read_to_string("/proc/net/tcp")?) else { bail!("the server has closed a connection") };
+        if queues.ends_with(":00000000") {
             return Ok(());
         }
         std::thread::yield_now();

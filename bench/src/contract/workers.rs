@@ -1,5 +1,6 @@
 //! Several processes: replaced when they die, ended with their parent, and what each way of dispatching promises.
 
+use super::life::{SOON, wait_until_taken};
 use super::{Check, ask, expect, expect_served, start};
 use crate::catalog::Server;
 use crate::http::{Client, get};
@@ -7,8 +8,14 @@ use crate::process::Running;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::time::Instant;
 
-pub const CHECKS: &[Check] = &[("processes", processes), ("round-robin", round_robin_promise), ("dies-at-once", dies_at_once)];
+pub const CHECKS: &[Check] = &[
+    ("processes", processes),
+    ("round-robin", round_robin_promise),
+    ("dies-at-once", dies_at_once),
+    ("parent-dies", parent_dies),
+];
 
 const DISPATCHES: [&str; 3] = ["shared", "reuseport", "round-robin"];
 
@@ -74,6 +81,30 @@ fn dies_at_once(server: &Server) -> Result<()> {
     }
     expect("exit code", &running.wait(std::time::Duration::from_secs(1))?.code(), &Some(1))?;
     expect("still served", &ask(&running, &get("/")).is_ok(), &false)
+}
+
+/// Workers whose parent is killed answer what they have, and end.
+fn parent_dies(server: &Server) -> Result<()> {
+    let mut running = start(server, &["--processes", "2", "--drain-idle", "100ms"])?;
+    let orphans = workers(&running);
+    let mut client = Client::connect(running.address)?;
+    client.send(&get("/sleep?ms=500"))?;
+    wait_until_taken(&running, &mut client)?;
+    running.signal(Signal::SIGKILL)?;
+    running.wait(SOON)?;
+    let answer = client.receive(false).context("a request in flight")?;
+    expect("status, and whether it says that it closes", &(answer.status, answer.closes), &(200, true))?;
+    // The command line of a process that has ended is empty, even where nobody has reaped it.
+    let is_there = |pid: &Pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+    let begin = Instant::now();
+    while orphans.iter().any(is_there) {
+        if begin.elapsed() > SOON {
+            bail!("workers go on without their parent");
+        }
+        crate::console::interrupt::check()?;
+        std::thread::yield_now();
+    }
+    Ok(())
 }
 
 fn workers(running: &Running) -> Vec<Pid> {
