@@ -7,6 +7,7 @@ use crate::process::Running;
 use crate::process::deploy::package;
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
+use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -140,7 +141,7 @@ fn drain(server: &Server) -> Result<()> {
     let mut running = start(server, &[])?;
     let mut client = Client::connect(running.address)?;
     client.send(&get("/sleep?ms=500"))?;
-    wait_until_taken(&running, &mut client)?;
+    wait_until_taken(&running, std::slice::from_ref(&client))?;
     running.signal(Signal::SIGTERM)?;
     let answer = client.receive(false)?;
     expect("status, and whether it says that it closes", &(answer.status, answer.closes), &(200, true))?;
@@ -170,7 +171,7 @@ fn second_signal(server: &Server) -> Result<()> {
     let mut running = start(server, &["--drain", "60s"])?;
     let mut client = Client::connect(running.address)?;
     client.send(&get("/sleep?ms=30000"))?;
-    wait_until_taken(&running, &mut client)?;
+    wait_until_taken(&running, std::slice::from_ref(&client))?;
     running.signal(Signal::SIGTERM)?;
     while running.ended().is_none() {
         running.signal(Signal::SIGTERM)?;
@@ -182,19 +183,23 @@ fn second_signal(server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the server has read what was sent, which the kernel shows as an empty receive queue on its side.
-pub fn wait_until_taken(running: &Running, client: &mut Client) -> Result<()> {
-    let (server, client) = (running.address, client.local_address()?);
-    let line = |text: &str| {
-        let hex = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
-        let wanted = format!("{} {} ", hex(server), hex(client));
-        text.lines().find(|line| line.contains(&wanted)).and_then(|line| line.split_whitespace().nth(4).map(str::to_owned))
-    };
+/// Waits until the server has read what these clients have sent, which the kernel shows as an empty receive queue on its side. A
+/// connection that is gone is not waited for.
+pub fn wait_until_taken(running: &Running, clients: &[Client]) -> Result<()> {
+    let hex = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
+    let server = hex(running.address);
+    let clients = clients.iter().map(|client| Ok(hex(client.local_address()?))).collect::<Result<HashSet<_>>>()?;
     let begin = Instant::now();
     while begin.elapsed() < SOON {
-        // Its line is there from the handshake on, before the server accepts.
-        let Some(queues) = line(&std::fs::read_to_string("/proc/net/tcp")?) else { bail!("the server has closed a connection") };
-        if queues.ends_with(":00000000") {
+        let sockets = std::fs::read_to_string("/proc/net/tcp")?;
+        let is_waiting = |line: &str| {
+            let mut fields = line.split_whitespace().skip(1);
+            let (local, remote, queues) = (fields.next(), fields.next(), fields.nth(1));
+            local == Some(&server)
+                && remote.is_some_and(|remote| clients.contains(remote))
+                && queues.is_some_and(|queues| !queues.ends_with(":00000000"))
+        };
+        if !sockets.lines().any(is_waiting) {
             return Ok(());
         }
         std::thread::yield_now();

@@ -57,19 +57,19 @@ fn idle_timeout(server: &Server) -> Result<()> {
 
 /// A client is not cut off for bytes that the server has not read because it was blocked.
 fn late_server(server: &Server) -> Result<()> {
-    let limits = ["--header-timeout", "250ms", "--request-timeout", "250ms", "--idle-timeout", "250ms"];
+    let limits = ["--header-timeout", "400ms", "--request-timeout", "400ms", "--idle-timeout", "400ms"];
     let running = start(server, &limits)?;
     let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(running.address)).collect::<Result<_>>()?;
     let body = "[1, 2]";
     let (head, rest) = (format!("{POST}Content-Length: {}\r\n\r\n[", body.len()), &body[1..]);
     for (number, client) in clients.iter_mut().enumerate() {
         client.send(if number % 2 == 0 { b"GET / HT" } else { head.as_bytes() })?;
-        // The clock of what was read has begun.
-        wait_until_taken(&running, client)?;
     }
+    // The clock of what was read has begun.
+    wait_until_taken(&running, &clients)?;
     // More of them than any server here has threads for.
     let mut blockers: Vec<Client> = (0..4).map(|_| Client::connect(running.address)).collect::<Result<_>>()?;
-    blockers.iter_mut().try_for_each(|client| client.send(&get("/timer?ms=600")))?;
+    blockers.iter_mut().try_for_each(|client| client.send(&get("/timer?ms=800")))?;
     for (number, client) in clients.iter_mut().enumerate() {
         client.send(if number % 2 == 0 { b"TP/1.1\r\nHost: a\r\n\r\n" } else { rest.as_bytes() })?;
     }
@@ -118,8 +118,7 @@ fn bodies(server: &Server) -> Result<()> {
         let _ = client.send(&whole);
         clients.push(client);
     }
-    // A connection that was refused is gone, and so need not be waited for.
-    clients.iter_mut().for_each(|client| drop(wait_until_taken(&running, client)));
+    wait_until_taken(&running, &clients)?;
     let mut statuses = Vec::new();
     for mut client in clients {
         let _ = client.send(b"1");
@@ -199,7 +198,7 @@ fn drain_queue(server: &Server) -> Result<()> {
     for blocker in &mut blockers {
         blocker.send(&get("/timer?ms=500"))?;
     }
-    wait_until_taken(&running, &mut blockers[0])?;
+    wait_until_taken(&running, &blockers[..1])?;
     let mut waiting: Vec<Client> = (0..8).map(|_| Client::connect(running.address)).collect::<Result<_>>()?;
     waiting.iter_mut().try_for_each(|client| client.send(&get("/")))?;
     running.signal(Signal::SIGTERM)?;
@@ -215,7 +214,7 @@ fn drain_upload(server: &Server) -> Result<()> {
     let mut running = start(server, &["--drain-idle", "100ms"])?;
     let mut client = Client::connect(running.address)?;
     client.send(format!("{POST}Content-Length: 6\r\n\r\n[1").as_bytes())?;
-    wait_until_taken(&running, &mut client)?;
+    wait_until_taken(&running, std::slice::from_ref(&client))?;
     let mut idle = Client::connect(running.address)?;
     expect_page(&idle.ask(&get("/"))?)?;
     running.signal(Signal::SIGTERM)?;

@@ -38,7 +38,7 @@ fn when_full(server: &Server) -> Result<()> {
     let mut first = Client::connect(running.address)?;
     first.send(&get("/sleep?ms=1500"))?;
     // Otherwise another worker may take what comes next before it.
-    wait_until_taken(&running, &mut first)?;
+    wait_until_taken(&running, std::slice::from_ref(&first))?;
     expect_served(&running)?;
     // More than any queue has places for, one after the other until one is refused.
     let mut others = Vec::new();

@@ -89,7 +89,7 @@ fn parent_dies(server: &Server) -> Result<()> {
     let orphans = workers(&running);
     let mut client = Client::connect(running.address)?;
     client.send(&get("/sleep?ms=500"))?;
-    wait_until_taken(&running, &mut client)?;
+    wait_until_taken(&running, std::slice::from_ref(&client))?;
     running.signal(Signal::SIGKILL)?;
     running.wait(SOON)?;
     let answer = client.receive(false).context("a request in flight")?;
