@@ -69,6 +69,7 @@ fn cells(soaked: &Soaked) -> Vec<Cell> {
         Cell::number(soaked.recovery.as_secs_f64() * 1e3, Unit::Ms),
         Cell::number(mib(soaked.memory.0), Unit::Mib),
         Cell::number(mib(soaked.memory.1), Unit::Mib),
+        Cell::number(soaked.unread as f64 / 1024.0, Unit::Kib),
         Cell::words(format!("{} → {}", soaked.descriptors.0, soaked.descriptors.1)),
         Cell::number(soaked.killed as f64, Unit::Count),
     ]
@@ -76,7 +77,7 @@ fn cells(soaked: &Soaked) -> Vec<Cell> {
 
 fn line(name: &str, mut cells: Vec<Cell>, fault: Option<String>) -> Line {
     cells.insert(0, Cell::words(name));
-    cells.resize(9, Cell::Absent(Absence::Nothing));
+    cells.resize(10, Cell::Absent(Absence::Nothing));
     cells.push(Cell::words(fault.unwrap_or_default()));
     Line { group: None, cells }
 }
@@ -90,6 +91,7 @@ fn table(lines: Vec<Line>, seconds: u32) -> Table {
         Column::number("/ after ms"),
         Column::number("MiB after ⅓").wide(),
         Column::number("MiB after"),
+        Column::number("unread KiB").wide(),
         Column::words("descriptors"),
         Column::number("killed").wide(),
         Column::words("fault"),
@@ -98,6 +100,7 @@ fn table(lines: Vec<Line>, seconds: u32) -> Table {
     let notes = vec![
         "closed: connections that ended without an answer, since the server had no descriptor left or its worker was killed".into(),
         "/ after: from the end of the load to the first answer; then descriptors and resident memory, compared with the first third of the load".into(),
+        "unread: memory that the server holds for each client which asks without end and never reads".into(),
     ];
     Table { name: SOAK, title, columns, lines, notes, ..Table::default() }
 }

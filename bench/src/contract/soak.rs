@@ -21,6 +21,8 @@ pub const CHECKS: &[Check] = &[("soak", briefly)];
 const DESCRIPTORS: u32 = 256;
 /// Connections of one flood: more than the server has descriptors.
 const FLOOD: usize = 300;
+/// Clients that ask and never read, to see what that costs.
+const READERS: usize = 100;
 /// Clients that ask for the page, and the pace of each: 500 requests per second.
 const PROBERS: usize = 5;
 const PACE: Duration = Duration::from_millis(10);
@@ -60,6 +62,8 @@ pub struct Soaked {
     pub descriptors: (usize, usize),
     /// Resident bytes after the first third of the load, and after all of it.
     pub memory: (u64, u64),
+    /// Resident bytes that a client takes which asks and never reads.
+    pub unread: u64,
 }
 
 impl Soaked {
@@ -144,6 +148,7 @@ pub fn soak(server: &Server, length: Duration) -> Result<Soaked> {
         recovery: first.max(second),
         descriptors: (descriptors, after),
         memory: (memory, memory_after),
+        unread: held_for_readers(&running)?,
     })
 }
 
@@ -171,6 +176,25 @@ fn load(running: &Running, tally: &Tally, length: Duration, can_lose_workers: bo
         thread::sleep(length / 2);
         worker.map_or(0, |worker| usize::from(kill(worker, Signal::SIGKILL).is_ok()))
     })
+}
+
+/// The memory that the server holds for each of many clients that ask without reading, once it reads no more from them.
+fn held_for_readers(running: &Running) -> Result<u64> {
+    let before = running.memory().rss;
+    let pipeline = get("/").repeat(1000);
+    let mut clients =
+        (0..READERS).map(|_| TcpStream::connect_timeout(&running.address, PATIENCE)).collect::<Result<Vec<_>, _>>()?;
+    clients.iter().try_for_each(|client| client.set_nonblocking(true))?;
+    let mut idle = 0;
+    while idle < 10 {
+        interrupt::check()?;
+        // A client that the server has closed does not count on.
+        let sent = clients.iter_mut().map(|client| client.write(&pipeline).unwrap_or(0)).sum::<usize>();
+        idle = if sent > 0 { 0 } else { idle + 1 };
+        // Nothing tells when the server has stopped to read.
+        thread::sleep(SLOWLY);
+    }
+    Ok(running.memory().rss.saturating_sub(before) / READERS as u64)
 }
 
 /// From the end of the load to the first answer.
