@@ -2,7 +2,7 @@
 
 use common::http::answer::{Form, encode};
 use common::http::{Answer, parse_head};
-use common::routes::{Outcome, handle};
+use common::routes::{Outcome, Request, handle};
 use common::{Connection, Service, Step};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -49,7 +49,9 @@ fn codec(criterion: &mut Criterion) {
         bencher.iter(|| {
             out.clear();
             let Ok(Some(head)) = parse_head(black_box(GET)) else { panic!("a plain GET is complete") };
-            let Outcome::Instant(answer) = handle(context, head.method, head.target, Vec::new()) else {
+            let Outcome::Instant(answer) =
+                handle(context, Request { method: head.method, target: head.target, ..Request::default() })
+            else {
                 panic!("the page is instant")
             };
             encode(&mut out, &answer, Form { without_body: false, connection: None });

@@ -1,5 +1,6 @@
 //! The command line of a server, parsed once and checked against the knobs of its model.
 
+use crate::state::Setting;
 use crate::{Loops, Model, Pool, Runtime, Threads};
 use clap::builder::PossibleValuesParser;
 use clap::error::{ContextKind, ContextValue};
@@ -53,6 +54,9 @@ struct Args {
     /// Time for which nothing may move on a connection: neither a request nor an answer
     #[arg(long, value_name = "TIME", default_value = "75s", value_parser = limit)]
     idle_timeout: Duration,
+    /// Where the launches are kept: `memory`, each process for itself, or `sqlite:PATH[?synchronous=full]`
+    #[arg(long, value_name = "STATE", default_value = "memory", value_parser = Setting::parse, hide_default_value = true)]
+    state: Setting,
     /// Print the receipt: the server's versions, its build, and the resolved value of every knob
     #[arg(long)]
     version: bool,
@@ -152,6 +156,8 @@ pub struct Knobs {
     pub queue: usize,
     /// The treatment of a request that finds the pool and its queue full.
     pub when_full: WhenFull,
+    /// Where the launches are kept.
+    pub state: &'static Setting,
     /// The time limits.
     pub limits: Limits,
 }
@@ -233,6 +239,7 @@ fn resolve(runtime: &'static Runtime, args: Args) -> Result<Knobs, String> {
         blocking_threads: args.blocking_threads.map_or(blocking_threads, usize::from),
         queue: args.queue.map_or(model.queue, usize::from),
         when_full: args.when_full.unwrap_or(WhenFull::Wait),
+        state: Box::leak(Box::new(args.state)),
         limits: Limits {
             max_block: args.max_block,
             drain: args.drain,

@@ -7,7 +7,7 @@ use crate::Service;
 use crate::http::answer::{CONTINUE, Form, encode};
 use crate::http::{Answer, BodyLength, Decoder, Head, Refusal, parse_head};
 use crate::input::{Input, give_output, take_output};
-use crate::routes::{self, Outcome};
+use crate::routes::{self, Outcome, Request};
 use crate::share::Share;
 use crate::watch::{Phase, Slot};
 use crate::work::Work;
@@ -58,6 +58,7 @@ enum State {
 struct Receiving {
     method: String,
     target: String,
+    is_json: bool,
     reply: Reply,
     decoder: Decoder,
     body: Vec<u8>,
@@ -228,7 +229,8 @@ impl Connection {
         };
         let (length, reply) = (head.length, Reply::to(&head));
         if head.body == BodyLength::Known(0) {
-            let outcome = routes::handle(self.service.context(), head.method, head.target, Vec::new());
+            let request = Request { method: head.method, target: head.target, is_json: head.is_json, body: Vec::new() };
+            let outcome = routes::handle(self.service.context(), request);
             self.input.take(length);
             self.slot.settle();
             self.follow(outcome, reply);
@@ -261,8 +263,9 @@ impl Connection {
         }
         if let Some(request) = self.receiving.take() {
             self.slot.settle();
-            let outcome = routes::handle(self.service.context(), &request.method, &request.target, request.body);
-            self.follow(outcome, request.reply);
+            let Receiving { method, target, is_json, body, reply, .. } = *request;
+            let outcome = routes::handle(self.service.context(), Request { method: &method, target: &target, is_json, body });
+            self.follow(outcome, reply);
         }
         Ok(true)
     }
@@ -318,6 +321,7 @@ impl Receiving {
         Receiving {
             method: head.method.into(),
             target: head.target.into(),
+            is_json: head.is_json,
             reply,
             decoder: Decoder::new(head.body),
             body: Vec::new(),

@@ -72,13 +72,13 @@ impl Table {
 ///
 /// # Safety
 /// All zero bytes are a valid value, and every part of it is atomic.
-unsafe trait SharedZeroed {}
+pub(crate) unsafe trait SharedZeroed {}
 // SAFETY: an atomic, for which zero is valid.
 unsafe impl SharedZeroed for AtomicU32 {}
 // SAFETY: all fields are atomics, for which zero is valid.
 unsafe impl SharedZeroed for Cell {}
 
-fn shared_zeroed<T: SharedZeroed>(count: usize) -> nix::Result<&'static [T]> {
+pub(crate) fn shared_zeroed<T: SharedZeroed>(count: usize) -> nix::Result<&'static [T]> {
     let length = NonZeroUsize::new(size_of::<T>() * count).ok_or(Errno::EINVAL)?;
     // SAFETY: the mapping is fresh, zeroed, aligned to a page and never unmapped; the trait promises the rest.
     unsafe {

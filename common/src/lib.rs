@@ -14,7 +14,9 @@ mod dealer;
 mod dispatch;
 mod fork;
 mod gate;
+mod hits;
 pub mod http;
+mod in_child;
 mod input;
 pub mod receipt;
 pub mod routes;
@@ -22,6 +24,7 @@ pub mod say;
 mod served;
 mod service;
 mod share;
+pub mod state;
 mod tell;
 mod turning_away;
 mod watch;
@@ -277,6 +280,13 @@ fn print_receipt(receipt: &Receipt) -> io::Result<ExitCode> {
 fn run(knobs: Knobs, serve: fn(Server) -> io::Result<()>) -> Result<ExitCode, String> {
     raise_descriptor_limit();
     turning_away::prepare();
+    hits::prepare(knobs.processes).map_err(|error| format!("cannot share memory between processes: {}", error.desc()))?;
+    if knobs.processes == 1 {
+        state::open(knobs.state)?;
+    } else {
+        // A database survives no fork, and one that cannot be used is said once, not by each worker.
+        in_child::check(|| state::open(knobs.state))?;
+    }
     let mut listeners = acceptor::listeners(&knobs)?;
     let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
     let (sources, signals) = if knobs.processes == 1 {
@@ -287,7 +297,10 @@ fn run(knobs: Knobs, serve: fn(Server) -> io::Result<()>) -> Result<ExitCode, St
             .map_err(|error| format!("cannot run workers: {}", error.desc()))?
         {
             Role::Parent(code) => return Ok(ExitCode::from(code)),
-            Role::Worker(source) => (vec![source], SigSet::from(Signal::SIGTERM)),
+            Role::Worker(source) => {
+                state::open(knobs.state)?;
+                (vec![source], SigSet::from(Signal::SIGTERM))
+            }
         }
     };
     let served = serve_here(knobs, address, sources, &signals, serve);

@@ -95,6 +95,7 @@ fn resolved(runtime: &Runtime, knobs: &Knobs) -> BTreeMap<String, String> {
     let time = |duration| humantime::format_duration(duration).to_string();
     let mut all = vec![
         ("processes", knobs.processes.to_string()),
+        ("state", knobs.state.to_string()),
         ("max-block", time(knobs.limits.max_block)),
         ("drain", time(knobs.limits.drain)),
         ("drain-idle", time(knobs.limits.drain_idle)),
@@ -102,6 +103,7 @@ fn resolved(runtime: &Runtime, knobs: &Knobs) -> BTreeMap<String, String> {
         ("request-timeout", time(knobs.limits.request_timeout)),
         ("idle-timeout", time(knobs.limits.idle_timeout)),
     ];
+    all.extend(knobs.state.connections().map(|connections| ("state-connections", connections)));
     all.extend(model.has_threads.then(|| ("threads", knobs.threads.to_string())));
     all.extend((knobs.blocking_threads > 0).then(|| ("blocking-threads", knobs.blocking_threads.to_string())));
     all.extend((knobs.queue > 0).then(|| ("queue", knobs.queue.to_string())));

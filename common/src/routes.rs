@@ -3,7 +3,9 @@
 //! [`handle`] classifies the work of a request as instant or blocking *before* doing it. So an offloading model can send blocking
 //! work to another thread. The function does not depend on the thread it runs on.
 
+use crate::hits;
 use crate::http::{Answer, Status, Target};
+use crate::state::{self, Ask, NewLaunch, Page};
 use crate::work::{Clock, Work};
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -29,16 +31,29 @@ pub struct Context {
     pub is_draining: bool,
 }
 
+/// A request, as the client sent it.
+#[derive(Debug, Default)]
+pub struct Request<'r> {
+    /// The method.
+    pub method: &'r str,
+    /// The target.
+    pub target: &'r str,
+    /// Its `Content-Type` is JSON.
+    pub is_json: bool,
+    /// The body; empty if there is none.
+    pub body: Vec<u8>,
+}
+
 /// The regular page.
 pub const PAGE: &str = "This is the regular page. It should answer at once.\n";
 
-/// Routes a request; `target` is as the client sent it.
+/// Routes a request.
 #[must_use]
-pub fn handle(context: Context, method: &str, target: &str, body: Vec<u8>) -> Outcome {
-    let target = Target::read(target);
-    match refusal_of(method, &target.path) {
+pub fn handle(context: Context, request: Request<'_>) -> Outcome {
+    let target = Target::read(request.target);
+    match refusal_of(request.method, &target.path) {
         Some(refused) => Outcome::Instant(refused),
-        None => route(context, &target.path, Query(target.query), body).unwrap_or_else(|refused| Outcome::Instant(refused.0)),
+        None => route(context, &target.path, Query(target.query), request).unwrap_or_else(|refused| Outcome::Instant(refused.0)),
     }
 }
 
@@ -49,25 +64,18 @@ pub fn refusal(method: &str, target: &str) -> Option<Answer> {
 }
 
 fn refusal_of(method: &str, path: &str) -> Option<Answer> {
-    let takes_body = path == "/json/parse";
-    let is_allowed = match method {
-        "GET" | "HEAD" => !takes_body,
-        "POST" => takes_body,
-        _ => false,
-    };
-    if is_allowed && PATHS.contains(&path) {
+    let allowed = allowed(path);
+    if allowed.is_some_and(|methods| methods.list.contains(&method)) {
         return None;
     }
     if !METHODS.contains(&method) {
         return Some(Answer::error(Status::NotImplemented, "unknown method\n"));
     }
-    let allow = match path {
-        // The server as a whole, or another server.
-        "*" => "GET, HEAD, POST",
-        _ if method == "CONNECT" => "GET, HEAD, POST",
-        _ if !PATHS.contains(&path) => return Some(not_found()),
-        _ if takes_body => "POST",
-        _ => "GET, HEAD",
+    // `*` is the server as a whole, and CONNECT asks for another one.
+    let allow = match allowed {
+        _ if path == "*" || method == "CONNECT" => "GET, HEAD, POST, DELETE",
+        Some(methods) => methods.text,
+        None => return Some(not_found()),
     };
     let mut refused = Answer::error(Status::MethodNotAllowed, format!("{path} takes {allow}\n"));
     refused.allow = Some(allow);
@@ -77,36 +85,105 @@ fn refusal_of(method: &str, path: &str) -> Option<Answer> {
 /// The methods of RFC 9110 and RFC 5789; any other is answered 501.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
-/// All paths.
-pub const PATHS: [&str; 10] =
-    ["/", "/timer", "/sleep", "/json/stringify", "/json/parse", "/sort", "/pbkdf2", "/scrypt", "/panic", "/healthz"];
+/// All paths; below `/launches` there is one for each launch.
+pub const PATHS: [&str; 12] = [
+    "/",
+    "/timer",
+    "/sleep",
+    "/json/stringify",
+    "/json/parse",
+    "/sort",
+    "/pbkdf2",
+    "/scrypt",
+    "/panic",
+    "/healthz",
+    "/hits",
+    LAUNCHES,
+];
 
-fn route(context: Context, path: &str, query: Query<'_>, body: Vec<u8>) -> Result<Outcome, Refused> {
+const LAUNCHES: &str = "/launches";
+
+/// The methods that a path takes.
+#[derive(Clone, Copy)]
+struct Methods {
+    list: &'static [&'static str],
+    /// The same, as the header `Allow` has them.
+    text: &'static str,
+}
+
+/// The methods that a path takes; `None` if there is no such path.
+fn allowed(path: &str) -> Option<Methods> {
+    Some(match path {
+        "/json/parse" => Methods { list: &["POST"], text: "POST" },
+        LAUNCHES => Methods { list: &["GET", "HEAD", "POST"], text: "GET, HEAD, POST" },
+        _ if PATHS.contains(&path) => Methods { list: &["GET", "HEAD"], text: "GET, HEAD" },
+        _ if flight(path).is_some() => Methods { list: &["GET", "HEAD", "DELETE"], text: "GET, HEAD, DELETE" },
+        _ => return None,
+    })
+}
+
+/// The flight in the path of one launch, as the client wrote it.
+fn flight(path: &str) -> Option<&str> {
+    path.strip_prefix(LAUNCHES)?.strip_prefix('/').filter(|flight| !flight.is_empty() && !flight.contains('/'))
+}
+
+fn route(context: Context, path: &str, query: Query<'_>, request: Request<'_>) -> Result<Outcome, Refused> {
     let work = match path {
         "/" => return Ok(Outcome::Instant(Answer::text(PAGE))),
-        "/healthz" => return Ok(Outcome::Instant(health(context.is_draining))),
+        "/healthz" if context.is_draining => {
+            return Ok(Outcome::Instant(Answer::error(Status::ServiceUnavailable, "draining\n")));
+        }
+        "/healthz" => return Ok(ask(Ask::Health)),
+        "/hits" => return Ok(Outcome::Instant(hits::count(query.number("times", 1, 1..=10_000)?))),
+        LAUNCHES if request.method == "POST" => return Ok(ask(Ask::Add(new_launch(&request)?))),
+        LAUNCHES => {
+            let page = Page { number: query.number("page", 1, 1..=u32::MAX)?, limit: query.number("limit", 100, 1..=1_000)? };
+            return Ok(ask(Ask::List(page)));
+        }
         "/timer" => Work::Timer { length: query.length(context)?, clock: query.clock()? },
         "/sleep" => Work::Sleep(query.length(context)?),
         "/json/stringify" => Work::Stringify { items: query.number("items", 10_000, 0..=1_000_000)? },
-        "/json/parse" => Work::Parse(body),
+        "/json/parse" => Work::Parse(request.body),
         "/sort" => Work::Sort { items: query.number("items", 100_000, 0..=10_000_000)? },
         "/pbkdf2" => Work::Pbkdf2 { iterations: query.number("iterations", 100_000, 1..=10_000_000)? },
         "/panic" => Work::Panic,
         "/scrypt" => Work::Scrypt { log_n: query.number("log_n", 14, 1..=20)? },
-        _ => return Ok(Outcome::Instant(not_found())),
+        _ => return Ok(one_launch(request.method, flight(path).unwrap_or_default())),
     };
     Ok(Outcome::Blocking(work))
 }
 
-fn health(is_draining: bool) -> Answer {
-    if is_draining { Answer::error(Status::ServiceUnavailable, "draining\n") } else { Answer::text("ready\n") }
+fn one_launch(method: &str, flight: &str) -> Outcome {
+    match flight.parse() {
+        // Not a number, or none that a database knows.
+        Ok(..1) | Err(_) => Outcome::Instant(state::no_such(flight)),
+        Ok(flight) => ask(if method == "DELETE" { Ask::Abort(flight) } else { Ask::One(flight) }),
+    }
+}
+
+/// Memory answers at once; a database blocks the thread that asks it.
+fn ask(ask: Ask) -> Outcome {
+    let state = state::here();
+    if state.blocks() { Outcome::Blocking(Work::Launches(ask)) } else { Outcome::Instant(state.answer(ask)) }
+}
+
+fn new_launch(request: &Request<'_>) -> Result<NewLaunch, Refused> {
+    if !request.is_json {
+        let message = "a launch is sent with Content-Type: application/json\n";
+        return Err(Refused(Answer::error(Status::UnsupportedMediaType, message)));
+    }
+    if request.body.len() > state::MAX_DOCUMENT {
+        let message = format!("body: a launch takes at most {} bytes\n", state::MAX_DOCUMENT);
+        return Err(Refused(Answer::error(Status::ContentTooLarge, message)));
+    }
+    NewLaunch::read(&request.body).map_err(|wrong| Refused(Answer::error(Status::BadRequest, format!("{wrong}\n"))))
 }
 
 fn not_found() -> Answer {
-    Answer::error(Status::NotFound, "there is nothing here; try /, /timer?ms=9000, /sleep?ms=1000 or /healthz\n")
+    Answer::error(Status::NotFound, "there is nothing here; try /, /timer?ms=9000, /launches or /healthz\n")
 }
 
-/// The 400 answer to a request with an invalid parameter.
+/// The answer to a request that is refused.
 struct Refused(Answer);
 
 impl Refused {
@@ -159,8 +236,12 @@ mod tests {
 
     const CONTEXT: Context = Context { max_block: Duration::from_secs(60), is_draining: false };
 
+    fn send(method: &str, target: &str) -> Outcome {
+        handle(CONTEXT, Request { method, target, ..Request::default() })
+    }
+
     fn get(target: &str) -> Outcome {
-        handle(CONTEXT, "GET", target, Vec::new())
+        send("GET", target)
     }
 
     fn instant(outcome: Outcome) -> Answer {
@@ -179,7 +260,10 @@ mod tests {
         );
         assert_eq!(get("/sleep?ms=60000"), Outcome::Blocking(Work::Sleep(Duration::from_secs(60))));
         assert_eq!(get("/sort?items=5"), Outcome::Blocking(Work::Sort { items: 5 }));
-        assert_eq!(handle(CONTEXT, "POST", "/json/parse", b"[]".to_vec()), Outcome::Blocking(Work::Parse(b"[]".to_vec())));
+        assert_eq!(
+            handle(CONTEXT, Request { method: "POST", target: "/json/parse", is_json: false, body: b"[]".to_vec() }),
+            Outcome::Blocking(Work::Parse(b"[]".to_vec()))
+        );
     }
 
     #[test]
@@ -218,11 +302,11 @@ mod tests {
     #[test]
     fn unknown_paths_are_404_and_other_methods_405() {
         assert_eq!(instant(get("/nothing")).status, Status::NotFound);
-        assert_eq!(instant(handle(CONTEXT, "PUT", "/nothing", Vec::new())).status, Status::NotFound);
-        assert_eq!(instant(handle(CONTEXT, "BREW", "/", Vec::new())).status, Status::NotImplemented);
-        assert_eq!(instant(handle(CONTEXT, "OPTIONS", "*", Vec::new())).status, Status::MethodNotAllowed);
-        assert_eq!(instant(handle(CONTEXT, "CONNECT", "h:80", Vec::new())).status, Status::MethodNotAllowed);
-        let refused = instant(handle(CONTEXT, "POST", "/timer", Vec::new()));
+        assert_eq!(instant(send("PUT", "/nothing")).status, Status::NotFound);
+        assert_eq!(instant(send("BREW", "/")).status, Status::NotImplemented);
+        assert_eq!(instant(send("OPTIONS", "*")).status, Status::MethodNotAllowed);
+        assert_eq!(instant(send("CONNECT", "h:80")).status, Status::MethodNotAllowed);
+        let refused = instant(send("POST", "/timer"));
         assert_eq!((refused.status, refused.allow), (Status::MethodNotAllowed, Some("GET, HEAD")));
         assert_eq!(instant(get("/json/parse")).allow, Some("POST"));
     }
@@ -231,7 +315,7 @@ mod tests {
     fn every_path_in_the_list_is_routed() {
         for path in PATHS {
             let method = if path == "/json/parse" { "POST" } else { "GET" };
-            if let Outcome::Instant(answer) = handle(CONTEXT, method, path, Vec::new()) {
+            if let Outcome::Instant(answer) = send(method, path) {
                 assert_eq!(answer.status, Status::Ok, "{path}");
             }
         }
@@ -240,6 +324,9 @@ mod tests {
     #[test]
     fn health_says_when_the_server_drains() {
         let draining = Context { is_draining: true, ..CONTEXT };
-        assert_eq!(instant(handle(draining, "GET", "/healthz", Vec::new())).status, Status::ServiceUnavailable);
+        assert_eq!(
+            instant(handle(draining, Request { method: "GET", target: "/healthz", ..Request::default() })).status,
+            Status::ServiceUnavailable
+        );
     }
 }

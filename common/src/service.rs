@@ -3,6 +3,7 @@
 use crate::args::{Knobs, Limits, WhenFull};
 use crate::dispatch::WorkerSlot;
 use crate::gate::{Admitted, Gate};
+use crate::state::Setting;
 use crate::watch::Watch;
 use crate::{Connection, Model, announce, http, routes};
 use std::io;
@@ -58,8 +59,8 @@ impl Service {
 
     /// Handles a request and runs any blocking work on the calling thread. Peers, which bring their own HTTP, use it.
     #[must_use]
-    pub fn answer(self, method: &str, target: &str, body: Vec<u8>) -> http::Answer {
-        match routes::handle(self.context(), method, target, body) {
+    pub fn answer(self, request: routes::Request<'_>) -> http::Answer {
+        match routes::handle(self.context(), request) {
             routes::Outcome::Instant(answer) => answer,
             routes::Outcome::Blocking(work) => work.run(),
         }
@@ -119,6 +120,7 @@ impl Service {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let model = &Model::ONE_THREAD;
         let knobs = Knobs {
+            state: &Setting::Memory,
             model,
             listen,
             threads: 1,

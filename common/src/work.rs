@@ -4,6 +4,7 @@
 //! thread that is.
 
 use crate::http::{Answer, Status};
+use crate::state::{self, Ask};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
@@ -30,6 +31,8 @@ pub enum Work {
     },
     /// Parses this JSON document.
     Parse(Vec<u8>),
+    /// Asks the database that keeps the launches.
+    Launches(Ask),
     /// Panics, as a handler with a bug does.
     Panic,
     /// Sorts `items` numbers.
@@ -82,6 +85,7 @@ impl Work {
             }
             Work::Stringify { items } => digest("stringified", items, &stringify(items)),
             Work::Parse(document) => parse(&document),
+            Work::Launches(ask) => state::here().answer(ask),
             Work::Sort { items } => {
                 let sorted = sort(items);
                 let bytes: Vec<u8> = sorted.iter().flat_map(|number| number.to_le_bytes()).collect();

@@ -138,7 +138,11 @@ async fn hypers(input: &[u8]) -> Vec<Reply> {
         let (head, body) = request.into_parts();
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
         let answer = match Limited::new(body, common::http::MAX_BODY).collect().await {
-            Ok(body) => service.answer(head.method.as_str(), target, body.to_bytes().into()),
+            Ok(body) => {
+                let body = body.to_bytes().into();
+                let is_json = head.headers.get("content-type").is_some_and(|value| common::http::is_json(value.as_bytes()));
+                service.answer(common::routes::Request { method: head.method.as_str(), target, is_json, body })
+            }
             Err(error) => common::http::Answer::error(common::http::Status::BadRequest, format!("{error}\n")),
         };
         let mut response = Response::new(Full::new(Bytes::from(answer.body.into_owned())));

@@ -29,7 +29,7 @@ pub struct OwnService {
 pub struct Bench {
     /// Names, or regular expressions over names [default: all servers but peers]
     pub filters: Vec<String>,
-    /// Experiments [default: two-tabs, collateral, throughput, footprint]; also dose-response, blocking-functions, latency, scaling, reload
+    /// Experiments [default: two-tabs, collateral, throughput, footprint]; also dose-response, blocking-functions, latency, scaling, reload, state
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub experiment: Vec<String>,
     /// Kinds of blockers of collateral [default: sleep, cpu; in a quick round sleep, in a thorough one all]

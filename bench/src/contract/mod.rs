@@ -5,6 +5,7 @@ mod life;
 mod limits;
 mod offload;
 mod soak;
+mod state;
 mod strict;
 mod workers;
 
@@ -48,6 +49,8 @@ pub fn all(server: &Server) -> Result<Vec<(&'static str, Verdict)>> {
         .chain(limits::CHECKS)
         .chain(workers::CHECKS)
         .chain(offload::CHECKS)
+        .chain(state::CHECKS)
+        .chain(state::OF_WORKERS)
         .chain(soak::CHECKS);
     checks.map(|check| Ok((check.0, run(server, *check)?))).collect()
 }
@@ -57,7 +60,11 @@ fn run(server: &Server, (name, check): Check) -> Result<Verdict> {
     if let Some(reason) = server.unsupported.get(name) {
         return Ok(Verdict::Unsupported(reason.clone()));
     }
-    if server.is_one_process && workers::CHECKS.iter().any(|check| check.0 == name) {
+    let is_about_state = state::CHECKS.iter().chain(state::OF_WORKERS).any(|check| check.0 == name);
+    if let Some(reason) = server.unsupported.get("launches").filter(|_| is_about_state) {
+        return Ok(Verdict::Unsupported(reason.clone()));
+    }
+    if server.is_one_process && workers::CHECKS.iter().chain(state::OF_WORKERS).any(|check| check.0 == name) {
         return Ok(Verdict::Unsupported("one process, whose threads are the cluster".into()));
     }
     Ok(check(server).map_or_else(|error| Verdict::Broken(format!("{error:#}")), |()| Verdict::Kept))

@@ -12,6 +12,7 @@ mod probes;
 mod reload;
 mod scaling;
 pub mod service;
+mod state;
 mod stream;
 mod throughput;
 mod two_tabs;
@@ -34,6 +35,7 @@ pub static ALL: &[&dyn Any] = &[
     &Erased::<latency::LatencyBelowPeak>::NEW,
     &Erased::<scaling::Scaling>::NEW,
     &Erased::<reload::Reload>::NEW,
+    &Erased::<state::State>::NEW,
     &Erased::<service::Service>::NEW,
 ];
 

@@ -34,11 +34,13 @@ macro_rules! statuses {
 
 statuses! {
     Ok = 200 "OK",
+    Created = 201 "Created",
     BadRequest = 400 "Bad Request",
     NotFound = 404 "Not Found",
     MethodNotAllowed = 405 "Method Not Allowed",
     ContentTooLarge = 413 "Content Too Large",
     UriTooLong = 414 "URI Too Long",
+    UnsupportedMediaType = 415 "Unsupported Media Type",
     ExpectationFailed = 417 "Expectation Failed",
     HeaderFieldsTooLarge = 431 "Request Header Fields Too Large",
     InternalServerError = 500 "Internal Server Error",
@@ -61,6 +63,10 @@ pub struct Answer {
     pub allow: Option<&'static str>,
     /// The value of `Retry-After`, in seconds; only with 503.
     pub retry_after: Option<u32>,
+    /// The value of `Location`; only with 201.
+    pub location: Option<String>,
+    /// The value of `X-State`: who sees the launches that this answer is about.
+    pub state: Option<&'static str>,
     /// The body.
     pub body: Cow<'static, [u8]>,
 }
@@ -93,7 +99,19 @@ impl Answer {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),
         };
-        Answer { status, content_type, allow: None, retry_after: None, body }
+        Answer { status, content_type, allow: None, retry_after: None, location: None, state: None, body }
+    }
+
+    /// The headers that only some answers have, besides those of every answer.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, Cow<'_, str>)> {
+        let retry_after = self.retry_after.map(|seconds| Cow::Owned(seconds.to_string()));
+        let optional = [
+            ("Allow", self.allow.map(Cow::Borrowed)),
+            ("Retry-After", retry_after),
+            ("Location", self.location.as_deref().map(Cow::Borrowed)),
+            ("X-State", self.state.map(Cow::Borrowed)),
+        ];
+        optional.into_iter().filter_map(|(name, value)| Some((name, value?)))
     }
 }
 
@@ -108,7 +126,7 @@ pub struct Form {
 
 /// Appends the answer's bytes to `out`.
 pub fn encode(out: &mut Vec<u8>, answer: &Answer, form: Form) {
-    let (mut length, mut seconds) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let mut length = itoa::Buffer::new();
     let head = [
         answer.status.line().as_bytes(),
         b"Content-Type: ",
@@ -121,13 +139,10 @@ pub fn encode(out: &mut Vec<u8>, answer: &Answer, form: Form) {
     out.reserve(256 + answer.body.len());
     head.iter().for_each(|part| out.extend_from_slice(part));
     with_stamp(|stamp| out.extend_from_slice(stamp));
-    let retry_after = answer.retry_after.map(|after| seconds.format(after));
-    let optional = [("Allow: ", answer.allow), ("Retry-After: ", retry_after), ("Connection: ", form.connection)];
-    for (name, value) in optional {
-        if let Some(value) = value {
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
+    let connection = form.connection.map(|value| ("Connection", Cow::Borrowed(value)));
+    for (name, value) in answer.headers().chain(connection) {
+        for part in [name, ": ", &value, "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
         }
     }
     out.extend_from_slice(b"\r\n");

@@ -11,7 +11,7 @@ pub mod target;
 
 pub use answer::{Answer, Status};
 pub use body::{BodyLength, Decoder};
-pub use request::{Head, parse_head};
+pub use request::{Head, is_json, parse_head};
 pub use target::Target;
 
 /// The longest request or response head, in bytes. Servers answer a longer request head with 431.

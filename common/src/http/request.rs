@@ -18,6 +18,8 @@ pub struct Head<'b> {
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// The body is said to be JSON.
+    pub is_json: bool,
     /// The way to find the end of the body.
     pub body: BodyLength,
     /// The length of the head in bytes, including the empty line.
@@ -53,6 +55,7 @@ pub fn parse_head(input: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
         is_http10,
         keep_alive: !fields.close && (!is_http10 || fields.keep_alive),
         expects_continue: fields.expects_continue && !is_http10,
+        is_json: fields.is_json,
         body: fields.body(is_http10)?,
         length,
     }))
@@ -138,6 +141,7 @@ struct Fields {
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
+    is_json: bool,
 }
 
 impl Fields {
@@ -170,6 +174,7 @@ impl Fields {
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
+            12 if name.eq_ignore_ascii_case(b"content-type") => self.is_json = is_json(value),
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 if self.content_length.is_some() {
                     return Err(Refusal::bad("several Content-Length"));
@@ -199,6 +204,13 @@ impl Fields {
             (length, false) => Ok(BodyLength::Known(length.unwrap_or(0))),
         }
     }
+}
+
+/// True for the media type `application/json`, with or without parameters.
+#[must_use]
+pub fn is_json(content_type: &[u8]) -> bool {
+    let end = content_type.iter().position(|&byte| byte == b';').unwrap_or(content_type.len());
+    content_type[..end].trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
 /// Parses a length made of digits only: `+5`, `5 5` and the empty value are not valid.

@@ -7,10 +7,11 @@
 //! connections.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::web::{self, Bytes, Data};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
-use common::http::{Answer, MAX_BODY};
+use common::http::{Answer, MAX_BODY, is_json};
+use common::routes::Request;
 use common::{Knobs, Model, Runtime, Server, Service, Stop, Threads};
 use std::borrow::Cow;
 use std::io;
@@ -73,15 +74,19 @@ async fn stopped(stop: Stop) {
 
 async fn answer(service: Data<Service>, request: HttpRequest, body: Bytes) -> HttpResponse {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    to_response(service.answer(request.method().as_str(), target, body.into()), service.worker())
+    let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes()));
+    let request = Request { method: request.method().as_str(), target, is_json, body: body.into() };
+    to_response(service.answer(request), service.worker())
 }
 
 fn to_response(answer: Answer, worker: &'static str) -> HttpResponse {
     let mut response = HttpResponse::build(StatusCode::from_u16(answer.status.code()).unwrap_or_default());
     response.insert_header((CONTENT_TYPE, HeaderValue::from_static(answer.content_type)));
     response.insert_header((HeaderName::from_static("x-worker"), HeaderValue::from_static(worker)));
-    if let Some(allow) = answer.allow {
-        response.insert_header((ALLOW, HeaderValue::from_static(allow)));
+    for (name, value) in answer.headers() {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(&*value)) {
+            response.insert_header((name, value));
+        }
     }
     match answer.body {
         Cow::Borrowed(bytes) => response.body(Bytes::from_static(bytes)),

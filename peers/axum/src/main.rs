@@ -12,12 +12,12 @@ mod counted;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, Response, StatusCode, Uri};
 use axum::routing::any;
 use axum::serve::Listener;
-use common::http::{Answer, MAX_BODY};
-use common::routes::PATHS;
+use common::http::{Answer, MAX_BODY, is_json};
+use common::routes::{PATHS, Request};
 use common::{Acceptor, Knobs, Model, Runtime, Server, Service, Stop, Threads};
 use counted::Counted;
 use std::borrow::Cow;
@@ -67,24 +67,28 @@ async fn stopped(stop: AsyncFd<Stop>) {
     let _ = stop.readable().await;
 }
 
-async fn answer(State(service): State<Service>, method: Method, uri: Uri, body: Bytes) -> Response<Body> {
+async fn answer(State(service): State<Service>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response<Body> {
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    to_response(service.answer(method.as_str(), target, body.into()), service.worker())
+    let is_json = headers.get(CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes()));
+    let request = Request { method: method.as_str(), target, is_json, body: body.into() };
+    to_response(service.answer(request), service.worker())
 }
 
 fn to_response(answer: Answer, worker: &'static str) -> Response<Body> {
-    let body = match answer.body {
-        Cow::Borrowed(bytes) => Bytes::from_static(bytes),
-        Cow::Owned(bytes) => Bytes::from(bytes),
-    };
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(Body::default());
     *response.status_mut() = StatusCode::from_u16(answer.status.code()).unwrap_or_default();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
     headers.insert(HeaderName::from_static("x-worker"), HeaderValue::from_static(worker));
-    if let Some(allow) = answer.allow {
-        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    for (name, value) in answer.headers() {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(&*value)) {
+            headers.insert(name, value);
+        }
     }
+    *response.body_mut() = match answer.body {
+        Cow::Borrowed(bytes) => Body::from(Bytes::from_static(bytes)),
+        Cow::Owned(bytes) => Body::from(Bytes::from(bytes)),
+    };
     response
 }
 

@@ -14,7 +14,7 @@ use common::{Knobs, Model, Runtime, Server, Service};
 use counted::Counted;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -78,24 +78,30 @@ async fn answer(service: Service, request: Request<Incoming>) -> Result<Response
     let (head, body) = request.into_parts();
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let answer = match Limited::new(body, common::http::MAX_BODY).collect().await {
-        Ok(body) => service.answer(head.method.as_str(), target, body.to_bytes().into()),
+        Ok(body) => {
+            let is_json = head.headers.get(CONTENT_TYPE).is_some_and(|value| common::http::is_json(value.as_bytes()));
+            let body = body.to_bytes().into();
+            service.answer(common::routes::Request { method: head.method.as_str(), target, is_json, body })
+        }
         Err(error) => Answer::error(common::http::Status::ContentTooLarge, format!("{error}\n")),
     };
     Ok(to_response(answer, service.worker()))
 }
 
 fn to_response(answer: Answer, worker: &'static str) -> Response<Full<Bytes>> {
-    let body = match answer.body {
-        std::borrow::Cow::Borrowed(bytes) => Bytes::from_static(bytes),
-        std::borrow::Cow::Owned(bytes) => Bytes::from(bytes),
-    };
-    let mut response = Response::new(Full::new(body));
+    let mut response = Response::new(Full::default());
     *response.status_mut() = hyper::StatusCode::from_u16(answer.status.code()).unwrap_or_default();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
     headers.insert(HeaderName::from_static("x-worker"), HeaderValue::from_static(worker));
-    if let Some(allow) = answer.allow {
-        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    for (name, value) in answer.headers() {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(&*value)) {
+            headers.insert(name, value);
+        }
     }
+    *response.body_mut() = match answer.body {
+        std::borrow::Cow::Borrowed(bytes) => Full::new(Bytes::from_static(bytes)),
+        std::borrow::Cow::Owned(bytes) => Full::new(Bytes::from(bytes)),
+    };
     response
 }

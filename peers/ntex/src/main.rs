@@ -6,10 +6,11 @@
 //!
 //! Buffers and limits are ntex's own. In the results, compare it with `actix-web-workers`.
 
-use common::http::{Answer, MAX_BODY};
+use common::http::{Answer, MAX_BODY, is_json};
+use common::routes::Request;
 use common::{Knobs, Model, Runtime, Server, Service, Stop, Threads};
 use ntex::http::StatusCode;
-use ntex::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use ntex::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use ntex::rt::{DefaultRuntime, System};
 use ntex::time::Seconds;
 use ntex::util::Bytes;
@@ -78,15 +79,19 @@ async fn stopped(stop: Stop) {
 
 async fn answer(service: State<Service>, request: HttpRequest, body: Bytes) -> HttpResponse {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    to_response(service.answer(request.method().as_str(), target, body.to_vec()), service.worker())
+    let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes()));
+    let request = Request { method: request.method().as_str(), target, is_json, body: body.to_vec() };
+    to_response(service.answer(request), service.worker())
 }
 
 fn to_response(answer: Answer, worker: &'static str) -> HttpResponse {
     let mut response = HttpResponse::build(StatusCode::from_u16(answer.status.code()).unwrap_or_default());
     response.set_header(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
     response.set_header(HeaderName::from_static("x-worker"), HeaderValue::from_static(worker));
-    if let Some(allow) = answer.allow {
-        response.set_header(ALLOW, HeaderValue::from_static(allow));
+    for (name, value) in answer.headers() {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(&*value)) {
+            response.set_header(name, value);
+        }
     }
     match answer.body {
         Cow::Borrowed(bytes) => response.body(Bytes::from_static(bytes)),

@@ -8,7 +8,7 @@
 //! The knob is `--threads` (W). In the results, compare it with `may-green-threads`: only the HTTP library differs.
 
 use common::http::{Answer, Status};
-use common::routes::{self, Outcome};
+use common::routes;
 use common::{Knobs, Model, Runtime, Server, Threads};
 use may_minihttp::{HttpServer, HttpService, Request, Response};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt};
@@ -68,17 +68,17 @@ struct Service(common::Service);
 impl HttpService for Service {
     fn call(&mut self, request: Request, response: &mut Response) -> io::Result<()> {
         let (method, target) = (request.method().to_owned(), request.path().to_owned());
+        let is_json = request
+            .headers()
+            .iter()
+            .any(|header| header.name.eq_ignore_ascii_case("content-type") && common::http::is_json(header.value));
         let mut body = Vec::new();
         request.body().take(common::http::MAX_BODY as u64 + 1).read_to_end(&mut body)?;
         if body.len() > common::http::MAX_BODY {
             write(response, &Answer::error(Status::ContentTooLarge, "the body is too long\n"));
             return Ok(());
         }
-        let answer = match routes::handle(self.0.context(), &method, &target, body) {
-            Outcome::Instant(answer) => answer,
-            Outcome::Blocking(work) => work.run(),
-        };
-        write(response, &answer);
+        write(response, &self.0.answer(routes::Request { method: &method, target: &target, is_json, body }));
         Ok(())
     }
 }
