@@ -54,9 +54,9 @@ struct Args {
     /// Time for which nothing may move on a connection: neither a request nor an answer
     #[arg(long, value_name = "TIME", default_value = "75s", value_parser = limit)]
     idle_timeout: Duration,
-    /// Where the launches are kept: `memory`, each process for itself, or `sqlite:PATH[?synchronous=full]`
-    #[arg(long, value_name = "STATE", default_value = "memory", value_parser = Setting::parse, hide_default_value = true)]
-    state: Setting,
+    /// Where the launches are kept: memory, each process for itself; sqlite:PATH[?synchronous=full]; or postgres://USER@HOST/DATABASE
+    #[arg(long, value_name = "STATE", default_value = "memory")]
+    state: String,
     /// Print the receipt: the server's versions, its build, and the resolved value of every knob
     #[arg(long)]
     version: bool,
@@ -221,6 +221,8 @@ fn resolve(runtime: &'static Runtime, args: Args) -> Result<Knobs, String> {
     if args.processes.is_some_and(|count| count > 1) && !model.can_fork {
         return refuse("--processes");
     }
+    // Not read by clap, which would repeat a wrong value, and its password.
+    let state = Setting::parse(&args.state).map_err(|reason| format!("--state: {reason}"))?;
     let processes = args.processes.map_or(if model.name == "forked" { cores } else { 1 }, usize::from);
     if args.dispatch.is_some() && processes == 1 {
         return Err(format!("model {} does not take --dispatch with one process: add --processes 2 or more", model.name));
@@ -239,7 +241,7 @@ fn resolve(runtime: &'static Runtime, args: Args) -> Result<Knobs, String> {
         blocking_threads: args.blocking_threads.map_or(blocking_threads, usize::from),
         queue: args.queue.map_or(model.queue, usize::from),
         when_full: args.when_full.unwrap_or(WhenFull::Wait),
-        state: Box::leak(Box::new(args.state)),
+        state: Box::leak(Box::new(state)),
         limits: Limits {
             max_block: args.max_block,
             drain: args.drain,

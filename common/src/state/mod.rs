@@ -8,6 +8,8 @@
 
 mod launch;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod setting;
 mod sqlite;
 #[cfg(test)]
@@ -105,6 +107,11 @@ impl State {
                 let opened = Sqlite::open(path, *synchronous);
                 Box::new(opened.map_err(|Failure(reason)| format!("--state {setting}: {reason}"))?)
             }
+            #[cfg(feature = "postgres")]
+            Setting::Postgres(config) => {
+                let opened = postgres::Postgres::open(config);
+                Box::new(opened.map_err(|Failure(reason)| format!("--state {setting}: {reason}"))?)
+            }
         };
         Ok(Self::new(backend, setting.clone()))
     }
@@ -151,6 +158,15 @@ impl State {
             _ => {}
         }
         answer
+    }
+}
+
+/// Fails if a database was made by a newer program.
+fn check_schema(found: i64, known: i64, what: &str) -> Result<(), Failure> {
+    if found > known {
+        Err(Failure(format!("schema {found} is newer than this program's {known}; use another {what}")))
+    } else {
+        Ok(())
     }
 }
 

@@ -165,7 +165,7 @@ fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
 enum Trouble {
     Sqlite(rusqlite::Error),
     File(std::io::Error),
-    Schema(i64),
+    Other(Failure),
 }
 
 impl Trouble {
@@ -179,7 +179,7 @@ impl From<Trouble> for Failure {
         match trouble {
             Trouble::Sqlite(error) => error.into(),
             Trouble::File(error) => Failure(error.to_string()),
-            Trouble::Schema(found) => Failure(format!("schema {found} is newer than this program's {SCHEMA}; use another file")),
+            Trouble::Other(failure) => failure,
         }
     }
 }
@@ -219,13 +219,10 @@ fn prepare(path: &Path, synchronous: Synchronous) -> Result<Opened, Trouble> {
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    match found {
-        SCHEMA => {}
-        0 => {
-            transaction.execute_batch(CREATE)?;
-            transaction.pragma_update(None, "user_version", SCHEMA)?;
-        }
-        newer => return Err(Trouble::Schema(newer)),
+    super::check_schema(found, SCHEMA, "file").map_err(Trouble::Other)?;
+    if found == 0 {
+        transaction.execute_batch(CREATE)?;
+        transaction.pragma_update(None, "user_version", SCHEMA)?;
     }
     transaction.commit()?;
     Ok(Opened { connection, file })
