@@ -56,6 +56,17 @@ impl Server {
         program.or_else(|| self.needs.iter().find_map(|need| need.missing()))
     }
 
+    /// The same server, built with what this value of `--state` takes.
+    pub fn with_state(&self, state: &str) -> Server {
+        let mut server = self.clone();
+        if let Program::Package(build) = &mut server.program
+            && (state.starts_with("postgres://") || state.starts_with("postgresql://"))
+        {
+            build.features.push("common/postgres".into());
+        }
+        server
+    }
+
     /// Whether it belongs to a named selection.
     pub fn has_tag(&self, tag: &str) -> bool {
         self.tags.iter().any(|one| one == tag)

@@ -19,6 +19,8 @@ pub fn run(arguments: &Serve) -> Result<ExitCode> {
     if let Some(missing) = server.missing() {
         bail!("{} cannot run here: {missing}", server.name);
     }
+    let state = arguments.knobs.iter().skip_while(|knob| *knob != "--state").nth(1);
+    let server = server.with_state(state.map_or("", String::as_str));
     package::build(std::slice::from_ref(&server), &Progress::new(1))?;
     let mut more = vec!["--listen".to_string(), arguments.listen.clone()];
     more.extend_from_slice(&arguments.knobs);

@@ -47,6 +47,8 @@ pub enum Needs {
     Nothing,
     /// The supervisor of this workspace, built.
     Supervisor,
+    /// The server, built with a client for PostgreSQL, where that is installed.
+    Postgres,
 }
 
 /// An experiment: what it finds in one trial is a value of the implementing type.

@@ -3,12 +3,13 @@
 //!
 //! Then they count: in the memory of each process, in memory that all of them share, and there without atomic operations.
 
-use super::contract::{Choices, Experiment};
+use super::contract::{Choices, Experiment, Needs};
 use crate::catalog::{Row, Server};
 use crate::console::interrupt;
 use crate::http::{Client, Response, get};
 use crate::measure::{Conditions, Mode, Session, ms};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
+use crate::process::Database;
 use crate::report::{self, Cell, Table, View};
 use anyhow::{Context, Result, bail};
 use common::state::{Launch, NewLaunch};
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// Clients at once; each has one connection to save on and one to look on.
 const CLIENTS: usize = 16;
+/// Launches after which a client connects anew: connections that were opened at one moment may all belong to one process.
+const RENEWED: usize = 32;
 /// Requests of each client to `/hits`, and how often one of them counts.
 const HITS: (usize, i64) = (25, 1000);
 /// Launches on a page of the list.
@@ -45,7 +48,7 @@ pub struct State {
 /// What became of the launches that were saved in one place. Numbers are launches.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Kept {
-    /// `memory`, `sqlite` or `sqlite-full`.
+    /// `memory`, `sqlite`, `sqlite-full` or `postgres`.
     place: String,
     /// Answered 201.
     saved: usize,
@@ -90,7 +93,11 @@ impl Experiment for State {
     type Settings = Settings;
 
     fn settings(mode: Mode, _: &Choices) -> Settings {
-        let places = ["memory", "sqlite", "sqlite-full"].map(str::to_owned).into();
+        let mut places = vec!["memory", "sqlite", "sqlite-full"];
+        if Database::missing().is_none() {
+            places.push("postgres");
+        }
+        let places = places.into_iter().map(str::to_owned).collect();
         Settings { places, window_ms: if mode == Mode::Quick { 500 } else { 2000 } }
     }
 
@@ -103,6 +110,10 @@ impl Experiment for State {
             None if server.own.is_some() => Some("only servers of this project keep launches".into()),
             other => other.cloned(),
         }
+    }
+
+    fn needs(server: &Server) -> Needs {
+        if Self::unsupported(server).is_none() { Needs::Postgres } else { Needs::Nothing }
     }
 
     fn run(session: &Session<'_>, settings: &Settings) -> Result<Self> {
@@ -167,6 +178,7 @@ fn words(place: &str) -> &str {
     match place {
         "memory" => "each process's own memory",
         "sqlite-full" => "SQLite, each commit on the disk (synchronous=FULL)",
+        "postgres" => "PostgreSQL",
         _ => "SQLite",
     }
 }
@@ -175,16 +187,17 @@ fn words(place: &str) -> &str {
 fn in_place(session: &Session<'_>, place: &str, window: Duration) -> Result<Kept> {
     let folder = tempfile::tempdir().context("a folder for the database")?;
     let path = folder.path().join("launches.db");
+    let database = if place == "postgres" { Some(Database::start()?) } else { None };
     let state = match place {
         "memory" => "memory".to_owned(),
         "sqlite" => format!("sqlite:{}", path.display()),
         "sqlite-full" => format!("sqlite:{}?synchronous=full", path.display()),
-        other => bail!("launches cannot be kept in {other}"),
+        other => database.as_ref().map(Database::state).with_context(|| format!("launches cannot be kept in {other}"))?,
     };
+    let server = session.server.with_state(&state);
     let mut conditions: Conditions = session.conditions.clone();
     conditions.more.extend(["--state".to_owned(), state]);
-    let mut running = Session { conditions: &conditions, ..*session }.start()?;
-    let _driver = session.placement.enter_driver(true);
+    let mut running = Session { server: &server, conditions: &conditions, ..*session }.start()?;
     let address = running.address;
     let saved = running.explain(at_once(|client| save(address, client, window)))?;
     let elapsed = saved.iter().map(|client| client.elapsed).max().unwrap_or_default();
@@ -228,6 +241,9 @@ fn save(address: SocketAddr, client: usize, window: Duration) -> Result<ByClient
     let (mut saved, started) = (Vec::new(), Instant::now());
     while started.elapsed() < window {
         interrupt::check()?;
+        if saved.len() % RENEWED == 0 {
+            (saving, looking) = (Client::connect(address)?, Client::connect(address)?);
+        }
         let mission = format!("{client}-{}", saved.len());
         let sent = Instant::now();
         let answer = saving.ask(&post(&mission))?;
@@ -301,7 +317,6 @@ fn judge(place: &str, saved: &[Saved], list: &[Launch], elapsed: Duration) -> Ke
 /// Counts, all clients at once, and asks for the numbers in the end.
 fn hits(session: &Session<'_>) -> Result<Hits> {
     let mut running = session.start()?;
-    let _driver = session.placement.enter_driver(true);
     let address = running.address;
     let (requests, times) = HITS;
     let count = |_| {

@@ -10,7 +10,7 @@ use crate::driver::Sockets;
 use crate::experiment::{self, Any, Needs};
 use crate::host::{environment::Environment, placement::Placement, steal::StealMeter, tree};
 use crate::measure::Session;
-use crate::process::deploy::package;
+use crate::process::{Database, deploy::package};
 use crate::validity;
 use anyhow::Result;
 use serde_json::Value as Json;
@@ -27,7 +27,14 @@ const MOST_STEAL: (f64, u32) = (0.02, 2);
 /// It does not build.
 pub fn prepare(settings: &Settings, servers: &[Server]) -> Result<()> {
     let needs = |needed: Needs| settings.experiments().any(|(one, _)| servers.iter().any(|server| one.needs(server) == needed));
-    if needs(Needs::Supervisor) { package::build_supervisor() } else { Ok(()) }
+    if needs(Needs::Supervisor) {
+        package::build_supervisor()?;
+    }
+    if needs(Needs::Postgres) && Database::missing().is_none() {
+        let servers: Vec<Server> = servers.iter().map(|server| server.with_state(Database::ANY)).collect();
+        package::build(&servers, &Progress::new(package::programs(&servers)))?;
+    }
+    Ok(())
 }
 
 /// The row of a server in a round: with its receipt, or with the reason why it is unavailable.

@@ -1,0 +1,137 @@
+//! A PostgreSQL server of our own: in a folder that vanishes with it, reached by a socket in that folder, and ended with this process.
+
+use crate::catalog::find_program;
+use anyhow::{Context, Result, bail};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid, User, getpid, getppid};
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Where Debian keeps its programs, one folder for each version.
+const DEBIAN: &str = "/usr/lib/postgresql";
+/// The user that it runs as where this process is root, which it refuses to be.
+const USER: &str = "postgres";
+/// The time that it has to get ready.
+const UNTIL_READY: Duration = Duration::from_secs(20);
+
+/// A server that runs. Dropped, it is ended, and its data with it.
+pub struct Database {
+    server: Child,
+    folder: TempDir,
+}
+
+impl Database {
+    /// A value of `--state` that stands for all of its kind.
+    pub const ANY: &str = "postgres://";
+
+    /// The reason why there can be none here; `None` if there can.
+    pub fn missing() -> Option<String> {
+        let needs_user = Uid::effective().is_root() && !matches!(User::from_name(USER), Ok(Some(_)));
+        match program("initdb") {
+            Err(error) => Some(error.to_string()),
+            Ok(_) if needs_user => Some(format!("PostgreSQL does not run as root, and there is no user {USER}")),
+            Ok(_) => None,
+        }
+    }
+
+    /// Starts a fresh one.
+    ///
+    /// # Errors
+    /// It does not get ready, with its own words.
+    pub fn start() -> Result<Self> {
+        let folder = tempfile::tempdir().context("a folder for PostgreSQL")?;
+        let data = folder.path().join("data");
+        if let Some(user) = user()? {
+            chown(folder.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+        }
+        let made = command("initdb", folder.path())?
+            .args(["--no-sync", "--auth=trust", "--username=stallbench", "--encoding=UTF8", "--locale=C", "--pgdata"])
+            .arg(&data)
+            .output()
+            .context("cannot run initdb")?;
+        if !made.status.success() {
+            bail!("initdb: {}", String::from_utf8_lossy(&made.stderr).trim());
+        }
+        let log = fs::File::create(folder.path().join("log"))?;
+        let mut server = command("postgres", folder.path())?;
+        server.arg("-D").arg(&data).arg("-k").arg(folder.path()).args(["-c", "listen_addresses="]);
+        server.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut database = Database { server: server.spawn().context("cannot run postgres")?, folder };
+        database.wait()?;
+        Ok(database)
+    }
+
+    /// The value of `--state` for it.
+    pub fn state(&self) -> String {
+        let folder = self.folder.path().to_string_lossy().replace('/', "%2F");
+        format!("postgres://stallbench@{folder}/postgres")
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let (begin, log) = (Instant::now(), self.folder.path().join("log"));
+        loop {
+            crate::console::interrupt::check()?;
+            let words = fs::read_to_string(&log).unwrap_or_default();
+            if words.contains("database system is ready to accept connections") {
+                return Ok(());
+            }
+            if begin.elapsed() > UNTIL_READY || self.server.try_wait()?.is_some() {
+                bail!("PostgreSQL does not start: {}", words.lines().last().unwrap_or("it says nothing"));
+            }
+            // Its log is the only thing that tells.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // It ends at once, and need not tidy up what vanishes anyway.
+        let _ = kill(Pid::from_raw(self.server.id().cast_signed()), Signal::SIGQUIT);
+        let _ = self.server.wait();
+    }
+}
+
+fn user() -> Result<Option<User>> {
+    if !Uid::effective().is_root() {
+        return Ok(None);
+    }
+    User::from_name(USER)?.map(Some).with_context(|| format!("there is no user {USER}"))
+}
+
+fn program(name: &str) -> Result<PathBuf> {
+    // The programs belong together: those of one version, the newest.
+    let versions = fs::read_dir(DEBIAN).into_iter().flatten().filter_map(|entry| {
+        let entry = entry.ok()?;
+        let version: f64 = entry.file_name().to_str()?.parse().ok()?;
+        Some((version, entry.path().join("bin").join(name)))
+    });
+    let newest = versions.filter(|(_, path)| path.exists()).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, path)| path);
+    newest.or_else(|| find_program(name)).with_context(|| format!("PostgreSQL is not installed: {name} not found"))
+}
+
+/// A program of PostgreSQL, run as a user that it accepts, and ended with this process.
+fn command(name: &str, folder: &Path) -> Result<Command> {
+    let mut command = Command::new(program(name)?);
+    command.current_dir(folder).env_clear();
+    if let Some(user) = user()? {
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    }
+    let harness = getpid();
+    let prepare = move || {
+        set_pdeathsig(Signal::SIGQUIT)?;
+        if getppid() != harness {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes system calls only; nothing is allocated or locked.
+    unsafe { command.pre_exec(prepare) };
+    Ok(command)
+}
