@@ -120,7 +120,7 @@ delete *args:
 drive *args:
     {{stallbench}} drive "$@"
 
-# Verify the contract of every server; `just check harness` tests the harness itself
+# Verify the contract of every server; `just check harness` tests the harness itself, `just check database` launches in PostgreSQL
 check *args:
     {{stallbench}} check "$@"
 

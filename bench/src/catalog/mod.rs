@@ -20,6 +20,8 @@ pub const FIRST_SIGHT: &str = "first-sight";
 pub const AGAIN: &str = "@again";
 /// The tag of the server that the harness tests itself on: one loop, so that arithmetic says what a stop does.
 pub const SELF_TEST: &str = "self-test";
+/// The tag of the server that keeps its launches in a database server in `check database`.
+pub const DATABASE: &str = "database";
 /// The tag of the servers that a user's own server is measured beside.
 pub const REFERENCE: &str = "reference";
 /// The suffix of a server that is built with the operating system's allocator.

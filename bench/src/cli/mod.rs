@@ -206,7 +206,7 @@ pub struct Serve {
 /// `check`.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Names, or regular expressions over names [default: all]; `harness` checks the harness itself
+    /// Names, or regular expressions over names [default: all]; `harness` checks the harness itself, `database` launches in PostgreSQL
     pub filters: Vec<String>,
     /// With `harness`: skip the slow null test
     #[arg(long)]

@@ -1,14 +1,14 @@
 //! `stallbench check`: the contract, line by line, on real processes; or the harness itself.
 
 use super::exit_code;
-use crate::catalog::{self, FIRST_SIGHT, SELF_TEST, Server};
+use crate::catalog::{self, DATABASE, FIRST_SIGHT, SELF_TEST, Server};
 use crate::cli::Check;
 use crate::console::interrupt;
 use crate::console::output::print;
 use crate::console::progress::Progress;
 use crate::console::usage::refuse;
-use crate::contract::{self, Verdict};
-use crate::process::deploy::package;
+use crate::contract::{self, ON_POSTGRES, Verdict};
+use crate::process::{Database, deploy::package};
 use crate::selftest;
 use anyhow::{Result, bail};
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 /// The word that stands for the harness itself.
 const HARNESS: &str = "harness";
 
-/// Checks what is asked for: the harness, or servers.
+/// Checks what is asked for: the harness, the database, or servers.
 ///
 /// # Errors
 /// What keeps the checks from running; a check that fails is told by the exit code.
@@ -27,6 +27,7 @@ pub fn run(arguments: &Check) -> Result<ExitCode> {
             let option = if arguments.small { "--small" } else { "--servers" };
             refuse!("{option} is for the harness, not for {}", filters.first().map_or("servers", String::as_str))
         }
+        [word] if word == DATABASE => database(),
         filters => servers(filters),
     }
 }
@@ -60,6 +61,28 @@ fn harness(arguments: &Check) -> Result<ExitCode> {
     }
     if !arguments.small {
         say("null", selftest::null_test(&measured, arguments.out.as_deref()))?;
+    }
+    Ok(exit_code(failed == 0))
+}
+
+/// Launches in PostgreSQL; where that is not installed, only says so.
+fn database() -> Result<ExitCode> {
+    if let Some(missing) = Database::missing() {
+        print(&format!("{DATABASE}: skipped: unavailable({missing})\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let all = catalog::load()?;
+    let Some(server) = catalog::tagged(&all, DATABASE).into_iter().next() else { bail!("no server has the tag {DATABASE}") };
+    let server = server.with_state(Database::ANY);
+    let progress = Progress::new(1);
+    package::build(std::slice::from_ref(&server), &progress)?;
+    drop(progress);
+    let mut failed = 0;
+    for (name, check) in ON_POSTGRES {
+        interrupt::check()?;
+        let result = check(&server);
+        failed += usize::from(result.is_err());
+        print(&format!("{name}: {}\n", result.map_or_else(|error| format!("BROKEN: {error:#}"), |()| "kept".into())))?;
     }
     Ok(exit_code(failed == 0))
 }

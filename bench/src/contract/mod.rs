@@ -4,6 +4,7 @@ mod http;
 mod life;
 mod limits;
 mod offload;
+mod postgres;
 mod soak;
 mod state;
 mod strict;
@@ -18,6 +19,7 @@ use anyhow::{Result, bail};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+pub use postgres::CHECKS as ON_POSTGRES;
 pub use soak::{Soaked, soak};
 
 /// What came of one check.

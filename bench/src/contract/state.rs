@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
+use std::thread;
 use tempfile::TempDir;
 
 pub const CHECKS: &[Check] =
@@ -36,16 +37,16 @@ fn delete(path: &str) -> Vec<u8> {
     format!("DELETE {path} HTTP/1.1\r\nHost: a\r\n\r\n").into()
 }
 
-fn add(client: &mut Client) -> Result<Response> {
+pub(super) fn add(client: &mut Client) -> Result<Response> {
     client.ask(&post("application/json", LAUNCH))
 }
 
-fn json(answer: &Response) -> Result<Json> {
+pub(super) fn json(answer: &Response) -> Result<Json> {
     serde_json::from_slice(&answer.body)
         .with_context(|| format!("status {}: {}", answer.status, String::from_utf8_lossy(&answer.body)))
 }
 
-fn flights(list: &Json) -> Vec<i64> {
+pub(super) fn flights(list: &Json) -> Vec<i64> {
     list.as_array().into_iter().flatten().filter_map(|launch| launch["flight_number"].as_i64()).collect()
 }
 
@@ -59,7 +60,7 @@ fn launches(server: &Server) -> Result<()> {
     Ok(())
 }
 
-fn four_requests(running: &Running) -> Result<()> {
+pub(super) fn four_requests(running: &Running) -> Result<()> {
     let mut client = Client::connect(running.address)?;
     expect("the list of no launches", &json(&client.ask(&get("/launches"))?)?, &Json::Array(Vec::new()))?;
     for flight in 1..=3 {
@@ -139,23 +140,74 @@ fn hits(server: &Server) -> Result<()> {
 /// Several processes number flights without gaps or doubles, and what was answered 201 is there, also if one of them is killed.
 fn shared_launches(server: &Server) -> Result<()> {
     let folder = folder()?;
-    let running = start(server, &["--processes", "2", "--state", &sqlite(&folder)])?;
-    let mut saved = BTreeSet::new();
-    for round in 0..60 {
-        if round == 30 {
-            kill(worker(&running)?, Signal::SIGKILL)?;
-        }
-        // A connection to the killed worker may end without an answer.
-        let Ok(added) = Client::connect(running.address).and_then(|mut client| add(&mut client)) else { continue };
-        expect("status of a launch", &added.status, &201)?;
-        let flight = json(&added)?["flight_number"].as_i64().context("no flight number")?;
-        expect("a number that is given twice", &saved.insert(flight), &true)?;
+    save_and_look(&[start(server, &["--processes", "2", "--state", &sqlite(&folder)])?])?;
+    expect_one_line_at_start(server)
+}
+
+/// How much is saved: at once, in all, and how many workers are killed meanwhile. `STALLBENCH_SAVES=100000` makes it a long test.
+fn amount() -> Result<(usize, usize, usize)> {
+    match std::env::var("STALLBENCH_SAVES") {
+        Ok(saves) => Ok((32, saves.parse().with_context(|| format!("STALLBENCH_SAVES: takes a number, not '{saves}'"))?, 10)),
+        Err(_) => Ok((4, 100, 1)),
     }
-    let list = flights(&json(&ask(&running, &get("/launches?limit=1000"))?)?);
-    expect("the numbers", &list, &(1..=i64::try_from(list.len())?).collect())?;
-    match saved.iter().find(|flight| !list.contains(flight)) {
+}
+
+/// Saves launches on all hosts at once, which share a database, kills workers of the first meanwhile, and looks at the whole list.
+pub(super) fn save_and_look(hosts: &[Running]) -> Result<()> {
+    let (clients, saves, kills) = amount()?;
+    let each = saves / clients;
+    let save = |client: usize| -> Result<Vec<i64>> {
+        let address = hosts[client % hosts.len()].address;
+        let (mut connection, mut saved) = (Client::connect(address)?, Vec::new());
+        for number in 1..=each {
+            crate::console::interrupt::check()?;
+            if client == 0 && kills > 0 && number % (each / (kills + 1)).max(1) == 0 {
+                kill(worker(&hosts[0])?, Signal::SIGKILL)?;
+            }
+            match add(&mut connection) {
+                Ok(answer) => {
+                    expect("status of a launch", &answer.status, &201)?;
+                    saved.push(json(&answer)?["flight_number"].as_i64().context("no flight number")?);
+                }
+                // A connection to the worker that was killed may end without an answer.
+                Err(_) => connection = Client::connect(address)?,
+            }
+        }
+        Ok(saved)
+    };
+    let saved = thread::scope(|scope| {
+        let clients: Vec<_> = (0..clients)
+            .map(|client| {
+                scope.spawn({
+                    let save = &save;
+                    move || save(client)
+                })
+            })
+            .collect();
+        let ended = clients.into_iter().map(|client| client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        ended.collect::<Result<Vec<_>>>()
+    })?
+    .concat();
+    let unique: BTreeSet<i64> = saved.iter().copied().collect();
+    expect("different numbers", &unique.len(), &saved.len())?;
+    expect("most are saved", &(saved.len() > saves / 2), &true)?;
+    hosts.iter().try_for_each(|host| expect_all(host, &unique))
+}
+
+/// The whole list is numbered in turn, and holds all that was saved.
+fn expect_all(host: &Running, saved: &BTreeSet<i64>) -> Result<()> {
+    let mut list = Vec::new();
+    for page in 1.. {
+        let flights = flights(&json(&ask(host, &get(&format!("/launches?limit=1000&page={page}")))?)?);
+        list.extend_from_slice(&flights);
+        if flights.len() < 1000 {
+            break;
+        }
+    }
+    expect("the numbers in turn", &list.iter().copied().eq(1..=i64::try_from(list.len())?), &true)?;
+    match saved.last().filter(|last| **last > list.len() as i64) {
         Some(lost) => bail!("launch {lost} was answered 201 and is not there"),
-        None => expect_one_line_at_start(server),
+        None => Ok(()),
     }
 }
 
@@ -182,6 +234,12 @@ fn shared_hits(server: &Server) -> Result<()> {
     expect("one process counted all of them", &(counted["process"].as_i64() < Some(21)), &true)
 }
 
+/// A worker, once both are there: the one that was killed before may not have been replaced yet.
 fn worker(running: &Running) -> Result<Pid> {
-    running.pids().get(1).copied().context("no worker")
+    loop {
+        crate::console::interrupt::check()?;
+        if let [_, first, _, ..] = running.pids()[..] {
+            return Ok(first);
+        }
+    }
 }

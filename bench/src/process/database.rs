@@ -58,13 +58,39 @@ impl Database {
         if !made.status.success() {
             bail!("initdb: {}", String::from_utf8_lossy(&made.stderr).trim());
         }
-        let log = fs::File::create(folder.path().join("log"))?;
-        let mut server = command("postgres", folder.path())?;
-        server.arg("-D").arg(&data).arg("-k").arg(folder.path()).args(["-c", "listen_addresses="]);
-        server.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut database = Database { server: server.spawn().context("cannot run postgres")?, folder };
+        let mut database = Database { server: serve(folder.path())?, folder };
         database.wait()?;
         Ok(database)
+    }
+
+    /// Ends it, as a crash would; its data stays.
+    pub fn stop(&mut self) {
+        // It ends at once, and need not tidy up.
+        let _ = kill(Pid::from_raw(self.server.id().cast_signed()), Signal::SIGQUIT);
+        let _ = self.server.wait();
+    }
+
+    /// Starts it again after [`Database::stop`], with its data.
+    ///
+    /// # Errors
+    /// It does not get ready, with its own words.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.server = serve(self.folder.path())?;
+        self.wait()
+    }
+
+    /// Runs a statement.
+    ///
+    /// # Errors
+    /// It fails, with the reason.
+    pub fn run(&self, statement: &str) -> Result<()> {
+        let mut psql = command("psql", self.folder.path())?;
+        psql.arg("-h").arg(self.folder.path()).args(["-U", "stallbench", "-d", "postgres", "-q", "-c", statement]);
+        let done = psql.output().context("cannot run psql")?;
+        if !done.status.success() {
+            bail!("psql: {}", String::from_utf8_lossy(&done.stderr).trim());
+        }
+        Ok(())
     }
 
     /// The value of `--state` for it.
@@ -92,10 +118,18 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // It ends at once, and need not tidy up what vanishes anyway.
-        let _ = kill(Pid::from_raw(self.server.id().cast_signed()), Signal::SIGQUIT);
-        let _ = self.server.wait();
+        if matches!(self.server.try_wait(), Ok(None)) {
+            self.stop();
+        }
     }
+}
+
+fn serve(folder: &Path) -> Result<Child> {
+    let log = fs::File::create(folder.join("log"))?;
+    let mut server = command("postgres", folder)?;
+    server.arg("-D").arg(folder.join("data")).arg("-k").arg(folder).args(["-c", "listen_addresses="]);
+    server.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    server.spawn().context("cannot run postgres")
 }
 
 fn user() -> Result<Option<User>> {

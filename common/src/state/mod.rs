@@ -71,8 +71,8 @@ trait Backend: Send + Sync {
     fn ping(&self) -> Result<(), Failure>;
 }
 
-/// The launches as this process sees them.
-pub(crate) struct State {
+/// The launches, as one process sees them.
+pub struct State {
     backend: Box<dyn Backend>,
     setting: Setting,
     /// The newest failure. `/healthz` repeats it for [`REMEMBERED`], because some failures, such as a full disk, show only in a write.
@@ -99,7 +99,10 @@ impl State {
         State { backend, setting, failed: Mutex::default() }
     }
 
-    /// Opens the launches, and creates or completes what a database lacks.
+    /// Opens the launches, and creates what a database lacks.
+    ///
+    /// # Errors
+    /// Returns one line: which setting, and why it cannot be used.
     pub fn open(setting: &Setting) -> Result<Self, String> {
         let backend: Box<dyn Backend> = match setting {
             Setting::Memory => Box::new(Memory::default()),
@@ -117,11 +120,13 @@ impl State {
     }
 
     /// True if an answer may take time: the thread that asks waits for a database.
+    #[must_use]
     pub fn blocks(&self) -> bool {
         !matches!(self.setting, Setting::Memory)
     }
 
     /// Answers on the calling thread.
+    #[must_use]
     pub fn answer(&self, ask: Ask) -> Answer {
         let is_health = ask == Ask::Health;
         let mut answer = match self.ask(ask) {
