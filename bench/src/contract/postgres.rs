@@ -1,14 +1,14 @@
 //! Launches in PostgreSQL, which servers of several machines share. One server stands for all: what they do with a database is the same code.
 
 use super::state::{add, flights, four_requests, json, save_and_look};
-use super::{ask, expect, start};
+use super::{Check, ask, expect, start};
 use crate::catalog::Server;
 use crate::http::{Client, get};
 use crate::process::{Database, Running};
 use anyhow::{Result, bail};
 
 /// The checks: each takes a server that was built for PostgreSQL.
-pub const CHECKS: &[(&str, fn(&Server) -> Result<()>)] = &[
+pub const CHECKS: &[Check] = &[
     ("launches", launches),
     ("two-hosts", two_hosts),
     ("restarted-database", restarted_database),

@@ -126,7 +126,6 @@ impl State {
     }
 
     /// Answers on the calling thread.
-    #[must_use]
     pub fn answer(&self, ask: Ask) -> Answer {
         let is_health = ask == Ask::Health;
         let mut answer = match self.ask(ask) {

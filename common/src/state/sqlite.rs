@@ -213,6 +213,10 @@ fn connect(path: &Path, synchronous: Synchronous, flags: OpenFlags) -> Result<Op
 /// The first connection: creates what is missing, in one transaction, so that of several processes one does.
 fn prepare(path: &Path, synchronous: Synchronous) -> Result<Opened, Trouble> {
     let Opened { mut connection, file } = connect(path, synchronous, OpenFlags::default())?;
+    // Where it may not write, SQLite opens for reading only, and starts what should be a write as a read.
+    if connection.is_readonly(rusqlite::MAIN_DB)? {
+        return Err(Trouble::Other(Failure("the file is read-only: see its permissions, and those of its file system".into())));
+    }
     let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if mode != "wal" {
         connection.pragma_update(None, "journal_mode", "wal")?;
@@ -256,19 +260,19 @@ impl Backend for Sqlite {
     }
 }
 
+/// Reads a row by the order of the columns in [`CREATE`]: to look each name up takes as long as the query.
 fn launch(row: &Row<'_>) -> rusqlite::Result<Launch> {
-    let customers: String = row.get("customers")?;
     Ok(Launch {
-        flight_number: row.get("flight_number")?,
+        flight_number: row.get(0)?,
         chosen: NewLaunch {
-            mission: row.get("mission")?,
-            rocket: row.get("rocket")?,
-            launch_date: row.get("launch_date")?,
-            target: row.get("target")?,
+            mission: row.get(1)?,
+            rocket: row.get(2)?,
+            launch_date: row.get(3)?,
+            target: row.get(4)?,
             // Written by this program as a list of texts.
-            customers: serde_json::from_str(&customers).unwrap_or_default(),
-            upcoming: row.get("upcoming")?,
-            success: row.get("success")?,
+            customers: serde_json::from_str(row.get_ref(5)?.as_str()?).unwrap_or_default(),
+            upcoming: row.get(6)?,
+            success: row.get(7)?,
         },
     })
 }
