@@ -130,8 +130,10 @@ fn hits(server: &Server) -> Result<()> {
     let running = start(server, &[])?;
     for wanted in [1, 2] {
         let counted = json(&ask(&running, &get("/hits"))?)?;
-        let numbers = ["process", "shared", "unsynchronized"].map(|name| counted[name].as_i64());
-        expect("hits", &numbers, &[Some(wanted); 3])?;
+        // One after another they lose nothing. Each may be answered by another process.
+        let numbers = ["shared", "unsynchronized"].map(|name| counted[name].as_i64());
+        expect("hits", &numbers, &[Some(wanted); 2])?;
+        expect("hits of a process", &counted["process"].as_i64().is_some_and(|own| (1..=wanted).contains(&own)), &true)?;
     }
     expect("hits, 1,000 times", &json(&ask(&running, &get("/hits?times=1000"))?)?["shared"].as_i64(), &Some(1002))?;
     expect("too many hits", &ask(&running, &get("/hits?times=1000000"))?.status, &400)
