@@ -116,6 +116,14 @@ stop *args:
 delete *args:
     {{supervisor}} delete "$@"
 
+# Add what several machines measured: `just merge a.hlog b.hlog`
+merge *args:
+    {{stallbench}} merge "$@"
+
+# Print files for systemd, haproxy, kubernetes or compose: `just deploy haproxy tokio-forked --hosts a,b`
+deploy *args:
+    {{stallbench}} deploy "$@"
+
 # Load-test any HTTP server
 drive *args:
     {{stallbench}} drive "$@"

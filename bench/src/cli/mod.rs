@@ -1,9 +1,11 @@
 //! The command line.
 
 mod bench;
+mod deploy;
 mod drive;
 
 pub use bench::{Bench, OwnService};
+pub use deploy::{Deploy, Engine};
 pub use drive::Drive;
 
 use crate::catalog::{Allocator, Filter};
@@ -52,8 +54,12 @@ pub enum Command {
     Check(Check),
     /// Let slow, greedy and rude clients at each server, and verify that it serves all others and recovers
     Soak(Soak),
+    /// Print files that run a server under systemd, behind HAProxy, in Kubernetes or with Compose
+    Deploy(Deploy),
     /// Load-test any HTTP server
     Drive(Drive),
+    /// Add what several machines measured with `drive --hlog`, histogram by histogram
+    Merge(Merge),
     /// Measure servers side by side, or your own service beside references
     Bench(Bench),
     /// Measure two versions in turn, trial by trial, and say what differs
@@ -233,6 +239,17 @@ pub struct Soak {
     /// Write the table into this page, between its marks
     #[arg(long, value_name = "PAGE")]
     pub splice: Option<PathBuf>,
+}
+
+/// `merge`.
+#[derive(Debug, Args)]
+pub struct Merge {
+    /// Logs of `drive --hlog`
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Write one log of all into this file
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// `tables`.

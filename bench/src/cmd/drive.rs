@@ -8,22 +8,18 @@ use crate::driver::Sockets;
 use crate::host::placement::{Placement, set_of};
 use crate::http::{Client, Request, Url};
 use crate::load::{Drive as _, Lane, Load, Observation, Pace, Part, Target, Times};
-use crate::measure::Latency;
+use crate::measure::{Latency, write_seconds};
 use crate::metrics::{LIMITS_MS, Percentile, Value};
 use crate::validity;
 use anyhow::{Context, Result, bail};
-use hdrhistogram::serialization::V2DeflateSerializer;
-use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use nix::sched::sched_setaffinity;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::Pid;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::BufWriter;
-use std::path::Path;
+use std::fs;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Up to this many requests a second the driver runs in real time where that is permitted: it takes little, and must be on time.
 const REAL_TIME_RATE: f64 = 5000.0;
@@ -78,7 +74,7 @@ pub fn run(arguments: &Drive) -> Result<ExitCode> {
     }
     let seen = Sockets.drive(&load(arguments, target))?;
     if let (Some(path), false) = (&arguments.hlog, seen.is_cut_short && seen.lanes[0].seconds.is_empty()) {
-        write_hlog(path, &seen).with_context(|| format!("cannot write {}", path.display()))?;
+        write_seconds(path, &seen).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let driven = summarize(&arguments.url, &seen);
     if driven.planned == 0 && arguments.rate.is_some() && !driven.is_cut_short {
@@ -138,26 +134,6 @@ fn learn(arguments: &Drive) -> Result<Target> {
         status,
         body: arguments.expect_body.then(|| response.body.into()),
     })
-}
-
-/// A histogram for each second, as HdrHistogram's log format has it: readers of other languages take it.
-fn write_hlog(path: &Path, seen: &Observation) -> Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
-    let start = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seen.started.max(0.0));
-    let mut serializer = V2DeflateSerializer::new();
-    let mut builder = IntervalLogWriterBuilder::new();
-    builder.add_comment("response times of stallbench drive, in nanoseconds").with_start_time(start).with_base_time(start);
-    // Its values are divided by this in the column of the maximum: milliseconds.
-    builder.with_max_value_divisor(1_000_000.0);
-    let mut log = builder.begin_log_with(&mut file, &mut serializer)?;
-    let tag = Tag::new("lane-0");
-    for (second, times) in seen.lanes[0].seconds.iter().enumerate() {
-        let start = Duration::from_secs(second as u64);
-        let length = seen.window.saturating_sub(start).min(Duration::from_secs(1));
-        log.write_histogram(times, start, length, tag).map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    }
-    std::io::Write::flush(&mut file)?;
-    Ok(())
 }
 
 fn summarize(url: &str, seen: &Observation) -> Driven {

@@ -3,12 +3,14 @@
 
 mod blocker;
 mod conditions;
+mod hlog;
 mod latency;
 mod learn;
 mod session;
 
 pub use blocker::Kind;
 pub use conditions::{Conditions, Mode};
+pub use hlog::{Log, write_seconds};
 pub use latency::Latency;
 pub use learn::{learn, learn_own, learn_request, lenient};
 pub use session::{Session, WARM_CONNECTIONS, ms};

@@ -1,0 +1,165 @@
+//! `stallbench deploy`: ready files for the engines that run a server past what one supervisor does: systemd, HAProxy, Kubernetes, Compose.
+
+use crate::catalog::{self, Program, Server};
+use crate::cli::{Deploy, Engine};
+use crate::console::output::{print, say};
+use crate::console::usage::refuse;
+use crate::process::deploy::package;
+use anyhow::{Context, Result};
+use std::fs;
+use std::process::ExitCode;
+
+const SOCKET: &str = include_str!("socket");
+const SERVICE: &str = include_str!("service");
+const HAPROXY: &str = include_str!("haproxy.cfg");
+const KUBERNETES: &str = include_str!("kubernetes.yaml");
+const COMPOSE: &str = include_str!("compose.yaml");
+
+/// Where containers resolve one another's names.
+const DOCKER_NAMES: &str = "\nresolvers docker\n    nameserver dns 127.0.0.11:53\n";
+
+/// Prints the files, or writes them into a folder.
+///
+/// # Errors
+/// A server that others wrote, or one that cannot be as many as asked; a folder that cannot be written.
+pub fn run(arguments: &Deploy) -> Result<ExitCode> {
+    let server = catalog::find(&catalog::load()?, &arguments.name)?;
+    let files = files(arguments, &server)?;
+    let Some(folder) = &arguments.out else {
+        let texts: Vec<String> = files.into_iter().map(|(_, text)| text).collect();
+        print(&texts.join("\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for (name, text) in files {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        say(&format!("{}: written", path.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The files of an engine, each with its name.
+fn files(arguments: &Deploy, server: &Server) -> Result<Vec<(String, String)>> {
+    let values = Values::new(arguments, server)?;
+    let name = &values.name;
+    Ok(match arguments.engine {
+        Engine::Systemd => {
+            vec![(format!("{name}.socket"), values.fill(SOCKET)), (format!("{name}.service"), values.fill(SERVICE))]
+        }
+        Engine::Haproxy => vec![("haproxy.cfg".into(), values.fill(HAPROXY))],
+        Engine::Kubernetes => vec![(format!("{name}.yaml"), values.fill(KUBERNETES))],
+        Engine::Compose => vec![("compose.yaml".into(), values.fill(COMPOSE))],
+    })
+}
+
+/// What stands in the place of each `{{word}}`.
+struct Values {
+    name: String,
+    pairs: Vec<(&'static str, String)>,
+}
+
+impl Values {
+    fn new(arguments: &Deploy, server: &Server) -> Result<Self> {
+        let Program::Package(_) = &server.program else {
+            refuse!("{} was written by others: deploy it as its authors say", server.name);
+        };
+        let instances = usize::from(arguments.instances);
+        let mut more = arguments.knobs.clone();
+        if instances > 1 && !server.args.iter().any(|argument| argument.contains("{W}")) {
+            if server.is_one_process {
+                refuse!("{} is one process with one thread: for more, name more --hosts", server.name);
+            }
+            more.extend(["--processes".into(), instances.to_string()]);
+        }
+        let address = arguments.listen;
+        let is_contained = matches!(arguments.engine, Engine::Kubernetes | Engine::Compose);
+        if is_contained {
+            more.extend(["--listen".into(), address.to_string()]);
+        }
+        let command = package::command(server, instances, &more);
+        let words = |word: &std::ffi::OsStr| word.to_string_lossy().into_owned();
+        let program = if is_contained {
+            words(package::binary(&server.program).file_name().unwrap_or_default())
+        } else {
+            words(command.get_program())
+        };
+        let args: Vec<String> = command.get_args().map(words).collect();
+        let whole: Vec<String> = std::iter::once(program.clone()).chain(args.iter().cloned()).collect();
+        let name = server.name.replace('@', "-");
+        let backends = backends(&name, arguments);
+        let mut values = Values {
+            pairs: vec![
+                ("about", server.about.replace("W ", &format!("{instances} "))),
+                // systemd gives percent signs a meaning.
+                ("command", shell_words::join(&whole).replace('%', "%%")),
+                ("command_list", serde_json::to_string(&whole)?),
+                ("program", serde_json::to_string(&[&program])?),
+                ("arguments", serde_json::to_string(&args)?),
+                ("listen", address.to_string()),
+                ("port", address.port().to_string()),
+                ("instances", instances.to_string()),
+                ("count", arguments.hosts.len().to_string()),
+                ("balance", arguments.balance.to_string()),
+                ("image", arguments.image.clone().unwrap_or_else(|| format!("{name}:latest"))),
+                ("servers", backends),
+                ("name", name.clone()),
+            ],
+            name,
+        };
+        let indented = |line: &str| if line.is_empty() { String::new() } else { format!("      {line}") };
+        let haproxy: Vec<String> = values.fill(HAPROXY).lines().map(indented).collect();
+        values.pairs.push(("haproxy", haproxy.join("\n")));
+        Ok(values)
+    }
+
+    fn fill(&self, template: &str) -> String {
+        self.pairs.iter().fold(template.to_owned(), |text, (word, value)| text.replace(&format!("{{{{{word}}}}}"), value))
+    }
+}
+
+/// The lines of HAProxy that name the hosts.
+fn backends(name: &str, arguments: &Deploy) -> String {
+    let port = arguments.listen.port();
+    if arguments.engine == Engine::Compose {
+        let count = arguments.hosts.len();
+        return format!("    server-template {name}- {count} {name}:{port} resolvers docker init-addr libc,none\n{DOCKER_NAMES}");
+    }
+    let line = |(number, host): (usize, &String)| {
+        // A host without a port has that of the balancer.
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let address = if has_port { host.clone() } else { format!("{host}:{port}") };
+        format!("    server host{} {address}", number + 1)
+    };
+    arguments.hosts.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn printed(line: &str) -> String {
+        let words = format!("stallbench deploy {line}");
+        let Command::Deploy(arguments) = Cli::try_parse_from(words.split(' ')).expect(line).command else { panic!("{line}") };
+        let all = catalog::load().expect("servers");
+        let server = all.iter().find(|server| matches!(server.program, Program::Package(_)) && server.args.len() > 2);
+        let files = files(&arguments, server.expect("a server with threads or processes")).expect(line);
+        files.into_iter().map(|(_, text)| text).collect()
+    }
+
+    #[test]
+    fn every_word_of_every_template_is_filled_in() {
+        for engine in ["systemd", "haproxy", "kubernetes", "compose"] {
+            let text = printed(&format!("{engine} any -i 3 --hosts a,b:81,c"));
+            assert!(!text.contains("{{") && !text.contains("}}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_have_the_port_of_the_balancer_unless_they_name_their_own() {
+        let text = printed("haproxy any --hosts a,b:81 --balance leastconn --listen 0.0.0.0:8080");
+        assert!(text.contains("server host1 a:8080\n    server host2 b:81\n") && text.contains("balance leastconn"), "{text}");
+    }
+}
