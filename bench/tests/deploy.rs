@@ -4,6 +4,7 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -73,9 +74,13 @@ fn a_socket_of_systemd_is_served() -> Result<(), Failed> {
     let line = service.lines().find_map(|line| line.strip_prefix("ExecStart=")).ok_or("no ExecStart")?;
     let address = free_address()?;
     let mut activate = Command::new("systemd-socket-activate");
-    activate.args(["-l", &address.to_string()]).args(shell_words::split(line)?).stdout(Stdio::null()).stderr(Stdio::null());
-    let _activate = Running::start(&mut activate)?;
-    until(|| status(address, "/")).map(drop)
+    activate.args(["-l", &address.to_string()]).args(shell_words::split(line)?).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut running = Running::start(&mut activate)?;
+    // From its first line on, which says where it listens, a connection waits for the server.
+    let mut log = BufReader::new(running.0.stderr.take().ok_or("no log")?);
+    log.read_line(&mut String::new())?;
+    let found = status(address, "/")?;
+    if found == 200 { Ok(()) } else { Err(format!("status {found}").into()) }
 }
 
 fn haproxy_accepts_the_configuration() -> Result<(), Failed> {
@@ -100,10 +105,17 @@ fn behind_haproxy_one_host_can_be_killed() -> Result<(), Failed> {
     let mut hosts = [host(addresses[0])?, host(addresses[1])?];
     let named = addresses.map(|address| address.to_string()).join(",");
     deploy("haproxy", folder.path(), &["--hosts", &named, "--listen", &balancer.to_string()])?;
+    // It tells systemd when it is ready.
+    let notified = UnixDatagram::bind(folder.path().join("notify"))?;
+    notified.set_read_timeout(Some(Duration::from_secs(20)))?;
     let mut haproxy = Command::new("haproxy");
-    let _haproxy =
-        Running::start(haproxy.arg("-f").arg(folder.path().join("haproxy.cfg")).stdout(Stdio::null()).stderr(Stdio::null()))?;
-    until(|| status(balancer, "/"))?;
+    haproxy.arg("-Ws").arg("-f").arg(folder.path().join("haproxy.cfg")).env("NOTIFY_SOCKET", folder.path().join("notify"));
+    let _haproxy = Running::start(haproxy.stdout(Stdio::null()).stderr(Stdio::null()))?;
+    let mut message = [0; 256];
+    while !message.starts_with(b"READY=1") {
+        message.fill(0);
+        notified.recv(&mut message)?;
+    }
     hosts[0].0.kill()?;
     hosts[0].0.wait()?;
     for _ in 0..100 {
@@ -166,18 +178,4 @@ fn status(address: SocketAddr, path: &str) -> Result<u16, Failed> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| "no answer".into())
-}
-
-/// Asks until the answer is 200.
-fn until(ask: impl Fn() -> Result<u16, Failed>) -> Result<u16, Failed> {
-    let begin = Instant::now();
-    loop {
-        match ask() {
-            Ok(200) => return Ok(200),
-            Ok(status) if begin.elapsed() > Duration::from_secs(20) => return Err(format!("{status} for 20 s").into()),
-            Err(error) if begin.elapsed() > Duration::from_secs(20) => return Err(error),
-            // Nothing tells when it listens.
-            _ => std::thread::sleep(Duration::from_millis(20)),
-        }
-    }
 }

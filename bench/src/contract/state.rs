@@ -2,14 +2,13 @@
 
 use super::{Check, ask, expect, start};
 use crate::catalog::Server;
-use crate::http::{Client, Response, get};
+use crate::http::{Client, Response, at_once, get};
 use crate::process::Running;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
-use std::thread;
 use tempfile::TempDir;
 
 pub const CHECKS: &[Check] =
@@ -177,19 +176,7 @@ pub(super) fn save_and_look(hosts: &[Running]) -> Result<()> {
         }
         Ok(saved)
     };
-    let saved = thread::scope(|scope| {
-        let clients: Vec<_> = (0..clients)
-            .map(|client| {
-                scope.spawn({
-                    let save = &save;
-                    move || save(client)
-                })
-            })
-            .collect();
-        let ended = clients.into_iter().map(|client| client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        ended.collect::<Result<Vec<_>>>()
-    })?
-    .concat();
+    let saved = at_once(clients, save)?.concat();
     let unique: BTreeSet<i64> = saved.iter().copied().collect();
     expect("different numbers", &unique.len(), &saved.len())?;
     expect("most are saved", &(saved.len() > saves / 2), &true)?;

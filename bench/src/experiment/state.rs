@@ -6,7 +6,7 @@
 use super::contract::{Choices, Experiment, Needs};
 use crate::catalog::{Row, Server};
 use crate::console::interrupt;
-use crate::http::{Client, Response, get};
+use crate::http::{Client, Response, at_once, get};
 use crate::measure::{Conditions, Mode, Session, ms};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
 use crate::process::Database;
@@ -16,7 +16,6 @@ use common::state::{Launch, NewLaunch};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// Clients at once; each has one connection to save on and one to look on.
@@ -199,27 +198,11 @@ fn in_place(session: &Session<'_>, place: &str, window: Duration) -> Result<Kept
     conditions.more.extend(["--state".to_owned(), state]);
     let mut running = Session { server: &server, conditions: &conditions, ..*session }.start()?;
     let address = running.address;
-    let saved = running.explain(at_once(|client| save(address, client, window)))?;
+    let saved = running.explain(at_once(CLIENTS, |client| save(address, client, window)))?;
     let elapsed = saved.iter().map(|client| client.elapsed).max().unwrap_or_default();
     let saved: Vec<Saved> = saved.into_iter().flat_map(|client| client.saved).collect();
     let list = running.explain(whole_list(address))?;
     Ok(judge(place, &saved, &list, elapsed))
-}
-
-/// Runs a function for each client at once.
-fn at_once<T: Send>(run: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|client| {
-                scope.spawn({
-                    let run = &run;
-                    move || run(client)
-                })
-            })
-            .collect();
-        let ended = clients.into_iter().map(|client| client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        ended.collect()
-    })
 }
 
 /// What one client did.
@@ -326,7 +309,7 @@ fn hits(session: &Session<'_>) -> Result<Hits> {
         }
         Ok(())
     };
-    running.explain(at_once(count))?;
+    running.explain(at_once(CLIENTS, count))?;
     let last = Client::connect(address)?.ask(&get("/hits"))?;
     let told: serde_json::Value = read(&last)?;
     let number = |name: &str| told[name].as_i64().with_context(|| format!("/hits does not tell '{name}'"));

@@ -4,6 +4,7 @@ use super::{Head, Reader, Step};
 use anyhow::{Context, Result, bail};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 /// How long each step of a check may take.
@@ -201,4 +202,17 @@ fn is_reset(error: &anyhow::Error) -> bool {
 /// The lines of a head without the empty one.
 fn head_lines(bytes: &[u8]) -> Vec<String> {
     String::from_utf8_lossy(bytes).lines().map(str::to_owned).filter(|line| !line.is_empty()).collect()
+}
+
+/// Runs a function for each of several clients, each on a thread of its own.
+///
+/// # Errors
+/// The first of theirs.
+pub fn at_once<T: Send>(clients: usize, run: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let run = &run;
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..clients).map(|client| scope.spawn(move || run(client))).collect();
+        let ended = clients.into_iter().map(|client| client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        ended.collect()
+    })
 }

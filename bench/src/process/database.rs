@@ -6,11 +6,13 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User, getpid, getppid};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Where Debian keeps its programs, one folder for each version.
@@ -99,19 +101,24 @@ impl Database {
         format!("postgres://stallbench@{folder}/postgres")
     }
 
+    /// Waits for the line in its log that says it is ready; a thread reads the log to its end, so that it never blocks.
     fn wait(&mut self) -> Result<()> {
-        let (begin, log) = (Instant::now(), self.folder.path().join("log"));
-        loop {
-            crate::console::interrupt::check()?;
-            let words = fs::read_to_string(&log).unwrap_or_default();
-            if words.contains("database system is ready to accept connections") {
-                return Ok(());
+        let Some(log) = self.server.stderr.take() else { bail!("PostgreSQL has no log") };
+        let (tell, told) = channel();
+        std::thread::spawn(move || {
+            let mut last = "it says nothing".to_owned();
+            for line in BufReader::new(log).lines().map_while(Result::ok) {
+                if line.contains("database system is ready to accept connections") {
+                    let _ = tell.send(Ok(()));
+                }
+                last = line;
             }
-            if begin.elapsed() > UNTIL_READY || self.server.try_wait()?.is_some() {
-                bail!("PostgreSQL does not start: {}", words.lines().last().unwrap_or("it says nothing"));
-            }
-            // Its log is the only thing that tells.
-            std::thread::sleep(Duration::from_millis(10));
+            let _ = tell.send(Err(last));
+        });
+        match told.recv_timeout(UNTIL_READY) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(words)) => bail!("PostgreSQL does not start: {words}"),
+            Err(_) => bail!("PostgreSQL is not ready within {} s", UNTIL_READY.as_secs()),
         }
     }
 }
@@ -125,10 +132,9 @@ impl Drop for Database {
 }
 
 fn serve(folder: &Path) -> Result<Child> {
-    let log = fs::File::create(folder.join("log"))?;
     let mut server = command("postgres", folder)?;
     server.arg("-D").arg(folder.join("data")).arg("-k").arg(folder).args(["-c", "listen_addresses="]);
-    server.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     server.spawn().context("cannot run postgres")
 }
 
