@@ -2,7 +2,7 @@
 
 use crate::catalog::{Allocator, Ask};
 use crate::host::placement::Placement;
-use crate::measure::Kind;
+use crate::measure::Kinds;
 use crate::summary::workload::{Share, SlowShare};
 use clap::Args;
 use std::path::PathBuf;
@@ -32,9 +32,11 @@ pub struct Bench {
     /// Experiments [default: two-tabs, collateral, throughput, footprint]; also dose-response, blocking-functions, latency, scaling, reload, state
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub experiment: Vec<String>,
-    /// Kinds of blockers of collateral [default: sleep, cpu; in a quick round sleep, in a thorough one all]
-    #[arg(long, value_enum, value_delimiter = ',')]
-    pub blockers: Vec<Kind>,
+    /// Kinds of blockers of collateral: sleep, cpu, pbkdf2, or launches, which saves launches in each backend that is installed (one of
+    /// them: launches-memory, launches-sqlite, launches-sqlite-full, launches-postgres) [default: sleep, cpu; in a quick round sleep, in a
+    /// thorough one pbkdf2 as well]
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub blockers: Vec<Kinds>,
     /// One trial, no intervals: in three minutes once built
     #[arg(long, conflicts_with = "thorough")]
     pub quick: bool,

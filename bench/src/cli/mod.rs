@@ -9,7 +9,7 @@ pub use deploy::{Deploy, Engine};
 pub use drive::Drive;
 
 use crate::catalog::{Allocator, Filter};
-use crate::measure::Kind;
+use crate::measure::{Kind, Kinds};
 use crate::metrics::Percentile;
 use crate::report::{Format, Terminal};
 use crate::verdict::gate::Gate;
@@ -163,9 +163,9 @@ pub struct Ab {
     /// Experiments [default: the standard ones]
     #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "command")]
     pub experiment: Vec<String>,
-    /// Kinds of blockers of collateral
-    #[arg(long, value_enum, value_delimiter = ',')]
-    pub blockers: Vec<Kind>,
+    /// Kinds of blockers of collateral, as bench names them
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub blockers: Vec<Kinds>,
     /// Trials of each cell
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub trials: Option<u32>,

@@ -9,7 +9,7 @@ use crate::console::progress::Progress;
 use crate::console::usage::refuse;
 use crate::experiment::Choices;
 use crate::host::{environment::Environment, tree};
-use crate::measure::Mode;
+use crate::measure::{Kinds, Mode};
 use crate::process::deploy::{self, package};
 use crate::round::{self, Round, Settings, new_folder};
 use crate::summary;
@@ -86,7 +86,7 @@ fn compare(round: &Round, versions: &Versions, arguments: &Ab) -> Result<ExitCod
 fn settings(arguments: &Ab, versions: &Versions) -> Result<Settings> {
     let names = if arguments.command.is_empty() { arguments.experiment.clone() } else { vec![SERVICE.into()] };
     let connections = arguments.own.connections.map(|count| count as usize);
-    let choices = Choices { kinds: arguments.blockers.clone(), connections };
+    let choices = Choices { kinds: Kinds::all(&arguments.blockers), connections };
     let mut settings = Settings::new(Mode::Standard, &names, &choices, fastrand::u64(..))?;
     settings.trials = arguments.trials.unwrap_or(settings.trials);
     // Not one that a page may quote.

@@ -8,7 +8,7 @@ use crate::console::progress::Progress;
 use crate::console::usage::refuse;
 use crate::experiment::{self, Choices, TwoTabs};
 use crate::host::placement::default_threads;
-use crate::measure::Mode;
+use crate::measure::{Kinds, Mode};
 use crate::metrics::Percentile;
 use crate::process::deploy::package;
 use crate::report::{Format, Terminal, render};
@@ -128,7 +128,7 @@ pub fn settings(arguments: &Bench, experiments: &[String]) -> Result<Settings> {
         _ => Mode::Standard,
     };
     let connections = arguments.own.connections.map(|count| count as usize);
-    let choices = Choices { kinds: arguments.blockers.clone(), connections };
+    let choices = Choices { kinds: Kinds::all(&arguments.blockers), connections };
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     let mut settings = Settings::new(mode, experiments, &choices, seed)?;
     settings.trials = arguments.trials.unwrap_or(settings.trials);
@@ -159,7 +159,8 @@ fn servers(arguments: &Bench) -> Result<Vec<Server>> {
 fn first_look(servers: &[Server], settings: &Settings) -> Result<()> {
     let two_tabs = experiment::find("two-tabs")?;
     let Some(_) = settings.experiments.get(two_tabs.name()) else { return Ok(()) };
-    let can = |server: &&Server| !round::unsupported(server).contains_key(two_tabs.name()) && server.missing().is_none();
+    let can =
+        |server: &&Server| !round::unsupported(server, settings).contains_key(two_tabs.name()) && server.missing().is_none();
     let mut pair: Vec<Server> = servers.iter().filter(can).cloned().collect();
     // Of those that were asked for, the two that show it best.
     pair.sort_by_key(|server| !server.has_tag(FIRST_SIGHT));

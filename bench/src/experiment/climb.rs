@@ -14,6 +14,8 @@ const WARMUP: Duration = Duration::from_millis(100);
 /// From a blocker's answer to the next blocker on its connection. On loopback the next one would otherwise be there before the server has
 /// looked at any other client, which no client behind a network can do.
 const THINK: Duration = Duration::from_millis(1);
+/// The same for blockers without a length: they may be so short that the load alone would keep every processor busy.
+const THINK_OF_SHORT: Duration = Duration::from_millis(10);
 
 pub const FREEZE_K: Family = Family::new("freeze_k", Unit::Blockers, Role::Threshold).more_is_better();
 pub const FRESH_MAX: Family = Family::new("fresh_max_ms", Unit::Ms, Role::Latency);
@@ -32,7 +34,7 @@ const LEAST_RATIO_MS: f64 = 2.0;
 pub struct Run {
     /// The kind of blocker.
     pub kind: String,
-    /// T, the time that a blocker takes alone, in ms.
+    /// T, the time that a blocker takes alone, in ms; 0 if it takes as long as it takes.
     pub block_ms: f64,
     /// The p99 at which k stops to ascend, in ms.
     pub limit_ms: f64,
@@ -86,17 +88,17 @@ impl Ladder {
     /// # Errors
     /// A server that does not start or answers wrongly.
     pub fn run(&self, session: &Session<'_>, kind: Kind, blockers: &[usize]) -> Result<Run> {
-        let mut running = session.start()?;
-        let block = Duration::from_secs_f64(self.block_ms / 1e3);
-        let probe = learn(&mut running, "/")?;
-        let path = kind.path(block, &running)?;
-        let blocker = learn(&mut running, &path)?;
+        let mut serving = kind.start(session)?;
+        let running = serving.running();
+        let block_ms = kind.block_ms(self.block_ms);
+        let probe = learn(running, "/")?;
+        let blocker = kind.target(Duration::from_secs_f64(block_ms / 1e3), running)?;
         let warm = session.warm_up(&probe, self.connections);
         running.explain(warm)?;
         let cores = session.placement.server_cores().len();
         let climb = Climb {
             kind: kind.name(),
-            block_ms: self.block_ms,
+            block_ms,
             window: Duration::from_millis(self.window_ms),
             limit: Duration::from_secs_f64(self.limit_ms / 1e3),
             blockers,
@@ -176,7 +178,8 @@ impl Climb<'_> {
         let (target, rate, connections) = self.probe;
         let mut lanes = probes::lanes(target, rate, connections);
         if k > 0 {
-            let pace = Pace::Closed { depth: 1, stagger: self.block(), most: None, think: THINK };
+            let think = if self.block_ms == 0.0 { THINK_OF_SHORT } else { THINK };
+            let pace = Pace::Closed { depth: 1, stagger: self.block().max(think), most: None, think };
             lanes.push(Lane { pace, ..Lane::closed(self.blocker.clone(), k, 1) });
         }
         lanes.iter_mut().for_each(|lane| lane.retries = self.is_lenient);
@@ -201,12 +204,17 @@ impl Climb<'_> {
 
 /// The place of a metric beside k blockers of a kind and length.
 pub fn place(kind: &str, block_ms: f64, k: usize) -> String {
-    format!("{kind}@{block_ms},{k}")
+    format!("{},{k}", blocker(kind, block_ms))
+}
+
+/// A kind of blocker with its length, if it has one.
+fn blocker(kind: &str, block_ms: f64) -> String {
+    if block_ms == 0.0 { kind.to_owned() } else { format!("{kind}@{block_ms}") }
 }
 
 /// The freeze threshold at a limit.
 pub fn freeze_metric(experiment: &'static str, kind: &str, block_ms: f64, limit_ms: f64) -> Metric {
-    FREEZE_K.at(experiment, format!("{kind}@{block_ms},{limit_ms}ms"))
+    FREEZE_K.at(experiment, format!("{},{limit_ms}ms", blocker(kind, block_ms)))
 }
 
 impl Run {

@@ -4,9 +4,9 @@
 //! ascends until the probes' p99 passes the limit. Each kind of blocker has a fresh process, and climbs from no blockers on.
 
 use super::climb::{self, Ladder, Run, Step, freeze_metric, place};
-use super::contract::{Choices, Column, Curves, Experiment, conditions};
+use super::contract::{Choices, Column, Curves, Experiment, Needs, conditions, keeps_launches};
 use super::probes;
-use crate::catalog::Row;
+use crate::catalog::{Row, Server};
 use crate::measure::{Kind, Mode, Session};
 use crate::metrics::{LIMITS_MS, Metric, Percentile, Reading, Value};
 use crate::report::{self, Cell, Group, Mark, Table, View};
@@ -97,6 +97,16 @@ impl Experiment for Collateral {
         settings.kinds.len() as f64 * (1.0 + 0.9 * step * settings.blockers.len() as f64) + long
     }
 
+    fn unsupported(server: &Server, settings: &Settings) -> Option<String> {
+        let is_other = settings.kinds.iter().any(|kind| kind.backend().is_none());
+        if is_other { None } else { keeps_launches(server).err() }
+    }
+
+    fn needs(server: &Server, settings: &Settings) -> Needs {
+        let needs = settings.kinds.contains(&Kind::LaunchesPostgres) && keeps_launches(server).is_ok();
+        if needs { Needs::Postgres } else { Needs::Nothing }
+    }
+
     fn run(session: &Session<'_>, settings: &Settings) -> Result<Self> {
         let usual = Ladder {
             block_ms: settings.block_ms,
@@ -106,7 +116,7 @@ impl Experiment for Collateral {
             connections: settings.connections,
         };
         let mut runs = Vec::new();
-        for kind in &settings.kinds {
+        for kind in settings.kinds.iter().filter(|kind| kind.backend().is_none() || keeps_launches(session.server).is_ok()) {
             runs.push(usual.run(session, *kind, &settings.blockers)?);
         }
         if settings.has_long {
@@ -121,24 +131,24 @@ impl Experiment for Collateral {
         for (number, run) in self.runs.iter().enumerate() {
             let base = self.baseline.iter().filter(|_| number == 0).cloned();
             let run = Run { steps: base.chain(run.steps.iter().cloned()).collect(), ..run.clone() };
-            let blockers: &[usize] = if run.block_ms == settings.block_ms { &settings.blockers } else { &LONG.3 };
+            let blockers: &[usize] = if run.block_ms == LONG.0 { &LONG.3 } else { &settings.blockers };
             readings.extend(run.read(Self::NAME, blockers, percentile)?);
         }
         Ok(readings)
     }
 
     fn title(settings: &Settings, view: &View<'_>) -> Option<String> {
-        let (percentile, block) = (view.percentile, settings.block_ms);
-        let path = settings.kind().map_or("/sleep", |kind| if kind == Kind::Sleep { "/sleep" } else { kind.name() });
+        let (percentile, kind) = (view.percentile, settings.kind().unwrap_or(Kind::Sleep));
         Some(format!(
-            "Response time of / in ms ({percentile}) beside k slow requests that block for {block} ms each ({path}), and the number of them that freezes it; {}",
+            "Response time of / in ms ({percentile}) beside k {}, and the number of them that freezes it; {}",
+            settings.beside(kind),
             conditions(view)
         ))
     }
 
     fn headline(settings: &Settings, _view: &View<'_>) -> Vec<Column> {
         let Some(kind) = settings.kind() else { return Vec::new() };
-        let block = settings.block_ms;
+        let block = settings.block_ms(kind);
         let mut columns: Vec<Column> = settings.blockers.iter().map(|k| response(kind, block, *k)).collect();
         for limit_ms in LIMITS_MS {
             // Beyond the limit of a climb nothing was measured; long blockers climb to the last one.
@@ -161,12 +171,12 @@ impl Experiment for Collateral {
     fn standing(settings: &Settings, view: &View<'_>, row: &Row) -> Option<(f64, Group)> {
         let kind = settings.kind()?;
         let p99 = |k: &usize| {
-            let value = view.median(row, &response_metric(view.percentile, kind, settings.block_ms, *k));
+            let value = view.median(row, &response_metric(view.percentile, kind, settings.block_ms(kind), *k));
             value.map_or(2.0 * LIMIT_MS, |value| value.number().unwrap_or(2.0 * LIMIT_MS)).clamp(1e-3, 2.0 * LIMIT_MS)
         };
         // The geometric mean over all numbers of blockers; what passed the limit counts as twice the limit.
         let harm = settings.blockers.iter().filter(|k| **k > 0).map(|k| p99(k).ln()).sum();
-        let threshold = view.median(row, &freeze_metric(Self::NAME, kind.name(), settings.block_ms, LIMITS_MS[0]));
+        let threshold = view.median(row, &freeze_metric(Self::NAME, kind.name(), settings.block_ms(kind), LIMITS_MS[0]));
         let group = match threshold {
             Some(Value::Never { .. }) => Group::NeverFreezes,
             Some(Value::Exact(k)) if k > view.conditions.threads as f64 => Group::FreezesLate,
@@ -177,7 +187,7 @@ impl Experiment for Collateral {
     }
 
     fn criteria(settings: &Settings, kind: Kind, percentile: Percentile) -> Vec<(String, Metric)> {
-        let block = settings.block_ms;
+        let block = settings.block_ms(kind);
         let limits = LIMITS_MS.into_iter().filter(|limit| *limit <= LIMIT_MS);
         let threshold = |limit: f64| (freeze_head(limit), freeze_metric(Self::NAME, kind.name(), block, limit));
         let response = response_metric(percentile, kind, block, DETAILS_AT);
@@ -186,9 +196,9 @@ impl Experiment for Collateral {
 
     fn curves(settings: &Settings, view: &View<'_>) -> Option<Curves> {
         let kind = settings.kind()?;
-        let title = format!("{} of / while k requests block for {} ms each", view.percentile, settings.block_ms);
+        let title = format!("{} of / beside k {}", view.percentile, settings.beside(kind));
         let line = |row: &&Row| {
-            let at = |k: &usize| view.median(row, &response_metric(view.percentile, kind, settings.block_ms, *k))?.number();
+            let at = |k: &usize| view.median(row, &response_metric(view.percentile, kind, settings.block_ms(kind), *k))?.number();
             let times: Vec<f64> = settings.blockers.iter().map_while(at).collect();
             (!times.is_empty()).then(|| (row.name.clone(), times))
         };
@@ -205,6 +215,25 @@ impl Settings {
     /// The kind of blocker that the headline is about.
     fn kind(&self) -> Option<Kind> {
         self.kinds.first().copied()
+    }
+
+    /// T of a kind, in ms.
+    fn block_ms(&self, kind: Kind) -> f64 {
+        kind.block_ms(self.block_ms)
+    }
+
+    /// What k counts, in words.
+    fn beside(&self, kind: Kind) -> String {
+        let block = self.block_ms;
+        match kind {
+            Kind::Sleep => format!("slow requests that block for {block} ms each (/sleep)"),
+            Kind::Cpu => format!("slow requests that work for {block} ms each (/timer?clock=cpu)"),
+            Kind::Pbkdf2 => format!("slow requests that derive keys for {block} ms each (/pbkdf2)"),
+            _ => {
+                let backend = kind.backend().map(|backend| backend.to_string()).unwrap_or_default();
+                format!("clients that save launches in {backend} (POST /launches), 10 ms apart each")
+            }
+        }
     }
 }
 
@@ -243,15 +272,11 @@ pub fn freezing(view: &View<'_>, row: &Row, metric: &Metric) -> Cell {
 
 /// One kind of blocker in detail.
 fn details(settings: &Settings, view: &View<'_>, kind: Kind) -> Table {
-    let what = match kind {
-        Kind::Sleep => "blocked threads (/sleep)",
-        Kind::Cpu => "work (/timer?clock=cpu)",
-        Kind::Pbkdf2 => "a function (/pbkdf2)",
-    };
-    let block = settings.block_ms;
+    let block = settings.block_ms(kind);
     let title = format!(
-        "Added {} of / in ms beside k blockers of {block} ms: {what}; the number of them that freezes it; the last four columns at k={DETAILS_AT}",
-        view.percentile
+        "Added {} of / in ms beside k {}; the number of them that freezes it; the last four columns at k={DETAILS_AT}",
+        view.percentile,
+        settings.beside(kind)
     );
     let loads: Vec<usize> = settings.blockers.iter().copied().filter(|k| *k > 0).collect();
     let mut columns: Vec<report::Column> = loads
@@ -278,8 +303,8 @@ fn details(settings: &Settings, view: &View<'_>, kind: Kind) -> Table {
 
 /// What blockers add; where the climb ended before, that it is frozen.
 fn added(settings: &Settings, view: &View<'_>, row: &Row, kind: Kind, k: usize) -> Cell {
-    let at = place(kind.name(), settings.block_ms, k);
-    let whole = response_metric(view.percentile, kind, settings.block_ms, k);
+    let at = place(kind.name(), settings.block_ms(kind), k);
+    let whole = response_metric(view.percentile, kind, settings.block_ms(kind), k);
     match view.median(row, &whole) {
         Some(Value::NotReached) => view.cell(row, &whole),
         _ => view.cell(row, &view.percentile.added().at(Collateral::NAME, at)),

@@ -84,12 +84,12 @@ pub trait Experiment: Serialize + DeserializeOwned + 'static {
     }
 
     /// The reason why a server cannot take part.
-    fn unsupported(_server: &Server) -> Option<String> {
+    fn unsupported(_server: &Server, _settings: &Self::Settings) -> Option<String> {
         None
     }
 
     /// What has to be prepared for a server.
-    fn needs(_server: &Server) -> Needs {
+    fn needs(_server: &Server, _settings: &Self::Settings) -> Needs {
         Needs::Nothing
     }
 
@@ -168,9 +168,15 @@ pub trait Any: Sync {
     /// Settings that are not its own.
     fn reduce(&self, settings: &mut Json) -> Result<Option<String>>;
     /// See [`Experiment::unsupported`].
-    fn unsupported(&self, server: &Server) -> Option<String>;
+    ///
+    /// # Errors
+    /// Settings that are not its own.
+    fn unsupported(&self, server: &Server, settings: &Json) -> Result<Option<String>>;
     /// See [`Experiment::needs`].
-    fn needs(&self, server: &Server) -> Needs;
+    ///
+    /// # Errors
+    /// Settings that are not its own.
+    fn needs(&self, server: &Server, settings: &Json) -> Result<Needs>;
     /// See [`Experiment::run`].
     ///
     /// # Errors
@@ -273,12 +279,12 @@ impl<E: Experiment> Any for Erased<E> {
         Ok(what)
     }
 
-    fn unsupported(&self, server: &Server) -> Option<String> {
-        E::unsupported(server)
+    fn unsupported(&self, server: &Server, settings: &Json) -> Result<Option<String>> {
+        Ok(E::unsupported(server, &Self::own(settings)?))
     }
 
-    fn needs(&self, server: &Server) -> Needs {
-        E::needs(server)
+    fn needs(&self, server: &Server, settings: &Json) -> Result<Needs> {
+        Ok(E::needs(server, &Self::own(settings)?))
     }
 
     fn run(&self, session: &Session<'_>, settings: &Json) -> Result<Json> {
@@ -321,6 +327,18 @@ impl<E: Experiment> Any for Erased<E> {
 /// Plain data always has a JSON form.
 fn to_json(value: &impl Serialize) -> Json {
     serde_json::to_value(value).unwrap_or(Json::Null)
+}
+
+/// Whether a server keeps launches.
+///
+/// # Errors
+/// The reason why it does not.
+pub(super) fn keeps_launches(server: &Server) -> Result<(), String> {
+    match server.unsupported.get("launches") {
+        None if server.own.is_some() => Err("only servers of this project keep launches".into()),
+        None => Ok(()),
+        Some(reason) => Err(reason.clone()),
+    }
 }
 
 /// A mode, and W, as part of a title.

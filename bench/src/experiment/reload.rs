@@ -105,11 +105,11 @@ impl Experiment for Reload {
         22.0 + 1.4 * settings.reloads as f64
     }
 
-    fn unsupported(server: &Server) -> Option<String> {
+    fn unsupported(server: &Server, _: &Settings) -> Option<String> {
         manager::unsupported(server).map(str::to_owned)
     }
 
-    fn needs(server: &Server) -> Needs {
+    fn needs(server: &Server, _: &Settings) -> Needs {
         if manager::needs_supervisor(server) { Needs::Supervisor } else { Needs::Nothing }
     }
 

@@ -69,7 +69,7 @@ impl Experiment for Scaling {
         5.3 * settings.widths.len() as f64
     }
 
-    fn unsupported(server: &Server) -> Option<String> {
+    fn unsupported(server: &Server, _: &Settings) -> Option<String> {
         let has_width = server.args.iter().any(|argument| argument.contains("{W}"));
         (!has_width).then(|| "no number of threads or processes to change".into())
     }

@@ -3,16 +3,15 @@
 //!
 //! Then they count: in the memory of each process, in memory that all of them share, and there without atomic operations.
 
-use super::contract::{Choices, Experiment, Needs};
+use super::contract::{Choices, Experiment, Needs, keeps_launches};
 use crate::catalog::{Row, Server};
 use crate::console::interrupt;
 use crate::http::{Client, Response, at_once, get};
-use crate::measure::{Conditions, Mode, Session, ms};
+use crate::measure::{Backend, Mode, Session, ms, save_launch};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
-use crate::process::Database;
 use crate::report::{self, Cell, Table, View};
 use anyhow::{Context, Result, bail};
-use common::state::{Launch, NewLaunch};
+use common::state::Launch;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -37,18 +36,18 @@ const HITS_SEEN: Family = Family::new("hits_in_one_process", Unit::Share, Role::
 const HITS_SHARED: Family = Family::new("hits_shared", Unit::Share, Role::Detail);
 const HITS_PLAIN: Family = Family::new("hits_without_atomics", Unit::Share, Role::Detail);
 
-/// One entry for each place that keeps launches.
+/// One entry for each backend.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct State {
     kept: Vec<Kept>,
     hits: Hits,
 }
 
-/// What became of the launches that were saved in one place. Numbers are launches.
+/// What became of the launches that were saved in one backend. Numbers are launches.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Kept {
-    /// `memory`, `sqlite`, `sqlite-full` or `postgres`.
-    place: String,
+    /// The backend.
+    place: Backend,
     /// Answered 201.
     saved: usize,
     /// Not found, or another launch in its place, right after that on another connection.
@@ -81,8 +80,8 @@ struct Hits {
 /// How it measures.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Settings {
-    /// The places.
-    places: Vec<String>,
+    /// The backends.
+    places: Vec<Backend>,
     /// Time for saving, in ms.
     window_ms: u64,
 }
@@ -92,32 +91,25 @@ impl Experiment for State {
     type Settings = Settings;
 
     fn settings(mode: Mode, _: &Choices) -> Settings {
-        let mut places = vec!["memory", "sqlite", "sqlite-full"];
-        if Database::missing().is_none() {
-            places.push("postgres");
-        }
-        let places = places.into_iter().map(str::to_owned).collect();
-        Settings { places, window_ms: if mode == Mode::Quick { 500 } else { 2000 } }
+        Settings { places: Backend::here(), window_ms: if mode == Mode::Quick { 500 } else { 2000 } }
     }
 
     fn seconds(settings: &Settings) -> f64 {
         settings.places.len() as f64 * (0.6 + settings.window_ms as f64 / 1e3) + 1.0
     }
 
-    fn unsupported(server: &Server) -> Option<String> {
-        match server.unsupported.get("launches") {
-            None if server.own.is_some() => Some("only servers of this project keep launches".into()),
-            other => other.cloned(),
-        }
+    fn unsupported(server: &Server, _: &Settings) -> Option<String> {
+        keeps_launches(server).err()
     }
 
-    fn needs(server: &Server) -> Needs {
-        if Self::unsupported(server).is_none() { Needs::Postgres } else { Needs::Nothing }
+    fn needs(server: &Server, settings: &Settings) -> Needs {
+        let needs = settings.places.contains(&Backend::Postgres) && keeps_launches(server).is_ok();
+        if needs { Needs::Postgres } else { Needs::Nothing }
     }
 
     fn run(session: &Session<'_>, settings: &Settings) -> Result<Self> {
         let window = Duration::from_millis(settings.window_ms);
-        let kept = settings.places.iter().map(|place| in_place(session, place, window).with_context(|| place.clone()));
+        let kept = settings.places.iter().map(|place| in_place(session, *place, window).with_context(|| place.name()));
         Ok(State { kept: kept.collect::<Result<_>>()?, hits: hits(session)? })
     }
 
@@ -125,7 +117,7 @@ impl Experiment for State {
         let mut readings = Vec::new();
         for kept in &self.kept {
             let mut put = |family: Family, value: f64| {
-                readings.push((family.at(Self::NAME, kept.place.clone()), Ok(Value::Exact(value))));
+                readings.push((family.at(Self::NAME, kept.place.name()), Ok(Value::Exact(value))));
             };
             let share = |count: usize| count as f64 / kept.saved.max(1) as f64;
             put(NOT_SEEN, share(kept.not_seen));
@@ -157,9 +149,9 @@ impl Experiment for State {
             .map(|place| {
                 let columns = heads.iter().map(|(head, _)| report::Column::number(*head)).collect();
                 let cells = |row: &Row| -> Vec<Cell> {
-                    heads.iter().map(|(_, family)| view.cell(row, &family.clone().at(Self::NAME, place.clone()))).collect()
+                    heads.iter().map(|(_, family)| view.cell(row, &family.clone().at(Self::NAME, place.name()))).collect()
                 };
-                let title = format!("Launches in {}, saved by {CLIENTS} clients at once: shares that went wrong", words(place));
+                let title = format!("Launches in {place}, saved by {CLIENTS} clients at once: shares that went wrong");
                 view.table(Self::NAME, title, columns, cells)
             })
             .collect();
@@ -173,30 +165,10 @@ impl Experiment for State {
     }
 }
 
-fn words(place: &str) -> &str {
-    match place {
-        "memory" => "each process's own memory",
-        "sqlite-full" => "SQLite, each commit on the disk (synchronous=FULL)",
-        "postgres" => "PostgreSQL",
-        _ => "SQLite",
-    }
-}
-
-/// Saves launches in one place until the window ends, and looks what became of them.
-fn in_place(session: &Session<'_>, place: &str, window: Duration) -> Result<Kept> {
-    let folder = tempfile::tempdir().context("a folder for the database")?;
-    let path = folder.path().join("launches.db");
-    let database = if place == "postgres" { Some(Database::start()?) } else { None };
-    let state = match place {
-        "memory" => "memory".to_owned(),
-        "sqlite" => format!("sqlite:{}", path.display()),
-        "sqlite-full" => format!("sqlite:{}?synchronous=full", path.display()),
-        other => database.as_ref().map(Database::state).with_context(|| format!("launches cannot be kept in {other}"))?,
-    };
-    let server = session.server.with_state(&state);
-    let mut conditions: Conditions = session.conditions.clone();
-    conditions.more.extend(["--state".to_owned(), state]);
-    let mut running = Session { server: &server, conditions: &conditions, ..*session }.start()?;
+/// Saves launches in one backend until the window ends, and looks what became of them.
+fn in_place(session: &Session<'_>, place: Backend, window: Duration) -> Result<Kept> {
+    let mut keeping = session.start_keeping(place)?;
+    let running = &mut keeping.running;
     let address = running.address;
     let saved = running.explain(at_once(CLIENTS, |client| save(address, client, window)))?;
     let elapsed = saved.iter().map(|client| client.elapsed).max().unwrap_or_default();
@@ -221,7 +193,7 @@ struct Saved {
 
 fn save(address: SocketAddr, client: usize, window: Duration) -> Result<ByClient> {
     let (mut saving, mut looking) = (Client::connect(address)?, Client::connect(address)?);
-    let (mut saved, started) = (Vec::new(), Instant::now());
+    let (mut saved, host, started) = (Vec::new(), address.to_string(), Instant::now());
     while started.elapsed() < window {
         interrupt::check()?;
         if saved.len() % RENEWED == 0 {
@@ -229,7 +201,7 @@ fn save(address: SocketAddr, client: usize, window: Duration) -> Result<ByClient
         }
         let mission = format!("{client}-{}", saved.len());
         let sent = Instant::now();
-        let answer = saving.ask(&post(&mission))?;
+        let answer = saving.ask(&save_launch(&host, &mission).to_bytes())?;
         let took = sent.elapsed();
         if answer.status != 201 {
             bail!("a launch is answered {}: {}", answer.status, String::from_utf8_lossy(&answer.body).trim());
@@ -240,21 +212,6 @@ fn save(address: SocketAddr, client: usize, window: Duration) -> Result<ByClient
         saved.push(Saved { flight, mission, took, is_seen });
     }
     Ok(ByClient { saved, elapsed: started.elapsed() })
-}
-
-fn post(mission: &str) -> Vec<u8> {
-    let launch = NewLaunch {
-        mission: mission.to_owned(),
-        rocket: "Explorer IS1".into(),
-        launch_date: "2030-12-27".into(),
-        target: "Kepler-442 b".into(),
-        customers: vec!["ZTM".into(), "NASA".into()],
-        upcoming: true,
-        success: true,
-    };
-    let body = serde_json::to_string(&launch).unwrap_or_default();
-    let head = "POST /launches HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length";
-    format!("{head}: {}\r\n\r\n{body}", body.len()).into()
 }
 
 fn read<T: serde::de::DeserializeOwned>(answer: &Response) -> Result<T> {
@@ -275,7 +232,7 @@ fn whole_list(address: SocketAddr) -> Result<Vec<Launch>> {
     Ok(all)
 }
 
-fn judge(place: &str, saved: &[Saved], list: &[Launch], elapsed: Duration) -> Kept {
+fn judge(place: Backend, saved: &[Saved], list: &[Launch], elapsed: Duration) -> Kept {
     let mut numbers: HashMap<i64, usize> = HashMap::new();
     saved.iter().for_each(|launch| *numbers.entry(launch.flight).or_default() += 1);
     let missions: HashMap<&str, i64> = saved.iter().map(|launch| (launch.mission.as_str(), launch.flight)).collect();
@@ -286,7 +243,7 @@ fn judge(place: &str, saved: &[Saved], list: &[Launch], elapsed: Duration) -> Ke
     let mut times: Vec<f64> = saved.iter().map(|launch| ms(launch.took)).collect();
     times.sort_by(f64::total_cmp);
     Kept {
-        place: place.to_owned(),
+        place,
         saved: saved.len(),
         not_seen: saved.iter().filter(|launch| !launch.is_seen).count(),
         lost: saved.iter().filter(|launch| listed.get(launch.mission.as_str()) != Some(&launch.flight)).count(),
@@ -320,6 +277,7 @@ fn hits(session: &Session<'_>) -> Result<Hits> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::state::NewLaunch;
 
     fn launch(flight_number: i64, mission: &str) -> Launch {
         let chosen = NewLaunch::read(
@@ -333,7 +291,7 @@ mod tests {
     }
 
     fn faults(saved: &[Saved], list: &[Launch]) -> [usize; 4] {
-        let kept = judge("memory", saved, list, Duration::from_secs(1));
+        let kept = judge(Backend::Memory, saved, list, Duration::from_secs(1));
         [kept.not_seen, kept.lost, kept.doubled, kept.misnumbered]
     }
 

@@ -13,7 +13,7 @@ const LONGEST_OWN: Duration = Duration::from_secs(10);
 /// Asks once to learn the right answer.
 ///
 /// # Errors
-/// Any status but 200.
+/// Any status but 200 and 201.
 pub fn learn(running: &mut Running, path: &str) -> Result<Target> {
     let request = Request::get(running.address.to_string(), path);
     learn_request(running, path, &request)
@@ -27,11 +27,17 @@ pub fn learn_request(running: &mut Running, name: &str, request: &Request) -> Re
     let bytes = request.to_bytes();
     let response = Client::connect(running.address).and_then(|mut client| client.ask(&bytes));
     let response = running.explain(response.with_context(|| name.to_owned()))?;
-    if response.status != 200 {
+    if !matches!(response.status, 200 | 201) {
         bail!("{name} is answered {}: {}", response.status, String::from_utf8_lossy(&response.body).trim());
     }
     let is_head = request.method == "HEAD";
-    Ok(Target { address: running.address, request: bytes.into(), is_head, status: 200, body: Some(response.body.into()) })
+    Ok(Target {
+        address: running.address,
+        request: bytes.into(),
+        is_head,
+        status: response.status,
+        body: Some(response.body.into()),
+    })
 }
 
 /// Asks a user's own server once, and says how long that took. Later answers must have the same status; their bytes may differ, as those of a

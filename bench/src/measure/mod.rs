@@ -1,6 +1,7 @@
 //! A trial being measured: the conditions it runs under, a fresh server, the right answer learned, warmed up, and retried until the driver has
 //! done what it owed.
 
+mod backend;
 mod blocker;
 mod conditions;
 mod hlog;
@@ -8,7 +9,8 @@ mod latency;
 mod learn;
 mod session;
 
-pub use blocker::Kind;
+pub use backend::{Backend, Keeping, save_launch};
+pub use blocker::{Kind, Kinds};
 pub use conditions::{Conditions, Mode};
 pub use hlog::{Log, write_seconds};
 pub use latency::Latency;

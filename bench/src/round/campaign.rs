@@ -7,7 +7,7 @@ use super::trial::{Outcome, Trial};
 use crate::catalog::{Row, Server};
 use crate::console::{interrupt, progress::Progress};
 use crate::driver::Sockets;
-use crate::experiment::{self, Any, Needs};
+use crate::experiment::{Any, Needs};
 use crate::host::{environment::Environment, placement::Placement, steal::StealMeter, tree};
 use crate::measure::Session;
 use crate::process::{Database, deploy::package};
@@ -26,12 +26,18 @@ const MOST_STEAL: (f64, u32) = (0.02, 2);
 /// # Errors
 /// It does not build.
 pub fn prepare(settings: &Settings, servers: &[Server]) -> Result<()> {
-    let needs = |needed: Needs| settings.experiments().any(|(one, _)| servers.iter().any(|server| one.needs(server) == needed));
-    if needs(Needs::Supervisor) {
+    let mut needs = Vec::new();
+    for (one, own) in settings.experiments() {
+        for server in servers {
+            needs.push((server, one.needs(server, own)?));
+        }
+    }
+    if needs.iter().any(|(_, needed)| *needed == Needs::Supervisor) {
         package::build_supervisor()?;
     }
-    if needs(Needs::Postgres) && Database::missing().is_none() {
-        let servers: Vec<Server> = servers.iter().map(|server| server.with_state(Database::ANY)).collect();
+    let keeps = |(server, needed): &(&Server, Needs)| (*needed == Needs::Postgres).then(|| server.with_state(Database::ANY));
+    let servers: Vec<Server> = needs.iter().filter_map(keeps).collect();
+    if !servers.is_empty() && Database::missing().is_none() {
         package::build(&servers, &Progress::new(package::programs(&servers)))?;
     }
     Ok(())
@@ -41,7 +47,7 @@ pub fn prepare(settings: &Settings, servers: &[Server]) -> Result<()> {
 pub fn row(server: &Server, settings: &Settings) -> Row {
     let conditions = &settings.conditions;
     let receipt = package::receipt(server, conditions.threads, &conditions.more).map_err(|error| format!("{error:#}"));
-    Row::new(server, unsupported(server), receipt)
+    Row::new(server, unsupported(server, settings), receipt)
 }
 
 /// A new round with these rows, in the folder that is named or in a new one of its own.
@@ -64,11 +70,12 @@ pub fn begin(folder: Option<&Path>, servers: Vec<Row>, settings: Settings) -> Re
     Round::create(&folder, header)
 }
 
-/// Everything that a server cannot take part in, in its own words or by what it is.
-pub fn unsupported(server: &Server) -> BTreeMap<String, String> {
+/// Everything that a server cannot take part in, each with the reason: what its manifest says, and the experiments of a round.
+pub fn unsupported(server: &Server, settings: &Settings) -> BTreeMap<String, String> {
     let mut unsupported = server.unsupported.clone();
-    for one in experiment::ALL {
-        unsupported.extend(one.unsupported(server).map(|reason| (one.name().to_owned(), reason)));
+    for (one, own) in settings.experiments() {
+        let reason = one.unsupported(server, own).unwrap_or_else(|error| Some(format!("{error:#}")));
+        unsupported.extend(reason.map(|reason| (one.name().to_owned(), reason)));
     }
     unsupported
 }
@@ -84,7 +91,7 @@ pub fn measure(round: &mut Round, servers: &[Server]) -> Result<()> {
         let mut order: Vec<&Server> = servers.iter().collect();
         fastrand::Rng::with_seed(settings.seed ^ u64::from(trial)).shuffle(&mut order);
         for server in order {
-            let cannot = unsupported(server);
+            let cannot = unsupported(server, &settings);
             let wanted = settings.experiments().filter(|(one, _)| !cannot.contains_key(one.name()));
             trials.extend(wanted.map(|(one, own)| (trial, server, one, own)));
         }
