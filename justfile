@@ -136,6 +136,10 @@ check *args:
 soak *args:
     {{stallbench}} soak "$@"
 
+# Set one host against several: clusters behind HAProxy, launches in PostgreSQL; needs root
+scale-out name="tokio-current-thread" *args="":
+    {{stallbench}} scale-out {{name}} {{args}}
+
 # Run all tests
 test *args:
     cargo test {{args}}

@@ -3,7 +3,7 @@
 //! Its rooms, each importing only from those above it: `console` and `host` (the user and the machine), `stats` (arithmetic), `http`, `catalog` (which
 //! servers there are), `metrics` (values with units), `load` (what is asked, and what came of it), `process` (a server as a process), `driver` (a load on
 //! sockets), `validity`, `measure` (one trial), `report` (tables as values), `experiment` (one file each), `round` (on disk), `verdict` (what differs),
-//! `summary` (a round in tables), `contract` and `selftest`, `cmd` (the verbs).
+//! `summary` (a round in tables), `scale_out` (several hosts), `contract` and `selftest`, `cmd` (the verbs).
 
 mod catalog;
 mod cli;
@@ -20,6 +20,7 @@ mod metrics;
 mod process;
 mod report;
 mod round;
+mod scale_out;
 mod selftest;
 mod stats;
 mod summary;
@@ -74,6 +75,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(arguments) => cmd::check::run(&arguments),
         Command::Soak(arguments) => cmd::soak::run(&arguments),
         Command::Deploy(arguments) => cmd::deploy::run(&arguments),
+        Command::ScaleOut(arguments) => cmd::scale_out::run(&arguments),
         Command::Drive(arguments) => cmd::drive::run(&arguments),
         Command::Merge(arguments) => cmd::merge::run(&arguments),
         Command::Bench(arguments) => cmd::bench::run(&arguments),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, each importing only from those before it.
-const ROOMS: [&str; 21] = [
+const ROOMS: [&str; 22] = [
     "console",
     "host",
     "http",
@@ -22,6 +22,7 @@ const ROOMS: [&str; 21] = [
     "round",
     "verdict",
     "summary",
+    "scale_out",
     "contract",
     "selftest",
     "cli",

@@ -97,6 +97,7 @@ fn resolved(runtime: &Runtime, knobs: &Knobs) -> BTreeMap<String, String> {
         ("processes", knobs.processes.to_string()),
         ("state", knobs.state.to_string()),
         ("max-block", time(knobs.limits.max_block)),
+        ("huge-pages", "never".into()),
         ("drain", time(knobs.limits.drain)),
         ("drain-idle", time(knobs.limits.drain_idle)),
         ("header-timeout", time(knobs.limits.header_timeout)),

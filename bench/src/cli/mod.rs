@@ -5,7 +5,7 @@ mod deploy;
 mod drive;
 
 pub use bench::{Bench, OwnService};
-pub use deploy::{Deploy, Engine};
+pub use deploy::{Balance, Deploy, Engine};
 pub use drive::Drive;
 
 use crate::catalog::{Allocator, Filter};
@@ -56,6 +56,8 @@ pub enum Command {
     Soak(Soak),
     /// Print files that run a server under systemd, behind HAProxy, in Kubernetes or with Compose
     Deploy(Deploy),
+    /// Set one host against several, on this machine: clusters behind HAProxy, launches in PostgreSQL
+    ScaleOut(ScaleOut),
     /// Load-test any HTTP server
     Drive(Drive),
     /// Add what several machines measured with `drive --hlog`, histogram by histogram
@@ -237,6 +239,28 @@ pub struct Soak {
     #[arg(long, conflicts_with = "splice")]
     pub wide: bool,
     /// Write the table into this page, between its marks
+    #[arg(long, value_name = "PAGE")]
+    pub splice: Option<PathBuf>,
+}
+
+/// `scale-out`.
+#[derive(Debug, Args)]
+pub struct ScaleOut {
+    /// Server
+    pub name: String,
+    /// Hosts that are set against one
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=8))]
+    pub hosts: u8,
+    /// Processes on each host of one core
+    #[arg(short, long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub instances: u8,
+    /// Trials of each setup
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub trials: u32,
+    /// Print the tables as JSON
+    #[arg(long, conflicts_with = "splice")]
+    pub json: bool,
+    /// Write the tables into this page, between its marks
     #[arg(long, value_name = "PAGE")]
     pub splice: Option<PathBuf>,
 }

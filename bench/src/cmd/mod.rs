@@ -11,6 +11,7 @@ pub mod merge;
 mod noise;
 mod own;
 pub mod rank;
+pub mod scale_out;
 pub mod serve;
 pub mod servers;
 pub mod soak;

@@ -13,7 +13,7 @@ use crate::process::deploy::manager::{self, Act, Manager};
 use crate::report::{self, Cell, Table, View};
 use crate::stats::median;
 use crate::validity;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::thread;
@@ -194,19 +194,13 @@ fn step(session: &Session<'_>, manager: &mut Manager, act: Act, times: usize, la
     let window = 2 * AROUND + manager.usual(act) * times as u32 + BETWEEN * (times as u32 - 1);
     let placement = session.placement;
     let load = Load { warmup: WARMUP, grace: GRACE, spin: placement.spin(), ..Load::of(lanes.to_vec(), window, session.seed) };
-    let (seen, took_ms, trouble) = thread::scope(|scope| {
-        let driver = scope.spawn(|| {
-            let _driver = placement.enter_driver(true);
-            crate::load::Drive::drive(&crate::driver::Sockets, &load)
-        });
-        let started = Instant::now();
+    let started = Instant::now();
+    let (seen, (took_ms, trouble)) = session.drive_while(&load, || {
         let (took_ms, trouble) = act_on(manager, act, times);
         // What happens after the stream is seen by nobody.
         let is_over = started.elapsed() > WARMUP + window;
-        let trouble = trouble.or_else(|| is_over.then(|| "it took longer than the stream of requests".into()));
-        (driver.join(), took_ms, trouble)
-    });
-    let seen = seen.ok().context("the driver panicked")??;
+        (took_ms, trouble.or_else(|| is_over.then(|| "it took longer than the stream of requests".into())))
+    })?;
     Ok(found(act, took_ms, trouble, &seen))
 }
 

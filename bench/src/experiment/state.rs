@@ -9,6 +9,7 @@ use crate::console::interrupt;
 use crate::http::{Client, Response, at_once, get};
 use crate::measure::{Backend, Mode, Session, ms, save_launch};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
+use crate::process::Running;
 use crate::report::{self, Cell, Table, View};
 use anyhow::{Context, Result, bail};
 use common::state::Launch;
@@ -45,7 +46,7 @@ pub struct State {
 
 /// What became of the launches that were saved in one backend. Numbers are launches.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Kept {
+pub struct Kept {
     /// The backend.
     place: Backend,
     /// Answered 201.
@@ -116,16 +117,7 @@ impl Experiment for State {
     fn read(&self, _: &Settings, _: Percentile) -> Result<Vec<Reading>> {
         let mut readings = Vec::new();
         for kept in &self.kept {
-            let mut put = |family: Family, value: f64| {
-                readings.push((family.at(Self::NAME, kept.place.name()), Ok(Value::Exact(value))));
-            };
-            let share = |count: usize| count as f64 / kept.saved.max(1) as f64;
-            put(NOT_SEEN, share(kept.not_seen));
-            put(LOST, share(kept.lost));
-            put(DOUBLED, share(kept.doubled));
-            put(MISNUMBERED, share(kept.misnumbered));
-            put(SAVED, kept.saved_per_s);
-            put(SAVE_P99, kept.save_p99_ms);
+            readings.extend(kept.readings(Self::NAME));
         }
         let share = |count: i64| Ok(Value::Exact(count as f64 / self.hits.sent.max(1) as f64));
         readings.push((HITS_SEEN.at(Self::NAME, ""), share(self.hits.process)));
@@ -135,26 +127,7 @@ impl Experiment for State {
     }
 
     fn tables(settings: &Settings, view: &View<'_>) -> Vec<Table> {
-        let heads = [
-            ("not seen", NOT_SEEN),
-            ("lost", LOST),
-            ("doubled", DOUBLED),
-            ("misnumbered", MISNUMBERED),
-            ("saved/s", SAVED),
-            ("p99 ms", SAVE_P99),
-        ];
-        let mut tables: Vec<Table> = settings
-            .places
-            .iter()
-            .map(|place| {
-                let columns = heads.iter().map(|(head, _)| report::Column::number(*head)).collect();
-                let cells = |row: &Row| -> Vec<Cell> {
-                    heads.iter().map(|(_, family)| view.cell(row, &family.clone().at(Self::NAME, place.name()))).collect()
-                };
-                let title = format!("Launches in {place}, saved by {CLIENTS} clients at once: shares that went wrong");
-                view.table(Self::NAME, title, columns, cells)
-            })
-            .collect();
+        let mut tables: Vec<Table> = settings.places.iter().map(|place| table(view, Self::NAME, *place)).collect();
         let heads = [("one process", HITS_SEEN), ("shared", HITS_SHARED), ("without atomics", HITS_PLAIN)];
         let columns = heads.iter().map(|(head, _)| report::Column::number(*head)).collect();
         let cells = |row: &Row| -> Vec<Cell> {
@@ -165,10 +138,51 @@ impl Experiment for State {
     }
 }
 
+/// What became of the launches in one backend.
+pub fn table(view: &View<'_>, experiment: &'static str, place: Backend) -> Table {
+    let heads = [
+        ("not seen", NOT_SEEN),
+        ("lost", LOST),
+        ("doubled", DOUBLED),
+        ("misnumbered", MISNUMBERED),
+        ("saved/s", SAVED),
+        ("p99 ms", SAVE_P99),
+    ];
+    let columns = heads.iter().map(|(head, _)| report::Column::number(*head)).collect();
+    let cells = |row: &Row| -> Vec<Cell> {
+        heads.iter().map(|(_, family)| view.cell(row, &family.clone().at(experiment, place.name()))).collect()
+    };
+    let title = format!("Launches in {place}, saved by {CLIENTS} clients at once: shares that went wrong");
+    view.table(experiment, title, columns, cells)
+}
+
+impl Kept {
+    /// Its metrics.
+    pub fn readings(&self, experiment: &'static str) -> Vec<Reading> {
+        let share = |count: usize| count as f64 / self.saved.max(1) as f64;
+        let of = |family: Family, value: f64| (family.at(experiment, self.place.name()), Ok(Value::Exact(value)));
+        vec![
+            of(NOT_SEEN, share(self.not_seen)),
+            of(LOST, share(self.lost)),
+            of(DOUBLED, share(self.doubled)),
+            of(MISNUMBERED, share(self.misnumbered)),
+            of(SAVED, self.saved_per_s),
+            of(SAVE_P99, self.save_p99_ms),
+        ]
+    }
+}
+
 /// Saves launches in one backend until the window ends, and looks what became of them.
 fn in_place(session: &Session<'_>, place: Backend, window: Duration) -> Result<Kept> {
     let mut keeping = session.start_keeping(place)?;
-    let running = &mut keeping.running;
+    kept_by(&mut keeping.running, place, window)
+}
+
+/// The same with a server that runs, and has kept nothing yet.
+///
+/// # Errors
+/// It does not answer, or wrongly.
+pub fn kept_by(running: &mut Running, place: Backend, window: Duration) -> Result<Kept> {
     let address = running.address;
     let saved = running.explain(at_once(CLIENTS, |client| save(address, client, window)))?;
     let elapsed = saved.iter().map(|client| client.elapsed).max().unwrap_or_default();

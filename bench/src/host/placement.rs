@@ -49,7 +49,7 @@ impl Placement {
         self.divide(topology()).0
     }
 
-    fn driver_cores(self) -> Vec<usize> {
+    pub fn driver_cores(self) -> Vec<usize> {
         self.divide(topology()).1
     }
 

@@ -7,7 +7,8 @@ use crate::host::placement::{Placement, set_of};
 use crate::load::{Drive, Lane, Load, Observation, Target};
 use crate::process::{Running, Start, deploy};
 use crate::validity::Failure;
-use anyhow::Result;
+use anyhow::{Context, Result};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// A run whose driver did not do what it owed is retried, up to this many times in all.
@@ -30,7 +31,7 @@ pub struct Session<'s> {
     /// The placement of this experiment.
     pub placement: Placement,
     /// What bears the load.
-    pub driver: &'s dyn Drive,
+    pub driver: &'s (dyn Drive + Sync),
 }
 
 impl Session<'_> {
@@ -68,6 +69,22 @@ impl Session<'_> {
             }
             interrupt::check()?;
         }
+    }
+
+    /// Runs a load on a thread of its own while this one does something to the server.
+    ///
+    /// # Errors
+    /// The driver cannot work.
+    pub fn drive_while<T>(&self, load: &Load, act: impl FnOnce() -> T) -> Result<(Observation, T)> {
+        thread::scope(|scope| {
+            let driver = scope.spawn(|| {
+                let _driver = self.placement.enter_driver(true);
+                self.driver.drive(load)
+            });
+            let acted = act();
+            let seen = driver.join().ok().context("the driver panicked")??;
+            Ok((seen, acted))
+        })
     }
 
     /// Asks as fast as the server answers until it is warm, and returns how many requests a second it answered in the end: allocators have filled

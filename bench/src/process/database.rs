@@ -1,12 +1,14 @@
-//! A PostgreSQL server of our own: in a folder that vanishes with it, reached by a socket in that folder, and ended with this process.
+//! A PostgreSQL server of our own: in a folder that vanishes with it, reached by a socket in that folder or from the hosts of a network of our own, and
+//! ended with this process.
 
 use crate::catalog::find_program;
 use anyhow::{Context, Result, bail};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User, getpid, getppid};
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,8 @@ const UNTIL_READY: Duration = Duration::from_secs(20);
 pub struct Database {
     server: Child,
     folder: TempDir,
+    /// The address that it listens on besides; `None` if only its socket is there.
+    address: Option<Ipv4Addr>,
 }
 
 impl Database {
@@ -47,6 +51,18 @@ impl Database {
     /// # Errors
     /// It does not get ready, with its own words.
     pub fn start() -> Result<Self> {
+        Self::start_at(None)
+    }
+
+    /// Starts a fresh one for all hosts of a network of our own, in which this process has the address.
+    ///
+    /// # Errors
+    /// It does not get ready, with its own words.
+    pub fn start_for_network(address: Ipv4Addr) -> Result<Self> {
+        Self::start_at(Some(address))
+    }
+
+    fn start_at(address: Option<Ipv4Addr>) -> Result<Self> {
         let folder = tempfile::tempdir().context("a folder for PostgreSQL")?;
         let data = folder.path().join("data");
         if let Some(user) = user()? {
@@ -60,7 +76,11 @@ impl Database {
         if !made.status.success() {
             bail!("initdb: {}", String::from_utf8_lossy(&made.stderr).trim());
         }
-        let mut database = Database { server: serve(folder.path())?, folder };
+        if address.is_some() {
+            let rules = File::options().append(true).open(data.join("pg_hba.conf"));
+            rules.and_then(|mut rules| writeln!(rules, "host all all samenet trust")).context("cannot let the hosts in")?;
+        }
+        let mut database = Database { server: serve(folder.path(), address)?, folder, address };
         database.wait()?;
         Ok(database)
     }
@@ -77,7 +97,7 @@ impl Database {
     /// # Errors
     /// It does not get ready, with its own words.
     pub fn start_again(&mut self) -> Result<()> {
-        self.server = serve(self.folder.path())?;
+        self.server = serve(self.folder.path(), self.address)?;
         self.wait()
     }
 
@@ -97,8 +117,11 @@ impl Database {
 
     /// The value of `--state` for it.
     pub fn state(&self) -> String {
-        let folder = self.folder.path().to_string_lossy().replace('/', "%2F");
-        format!("postgres://stallbench@{folder}/postgres")
+        let host = match self.address {
+            Some(address) => address.to_string(),
+            None => self.folder.path().to_string_lossy().replace('/', "%2F"),
+        };
+        format!("postgres://stallbench@{host}/postgres")
     }
 
     /// Waits for the line in its log that says it is ready; a thread reads the log to its end, so that it never blocks.
@@ -131,9 +154,10 @@ impl Drop for Database {
     }
 }
 
-fn serve(folder: &Path) -> Result<Child> {
+fn serve(folder: &Path, address: Option<Ipv4Addr>) -> Result<Child> {
+    let listen = address.map_or(String::new(), |address| address.to_string());
     let mut server = command("postgres", folder)?;
-    server.arg("-D").arg(folder.join("data")).arg("-k").arg(folder).args(["-c", "listen_addresses="]);
+    server.arg("-D").arg(folder.join("data")).arg("-k").arg(folder).arg("-c").arg(format!("listen_addresses={listen}"));
     server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     server.spawn().context("cannot run postgres")
 }

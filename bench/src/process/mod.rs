@@ -1,9 +1,13 @@
 //! A server as a process: deployed by package, command or address, watched until it is ready, measured from outside, and ended for certain.
 
+mod balancer;
 mod database;
 pub mod deploy;
+mod network;
 mod running;
 mod usage;
 
+pub use balancer::Balancer;
 pub use database::Database;
+pub use network::{Enter, Host, Network};
 pub use running::{Running, Start};

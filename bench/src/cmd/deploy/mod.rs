@@ -40,7 +40,10 @@ pub fn run(arguments: &Deploy) -> Result<ExitCode> {
 }
 
 /// The files of an engine, each with its name.
-fn files(arguments: &Deploy, server: &Server) -> Result<Vec<(String, String)>> {
+///
+/// # Errors
+/// A server that others wrote, or one that cannot be as many as asked.
+pub fn files(arguments: &Deploy, server: &Server) -> Result<Vec<(String, String)>> {
     let values = Values::new(arguments, server)?;
     let name = &values.name;
     Ok(match arguments.engine {

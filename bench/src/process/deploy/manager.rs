@@ -1,7 +1,7 @@
 //! Process managers that keep a cluster of two, each told on its own command line.
 
 use super::pm2::{self, Pm2};
-use super::supervisor::Supervised;
+use super::supervisor::{Site, Supervised};
 use crate::catalog::Server;
 use crate::process::{Running, Start};
 use anyhow::{Context, Result, bail};
@@ -82,7 +82,7 @@ impl Manager {
         if pm2::keeps(server) {
             Pm2::start(server, start).map(Manager::Pm2)
         } else {
-            Supervised::start(server, start).map(Manager::Supervisor)
+            Supervised::start(server, start, Site::here()).map(Manager::Supervisor)
         }
     }
 

@@ -6,6 +6,8 @@ pub mod package;
 mod pm2;
 mod supervisor;
 
+pub use supervisor::{Site, Supervised};
+
 use super::{Running, Start};
 use crate::catalog::Server;
 use anyhow::Result;

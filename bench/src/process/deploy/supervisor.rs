@@ -3,13 +3,13 @@
 use super::manager::{Act, PROCESSES, end, run};
 use super::package;
 use crate::catalog::Server;
-use crate::process::{Running, Start};
+use crate::process::{Enter, Running, Start};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use tempfile::TempDir;
 
 /// The time that a replacement has to get ready, so that one that never does is found out soon.
@@ -20,7 +20,26 @@ pub struct Supervised {
     /// Holds the supervisor's home, and the link that is its program.
     folder: TempDir,
     program: PathBuf,
-    pub(super) cluster: Running,
+    enter: Enter,
+    /// The cluster, as a client sees it.
+    pub cluster: Running,
+}
+
+/// Where a cluster runs, and how large it is.
+pub struct Site {
+    /// The way onto its host.
+    pub enter: Enter,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Number of processes.
+    pub processes: usize,
+}
+
+impl Site {
+    /// On this machine, at a free port.
+    pub(super) fn here() -> Self {
+        Site { enter: Enter::default(), listen: (Ipv4Addr::LOCALHOST, 0).into(), processes: PROCESSES }
+    }
 }
 
 impl Drop for Supervised {
@@ -30,28 +49,37 @@ impl Drop for Supervised {
 }
 
 impl Supervised {
-    pub(super) fn start(server: &Server, start: &Start) -> Result<Self> {
+    /// Starts the supervisor, and with it a cluster.
+    ///
+    /// # Errors
+    /// One of both does not get ready.
+    pub fn start(server: &Server, start: &Start, site: Site) -> Result<Self> {
         // A short path: it becomes that of sockets.
-        let folder = tempfile::Builder::new().prefix("sb").tempdir_in("/tmp").context("cannot make a folder")?;
+        let parent = if site.enter.is_elsewhere() { tempfile::env::temp_dir() } else { "/tmp".into() };
+        let folder = tempfile::Builder::new().prefix("sb").tempdir_in(parent).context("cannot make a folder")?;
         let program = folder.path().join("server");
         symlink(package::binary(&server.program), &program)?;
         let own = package::command(server, start.threads, &start.more);
         let own: Vec<String> = own.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
         let path = program.to_string_lossy().into_owned();
-        let count = PROCESSES.to_string();
-        let mut words = vec!["start", &path, "-i", &count, "--listen", "127.0.0.1:0", "--listen-timeout", LISTEN_TIMEOUT, "--"];
+        let (count, listen) = (site.processes.to_string(), site.listen.to_string());
+        let mut words = vec!["start", &path, "-i", &count, "--listen", &listen, "--listen-timeout", LISTEN_TIMEOUT, "--"];
         words.extend(own.iter().map(String::as_str));
-        supervisor(folder.path(), &words)?;
-        let listed = listed(folder.path())?;
+        supervisor(&site.enter, folder.path(), &words)?;
+        let listed = listed(&site.enter, folder.path())?;
         let address = listed["instances"][0]["listeners"][0].as_str().context("the supervisor names no address")?.parse()?;
-        Ok(Supervised { cluster: Running::elsewhere(address)?, folder, program })
+        Ok(Supervised { cluster: Running::elsewhere(address)?, folder, program, enter: site.enter })
     }
 
     fn supervisor(&self, arguments: &[&str]) -> Result<String> {
-        supervisor(self.folder.path(), arguments)
+        supervisor(&self.enter, self.folder.path(), arguments)
     }
 
-    pub(super) fn act(&mut self, act: Act) -> Result<()> {
+    /// Does it, and waits until the supervisor says that it is done.
+    ///
+    /// # Errors
+    /// The supervisor says that it cannot.
+    pub fn act(&mut self, act: Act) -> Result<()> {
         match act {
             Act::Reload => self.supervisor(&["reload", "all"]).map(drop),
             Act::Restart => self.supervisor(&["restart", "all"]).map(drop),
@@ -86,16 +114,16 @@ impl Supervised {
     }
 
     fn listed(&self) -> Result<Value> {
-        listed(self.folder.path())
+        listed(&self.enter, self.folder.path())
     }
 }
 
-fn listed(folder: &Path) -> Result<Value> {
-    serde_json::from_str(&supervisor(folder, &["list", "--json"])?).context("supervisor list --json")
+fn listed(enter: &Enter, folder: &Path) -> Result<Value> {
+    serde_json::from_str(&supervisor(enter, folder, &["list", "--json"])?).context("supervisor list --json")
 }
 
-fn supervisor(folder: &Path, arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new(package::supervisor());
+fn supervisor(enter: &Enter, folder: &Path, arguments: &[&str]) -> Result<String> {
+    let mut command = enter.command(&package::supervisor())?;
     command.args(arguments).env_clear().env("SUPERVISOR_HOME", folder.join("home"));
     run(command)
 }
