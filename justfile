@@ -120,7 +120,11 @@ delete *args:
 merge *args:
     {{stallbench}} merge "$@"
 
-# Print files for systemd, haproxy, kubernetes or compose: `just deploy haproxy tokio-forked --hosts a,b`
+# Show what k6 or Locust found with the files of `deploy`: `just import k6-1.json k6-2.json`
+import *args:
+    {{stallbench}} import "$@"
+
+# Print files for systemd, haproxy, kubernetes, compose, k6 or locust: `just deploy haproxy tokio-forked --hosts a,b`
 deploy *args:
     {{stallbench}} deploy "$@"
 

@@ -77,6 +77,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Deploy(arguments) => cmd::deploy::run(&arguments),
         Command::ScaleOut(arguments) => cmd::scale_out::run(&arguments),
         Command::Drive(arguments) => cmd::drive::run(&arguments),
+        Command::Import(arguments) => cmd::import::run(&arguments),
         Command::Merge(arguments) => cmd::merge::run(&arguments),
         Command::Bench(arguments) => cmd::bench::run(&arguments),
         Command::Ab(arguments) => cmd::ab::run(&arguments),

@@ -20,6 +20,8 @@ const TESTS: &[Test] = &[
     ("a_socket_of_systemd_is_served", &["systemd-socket-activate", "--version"], a_socket_of_systemd_is_served),
     ("haproxy_accepts_the_configuration", &["haproxy", "-v"], haproxy_accepts_the_configuration),
     ("behind_haproxy_one_host_can_be_killed", &["haproxy", "-v"], behind_haproxy_one_host_can_be_killed),
+    ("k6_would_run_each_step_with_its_blockers", &["node", "--version"], k6_would_run_each_step_with_its_blockers),
+    ("locust_measures_and_its_results_come_back", &["locust", "--version"], locust_measures_and_its_results_come_back),
     ("kubernetes_accepts_the_objects", &["python3", "-c", "import kubernetes_validate"], kubernetes_accepts_the_objects),
 ];
 
@@ -140,6 +142,55 @@ fn behind_haproxy_one_host_can_be_killed() -> Result<(), Failed> {
         }
     }
     Ok(())
+}
+
+/// k6 itself is not run: its script is, by node, with modules of k6's names.
+fn k6_would_run_each_step_with_its_blockers() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    deploy("k6", folder.path(), &["-i", "2", "--hosts", "target"])?;
+    let path = |name: &str| folder.path().join(name);
+    std::fs::rename(path("k6.js"), path("k6.mjs"))?;
+    std::fs::create_dir_all(path("node_modules/k6"))?;
+    std::fs::write(path("node_modules/k6/package.json"), r#"{"exports": {".": "./k6.mjs", "./http": "./http.mjs"}}"#)?;
+    std::fs::write(path("node_modules/k6/k6.mjs"), "export const sleep = () => {};")?;
+    std::fs::write(path("node_modules/k6/http.mjs"), "export default { get: (url) => console.log(url) };")?;
+    let script = "globalThis.__ENV = {}; import('./k6.mjs').then((m) => { console.log(JSON.stringify(m.options)); m.probe(); m.blocker(); })";
+    let said = run(Command::new("node").args(["-e", script]).current_dir(folder.path()))?;
+    let mut lines = said.lines();
+    let options: serde_json::Value = serde_json::from_str(lines.next().unwrap_or_default())?;
+    let vus = &options["scenarios"]["blocker-16-110"]["vus"];
+    let is_right = *vus == 16 && options["scenarios"]["probe-0-110"]["rate"] == 1000;
+    let urls: Vec<&str> = lines.collect();
+    if is_right && urls == ["http://target:8080/", "http://target:8080/sleep?ms=110"] { Ok(()) } else { Err(said.into()) }
+}
+
+/// A leader and a worker, for one number of blockers; then the table.
+fn locust_measures_and_its_results_come_back() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let address = free_address()?;
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_stallbench"));
+    serve.args(["serve", SERVER, "--listen", &address.to_string()]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = Running::start(&mut serve)?;
+    BufReader::new(server.0.stdout.take().ok_or("no output")?).read_line(&mut String::new())?;
+    deploy("locust", folder.path(), &["--hosts", &address.to_string()])?;
+    let port = free_address()?.port().to_string();
+    let locust = || {
+        let mut locust = Command::new("locust");
+        locust.args(["-f", "locustfile.py", "--skip-log"]).env("K", "4").current_dir(folder.path());
+        locust.stdout(Stdio::null()).stderr(Stdio::null());
+        locust
+    };
+    let mut leads = locust();
+    leads.args(["--headless", "--master", "--master-bind-port", &port, "--expect-workers", "1", "--users", "104"]);
+    leads.args(["--spawn-rate", "1000", "--run-time", "3s", "--json-file", "locust-4", "--host", &format!("http://{address}")]);
+    let mut leader = Running::start(&mut leads)?;
+    let _worker = Running::start(locust().args(["--worker", "--master-port", &port]))?;
+    leader.0.wait()?;
+    let file = folder.path().join("locust-4.json");
+    let table = stallbench(&["import", "--json", &file.to_string_lossy()])?;
+    let tables: serde_json::Value = serde_json::from_str(&table)?;
+    let text = tables.to_string();
+    if text.contains("k=4") && text.contains("110") && text.contains("locust") { Ok(()) } else { Err(text.into()) }
 }
 
 fn kubernetes_accepts_the_objects() -> Result<(), Failed> {

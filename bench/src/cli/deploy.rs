@@ -13,10 +13,11 @@ pub struct Deploy {
     pub engine: Engine,
     /// Server or runtime
     pub name: String,
-    /// Threads or processes on each host
+    /// Threads or processes on each host; for k6 and Locust, load generators
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub instances: u16,
-    /// Hosts behind the balancer, each with its port if it has one of its own; Kubernetes and Compose take their number
+    /// Hosts behind the balancer, each with its port if it has one of its own; Kubernetes and Compose take their number, k6 and Locust send to the
+    /// first
     #[arg(long, value_name = "HOST", value_delimiter = ',', default_values = ["host1", "host2"])]
     pub hosts: Vec<String>,
     /// Address to listen on
@@ -47,6 +48,10 @@ pub enum Engine {
     Kubernetes,
     /// Containers behind HAProxy, on one machine
     Compose,
+    /// The collateral experiment, for k6 on several load generators
+    K6,
+    /// The collateral experiment, for Locust on several load generators
+    Locust,
 }
 
 /// How HAProxy picks a host.

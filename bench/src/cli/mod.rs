@@ -54,7 +54,7 @@ pub enum Command {
     Check(Check),
     /// Let slow, greedy and rude clients at each server, and verify that it serves all others and recovers
     Soak(Soak),
-    /// Print files that run a server under systemd, behind HAProxy, in Kubernetes or with Compose
+    /// Print files that run a server under systemd, behind HAProxy, in Kubernetes or with Compose, or put a load on it with k6 or Locust
     Deploy(Deploy),
     /// Set one host against several, on this machine: clusters behind HAProxy, launches in PostgreSQL
     ScaleOut(ScaleOut),
@@ -62,6 +62,8 @@ pub enum Command {
     Drive(Drive),
     /// Add what several machines measured with `drive --hlog`, histogram by histogram
     Merge(Merge),
+    /// Show what k6 or Locust found with the files of `deploy`, in our tables
+    Import(Import),
     /// Measure servers side by side, or your own service beside references
     Bench(Bench),
     /// Measure two versions in turn, trial by trial, and say what differs
@@ -274,6 +276,20 @@ pub struct Merge {
     /// Write one log of all into this file
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+/// `import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// What `k6 run --out json=FILE` or `locust --json-file FILE` wrote, all files of one run
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Name of the row [default: that of the engine]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Print the tables as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `tables`.

@@ -7,6 +7,7 @@ pub mod check;
 pub mod compare;
 pub mod deploy;
 pub mod drive;
+pub mod import;
 pub mod merge;
 mod noise;
 mod own;

@@ -13,6 +13,9 @@ use std::process::ExitCode;
 /// The longest reason that is shown whole.
 const STATE: usize = 34;
 
+/// What whoever saves a launch has to know.
+const TRAP: &str = "launches: without --state they are in the memory of the process that saved them, so with several processes one does not see what another saved, which is the mistake to be seen; docs/state.md has the way out";
+
 #[derive(Serialize)]
 struct Listed {
     name: String,
@@ -25,6 +28,8 @@ struct Listed {
     tags: Vec<String>,
     /// Built and measured only where it is asked for.
     is_optional: bool,
+    /// Where launches are by default.
+    launches: &'static str,
     about: String,
     /// The reason why it can never run here, such as a missing program.
     missing: Option<String>,
@@ -47,7 +52,7 @@ pub fn run(json: bool, wide: bool) -> Result<ExitCode> {
     let state = |one: &Listed| if one.available { "built".into() } else { short(one.reason.as_deref().unwrap_or_default()) };
     let line = |one: &Listed| Line {
         group: None,
-        cells: [one.name.clone(), one.blocking.to_string(), state(one), one.http.clone(), one.about.clone()]
+        cells: [one.name.clone(), one.blocking.to_string(), state(one), one.launches.into(), one.http.clone(), one.about.clone()]
             .map(Cell::Words)
             .to_vec(),
     };
@@ -55,11 +60,13 @@ pub fn run(json: bool, wide: bool) -> Result<ExitCode> {
         Column::words("server"),
         Column::words("blocking"),
         Column::words("state"),
+        Column::words("launches").wide(),
         Column::words("http").wide(),
         Column::words("about").wide(),
     ];
-    let table =
-        Table { name: "servers", title: "Servers".into(), columns, lines: listed.iter().map(line).collect(), ..Table::default() };
+    let lines = listed.iter().map(line).collect();
+    let notes = vec![TRAP.into()];
+    let table = Table { name: "servers", title: "Servers".into(), columns, lines, notes, ..Table::default() };
     print(&Terminal::of_stdout(wide, false).show(&table))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -80,11 +87,23 @@ fn list(server: &Server) -> Listed {
         is_peer: server.is_peer,
         tags: server.tags.clone(),
         is_optional: server.only_if_asked.is_some(),
+        launches: launches(server),
         about: server.about.clone(),
         missing: server.missing(),
         available: asked.is_ok(),
         reason: asked.as_ref().err().cloned(),
         receipt: asked.ok(),
+    }
+}
+
+/// Where launches are unless `--state` names a database.
+fn launches(server: &Server) -> &'static str {
+    if server.unsupported.contains_key("launches") {
+        "none"
+    } else if server.args.iter().any(|argument| argument == "--processes") {
+        "a list in each process"
+    } else {
+        "one list in memory"
     }
 }
 

@@ -17,7 +17,7 @@ mod stream;
 mod throughput;
 mod two_tabs;
 
-pub use climb::{Climb, freeze_metric, place};
+pub use climb::{Climb, freeze_k, freeze_metric, place};
 pub use collateral::{freeze_head, freezing};
 pub use contract::{Any, Choices, Column, Erased, Needs};
 pub use state::{kept_by, table as table_of_kept};

@@ -4,6 +4,7 @@
 mod backend;
 mod blocker;
 mod conditions;
+mod foreign;
 mod hlog;
 mod latency;
 mod learn;
@@ -12,6 +13,7 @@ mod session;
 pub use backend::{Backend, Keeping, save_launch};
 pub use blocker::{Kind, Kinds};
 pub use conditions::{Conditions, Mode};
+pub use foreign::{Beside, Foreign};
 pub use hlog::{Log, write_seconds};
 pub use latency::Latency;
 pub use learn::{learn, learn_own, learn_request, lenient};

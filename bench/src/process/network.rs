@@ -90,7 +90,7 @@ impl Network {
         let pid: i32 = pid.trim().parse().with_context(|| format!("{children} names no process"))?;
         let cores = cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
         let enter = Enter(vec!["--target".into(), pid.to_string(), "--net".into(), "--pid".into(), "--mount".into()], cores);
-        let host = Host { init, pid: Pid::from_raw(pid), number, enter };
+        let host = Host { init, pid: Pid::from_raw(pid), number, enter, is_gone: false };
         let link = link(number);
         // A machine that boots again has the address that its neighbours remember.
         let peer = ["peer", "name", "eth0", "address", &mac(number), "netns", &pid.to_string()];
@@ -109,6 +109,7 @@ pub struct Host {
     pid: Pid,
     number: u8,
     enter: Enter,
+    is_gone: bool,
 }
 
 impl Host {
@@ -130,10 +131,26 @@ impl Host {
         checked(self.enter.command(&program("kill")?)?.args(["-STOP", "--", "-1"]))
     }
 
-    /// Kills it, as a machine loses its power: all processes, then its network.
-    pub fn kill(&mut self) {
+    /// Begins to kill it, as a machine loses its power: all processes, then its network.
+    pub fn strike(&self) {
         // The kernel ends every process of a namespace whose first process ends, before that one is gone.
         let _ = kill(self.pid, Signal::SIGKILL);
+    }
+
+    /// Whether all of its processes are gone.
+    pub fn is_dead(&mut self) -> bool {
+        !matches!(self.init.try_wait(), Ok(None))
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub fn kill(&mut self) {
+        // Another host may have its name by now.
+        if std::mem::replace(&mut self.is_gone, true) {
+            return;
+        }
+        if !self.is_dead() {
+            self.strike();
+        }
         let _ = self.init.wait();
         // It takes its time with the network.
         let _ = ip(&["link", "delete", &link(self.number)]);
@@ -146,9 +163,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if matches!(self.init.try_wait(), Ok(None)) {
-            self.kill();
-        }
+        self.kill();
     }
 }
 

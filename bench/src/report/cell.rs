@@ -93,7 +93,12 @@ impl Cell {
 
     /// A single number.
     pub fn number(number: f64, unit: Unit) -> Self {
-        let summary = Summary { median: Value::Exact(number), interval: None, trials: 1, heaps: None };
+        Cell::of(Value::Exact(number), unit)
+    }
+
+    /// A single value.
+    pub fn of(value: Value, unit: Unit) -> Self {
+        let summary = Summary { median: value, interval: None, trials: 1, heaps: None };
         Cell::Quantity(Quantity { summary, unit, marks: Vec::new(), is_felt: false })
     }
 

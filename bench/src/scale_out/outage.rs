@@ -58,10 +58,14 @@ pub fn lost_host(session: &Session<'_>, network: &Network, fleet: &mut Fleet) ->
     let load = load(session, fleet, BEFORE + DOWN + UP)?;
     let (seen, done) = session.drive_while(&load, || -> Result<(u64, Duration)> {
         thread::sleep(BEFORE);
-        // Frozen first, so that what is in flight on it stays so until it has been counted.
+        // Frozen first, so that what is in flight on it stays so until it dies, which takes a moment.
         let host = &mut fleet.members[0].host;
         host.freeze()?;
-        let in_flight = fleet.balancer.seen("host1")?.in_flight;
+        let mut in_flight = fleet.balancer.seen("host1")?.in_flight;
+        host.strike();
+        while !host.is_dead() {
+            in_flight = in_flight.max(fleet.balancer.seen("host1")?.in_flight);
+        }
         host.kill();
         thread::sleep(DOWN);
         let before = fleet.balancer.seen("host1")?.requests;

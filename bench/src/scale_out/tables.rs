@@ -56,7 +56,7 @@ fn collateral(view: &View<'_>, server: &str) -> Table {
 
 fn outages(view: &View<'_>) -> Table {
     let heads =
-        ["reload: failed", "longest ms", "host killed: failed", "in flight on it", "longest ms", "back in service after ms"];
+        ["reload: failed", "longest ms", "host killed: failed", "in flight on it", "longest wait ms", "back in service after ms"];
     let columns = heads.map(Column::number).into_iter().collect();
     let title = "500 requests a second through HAProxy while every host is reloaded, and while one is killed and boots again: failed in all trials";
     let cells = |row: &Row| -> Vec<Cell> {

@@ -14,6 +14,10 @@ const SERVICE: &str = include_str!("service");
 const HAPROXY: &str = include_str!("haproxy.cfg");
 const KUBERNETES: &str = include_str!("kubernetes.yaml");
 const COMPOSE: &str = include_str!("compose.yaml");
+const K6: &str = include_str!("k6.js");
+const LOCUST: &str = include_str!("locustfile.py");
+/// T of the blockers that load engines send, in ms, and their numbers: those of collateral.
+const BLOCKERS: (u32, [usize; 6]) = (110, [0, 1, 2, 4, 16, 64]);
 
 /// Where containers resolve one another's names.
 const DOCKER_NAMES: &str = "\nresolvers docker\n    nameserver dns 127.0.0.11:53\n";
@@ -53,6 +57,8 @@ pub fn files(arguments: &Deploy, server: &Server) -> Result<Vec<(String, String)
         Engine::Haproxy => vec![("haproxy.cfg".into(), values.fill(HAPROXY))],
         Engine::Kubernetes => vec![(format!("{name}.yaml"), values.fill(KUBERNETES))],
         Engine::Compose => vec![("compose.yaml".into(), values.fill(COMPOSE))],
+        Engine::K6 => vec![("k6.js".into(), values.fill(K6))],
+        Engine::Locust => vec![("locustfile.py".into(), values.fill(LOCUST))],
     })
 }
 
@@ -69,7 +75,8 @@ impl Values {
         };
         let instances = usize::from(arguments.instances);
         let mut more = arguments.knobs.clone();
-        if instances > 1 && !server.args.iter().any(|argument| argument.contains("{W}")) {
+        let is_load = matches!(arguments.engine, Engine::K6 | Engine::Locust);
+        if instances > 1 && !is_load && !server.args.iter().any(|argument| argument.contains("{W}")) {
             if server.is_one_process {
                 refuse!("{} is one process with one thread: for more, name more --hosts", server.name);
             }
@@ -106,6 +113,11 @@ impl Values {
                 ("balance", arguments.balance.to_string()),
                 ("image", arguments.image.clone().unwrap_or_else(|| format!("{name}:latest"))),
                 ("servers", backends),
+                ("target", format!("http://{}", with_port(&arguments.hosts[0], address.port()))),
+                ("segments", segments(instances)),
+                ("block", BLOCKERS.0.to_string()),
+                ("blockers", BLOCKERS.1.map(|k| k.to_string()).join(", ")),
+                ("spaced_blockers", BLOCKERS.1.map(|k| k.to_string()).join(" ")),
                 ("name", name.clone()),
             ],
             name,
@@ -128,13 +140,29 @@ fn backends(name: &str, arguments: &Deploy) -> String {
         let count = arguments.hosts.len();
         return format!("    server-template {name}- {count} {name}:{port} resolvers docker init-addr libc,none\n{DOCKER_NAMES}");
     }
-    let line = |(number, host): (usize, &String)| {
-        // A host without a port has that of the balancer.
-        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let address = if has_port { host.clone() } else { format!("{host}:{port}") };
-        format!("    server host{} {address}", number + 1)
-    };
+    // A host without a port has that of the balancer.
+    let line = |(number, host): (usize, &String)| format!("    server host{} {}", number + 1, with_port(host, port));
     arguments.hosts.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn with_port(host: &str, port: u16) -> String {
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port { host.to_owned() } else { format!("{host}:{port}") }
+}
+
+/// A command of k6 for each load generator, in comments.
+fn segments(count: usize) -> String {
+    let at = |index: usize| match index {
+        0 => "0".to_owned(),
+        _ if index == count => "1".into(),
+        _ => format!("{index}/{count}"),
+    };
+    let sequence = (0..=count).map(at).collect::<Vec<_>>().join(",");
+    let line = |index: usize| {
+        let segment = format!("--execution-segment {}:{} --execution-segment-sequence {sequence}", at(index), at(index + 1));
+        format!("//   k6 run --out json=k6-{}.json {segment} k6.js", index + 1)
+    };
+    (0..count).map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -154,7 +182,7 @@ mod tests {
 
     #[test]
     fn every_word_of_every_template_is_filled_in() {
-        for engine in ["systemd", "haproxy", "kubernetes", "compose"] {
+        for engine in ["systemd", "haproxy", "kubernetes", "compose", "k6", "locust"] {
             let text = printed(&format!("{engine} any -i 3 --hosts a,b:81,c"));
             assert!(!text.contains("{{") && !text.contains("}}"), "{text}");
         }
