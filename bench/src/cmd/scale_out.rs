@@ -70,10 +70,10 @@ fn setups(arguments: &ScaleOut, server: &Server) -> Result<Vec<Setup>> {
         let configuration = configuration(server, hosts.len(), balance)?;
         Ok(Setup { name, hosts, processes, configuration })
     };
-    let words = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let clusters = |processes: usize| words(processes, "process").replace("processs", "processes");
-    let one = |cores: usize, processes: usize| format!("1 host of {}, {}", words(cores, "core"), clusters(processes));
-    let many = |how: &str| format!("{} of 1 core, {} each, {how}", words(count, "host"), clusters(each));
+    let number = |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+    let cluster = |processes: usize| number(processes, "process", "processes");
+    let one = |cores: usize, processes: usize| format!("1 host of {}, {}", number(cores, "core", "cores"), cluster(processes));
+    let many = |how: &str| format!("{count} hosts of 1 core, {} each, {how}", cluster(each));
     Ok(vec![
         setup(one(1, each), small[..1].to_vec(), each, Balance::RoundRobin)?,
         setup(one(large.len(), count * each), vec![large.clone()], count * each, Balance::RoundRobin)?,

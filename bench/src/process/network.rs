@@ -128,7 +128,7 @@ impl Host {
     /// # Errors
     /// It is down.
     pub fn freeze(&self) -> Result<()> {
-        checked(self.enter.command(&program("kill")?)?.args(["-STOP", "--", "-1"]))
+        checked(self.enter.command(&program("sh")?)?.args(["-c", "kill -s STOP -- -1"]))
     }
 
     /// Begins to kill it, as a machine loses its power: all processes, then its network.
