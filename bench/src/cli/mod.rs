@@ -262,6 +262,9 @@ pub struct ScaleOut {
     /// Print the tables as JSON
     #[arg(long, conflicts_with = "splice")]
     pub json: bool,
+    /// Show every column
+    #[arg(long, conflicts_with = "splice")]
+    pub wide: bool,
     /// Write the tables into this page, between its marks
     #[arg(long, value_name = "PAGE")]
     pub splice: Option<PathBuf>,
@@ -287,6 +290,9 @@ pub struct Import {
     /// Name of the row [default: that of the engine]
     #[arg(long)]
     pub name: Option<String>,
+    /// Show every column
+    #[arg(long)]
+    pub wide: bool,
     /// Print the tables as JSON
     #[arg(long)]
     pub json: bool,

@@ -27,7 +27,7 @@ pub fn run(arguments: &Import) -> Result<ExitCode> {
     let view = View { rows: vec![&row], groups: vec![None], numbers: &numbers, percentile, conditions: &conditions, trials: 1 };
     let tables = [beside(&view, &foreign), steps(&foreign, percentile)?];
     let format = if arguments.json { Format::Json } else { Format::Text };
-    print(&render(&tables, format, &Terminal::of_stdout(true, false))?)?;
+    print(&render(&tables, format, &Terminal::of_stdout(arguments.wide, false))?)?;
     Ok(ExitCode::SUCCESS)
 }
 

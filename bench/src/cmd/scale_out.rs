@@ -41,8 +41,9 @@ pub fn run(arguments: &ScaleOut) -> Result<ExitCode> {
         progress.say(next);
     })?;
     drop(progress);
-    let tables = scale_out::tables(&found, &server.name, arguments.trials);
-    let shown = |format| render(&tables, format, &Terminal::of_stdout(true, false));
+    let cluster = format!("{} with {} processes on each core", server.name, arguments.instances);
+    let tables = scale_out::tables(&found, &cluster, arguments.trials);
+    let shown = |format| render(&tables, format, &Terminal::of_stdout(arguments.wide, false));
     match &arguments.splice {
         Some(page) => splice::one(page, NAME, &shown(Format::Markdown)?)?,
         None => print(&shown(if arguments.json { Format::Json } else { Format::Text })?)?,
@@ -70,13 +71,11 @@ fn setups(arguments: &ScaleOut, server: &Server) -> Result<Vec<Setup>> {
         let configuration = configuration(server, hosts.len(), balance)?;
         Ok(Setup { name, hosts, processes, configuration })
     };
-    let number = |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
-    let cluster = |processes: usize| number(processes, "process", "processes");
-    let one = |cores: usize, processes: usize| format!("1 host of {}, {}", number(cores, "core", "cores"), cluster(processes));
-    let many = |how: &str| format!("{count} hosts of 1 core, {} each, {how}", cluster(each));
+    let one = |cores: usize| format!("1 host, {cores} {}", if cores == 1 { "core" } else { "cores" });
+    let many = |how: &str| format!("{count} hosts, {how}");
     Ok(vec![
-        setup(one(1, each), small[..1].to_vec(), each, Balance::RoundRobin)?,
-        setup(one(large.len(), count * each), vec![large.clone()], count * each, Balance::RoundRobin)?,
+        setup(one(1), small[..1].to_vec(), each, Balance::RoundRobin)?,
+        setup(one(large.len()), vec![large.clone()], count * each, Balance::RoundRobin)?,
         setup(many("in turn"), small.clone(), each, Balance::RoundRobin)?,
         setup(many("fewest connections"), small.clone(), each, Balance::LeastConn)?,
     ])

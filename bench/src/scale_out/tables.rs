@@ -8,8 +8,11 @@ use crate::measure::{Backend, Kind};
 use crate::metrics::{Family, LIMITS_MS, Percentile};
 use crate::report::{Cell, Column, Table, View, count};
 
+/// Numbers of blockers that are shown where there is room.
+const WIDE: [usize; 2] = [8, 64];
+
 /// What it found, with what it cannot show.
-pub fn tables(found: &Found, server: &str, trials: u32) -> Vec<Table> {
+pub fn tables(found: &Found, cluster: &str, trials: u32) -> Vec<Table> {
     let view = View {
         rows: found.rows.iter().collect(),
         groups: vec![None; found.rows.len()],
@@ -18,7 +21,7 @@ pub fn tables(found: &Found, server: &str, trials: u32) -> Vec<Table> {
         conditions: &found.conditions,
         trials,
     };
-    let mut tables = vec![collateral(&view, server), outages(&view), table_of_kept(&view, NAME, Backend::Memory)];
+    let mut tables = vec![collateral(&view, cluster), outages(&view), table_of_kept(&view, NAME, Backend::Memory)];
     match &found.without_database {
         None => tables.push(table_of_kept(&view, NAME, Backend::Postgres)),
         Some(reason) => tables[2].notes.push(format!("launches in PostgreSQL: unavailable({reason})")),
@@ -35,15 +38,19 @@ pub fn tables(found: &Found, server: &str, trials: u32) -> Vec<Table> {
     tables
 }
 
-fn collateral(view: &View<'_>, server: &str) -> Table {
+fn collateral(view: &View<'_>, cluster: &str) -> Table {
     let kind = Kind::Sleep.name();
     let trials = if view.trials == 1 { "one trial".into() } else { format!("medians of {} trials", view.trials) };
     let title = format!(
-        "Response time of / in ms ({}) through HAProxy beside k slow requests that block for {BLOCK_MS} ms each; {server} under the supervisor on each host, {trials}",
+        "Response time of / in ms ({}) through HAProxy beside k slow requests that block for {BLOCK_MS} ms each; {cluster} under the supervisor, {trials}",
         view.percentile
     );
     let response = |k: usize| view.percentile.family().at(NAME, place(kind, BLOCK_MS, k));
-    let mut columns: Vec<Column> = BLOCKERS.iter().map(|k| Column::number(format!("k={k}"))).collect();
+    let column = |k: &usize| {
+        let column = Column::number(format!("k={k}"));
+        if WIDE.contains(k) { column.wide() } else { column }
+    };
+    let mut columns: Vec<Column> = BLOCKERS.iter().map(column).collect();
     let limits: Vec<f64> = LIMITS_MS.into_iter().filter(|limit| *limit <= super::LIMIT_MS).collect();
     columns.extend(limits.iter().map(|limit| Column::number(freeze_head(*limit))));
     let cells = |row: &Row| -> Vec<Cell> {
@@ -55,9 +62,14 @@ fn collateral(view: &View<'_>, server: &str) -> Table {
 }
 
 fn outages(view: &View<'_>) -> Table {
-    let heads =
-        ["reload: failed", "longest ms", "host killed: failed", "in flight on it", "longest wait ms", "back in service after ms"];
-    let columns = heads.map(Column::number).into_iter().collect();
+    let columns = vec![
+        Column::number("reload: failed"),
+        Column::number("longest ms").wide(),
+        Column::number("host killed: failed"),
+        Column::number("in flight on it"),
+        Column::number("longest wait ms").wide(),
+        Column::number("back after ms"),
+    ];
     let title = "500 requests a second through HAProxy while every host is reloaded, and while one is killed and boots again: failed in all trials";
     let cells = |row: &Row| -> Vec<Cell> {
         let at = |family: Family, place: &str| family.at(NAME, place);
