@@ -163,7 +163,7 @@ pub(super) fn save_and_look(hosts: &[Running]) -> Result<()> {
         for number in 1..=each {
             crate::console::interrupt::check()?;
             if client == 0 && kills > 0 && number % (each / (kills + 1)).max(1) == 0 {
-                kill(worker(&hosts[0])?, Signal::SIGKILL)?;
+                kill_worker(&hosts[0])?;
             }
             match add(&mut connection) {
                 Ok(answer) => {
@@ -227,12 +227,14 @@ fn shared_hits(server: &Server) -> Result<()> {
     expect("another process has counted fewer", &(counted["process"].as_i64() < Some(21)), &true)
 }
 
-/// A worker, once both are there: the one that was killed before may not have been replaced yet.
-fn worker(running: &Running) -> Result<Pid> {
+/// Kills a worker, once two live. The one that was killed before may not have been replaced yet, and it is listed until its parent has noticed.
+fn kill_worker(running: &Running) -> Result<()> {
+    let lives = |pid: &Pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
     loop {
         crate::console::interrupt::check()?;
-        if let [_, first, _, ..] = running.pids()[..] {
-            return Ok(first);
+        let workers: Vec<Pid> = running.pids().into_iter().skip(1).filter(lives).collect();
+        if let [first, _, ..] = workers[..] {
+            return Ok(kill(first, Signal::SIGKILL)?);
         }
     }
 }
