@@ -54,7 +54,7 @@ pub enum Command {
     Check(Check),
     /// Let slow, greedy and rude clients at each server, and verify that it serves all others and recovers
     Soak(Soak),
-    /// Print files that run a server under systemd, behind HAProxy, in Kubernetes or with Compose, or put a load on it with k6 or Locust
+    /// Print files that run a server under systemd, behind HAProxy, in Kubernetes or with Compose, or that load-test it with k6 or Locust
     Deploy(Deploy),
     /// Set one host against several, on this machine: clusters behind HAProxy, launches in PostgreSQL
     ScaleOut(ScaleOut),

@@ -13,8 +13,8 @@ use std::process::ExitCode;
 /// The longest reason that is shown whole.
 const STATE: usize = 34;
 
-/// What whoever saves a launch has to know.
-const TRAP: &str = "launches: without --state they are in the memory of the process that saved them, so with several processes one does not see what another saved, which is the mistake to be seen; docs/state.md has the way out";
+/// The trap of the default backend.
+const TRAP: &str = "launches: without --state they are in the memory of the process that saved them, so with several processes one does not see what another saved; see docs/state.md";
 
 #[derive(Serialize)]
 struct Listed {

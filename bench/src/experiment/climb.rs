@@ -15,7 +15,7 @@ const WARMUP: Duration = Duration::from_millis(100);
 /// looked at any other client, which no client behind a network can do.
 const THINK: Duration = Duration::from_millis(1);
 /// The same for blockers without a length: they may be so short that the load alone would keep every processor busy.
-const THINK_OF_SHORT: Duration = Duration::from_millis(10);
+pub const THINK_OF_SHORT: Duration = Duration::from_millis(10);
 
 pub const FREEZE_K: Family = Family::new("freeze_k", Unit::Blockers, Role::Threshold).more_is_better();
 pub const FRESH_MAX: Family = Family::new("fresh_max_ms", Unit::Ms, Role::Latency);

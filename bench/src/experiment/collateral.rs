@@ -222,7 +222,7 @@ impl Settings {
         kind.block_ms(self.block_ms)
     }
 
-    /// What k counts, in words.
+    /// The requests or clients that k counts, in words.
     fn beside(&self, kind: Kind) -> String {
         let block = self.block_ms;
         match kind {
@@ -231,7 +231,8 @@ impl Settings {
             Kind::Pbkdf2 => format!("slow requests that derive keys for {block} ms each (/pbkdf2)"),
             _ => {
                 let backend = kind.backend().map(|backend| backend.to_string()).unwrap_or_default();
-                format!("clients that save launches in {backend} (POST /launches), 10 ms apart each")
+                let pause = climb::THINK_OF_SHORT.as_millis();
+                format!("clients that save launches in {backend} (POST /launches), {pause} ms apart each")
             }
         }
     }

@@ -81,10 +81,10 @@ pub struct Found {
     pub without_database: Option<String>,
 }
 
-/// Measures each setup so many times, in turn; `say` is told what comes next.
+/// Runs `trials` trials of each setup, interleaved, and reports the next one to `say` before it begins.
 ///
 /// # Errors
-/// What keeps a setup from being started; an interrupt.
+/// A setup that does not start; an interrupt.
 pub fn measure(server: &Server, setups: &[Setup], trials: u32, mut say: impl FnMut(&str)) -> Result<Found> {
     let network = Network::enter()?;
     let mut found = Found {
@@ -130,7 +130,7 @@ impl Trial<'_> {
         let mut fleet = start()?;
         let mut balancer = Running::elsewhere(fleet.address())?;
         readings.extend(kept_by(&mut balancer, Backend::Memory, SAVING)?.readings(NAME));
-        readings.extend(outage::reload(&session, &mut fleet)?);
+        readings.extend(outage::reload(&session, &fleet)?);
         if self.setup.hosts.len() > 1 {
             readings.extend(outage::lost_host(&session, self.network, &mut fleet)?);
         }

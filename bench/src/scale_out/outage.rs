@@ -1,11 +1,10 @@
-//! What requests see of a reload of all hosts, and of a host that is lost.
+//! A constant stream of requests while all hosts are reloaded, and while one of them dies and boots again.
 
 use super::NAME;
 use super::fleet::{ASK, Fleet};
 use crate::load::{Lane, Load, Observation, Target};
 use crate::measure::{Session, learn, ms};
 use crate::metrics::{Family, Reading, Role, Unit, Value};
-use crate::process::deploy::manager::Act;
 use crate::process::{Network, Running};
 use crate::validity;
 use anyhow::{Result, bail};
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Quick requests per second on connections that are kept, and as many on fresh ones.
 const QUICK: f64 = 230.0;
-/// Requests per second that take so many ms.
+/// Slow requests per second, and the time that each blocks its server, in ms.
 const SLOW: (f64, u32) = (40.0, 20);
 /// Connections that are kept.
 const KEPT: usize = 16;
@@ -38,12 +37,12 @@ pub const RELOAD: &str = "reload";
 pub const LOST_HOST: &str = "host killed";
 
 /// Reloads each host.
-pub fn reload(session: &Session<'_>, fleet: &mut Fleet) -> Result<Vec<Reading>> {
+pub fn reload(session: &Session<'_>, fleet: &Fleet) -> Result<Vec<Reading>> {
     let load = load(session, fleet, BEFORE + RELOADING * fleet.processes() as u32)?;
     let started = Instant::now();
     let (seen, done) = session.drive_while(&load, || -> Result<()> {
         thread::sleep(BEFORE);
-        fleet.members.iter_mut().try_for_each(|member| member.cluster.act(Act::Reload))?;
+        fleet.members.iter().try_for_each(|member| member.cluster.reload())?;
         if started.elapsed() > load.window {
             bail!("reloading took longer than the stream of requests");
         }

@@ -11,7 +11,7 @@ use crate::report::{Cell, Column, Table, View, count};
 /// Numbers of blockers that are shown where there is room.
 const WIDE: [usize; 2] = [8, 64];
 
-/// What it found, with what it cannot show.
+/// All tables; a note says what a single machine cannot show.
 pub fn tables(found: &Found, cluster: &str, trials: u32) -> Vec<Table> {
     let view = View {
         rows: found.rows.iter().collect(),

@@ -75,13 +75,18 @@ impl Supervised {
         supervisor(&self.enter, self.folder.path(), arguments)
     }
 
-    /// Does it, and waits until the supervisor says that it is done.
+    /// Replaces all processes, and waits until that is done.
     ///
     /// # Errors
     /// The supervisor says that it cannot.
-    pub fn act(&mut self, act: Act) -> Result<()> {
+    pub fn reload(&self) -> Result<()> {
+        self.supervisor(&["reload", "all"]).map(drop)
+    }
+
+    /// Acts on a cluster of this machine: process ids of another host mean nothing here.
+    pub(super) fn act(&mut self, act: Act) -> Result<()> {
         match act {
-            Act::Reload => self.supervisor(&["reload", "all"]).map(drop),
+            Act::Reload => self.reload(),
             Act::Restart => self.supervisor(&["restart", "all"]).map(drop),
             Act::Scale => ["4", "1", "2"].iter().try_for_each(|count| self.supervisor(&["scale", "server", count]).map(drop)),
             Act::BadBuild => self.reload_badly(),
