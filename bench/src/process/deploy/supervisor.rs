@@ -78,9 +78,22 @@ impl Supervised {
     /// Replaces all processes, and waits until that is done.
     ///
     /// # Errors
-    /// The supervisor says that it cannot.
+    /// The supervisor says that it cannot, or a process is still there.
     pub fn reload(&self) -> Result<()> {
-        self.supervisor(&["reload", "all"]).map(drop)
+        let before = self.pids()?;
+        self.supervisor(&["reload", "all"])?;
+        let after = self.pids()?;
+        if let Some(pid) = before.iter().find(|pid| after.contains(pid)) {
+            bail!("process {pid} was not replaced by the reload");
+        }
+        Ok(())
+    }
+
+    /// The processes that serve, as their host numbers them.
+    fn pids(&self) -> Result<Vec<i64>> {
+        let listed = self.listed()?;
+        let instances = listed["instances"].as_array().context("the supervisor lists no instances")?;
+        Ok(instances.iter().filter_map(|instance| instance["pid"].as_i64()).collect())
     }
 
     /// Acts on a cluster of this machine: process ids of another host mean nothing here.
