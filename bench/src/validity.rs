@@ -42,6 +42,11 @@ fn check(name: &'static str, holds: bool, words: impl FnOnce() -> String) -> Res
     if holds { Ok(()) } else { Err(Failure { check: name, words: words() }) }
 }
 
+/// Whether the reason in a cell is that of a check of the driver or the machine, so that taking the trial again may help.
+pub fn is_of_driver(reason: &str) -> bool {
+    reason.split_once(": ").is_some_and(|(check, _)| ["lag", "rate", "driver", "steal"].contains(&check))
+}
+
 /// Checks every lane: answers, and what the driver owed.
 ///
 /// # Errors

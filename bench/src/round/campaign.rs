@@ -2,14 +2,16 @@
 
 use super::find::new_folder;
 use super::header::{Header, SCHEMA, Settings};
+use super::read::readings;
 use super::store::{Round, now};
 use super::trial::{Outcome, Trial};
 use crate::catalog::{Row, Server};
-use crate::console::{interrupt, progress::Progress};
+use crate::console::{interrupt, output::say, progress::Progress};
 use crate::driver::Sockets;
 use crate::experiment::{Any, Needs};
 use crate::host::{environment::Environment, placement::Placement, steal::StealMeter, tree};
 use crate::measure::Session;
+use crate::metrics::{Percentile, Role};
 use crate::process::{Database, deploy::package};
 use crate::validity;
 use anyhow::Result;
@@ -20,6 +22,8 @@ use std::time::Instant;
 
 /// A trial during which the hypervisor took more than this share of the processors is retried, at most this many times.
 const MOST_STEAL: (f64, u32) = (0.02, 2);
+/// Trials that the driver spoiled are taken again up to so many times; not if they are more than this share (and more than four), for the machine is not fit then.
+const MOST_AGAIN: (u32, f64) = (2, 0.25);
 
 /// Builds whatever the experiments of a round need besides the servers.
 ///
@@ -80,40 +84,82 @@ pub fn unsupported(server: &Server, settings: &Settings) -> BTreeMap<String, Str
     unsupported
 }
 
-/// Takes every trial that is missing: by trial, then over the servers in a random order, then over the experiments.
+/// One trial that a round is made of.
+#[derive(Clone, Copy)]
+struct Planned<'p> {
+    trial: u32,
+    server: &'p Server,
+    one: &'p dyn Any,
+    own: &'p Json,
+}
+
+/// Takes every trial that is missing: by trial, then over the servers in a random order, then over the experiments. Those that the driver spoiled
+/// are taken again in the end, when whatever kept it from its work may be over.
 ///
 /// # Errors
 /// An interrupt, or a full disk.
 pub fn measure(round: &mut Round, servers: &[Server]) -> Result<()> {
     let settings = round.header.settings.clone();
-    let mut trials: Vec<(u32, &Server, &dyn Any, &Json)> = Vec::new();
+    let mut all: Vec<Planned<'_>> = Vec::new();
     for trial in 1..=settings.trials {
         let mut order: Vec<&Server> = servers.iter().collect();
         fastrand::Rng::with_seed(settings.seed ^ u64::from(trial)).shuffle(&mut order);
         for server in order {
             let cannot = unsupported(server, &settings);
             let wanted = settings.experiments().filter(|(one, _)| !cannot.contains_key(one.name()));
-            trials.extend(wanted.map(|(one, own)| (trial, server, one, own)));
+            all.extend(wanted.map(|(one, own)| Planned { trial, server, one, own }));
         }
     }
-    trials.retain(|(trial, server, one, _)| !round.has(&server.name, one.name(), *trial));
-    let weight = |one: &dyn Any, own: &Json| one.seconds(own).map_or(10, |seconds| (seconds * 10.0) as u64);
-    let progress = Progress::new(trials.iter().map(|(_, _, one, own)| weight(*one, own)).sum());
-    progress.quiet();
+    let is_missing = |one: &&Planned<'_>| round.of(&one.server.name, one.one.name(), one.trial).is_none();
+    let missing: Vec<Planned<'_>> = all.iter().filter(is_missing).copied().collect();
     let started = Instant::now();
-    for (trial, server, one, own) in trials {
+    take_each(round, &settings, &missing, started)?;
+    for _ in 0..MOST_AGAIN.0 {
+        let mut spoiled: Vec<Planned<'_>> = Vec::new();
+        for one in &all {
+            if is_spoiled(round, &one.server.name, one.one.name(), one.trial)? {
+                spoiled.push(*one);
+            }
+        }
+        if spoiled.is_empty() || spoiled.len() as f64 > (MOST_AGAIN.1 * all.len() as f64).max(4.0) {
+            break;
+        }
+        say(&format!("taking {} of {} trials again: the driver or the machine spoiled them", spoiled.len(), all.len()));
+        take_each(round, &settings, &spoiled, started)?;
+    }
+    round.finish()
+}
+
+/// Whether a trial says nothing of something that is compared, for a reason that lies with the driver or the machine.
+fn is_spoiled(round: &Round, server: &str, experiment: &str, trial: u32) -> Result<bool> {
+    let Some(trial) = round.of(server, experiment, trial) else { return Ok(false) };
+    if let Outcome::Invalid { reason } = &trial.outcome {
+        return Ok(validity::is_of_driver(reason));
+    }
+    let readings = readings(round, trial, Percentile::default())?;
+    Ok(readings.iter().any(|(metric, value)| {
+        metric.family.role != Role::Detail && value.as_ref().is_err_and(|reason| validity::is_of_driver(reason))
+    }))
+}
+
+fn take_each(round: &mut Round, settings: &Settings, trials: &[Planned<'_>], started: Instant) -> Result<()> {
+    let weight = |one: &Planned<'_>| one.one.seconds(one.own).map_or(10, |seconds| (seconds * 10.0) as u64);
+    let progress = Progress::new(trials.iter().map(weight).sum());
+    progress.quiet();
+    for planned in trials {
+        let Planned { trial, server, one, own } = *planned;
         progress.say(&format!("trial {trial} of {}: {} {}", settings.trials, server.name, one.name()));
         let seed = settings.seed.wrapping_add(u64::from(trial).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let (outcome, steal) = undisturbed(one, own, &session(server, &settings, one, seed))?;
+        let (outcome, steal) = undisturbed(one, own, &session(server, settings, one, seed))?;
         if let Outcome::Invalid { reason } = &outcome {
             progress.line(&format!("{} {}: invalid({reason})", server.name, one.name()));
         }
         let at_s = started.elapsed().as_secs_f64();
         let (server, experiment) = (server.name.clone(), one.name().to_owned());
-        round.add(Trial { server, experiment, trial, seed, at_s, steal, outcome })?;
-        progress.step(weight(one, own));
+        round.add(Trial { server, experiment, trial, seed, at_s, steal, outcome, line: 0 })?;
+        progress.step(weight(planned));
     }
-    round.finish()
+    Ok(())
 }
 
 fn session<'s>(server: &'s Server, settings: &'s Settings, one: &dyn Any, seed: u64) -> Session<'s> {
@@ -155,5 +201,52 @@ fn undisturbed(one: &dyn Any, own: &Json, session: &Session<'_>) -> Result<(Outc
             let disturbed = validity::steal(steal).err().map(|failure| Outcome::Invalid { reason: failure.to_string() });
             return Ok((disturbed.unwrap_or(outcome), steal));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::round::store::tests::header;
+    use serde_json::json;
+
+    #[test]
+    fn a_trial_is_spoiled_by_the_driver_or_the_machine_and_not_by_what_the_server_did() {
+        let base = tempfile::tempdir().unwrap();
+        let mut round = Round::create(&base.path().join("r"), header(crate::measure::Mode::Quick)).unwrap();
+        let mut is = |outcome: Outcome, experiment: &str| {
+            let trial = Trial {
+                server: "a".into(),
+                experiment: experiment.into(),
+                trial: 1,
+                seed: 1,
+                at_s: 0.0,
+                steal: 0.0,
+                outcome,
+                line: 0,
+            };
+            round.add(trial).unwrap();
+            is_spoiled(&round, "a", experiment, 1).unwrap()
+        };
+        let invalid = |reason: &str| Outcome::Invalid { reason: reason.into() };
+        assert!(is(invalid("lag: the driver was 0.784 ms behind its plan"), "collateral"));
+        assert!(is(invalid("steal: the hypervisor took 30 % of the processors, several times"), "collateral"));
+        assert!(!is(invalid("answers: 3 wrong: status 500"), "collateral"));
+        assert!(!is(invalid("a-b does not get ready"), "collateral"));
+        // A trial that found something, but not all.
+        let latency = json!({
+            "planned": 0, "answered": 1, "unanswered": 0, "p50_us": 1.0, "p99_us": 1.0, "max_us": 1.0, "service_p99_us": 1.0,
+            "lag_p99_us": 1.0, "response": "",
+        });
+        let found = |invalid: Option<&str>| {
+            let one = json!({
+                "way": "kept-alive", "invalid": invalid, "per_s": 1.0, "cpu_us": 1.0, "user": 0.5, "is_driver_bound": false,
+                "driver_load": 0.5, "latency": latency,
+            });
+            Outcome::Found(json!({ "loops": [one] }))
+        };
+        assert!(!is(found(None), "throughput"));
+        assert!(!is(found(Some("littles-law: 9 requests in flight instead of 64")), "throughput"));
+        assert!(is(found(Some("driver: the driver was busy for 99 % of the time")), "throughput"));
     }
 }

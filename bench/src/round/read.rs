@@ -12,11 +12,11 @@ use anyhow::{Context, Result};
 /// An outcome or a histogram that cannot be read, with file and line.
 pub fn numbers(round: &Round, percentile: Percentile) -> Result<Numbers> {
     let mut numbers = Numbers::default();
-    for (index, trial) in round.trials.iter().enumerate() {
+    for trial in &round.trials {
         match &trial.outcome {
             Outcome::Invalid { reason } => numbers.fail(&trial.server, &trial.experiment, reason),
             Outcome::Found(_) => {
-                let place = || format!("{}:{}", round.folder.join("trials.jsonl").display(), index + 1);
+                let place = || format!("{}:{}", round.folder.join("trials.jsonl").display(), trial.line);
                 let readings = readings(round, trial, percentile).with_context(place)?;
                 numbers.add(&trial.server, readings);
             }

@@ -88,19 +88,20 @@ impl Round {
     ///
     /// # Errors
     /// A full disk.
-    pub fn add(&mut self, trial: Trial) -> Result<()> {
+    pub fn add(&mut self, mut trial: Trial) -> Result<()> {
         let path = self.folder.join(TRIALS);
         let mut line = serde_json::to_string(&trial)?;
         line.push('\n');
         let file = OpenOptions::new().create(true).append(true).open(&path);
         file.and_then(|mut file| file.write_all(line.as_bytes())).with_context(|| format!("cannot write {}", path.display()))?;
-        self.trials.push(trial);
+        trial.line = self.trials.iter().map(|other| other.line).max().unwrap_or_default() + 1;
+        keep(&mut self.trials, trial);
         Ok(())
     }
 
-    /// Whether this trial was made already.
-    pub fn has(&self, server: &str, experiment: &str, trial: u32) -> bool {
-        self.trials.iter().any(|one| one.server == server && one.experiment == experiment && one.trial == trial)
+    /// A trial, if it was taken already.
+    pub fn of(&self, server: &str, experiment: &str, trial: u32) -> Option<&Trial> {
+        self.trials.iter().find(|one| one.server == server && one.experiment == experiment && one.trial == trial)
     }
 
     fn write_header(&self) -> Result<()> {
@@ -150,12 +151,21 @@ fn read_trials(path: &Path) -> Result<Vec<Trial>> {
     let mut trials = Vec::new();
     for (number, line) in text.split_inclusive('\n').enumerate() {
         match serde_json::from_str(line) {
-            Ok(trial) => trials.push(trial),
+            Ok(trial) => keep(&mut trials, Trial { line: number + 1, ..trial }),
             Err(_) if !line.ends_with('\n') => break,
             Err(error) => return Err(error).with_context(|| format!("{}:{}", path.display(), number + 1)),
         }
     }
     Ok(trials)
+}
+
+/// A trial that was taken again counts instead of the first, which stays on disk.
+fn keep(trials: &mut Vec<Trial>, trial: Trial) {
+    let is_same = |one: &&mut Trial| one.server == trial.server && one.experiment == trial.experiment && one.trial == trial.trial;
+    match trials.iter_mut().find(is_same) {
+        Some(first) => *first = trial,
+        None => trials.push(trial),
+    }
 }
 
 /// Before lines are added: cuts off a last line that is not complete, or completes one that lacks only its end.
@@ -202,7 +212,12 @@ pub(super) mod tests {
 
     fn trial(number: u32) -> Trial {
         let outcome = Outcome::Invalid { reason: "made up".into() };
-        Trial { server: "a-b".into(), experiment: "x".into(), trial: number, seed: 1, at_s: 0.0, steal: 0.0, outcome }
+        Trial { server: "a-b".into(), experiment: "x".into(), trial: number, seed: 1, at_s: 0.0, steal: 0.0, outcome, line: 0 }
+    }
+
+    /// The line of the second trial.
+    fn another(first: &str) -> String {
+        first.replace(r#""trial":1"#, r#""trial":2"#)
     }
 
     fn round(base: &Path) -> Round {
@@ -216,9 +231,21 @@ pub(super) mod tests {
         let base = tempfile::tempdir().unwrap();
         let round = round(base.path());
         let again = Round::open(&round.folder).unwrap();
-        assert!(again.has("a-b", "x", 1) && !again.has("a-b", "x", 2));
+        assert!(again.of("a-b", "x", 1).is_some() && again.of("a-b", "x", 2).is_none());
         assert!(matches!(&again.trials[0].outcome, Outcome::Invalid { reason } if reason == "made up"));
         assert!(Round::create(&round.folder, header(Mode::Quick)).unwrap_err().to_string().contains("never overwritten"));
+    }
+
+    #[test]
+    fn a_trial_that_was_taken_again_counts_instead_of_the_first_which_stays_on_disk() {
+        let base = tempfile::tempdir().unwrap();
+        let mut round = round(base.path());
+        round.add(Trial { steal: 0.5, ..trial(1) }).unwrap();
+        let again = Round::open(&round.folder).unwrap();
+        for one in [&round, &again] {
+            assert_eq!(one.trials.iter().map(|trial| trial.steal).collect::<Vec<_>>(), [0.5]);
+        }
+        assert_eq!(fs::read_to_string(round.folder.join(TRIALS)).unwrap().lines().count(), 2);
     }
 
     #[test]
@@ -232,7 +259,7 @@ pub(super) mod tests {
         assert_eq!(Round::open(&round.folder).unwrap().trials.len(), 1);
         assert_eq!(fs::read_to_string(&path).unwrap(), half, "reading wrote");
         // A whole line without its end is a whole line.
-        let unended = format!("{whole}{}", whole.trim_end());
+        let unended = format!("{whole}{}", another(&whole).trim_end());
         fs::write(&path, &unended).unwrap();
         assert_eq!(Round::open(&round.folder).unwrap().trials.len(), 2);
         assert_eq!(fs::read_to_string(&path).unwrap(), unended, "reading wrote");
@@ -245,10 +272,10 @@ pub(super) mod tests {
             let mut round = round(base.path());
             let path = round.folder.join(TRIALS);
             let whole = fs::read_to_string(&path).unwrap();
-            fs::write(&path, format!("{whole}{}", &whole[..whole.len() - cut])).unwrap();
+            fs::write(&path, format!("{whole}{}", &another(&whole)[..whole.len() - cut])).unwrap();
             round = Round::open(&round.folder).unwrap();
             round.resume().unwrap();
-            round.add(trial(2)).unwrap();
+            round.add(trial(3)).unwrap();
             assert_eq!(Round::open(&round.folder).unwrap().trials.len(), kept);
         }
     }

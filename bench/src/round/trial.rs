@@ -20,6 +20,9 @@ pub struct Trial {
     pub steal: f64,
     /// The result.
     pub outcome: Outcome,
+    /// The line that it stands on, from 1.
+    #[serde(skip)]
+    pub line: usize,
 }
 
 /// The result of a trial.
