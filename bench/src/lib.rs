@@ -74,6 +74,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(arguments) => cmd::serve::run(&arguments),
         Command::Check(arguments) => cmd::check::run(&arguments),
         Command::Soak(arguments) => cmd::soak::run(&arguments),
+        Command::Syscalls(arguments) => cmd::syscalls::run(&arguments),
         Command::Deploy(arguments) => cmd::deploy::run(&arguments),
         Command::ScaleOut(arguments) => cmd::scale_out::run(&arguments),
         Command::Drive(arguments) => cmd::drive::run(&arguments),

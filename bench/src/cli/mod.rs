@@ -54,6 +54,8 @@ pub enum Command {
     Check(Check),
     /// Let slow, greedy and rude clients at each server, and verify that it serves all others and recovers
     Soak(Soak),
+    /// Count the system calls and context switches of a request, for each server
+    Syscalls(Syscalls),
     /// Print files that run a server under systemd, behind HAProxy, in Kubernetes or with Compose, or that load-test it with k6 or Locust
     Deploy(Deploy),
     /// Set one host against several, on this machine: clusters behind HAProxy, launches in PostgreSQL
@@ -242,6 +244,22 @@ pub struct Soak {
     pub wide: bool,
     /// Write the table into this page, between its marks
     #[arg(long, value_name = "PAGE")]
+    pub splice: Option<PathBuf>,
+}
+
+/// `syscalls`.
+#[derive(Debug, Args)]
+pub struct Syscalls {
+    /// Names, or regular expressions over names [default: all]
+    pub filters: Vec<String>,
+    /// Print the table as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show every column
+    #[arg(long)]
+    pub wide: bool,
+    /// Write the table into this page, between its marks
+    #[arg(long, value_name = "PAGE", conflicts_with_all = ["json", "wide"])]
     pub splice: Option<PathBuf>,
 }
 

@@ -17,6 +17,7 @@ pub mod serve;
 pub mod servers;
 pub mod soak;
 mod splice;
+pub mod syscalls;
 pub mod tables;
 
 use crate::host::tree;

@@ -24,6 +24,8 @@ pub enum Unit {
     Share,
     /// One quantity divided by another.
     Ratio,
+    /// So many for each request.
+    PerRequest,
 }
 
 /// Which direction is an improvement.

@@ -5,6 +5,7 @@ mod database;
 pub mod deploy;
 mod network;
 mod running;
+pub mod trace;
 mod usage;
 
 pub use balancer::Balancer;

@@ -45,6 +45,7 @@ fn number_in(number: f64, unit: Unit) -> String {
         Unit::Share => format!("{:.0} %", number * 100.0),
         Unit::Ms if number >= 1000.0 => count(number),
         Unit::Ratio => format!("x {}", significant(number)),
+        Unit::PerRequest => format!("{number:.2}"),
         _ => significant(number),
     }
 }
