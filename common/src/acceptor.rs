@@ -57,15 +57,39 @@ impl Acceptor {
                 // Try the next connection: an edge-triggered runtime must get `WouldBlock` only if no connection is left.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
-                Err(error) => {
-                    turning_away::after(error, || match &self.source {
-                        Source::Listener(listener) => self.accept_from(listener),
-                        Source::Parent(_) => Err(Errno::EAGAIN),
-                    });
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
+                Err(error) => return Err(self.failed(error)),
             }
         }
+    }
+
+    /// A copy of the listening socket, for a runtime that accepts with its own listener; [`Acceptor::accepted`] takes what that returns. `None` if
+    /// the parent hands out connections.
+    pub fn listener(&self) -> Option<io::Result<TcpListener>> {
+        match &self.source {
+            Source::Listener(listener) => Some(listener.try_clone()),
+            Source::Parent(_) => None,
+        }
+    }
+
+    /// Takes what the runtime's own listener has accepted.
+    ///
+    /// # Errors
+    /// Returns `WouldBlock` if it has accepted nothing; then try again. The error is handled as in [`Acceptor::accept`].
+    pub fn accepted<S: AsRawFd>(&self, accepted: io::Result<S>) -> io::Result<Served<S>> {
+        accepted.map(|stream| Served::new(self.service, stream)).map_err(|error| {
+            match error.raw_os_error().map_or(Errno::EIO, Errno::from_raw) {
+                Errno::ECONNABORTED | Errno::EINTR => io::ErrorKind::WouldBlock.into(),
+                error => self.failed(error),
+            }
+        })
+    }
+
+    fn failed(&self, error: Errno) -> io::Error {
+        turning_away::after(error, || match &self.source {
+            Source::Listener(listener) => self.accept_from(listener),
+            Source::Parent(_) => Err(Errno::EAGAIN),
+        });
+        io::ErrorKind::WouldBlock.into()
     }
 
     fn accept_from(&self, listener: &TcpListener) -> nix::Result<OwnedFd> {

@@ -1,7 +1,7 @@
 //! The command line of a server, parsed once and checked against the knobs of its model.
 
 use crate::state::Setting;
-use crate::{Loops, Model, Pool, Runtime, Threads};
+use crate::{Forks, Loops, Model, Pool, Runtime, Threads};
 use clap::builder::PossibleValuesParser;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
@@ -174,7 +174,7 @@ impl Knobs {
             (Threads::PerConnection, _) => return u32::MAX,
             // If the handler threads also poll, a single blocked one may be the one that should have polled.
             (Threads::Knob, Threads::Knob) | (Threads::One, _) => 1,
-            (Threads::Knob | Threads::KnobAnd(_) | Threads::KnobTwice, _) => self.threads,
+            (Threads::Knob | Threads::KnobAnd(_), _) => self.threads,
         };
         u32::try_from(handlers + self.blocking_threads).unwrap_or(u32::MAX)
     }
@@ -218,12 +218,12 @@ fn resolve(runtime: &'static Runtime, args: Args) -> Result<Knobs, String> {
     if args.when_full.is_some() && !model.can_be_full() {
         return refuse("--when-full");
     }
-    if args.processes.is_some_and(|count| count > 1) && !model.can_fork {
+    if args.processes.is_some_and(|count| count > 1) && model.forks == Forks::Never {
         return refuse("--processes");
     }
     // Not read by clap, which would repeat a wrong value, and its password.
     let state = Setting::parse(&args.state).map_err(|reason| format!("--state: {reason}"))?;
-    let processes = args.processes.map_or(if model.name == "forked" { cores } else { 1 }, usize::from);
+    let processes = args.processes.map_or(if model.forks == Forks::PerCore { cores } else { 1 }, usize::from);
     if args.dispatch.is_some() && processes == 1 {
         return Err(format!("model {} does not take --dispatch with one process: add --processes 2 or more", model.name));
     }

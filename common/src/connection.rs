@@ -11,7 +11,9 @@ use crate::routes::{self, Outcome, Request};
 use crate::share::Share;
 use crate::watch::{Phase, Slot};
 use crate::work::Work;
+use std::io;
 use std::os::fd::AsRawFd;
+use std::task::Poll;
 
 /// The next step that a connection needs.
 #[derive(Debug)]
@@ -170,10 +172,32 @@ impl Connection {
         }
     }
 
+    /// One attempt to read, for a runtime that polls: `read` reads into the space that it gets. No buffer is held while nothing has come.
+    pub fn poll_read(&mut self, read: impl FnOnce(&mut [u8]) -> Poll<io::Result<usize>>) -> Poll<io::Result<()>> {
+        let result = read(self.space());
+        if result.is_pending() {
+            self.rest();
+        }
+        result.map_ok(|count| self.received(count))
+    }
+
     /// The bytes to write.
     #[must_use]
     pub fn unsent(&self) -> &[u8] {
         &self.output[self.sent..]
+    }
+
+    /// The buffer that the bytes to write are in, and where they begin, for a runtime whose kernel owns a buffer while it writes it. Hand it back
+    /// with [`Connection::hand_back`].
+    #[must_use]
+    pub fn lend_output(&mut self) -> (Vec<u8>, usize) {
+        (std::mem::take(&mut self.output), self.sent)
+    }
+
+    /// Takes the buffer of [`Connection::lend_output`] back, of which `count` more bytes were written.
+    pub fn hand_back(&mut self, output: Vec<u8>, count: usize) {
+        self.output = output;
+        self.sent(count);
     }
 
     /// Records that `count` bytes of [`Connection::unsent`] were written.

@@ -1,6 +1,6 @@
 //! The code that all servers share, independent of their runtime.
 //!
-//! A runtime crate calls [`main`] with a description of itself and a `serve` function. That function gets a [`Server`]: an
+//! A runtime crate calls [`main`] with a description of itself. Each of its models has a function that serves. It gets a [`Server`]: an
 //! [`Acceptor`] that hands out connections, and a stop event. For each connection it loops over [`Connection::step`] and
 //! performs each step with the runtime's own I/O. This crate depends on no runtime.
 //!
@@ -103,17 +103,24 @@ pub struct Runtime {
     pub settings: fn(&Knobs) -> Vec<(&'static str, String)>,
 }
 
+/// Serves in one process until the side thread ends it. It starts its runtime and calls [`Service::ready`] when its accept loop runs. It ends
+/// that loop when [`Server::stop`] becomes readable and keeps the runtime running; the side thread ends the process once all connections are
+/// closed.
+pub type Serve = fn(Server) -> io::Result<()>;
+
 /// A concurrency model: the threads and processes that run a server's work.
 #[derive(Debug)]
 pub struct Model {
+    /// The function that serves in this model.
+    pub serve: Serve,
     /// The model's name, which is also the second part of the server's name.
     pub name: &'static str,
     /// A few words on which thread runs which work; part of the message that refuses a knob.
     pub about: &'static str,
     /// The model takes `--threads`.
     pub has_threads: bool,
-    /// The model takes `--processes`.
-    pub can_fork: bool,
+    /// The use of `--processes`.
+    pub forks: Forks,
     /// The default size of the pool for blocking work.
     pub blocking_threads: Pool,
     /// The default length of the queue in front of a pool; 0 if the model does not bound it.
@@ -130,43 +137,70 @@ pub struct Model {
 
 impl Model {
     /// One thread that does everything, without knobs; other models start from it.
-    pub const ONE_THREAD: Model = Model {
-        name: "current-thread",
-        about: "one thread runs everything",
-        has_threads: false,
-        can_fork: true,
-        blocking_threads: Pool::None,
-        queue: 0,
-        handlers: Threads::One,
-        pollers: Threads::One,
-        blocking_sockets: false,
-        loops: Loops::One,
-    };
+    #[must_use]
+    pub const fn one_thread(serve: Serve) -> Model {
+        Model {
+            serve,
+            name: "current-thread",
+            about: "one thread runs everything",
+            has_threads: false,
+            forks: Forks::IfAsked,
+            blocking_threads: Pool::None,
+            queue: 0,
+            handlers: Threads::One,
+            pollers: Threads::One,
+            blocking_sockets: false,
+            loops: Loops::One,
+        }
+    }
+
+    /// A process per core, each with one thread that does everything.
+    #[must_use]
+    pub const fn forked(serve: Serve) -> Model {
+        Model { name: "forked", about: "single-threaded processes", forks: Forks::PerCore, ..Model::one_thread(serve) }
+    }
 
     /// W threads, each with its own event loop and listener.
-    pub const PER_CORE: Model = Model {
-        name: "per-core",
-        about: "W threads, each with its own event loop and listener",
-        has_threads: true,
-        can_fork: false,
-        handlers: Threads::Knob,
-        pollers: Threads::Knob,
-        loops: Loops::OwnListeners,
-        ..Model::ONE_THREAD
-    };
+    #[must_use]
+    pub const fn per_core(serve: Serve) -> Model {
+        Model {
+            name: "per-core",
+            about: "W threads, each with its own event loop and listener",
+            has_threads: true,
+            forks: Forks::Never,
+            handlers: Threads::Knob,
+            pollers: Threads::Knob,
+            loops: Loops::OwnListeners,
+            ..Model::one_thread(serve)
+        }
+    }
 
-    /// Like [`Model::PER_CORE`], but all loops accept on one listener.
-    pub const PER_CORE_SHARED: Model = Model {
-        name: "per-core-shared",
-        about: "W threads, each with its own event loop, share one listener",
-        loops: Loops::SharedListener,
-        ..Model::PER_CORE
-    };
+    /// Like [`Model::per_core`], but all loops accept on one listener.
+    #[must_use]
+    pub const fn per_core_shared(serve: Serve) -> Model {
+        Model {
+            name: "per-core-shared",
+            about: "W threads, each with its own event loop, share one listener",
+            loops: Loops::SharedListener,
+            ..Model::per_core(serve)
+        }
+    }
 
     /// A request may find all threads for it busy.
     fn can_be_full(&self) -> bool {
         self.blocking_threads != Pool::None || self.queue > 0
     }
+}
+
+/// The number of processes that a model runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forks {
+    /// One.
+    Never,
+    /// One, or as many as `--processes` says.
+    IfAsked,
+    /// One per core, or as many as `--processes` says.
+    PerCore,
 }
 
 /// The event loops of one process that accept connections.
@@ -200,8 +234,6 @@ pub enum Threads {
     Knob,
     /// `--threads` threads and this many helpers.
     KnobAnd(usize),
-    /// `--threads` threads and one helper for each.
-    KnobTwice,
     /// One thread per connection.
     PerConnection,
 }
@@ -223,20 +255,13 @@ pub struct Server {
     pub service: Service,
 }
 
-/// Runs a server: parses the command line, opens listeners, forks, blocks signals, and calls `serve` in each serving process.
-///
-/// `serve` starts its runtime and calls [`Service::ready`] when its accept loop runs. It ends that loop when [`Server::stop`]
-/// becomes readable and keeps the runtime running. The side thread ends the process once all connections are closed.
-pub fn main(runtime: &'static Runtime, serve: fn(Server) -> io::Result<()>) -> ExitCode {
-    main_with_environment(runtime, |_| Vec::new(), serve)
+/// Runs a server: parses the command line, opens listeners, forks, blocks signals, and calls [`Model::serve`] in each serving process.
+pub fn main(runtime: &'static Runtime) -> ExitCode {
+    main_with_environment(runtime, |_| Vec::new())
 }
 
 /// Like [`main`], for a runtime that reads settings from environment variables only; `environment` tells which.
-pub fn main_with_environment(
-    runtime: &'static Runtime,
-    environment: fn(&Knobs) -> Vec<(&'static str, String)>,
-    serve: fn(Server) -> io::Result<()>,
-) -> ExitCode {
+pub fn main_with_environment(runtime: &'static Runtime, environment: fn(&Knobs) -> Vec<(&'static str, String)>) -> ExitCode {
     // The usual hook writes where a reader may be gone or asleep.
     std::panic::set_hook(Box::new(|panic| say!("{panic}")));
     let result = match args::parse(runtime) {
@@ -247,7 +272,7 @@ pub fn main_with_environment(
                 // SAFETY: this process has a single thread until `serve_here` starts the side thread.
                 unsafe { std::env::set_var(name, value) };
             }
-            run(knobs, serve).map_err(|message| (message, 1))
+            run(knobs).map_err(|message| (message, 1))
         }
     };
     result.unwrap_or_else(|(message, code)| {
@@ -277,7 +302,7 @@ fn print_receipt(receipt: &Receipt) -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(knobs: Knobs, serve: fn(Server) -> io::Result<()>) -> Result<ExitCode, String> {
+fn run(knobs: Knobs) -> Result<ExitCode, String> {
     raise_descriptor_limit();
     without_huge_pages();
     turning_away::prepare();
@@ -304,7 +329,7 @@ fn run(knobs: Knobs, serve: fn(Server) -> io::Result<()>) -> Result<ExitCode, St
             }
         }
     };
-    let served = serve_here(knobs, address, sources, &signals, serve);
+    let served = serve_here(knobs, address, sources, &signals);
     served.map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
 }
 
@@ -315,20 +340,14 @@ fn without_huge_pages() {
     let _ = nix::sys::prctl::set_thp_disable(true);
 }
 
-fn serve_here(
-    knobs: Knobs,
-    address: SocketAddr,
-    sources: Vec<Source>,
-    signals: &SigSet,
-    serve: fn(Server) -> io::Result<()>,
-) -> io::Result<()> {
+fn serve_here(knobs: Knobs, address: SocketAddr, sources: Vec<Source>, signals: &SigSet) -> io::Result<()> {
     // Block the signals before any thread starts: all threads inherit the mask, so only the side thread takes signals.
     signals.thread_block()?;
     let service = Service::new(knobs, address, sources.len())?;
     service.watch().start(signals, tell::StatusReporter::new(&knobs))?;
     let mut acceptors = sources.into_iter().map(|source| Acceptor::new(source, service, knobs.model.blocking_sockets));
     let acceptor = acceptors.next().ok_or(io::ErrorKind::NotFound)?;
-    serve(Server { knobs, acceptor, siblings: acceptors.collect(), stop: service.watch().stop(), service })
+    (knobs.model.serve)(Server { knobs, acceptor, siblings: acceptors.collect(), stop: service.watch().stop(), service })
 }
 
 /// Writes the ready line to stdout and sends `READY=1` to a service manager, if there is one.

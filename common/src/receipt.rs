@@ -78,7 +78,6 @@ impl Threads {
             Threads::One => "1".into(),
             Threads::Knob => threads.to_string(),
             Threads::KnobAnd(more) => (threads + more).to_string(),
-            Threads::KnobTwice => (2 * threads).to_string(),
             Threads::PerConnection => "1 per connection".into(),
         }
     }

@@ -118,10 +118,10 @@ impl Service {
             idle_timeout: second,
         };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let model = &Model::ONE_THREAD;
+        const MODEL: &Model = &Model::one_thread(|_| Ok(()));
         let knobs = Knobs {
             state: &Setting::Memory,
-            model,
+            model: MODEL,
             listen,
             threads: 1,
             processes: 1,

@@ -12,7 +12,7 @@ use actix_web::web::{self, Bytes, Data};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use common::http::{Answer, MAX_BODY, is_json};
 use common::routes::Request;
-use common::{Knobs, Model, Runtime, Server, Service, Stop, Threads};
+use common::{Forks, Knobs, Model, Runtime, Server, Service, Stop, Threads};
 use std::borrow::Cow;
 use std::io;
 use std::net::TcpListener;
@@ -26,14 +26,14 @@ const MODELS: [Model; 1] = [Model {
     name: "workers",
     about: "W threads, each with its own runtime, and one thread that hands out connections",
     has_threads: true,
-    can_fork: false,
+    forks: Forks::Never,
     handlers: Threads::Knob,
     pollers: Threads::KnobAnd(1),
-    ..Model::ONE_THREAD
+    ..Model::one_thread(serve)
 }];
 
 fn main() -> ExitCode {
-    common::main(&ACTIX_WEB, serve)
+    common::main(&ACTIX_WEB)
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {

@@ -6,9 +6,6 @@
 //! The knob is `--threads` (W, the number of workers); buffers and limits are hyper's own. In the results, compare it with
 //! `tokio-multi-thread`.
 
-#[path = "../../counted.rs"]
-mod counted;
-
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -18,14 +15,13 @@ use axum::routing::any;
 use axum::serve::Listener;
 use common::http::{Answer, MAX_BODY, is_json};
 use common::routes::{PATHS, Request};
-use common::{Acceptor, Knobs, Model, Runtime, Server, Service, Stop, Threads};
-use counted::Counted;
+use common::{Knobs, Model, Runtime, Server, Service, Stop, Threads};
+use on_tokio::{Connections, Counted};
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 
 static AXUM: Runtime = Runtime { name: "axum", package: Some("axum"), models: &MODELS, settings };
@@ -36,11 +32,11 @@ const MODELS: [Model; 1] = [Model {
     has_threads: true,
     handlers: Threads::Knob,
     pollers: Threads::Knob,
-    ..Model::ONE_THREAD
+    ..Model::one_thread(serve)
 }];
 
 fn main() -> ExitCode {
-    common::main(&AXUM, serve)
+    common::main(&AXUM)
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
@@ -56,10 +52,11 @@ async fn serve_all(server: Server) -> io::Result<()> {
     let service = server.service;
     let routed = PATHS.into_iter().fold(Router::new(), |router, path| router.route(path, any(answer)));
     let router = routed.fallback(answer).layer(axum::extract::DefaultBodyLimit::max(MAX_BODY)).with_state(service);
-    // SAFETY: both own their descriptor, never change it, and keep it open until they and their registration are dropped.
-    let (acceptor, stop) = unsafe { (AsyncFd::register(server.acceptor)?, AsyncFd::register(server.stop)?) };
+    let connections = Connections::new(server.acceptor)?;
+    // SAFETY: it owns its descriptor, never changes it, and keeps it open until it and its registration are dropped.
+    let stop = unsafe { AsyncFd::register(server.stop)? };
     service.ready();
-    axum::serve(Accepting { acceptor, address: service.address() }, router).with_graceful_shutdown(stopped(stop)).await
+    axum::serve(Accepting { connections, address: service.address() }, router).with_graceful_shutdown(stopped(stop)).await
 }
 
 async fn stopped(stop: AsyncFd<Stop>) {
@@ -93,7 +90,7 @@ fn to_response(answer: Answer, worker: &'static str) -> Response<Body> {
 }
 
 struct Accepting {
-    acceptor: AsyncFd<Acceptor>,
+    connections: Connections,
     address: SocketAddr,
 }
 
@@ -103,8 +100,7 @@ impl Listener for Accepting {
 
     async fn accept(&mut self) -> (Counted, SocketAddr) {
         loop {
-            let Ok(mut readable) = self.acceptor.readable().await else { continue };
-            if let Ok(Ok(served)) = readable.try_io(|acceptor| acceptor.get_ref().accept(TcpStream::from_std)) {
+            if let Ok(served) = self.connections.next().await {
                 return (Counted(served.into_registered()), self.address);
             }
         }

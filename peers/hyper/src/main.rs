@@ -5,13 +5,9 @@
 //!
 //! Buffers and limits are hyper's own. In the results, compare it with `tokio-current-thread`: only the HTTP library differs.
 
-#[path = "../../counted.rs"]
-mod counted;
-
 use bytes::Bytes;
 use common::http::Answer;
 use common::{Knobs, Model, Runtime, Server, Service};
-use counted::Counted;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -19,19 +15,19 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use on_tokio::{Connections, Counted};
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::process::ExitCode;
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 
-static HYPER: Runtime = Runtime { name: "hyper", package: Some("hyper"), models: &[Model::ONE_THREAD], settings };
+static HYPER: Runtime = Runtime { name: "hyper", package: Some("hyper"), models: &[Model::one_thread(serve)], settings };
 
 fn main() -> ExitCode {
-    common::main(&HYPER, serve)
+    common::main(&HYPER)
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
@@ -44,28 +40,28 @@ fn serve(server: Server) -> io::Result<()> {
 }
 
 async fn accept(server: Server) -> io::Result<()> {
-    // SAFETY: both own their descriptor, never change it, and keep it open until they and their registration are dropped.
-    let (acceptor, stop) = unsafe { (AsyncFd::register(server.acceptor)?, AsyncFd::register(server.stop)?) };
+    let connections = Connections::new(server.acceptor)?;
+    // SAFETY: it owns its descriptor, never changes it, and keeps it open until it and its registration are dropped.
+    let stop = unsafe { AsyncFd::register(server.stop)? };
+    let mut stopped = pin!(stop.readable());
     let (drain, draining) = watch::channel(());
     server.service.ready();
     loop {
-        let mut readable = tokio::select! {
+        let served = tokio::select! {
             biased;
-            _ = stop.readable() => break,
-            readable = acceptor.readable() => readable?,
+            _ = &mut stopped => break,
+            served = connections.next() => served?,
         };
-        if let Ok(Ok(served)) = readable.try_io(|acceptor| acceptor.get_ref().accept(TcpStream::from_std)) {
-            tokio::spawn(serve_connection(Counted(served.into_registered()), server.service, draining.clone()));
-            tokio::task::yield_now().await;
-        }
+        tokio::spawn(serve_connection(Counted(served.into_registered()), server.service, draining.clone()));
+        tokio::task::yield_now().await;
     }
-    drop((acceptor, drain));
+    drop((connections, drain));
     std::future::pending().await
 }
 
 async fn serve_connection(stream: Counted, service: Service, mut draining: watch::Receiver<()>) -> hyper::Result<()> {
     let handler = service_fn(move |request| answer(service, request));
-    let mut connection = pin!(http1::Builder::new().title_case_headers(true).serve_connection(TokioIo::new(stream), handler));
+    let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), handler));
     let mut is_draining = pin!(async { draining.changed().await.is_err() });
     tokio::select! {
         result = &mut connection => return result,

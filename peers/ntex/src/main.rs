@@ -8,7 +8,7 @@
 
 use common::http::{Answer, MAX_BODY, is_json};
 use common::routes::Request;
-use common::{Knobs, Model, Runtime, Server, Service, Stop, Threads};
+use common::{Forks, Knobs, Model, Runtime, Server, Service, Stop, Threads};
 use ntex::http::StatusCode;
 use ntex::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use ntex::rt::{DefaultRuntime, System};
@@ -29,14 +29,14 @@ const MODELS: [Model; 1] = [Model {
     name: "workers",
     about: "W threads, each with its own runtime, and one thread that hands out connections",
     has_threads: true,
-    can_fork: false,
+    forks: Forks::Never,
     handlers: Threads::Knob,
     pollers: Threads::KnobAnd(1),
-    ..Model::ONE_THREAD
+    ..Model::one_thread(serve)
 }];
 
 fn main() -> ExitCode {
-    common::main(&NTEX, serve)
+    common::main(&NTEX)
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {

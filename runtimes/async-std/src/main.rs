@@ -18,12 +18,13 @@ use async_std::prelude::*;
 use async_std::task;
 use common::http::Answer;
 use common::work::Work;
-use common::{Connection, Knobs, Model, Pool, Runtime, Served, Server, Service, Step, Threads};
+use common::{Knobs, Model, Pool, Runtime, Served, Server, Service, Step, Threads};
 use futures_lite::future::or;
 use std::future::pending;
 use std::io;
 use std::net::Shutdown;
-use std::pin::Pin;
+use std::panic::catch_unwind;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 
 static ASYNC_STD: Runtime = Runtime { name: "async-std", package: Some("async-std"), models: &MODELS, settings };
@@ -38,9 +39,9 @@ const MODELS: [Model; 3] = [
         has_threads: true,
         handlers: Threads::Knob,
         pollers: Threads::KnobAnd(2),
-        ..Model::ONE_THREAD
+        ..Model::one_thread(serve)
     },
-    Model { name: "forked", about: "processes with one handler thread each", pollers: Threads::KnobAnd(2), ..Model::ONE_THREAD },
+    Model { about: "processes with one handler thread each", pollers: Threads::KnobAnd(2), ..Model::forked(serve) },
     Model {
         name: "spawn-blocking",
         about: "W threads run the tasks; blocking calls go to a pool",
@@ -48,12 +49,12 @@ const MODELS: [Model; 3] = [
         blocking_threads: Pool::Of(BLOCKING_THREADS),
         handlers: Threads::Knob,
         pollers: Threads::KnobAnd(2),
-        ..Model::ONE_THREAD
+        ..Model::one_thread(serve)
     },
 ];
 
 fn main() -> ExitCode {
-    common::main_with_environment(&ASYNC_STD, environment, serve)
+    common::main_with_environment(&ASYNC_STD, environment)
 }
 
 /// The library and its pool read their sizes from these variables only.
@@ -77,10 +78,10 @@ async fn accept(server: Server) -> io::Result<()> {
     let stop = Async::new(server.stop)?;
     server.service.ready();
     let is_offloading = server.knobs.blocking_threads > 0;
-    let is_stopped = || async { stop.readable().await.map(|()| true) };
+    let mut stopped = pin!(async { stop.readable().await.map(|()| true) });
     let is_acceptable = || async { acceptor.readable().await.map(|()| false) };
-    while !or(is_stopped(), is_acceptable()).await? {
-        if let Ok(served) = acceptor.get_ref().accept(|stream| Ok(TcpStream::from(stream))) {
+    while !or(&mut stopped, is_acceptable()).await? {
+        if let Ok(served) = acceptor.get_ref().accept(register) {
             task::spawn(serve_connection(served, is_offloading.then_some(server.service)));
             // Serve this connection until it waits before accepting the next one, which an idle process may take.
             task::yield_now().await;
@@ -90,11 +91,18 @@ async fn accept(server: Server) -> io::Result<()> {
     pending().await
 }
 
+/// Registers a socket. async-std panics if the system refuses that, which must cost the connection and not the process.
+fn register(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    catch_unwind(|| TcpStream::from(stream)).map_err(|_| io::Error::other("async-std cannot register a socket"))
+}
+
 async fn serve_connection(mut served: Served<TcpStream>, offloading: Option<Service>) -> io::Result<()> {
     let (stream, connection) = served.parts();
     loop {
         match connection.step() {
-            Step::Read => read(stream, connection).await?,
+            Step::Read => {
+                poll_fn(|context| connection.poll_read(|space| Pin::new(&mut *stream).poll_read(context, space))).await?;
+            }
             Step::Write => {
                 let count = stream.write(connection.unsent()).await?;
                 connection.sent(count);
@@ -118,18 +126,4 @@ async fn offload(work: Work, service: Service) -> Answer {
         Ok(_admitted) => task::spawn_blocking(|| work.run()).await,
         Err(full) => full,
     }
-}
-
-/// Waits without holding a buffer, then reads.
-async fn read(stream: &mut TcpStream, connection: &mut Connection) -> io::Result<()> {
-    let count = poll_fn(|context| {
-        let result = Pin::new(&mut *stream).poll_read(context, connection.space());
-        if result.is_pending() {
-            connection.rest();
-        }
-        result
-    });
-    let count = count.await?;
-    connection.received(count);
-    Ok(())
 }

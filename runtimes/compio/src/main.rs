@@ -7,39 +7,49 @@
 //! on one listener. A loop waits until the listener is readable and then accepts: an accept submitted to the kernel would take a
 //! connection even while its loop is blocked.
 //!
-//! The kernel owns the buffer of a read in flight, so an idle connection holds 4 KiB until it closes. The size of the ring is
-//! compio's default. If the kernel or a limit refuses io_uring, the server reports the error and exits. In the results, compare
+//! The kernel takes a buffer from the loop's pool once there is something to read, so an idle connection holds none. The size of the
+//! ring is compio's default. If the kernel or a limit refuses io_uring, the server reports the error and exits. In the results, compare
 //! compio with monoio, another implementation of the same idea.
 
 use common::{Acceptor, Knobs, Model, Runtime, Served, Server, Service, Step, Stop};
 use compio::BufResult;
+use compio::buf::{IntoInner, IoBuf};
 use compio::driver::{DriverType, ProactorBuilder};
-use compio::io::{AsyncRead, AsyncWrite};
+use compio::io::{AsyncRead, AsyncReadManaged, AsyncWrite};
 use compio::net::TcpStream;
 use compio::runtime::RuntimeBuilder;
 use compio::runtime::fd::PollFd;
 use futures_lite::future::{or, pending, yield_now};
-use std::io;
+use std::io::{self, ErrorKind};
+use std::num::NonZero;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::thread;
 
 /// The number of entries in the ring; compio's default.
 const ENTRIES: u32 = 1024;
-/// The size of each connection's buffer, in bytes.
+/// The number and the size in bytes of the buffers that a loop has for reads in flight.
+const BUFFERS: NonZero<u16> = NonZero::new(256).unwrap();
 const BUFFER: usize = 4 * 1024;
 
 static COMPIO: Runtime = Runtime { name: "compio", package: Some("compio"), models: &MODELS, settings };
 
 // On a non-blocking socket the kernel would return `EAGAIN` instead of waiting for data.
-const MODELS: [Model; 2] =
-    [Model { blocking_sockets: true, ..Model::PER_CORE }, Model { blocking_sockets: true, ..Model::PER_CORE_SHARED }];
+const MODELS: [Model; 2] = [
+    Model { blocking_sockets: true, ..Model::per_core(serve) },
+    Model { blocking_sockets: true, ..Model::per_core_shared(serve) },
+];
 
 fn main() -> ExitCode {
-    common::main(&COMPIO, serve)
+    common::main(&COMPIO)
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
-    vec![("ring-entries", ENTRIES.to_string()), ("connection-buffer", BUFFER.to_string())]
+    vec![
+        ("ring-entries", ENTRIES.to_string()),
+        ("ring-flags", "single-issuer, coop-taskrun, taskrun-flag".into()),
+        ("ring-buffers", format!("{BUFFERS} of {BUFFER} bytes")),
+    ]
 }
 
 fn serve(server: Server) -> io::Result<()> {
@@ -54,6 +64,9 @@ fn serve(server: Server) -> io::Result<()> {
 fn run_loop(acceptor: Acceptor, stop: Stop, service: Service) -> io::Result<()> {
     let mut driver = ProactorBuilder::new();
     driver.capacity(ENTRIES).driver_type(DriverType::IoUring);
+    // One thread submits, and it asks for completions when it has nothing else to do, so the kernel need not interrupt it.
+    driver.single_issuer(true).coop_taskrun(true).taskrun_flag(true);
+    driver.buffer_pool_size(BUFFERS).buffer_pool_buffer_len(BUFFER);
     let runtime = RuntimeBuilder::new().with_proactor(driver).build();
     runtime.map_err(|error| common::no_io_uring(&error))?.block_on(accept(acceptor, stop, service))
 }
@@ -61,9 +74,9 @@ fn run_loop(acceptor: Acceptor, stop: Stop, service: Service) -> io::Result<()> 
 async fn accept(acceptor: Acceptor, stop: Stop, service: Service) -> io::Result<()> {
     let (acceptor, stop) = (PollFd::new(acceptor)?, PollFd::new(stop)?);
     service.ready();
-    let is_stopped = || async { stop.read_ready().await.map(|()| true) };
+    let mut stopped = pin!(async { stop.read_ready().await.map(|()| true) });
     let is_acceptable = || async { acceptor.accept_ready().await.map(|()| false) };
-    while !or(is_stopped(), is_acceptable()).await? {
+    while !or(&mut stopped, is_acceptable()).await? {
         if let Ok(served) = acceptor.accept(TcpStream::from_std) {
             compio::runtime::spawn(serve_connection(served)).detach();
             // Serve this connection until it waits before accepting the next one, which an idle loop may take.
@@ -76,23 +89,25 @@ async fn accept(acceptor: Acceptor, stop: Stop, service: Service) -> io::Result<
 
 async fn serve_connection(mut served: Served<TcpStream>) -> io::Result<()> {
     let (stream, connection) = served.parts();
-    let mut buffer = Vec::with_capacity(BUFFER);
     loop {
         match connection.step() {
             Step::Read => {
                 connection.rest();
-                buffer.clear();
-                let BufResult(result, filled) = stream.read(buffer).await;
-                result?;
-                connection.receive(&filled);
-                buffer = filled;
+                match stream.read_managed(0).await {
+                    Ok(filled) => connection.receive(filled.as_deref().unwrap_or_default()),
+                    // All buffers are in use by connections that have not run yet.
+                    Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                        let BufResult(result, filled) = stream.read(Vec::with_capacity(BUFFER)).await;
+                        result?;
+                        connection.receive(&filled);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             Step::Write => {
-                buffer.clear();
-                buffer.extend_from_slice(connection.unsent());
-                let BufResult(result, written) = stream.write(buffer).await;
-                connection.sent(result?);
-                buffer = written;
+                let (output, sent) = connection.lend_output();
+                let BufResult(result, written) = stream.write(output.slice(sent..)).await;
+                connection.hand_back(written.into_inner(), result?);
             }
             Step::Run(work) => connection.answer(&work.run()),
             Step::CloseSend => stream.shutdown().await?,

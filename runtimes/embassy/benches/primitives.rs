@@ -3,9 +3,12 @@
 #[path = "../../primitives.rs"]
 mod primitives;
 
+#[path = "../src/executor.rs"]
+mod executor;
+
 use async_io::Timer;
 use criterion::{Criterion, criterion_group, criterion_main};
-use embassy_executor::{Executor, Spawner};
+use embassy_executor::Spawner;
 use futures_lite::future::yield_now;
 use primitives::{late, timed};
 use std::cell::Cell;
@@ -27,8 +30,10 @@ fn measure_all(criterion: &mut Criterion) {
     let (answer, answers) = mpsc::channel();
     // The executor never ends, as on a microcontroller.
     thread::spawn(|| {
-        let executor: &'static mut Executor = Box::leak(Box::new(Executor::new()));
-        executor.run(|spawner| spawner.spawn(work(spawner, asked, answer).expect("the first task")))
+        executor::run(|spawner| {
+            spawner.spawn(work(spawner, asked, answer).expect("the first task"));
+            Ok(())
+        })
     });
     let mut group = criterion.benchmark_group("embassy");
     group.sample_size(20).measurement_time(Duration::from_secs(2));

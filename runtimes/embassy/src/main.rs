@@ -8,14 +8,16 @@
 //! connection at once and reports the count on stderr. In the results, look at the number of idle connections and at the cost of
 //! a request.
 
+mod executor;
+
 use async_io::Async;
-use common::{Connection, Knobs, Model, Runtime, Served, Server, Step};
-use embassy_executor::{Executor, Spawner};
+use common::{Knobs, Model, Runtime, Served, Server, Step};
+use embassy_executor::Spawner;
 use futures_lite::future::{or, pending, poll_fn, yield_now};
 use futures_lite::{AsyncRead, AsyncWriteExt};
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,13 +26,14 @@ const TASKS: usize = 1024;
 
 static EMBASSY: Runtime = Runtime { name: "embassy", package: Some("embassy-executor"), models: &MODELS, settings };
 
-const MODELS: [Model; 1] = [Model { name: "task-pool", about: "one thread runs a fixed number of tasks", ..Model::ONE_THREAD }];
+const MODELS: [Model; 1] =
+    [Model { name: "task-pool", about: "one thread runs a fixed number of tasks", ..Model::one_thread(serve) }];
 
 /// The number of connections closed because the pool was full.
 static CLOSED: AtomicUsize = AtomicUsize::new(0);
 
 fn main() -> ExitCode {
-    common::main(&EMBASSY, serve)
+    common::main(&EMBASSY)
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
@@ -38,10 +41,10 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 }
 
 fn serve(server: Server) -> io::Result<()> {
-    let executor: &'static mut Executor = Box::leak(Box::new(Executor::new()));
-    executor.run(|spawner| match accept(server, spawner) {
-        Ok(task) => spawner.spawn(task),
-        Err(full) => common::or_exit(Err(io::Error::other(format!("{full:?}")))),
+    executor::run(|spawner| {
+        let accept = accept(server, spawner).map_err(|full| io::Error::other(format!("{full:?}")))?;
+        spawner.spawn(accept);
+        Ok(())
     })
 }
 
@@ -53,9 +56,9 @@ async fn accept(server: Server, spawner: Spawner) {
 async fn accept_all(server: Server, spawner: Spawner) -> io::Result<()> {
     let (acceptor, stop) = (Async::new(server.acceptor)?, Async::new(server.stop)?);
     server.service.ready();
-    let is_stopped = || async { stop.readable().await.map(|()| true) };
+    let mut stopped = pin!(async { stop.readable().await.map(|()| true) });
     let is_acceptable = || async { acceptor.readable().await.map(|()| false) };
-    while !or(is_stopped(), is_acceptable()).await? {
+    while !or(&mut stopped, is_acceptable()).await? {
         if let Ok(served) = acceptor.get_ref().accept(Async::new_nonblocking) {
             match serve_connection(served) {
                 Ok(task) => spawner.spawn(task),
@@ -88,7 +91,9 @@ async fn serve_until_closed(mut served: Served<Async<TcpStream>>) -> io::Result<
     let (stream, connection) = served.parts();
     loop {
         match connection.step() {
-            Step::Read => read(stream, connection).await?,
+            Step::Read => {
+                poll_fn(|context| connection.poll_read(|space| Pin::new(&mut *stream).poll_read(context, space))).await?;
+            }
             Step::Write => {
                 let count = stream.write(connection.unsent()).await?;
                 connection.sent(count);
@@ -98,18 +103,4 @@ async fn serve_until_closed(mut served: Served<Async<TcpStream>>) -> io::Result<
             Step::Close => return Ok(()),
         }
     }
-}
-
-/// Waits without holding a buffer, then reads.
-async fn read(stream: &mut Async<TcpStream>, connection: &mut Connection) -> io::Result<()> {
-    let count = poll_fn(|context| {
-        let result = Pin::new(&mut *stream).poll_read(context, connection.space());
-        if result.is_pending() {
-            connection.rest();
-        }
-        result
-    });
-    let count = count.await?;
-    connection.received(count);
-    Ok(())
 }

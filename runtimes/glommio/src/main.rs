@@ -14,7 +14,7 @@
 
 mod doorbell;
 
-use common::{Acceptor, Connection, Knobs, Model, Runtime, Served, Server, Service, Step, Stop, Threads};
+use common::{Acceptor, Knobs, Model, Runtime, Served, Server, Service, Step, Stop};
 use doorbell::Doorbell;
 use futures_lite::AsyncRead;
 use futures_lite::AsyncWriteExt;
@@ -31,18 +31,20 @@ use std::thread;
 /// The depth of each ring; glommio's default.
 const RING_DEPTH: usize = 128;
 
+/// Memory for the buffers of files, which are not used, in bytes; glommio's default is 10 MiB for each loop.
+const IO_MEMORY: usize = 64 * 1024;
+
 static GLOMMIO: Runtime = Runtime { name: "glommio", package: Some("glommio"), models: &MODELS, settings };
 
-// Each loop has a second thread, which waits for its listener.
-const MODELS: [Model; 2] =
-    [Model { pollers: Threads::KnobTwice, ..Model::PER_CORE }, Model { pollers: Threads::KnobTwice, ..Model::PER_CORE_SHARED }];
+// The second thread of each loop is ours and polls no connection, so it is not counted.
+const MODELS: [Model; 2] = [Model::per_core(serve), Model::per_core_shared(serve)];
 
 fn main() -> ExitCode {
-    common::main(&GLOMMIO, serve)
+    common::main(&GLOMMIO)
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
-    vec![("ring-depth", RING_DEPTH.to_string())]
+    vec![("ring-depth", RING_DEPTH.to_string()), ("io-memory", IO_MEMORY.to_string())]
 }
 
 fn serve(server: Server) -> io::Result<()> {
@@ -55,7 +57,7 @@ fn serve(server: Server) -> io::Result<()> {
 }
 
 fn run_loop(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result<()> {
-    let executor = LocalExecutorBuilder::new(Placement::Unbound).ring_depth(RING_DEPTH).make();
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).ring_depth(RING_DEPTH).io_memory(IO_MEMORY).make();
     executor.map_err(|error| io::Error::other(error.to_string()))?.run(accept(acceptor, stop, service))
 }
 
@@ -79,7 +81,9 @@ async fn serve_connection(mut served: Served<TcpStream>) -> io::Result<()> {
     let (stream, connection) = served.parts();
     loop {
         match connection.step() {
-            Step::Read => read(stream, connection).await?,
+            Step::Read => {
+                poll_fn(|context| connection.poll_read(|space| Pin::new(&mut *stream).poll_read(context, space))).await?;
+            }
             Step::Write => {
                 let count = stream.write(connection.unsent()).await?;
                 connection.sent(count);
@@ -89,18 +93,4 @@ async fn serve_connection(mut served: Served<TcpStream>) -> io::Result<()> {
             Step::Close => return Ok(()),
         }
     }
-}
-
-/// Waits without holding a buffer, then reads.
-async fn read(stream: &mut TcpStream, connection: &mut Connection) -> io::Result<()> {
-    let count = poll_fn(|context| {
-        let result = Pin::new(&mut *stream).poll_read(context, connection.space());
-        if result.is_pending() {
-            connection.rest();
-        }
-        result
-    });
-    let count = count.await?;
-    connection.received(count);
-    Ok(())
 }

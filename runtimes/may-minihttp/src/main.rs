@@ -9,7 +9,7 @@
 
 use common::http::{Answer, Status};
 use common::routes;
-use common::{Knobs, Model, Runtime, Server, Threads};
+use common::{Forks, Knobs, Model, Runtime, Server, Threads};
 use may_minihttp::{HttpServer, HttpService, Request, Response};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt};
 use std::io::{self, Read};
@@ -26,14 +26,14 @@ const MODELS: [Model; 1] = [Model {
     name: "minihttp",
     about: "W workers run coroutines; the library binds its own socket",
     has_threads: true,
-    can_fork: false,
+    forks: Forks::Never,
     handlers: Threads::Knob,
     pollers: Threads::Knob,
-    ..Model::ONE_THREAD
+    ..Model::one_thread(serve)
 }];
 
 fn main() -> ExitCode {
-    common::main(&MAY_MINIHTTP, serve)
+    common::main(&MAY_MINIHTTP)
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {

@@ -4,8 +4,8 @@
 //! from the others. A connection always belongs to the poller `descriptor % W`. A worker makes the blocking call inline. may
 //! cannot detect that, so the worker's poller stops, and the connections tied to it wait even while other workers are idle.
 //!
-//! `offloaded` sends the call to a pool of threads (`--blocking-threads`) and parks the coroutine. The threads start before the
-//! first coroutine. Their queue is unbounded, so `--when-full refuse` makes the server answer 503 instead. `rand-work-steal` is
+//! `offloaded` sends the call to the pool of the crate `blocking` (`--blocking-threads`), since may has none, and parks the coroutine.
+//! The queue of that pool is unbounded, so `--when-full refuse` makes the server answer 503 instead. `rand-work-steal` is
 //! `green-threads` with may's build option of that name: an idle worker steals from a random worker instead of from its
 //! neighbour.
 //!
@@ -21,12 +21,10 @@ use common::{Acceptor, Connection, Knobs, Model, Pool, Runtime, Served, Server, 
 use may::coroutine::JoinHandle;
 use may::go;
 use may::io::{CoIo, WaitIo};
-use may::net::TcpStream;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use offload::Offload;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
-use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,8 +32,8 @@ use std::thread;
 
 /// The stack size of each coroutine, in bytes.
 const STACK_SIZE: usize = 256 * 1024;
-/// The number of threads for blocking work.
-const BLOCKING_THREADS: usize = 64;
+/// The number of threads for blocking work; the default of the crate `blocking`.
+const BLOCKING_THREADS: usize = 500;
 
 static MAY: Runtime = Runtime { name: "may", package: Some("may"), models: MODELS, settings };
 
@@ -46,12 +44,12 @@ const WORKERS: Model = Model {
     has_threads: true,
     handlers: Threads::Knob,
     pollers: Threads::Knob,
-    ..Model::ONE_THREAD
+    ..Model::one_thread(serve)
 };
 
 const MODELS: &[Model] = &[
     WORKERS,
-    Model { name: "forked", about: "processes with one worker each", ..Model::ONE_THREAD },
+    Model { about: "processes with one worker each", ..Model::forked(serve) },
     Model {
         name: "offloaded",
         about: "W workers run coroutines; blocking calls go to a pool of threads",
@@ -65,22 +63,29 @@ const MODELS: &[Model] = &[
 /// The place that makes the blocking call: the pool of threads, or the worker itself.
 struct Place {
     has_one_worker: bool,
-    offload: Option<Offload>,
+    offloads: bool,
     service: Service,
 }
 
 impl Place {
     fn run(&self, work: Work) -> io::Result<Answer> {
-        let Some(offload) = &self.offload else { return Ok(work.run()) };
+        if !self.offloads {
+            return Ok(work.run());
+        }
         match self.service.admit() {
-            Ok(_admitted) => offload.run(work),
+            Ok(_admitted) => offload::run(work),
             Err(full) => Ok(full),
         }
     }
 }
 
 fn main() -> ExitCode {
-    common::main(&MAY, serve)
+    common::main_with_environment(&MAY, environment)
+}
+
+/// The pool reads its size from this variable only.
+fn environment(knobs: &Knobs) -> Vec<(&'static str, String)> {
+    vec![("BLOCKING_MAX_THREADS", knobs.blocking_threads.max(1).to_string())]
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
@@ -88,11 +93,9 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 }
 
 fn serve(server: Server) -> io::Result<()> {
-    // Start the threads first, so that they exist before any coroutine waits for them.
-    let threads = server.knobs.blocking_threads;
-    let offload = if threads > 0 { Some(Offload::start(threads)?) } else { None };
+    let offloads = server.knobs.blocking_threads > 0;
     let place: &'static Place =
-        Box::leak(Box::new(Place { has_one_worker: server.knobs.threads == 1, offload, service: server.service }));
+        Box::leak(Box::new(Place { has_one_worker: server.knobs.threads == 1, offloads, service: server.service }));
     // may takes the stack size in machine words.
     may::config().set_workers(server.knobs.threads).set_stack_size(STACK_SIZE / size_of::<usize>()).set_worker_pin(false);
     let acceptor = CoIo::new(server.acceptor).map_err(io::Error::from)?;
@@ -111,11 +114,14 @@ fn serve(server: Server) -> io::Result<()> {
     }
 }
 
+/// Registers a socket. may's own stream would panic if the system refuses that, and no coroutine would accept any more.
+fn register(stream: TcpStream) -> io::Result<CoIo<TcpStream>> {
+    CoIo::new(stream).map_err(io::Error::from)
+}
+
 fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<AtomicBool>) {
-    // SAFETY: the descriptor is open, and the new stream becomes its only owner.
-    let take = |stream: std::net::TcpStream| Ok(unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) });
     while !is_stopped.load(Ordering::SeqCst) {
-        match acceptor.inner().accept(take) {
+        match acceptor.inner().accept(register) {
             Ok(served) => {
                 // An error ends only this connection.
                 let serve = move || drop(serve_connection(served, place));
@@ -137,7 +143,7 @@ fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<Atomi
     drop(acceptor.into_inner());
 }
 
-fn serve_connection(mut served: Served<TcpStream>, place: &Place) -> io::Result<()> {
+fn serve_connection(mut served: Served<CoIo<TcpStream>>, place: &Place) -> io::Result<()> {
     let (stream, connection) = served.parts();
     loop {
         match connection.step() {
@@ -147,14 +153,14 @@ fn serve_connection(mut served: Served<TcpStream>, place: &Place) -> io::Result<
                 connection.sent(count);
             }
             Step::Run(work) => connection.answer(&place.run(work)?),
-            Step::CloseSend => stream.shutdown(Shutdown::Write)?,
+            Step::CloseSend => stream.inner().shutdown(Shutdown::Write)?,
             Step::Close => return Ok(()),
         }
     }
 }
 
 /// Waits without holding a buffer, then reads.
-fn read(stream: &mut TcpStream, connection: &mut Connection) -> io::Result<()> {
+fn read(stream: &mut CoIo<TcpStream>, connection: &mut Connection) -> io::Result<()> {
     loop {
         match stream.inner_mut().read(connection.space()) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {

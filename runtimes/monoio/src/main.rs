@@ -12,12 +12,15 @@
 
 use common::{Acceptor, Knobs, Model, Runtime, Served, Server, Service, Step, Stop};
 use futures_lite::future::yield_now;
+use io_uring::IoUring;
+use monoio::buf::IoBuf;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::{TcpListener, TcpStream};
 use monoio::{IoUringDriver, RuntimeBuilder};
 use std::future::pending;
 use std::io;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::thread;
 
@@ -29,15 +32,21 @@ const BUFFER: usize = 4 * 1024;
 static MONOIO: Runtime = Runtime { name: "monoio", package: Some("monoio"), models: &MODELS, settings };
 
 // On a non-blocking socket the kernel would return `EAGAIN` instead of waiting for data.
-const MODELS: [Model; 2] =
-    [Model { blocking_sockets: true, ..Model::PER_CORE }, Model { blocking_sockets: true, ..Model::PER_CORE_SHARED }];
+const MODELS: [Model; 2] = [
+    Model { blocking_sockets: true, ..Model::per_core(serve) },
+    Model { blocking_sockets: true, ..Model::per_core_shared(serve) },
+];
 
 fn main() -> ExitCode {
-    common::main(&MONOIO, serve)
+    common::main(&MONOIO)
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
-    vec![("ring-entries", ENTRIES.to_string()), ("connection-buffer", BUFFER.to_string())]
+    vec![
+        ("ring-entries", ENTRIES.to_string()),
+        ("ring-flags", "single-issuer, coop-taskrun".into()),
+        ("connection-buffer", BUFFER.to_string()),
+    ]
 }
 
 fn serve(server: Server) -> io::Result<()> {
@@ -50,17 +59,21 @@ fn serve(server: Server) -> io::Result<()> {
 }
 
 fn run_loop(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result<()> {
-    let runtime = RuntimeBuilder::<IoUringDriver>::new().with_entries(ENTRIES).build();
+    let mut ring = IoUring::builder();
+    // One thread submits, and it asks for completions when it has nothing else to do, so the kernel need not interrupt it.
+    ring.setup_single_issuer().setup_coop_taskrun();
+    let runtime = RuntimeBuilder::<IoUringDriver>::new().with_entries(ENTRIES).uring_builder(ring).build();
     runtime.map_err(|error| common::no_io_uring(&error))?.block_on(accept(acceptor, stop, service))
 }
 
 async fn accept(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result<()> {
     let (readable, stopped) = (watched(&acceptor)?, watched(stop)?);
+    let mut stopped = pin!(stopped.readable(false));
     service.ready();
     loop {
         monoio::select! {
             biased;
-            result = stopped.readable(false) => break result?,
+            result = &mut stopped => break result?,
             result = readable.readable(false) => result?,
         }
         if let Ok(served) = acceptor.accept(TcpStream::from_std) {
@@ -92,11 +105,9 @@ async fn serve_connection(mut served: Served<TcpStream>) -> io::Result<()> {
                 buffer = filled;
             }
             Step::Write => {
-                buffer.clear();
-                buffer.extend_from_slice(connection.unsent());
-                let (result, written) = stream.write(buffer).await;
-                connection.sent(result?);
-                buffer = written;
+                let (output, sent) = connection.lend_output();
+                let (result, written) = stream.write(output.slice(sent..)).await;
+                connection.hand_back(written.into_inner(), result?);
             }
             Step::Run(work) => connection.answer(&work.run()),
             Step::CloseSend => stream.shutdown().await?,

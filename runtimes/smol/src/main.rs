@@ -14,14 +14,14 @@
 
 use common::http::Answer;
 use common::work::Work;
-use common::{Acceptor, Connection, Knobs, Loops, Model, Pool, Runtime, Served, Server, Service, Step, Stop, Threads};
+use common::{Acceptor, Knobs, Loops, Model, Pool, Runtime, Served, Server, Service, Step, Stop, Threads};
 use smol::future::{or, pending, poll_fn, yield_now};
 use smol::io::{AsyncRead, AsyncWriteExt};
 use smol::{Async, Executor, block_on, unblock};
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::thread;
 
@@ -31,28 +31,28 @@ static SMOL: Runtime = Runtime { name: "smol", package: Some("smol"), models: &M
 const BLOCKING_THREADS: usize = 500;
 
 const MODELS: [Model; 5] = [
-    Model { pollers: Threads::KnobAnd(1), ..Model::ONE_THREAD },
+    Model { pollers: Threads::KnobAnd(1), ..Model::one_thread(serve) },
     Model {
         name: "multi-thread",
         about: "W threads run one executor",
         has_threads: true,
         handlers: Threads::Knob,
         pollers: Threads::KnobAnd(1),
-        ..Model::ONE_THREAD
+        ..Model::one_thread(serve)
     },
-    Model { name: "forked", about: "single-threaded processes", pollers: Threads::KnobAnd(1), ..Model::ONE_THREAD },
+    Model { pollers: Threads::KnobAnd(1), ..Model::forked(serve) },
     Model {
         name: "unblock",
         about: "one event loop; blocking calls go to a pool",
         blocking_threads: Pool::Of(BLOCKING_THREADS),
         pollers: Threads::KnobAnd(1),
-        ..Model::ONE_THREAD
+        ..Model::one_thread(serve)
     },
-    Model { pollers: Threads::KnobAnd(1), ..Model::PER_CORE },
+    Model { pollers: Threads::KnobAnd(1), ..Model::per_core(serve) },
 ];
 
 fn main() -> ExitCode {
-    common::main_with_environment(&SMOL, environment, serve)
+    common::main_with_environment(&SMOL, environment)
 }
 
 /// The pool reads its size from this variable only.
@@ -102,9 +102,9 @@ async fn accept(
     let (acceptor, stop) = (Async::new(acceptor)?, Async::new(stop.as_fd().try_clone_to_owned()?)?);
     service.ready();
     let is_offloading = knobs.blocking_threads > 0;
-    let is_stopped = || async { stop.readable().await.map(|()| true) };
+    let mut stopped = pin!(async { stop.readable().await.map(|()| true) });
     let is_acceptable = || async { acceptor.readable().await.map(|()| false) };
-    while !or(is_stopped(), is_acceptable()).await? {
+    while !or(&mut stopped, is_acceptable()).await? {
         if let Ok(served) = acceptor.get_ref().accept(Async::new_nonblocking) {
             executor.spawn(serve_connection(served, is_offloading.then_some(service))).detach();
             // Serve this connection until it waits before accepting the next one, which an idle process may take.
@@ -119,7 +119,9 @@ async fn serve_connection(mut served: Served<Async<TcpStream>>, offloading: Opti
     let (stream, connection) = served.parts();
     loop {
         match connection.step() {
-            Step::Read => read(stream, connection).await?,
+            Step::Read => {
+                poll_fn(|context| connection.poll_read(|space| Pin::new(&mut *stream).poll_read(context, space))).await?;
+            }
             Step::Write => {
                 let count = stream.write(connection.unsent()).await?;
                 connection.sent(count);
@@ -143,18 +145,4 @@ async fn offload(work: Work, service: Service) -> Answer {
         Ok(_admitted) => unblock(|| work.run()).await,
         Err(full) => full,
     }
-}
-
-/// Waits without holding a buffer, then reads.
-async fn read(stream: &mut Async<TcpStream>, connection: &mut Connection) -> io::Result<()> {
-    let count = poll_fn(|context| {
-        let result = Pin::new(&mut *stream).poll_read(context, connection.space());
-        if result.is_pending() {
-            connection.rest();
-        }
-        result
-    });
-    let count = count.await?;
-    connection.received(count);
-    Ok(())
 }

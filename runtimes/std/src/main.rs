@@ -15,9 +15,8 @@
 mod per_connection;
 mod pool;
 
-use common::{Knobs, Model, Runtime, Server, Threads};
+use common::{Knobs, Model, Runtime, Threads};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::thread;
@@ -37,7 +36,7 @@ const MODELS: [Model; 2] = [
         handlers: Threads::PerConnection,
         pollers: Threads::PerConnection,
         blocking_sockets: true,
-        ..Model::ONE_THREAD
+        ..Model::one_thread(per_connection::serve)
     },
     Model {
         name: "thread-pool",
@@ -45,23 +44,16 @@ const MODELS: [Model; 2] = [
         has_threads: true,
         queue: QUEUE,
         handlers: Threads::Knob,
-        ..Model::ONE_THREAD
+        ..Model::one_thread(pool::serve)
     },
 ];
 
 fn main() -> ExitCode {
-    common::main(&STD, serve)
+    common::main(&STD)
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
     vec![("stack-size", STACK_SIZE.to_string())]
-}
-
-fn serve(server: Server) -> io::Result<()> {
-    match server.knobs.model.name {
-        "thread-pool" => pool::serve(server),
-        _ => per_connection::serve(server),
-    }
 }
 
 /// Waits until one of the two is readable; true if the stop event is.

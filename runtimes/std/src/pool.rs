@@ -2,11 +2,11 @@
 
 use crate::named;
 use common::{Admitted, Served, Server, Service, Step, WhenFull};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use slab::Slab;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A connection that no thread works on.
@@ -31,8 +31,7 @@ pub fn serve(server: Server) -> io::Result<()> {
 
     // Where requests are refused, those that are admitted always find room.
     let more = if server.knobs.when_full == WhenFull::Refuse { server.knobs.threads } else { 0 };
-    let (queue, jobs) = sync_channel(server.knobs.queue + more);
-    let jobs = Arc::new(Mutex::new(jobs));
+    let (queue, jobs) = bounded(server.knobs.queue + more);
     for number in 0..server.knobs.threads {
         let (jobs, parking) = (jobs.clone(), parking.clone());
         named(&format!("pool-{number}")).spawn(move || work(&jobs, &parking))?;
@@ -87,7 +86,7 @@ impl Parking {
     }
 
     /// Sends a connection to the pool. The pool lives as long as the process, so there is always a receiver.
-    fn hand_on(&self, mut parked: Parked, events: EpollFlags, queue: &SyncSender<Job>, service: Service) {
+    fn hand_on(&self, mut parked: Parked, events: EpollFlags, queue: &Sender<Job>, service: Service) {
         let (stream, connection) = parked.parts();
         // One that only ends needs no thread, and must not take the place of a request.
         if events.contains(EpollFlags::EPOLLRDHUP) && matches!(stream.peek(&mut [0]), Ok(0)) {
@@ -115,10 +114,8 @@ impl Parking {
 }
 
 /// The body of each thread in the pool: takes the next readable connection and serves it until it would block.
-fn work(jobs: &Mutex<Receiver<Job>>, parking: &Parking) {
-    loop {
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((parked, place)) = job else { return };
+fn work(jobs: &Receiver<Job>, parking: &Parking) {
+    for (parked, place) in jobs {
         parking.serve(parked, Some(place));
     }
 }

@@ -8,30 +8,31 @@
 //! task, and `no-lifo` has no LIFO slot. Both need `--cfg tokio_unstable`; their baseline `unstable` is `multi-thread` built with
 //! that flag.
 //!
-//! Three models move the blocking call off a single event loop. `spawn-blocking` uses tokio's pool (`--blocking-threads`, by
+//! Others move the blocking call off a single event loop. `spawn-blocking` uses tokio's pool (`--blocking-threads`, by
 //! default 512 as in tokio). The queue of that pool is unbounded, so `--when-full refuse` makes the server answer 503 instead.
 //! `rayon` uses a pool for computation with one thread per core. `worker-threads` uses a fixed number of threads behind a queue
 //! of `--queue` places. In `block-in-place` the worker makes the call itself, after it has handed its other tasks to a new thread
-//! of tokio's pool.
+//! of tokio's pool. `multi-thread-spawn-blocking` has both: W workers, and the pool of tokio. The threads of that pool yield to all
+//! others in `spawn-blocking-nice` (nice 19). `two-runtimes` has W workers for blocking handlers only, in a runtime of their own.
+//!
+//! In `nudged` a thread spawns an empty task every millisecond: a folk remedy for a worker that blocks while it holds the I/O
+//! driver, since each task wakes another worker, which may take the driver over.
 //!
 //! `per-core` runs W loops side by side, each with its own listener (`SO_REUSEPORT`). The kernel distributes connections by hash,
-//! even to blocked loops.
+//! even to blocked loops. In `per-core-shared` they share one listener.
 //!
 //! All other settings have tokio's defaults. In the results, look at the few blocking requests that freeze `multi-thread`: as
 //! many as it has workers, or fewer.
 
 mod offload;
+mod way;
 mod workers;
 
-use common::{Acceptor, Connection, Knobs, Loops, Model, Pool, Runtime, Served, Server, Service, Step, Stop, Threads};
+use common::{Knobs, Model, Pool, Runtime, Server, Threads};
 use offload::Place;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::process::ExitCode;
-use std::thread;
-use tokio::io::{AsyncWriteExt, unix::AsyncFd};
-use tokio::net::TcpStream;
-use tokio::runtime::{Builder, LocalOptions};
-use tokio::task::{spawn_local, yield_now};
+use way::Way;
 
 /// The number of task polls between two polls of the I/O driver.
 const EVENT_INTERVAL: u32 = 61;
@@ -51,40 +52,72 @@ const WORKERS: Model = Model {
     has_threads: true,
     handlers: Threads::Knob,
     pollers: Threads::Knob,
-    ..Model::ONE_THREAD
+    ..Model::one_thread(inline)
 };
 
 const MODELS: &[Model] = &[
-    Model::ONE_THREAD,
+    Model::one_thread(inline),
     WORKERS,
-    Model { name: "forked", about: "single-threaded processes", ..Model::ONE_THREAD },
-    Model { name: "local", about: "one thread runs everything, on a runtime whose tasks need not be Send", ..Model::ONE_THREAD },
+    Model::forked(inline),
+    Model {
+        name: "local",
+        about: "one thread runs everything, on a runtime whose tasks need not be Send",
+        ..Model::one_thread(|server| Way { is_local: true, ..Way::INLINE }.serve(server))
+    },
     Model {
         name: "spawn-blocking",
         about: "one event loop; blocking calls go to a pool",
         blocking_threads: Pool::Of(BLOCKING_THREADS),
-        ..Model::ONE_THREAD
+        ..Model::one_thread(|server| Way { place: |_| Ok(Place::Pool), ..Way::INLINE }.serve(server))
+    },
+    Model {
+        name: "spawn-blocking-nice",
+        about: "one event loop; blocking calls go to a pool whose threads have the lowest priority",
+        blocking_threads: Pool::Of(BLOCKING_THREADS),
+        ..Model::one_thread(|server| Way { place: |_| Ok(Place::Pool), tune: offload::be_nice, ..Way::INLINE }.serve(server))
+    },
+    Model {
+        name: "multi-thread-spawn-blocking",
+        about: "W workers share the tasks; blocking calls go to a pool",
+        blocking_threads: Pool::Of(BLOCKING_THREADS),
+        serve: |server| Way { place: |_| Ok(Place::Pool), ..Way::INLINE }.serve(server),
+        ..WORKERS
+    },
+    Model {
+        name: "two-runtimes",
+        about: "W workers share the tasks; blocking calls are tasks of a second runtime with workers of its own",
+        blocking_threads: Pool::PerCore,
+        serve: |server| Way { place: Place::second_runtime, ..Way::INLINE }.serve(server),
+        ..WORKERS
     },
     Model {
         name: "rayon",
         about: "one event loop; blocking calls go to a pool with one thread per core",
         blocking_threads: Pool::PerCore,
-        ..Model::ONE_THREAD
+        ..Model::one_thread(|server| Way { place: Place::rayon, ..Way::INLINE }.serve(server))
     },
     Model {
         name: "worker-threads",
         about: "one event loop; blocking calls go to a fixed number of threads",
         blocking_threads: Pool::PerCore,
         queue: QUEUE,
-        ..Model::ONE_THREAD
+        ..Model::one_thread(|server| Way { place: Place::workers, ..Way::INLINE }.serve(server))
     },
     Model {
         name: "block-in-place",
         about: "W workers share the tasks; before a worker blocks, it hands its other tasks on",
         blocking_threads: Pool::Of(BLOCKING_THREADS),
+        serve: |server| Way { place: |_| Ok(Place::Worker), ..Way::INLINE }.serve(server),
         ..WORKERS
     },
-    Model::PER_CORE,
+    Model {
+        name: "nudged",
+        about: "W workers share the tasks; a thread wakes one of them every millisecond",
+        serve: |server| Way { is_nudged: true, ..Way::INLINE }.serve(server),
+        ..WORKERS
+    },
+    Model::per_core(inline),
+    Model::per_core_shared(inline),
     #[cfg(tokio_unstable)]
     Model {
         name: "unstable",
@@ -95,14 +128,24 @@ const MODELS: &[Model] = &[
     Model {
         name: "eager-handoff",
         about: "W workers share the tasks; a worker hands the I/O driver on before it runs a task",
+        serve: |server| Way { tune: |builder| drop(builder.enable_eager_driver_handoff()), ..Way::INLINE }.serve(server),
         ..WORKERS
     },
     #[cfg(tokio_unstable)]
-    Model { name: "no-lifo", about: "W workers share the tasks; every task can be stolen", ..WORKERS },
+    Model {
+        name: "no-lifo",
+        about: "W workers share the tasks; every task can be stolen",
+        serve: |server| Way { tune: |builder| drop(builder.disable_lifo_slot()), ..Way::INLINE }.serve(server),
+        ..WORKERS
+    },
 ];
 
 fn main() -> ExitCode {
-    common::main(&TOKIO, serve)
+    common::main(&TOKIO)
+}
+
+fn inline(server: Server) -> io::Result<()> {
+    Way::INLINE.serve(server)
 }
 
 fn settings(knobs: &Knobs) -> Vec<(&'static str, String)> {
@@ -111,92 +154,4 @@ fn settings(knobs: &Knobs) -> Vec<(&'static str, String)> {
         settings.push(("stack-size", STACK_SIZE.to_string()));
     }
     settings
-}
-
-fn serve(server: Server) -> io::Result<()> {
-    let Server { knobs, acceptor, siblings, stop, service } = server;
-    let place = Place::of(&knobs)?;
-    for (number, acceptor) in siblings.into_iter().enumerate() {
-        let (thread, stop) = (thread::Builder::new().name(format!("core-{}", number + 1)), stop.clone());
-        thread.spawn(move || common::or_exit(run_loop(knobs, acceptor, stop, place, service)))?;
-    }
-    run_loop(knobs, acceptor, stop, place, service)
-}
-
-fn run_loop(knobs: Knobs, acceptor: Acceptor, stop: Stop, place: &'static Place, service: Service) -> io::Result<()> {
-    let accept = accept(knobs.model.name == "local", acceptor, stop, place, service);
-    if knobs.model.name == "local" {
-        return builder(&knobs).build_local(LocalOptions::default())?.block_on(accept);
-    }
-    // Spawn the accept loop, so that it runs on a worker like every other task and not on the waiting main thread.
-    builder(&knobs).build()?.block_on(async { tokio::spawn(accept).await })?
-}
-
-fn builder(knobs: &Knobs) -> Builder {
-    let has_workers = knobs.model.has_threads && knobs.model.loops == Loops::One;
-    let mut builder = if has_workers { Builder::new_multi_thread() } else { Builder::new_current_thread() };
-    builder.worker_threads(knobs.threads).thread_stack_size(STACK_SIZE);
-    // tokio's own pool needs at least one thread, even in models that do not use it.
-    builder.max_blocking_threads(knobs.blocking_threads.max(1));
-    #[cfg(tokio_unstable)]
-    match knobs.model.name {
-        "eager-handoff" => drop(builder.enable_eager_driver_handoff()),
-        "no-lifo" => drop(builder.disable_lifo_slot()),
-        _ => {}
-    }
-    builder.event_interval(EVENT_INTERVAL).enable_io();
-    builder
-}
-
-async fn accept(is_local: bool, acceptor: Acceptor, stop: Stop, place: &'static Place, service: Service) -> io::Result<()> {
-    // SAFETY: both own their descriptor, never change it, and keep it open until they and their registration are dropped.
-    let (acceptor, stop) = unsafe { (AsyncFd::register(acceptor)?, AsyncFd::register(stop)?) };
-    service.ready();
-    loop {
-        let mut readable = tokio::select! {
-            biased;
-            _ = stop.readable() => break,
-            readable = acceptor.readable() => readable?,
-        };
-        if let Ok(Ok(served)) = readable.try_io(|acceptor| acceptor.get_ref().accept(TcpStream::from_std)) {
-            let connection = serve_connection(served, place, service);
-            drop(if is_local { spawn_local(connection) } else { tokio::spawn(connection) });
-            // Serve this connection until it waits before accepting the next one, which an idle process may take.
-            yield_now().await;
-        }
-    }
-    drop(acceptor);
-    std::future::pending().await
-}
-
-async fn serve_connection(mut served: Served<TcpStream>, place: &'static Place, service: Service) -> io::Result<()> {
-    let (stream, connection) = served.parts();
-    loop {
-        match connection.step() {
-            Step::Read => read(stream, connection).await?,
-            Step::Write => {
-                let count = stream.write(connection.unsent()).await?;
-                connection.sent(count);
-            }
-            Step::Run(work) => connection.answer(&place.run(work, service).await?),
-            Step::CloseSend => stream.shutdown().await?,
-            Step::Close => return Ok(()),
-        }
-    }
-}
-
-/// Waits without holding a buffer, then reads.
-async fn read(stream: &TcpStream, connection: &mut Connection) -> io::Result<()> {
-    loop {
-        match stream.try_read(connection.space()) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                connection.rest();
-                stream.readable().await?;
-            }
-            result => {
-                connection.received(result?);
-                return Ok(());
-            }
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! A socket of tokio that a drain waits for, for the peers on hyper: they serve it, and `common` counts it.
+//! A socket of tokio that a drain waits for, for servers on hyper: they serve it, and `common` counts it.
 
 use common::Registered;
 use std::io;
@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+/// A socket that a drain waits for until it is closed.
 pub struct Counted(pub Registered<TcpStream>);
 
 impl AsyncRead for Counted {
