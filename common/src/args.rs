@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// The common server: short and blocking routes over HTTP/1.1
 #[derive(Debug, Parser)]
-#[command(disable_version_flag = true)]
+#[command(disable_version_flag = true, args_override_self = true)]
 struct Args {
     /// Concurrency model
     #[arg(long)]

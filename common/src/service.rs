@@ -5,6 +5,7 @@ use crate::dispatch::WorkerSlot;
 use crate::gate::{Admitted, Gate};
 use crate::state::Setting;
 use crate::watch::Watch;
+use crate::work::Work;
 use crate::{Connection, Model, announce, http, routes};
 use std::io;
 use std::net::SocketAddr;
@@ -64,6 +65,36 @@ impl Service {
             routes::Outcome::Instant(answer) => answer,
             routes::Outcome::Blocking(work) => work.run(),
         }
+    }
+
+    /// Makes a blocking call in a pool, if that has room for it.
+    ///
+    /// # Errors
+    /// Returns the error of the pool.
+    pub async fn offload<F: Future<Output = io::Result<http::Answer>>>(
+        self,
+        work: Work,
+        pool: impl FnOnce(Work) -> F,
+    ) -> io::Result<http::Answer> {
+        match self.admit() {
+            Ok(_admitted) => pool(work).await,
+            Err(full) => Ok(full),
+        }
+    }
+
+    /// Like [`Service::answer`], but makes blocking calls in a pool.
+    pub async fn answer_with<F: Future<Output = io::Result<http::Answer>>>(
+        self,
+        request: routes::Request<'_>,
+        pool: impl FnOnce(Work) -> F,
+    ) -> http::Answer {
+        let work = match routes::handle(self.context(), request) {
+            routes::Outcome::Instant(answer) => return answer,
+            routes::Outcome::Blocking(work) => work,
+        };
+        let failed =
+            |error| http::Answer::error(http::Status::InternalServerError, format!("the blocking call failed: {error}\n"));
+        self.offload(work, pool).await.unwrap_or_else(failed)
     }
 
     /// The value of the `X-Worker` header in this process.

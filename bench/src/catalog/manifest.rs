@@ -23,6 +23,9 @@ struct Manifest {
     requires: Vec<String>,
     only_if_asked: Option<String>,
     http: String,
+    /// What none of its servers can take part in.
+    #[serde(default)]
+    unsupported: BTreeMap<String, String>,
     server: Vec<Entry>,
 }
 
@@ -113,7 +116,7 @@ pub fn read(path: &Path) -> Result<Vec<Server>> {
             runs_on: entry.runs_on,
             about: entry.about,
             is_peer,
-            unsupported: entry.unsupported,
+            unsupported: manifest.unsupported.clone().into_iter().chain(entry.unsupported).collect(),
             args: entry.args,
             program: program(entry.features, entry.rustflags)?,
             requires: manifest.requires.clone(),
@@ -126,9 +129,9 @@ pub fn read(path: &Path) -> Result<Vec<Server>> {
         })
     };
     let servers: Vec<Server> = manifest.server.into_iter().map(server).collect::<Result<_>>()?;
-    if let Some(wrong) = servers.iter().find(|server| server.name != format!("{}-{}", server.runtime, server.model)) {
+    if let Some(wrong) = servers.iter().find(|server| !is_named_after_its_model(server)) {
         bail!(
-            "{}: rename '{}' to '{}-{}', after its runtime and its model",
+            "{}: rename '{}' to '{}-{}', after its runtime and its model; the variant of a model may add a word",
             path.display(),
             wrong.name,
             wrong.runtime,
@@ -136,6 +139,11 @@ pub fn read(path: &Path) -> Result<Vec<Server>> {
         );
     }
     Ok(servers)
+}
+
+fn is_named_after_its_model(server: &Server) -> bool {
+    let rest = server.name.strip_prefix(&format!("{}-{}", server.runtime, server.model));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-') && server.variant_of.is_some())
 }
 
 fn own(entry: &Entry) -> Result<Option<Own>, String> {

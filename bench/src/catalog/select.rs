@@ -106,7 +106,7 @@ mod tests {
             Ok(select(load()?, &filters)?.into_iter().map(|server| server.name).collect())
         };
         assert_eq!(names(&["smol-forked"]).unwrap(), ["smol-forked"]);
-        assert_eq!(names(&["std"]).unwrap(), ["std-thread-per-connection", "std-thread-pool"], "not async-std");
+        assert_eq!(names(&["std"]).unwrap(), ["std-thread-per-connection", "std-thread-pool", "std-event-loop"], "not async-std");
         assert_eq!(
             names(&["^smol-.*thread$", "tokio-forked"]).unwrap(),
             ["smol-current-thread", "smol-multi-thread", "tokio-forked"]

@@ -67,6 +67,11 @@ impl Server {
         server
     }
 
+    /// Whether everyone who can build this project can build it.
+    pub fn needs_only_rust(&self) -> bool {
+        matches!(self.program, Program::Package(_)) && self.requires.is_empty()
+    }
+
     /// Whether it belongs to a named selection.
     pub fn has_tag(&self, tag: &str) -> bool {
         self.tags.iter().any(|one| one == tag)

@@ -85,7 +85,7 @@ pub struct Bench {
     /// Measure your own service alone, without reference servers beside it
     #[arg(long)]
     pub alone: bool,
-    /// Include third-party servers
+    /// Include third-party servers in other languages, too
     #[arg(long)]
     pub peers: bool,
     /// Build nothing, and measure what is built

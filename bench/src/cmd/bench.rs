@@ -150,7 +150,7 @@ fn servers(arguments: &Bench) -> Result<Vec<Server>> {
     }
     let mut servers = catalog::select(catalog::load()?, &arguments.filters)?;
     if arguments.filters.is_empty() && !arguments.peers {
-        servers.retain(|server| !server.is_peer && server.only_if_asked.is_none());
+        servers.retain(|server| (!server.is_peer || server.needs_only_rust()) && server.only_if_asked.is_none());
     }
     Ok(catalog::with_allocators(servers, arguments.allocator))
 }

@@ -32,8 +32,7 @@ pub const SOON: Duration = Duration::from_secs(15);
 
 fn receipt(server: &Server) -> Result<()> {
     let receipt = package::receipt(server, 2, &[])?;
-    let plain = server.name.split('@').next().unwrap_or_default();
-    expect("server", &receipt.server.as_str(), &plain)?;
+    expect("model", &(receipt.runtime.as_str(), receipt.model.as_str()), &(server.runtime.as_str(), server.model.as_str()))?;
     expect("a version that is known", &(receipt.runtime_version == "unknown"), &false)?;
     expect("profile", &receipt.profile.as_str(), &"release")
 }

@@ -9,10 +9,11 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::web::{self, Bytes, Data};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Route};
 use common::http::{Answer, MAX_BODY, is_json};
 use common::routes::Request;
-use common::{Forks, Knobs, Model, Runtime, Server, Service, Stop, Threads};
+use common::work::Work;
+use common::{Forks, Knobs, Model, Pool, Runtime, Server, Service, Stop, Threads};
 use std::borrow::Cow;
 use std::io;
 use std::net::TcpListener;
@@ -22,15 +23,30 @@ use tokio::io::unix::AsyncFd;
 
 static ACTIX_WEB: Runtime = Runtime { name: "actix-web", package: Some("actix-web"), models: &MODELS, settings };
 
-const MODELS: [Model; 1] = [Model {
+/// The number of threads for blocking work, divided among the workers; actix's default.
+const BLOCKING_THREADS: usize = 512;
+
+/// W workers, each with a runtime.
+const WORKERS: Model = Model {
     name: "workers",
     about: "W threads, each with its own runtime, and one thread that hands out connections",
     has_threads: true,
     forks: Forks::Never,
     handlers: Threads::Knob,
     pollers: Threads::KnobAnd(1),
-    ..Model::one_thread(serve)
-}];
+    ..Model::one_thread(|server| serve(server, || web::to(answer)))
+};
+
+const MODELS: [Model; 2] = [
+    WORKERS,
+    Model {
+        name: "block",
+        about: "W threads, each with its own runtime; blocking calls go to a pool of each (`web::block`)",
+        blocking_threads: Pool::Of(BLOCKING_THREADS),
+        serve: |server| serve(server, || web::to(answer_from_pool)),
+        ..WORKERS
+    },
+];
 
 fn main() -> ExitCode {
     common::main(&ACTIX_WEB)
@@ -40,19 +56,20 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
     Vec::new()
 }
 
-fn serve(server: Server) -> io::Result<()> {
-    actix_web::rt::System::new().block_on(serve_all(server))
+fn serve(server: Server, handler: fn() -> Route) -> io::Result<()> {
+    actix_web::rt::System::new().block_on(serve_all(server, handler))
 }
 
-async fn serve_all(server: Server) -> io::Result<()> {
+async fn serve_all(server: Server, handler: fn() -> Route) -> io::Result<()> {
     let Server { knobs, acceptor, stop, service, .. } = server;
     let listener = TcpListener::from(acceptor.as_fd().try_clone_to_owned()?);
     let app = move || {
         let limit = web::PayloadConfig::new(MAX_BODY);
-        App::new().app_data(Data::new(service)).app_data(limit).default_service(web::to(answer))
+        App::new().app_data(Data::new(service)).app_data(limit).default_service(handler())
     };
     let running = HttpServer::new(app)
         .workers(knobs.threads)
+        .worker_max_blocking_threads(knobs.blocking_threads.div_ceil(knobs.threads).max(1))
         .shutdown_timeout(knobs.limits.drain.as_secs())
         .shutdown_signal(stopped(stop))
         .listen(listener)?
@@ -72,11 +89,21 @@ async fn stopped(stop: Stop) {
     }
 }
 
-async fn answer(service: Data<Service>, request: HttpRequest, body: Bytes) -> HttpResponse {
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes()));
-    let request = Request { method: request.method().as_str(), target, is_json, body: body.into() };
-    to_response(service.answer(request), service.worker())
+/// Makes the blocking call on the worker.
+async fn answer(service: Data<Service>, head: HttpRequest, body: Bytes) -> HttpResponse {
+    to_response(service.answer(request(&head, body)), service.worker())
+}
+
+/// Makes the blocking call on a thread of the worker's pool.
+async fn answer_from_pool(service: Data<Service>, head: HttpRequest, body: Bytes) -> HttpResponse {
+    let pool = |work: Work| async { web::block(|| work.run()).await.map_err(io::Error::other) };
+    to_response(service.answer_with(request(&head, body), pool).await, service.worker())
+}
+
+fn request(head: &HttpRequest, body: Bytes) -> Request<'_> {
+    let target = head.uri().path_and_query().map_or("/", |target| target.as_str());
+    let is_json = head.headers().get(CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes()));
+    Request { method: head.method().as_str(), target, is_json, body: body.into() }
 }
 
 fn to_response(answer: Answer, worker: &'static str) -> HttpResponse {

@@ -11,11 +11,12 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, Response, StatusCode, Uri};
-use axum::routing::any;
+use axum::routing::{MethodRouter, any};
 use axum::serve::Listener;
 use common::http::{Answer, MAX_BODY, is_json};
 use common::routes::{PATHS, Request};
-use common::{Knobs, Model, Runtime, Server, Service, Stop, Threads};
+use common::work::Work;
+use common::{Knobs, Model, Pool, Runtime, Server, Service, Stop, Threads};
 use on_tokio::{Connections, Counted};
 use std::borrow::Cow;
 use std::io;
@@ -23,17 +24,33 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Builder;
+use tokio::task::spawn_blocking;
 
 static AXUM: Runtime = Runtime { name: "axum", package: Some("axum"), models: &MODELS, settings };
 
-const MODELS: [Model; 1] = [Model {
+/// The number of threads in the pool for blocking work; tokio's default.
+const BLOCKING_THREADS: usize = 512;
+
+/// W workers that share the tasks.
+const WORKERS: Model = Model {
     name: "multi-thread",
     about: "W workers share the tasks",
     has_threads: true,
     handlers: Threads::Knob,
     pollers: Threads::Knob,
-    ..Model::one_thread(serve)
-}];
+    ..Model::one_thread(|server| serve(server, any(answer)))
+};
+
+const MODELS: [Model; 2] = [
+    WORKERS,
+    Model {
+        name: "spawn-blocking",
+        about: "W workers share the tasks; blocking calls go to a pool",
+        blocking_threads: Pool::Of(BLOCKING_THREADS),
+        serve: |server| serve(server, any(answer_from_pool)),
+        ..WORKERS
+    },
+];
 
 fn main() -> ExitCode {
     common::main(&AXUM)
@@ -43,15 +60,19 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
     Vec::new()
 }
 
-fn serve(server: Server) -> io::Result<()> {
-    let runtime = Builder::new_multi_thread().worker_threads(server.knobs.threads).enable_io().build()?;
-    runtime.block_on(async { tokio::spawn(serve_all(server)).await })?
+fn serve(server: Server, handler: MethodRouter<Service>) -> io::Result<()> {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(server.knobs.threads).max_blocking_threads(server.knobs.blocking_threads.max(1));
+    builder.enable_io().build()?.block_on(async { tokio::spawn(serve_all(server, handler)).await })?
 }
 
-async fn serve_all(server: Server) -> io::Result<()> {
+async fn serve_all(server: Server, handler: MethodRouter<Service>) -> io::Result<()> {
     let service = server.service;
-    let routed = PATHS.into_iter().fold(Router::new(), |router, path| router.route(path, any(answer)));
-    let router = routed.fallback(answer).layer(axum::extract::DefaultBodyLimit::max(MAX_BODY)).with_state(service);
+    let routed = PATHS.into_iter().fold(Router::new(), |router, path| router.route(path, handler.clone()));
+    let router = routed
+        .fallback_service(handler.with_state(service))
+        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
+        .with_state(service);
     let connections = Connections::new(server.acceptor)?;
     // SAFETY: it owns its descriptor, never changes it, and keeps it open until it and its registration are dropped.
     let stop = unsafe { AsyncFd::register(server.stop)? };
@@ -64,11 +85,27 @@ async fn stopped(stop: AsyncFd<Stop>) {
     let _ = stop.readable().await;
 }
 
+/// Makes the blocking call on the worker.
 async fn answer(State(service): State<Service>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    to_response(service.answer(request(&method, &uri, &headers, body)), service.worker())
+}
+
+/// Makes the blocking call on a thread of tokio's pool.
+async fn answer_from_pool(
+    State(service): State<Service>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    let pool = |work: Work| async { Ok(spawn_blocking(|| work.run()).await?) };
+    to_response(service.answer_with(request(&method, &uri, &headers, body), pool).await, service.worker())
+}
+
+fn request<'a>(method: &'a Method, uri: &'a Uri, headers: &HeaderMap, body: Bytes) -> Request<'a> {
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
     let is_json = headers.get(CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes()));
-    let request = Request { method: method.as_str(), target, is_json, body: body.into() };
-    to_response(service.answer(request), service.worker())
+    Request { method: method.as_str(), target, is_json, body: body.into() }
 }
 
 fn to_response(answer: Answer, worker: &'static str) -> Response<Body> {

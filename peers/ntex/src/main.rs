@@ -8,14 +8,15 @@
 
 use common::http::{Answer, MAX_BODY, is_json};
 use common::routes::Request;
-use common::{Forks, Knobs, Model, Runtime, Server, Service, Stop, Threads};
+use common::work::Work;
+use common::{Forks, Knobs, Model, Pool, Runtime, Server, Service, Stop, Threads};
 use ntex::http::StatusCode;
 use ntex::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use ntex::rt::{DefaultRuntime, System};
+use ntex::rt::{DefaultRuntime, System, spawn_blocking};
 use ntex::time::Seconds;
 use ntex::util::Bytes;
 use ntex::web::types::{PayloadConfig, State};
-use ntex::web::{self, App, HttpRequest, HttpResponse, HttpServer};
+use ntex::web::{self, App, HttpRequest, HttpResponse, HttpServer, Route};
 use std::borrow::Cow;
 use std::io;
 use std::net::TcpListener;
@@ -25,15 +26,30 @@ use tokio::io::unix::AsyncFd;
 
 static NTEX: Runtime = Runtime { name: "ntex", package: Some("ntex"), models: &MODELS, settings };
 
-const MODELS: [Model; 1] = [Model {
+/// The number of threads for blocking work of each worker; that of tokio, on which ntex sets no other.
+const BLOCKING_THREADS: usize = 512;
+
+/// W workers, each with a runtime.
+const WORKERS: Model = Model {
     name: "workers",
     about: "W threads, each with its own runtime, and one thread that hands out connections",
     has_threads: true,
     forks: Forks::Never,
     handlers: Threads::Knob,
     pollers: Threads::KnobAnd(1),
-    ..Model::one_thread(serve)
-}];
+    ..Model::one_thread(|server| serve(server, || web::to(answer)))
+};
+
+const MODELS: [Model; 2] = [
+    WORKERS,
+    Model {
+        name: "block",
+        about: "W threads, each with its own runtime; blocking calls go to a pool of each (`rt::spawn_blocking`)",
+        blocking_threads: Pool::Of(BLOCKING_THREADS),
+        serve: |server| serve(server, || web::to(answer_from_pool)),
+        ..WORKERS
+    },
+];
 
 fn main() -> ExitCode {
     common::main(&NTEX)
@@ -43,14 +59,14 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
     Vec::new()
 }
 
-fn serve(server: Server) -> io::Result<()> {
-    System::new("ntex", DefaultRuntime).block_on(serve_all(server))
+fn serve(server: Server, handler: fn() -> Route) -> io::Result<()> {
+    System::new("ntex", DefaultRuntime).block_on(serve_all(server, handler))
 }
 
-async fn serve_all(server: Server) -> io::Result<()> {
+async fn serve_all(server: Server, handler: fn() -> Route) -> io::Result<()> {
     let Server { knobs, acceptor, stop, service, .. } = server;
     let listener = TcpListener::from(acceptor.as_fd().try_clone_to_owned()?);
-    let app = async move || App::new().state(service).state(PayloadConfig::new(MAX_BODY)).default_service(web::to(answer));
+    let app = async move || App::new().state(service).state(PayloadConfig::new(MAX_BODY)).default_service(handler());
     let running = HttpServer::new(app)
         .workers(knobs.threads)
         .shutdown_timeout(Seconds(knobs.limits.drain.as_secs().try_into().unwrap_or(u16::MAX)))
@@ -77,11 +93,22 @@ async fn stopped(stop: Stop) {
     }
 }
 
-async fn answer(service: State<Service>, request: HttpRequest, body: Bytes) -> HttpResponse {
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes()));
-    let request = Request { method: request.method().as_str(), target, is_json, body: body.to_vec() };
-    to_response(service.answer(request), service.worker())
+/// Makes the blocking call on the worker.
+async fn answer(service: State<Service>, head: HttpRequest, body: Bytes) -> HttpResponse {
+    to_response(service.answer(request(&head, &body)), service.worker())
+}
+
+/// Makes the blocking call on a thread of the worker's pool.
+async fn answer_from_pool(service: State<Service>, head: HttpRequest, body: Bytes) -> HttpResponse {
+    let pool =
+        |work: Work| async { spawn_blocking(|| work.run()).await.map_err(|_| io::Error::other("the pool dropped the work")) };
+    to_response(service.answer_with(request(&head, &body), pool).await, service.worker())
+}
+
+fn request<'a>(head: &'a HttpRequest, body: &[u8]) -> Request<'a> {
+    let target = head.uri().path_and_query().map_or("/", |target| target.as_str());
+    let is_json = head.headers().get(CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes()));
+    Request { method: head.method().as_str(), target, is_json, body: body.to_vec() }
 }
 
 fn to_response(answer: Answer, worker: &'static str) -> HttpResponse {

@@ -16,8 +16,6 @@ use async_std::io::Read;
 use async_std::net::TcpStream;
 use async_std::prelude::*;
 use async_std::task;
-use common::http::Answer;
-use common::work::Work;
 use common::{Knobs, Model, Pool, Runtime, Served, Server, Service, Step, Threads};
 use futures_lite::future::or;
 use std::future::pending;
@@ -109,7 +107,10 @@ async fn serve_connection(mut served: Served<TcpStream>, offloading: Option<Serv
             }
             Step::Run(work) => {
                 let answer = match offloading {
-                    Some(service) => offload(work, service).await,
+                    // On a thread of the pool.
+                    Some(service) => {
+                        service.offload(work, |work| async { Ok(task::spawn_blocking(|| work.run()).await) }).await?
+                    }
                     None => work.run(),
                 };
                 connection.answer(&answer);
@@ -117,13 +118,5 @@ async fn serve_connection(mut served: Served<TcpStream>, offloading: Option<Serv
             Step::CloseSend => stream.shutdown(Shutdown::Write)?,
             Step::Close => return Ok(()),
         }
-    }
-}
-
-/// Makes the blocking call on a thread of the pool.
-async fn offload(work: Work, service: Service) -> Answer {
-    match service.admit() {
-        Ok(_admitted) => task::spawn_blocking(|| work.run()).await,
-        Err(full) => full,
     }
 }

@@ -5,29 +5,34 @@
 //! call inline and does nothing else meanwhile. In `per-core` each of W loops (`--threads`) has its own listener
 //! (`SO_REUSEPORT`), and the kernel distributes connections by hash, even to blocked loops. In `per-core-shared` all loops accept
 //! on one listener. A loop waits until the listener is readable and then accepts: an accept submitted to the kernel would take a
-//! connection even while its loop is blocked.
+//! connection even while its loop is blocked. In `offloaded` blocking calls go to compio's own pool (`--blocking-threads`), which all
+//! loops share.
 //!
 //! The kernel takes a buffer from the loop's pool once there is something to read, so an idle connection holds none. The size of the
 //! ring is compio's default. If the kernel or a limit refuses io_uring, the server reports the error and exits. In the results, compare
 //! compio with monoio, another implementation of the same idea.
 
-use common::{Acceptor, Knobs, Model, Runtime, Served, Server, Service, Step, Stop};
+use common::{Acceptor, Knobs, Model, Pool, Runtime, Served, Server, Service, Step, Stop};
 use compio::BufResult;
 use compio::buf::{IntoInner, IoBuf};
-use compio::driver::{DriverType, ProactorBuilder};
+use compio::driver::{AsyncifyPool, DriverType, ProactorBuilder};
 use compio::io::{AsyncRead, AsyncReadManaged, AsyncWrite};
 use compio::net::TcpStream;
-use compio::runtime::RuntimeBuilder;
 use compio::runtime::fd::PollFd;
+use compio::runtime::{RuntimeBuilder, spawn_blocking};
 use futures_lite::future::{or, pending, yield_now};
 use std::io::{self, ErrorKind};
 use std::num::NonZero;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 /// The number of entries in the ring; compio's default.
 const ENTRIES: u32 = 1024;
+/// The number of threads in the pool for blocking work, which all loops share, and how long they wait for more; compio's defaults.
+const BLOCKING_THREADS: usize = 256;
+const IDLE: Duration = Duration::from_secs(60);
 /// The number and the size in bytes of the buffers that a loop has for reads in flight.
 const BUFFERS: NonZero<u16> = NonZero::new(256).unwrap();
 const BUFFER: usize = 4 * 1024;
@@ -35,9 +40,16 @@ const BUFFER: usize = 4 * 1024;
 static COMPIO: Runtime = Runtime { name: "compio", package: Some("compio"), models: &MODELS, settings };
 
 // On a non-blocking socket the kernel would return `EAGAIN` instead of waiting for data.
-const MODELS: [Model; 2] = [
-    Model { blocking_sockets: true, ..Model::per_core(serve) },
-    Model { blocking_sockets: true, ..Model::per_core_shared(serve) },
+const MODELS: [Model; 3] = [
+    Model { blocking_sockets: true, ..Model::per_core(|server| serve(server, false)) },
+    Model { blocking_sockets: true, ..Model::per_core_shared(|server| serve(server, false)) },
+    Model {
+        name: "offloaded",
+        about: "W threads, each with its own event loop and listener; blocking calls go to a pool",
+        blocking_threads: Pool::Of(BLOCKING_THREADS),
+        blocking_sockets: true,
+        ..Model::per_core(|server| serve(server, true))
+    },
 ];
 
 fn main() -> ExitCode {
@@ -52,33 +64,36 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn serve(server: Server) -> io::Result<()> {
-    let Server { acceptor, siblings, stop, service, .. } = server;
+fn serve(server: Server, offloads: bool) -> io::Result<()> {
+    let Server { knobs, acceptor, siblings, stop, service } = server;
+    let pool = AsyncifyPool::new(knobs.blocking_threads.max(1), IDLE);
+    let offloading = offloads.then_some(service);
     for (number, acceptor) in siblings.into_iter().enumerate() {
         let (thread, stop) = (thread::Builder::new().name(format!("core-{}", number + 1)), stop.clone());
-        thread.spawn(move || common::or_exit(run_loop(acceptor, stop, service)))?;
+        let pool = pool.clone();
+        thread.spawn(move || common::or_exit(run_loop(pool, acceptor, stop, service, offloading)))?;
     }
-    run_loop(acceptor, stop, service)
+    run_loop(pool, acceptor, stop, service, offloading)
 }
 
-fn run_loop(acceptor: Acceptor, stop: Stop, service: Service) -> io::Result<()> {
+fn run_loop(pool: AsyncifyPool, acceptor: Acceptor, stop: Stop, service: Service, offloading: Option<Service>) -> io::Result<()> {
     let mut driver = ProactorBuilder::new();
-    driver.capacity(ENTRIES).driver_type(DriverType::IoUring);
+    driver.capacity(ENTRIES).driver_type(DriverType::IoUring).reuse_thread_pool(pool);
     // One thread submits, and it asks for completions when it has nothing else to do, so the kernel need not interrupt it.
     driver.single_issuer(true).coop_taskrun(true).taskrun_flag(true);
     driver.buffer_pool_size(BUFFERS).buffer_pool_buffer_len(BUFFER);
     let runtime = RuntimeBuilder::new().with_proactor(driver).build();
-    runtime.map_err(|error| common::no_io_uring(&error))?.block_on(accept(acceptor, stop, service))
+    runtime.map_err(|error| common::no_io_uring(&error))?.block_on(accept(acceptor, stop, service, offloading))
 }
 
-async fn accept(acceptor: Acceptor, stop: Stop, service: Service) -> io::Result<()> {
+async fn accept(acceptor: Acceptor, stop: Stop, service: Service, offloading: Option<Service>) -> io::Result<()> {
     let (acceptor, stop) = (PollFd::new(acceptor)?, PollFd::new(stop)?);
     service.ready();
     let mut stopped = pin!(async { stop.read_ready().await.map(|()| true) });
     let is_acceptable = || async { acceptor.accept_ready().await.map(|()| false) };
     while !or(&mut stopped, is_acceptable()).await? {
         if let Ok(served) = acceptor.accept(TcpStream::from_std) {
-            compio::runtime::spawn(serve_connection(served)).detach();
+            compio::runtime::spawn(serve_connection(served, offloading)).detach();
             // Serve this connection until it waits before accepting the next one, which an idle loop may take.
             yield_now().await;
         }
@@ -87,7 +102,7 @@ async fn accept(acceptor: Acceptor, stop: Stop, service: Service) -> io::Result<
     pending().await
 }
 
-async fn serve_connection(mut served: Served<TcpStream>) -> io::Result<()> {
+async fn serve_connection(mut served: Served<TcpStream>, offloading: Option<Service>) -> io::Result<()> {
     let (stream, connection) = served.parts();
     loop {
         match connection.step() {
@@ -109,7 +124,20 @@ async fn serve_connection(mut served: Served<TcpStream>) -> io::Result<()> {
                 let BufResult(result, written) = stream.write(output.slice(sent..)).await;
                 connection.hand_back(written.into_inner(), result?);
             }
-            Step::Run(work) => connection.answer(&work.run()),
+            Step::Run(work) => {
+                let answer = match offloading {
+                    // On a thread of the pool.
+                    Some(service) => {
+                        service
+                            .offload(work, |work| async {
+                                spawn_blocking(|| work.run()).await.map_err(|_| io::Error::other("the pool dropped the work"))
+                            })
+                            .await?
+                    }
+                    None => work.run(),
+                };
+                connection.answer(&answer);
+            }
             Step::CloseSend => stream.shutdown().await?,
             Step::Close => return Ok(()),
         }

@@ -3,7 +3,7 @@
 //! A connection is a task of the loop that accepted it and stays there, because no loop steals tasks. The loop makes the blocking
 //! call inline and does nothing else meanwhile. In `per-core` each of W loops (`--threads`) has its own listener
 //! (`SO_REUSEPORT`), and the kernel distributes connections by hash, even to blocked loops. In `per-core-shared` all loops accept
-//! on one listener.
+//! on one listener. In `offloaded` each loop sends blocking calls to a pool of its own (`--blocking-threads` for each).
 //!
 //! glommio can accept but cannot wait for a listener. An accept submitted to the kernel would take a connection even while
 //! its loop is blocked. So a second thread per loop waits for the listener and notifies the loop, which then accepts. The loop
@@ -14,13 +14,13 @@
 
 mod doorbell;
 
-use common::{Acceptor, Knobs, Model, Runtime, Served, Server, Service, Step, Stop};
+use common::{Acceptor, Knobs, Model, Pool, Runtime, Served, Server, Service, Step, Stop};
 use doorbell::Doorbell;
 use futures_lite::AsyncRead;
 use futures_lite::AsyncWriteExt;
 use futures_lite::future::{pending, poll_fn, yield_now};
 use glommio::net::TcpStream;
-use glommio::{LocalExecutorBuilder, Placement, spawn_local};
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement, executor, spawn_local};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{FromRawFd, IntoRawFd};
@@ -37,7 +37,16 @@ const IO_MEMORY: usize = 64 * 1024;
 static GLOMMIO: Runtime = Runtime { name: "glommio", package: Some("glommio"), models: &MODELS, settings };
 
 // The second thread of each loop is ours and polls no connection, so it is not counted.
-const MODELS: [Model; 2] = [Model::per_core(serve), Model::per_core_shared(serve)];
+const MODELS: [Model; 3] = [
+    Model::per_core(|server| serve(server, false)),
+    Model::per_core_shared(|server| serve(server, false)),
+    Model {
+        name: "offloaded",
+        about: "W threads, each with its own event loop and listener; blocking calls go to a pool of each loop",
+        blocking_threads: Pool::PerCore,
+        ..Model::per_core(|server| serve(server, true))
+    },
+];
 
 fn main() -> ExitCode {
     common::main(&GLOMMIO)
@@ -47,28 +56,31 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
     vec![("ring-depth", RING_DEPTH.to_string()), ("io-memory", IO_MEMORY.to_string())]
 }
 
-fn serve(server: Server) -> io::Result<()> {
-    let Server { acceptor, siblings, stop, service, .. } = server;
+fn serve(server: Server, offloads: bool) -> io::Result<()> {
+    let Server { knobs, acceptor, siblings, stop, service } = server;
+    let offloading = offloads.then_some(service);
     for (number, acceptor) in siblings.into_iter().enumerate() {
         let (thread, stop) = (thread::Builder::new().name(format!("core-{}", number + 1)), stop.clone());
-        thread.spawn(move || common::or_exit(run_loop(acceptor, &stop, service)))?;
+        thread.spawn(move || common::or_exit(run_loop(&knobs, acceptor, &stop, service, offloading)))?;
     }
-    run_loop(acceptor, &stop, service)
+    run_loop(&knobs, acceptor, &stop, service, offloading)
 }
 
-fn run_loop(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result<()> {
-    let executor = LocalExecutorBuilder::new(Placement::Unbound).ring_depth(RING_DEPTH).io_memory(IO_MEMORY).make();
-    executor.map_err(|error| io::Error::other(error.to_string()))?.run(accept(acceptor, stop, service))
+fn run_loop(knobs: &Knobs, acceptor: Acceptor, stop: &Stop, service: Service, offloading: Option<Service>) -> io::Result<()> {
+    let pool = PoolPlacement::Unbound(knobs.blocking_threads.max(1));
+    let builder = LocalExecutorBuilder::new(Placement::Unbound).blocking_thread_pool_placement(pool);
+    let executor = builder.ring_depth(RING_DEPTH).io_memory(IO_MEMORY).make();
+    executor.map_err(|error| io::Error::other(error.to_string()))?.run(accept(acceptor, stop, service, offloading))
 }
 
-async fn accept(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result<()> {
+async fn accept(acceptor: Acceptor, stop: &Stop, service: Service, offloading: Option<Service>) -> io::Result<()> {
     let mut doorbell = Doorbell::start(&acceptor, stop)?;
     service.ready();
     while doorbell.ring().await? {
         // SAFETY: the descriptor is open, and the new stream becomes its only owner.
         let take = |stream: std::net::TcpStream| Ok(unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) });
         if let Ok(served) = acceptor.accept(take) {
-            spawn_local(serve_connection(served)).detach();
+            spawn_local(serve_connection(served, offloading)).detach();
             // Serve this connection until it waits before accepting the next one, which an idle loop may take.
             yield_now().await;
         }
@@ -77,7 +89,7 @@ async fn accept(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result
     pending().await
 }
 
-async fn serve_connection(mut served: Served<TcpStream>) -> io::Result<()> {
+async fn serve_connection(mut served: Served<TcpStream>, offloading: Option<Service>) -> io::Result<()> {
     let (stream, connection) = served.parts();
     loop {
         match connection.step() {
@@ -88,7 +100,16 @@ async fn serve_connection(mut served: Served<TcpStream>) -> io::Result<()> {
                 let count = stream.write(connection.unsent()).await?;
                 connection.sent(count);
             }
-            Step::Run(work) => connection.answer(&work.run()),
+            Step::Run(work) => {
+                let answer = match offloading {
+                    // On a thread of the pool.
+                    Some(service) => {
+                        service.offload(work, |work| async { Ok(executor().spawn_blocking(|| work.run()).await) }).await?
+                    }
+                    None => work.run(),
+                };
+                connection.answer(&answer);
+            }
             Step::CloseSend => stream.shutdown(Shutdown::Write).await?,
             Step::Close => return Ok(()),
         }

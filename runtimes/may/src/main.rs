@@ -21,10 +21,12 @@ use common::{Acceptor, Connection, Knobs, Model, Pool, Runtime, Served, Server, 
 use may::coroutine::JoinHandle;
 use may::go;
 use may::io::{CoIo, WaitIo};
+use may::net::TcpStream;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
+use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,9 +116,12 @@ fn serve(server: Server) -> io::Result<()> {
     }
 }
 
-/// Registers a socket. may's own stream would panic if the system refuses that, and no coroutine would accept any more.
-fn register(stream: TcpStream) -> io::Result<CoIo<TcpStream>> {
-    CoIo::new(stream).map_err(io::Error::from)
+/// Registers a socket. may panics if the system refuses that, and no coroutine would accept any more. (`CoIo` reports it, but closes a socket
+/// before it leaves the poller, where the next socket of the same number then misses its events.)
+fn register(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    // SAFETY: the descriptor is open, and the new stream becomes its only owner.
+    let registered = catch_unwind(|| unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) });
+    registered.map_err(|_| io::Error::other("may cannot register a socket"))
 }
 
 fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<AtomicBool>) {
@@ -143,7 +148,7 @@ fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<Atomi
     drop(acceptor.into_inner());
 }
 
-fn serve_connection(mut served: Served<CoIo<TcpStream>>, place: &Place) -> io::Result<()> {
+fn serve_connection(mut served: Served<TcpStream>, place: &Place) -> io::Result<()> {
     let (stream, connection) = served.parts();
     loop {
         match connection.step() {
@@ -153,14 +158,14 @@ fn serve_connection(mut served: Served<CoIo<TcpStream>>, place: &Place) -> io::R
                 connection.sent(count);
             }
             Step::Run(work) => connection.answer(&place.run(work)?),
-            Step::CloseSend => stream.inner().shutdown(Shutdown::Write)?,
+            Step::CloseSend => stream.shutdown(Shutdown::Write)?,
             Step::Close => return Ok(()),
         }
     }
 }
 
 /// Waits without holding a buffer, then reads.
-fn read(stream: &mut CoIo<TcpStream>, connection: &mut Connection) -> io::Result<()> {
+fn read(stream: &mut TcpStream, connection: &mut Connection) -> io::Result<()> {
     loop {
         match stream.inner_mut().read(connection.space()) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {

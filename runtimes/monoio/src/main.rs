@@ -4,11 +4,15 @@
 //! call inline and does nothing else meanwhile. In `per-core` each of W loops (`--threads`) has its own listener
 //! (`SO_REUSEPORT`), and the kernel distributes connections by hash, even to blocked loops. In `per-core-shared` all loops accept
 //! on one listener. A loop waits until the listener is readable and then accepts: an accept submitted to the kernel would take a
-//! connection even while its loop is blocked.
+//! connection even while its loop is blocked. In `offloaded` (built with the feature of that name) blocking calls go to the pool of
+//! the crate `blocking`, which all loops share.
 //!
 //! The kernel owns the buffer of a read in flight, so an idle connection holds 4 KiB until it closes. The size of the ring is
 //! monoio's default. If the kernel or a limit refuses io_uring, the server reports the error and exits. In the results, compare
 //! the two ways to accept, and look at the memory of an idle connection.
+
+#[cfg(feature = "offloaded")]
+mod offload;
 
 use common::{Acceptor, Knobs, Model, Runtime, Served, Server, Service, Step, Stop};
 use futures_lite::future::yield_now;
@@ -17,6 +21,8 @@ use monoio::buf::IoBuf;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::{TcpListener, TcpStream};
 use monoio::{IoUringDriver, RuntimeBuilder};
+#[cfg(feature = "offloaded")]
+use offload::run;
 use std::future::pending;
 use std::io;
 use std::os::fd::AsFd;
@@ -26,19 +32,37 @@ use std::thread;
 
 /// The number of entries in the ring; monoio's default.
 const ENTRIES: u32 = 1024;
+/// The number of threads in the pool for blocking work, which all loops share; the default of the crate `blocking`.
+#[cfg(feature = "offloaded")]
+const BLOCKING_THREADS: usize = 500;
 /// The size of each connection's buffer, in bytes.
 const BUFFER: usize = 4 * 1024;
 
-static MONOIO: Runtime = Runtime { name: "monoio", package: Some("monoio"), models: &MODELS, settings };
+static MONOIO: Runtime = Runtime { name: "monoio", package: Some("monoio"), models: MODELS, settings };
 
 // On a non-blocking socket the kernel would return `EAGAIN` instead of waiting for data.
-const MODELS: [Model; 2] = [
+#[cfg(not(feature = "offloaded"))]
+const MODELS: &[Model] = &[
     Model { blocking_sockets: true, ..Model::per_core(serve) },
     Model { blocking_sockets: true, ..Model::per_core_shared(serve) },
 ];
+// A build of its own: wakes from other threads make each wake dearer.
+#[cfg(feature = "offloaded")]
+const MODELS: &[Model] = &[Model {
+    name: "offloaded",
+    about: "W threads, each with its own event loop and listener; blocking calls go to a pool",
+    blocking_threads: common::Pool::Of(BLOCKING_THREADS),
+    blocking_sockets: true,
+    ..Model::per_core(serve)
+}];
 
 fn main() -> ExitCode {
-    common::main(&MONOIO)
+    common::main_with_environment(&MONOIO, environment)
+}
+
+/// The pool reads its size from this variable only.
+fn environment(knobs: &Knobs) -> Vec<(&'static str, String)> {
+    vec![("BLOCKING_MAX_THREADS", knobs.blocking_threads.max(1).to_string())]
 }
 
 fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
@@ -62,8 +86,10 @@ fn run_loop(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result<()>
     let mut ring = IoUring::builder();
     // One thread submits, and it asks for completions when it has nothing else to do, so the kernel need not interrupt it.
     ring.setup_single_issuer().setup_coop_taskrun();
-    let runtime = RuntimeBuilder::<IoUringDriver>::new().with_entries(ENTRIES).uring_builder(ring).build();
-    runtime.map_err(|error| common::no_io_uring(&error))?.block_on(accept(acceptor, stop, service))
+    let builder = RuntimeBuilder::<IoUringDriver>::new().with_entries(ENTRIES).uring_builder(ring);
+    #[cfg(feature = "offloaded")]
+    let builder = builder.attach_thread_pool(Box::new(offload::Pool));
+    builder.build().map_err(|error| common::no_io_uring(&error))?.block_on(accept(acceptor, stop, service))
 }
 
 async fn accept(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result<()> {
@@ -77,7 +103,7 @@ async fn accept(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result
             result = readable.readable(false) => result?,
         }
         if let Ok(served) = acceptor.accept(TcpStream::from_std) {
-            monoio::spawn(serve_connection(served));
+            monoio::spawn(serve_connection(served, service));
             // Serve this connection until it waits before accepting the next one, which an idle loop may take.
             yield_now().await;
         }
@@ -91,7 +117,13 @@ fn watched(source: &impl AsFd) -> io::Result<TcpListener> {
     TcpListener::from_std(source.as_fd().try_clone_to_owned()?.into())
 }
 
-async fn serve_connection(mut served: Served<TcpStream>) -> io::Result<()> {
+/// Makes the blocking call on the loop.
+#[cfg(not(feature = "offloaded"))]
+async fn run(work: common::work::Work, _service: Service) -> io::Result<common::http::Answer> {
+    Ok(work.run())
+}
+
+async fn serve_connection(mut served: Served<TcpStream>, service: Service) -> io::Result<()> {
     let (stream, connection) = served.parts();
     let mut buffer = Vec::with_capacity(BUFFER);
     loop {
@@ -109,7 +141,7 @@ async fn serve_connection(mut served: Served<TcpStream>) -> io::Result<()> {
                 let (result, written) = stream.write(output.slice(sent..)).await;
                 connection.hand_back(written.into_inner(), result?);
             }
-            Step::Run(work) => connection.answer(&work.run()),
+            Step::Run(work) => connection.answer(&run(work, service).await?),
             Step::CloseSend => stream.shutdown().await?,
             Step::Close => return Ok(()),
         }

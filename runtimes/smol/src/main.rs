@@ -12,8 +12,6 @@
 //! does. So a blocked thread cannot keep smol from polling. In the results, compare the freeze threshold with tokio's: the fewest
 //! blocking requests that push p99 of `/` over a limit.
 
-use common::http::Answer;
-use common::work::Work;
 use common::{Acceptor, Knobs, Loops, Model, Pool, Runtime, Served, Server, Service, Step, Stop, Threads};
 use smol::future::{or, pending, poll_fn, yield_now};
 use smol::io::{AsyncRead, AsyncWriteExt};
@@ -128,7 +126,8 @@ async fn serve_connection(mut served: Served<Async<TcpStream>>, offloading: Opti
             }
             Step::Run(work) => {
                 let answer = match offloading {
-                    Some(service) => offload(work, service).await,
+                    // On a thread of the pool.
+                    Some(service) => service.offload(work, |work| async { Ok(unblock(|| work.run()).await) }).await?,
                     None => work.run(),
                 };
                 connection.answer(&answer);
@@ -136,13 +135,5 @@ async fn serve_connection(mut served: Served<Async<TcpStream>>, offloading: Opti
             Step::CloseSend => stream.get_ref().shutdown(Shutdown::Write)?,
             Step::Close => return Ok(()),
         }
-    }
-}
-
-/// Makes the blocking call on a thread of the pool.
-async fn offload(work: Work, service: Service) -> Answer {
-    match service.admit() {
-        Ok(_admitted) => unblock(|| work.run()).await,
-        Err(full) => full,
     }
 }

@@ -9,11 +9,16 @@
 //! the queue. If the queue is full, the thread stops accepting until a place is free; with `--when-full refuse` it answers new
 //! requests with 503.
 //!
+//! `event-loop` is one thread that waits with epoll and makes the blocking call inline, without any runtime: two system calls for a
+//! request, and one for as many as wait. No runtime can be cheaper, so each row's distance from it is what that runtime costs.
+//!
 //! In the results, `thread-per-connection` shows the operating system's own protection against blocking; `footprint` shows its
 //! cost.
 
+mod event_loop;
 mod per_connection;
 mod pool;
+mod turn;
 
 use common::{Knobs, Model, Runtime, Threads};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -29,7 +34,7 @@ const QUEUE: usize = 1024;
 
 static STD: Runtime = Runtime { name: "std", package: None, models: &MODELS, settings };
 
-const MODELS: [Model; 2] = [
+const MODELS: [Model; 3] = [
     Model {
         name: "thread-per-connection",
         about: "each connection has its own thread",
@@ -46,6 +51,7 @@ const MODELS: [Model; 2] = [
         handlers: Threads::Knob,
         ..Model::one_thread(pool::serve)
     },
+    Model { name: "event-loop", about: "one thread, with nothing between it and epoll", ..Model::one_thread(event_loop::serve) },
 ];
 
 fn main() -> ExitCode {

@@ -1,12 +1,12 @@
 //! The model with a fixed pool of threads, and one more thread that waits for all idle connections.
 
-use crate::named;
-use common::{Admitted, Served, Server, Service, Step, WhenFull};
+use crate::{named, turn};
+use common::{Admitted, Served, Server, Service, WhenFull};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use slab::Slab;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io;
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A connection that no thread works on.
@@ -102,8 +102,9 @@ impl Parking {
     }
 
     /// Serves the connection until it would block, then parks it again unless it has closed.
-    fn serve(&self, parked: Parked, place: Option<Admitted>) {
-        if let Ok(Some((parked, wanted))) = serve_connection(parked, place) {
+    fn serve(&self, mut parked: Parked, mut place: Option<Admitted>) {
+        // As soon as the client has its answer, it may ask again and expect this thread to be free.
+        if let Ok(Some(wanted)) = turn::take(&mut parked, || drop(place.take())) {
             self.park(parked, wanted, false);
         }
     }
@@ -117,34 +118,5 @@ impl Parking {
 fn work(jobs: &Receiver<Job>, parking: &Parking) {
     for (parked, place) in jobs {
         parking.serve(parked, Some(place));
-    }
-}
-
-/// Serves the connection until it would block: a thread never waits for a client. Returns it, and what it waits for; `None` if it has closed.
-fn serve_connection(mut served: Parked, mut place: Option<Admitted>) -> io::Result<Option<(Parked, EpollFlags)>> {
-    let (stream, connection) = served.parts();
-    loop {
-        match connection.step() {
-            Step::Read => match stream.read(connection.space()) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    connection.rest();
-                    return Ok(Some((served, EpollFlags::EPOLLIN)));
-                }
-                result => connection.received(result?),
-            },
-            Step::Write => {
-                // As soon as the client has its answer, it may ask again and expect this thread to be free.
-                drop(place.take());
-                match stream.write(connection.unsent()) {
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        return Ok(Some((served, EpollFlags::EPOLLOUT)));
-                    }
-                    result => connection.sent(result?),
-                }
-            }
-            Step::Run(work) => connection.answer(&work.run()),
-            Step::CloseSend => stream.shutdown(Shutdown::Write)?,
-            Step::Close => return Ok(None),
-        }
     }
 }

@@ -1,0 +1,47 @@
+//! A connection's turn on a thread: it is served until it would block.
+
+use common::{Served, Step};
+use nix::sys::epoll::EpollFlags;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+/// Serves a connection until it would block: a thread never waits for a client. Returns what it waits for; `None` if it has closed.
+/// `writes` is called before each write.
+///
+/// # Errors
+/// Returns the error that ends the connection.
+pub fn take(served: &mut Served<TcpStream>, mut writes: impl FnMut()) -> io::Result<Option<EpollFlags>> {
+    let (stream, connection) = served.parts();
+    // A read that did not fill its space has taken all there was; asking again would only be told so.
+    let mut is_drained = false;
+    loop {
+        match connection.step() {
+            Step::Read if is_drained => {
+                connection.rest();
+                return Ok(Some(EpollFlags::EPOLLIN));
+            }
+            Step::Read => {
+                let space = connection.space();
+                let most = space.len();
+                match stream.read(space) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => is_drained = true,
+                    result => {
+                        let count = result?;
+                        is_drained = count < most;
+                        connection.received(count);
+                    }
+                }
+            }
+            Step::Write => {
+                writes();
+                match stream.write(connection.unsent()) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Some(EpollFlags::EPOLLOUT)),
+                    result => connection.sent(result?),
+                }
+            }
+            Step::Run(work) => connection.answer(&work.run()),
+            Step::CloseSend => stream.shutdown(Shutdown::Write)?,
+            Step::Close => return Ok(None),
+        }
+    }
+}
