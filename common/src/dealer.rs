@@ -24,14 +24,21 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub(crate) struct Dealer {
     listener: Option<TcpListener>,
     table: Table,
-    /// Connections whose first byte has not arrived.
-    silent: Slab<TcpStream>,
+    /// Connections whose first byte has not arrived, each with its number.
+    silent: Slab<(u64, TcpStream)>,
+    /// Keys and numbers of the silent connections, oldest first, each with the time of its end.
+    ends: VecDeque<(Instant, usize, u64)>,
+    /// How long a connection may stay silent.
+    idle_timeout: Duration,
     /// Connections whose first byte has arrived, oldest first.
     queue: VecDeque<TcpStream>,
     offers: Vec<Option<Offer>>,
     /// The worker whose turn it is.
     next: usize,
+    /// The number of the last offer.
     number: u64,
+    /// The number of the last connection.
+    accepted: u64,
 }
 
 fn accept(listener: RawFd) -> nix::Result<OwnedFd> {
@@ -50,15 +57,18 @@ struct Offer {
 pub(crate) const SILENT: u64 = 1 << 32;
 
 impl Dealer {
-    pub fn new(listener: TcpListener, table: Table) -> Self {
+    pub fn new(listener: TcpListener, table: Table, idle_timeout: Duration) -> Self {
         Dealer {
             listener: Some(listener),
             table,
             silent: Slab::new(),
+            ends: VecDeque::new(),
+            idle_timeout,
             queue: VecDeque::new(),
             offers: table.cells.iter().map(|_| None).collect(),
             next: 0,
             number: 0,
+            accepted: 0,
         }
     }
 
@@ -75,7 +85,9 @@ impl Dealer {
                     let slot = self.silent.vacant_entry();
                     let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, SILENT + slot.key() as u64);
                     if stream.set_nonblocking(true).is_ok() && epoll.add(&stream, event).is_ok() {
-                        slot.insert(stream);
+                        self.accepted += 1;
+                        self.ends.push_back((Instant::now() + self.idle_timeout, slot.key(), self.accepted));
+                        slot.insert((self.accepted, stream));
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -92,10 +104,26 @@ impl Dealer {
     /// Handles the first byte, or the end, of a silent connection.
     pub fn first_byte(&mut self, epoll: &Epoll, token: u64) {
         let Ok(key) = usize::try_from(token - SILENT) else { return };
-        let Some(stream) = self.silent.try_remove(key) else { return };
+        let Some((_, stream)) = self.silent.try_remove(key) else { return };
         let _ = epoll.delete(&stream);
         if matches!(stream.peek(&mut [0]), Ok(count) if count > 0) {
             self.queue.push_back(stream);
+        }
+    }
+
+    /// Closes the connections that have been silent for too long.
+    pub fn close_silent(&mut self) {
+        let now = Instant::now();
+        while let Some((end, key, number)) = self.ends.front().copied() {
+            // Its key may belong to another one by now.
+            let is_silent = self.silent.get(key).is_some_and(|(other, _)| *other == number);
+            if is_silent && end > now {
+                break;
+            }
+            if is_silent {
+                self.silent.remove(key);
+            }
+            self.ends.pop_front();
         }
     }
 
@@ -156,10 +184,11 @@ impl Dealer {
         }
     }
 
-    /// The time after which [`Dealer::deal`] must run again even without an event.
+    /// The time after which [`Dealer::deal`] and [`Dealer::close_silent`] must run again even without an event.
     pub fn timeout(&self) -> Option<Duration> {
         let is_dealing = !self.queue.is_empty() || self.offers.iter().any(Option::is_some);
-        is_dealing.then_some(PATIENCE)
+        let end = self.ends.front().map(|(end, ..)| end.saturating_duration_since(Instant::now()));
+        end.into_iter().chain(is_dealing.then_some(PATIENCE)).min()
     }
 
     /// Stops accepting connections, behind those that wait already.

@@ -97,7 +97,9 @@ impl Parent {
     fn new(knobs: &Knobs, mut listeners: Vec<TcpListener>) -> nix::Result<Self> {
         let table = Table::new(knobs.processes)?;
         let connections = match knobs.dispatch {
-            Some(Dispatch::RoundRobin) => Connections::FromParent(Dealer::new(listeners.remove(0), table)),
+            Some(Dispatch::RoundRobin) => {
+                Connections::FromParent(Dealer::new(listeners.remove(0), table, knobs.limits.idle_timeout))
+            }
             _ => Connections::FromKernel(listeners.into_iter().map(Some).collect()),
         };
         let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD]);
@@ -246,6 +248,7 @@ impl Parent {
         if let Connections::FromParent(dealer) = &mut self.connections {
             let channels: Vec<_> = self.workers.iter().map(Worker::channel).collect();
             dealer.deal(&channels);
+            dealer.close_silent();
         }
     }
 

@@ -55,7 +55,7 @@ fn killed_worker(server: &Server, dispatch: &str) -> Result<()> {
 fn round_robin_promise(server: &Server) -> Result<()> {
     let running = start(server, &["--processes", "2", "--dispatch", "round-robin"])?;
     let mut blocker = Client::connect(running.address)?;
-    blocker.send(&get("/sleep?ms=1500"))?;
+    blocker.send(&get("/sleep?ms=3000"))?;
     let mut workers = Vec::new();
     for _ in 0..20 {
         workers.push(expect_served(&running)?.header("X-Worker").map(str::to_owned));
