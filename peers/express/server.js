@@ -1,6 +1,9 @@
 // Express in five models: plain, under `cluster` (round robin, or one shared socket), under PM2, and with worker threads.
 'use strict';
 
+// As Express's own guide advises for production; it is read when Express is loaded.
+process.env.NODE_ENV ??= 'production';
+
 const cluster = require('node:cluster');
 const http = require('node:http');
 const { parseArgs } = require('node:util');

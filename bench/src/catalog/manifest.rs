@@ -22,6 +22,7 @@ struct Manifest {
     #[serde(default)]
     requires: Vec<String>,
     only_if_asked: Option<String>,
+    unmaintained: Option<String>,
     http: String,
     /// What none of its servers can take part in.
     #[serde(default)]
@@ -126,6 +127,7 @@ pub fn read(path: &Path) -> Result<Vec<Server>> {
             tags: entry.tags,
             own,
             only_if_asked: manifest.only_if_asked.clone(),
+            unmaintained: manifest.unmaintained.clone(),
         })
     };
     let servers: Vec<Server> = manifest.server.into_iter().map(server).collect::<Result<_>>()?;

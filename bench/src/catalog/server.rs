@@ -47,6 +47,8 @@ pub struct Server {
     pub needs: Vec<Need>,
     /// The reason why it is built, checked and measured only where it is asked for.
     pub only_if_asked: Option<String>,
+    /// What is known of a library that nobody seems to maintain, with a date.
+    pub unmaintained: Option<String>,
 }
 
 impl Server {

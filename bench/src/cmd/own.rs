@@ -85,6 +85,7 @@ pub fn server(name: &str, program: Program, own: &OwnService, probe: Option<cata
         requires: Vec::new(),
         needs: Vec::new(),
         only_if_asked: None,
+        unmaintained: None,
     })
 }
 

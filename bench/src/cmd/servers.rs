@@ -31,6 +31,8 @@ struct Listed {
     /// Where launches are by default.
     launches: &'static str,
     about: String,
+    /// What is known of a library that nobody seems to maintain, with a date.
+    unmaintained: Option<String>,
     /// The reason why it can never run here, such as a missing program.
     missing: Option<String>,
     /// Ready to be measured; otherwise `reason` says why not.
@@ -52,14 +54,23 @@ pub fn run(json: bool, wide: bool) -> Result<ExitCode> {
     let state = |one: &Listed| if one.available { "built".into() } else { short(one.reason.as_deref().unwrap_or_default()) };
     let line = |one: &Listed| Line {
         group: None,
-        cells: [one.name.clone(), one.blocking.to_string(), state(one), one.launches.into(), one.http.clone(), one.about.clone()]
-            .map(Cell::Words)
-            .to_vec(),
+        cells: [
+            one.name.clone(),
+            one.blocking.to_string(),
+            state(one),
+            one.unmaintained.clone().unwrap_or_default(),
+            one.launches.into(),
+            one.http.clone(),
+            one.about.clone(),
+        ]
+        .map(Cell::Words)
+        .to_vec(),
     };
     let columns = vec![
         Column::words("server"),
         Column::words("blocking"),
         Column::words("state"),
+        Column::words("maintenance"),
         Column::words("launches").wide(),
         Column::words("http").wide(),
         Column::words("about").wide(),
@@ -89,6 +100,7 @@ fn list(server: &Server) -> Listed {
         is_optional: server.only_if_asked.is_some(),
         launches: launches(server),
         about: server.about.clone(),
+        unmaintained: server.unmaintained.clone(),
         missing: server.missing(),
         available: asked.is_ok(),
         reason: asked.as_ref().err().cloned(),

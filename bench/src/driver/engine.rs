@@ -58,6 +58,8 @@ pub(super) struct Slot {
     pub is_backing_off: bool,
     /// Requests of a closed lane so far.
     pub wanted: u64,
+    /// The wait before the next request, after one that was shed.
+    pub pause: Option<Duration>,
 }
 
 /// What is to be done at an instant.

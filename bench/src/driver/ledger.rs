@@ -62,6 +62,15 @@ impl Ledger {
         }
     }
 
+    /// The server had no room for a request.
+    pub fn shed(&mut self, lane: usize, flight: Flight, now: u64) {
+        self.settle(lane, flight.want);
+        let is_counted = self.window.contains(&now);
+        let recording = &mut self.books[lane].recording;
+        recording.last_byte = Duration::from_nanos(now);
+        recording.shed += u64::from(is_counted);
+    }
+
     /// The answer to a request is complete; `wrong` says what is wrong with it.
     pub fn answer(&mut self, lane: usize, slot: usize, flight: Flight, status: u16, wrong: Option<&str>, now: u64) {
         self.settle(lane, flight.want);

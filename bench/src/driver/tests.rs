@@ -153,6 +153,19 @@ fn a_wrong_status_or_body_is_an_error_and_the_connection_goes_on() {
 }
 
 #[test]
+fn what_a_server_sheds_is_counted_apart_and_asked_for_again_after_the_pause() {
+    const NO_ROOM: &[u8] = b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n";
+    let address = server(|number, stream| echo(if number == 0 { NO_ROOM } else { OK })(number, stream));
+    let shedding = |sheds| drive(Lane { sheds, ..Lane::closed(target(address), 1, 1) }, 100 * MS).lanes.remove(0);
+    // Its pause outlasts the window, so the first request is the only one.
+    let seen = shedding(Some(1000 * MS));
+    assert_eq!((seen.shed, seen.answered, seen.errors, seen.response.len()), (1, 0, 0, 0));
+    let address = server(echo(NO_ROOM));
+    let seen = drive(Lane::closed(target(address), 1, 1), 100 * MS).lanes.remove(0);
+    assert!(seen.shed == 0 && seen.errors > 1, "without leave to shed it is wrong: {} {}", seen.shed, seen.errors);
+}
+
+#[test]
 fn a_body_of_thirty_megabytes_is_read_in_the_time_that_its_bytes_take() {
     let body = vec![b'x'; 30 << 20];
     let answer: &'static [u8] =

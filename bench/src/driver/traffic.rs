@@ -15,6 +15,8 @@ use std::time::Duration;
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 /// The server gave up waiting for a request on an idle connection.
 const REQUEST_TIMEOUT: u16 = 408;
+/// The status with which a server sheds a request.
+const NO_ROOM: u16 = 503;
 
 impl Engine<'_> {
     /// Releases a request of an open lane.
@@ -218,16 +220,22 @@ impl Engine<'_> {
         let (lane, slot) = (connection.lane, connection.slot);
         let wrong = connection.check.finish(status, &load.lanes[lane].target);
         self.lanes[lane].slots[slot].failures = 0;
+        if let Some(pause) = load.lanes[lane].sheds.filter(|_| status == NO_ROOM) {
+            self.lanes[lane].slots[slot].pause = Some(pause);
+            return self.ledger.shed(lane, flight, now);
+        }
         self.ledger.answer(lane, slot, flight, status, wrong.as_deref(), now);
     }
 
     /// Sends what the answers made room for.
     fn refill(&mut self, lane: usize, slot: usize, answers: usize, now: u64) -> Result<()> {
+        let pause = self.lanes[lane].slots[slot].pause.take();
         match self.load.lanes[lane].pace {
-            Pace::Closed { think, .. } if think.is_zero() && now < self.ledger.window.end => {
+            Pace::Closed { think, .. } if think.is_zero() && pause.is_none() && now < self.ledger.window.end => {
                 self.want_more(lane, slot, answers, now)
             }
             Pace::Closed { think, .. } if answers > 0 => {
+                let think = pause.unwrap_or(think);
                 self.due.push(Reverse((now + nanos(think), Due::Start { lane, slot, count: answers })));
                 self.pump(lane, slot)
             }

@@ -23,6 +23,7 @@ pub const SLOWDOWN: Family = Family::new("slowdown", Unit::Ratio, Role::Detail);
 pub const DEAD: Family = Family::new("dead", Unit::Share, Role::Detail);
 pub const RECOVERY: Family = Family::new("recovery_ms", Unit::Ms, Role::Detail);
 pub const BLOCKERS_PER_S: Family = Family::new("blockers_per_s", Unit::PerSecond, Role::Detail).more_is_better();
+pub const SHED_PER_S: Family = Family::new("shed_per_s", Unit::PerSecond, Role::Detail);
 pub const FAILED: Family = Family::new("failed", Unit::Count, Role::Detail);
 const MAX: Family = Family::new("max_ms", Unit::Ms, Role::Detail);
 const P50: Family = Family::new("p50_ms", Unit::Ms, Role::Detail);
@@ -62,6 +63,9 @@ pub struct Step {
     /// Blockers that failed.
     #[serde(default)]
     pub blockers_failed: u64,
+    /// Blockers answered 503 per second.
+    #[serde(default)]
+    pub shed_per_s: f64,
     /// Share of the window that the driver spent on a processor.
     pub driver_load: f64,
     /// The wait for answers was given up, since the limit was passed already.
@@ -169,6 +173,7 @@ impl Climb<'_> {
             recovery_ms: blockers.and_then(|one| probes::recovery(&seen.lanes[KEPT], one, seen.gave_up)).map(ms),
             blockers_per_s: if k > 0 { seen.per_second(OTHERS) } else { 0.0 },
             blockers_failed: blockers.map_or(0, |one| one.errors),
+            shed_per_s: blockers.map_or(0.0, |one| one.shed as f64 / seen.window.as_secs_f64()),
             driver_load: seen.driver_load,
             gave_up: seen.gave_up,
         })
@@ -180,7 +185,9 @@ impl Climb<'_> {
         if k > 0 {
             let think = if self.block_ms == 0.0 { THINK_OF_SHORT } else { THINK };
             let pace = Pace::Closed { depth: 1, stagger: self.block().max(think), most: None, think };
-            lanes.push(Lane { pace, ..Lane::closed(self.blocker.clone(), k, 1) });
+            // A refusal must not be cheaper for the client than service: it comes again when it would have been served.
+            let sheds = (self.block_ms > 0.0 && !self.is_lenient).then(|| self.block());
+            lanes.push(Lane { pace, sheds, ..Lane::closed(self.blocker.clone(), k, 1) });
         }
         lanes.iter_mut().for_each(|lane| lane.retries = self.is_lenient);
         Load {
@@ -247,6 +254,7 @@ impl Run {
             readings.push((at(FRESH_MAX), step.valid(step.fresh.max_ms())));
             readings.push((at(DEAD), valid(Value::Exact(step.dead))));
             readings.push((at(BLOCKERS_PER_S), valid(Value::Exact(step.blockers_per_s))));
+            readings.push((at(SHED_PER_S), valid(Value::Exact(step.shed_per_s))));
             readings.extend(step.recovery_ms.map(|recovery| (at(RECOVERY), valid(Value::Exact(recovery)))));
             if let Some(base) = &base {
                 readings.push((at(percentile.added()), added(base, &response)));

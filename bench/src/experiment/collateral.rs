@@ -150,13 +150,17 @@ impl Experiment for Collateral {
         let Some(kind) = settings.kind() else { return Vec::new() };
         let block = settings.block_ms(kind);
         let mut columns: Vec<Column> = settings.blockers.iter().map(|k| response(kind, block, *k)).collect();
+        // The other side of the price: who blocks less often harms others less.
+        let served = climb::BLOCKERS_PER_S.at(Self::NAME, place(kind.name(), block, DETAILS_AT));
+        columns
+            .push(Column { column: report::Column::number("slow/s"), cell: Box::new(move |view, row| view.cell(row, &served)) });
         for limit_ms in LIMITS_MS {
             // Beyond the limit of a climb nothing was measured; long blockers climb to the last one.
             let (block, is_known) = if limit_ms <= LIMIT_MS { (block, true) } else { (LONG.0, settings.has_long) };
             let column = if is_known { report::Column::number(freeze_head(limit_ms)) } else { continue };
             let metric = freeze_metric(Self::NAME, kind.name(), block, limit_ms);
             columns.push(Column {
-                column: if limit_ms > LIMIT_MS { column.wide() } else { column },
+                column: if limit_ms > LIMITS_MS[0] { column.wide() } else { column },
                 cell: Box::new(move |view, row| freezing(view, row, &metric)),
             });
         }
@@ -275,7 +279,7 @@ pub fn freezing(view: &View<'_>, row: &Row, metric: &Metric) -> Cell {
 fn details(settings: &Settings, view: &View<'_>, kind: Kind) -> Table {
     let block = settings.block_ms(kind);
     let title = format!(
-        "Added {} of / in ms beside k {}; the number of them that freezes it; the last four columns at k={DETAILS_AT}",
+        "Added {} of / in ms beside k {}; the number of them that freezes it; the last five columns at k={DETAILS_AT}",
         view.percentile,
         settings.beside(kind)
     );
@@ -289,12 +293,13 @@ fn details(settings: &Settings, view: &View<'_>, kind: Kind) -> Table {
         .collect();
     let limits: Vec<f64> = LIMITS_MS.into_iter().filter(|limit| *limit <= LIMIT_MS).collect();
     columns.extend(limits.iter().map(|limit| report::Column::number(freeze_head(*limit))));
-    columns.extend(["dead", "fresh max ms", "recovery ms", "blockers/s"].map(|head| report::Column::number(head).wide()));
+    columns
+        .extend(["dead", "fresh max ms", "recovery ms", "blockers/s", "shed/s"].map(|head| report::Column::number(head).wide()));
     let mut table = view.table(kind.name(), title, columns, |row| {
         let mut cells: Vec<Cell> = loads.iter().map(|k| added(settings, view, row, kind, *k)).collect();
         cells
             .extend(limits.iter().map(|limit| freezing(view, row, &freeze_metric(Collateral::NAME, kind.name(), block, *limit))));
-        let families = [climb::DEAD, climb::FRESH_MAX, climb::RECOVERY, climb::BLOCKERS_PER_S];
+        let families = [climb::DEAD, climb::FRESH_MAX, climb::RECOVERY, climb::BLOCKERS_PER_S, climb::SHED_PER_S];
         cells.extend(families.map(|family| view.cell(row, &family.at(Collateral::NAME, place(kind.name(), block, DETAILS_AT)))));
         cells
     });

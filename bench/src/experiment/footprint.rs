@@ -121,7 +121,7 @@ impl Experiment for Footprint {
                 cell: Box::new(move |view, row| view.cell(row, &family.at(Self::NAME, ""))),
             }
         };
-        vec![column("MiB", PSS, false), column("binary MiB", BINARY, true)]
+        vec![column("MiB", PSS, false), column("KiB/conn", CONNECTION, false), column("binary MiB", BINARY, true)]
     }
 
     fn tables(_: &Settings, view: &View<'_>) -> Vec<Table> {

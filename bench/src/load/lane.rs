@@ -37,13 +37,25 @@ pub struct Lane {
     /// Requests wait for a server that refuses connections, and one whose kept connection closed before any byte of its answer is sent again, as
     /// clients do. Otherwise they fail.
     pub retries: bool,
+    /// A server may answer 503, that it has no room for this request: this is counted apart, and the client comes again after so long. Otherwise
+    /// such an answer is wrong.
+    pub sheds: Option<Duration>,
 }
 
 impl Lane {
     /// A closed loop: `depth` requests in flight on each connection all the time.
     pub fn closed(target: Target, connections: usize, depth: usize) -> Self {
         let pace = Pace::Closed { depth, stagger: Duration::ZERO, most: None, think: Duration::ZERO };
-        Lane { target, pace, connections, is_fresh: false, primes_connections: false, keeps_samples: false, retries: false }
+        Lane {
+            target,
+            pace,
+            connections,
+            is_fresh: false,
+            primes_connections: false,
+            keeps_samples: false,
+            retries: false,
+            sheds: None,
+        }
     }
 
     /// Requests on a fixed schedule, evenly or with exponential gaps.

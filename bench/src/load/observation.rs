@@ -62,6 +62,8 @@ pub struct Recording {
     pub errors: u64,
     /// The first of them, in words.
     pub first_error: Option<String>,
+    /// Requests that were answered 503 in the window, where the lane lets a server shed them.
+    pub shed: u64,
     /// Requests sent again since their connection closed before any byte of the answer.
     pub resent: u64,
     /// Connections that the server closed while they were idle.
@@ -102,6 +104,7 @@ impl Default for Recording {
             youngest: None,
             errors: 0,
             first_error: None,
+            shed: 0,
             resent: 0,
             idle_closes: 0,
             refused: 0,
