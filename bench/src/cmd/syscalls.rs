@@ -54,7 +54,8 @@ pub fn run(arguments: &Syscalls) -> Result<ExitCode> {
     let mut lines = Vec::new();
     for server in &servers {
         progress.say(&server.name);
-        let counted = if server.missing().is_some() { Err(Absence::Unavailable) } else { count(server).map_err(invalid) };
+        let counted =
+            if server.missing().is_some() { Err(Absence::Unavailable) } else { count(server).map_err(|error| invalid(&error)) };
         interrupt::check()?;
         lines.push(line(&server.name, counted));
         progress.step(1);
@@ -69,7 +70,7 @@ pub fn run(arguments: &Syscalls) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn invalid(error: anyhow::Error) -> Absence {
+fn invalid(error: &anyhow::Error) -> Absence {
     Absence::Invalid(format!("{error:#}"))
 }
 

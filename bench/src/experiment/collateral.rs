@@ -8,7 +8,7 @@ use super::contract::{Choices, Column, Curves, Experiment, Needs, conditions, ke
 use super::probes;
 use crate::catalog::{Row, Server};
 use crate::measure::{Kind, Mode, Session};
-use crate::metrics::{LIMITS_MS, Metric, Percentile, Reading, Value};
+use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Value};
 use crate::report::{self, Cell, Group, Mark, Table, View};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -152,8 +152,10 @@ impl Experiment for Collateral {
         let mut columns: Vec<Column> = settings.blockers.iter().map(|k| response(kind, block, *k)).collect();
         // The other side of the price: who blocks less often harms others less.
         let served = climb::BLOCKERS_PER_S.at(Self::NAME, place(kind.name(), block, DETAILS_AT));
-        columns
-            .push(Column { column: report::Column::number("slow/s"), cell: Box::new(move |view, row| view.cell(row, &served)) });
+        columns.push(Column {
+            column: report::Column::number(format!("slow/s at k={DETAILS_AT}")),
+            cell: Box::new(move |view, row| view.cell(row, &served)),
+        });
         for limit_ms in LIMITS_MS {
             // Beyond the limit of a climb nothing was measured; long blockers climb to the last one.
             let (block, is_known) = if limit_ms <= LIMIT_MS { (block, true) } else { (LONG.0, settings.has_long) };
@@ -279,7 +281,7 @@ pub fn freezing(view: &View<'_>, row: &Row, metric: &Metric) -> Cell {
 fn details(settings: &Settings, view: &View<'_>, kind: Kind) -> Table {
     let block = settings.block_ms(kind);
     let title = format!(
-        "Added {} of / in ms beside k {}; the number of them that freezes it; the last five columns at k={DETAILS_AT}",
+        "Added {} of / in ms beside k {}; the number of them that freezes it; the columns behind that at k={DETAILS_AT}",
         view.percentile,
         settings.beside(kind)
     );
@@ -293,14 +295,22 @@ fn details(settings: &Settings, view: &View<'_>, kind: Kind) -> Table {
         .collect();
     let limits: Vec<f64> = LIMITS_MS.into_iter().filter(|limit| *limit <= LIMIT_MS).collect();
     columns.extend(limits.iter().map(|limit| report::Column::number(freeze_head(*limit))));
-    columns
-        .extend(["dead", "fresh max ms", "recovery ms", "blockers/s", "shed/s"].map(|head| report::Column::number(head).wide()));
+    let mut families = vec![
+        ("dead", climb::DEAD),
+        ("fresh max ms", climb::FRESH_MAX),
+        ("recovery ms", climb::RECOVERY),
+        ("blockers/s", climb::BLOCKERS_PER_S),
+    ];
+    let of = |family: &Family| family.clone().at(Collateral::NAME, place(kind.name(), block, DETAILS_AT));
+    if view.rows.iter().any(|row| view.sum(row, &of(&climb::SHED_PER_S)) > 0.0) {
+        families.push(("shed/s", climb::SHED_PER_S));
+    }
+    columns.extend(families.iter().map(|(head, _)| report::Column::number(*head).wide()));
     let mut table = view.table(kind.name(), title, columns, |row| {
         let mut cells: Vec<Cell> = loads.iter().map(|k| added(settings, view, row, kind, *k)).collect();
         cells
             .extend(limits.iter().map(|limit| freezing(view, row, &freeze_metric(Collateral::NAME, kind.name(), block, *limit))));
-        let families = [climb::DEAD, climb::FRESH_MAX, climb::RECOVERY, climb::BLOCKERS_PER_S, climb::SHED_PER_S];
-        cells.extend(families.map(|family| view.cell(row, &family.at(Collateral::NAME, place(kind.name(), block, DETAILS_AT)))));
+        cells.extend(families.iter().map(|(_, family)| view.cell(row, &of(family))));
         cells
     });
     table.details.push("dead: the share of kept-alive connections whose median probe takes over 0.1 s; fresh max: the longest first request on a new connection; recovery: from the last blocker's end until the delayed probes are answered".into());

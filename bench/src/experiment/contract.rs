@@ -344,6 +344,10 @@ pub(super) fn keeps_launches(server: &Server) -> Result<(), String> {
 /// A mode, and W, as part of a title.
 pub(super) fn conditions(view: &View<'_>) -> String {
     let Conditions { threads, placement, .. } = view.conditions;
-    let trials = if view.trials == 1 { "one trial".into() } else { format!("medians of {} trials", view.trials) };
-    format!("W = {threads}, placement {placement}, {trials}")
+    format!("W = {threads}, placement {placement}, {}", trials(view))
+}
+
+/// The number of trials, as part of a title.
+pub(super) fn trials(view: &View<'_>) -> String {
+    if view.trials == 1 { "one trial".into() } else { format!("medians of {} trials", view.trials) }
 }

@@ -3,10 +3,12 @@
 
 mod blocking_functions;
 mod climb;
+mod closed_loop;
 mod collateral;
 mod contract;
 mod dose_response;
 mod footprint;
+mod handoff_cost;
 mod latency;
 mod probes;
 mod reload;
@@ -39,6 +41,7 @@ pub static ALL: &[&dyn Any] = &[
     &Erased::<scaling::Scaling>::NEW,
     &Erased::<reload::Reload>::NEW,
     &Erased::<state::State>::NEW,
+    &Erased::<handoff_cost::HandoffCost>::NEW,
     &Erased::<service::Service>::NEW,
 ];
 

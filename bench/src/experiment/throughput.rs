@@ -1,14 +1,12 @@
 //! The cost of a request: closed loops on a server core and a driver core; what counts is processor time per request.
 
+use super::closed_loop::{CPU, ClosedLoop, Way};
 use super::contract::{Choices, Column, Experiment};
 use crate::catalog::{Blocking, Row, Server};
-use crate::load::{Lane, Load, Observation, Target};
-use crate::measure::{Latency, Mode, Session, WARM_CONNECTIONS, learn};
+use crate::measure::{Mode, Session, WARM_CONNECTIONS, learn};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
-use crate::process::Running;
 use crate::report::{self, Cell, Table, View};
-use crate::validity;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::time::Duration;
@@ -17,14 +15,9 @@ use std::time::Duration;
 const CONNECTIONS: usize = 64;
 /// Requests in flight on each connection of the pipelined loop.
 const DEPTH: usize = 16;
-/// Time before the window in which the loop gets going.
-const WARMUP: Duration = Duration::from_millis(100);
-/// Each slot in flight serves this many requests in a window, so that its ends do not matter, unless that takes longer than the second.
-const TURNS: (f64, Duration) = (20.0, Duration::from_secs(5));
 /// A blocking request that does nothing: its extra cost over `/` is that of the way to the pool and back.
 const NOTHING: &str = "/timer?ms=0";
 
-const CPU: Family = Family::new("cpu_us", Unit::Us, Role::Cost);
 const USER: Family = Family::new("user_us", Unit::Us, Role::Detail);
 const PER_S: Family = Family::new("per_s", Unit::PerSecond, Role::Cost).more_is_better();
 const OFFLOAD: Family = Family::new("offload_us", Unit::Us, Role::Detail);
@@ -32,28 +25,7 @@ const OFFLOAD: Family = Family::new("offload_us", Unit::Us, Role::Detail);
 /// The loops: `kept-alive`; `pipelined`; of servers that offload `offloaded`; in a thorough round `fresh`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Throughput {
-    loops: Vec<Loop>,
-}
-
-/// A closed loop.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Loop {
-    /// How requests were sent.
-    way: String,
-    /// The reason why the numbers are invalid.
-    invalid: Option<String>,
-    /// Answers per second.
-    per_s: f64,
-    /// The server's processor time per request, in microseconds.
-    cpu_us: f64,
-    /// Share of it in user mode, from the kernel's ticks.
-    user: f64,
-    /// The driver had no time left, so the rate is a lower bound of what the server can do.
-    is_driver_bound: bool,
-    /// Share of the window that the driver spent on a processor.
-    driver_load: f64,
-    /// Times.
-    latency: Latency,
+    loops: Vec<ClosedLoop>,
 }
 
 /// How it measures.
@@ -119,9 +91,10 @@ impl Experiment for Throughput {
             ways.push(("fresh", &target, 1, true));
         }
         let mut loops = Vec::new();
+        let window = Duration::from_millis(settings.window_ms);
         for (way, target, depth, is_fresh) in ways {
-            let way = Way { name: way, target, depth, is_fresh, per_s };
-            let one = way.run(session, settings, &running);
+            let way = Way { name: way, target, connections: CONNECTIONS, depth, is_fresh, per_s, window };
+            let one = way.run(session, &running);
             loops.push(running.explain(one)?);
         }
         Ok(Throughput { loops })
@@ -181,57 +154,4 @@ impl Throughput {
 
 fn offloads(server: &Server) -> bool {
     server.blocking != Blocking::Inline
-}
-
-/// How a loop is measured.
-struct Way<'w> {
-    name: &'w str,
-    target: &'w Target,
-    depth: usize,
-    is_fresh: bool,
-    /// About as many answers a second as the server gives to `/`.
-    per_s: f64,
-}
-
-impl Way<'_> {
-    fn in_flight(&self) -> f64 {
-        (CONNECTIONS * self.depth) as f64
-    }
-
-    fn load(&self, session: &Session<'_>, settings: &Settings) -> Load {
-        let turns = Duration::from_secs_f64(TURNS.0 * self.in_flight() / self.per_s.max(1.0)).min(TURNS.1);
-        let lane = Lane { is_fresh: self.is_fresh, ..Lane::closed(self.target.clone(), CONNECTIONS, self.depth) };
-        Load {
-            warmup: WARMUP,
-            grace: Duration::from_secs(1),
-            spin: session.placement.spin(),
-            ..Load::of(vec![lane], turns.max(Duration::from_millis(settings.window_ms)), session.seed)
-        }
-    }
-
-    fn run(&self, session: &Session<'_>, settings: &Settings, running: &Running) -> Result<Loop> {
-        let mut cpu = Vec::new();
-        let seen = session.driver.drive_marked(&self.load(session, settings), &mut || cpu.push(running.cpu()))?;
-        let [before, after] = cpu[..] else { bail!("the loop did not reach the end of its window") };
-        Ok(self.found(session, &seen, after.since(before)))
-    }
-
-    fn found(&self, session: &Session<'_>, seen: &Observation, (used, user): (Duration, f64)) -> Loop {
-        let lane = &seen.lanes[0];
-        let cores = session.placement.server_cores().len();
-        let checked = validity::of_lane(seen, 0)
-            .and_then(|()| validity::cpu_ceiling(used.as_secs_f64(), cores, seen.window.as_secs_f64()))
-            // Fresh connections are also being opened, during which no request is in flight.
-            .and_then(|()| if self.is_fresh { Ok(()) } else { validity::littles_law(lane, seen.window, self.in_flight()) });
-        Loop {
-            way: self.name.into(),
-            invalid: checked.err().map(|failure| failure.to_string()),
-            per_s: seen.per_second(0),
-            cpu_us: used.as_secs_f64() * 1e6 / lane.answered.max(1) as f64,
-            user,
-            is_driver_bound: seen.driver_load > validity::SATURATED,
-            driver_load: seen.driver_load,
-            latency: Latency::of(lane),
-        }
-    }
 }

@@ -20,7 +20,8 @@ use anyhow::{Result, bail};
 const HEADLINE: &str = "headline";
 
 /// How to read the cells of the headline.
-const LEGEND: &str = "k=4 (5/7): it froze there or before in five of seven trials; frozen: not tried, since fewer blockers froze it already; slow/s: slow requests answered each second at k=4, since who serves fewer of them harms others less";
+const LEGEND: &str =
+    "k=4 (5/7): it froze there or before in five of seven trials; frozen: not tried, since fewer blockers froze it already";
 
 /// All tables of a round.
 ///

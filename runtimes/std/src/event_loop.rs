@@ -10,11 +10,10 @@ use std::net::TcpStream;
 const STOP: u64 = u64::MAX;
 const ACCEPTOR: u64 = u64::MAX - 1;
 
-/// A connection, and what epoll is to report of it.
-struct Watched {
-    served: Served<TcpStream>,
-    wanted: EpollFlags,
-}
+/// What epoll reports of a connection, each once: edge-triggered, it need not be told again.
+const ALL: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT).union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
+/// The client sends no more. It is said together with its last bytes, and then never again.
+const END: EpollFlags = EpollFlags::EPOLLRDHUP.union(EpollFlags::EPOLLHUP).union(EpollFlags::EPOLLERR);
 
 pub fn serve(server: Server) -> io::Result<()> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -23,7 +22,7 @@ pub fn serve(server: Server) -> io::Result<()> {
     server.service.ready();
 
     let mut acceptor = Some(server.acceptor);
-    let mut all: Slab<Watched> = Slab::new();
+    let mut all: Slab<Served<TcpStream>> = Slab::new();
     let mut events = [EpollEvent::empty(); 256];
     loop {
         let count = epoll.wait(&mut events, EpollTimeout::NONE).unwrap_or(0);
@@ -38,9 +37,10 @@ pub fn serve(server: Server) -> io::Result<()> {
                 (ACCEPTOR, Some(acceptor)) => accept(acceptor, &epoll, &mut all),
                 (ACCEPTOR, None) => {}
                 (key, _) => {
-                    // An event may be left of one that this round has closed.
+                    // An event may be left of one that this turn of the loop has closed.
                     let key = usize::try_from(key).unwrap_or(usize::MAX);
-                    if all.get_mut(key).is_some_and(|watched| !goes_on(watched, &epoll, event.data())) {
+                    let has_end = event.events().intersects(END);
+                    if all.get_mut(key).is_some_and(|served| !matches!(turn::take(served, has_end, || ()), Ok(Some(_)))) {
                         all.remove(key);
                     }
                 }
@@ -50,19 +50,11 @@ pub fn serve(server: Server) -> io::Result<()> {
 }
 
 /// Takes one connection; epoll reports the next one only when this has had its turn.
-fn accept(acceptor: &Acceptor, epoll: &Epoll, all: &mut Slab<Watched>) {
+fn accept(acceptor: &Acceptor, epoll: &Epoll, all: &mut Slab<Served<TcpStream>>) {
     let Ok(mut served) = acceptor.accept(Ok) else { return };
     let slot = all.vacant_entry();
-    let wanted = EpollFlags::EPOLLIN;
     // A connection that cannot be watched is dropped, and so closed.
-    if epoll.add(&*served.parts().0, EpollEvent::new(wanted, slot.key() as u64)).is_ok() {
-        slot.insert(Watched { served, wanted });
+    if epoll.add(&*served.parts().0, EpollEvent::new(ALL, slot.key() as u64)).is_ok() {
+        slot.insert(served);
     }
-}
-
-/// Gives a connection its turn; false if it has closed.
-fn goes_on(watched: &mut Watched, epoll: &Epoll, key: u64) -> bool {
-    let Ok(Some(wanted)) = turn::take(&mut watched.served, || ()) else { return false };
-    let is_same = std::mem::replace(&mut watched.wanted, wanted) == wanted;
-    is_same || epoll.modify(&*watched.served.parts().0, &mut EpollEvent::new(wanted, key)).is_ok()
 }

@@ -104,7 +104,7 @@ impl Parking {
     /// Serves the connection until it would block, then parks it again unless it has closed.
     fn serve(&self, mut parked: Parked, mut place: Option<Admitted>) {
         // As soon as the client has its answer, it may ask again and expect this thread to be free.
-        if let Ok(Some(wanted)) = turn::take(&mut parked, || drop(place.take())) {
+        if let Ok(Some(wanted)) = turn::take(&mut parked, false, || drop(place.take())) {
             self.park(parked, wanted, false);
         }
     }

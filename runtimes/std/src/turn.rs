@@ -6,11 +6,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 /// Serves a connection until it would block: a thread never waits for a client. Returns what it waits for; `None` if it has closed.
-/// `writes` is called before each write.
+/// `has_end` says that the client sends no more, so the end is still to be read behind the last bytes. `writes` is called before each write.
 ///
 /// # Errors
 /// Returns the error that ends the connection.
-pub fn take(served: &mut Served<TcpStream>, mut writes: impl FnMut()) -> io::Result<Option<EpollFlags>> {
+pub fn take(served: &mut Served<TcpStream>, has_end: bool, mut writes: impl FnMut()) -> io::Result<Option<EpollFlags>> {
     let (stream, connection) = served.parts();
     // A read that did not fill its space has taken all there was; asking again would only be told so.
     let mut is_drained = false;
@@ -27,7 +27,7 @@ pub fn take(served: &mut Served<TcpStream>, mut writes: impl FnMut()) -> io::Res
                     Err(error) if error.kind() == ErrorKind::WouldBlock => is_drained = true,
                     result => {
                         let count = result?;
-                        is_drained = count < most;
+                        is_drained = count < most && !has_end;
                         connection.received(count);
                     }
                 }
