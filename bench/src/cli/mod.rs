@@ -220,6 +220,9 @@ pub struct Serve {
 pub struct Check {
     /// Names, or regular expressions over names [default: all]; `harness` checks the harness itself, `database` launches in PostgreSQL
     pub filters: Vec<String>,
+    /// Check servers as they were built last
+    #[arg(long)]
+    pub no_build: bool,
     /// With `harness`: skip the slow null test
     #[arg(long)]
     pub small: bool,

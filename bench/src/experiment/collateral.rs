@@ -26,6 +26,12 @@ const LIMIT_MS: f64 = 1000.0;
 const LONG: (f64, u64, f64, [usize; 5]) = (1000.0, 15_000, 10_000.0, [1, 2, 4, 8, 16]);
 /// Number of blockers at which details are given: every mode of a round measures it.
 const DETAILS_AT: usize = 4;
+/// The head of the column of blockers that were served.
+pub const SLOW: &str = "slow/s";
+/// What it says.
+pub fn about_slow() -> String {
+    format!("{SLOW}: slow requests answered each second at k={DETAILS_AT}; who serves fewer of them at a time harms others less")
+}
 /// The numbers of blockers that answer the question.
 const TELLING: [usize; 4] = [0, 1, 4, 64];
 
@@ -152,10 +158,7 @@ impl Experiment for Collateral {
         let mut columns: Vec<Column> = settings.blockers.iter().map(|k| response(kind, block, *k)).collect();
         // The other side of the price: who blocks less often harms others less.
         let served = climb::BLOCKERS_PER_S.at(Self::NAME, place(kind.name(), block, DETAILS_AT));
-        columns.push(Column {
-            column: report::Column::number(format!("slow/s at k={DETAILS_AT}")),
-            cell: Box::new(move |view, row| view.cell(row, &served)),
-        });
+        columns.push(Column { column: report::Column::number(SLOW), cell: Box::new(move |view, row| view.cell(row, &served)) });
         for limit_ms in LIMITS_MS {
             // Beyond the limit of a climb nothing was measured; long blockers climb to the last one.
             let (block, is_known) = if limit_ms <= LIMIT_MS { (block, true) } else { (LONG.0, settings.has_long) };

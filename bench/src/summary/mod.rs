@@ -124,6 +124,9 @@ fn headline_of(round: &Round, view: &View<'_>) -> Result<Option<Table>> {
     });
     table.notes.extend(own_servers(view));
     table.notes.push(LEGEND.into());
+    if table.columns.iter().any(|column| column.head == experiment::SLOW) {
+        table.notes.push(experiment::about_slow());
+    }
     table.details.extend(settings.left_out.iter().map(|what| format!("left out: {what}")));
     table.details.extend(statuses(view));
     table.details.extend(broken(view));
