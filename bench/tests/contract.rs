@@ -1,7 +1,7 @@
 //! Every server keeps its contract: one test for each, which runs what `stallbench check NAME` runs.
 //!
-//! `cargo test -p bench --test contract -- smol` runs those of smol. Two servers are checked at a time: the checks mostly wait, but they are about
-//! time, which a busier machine would not keep.
+//! `cargo test -p bench --test contract -- smol` runs those of smol. Two servers are checked at a time: the checks mostly wait, but many of them
+//! depend on timing, which more at a time would disturb.
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;

@@ -127,13 +127,13 @@ fn table(lines: Vec<Line>) -> Table {
         Column::words("server"),
         Column::number("calls"),
         Column::number("waits"),
-        Column::number("put aside"),
+        Column::number("preempted"),
         Column::words("system calls of a request"),
     ];
     let title =
         format!("System calls and context switches for each request, {CONNECTIONS} connections kept alive and never idle");
     let notes = vec![
-        "calls: counted by strace, which slows the server; waits and put aside: voluntary and involuntary context switches, counted without it".into(),
+        "calls: counted by strace, which slows the server; waits and preempted: voluntary and involuntary context switches, counted without it".into(),
         "a loop that finds many requests waiting shares one epoll_wait or io_uring_enter among them".into(),
     ];
     Table { name: NAME, title, columns, lines, notes, ..Table::default() }

@@ -185,7 +185,7 @@ impl Climb<'_> {
         if k > 0 {
             let think = if self.block_ms == 0.0 { THINK_OF_SHORT } else { THINK };
             let pace = Pace::Closed { depth: 1, stagger: self.block().max(think), most: None, think };
-            // A refusal must not be cheaper for the client than service: it comes again when it would have been served.
+            // A refused client waits as long as it would have been served, or refusals would be retried far more often than answers.
             let sheds = (self.block_ms > 0.0 && !self.is_lenient).then(|| self.block());
             lanes.push(Lane { pace, sheds, ..Lane::closed(self.blocker.clone(), k, 1) });
         }

@@ -37,8 +37,7 @@ pub struct Lane {
     /// Requests wait for a server that refuses connections, and one whose kept connection closed before any byte of its answer is sent again, as
     /// clients do. Otherwise they fail.
     pub retries: bool,
-    /// A server may answer 503, that it has no room for this request: this is counted apart, and the client comes again after so long. Otherwise
-    /// such an answer is wrong.
+    /// The pause of a client whose request was answered 503, which is counted apart; `None` if such an answer is wrong.
     pub sheds: Option<Duration>,
 }
 

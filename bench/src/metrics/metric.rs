@@ -24,7 +24,7 @@ pub enum Unit {
     Share,
     /// One quantity divided by another.
     Ratio,
-    /// So many for each request.
+    /// A count per request.
     PerRequest,
 }
 

@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 pub struct Switches {
     /// A thread waited.
     pub voluntary: u64,
-    /// A thread was put aside.
+    /// A thread was preempted.
     pub involuntary: u64,
 }
 

@@ -22,8 +22,10 @@ use std::time::Instant;
 
 /// A trial during which the hypervisor took more than this share of the processors is retried, at most this many times.
 const MOST_STEAL: (f64, u32) = (0.02, 2);
-/// Trials that the driver spoiled are taken again up to so many times; not if they are more than this share (and more than four), for the machine is not fit then.
-const MOST_AGAIN: (u32, f64) = (2, 0.25);
+/// How often trials that the driver or the machine spoiled are taken again.
+const AGAIN: u32 = 2;
+/// If more trials than this share of a round are spoiled, and more than this number, the machine is not fit, and nothing is taken again.
+const MOST_SPOILED: (f64, usize) = (0.25, 4);
 
 /// Builds whatever the experiments of a round need besides the servers.
 ///
@@ -114,14 +116,14 @@ pub fn measure(round: &mut Round, servers: &[Server]) -> Result<()> {
     let missing: Vec<Planned<'_>> = all.iter().filter(is_missing).copied().collect();
     let started = Instant::now();
     take_each(round, &settings, &missing, started)?;
-    for _ in 0..MOST_AGAIN.0 {
+    for _ in 0..AGAIN {
         let mut spoiled: Vec<Planned<'_>> = Vec::new();
         for one in &all {
             if is_spoiled(round, &one.server.name, one.one.name(), one.trial)? {
                 spoiled.push(*one);
             }
         }
-        if spoiled.is_empty() || spoiled.len() as f64 > (MOST_AGAIN.1 * all.len() as f64).max(4.0) {
+        if spoiled.is_empty() || spoiled.len() > MOST_SPOILED.1.max((MOST_SPOILED.0 * all.len() as f64) as usize) {
             break;
         }
         say(&format!("taking {} of {} trials again: the driver or the machine spoiled them", spoiled.len(), all.len()));

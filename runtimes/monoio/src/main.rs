@@ -46,7 +46,7 @@ const MODELS: &[Model] = &[
     Model { blocking_sockets: true, ..Model::per_core(serve) },
     Model { blocking_sockets: true, ..Model::per_core_shared(serve) },
 ];
-// A build of its own: wakes from other threads make each wake dearer.
+// A build of its own: with wakes from other threads, every wake costs more.
 #[cfg(feature = "offloaded")]
 const MODELS: &[Model] = &[Model {
     name: "offloaded",
