@@ -19,6 +19,7 @@ pub mod http;
 mod in_child;
 mod input;
 pub mod receipt;
+mod rendezvous;
 pub mod routes;
 pub mod say;
 mod served;

@@ -5,6 +5,7 @@
 
 use crate::hits;
 use crate::http::{Answer, Status, Target};
+use crate::rendezvous;
 use crate::state::{self, Ask, NewLaunch, Page};
 use crate::work::{Clock, Work};
 use std::borrow::Cow;
@@ -86,7 +87,7 @@ fn refusal_of(method: &str, path: &str) -> Option<Answer> {
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 /// All paths; below `/launches` there is one for each launch.
-pub const PATHS: [&str; 12] = [
+pub const PATHS: [&str; 14] = [
     "/",
     "/timer",
     "/sleep",
@@ -98,6 +99,8 @@ pub const PATHS: [&str; 12] = [
     "/panic",
     "/healthz",
     "/hits",
+    "/wait",
+    "/release",
     LAUNCHES,
 ];
 
@@ -142,6 +145,8 @@ fn route(context: Context, path: &str, query: Query<'_>, request: Request<'_>) -
         }
         "/timer" => Work::Timer { length: query.length(context)?, clock: query.clock()? },
         "/sleep" => Work::Sleep(query.length(context)?),
+        "/wait" => Work::Wait { ticket: query.number("t", 0, 0..=u32::MAX)?, most: query.length(context)? },
+        "/release" => return Ok(Outcome::Instant(release(query.number("t", 0, 0..=u32::MAX)?))),
         "/json/stringify" => Work::Stringify { items: query.number("items", 10_000, 0..=1_000_000)? },
         "/json/parse" => Work::Parse(request.body),
         "/sort" => Work::Sort { items: query.number("items", 100_000, 0..=10_000_000)? },
@@ -177,6 +182,14 @@ fn new_launch(request: &Request<'_>) -> Result<NewLaunch, Refused> {
         return Err(Refused(Answer::error(Status::ContentTooLarge, message)));
     }
     NewLaunch::read(&request.body).map_err(|wrong| Refused(Answer::error(Status::BadRequest, format!("{wrong}\n"))))
+}
+
+fn release(ticket: u32) -> Answer {
+    if rendezvous::release(ticket) {
+        Answer::text("released\n")
+    } else {
+        Answer::error(Status::NotFound, "nobody waits with this ticket\n")
+    }
 }
 
 fn not_found() -> Answer {
@@ -316,7 +329,7 @@ mod tests {
         for path in PATHS {
             let method = if path == "/json/parse" { "POST" } else { "GET" };
             if let Outcome::Instant(answer) = send(method, path) {
-                assert_eq!(answer.status, Status::Ok, "{path}");
+                assert_ne!(answer, not_found(), "{path}");
             }
         }
     }

@@ -4,6 +4,7 @@
 //! thread that is.
 
 use crate::http::{Answer, Status};
+use crate::rendezvous;
 use crate::state::{self, Ask};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,13 @@ pub enum Work {
     },
     /// Blocks the thread without using the CPU, as a synchronous disk or database call does.
     Sleep(Duration),
+    /// Waits until another request releases this ticket.
+    Wait {
+        /// The ticket.
+        ticket: u32,
+        /// The longest wait.
+        most: Duration,
+    },
     /// Writes `items` records as JSON.
     Stringify {
         /// The number of records.
@@ -82,6 +90,9 @@ impl Work {
             Work::Sleep(length) => {
                 std::thread::sleep(length);
                 Answer::text(format!("slept for {} ms\n", length.as_secs_f64() * 1e3))
+            }
+            Work::Wait { ticket, most } => {
+                Answer::text(if rendezvous::wait(ticket, most) { "released\n" } else { "waited in vain\n" })
             }
             Work::Stringify { items } => digest("stringified", items, &stringify(items)),
             Work::Parse(document) => parse(&document),

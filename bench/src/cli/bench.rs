@@ -29,7 +29,7 @@ pub struct OwnService {
 pub struct Bench {
     /// Names, or regular expressions over names [default: all servers but peers]
     pub filters: Vec<String>,
-    /// Experiments [default: two-tabs, collateral, throughput, footprint]; also dose-response, blocking-functions, latency, scaling, reload, state, handoff-cost
+    /// Experiments [default: two-tabs, collateral, throughput, footprint]; also dose-response, blocking-functions, latency, scaling, reload, state, handoff-cost, rendezvous
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub experiment: Vec<String>,
     /// Kinds of blockers of collateral: sleep, cpu, pbkdf2, or launches, which saves launches in each backend that is installed (one of

@@ -300,10 +300,7 @@ fn fresh_connections_do_not_keep_others_from_being_read() {
     let address = server(echo(OK));
     // More connections than one thread can open, and refused at once: they cost the driver its time, and the server nothing.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let lanes = vec![
-        Lane::closed(target(address), 2, 1),
-        Lane { is_fresh: true, ..Lane::open(target(nobody), 1, 1e6, false) },
-    ];
+    let lanes = vec![Lane::closed(target(address), 2, 1), Lane { is_fresh: true, ..Lane::open(target(nobody), 1, 1e6, false) }];
     let seen = Sockets.drive(&Load { grace: 100 * MS, ..Load::of(lanes, 300 * MS, 1) }).unwrap();
     assert!(seen.lanes[0].answered > 2, "{}", seen.lanes[0].answered);
 }

@@ -12,6 +12,7 @@ mod handoff_cost;
 mod latency;
 mod probes;
 mod reload;
+mod rendezvous;
 mod scaling;
 pub mod service;
 mod state;
@@ -42,6 +43,7 @@ pub static ALL: &[&dyn Any] = &[
     &Erased::<reload::Reload>::NEW,
     &Erased::<state::State>::NEW,
     &Erased::<handoff_cost::HandoffCost>::NEW,
+    &Erased::<rendezvous::Rendezvous>::NEW,
     &Erased::<service::Service>::NEW,
 ];
 
