@@ -1,7 +1,7 @@
 //! `servers.toml`: the servers of one folder.
 
 use super::needs::Need;
-use super::server::{Ask, Blocking, Build, Foreign, Own, Program, Server};
+use super::server::{Ask, Blocking, Build, Foreign, Own, PinnedTo, Program, Server};
 use crate::host::tree::root;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -39,6 +39,7 @@ struct Entry {
     blocking: Blocking,
     #[serde(default)]
     runs_on: String,
+    pinned_to: Option<PinnedTo>,
     about: String,
     #[serde(default)]
     features: Vec<String>,
@@ -115,6 +116,7 @@ pub fn read(path: &Path) -> Result<Vec<Server>> {
             http: manifest.http.clone(),
             blocking: entry.blocking,
             runs_on: entry.runs_on,
+            pinned_to: entry.pinned_to,
             about: entry.about,
             is_peer,
             unsupported: manifest.unsupported.clone().into_iter().chain(entry.unsupported).collect(),

@@ -12,7 +12,7 @@ pub use manifest::{load, read};
 pub use needs::find_program;
 pub use row::Row;
 pub use select::{Allocator, find, select, tagged, with_allocators, with_second_names};
-pub use server::{Ask, Blocking, Build, Foreign, Own, Program, Server};
+pub use server::{Ask, Blocking, Build, Foreign, Own, PinnedTo, Program, Server};
 
 /// The tag of the servers that a first look draws side by side.
 pub const FIRST_SIGHT: &str = "first-sight";

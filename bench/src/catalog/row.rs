@@ -1,6 +1,6 @@
 //! A server as a round keeps it: all that is needed to read its numbers elsewhere.
 
-use super::{Blocking, Server};
+use super::{Blocking, PinnedTo, Server};
 use common::Receipt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +24,9 @@ pub struct Row {
     /// The thread that a blocking call runs on, in a few words.
     #[serde(default)]
     pub runs_on: String,
+    /// The loops that its connections stay on; `None` if there are none, and in older rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned_to: Option<PinnedTo>,
     /// Named selections that it belongs to.
     #[serde(default)]
     pub tags: Vec<String>,
@@ -49,6 +52,7 @@ impl Row {
             is_peer: server.is_peer,
             blocking: server.own.is_none().then_some(server.blocking),
             runs_on: server.runs_on.clone(),
+            pinned_to: server.pinned_to,
             tags: server.tags.clone(),
             unsupported,
             unavailable: receipt.as_ref().err().cloned(),

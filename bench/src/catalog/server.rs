@@ -23,6 +23,8 @@ pub struct Server {
     pub blocking: Blocking,
     /// The thread that a blocking call runs on, in a few words: `a thread pool`.
     pub runs_on: String,
+    /// The loops that its connections stay on, where blocking calls run too; `None` if connections or blocking calls move.
+    pub pinned_to: Option<PinnedTo>,
     /// One sentence.
     pub about: String,
     /// Others wrote it.
@@ -99,6 +101,23 @@ impl fmt::Display for Blocking {
             Blocking::Offloaded => "offloaded",
             Blocking::InPlace => "in-place",
         })
+    }
+}
+
+/// The loops that a connection may belong to, for as long as it lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PinnedTo {
+    /// There is one.
+    TheOnlyLoop,
+    /// One of W.
+    OneOfW,
+}
+
+impl PinnedTo {
+    /// The number of loops.
+    pub fn loops(self, threads: usize) -> usize {
+        if self == PinnedTo::TheOnlyLoop { 1 } else { threads }
     }
 }
 

@@ -132,6 +132,8 @@ pub fn settings(arguments: &Bench, experiments: &[String]) -> Result<Settings> {
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     let mut settings = Settings::new(mode, experiments, &choices, seed)?;
     settings.trials = arguments.trials.unwrap_or(settings.trials);
+    // Whoever names a number gets that number.
+    settings.settled_width = (mode == Mode::Standard && arguments.trials.is_none()).then_some(round::SETTLED_WIDTH);
     settings.filters = arguments.filters.clone();
     settings.servers_file =
         arguments.servers_file.as_deref().map(fs::canonicalize).transpose().unwrap_or(arguments.servers_file.clone());
@@ -174,6 +176,7 @@ fn first_look(servers: &[Server], settings: &Settings) -> Result<()> {
         match round::take(two_tabs, &own, server, settings)? {
             Outcome::Found(outcome) => found.push((server.name.as_str(), outcome)),
             Outcome::Invalid { reason } => progress.line(&format!("{}: invalid({reason})", server.name)),
+            Outcome::Settled => {}
         }
     }
     drop(progress);

@@ -73,6 +73,7 @@ pub fn server(name: &str, program: Program, own: &OwnService, probe: Option<cata
         http: "own".into(),
         blocking: Blocking::Inline,
         runs_on: String::new(),
+        pinned_to: None,
         about: "a user's own server".into(),
         is_peer: false,
         unsupported: BTreeMap::new(),

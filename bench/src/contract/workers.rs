@@ -38,8 +38,12 @@ fn killed_worker(server: &Server, dispatch: &str) -> Result<()> {
         let worker = expect_served(&running)?.header("X-Worker").and_then(|pid| pid.parse().ok()).map(Pid::from_raw);
         expect("answered by the killed worker", &(worker == Some(killed)), &false)?;
     }
+    let begin = Instant::now();
     let mut now = workers(&running);
     while now.len() < 2 || now.contains(&killed) {
+        if begin.elapsed() > SOON {
+            bail!("a worker that was killed is not replaced within {} s", SOON.as_secs());
+        }
         now = workers(&running);
         crate::console::interrupt::check()?;
     }
@@ -70,7 +74,11 @@ fn round_robin_promise(server: &Server) -> Result<()> {
 fn dies_at_once(server: &Server) -> Result<()> {
     let mut running = start(server, &["--processes", "2"])?;
     let parent = running.pids()[0];
+    let begin = Instant::now();
     while running.ended().is_none() {
+        if begin.elapsed() > SOON {
+            bail!("the parent of workers that die at once goes on for {} s", SOON.as_secs());
+        }
         for worker in workers(&running) {
             if worker != parent {
                 // It may have been reaped between the look and the signal.

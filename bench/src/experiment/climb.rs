@@ -13,7 +13,7 @@ use std::time::Duration;
 const WARMUP: Duration = Duration::from_millis(100);
 /// From a blocker's answer to the next blocker on its connection. On loopback the next one would otherwise be there before the server has
 /// looked at any other client, which no client behind a network can do.
-const THINK: Duration = Duration::from_millis(1);
+pub const THINK: Duration = Duration::from_millis(1);
 /// The same for blockers without a length: they may be so short that the load alone would keep every processor busy.
 pub const THINK_OF_SHORT: Duration = Duration::from_millis(10);
 

@@ -19,7 +19,7 @@ const BLOCK_MS: f64 = 110.0;
 /// T in rounds of schema 1.
 const BLOCK_MS_OF_SCHEMA_1: f64 = 100.0;
 /// Length of each step.
-const WINDOW_MS: u64 = 1000;
+const WINDOW_MS: u64 = 6 * BLOCK_MS as u64;
 /// The p99 at which k stops to ascend, in ms.
 const LIMIT_MS: f64 = 1000.0;
 /// The limit of ten seconds needs blockers of a second and a window that is longer than the limit: T, window and limit in ms, and k.
@@ -316,8 +316,20 @@ fn details(settings: &Settings, view: &View<'_>, kind: Kind) -> Table {
         cells.extend(families.iter().map(|(_, family)| view.cell(row, &of(family))));
         cells
     });
+    let is_expected =
+        |cell: &Cell| matches!(cell, Cell::Quantity(one) if one.marks.iter().any(|mark| matches!(mark, Mark::Expected(_))));
+    if table.lines.iter().flat_map(|line| &line.cells).any(is_expected) {
+        table.notes.push("=: what arithmetic gives where each connection stays on one loop and all loops have as many: T (1 - (1 - q) / f), f being the share of connections and time behind the blocker".into());
+    }
     table.details.push("dead: the share of kept-alive connections whose median probe takes over 0.1 s; fresh max: the longest first request on a new connection; recovery: from the last blocker's end until the delayed probes are answered".into());
     table
+}
+
+/// The percentile of the wait behind one blocker that takes T each time, where each connection stays on one of so many loops. A share f of all probes
+/// comes while the blocker is on their loop, and waits for what is left of it, which is anything up to T: P(wait > x) = f (1 - x/T).
+fn behind_one(block_ms: f64, loops: usize, percentile: Percentile) -> f64 {
+    let share = block_ms / (block_ms + climb::THINK.as_secs_f64() * 1e3) / loops.max(1) as f64;
+    (block_ms * (1.0 - (1.0 - percentile.quantile()) / share)).max(0.0)
 }
 
 /// What blockers add; where the climb ended before, that it is frozen.
@@ -326,6 +338,36 @@ fn added(settings: &Settings, view: &View<'_>, row: &Row, kind: Kind, k: usize) 
     let whole = response_metric(view.percentile, kind, settings.block_ms(kind), k);
     match view.median(row, &whole) {
         Some(Value::NotReached) => view.cell(row, &whole),
-        _ => view.cell(row, &view.percentile.added().at(Collateral::NAME, at)),
+        _ => {
+            let mut cell = view.cell(row, &view.percentile.added().at(Collateral::NAME, at));
+            if let (Cell::Quantity(quantity), Some(pinned), 1, Kind::Sleep) = (&mut cell, row.pinned_to, k, kind) {
+                let loops = pinned.loops(view.conditions.threads);
+                quantity.marks.push(Mark::Expected(behind_one(settings.block_ms(kind), loops, view.percentile)));
+            }
+            cell
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_behind_one_blocker_is_what_a_simulation_of_it_gives() {
+        let (block, think) = (110.0, climb::THINK.as_secs_f64() * 1e3);
+        for (loops, q) in [(1, 99.0), (2, 99.0), (2, 50.0), (4, 90.0), (200, 99.0)] {
+            let mut random = fastrand::Rng::with_seed(7);
+            let mut waits: Vec<f64> = (0..200_000)
+                .map(|_| {
+                    let (at, is_here) = (random.f64() * (block + think), random.usize(..loops) == 0);
+                    if is_here && at < block { block - at } else { 0.0 }
+                })
+                .collect();
+            waits.sort_by(f64::total_cmp);
+            let simulated = waits[(waits.len() as f64 * q / 100.0) as usize];
+            let found = behind_one(block, loops, q.to_string().parse().unwrap());
+            assert!((found - simulated).abs() < 0.02 * block, "{loops} loops, p{q}: {found} instead of {simulated}");
+        }
     }
 }

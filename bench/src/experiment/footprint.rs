@@ -21,6 +21,9 @@ const THREADS: Family = Family::new("threads", Unit::Count, Role::Detail);
 const CONNECTION: Family = Family::new("connection_kib", Unit::Kib, Role::Cost);
 const CONNECTIONS: Family = Family::new("idle_connections", Unit::Count, Role::Detail).more_is_better();
 
+/// Connections that are opened before the first of them is answered.
+const AT_ONCE: usize = 32;
+
 /// The weight of one process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Footprint {
@@ -148,13 +151,17 @@ impl Footprint {
     }
 }
 
-/// Opens connections up to that number; each asks once and stays.
+/// Opens connections up to that number, some at a time; each asks once and stays.
 fn fill(clients: &mut Vec<Client>, connections: usize, running: &Running) -> Result<()> {
     let request = get("/");
     while clients.len() < connections {
-        let mut client = Client::connect(running.address)?;
-        client.ask(&request)?;
-        clients.push(client);
+        let first = clients.len();
+        for _ in first..connections.min(first + AT_ONCE) {
+            let mut client = Client::connect(running.address)?;
+            client.send(&request)?;
+            clients.push(client);
+        }
+        clients[first..].iter_mut().try_for_each(|client| client.receive(false).map(drop))?;
     }
     Ok(())
 }

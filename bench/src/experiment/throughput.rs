@@ -4,7 +4,7 @@ use super::closed_loop::{CPU, ClosedLoop, Way};
 use super::contract::{Choices, Column, Experiment};
 use crate::catalog::{Blocking, Row, Server};
 use crate::measure::{Mode, Session, WARM_CONNECTIONS, learn};
-use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
+use crate::metrics::{Family, Metric, Percentile, Reading, Role, Unit, Value};
 use crate::report::{self, Cell, Table, View};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,9 @@ const CONNECTIONS: usize = 64;
 const DEPTH: usize = 16;
 /// A blocking request that does nothing: its extra cost over `/` is that of the way to the pool and back.
 const NOTHING: &str = "/timer?ms=0";
+
+/// The tag of the server that no runtime can pass.
+const FLOOR: &str = "floor";
 
 const USER: Family = Family::new("user_us", Unit::Us, Role::Detail);
 const PER_S: Family = Family::new("per_s", Unit::PerSecond, Role::Cost).more_is_better();
@@ -50,7 +53,7 @@ impl Experiment for Throughput {
     fn settings(mode: Mode, _: &Choices) -> Settings {
         let is_quick = mode == Mode::Quick;
         Settings {
-            window_ms: if is_quick { 500 } else { 1500 },
+            window_ms: if is_quick { 500 } else { 1000 },
             is_pipelined: !is_quick,
             offloads: !is_quick,
             is_fresh: mode == Mode::Thorough,
@@ -131,15 +134,37 @@ impl Experiment for Throughput {
             .flat_map(|(way, head)| families.clone().map(|(family, name)| (format!("{head}{name}"), family.at(Self::NAME, *way))))
             .collect();
         metrics.extend(settings.offloads.then(|| ("offload µs".into(), OFFLOAD.at(Self::NAME, ""))));
-        let columns = metrics.iter().map(|(head, _)| report::Column::number(head.clone())).collect();
+        let mut columns: Vec<report::Column> = metrics.iter().map(|(head, _)| report::Column::number(head.clone())).collect();
+        let floors = floors(view, &ways);
+        columns.extend(floors.iter().map(|(head, ..)| report::Column::number(head.clone())));
         let title = "Cost of a request: server processor time, kept alive and 16 pipelined (placement split), and the extra cost of one that goes to a pool";
-        let cells = |row: &Row| -> Vec<Cell> { metrics.iter().map(|(_, metric)| view.cell(row, metric)).collect() };
+        let cells = |row: &Row| -> Vec<Cell> {
+            let distance = |(_, metric, floor): &(String, Metric, f64)| {
+                let median = view.median(row, metric);
+                median.map_or(Cell::NOTHING, |value| Cell::of(value.map(|cost| cost / floor), Unit::Ratio))
+            };
+            metrics.iter().map(|(_, metric)| view.cell(row, metric)).chain(floors.iter().map(distance)).collect()
+        };
         let mut table = view.table("costs", title, columns, cells);
         table
             .notes
             .push(">=: the driver was the limit, so the server can do more; its CPU time per request is still valid".into());
+        if !floors.is_empty() {
+            table.notes.push("floor: CPU µs divided by those of the bare event loop, which has no runtime".into());
+        }
         vec![table]
     }
+}
+
+/// The columns of the distance to the server that no runtime can pass: head, metric, and what that server needs.
+fn floors(view: &View<'_>, ways: &[(&str, &str)]) -> Vec<(String, Metric, f64)> {
+    let Some(floor) = view.rows.iter().find(|row| row.tags.iter().any(|tag| tag == FLOOR)) else { return Vec::new() };
+    let distance = |(way, head): &(&str, &str)| {
+        let metric = CPU.at(Throughput::NAME, *way);
+        let least = view.median(floor, &metric)?.exact().filter(|cost| *cost > 0.0)?;
+        Some((format!("{head}floor"), metric, least))
+    };
+    ways.iter().filter_map(distance).collect()
 }
 
 impl Throughput {

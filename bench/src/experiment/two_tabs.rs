@@ -48,7 +48,7 @@ impl Experiment for TwoTabs {
 
     fn settings(mode: Mode, _: &Choices) -> Settings {
         let is_quick = mode == Mode::Quick;
-        Settings { tabs: if is_quick { vec![2] } else { vec![2, 8] }, tab_ms: if is_quick { 200 } else { 300 } }
+        Settings { tabs: if is_quick { vec![2] } else { vec![2, 8] }, tab_ms: 200 }
     }
 
     fn settings_of_schema_1(old: &Json, mode: Mode) -> Settings {

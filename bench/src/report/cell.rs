@@ -28,12 +28,14 @@ pub struct Quantity {
 }
 
 /// A remark beside a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mark {
     /// Some of the trials were invalid.
     Invalid,
     /// Only in this many of the trials it froze at that threshold or before.
     Froze(usize, usize),
+    /// What arithmetic gives, in the same unit.
+    Expected(f64),
 }
 
 /// A reason for a missing number.
@@ -144,6 +146,7 @@ impl Quantity {
             shown.push_str(&match mark {
                 Mark::Invalid => "*".to_owned(),
                 Mark::Froze(froze, all) => format!(" ({froze}/{all})"),
+                Mark::Expected(value) => format!(" = {}", show(Value::Exact(*value))),
             });
         }
         if let Some((low, high)) = self.summary.interval.filter(|_| with_interval) {

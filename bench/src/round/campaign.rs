@@ -3,6 +3,7 @@
 use super::find::new_folder;
 use super::header::{Header, SCHEMA, Settings};
 use super::read::readings;
+use super::settled;
 use super::store::{Round, now};
 use super::trial::{Outcome, Trial};
 use crate::catalog::{Row, Server};
@@ -150,6 +151,14 @@ fn take_each(round: &mut Round, settings: &Settings, trials: &[Planned<'_>], sta
     progress.quiet();
     for planned in trials {
         let Planned { trial, server, one, own } = *planned;
+        if let Some(width) = settings.settled_width
+            && settled::is_settled(round, &server.name, one.name(), width)?
+        {
+            let (server, experiment, at_s) = (server.name.clone(), one.name().to_owned(), started.elapsed().as_secs_f64());
+            round.add(Trial { server, experiment, trial, seed: 0, at_s, steal: 0.0, outcome: Outcome::Settled, line: 0 })?;
+            progress.step(weight(planned));
+            continue;
+        }
         progress.say(&format!("trial {trial} of {}: {} {}", settings.trials, server.name, one.name()));
         let seed = settings.seed.wrapping_add(u64::from(trial).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (outcome, steal) = undisturbed(one, own, &session(server, settings, one, seed))?;

@@ -53,6 +53,10 @@ pub struct Settings {
     pub conditions: Conditions,
     /// Trials of each cell.
     pub trials: u32,
+    /// The width, as a share of the median, below which an interval is narrow enough: what has only such cells is not measured again. `None` if every
+    /// trial is taken.
+    #[serde(default)]
+    pub settled_width: Option<f64>,
     /// Seed of all random order.
     pub seed: u64,
     /// Each server is measured under two names, to see how far apart identical servers are.
@@ -89,6 +93,7 @@ impl Settings {
         Ok(Settings {
             conditions: Conditions::here(mode),
             trials: mode.trials(),
+            settled_width: None,
             seed,
             is_null: false,
             filters: Vec::new(),

@@ -9,6 +9,7 @@ mod header;
 mod plan;
 mod read;
 mod schema1;
+mod settled;
 mod store;
 mod trial;
 
@@ -17,5 +18,6 @@ pub use find::{differences, find, name_of, new_folder, newest, null_for};
 pub use header::{Header, Settings};
 pub use plan::cut;
 pub use read::{numbers, readings, remarks};
+pub use settled::WIDTH as SETTLED_WIDTH;
 pub use store::Round;
 pub use trial::Outcome;

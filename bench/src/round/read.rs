@@ -15,6 +15,7 @@ pub fn numbers(round: &Round, percentile: Percentile) -> Result<Numbers> {
     for trial in &round.trials {
         match &trial.outcome {
             Outcome::Invalid { reason } => numbers.fail(&trial.server, &trial.experiment, reason),
+            Outcome::Settled => {}
             Outcome::Found(_) => {
                 let place = || format!("{}:{}", round.folder.join("trials.jsonl").display(), trial.line);
                 let readings = readings(round, trial, percentile).with_context(place)?;

@@ -34,15 +34,18 @@ pub enum Outcome {
         /// The reason, in words.
         reason: String,
     },
+    /// Not taken: its cells were known well enough.
+    Settled,
     /// What the experiment found, in its own layout.
     Found(Json),
 }
 
 impl From<Json> for Outcome {
     fn from(json: Json) -> Self {
-        // In schema 1 every outcome names its experiment, and an invalid one has that name.
+        // In schema 1 every outcome names its experiment, and one without numbers has such a name.
         match (json["experiment"].as_str(), json["reason"].as_str()) {
             (Some("invalid"), Some(reason)) => Outcome::Invalid { reason: reason.to_owned() },
+            (Some("settled"), None) => Outcome::Settled,
             _ => Outcome::Found(json),
         }
     }
@@ -52,6 +55,7 @@ impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Outcome::Invalid { reason } => serializer.collect_map([("experiment", "invalid"), ("reason", reason)]),
+            Outcome::Settled => serializer.collect_map([("experiment", "settled")]),
             Outcome::Found(json) => json.serialize(serializer),
         }
     }

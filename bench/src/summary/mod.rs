@@ -13,7 +13,7 @@ use crate::catalog::Row;
 use crate::experiment::{self, Column};
 use crate::metrics::{Numbers, Percentile};
 use crate::report::{self, Cell, Group, Table, View};
-use crate::round::{Round, remarks};
+use crate::round::{Outcome, Round, remarks};
 use anyhow::{Result, bail};
 
 /// The name of the headline among tables.
@@ -128,6 +128,7 @@ fn headline_of(round: &Round, view: &View<'_>) -> Result<Option<Table>> {
         table.notes.push(experiment::about_slow());
     }
     table.details.extend(settings.left_out.iter().map(|what| format!("left out: {what}")));
+    table.details.extend(settled(round));
     table.details.extend(statuses(view));
     table.details.extend(broken(view));
     table.details.extend(remarks(round));
@@ -135,6 +136,16 @@ fn headline_of(round: &Round, view: &View<'_>) -> Result<Option<Table>> {
         table.notes.push("*: some trials are invalid; the reasons stand below the tables of each experiment".into());
     }
     Ok(Some(table))
+}
+
+/// How many trials a round did without.
+fn settled(round: &Round) -> Option<String> {
+    let width = round.header.settings.settled_width?;
+    let count = round.trials.iter().filter(|trial| matches!(trial.outcome, Outcome::Settled)).count();
+    let (all, percent) = (round.trials.len(), width * 100.0);
+    (count > 0).then(|| {
+        format!("{count} of {all} trials were not taken: all intervals of that server and experiment were narrower than {percent} % of the median already")
+    })
 }
 
 /// The thread that a blocking call runs on, in words.
