@@ -18,8 +18,8 @@ use serde_json::Value as Json;
 const BLOCK_MS: f64 = 110.0;
 /// T in rounds of schema 1.
 const BLOCK_MS_OF_SCHEMA_1: f64 = 100.0;
-/// Length of each step.
-const WINDOW_MS: u64 = 6 * BLOCK_MS as u64;
+/// Length of each step. In a shorter one, two stalls of the machine of a few milliseconds each would be p99.
+const WINDOW_MS: u64 = 1000;
 /// The p99 at which k stops to ascend, in ms.
 const LIMIT_MS: f64 = 1000.0;
 /// The limit of ten seconds needs blockers of a second and a window that is longer than the limit: T, window and limit in ms, and k.

@@ -126,19 +126,9 @@ pub struct Form {
 
 /// Appends the answer's bytes to `out`.
 pub fn encode(out: &mut Vec<u8>, answer: &Answer, form: Form) {
-    let mut length = itoa::Buffer::new();
-    let head = [
-        answer.status.line().as_bytes(),
-        b"Content-Type: ",
-        answer.content_type.as_bytes(),
-        b"\r\nContent-Length: ",
-        length.format(answer.body.len()).as_bytes(),
-        b"\r\n",
-    ];
     // One reservation covers the usual case, so that the appends do not grow the buffer.
     out.reserve(256 + answer.body.len());
-    head.iter().for_each(|part| out.extend_from_slice(part));
-    with_stamp(|stamp| out.extend_from_slice(stamp));
+    with_head(answer, |head| out.extend_from_slice(head));
     let connection = form.connection.map(|value| ("Connection", Cow::Borrowed(value)));
     for (name, value) in answer.headers().chain(connection) {
         for part in [name, ": ", &value, "\r\n"] {
@@ -151,28 +141,61 @@ pub fn encode(out: &mut Vec<u8>, answer: &Answer, form: Form) {
     }
 }
 
-/// The headers `Date` and `X-Worker`, which vary over time and by process.
-struct Stamp {
+/// The status line and the headers that every answer has, as this thread wrote them last.
+struct Head {
+    /// The second that `stamp` was written for.
     second: i64,
+    /// The headers `Date` and `X-Worker`, which vary over time and by process.
+    stamp: Vec<u8>,
+    /// What `text` was written for besides.
+    status: Status,
+    content_type: &'static str,
+    length: usize,
     text: Vec<u8>,
 }
 
-/// Calls `use_it` with the header lines `Date` and `X-Worker`, which are rewritten once a second.
-fn with_stamp(use_it: impl FnOnce(&[u8])) {
+/// Calls `use_it` with the status line and the headers that every answer has. They are written anew only where they differ from those of the
+/// thread's last answer: within a second, most have the same.
+fn with_head(answer: &Answer, use_it: impl FnOnce(&[u8])) {
+    const NONE: Head = Head { second: -1, stamp: Vec::new(), status: Status::Ok, content_type: "", length: 0, text: Vec::new() };
     thread_local! {
-        static STAMP: RefCell<Stamp> = const { RefCell::new(Stamp { second: -1, text: Vec::new() }) };
+        static HEAD: RefCell<Head> = const { RefCell::new(NONE) };
     }
     // Reading the coarse clock needs no system call; it is accurate to a few milliseconds.
     let second = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or(0, |now| now.tv_sec());
-    STAMP.with_borrow_mut(|stamp| {
-        if stamp.second != second {
-            stamp.second = second;
+    HEAD.with_borrow_mut(|head| {
+        let is_same = (head.second, head.status, head.length) == (second, answer.status, answer.body.len());
+        if !is_same || head.content_type != answer.content_type {
+            head.write(second, answer);
+        }
+        use_it(&head.text);
+    });
+}
+
+impl Head {
+    #[inline(never)]
+    fn write(&mut self, second: i64, answer: &Answer) {
+        if self.second != second {
+            self.second = second;
             let date = UNIX_EPOCH + Duration::from_secs(second.unsigned_abs());
             let worker = std::process::id();
-            stamp.text = format!("Date: {}\r\nX-Worker: {worker}\r\n", httpdate::fmt_http_date(date)).into_bytes();
+            self.stamp = format!("Date: {}\r\nX-Worker: {worker}\r\n", httpdate::fmt_http_date(date)).into_bytes();
         }
-        use_it(&stamp.text);
-    });
+        (self.status, self.content_type, self.length) = (answer.status, answer.content_type, answer.body.len());
+        self.text.clear();
+        let mut length = itoa::Buffer::new();
+        for part in [
+            self.status.line().as_bytes(),
+            b"Content-Type: ",
+            self.content_type.as_bytes(),
+            b"\r\nContent-Length: ",
+            length.format(self.length).as_bytes(),
+            b"\r\n",
+            &self.stamp,
+        ] {
+            self.text.extend_from_slice(part);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +216,25 @@ mod tests {
         assert_eq!(head.lines().next(), Some("HTTP/1.1 200 OK"));
         assert_eq!(names, ["Content-Type", "Content-Length", "Date", "X-Worker"]);
         assert_eq!(body, "hello");
+    }
+
+    #[test]
+    fn an_answer_after_another_has_its_own_head() {
+        let form = Form { without_body: false, connection: None };
+        for (answer, wanted) in [
+            (Answer::text("hello"), ["200 OK", "text/plain; charset=utf-8", "5"]),
+            (Answer::json("[12]"), ["200 OK", "application/json", "4"]),
+            (Answer::json("[123]"), ["200 OK", "application/json", "5"]),
+            (Answer::error(Status::NotFound, "gone!"), ["404 Not Found", "text/plain; charset=utf-8", "5"]),
+            (Answer::text("hello"), ["200 OK", "text/plain; charset=utf-8", "5"]),
+        ] {
+            let [status, kind, length] = wanted;
+            let text = encoded(&answer, form);
+            assert!(
+                text.starts_with(&format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nDate: ")),
+                "{text}"
+            );
+        }
     }
 
     #[test]
