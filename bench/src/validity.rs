@@ -11,9 +11,9 @@ use std::time::Duration;
 const RELEASED: f64 = 0.99;
 /// Nothing is claimed about differences below this, in nanoseconds, so the driver's delay need not be smaller than its tenth.
 const LEAST_CLAIM: u64 = 2_000_000;
-/// With fewer requests than this, p99 rests on fewer than five: a delay or two of the driver can be all that it shows, so the maximum is judged, which
-/// may be late by more, but by less than could make a difference.
-const DELAYS: u64 = 500;
+/// With fewer requests than this, a percentile would be the maximum: one delay of the driver can be all that it shows, so it may be late by more,
+/// but by less than could make a difference.
+const DELAYS: u64 = 1000;
 /// A driver that is busier than this may be what limits the rate.
 pub const SATURATED: f64 = 0.98;
 /// How far rate times response time may be from the requests in flight.

@@ -60,6 +60,21 @@ fn a_round_leaves_header_trials_tables_and_numbers_and_is_never_overwritten() {
     );
 }
 
+#[test]
+fn a_handler_that_waits_for_another_request_is_stuck_on_one_loop_and_not_on_a_thread_of_its_own() {
+    let names = ["std-event-loop", "std-thread-per-connection"];
+    assert!(output(&["build", names[0], names[1]]).status.success());
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("round").display().to_string();
+    let arguments = ["bench", "--quick", "--no-build", names[0], names[1], "--experiment", "rendezvous", "--out", &folder];
+    let round = output(&arguments);
+    assert!(round.status.success(), "{}", text(&round.stderr));
+    let tables: serde_json::Value = serde_json::from_slice(&output(&["tables", &folder, "--json"]).stdout).unwrap();
+    let rows = tables[0]["rows"].as_array().unwrap();
+    let at_one = |name: &str| rows.iter().find(|row| row["server"] == name).unwrap()["W=1"].as_str().unwrap().to_owned();
+    assert_eq!([at_one(names[0]), at_one(names[1])], ["100 %", "0 %"]);
+}
+
 /// Starts a round and returns it with its server's process id, as soon as that server runs.
 #[allow(clippy::zombie_processes, reason = "the caller waits for it")]
 fn running_round(folder: &Path) -> (Child, String) {

@@ -13,7 +13,7 @@ import knobs as command_line
 import routes
 from gunicorn.app.base import BaseApplication
 
-MODELS = {"sync": "processes", "gthread": "threads"}
+MODELS = {"sync": ("processes", 2), "gthread": ("threads", 2)}
 PR_SET_PDEATHSIG = 1
 REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 413: "Content Too Large",
            500: "Internal Server Error", 503: "Service Unavailable"}
@@ -28,14 +28,14 @@ class App(BaseApplication):
 
     def load_config(self):
         knobs = self.knobs
-        # A socket that was inherited Gunicorn finds by itself.
-        if "LISTEN_FDS" not in os.environ:
+        # Gunicorn finds an inherited socket by itself.
+        if not command_line.is_inherited():
             listener = command_line.listen("gunicorn", knobs)
             listener.set_inheritable(True)
             self.cfg.set("bind", f"fd://{listener.detach()}")
         settings = {
             "worker_class": knobs.model, "workers": knobs.processes, "threads": knobs.threads,
-            "keepalive": knobs.ms["idle-timeout"] // 1000, "graceful_timeout": knobs.ms["drain"] // 1000, "loglevel": "critical",
+            "keepalive": command_line.whole_seconds(knobs.ms["idle-timeout"]), "graceful_timeout": command_line.whole_seconds(knobs.ms["drain"]), "loglevel": "critical",
             # A worker that is silent for longer is killed; one that blocks is silent.
             "timeout": max(30, knobs.ms["max-block"] // 1000 + 5), "post_worker_init": self.begin, "control_socket_disable": True,
         }
@@ -56,23 +56,22 @@ class App(BaseApplication):
                 command_line.announce(worker.sockets[0].sock)
 
     def serve(self, environ, start_response):
-        is_draining = not self.worker.alive
         headers = [("X-Worker", str(os.getpid()))]
-        if is_draining:
-            headers.append(("Connection", "close"))
         method = environ["REQUEST_METHOD"]
         try:
             body = environ["wsgi.input"].read(routes.MAX_BODY + 1)
             if len(body) > routes.MAX_BODY:
                 raise routes.Refused(413, "body: too long\n")
             path, query = environ["PATH_INFO"], environ.get("QUERY_STRING", "")
-            found = routes.route(method, path, query, body, self.knobs.ms["max-block"], is_draining)
+            found = routes.route(method, path, query, body, self.knobs.ms["max-block"], not self.worker.alive)
             if callable(found):
                 found = routes.guarded(found)
         except routes.Refused as refused:
             found = refused.answer
             if refused.allow:
                 headers.append(("Allow", refused.allow))
+        if not self.worker.alive:
+            headers.append(("Connection", "close"))
         status, kind, body = found
         headers += [("Content-Type", kind), ("Content-Length", str(len(body)))]
         start_response(f"{status} {REASONS[status]}", headers)

@@ -76,13 +76,13 @@ public final class Server {
     }
 
     private void serve() throws IOException {
-        String threads = knobs.get("threads");
-        System.setProperty("jdk.virtualThreadScheduler.parallelism", threads);
-        System.setProperty("jdk.virtualThreadScheduler.maxPoolSize", threads);
+        System.setProperty("jdk.virtualThreadScheduler.parallelism", knobs.get("threads"));
         System.setProperty("sun.net.httpserver.nodelay", "true");
         System.setProperty("sun.net.httpserver.maxIdleConnections", "1000000");
-        System.setProperty("sun.net.httpserver.idleInterval", Long.toString(milliseconds(knobs, "idle-timeout") / 1000));
-        System.setProperty("sun.net.httpserver.maxReqTime", Long.toString(milliseconds(knobs, "request-timeout") / 1000));
+        // How often it looks for connections that are past a limit, in ms.
+        System.setProperty("sun.net.httpserver.clockTick", "200");
+        System.setProperty("sun.net.httpserver.idleInterval", seconds("idle-timeout"));
+        System.setProperty("sun.net.httpserver.maxReqTime", seconds("request-timeout"));
         Matcher listen = Pattern.compile("(.+):([0-9]{1,5})").matcher(knobs.get("listen"));
         if (!listen.matches() || Integer.parseInt(listen.group(2)) > 65535) {
             fail(2, "--listen '" + knobs.get("listen") + "' is not an address; write HOST:PORT");
@@ -101,7 +101,7 @@ public final class Server {
         server.createContext("/", this::handle);
         server.start();
         HttpServer started = server;
-        int drain = (int) (milliseconds(knobs, "drain") / 1000);
+        int drain = Integer.parseInt(seconds("drain"));
         for (String name : List.of("TERM", "INT")) {
             Signal.handle(new Signal(name), signal -> {
                 if (isDraining) {
@@ -182,6 +182,11 @@ public final class Server {
         } catch (Exception | StackOverflowError | OutOfMemoryError failed) {
             return Answer.text(500, "the handler panicked\n");
         }
+    }
+
+    /** For settings that count in seconds: never 0, which means something else to them. */
+    private String seconds(String name) {
+        return Long.toString(Math.max(1, (milliseconds(knobs, name) + 999) / 1000));
     }
 
     private static long milliseconds(Map<String, String> knobs, String name) {

@@ -23,7 +23,7 @@ def fail(name, message, code):
 
 
 def parse(name, models):
-    """The knobs of a server with these models: for each, the knob that W sets, or None."""
+    """The knobs of a server with these models: for each, the knob that it takes and its default, or None."""
     parser = Parser(prog=name, allow_abbrev=False, add_help=False)
     parser.add_argument("--version", action="store_true")
     parser.add_argument("--model", default=next(iter(models)))
@@ -37,11 +37,12 @@ def parse(name, models):
         fail(name, f"--model '{knobs.model}' is unknown; valid values: {', '.join(models)}", 2)
     for knob in ("processes", "threads", "blocking_threads"):
         dashed, value = knob.replace("_", "-"), getattr(knobs, knob)
-        if value is not None and models[knobs.model] != dashed:
+        own, default = models[knobs.model] or (None, 1)
+        if value is not None and own != dashed:
             fail(name, f"model {knobs.model} does not take --{dashed}", 2)
         if value is not None and not re.fullmatch("[1-9][0-9]{0,3}", value):
             fail(name, f"--{dashed} '{value}' is not a whole number from 1 to 9999", 2)
-        setattr(knobs, knob, int(value or 2) if models[knobs.model] == dashed else 1)
+        setattr(knobs, knob, int(value or default) if own == dashed else 1)
     knobs.ms = {knob: milliseconds(name, knob, getattr(knobs, knob.replace("-", "_"))) for knob in TIMES}
     listen = re.fullmatch(r"(.+):([0-9]{1,5})", knobs.listen)
     if not listen or int(listen[2]) > 65535:
@@ -55,9 +56,19 @@ def milliseconds(name, knob, text):
     return int(found[1]) * UNITS[found[2]] if found else fail(name, f"--{knob} '{text}' is not a time; write 500ms, 10s or 2m", 2)
 
 
+def is_inherited():
+    """Whether the listener is descriptor 3, as systemd passes it."""
+    return os.environ.get("LISTEN_FDS") == "1" and os.environ.get("LISTEN_PID") == str(os.getpid())
+
+
+def whole_seconds(ms):
+    """For settings that count in seconds: never 0, which means something else to them."""
+    return max(1, -(-ms // 1000))
+
+
 def listen(name, knobs):
     """The socket that was inherited, or a new one."""
-    if os.environ.get("LISTEN_FDS") == "1" and os.environ.get("LISTEN_PID") == str(os.getpid()):
+    if is_inherited():
         return socket.socket(fileno=3)
     try:
         family = socket.AF_INET6 if ":" in knobs.host else socket.AF_INET

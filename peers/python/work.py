@@ -14,17 +14,21 @@ def text(status, body):
     return status, TEXT, body.encode()
 
 
+def plain(ms):
+    return int(ms) if ms == int(ms) else ms
+
+
 def timer(ms, clock):
     now = time.perf_counter if clock == "wall" else time.thread_time
     end = now() + ms / 1e3
     while now() < end:
         pass
-    return text(200, f"spun for {ms:g} ms\n")
+    return text(200, f"spun for {plain(ms)} ms\n")
 
 
 def sleep(ms):
     time.sleep(ms / 1e3)
-    return text(200, f"slept for {ms:g} ms\n")
+    return text(200, f"slept for {plain(ms)} ms\n")
 
 
 def stringify(items):
@@ -43,9 +47,13 @@ def stringify(items):
     return digest("stringified", items, json.dumps(records, separators=(",", ":")).encode())
 
 
+def refuse_constant(name):
+    raise ValueError(f"{name} is not JSON")
+
+
 def parse(document):
     try:
-        return digest("parsed", count(json.loads(document)), document)
+        return digest("parsed", count(json.loads(document.decode(), parse_constant=refuse_constant)), document)
     except (ValueError, RecursionError) as error:
         return text(400, f"body: not JSON: {error}\n")
 

@@ -13,7 +13,8 @@ import knobs as command_line
 import routes
 import uvicorn
 
-MODELS = {"plain": None, "to-thread": "blocking-threads"}
+# Starlette and FastAPI give 40 threads to routes that are not async.
+MODELS = {"plain": None, "to-thread": ("blocking-threads", 40)}
 
 
 class App:
@@ -25,20 +26,19 @@ class App:
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             return
-        is_draining = self.server.should_exit
         headers = [(b"x-worker", self.worker)]
-        if is_draining:
-            headers.append((b"connection", b"close"))
         try:
             body = await read(receive)
             path, query = scope["path"], scope["query_string"].decode("latin-1")
-            found = routes.route(scope["method"], path, query, body, self.knobs.ms["max-block"], is_draining)
+            found = routes.route(scope["method"], path, query, body, self.knobs.ms["max-block"], self.server.should_exit)
             if callable(found):
                 found = await self.run(found)
         except routes.Refused as refused:
             found = refused.answer
             if refused.allow:
                 headers.append((b"allow", refused.allow.encode()))
+        if self.server.should_exit:
+            headers.append((b"connection", b"close"))
         status, kind, body = found
         headers += [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -92,7 +92,7 @@ def main():
     app = App(knobs)
     config = uvicorn.Config(
         app, loop="uvloop", http="httptools", lifespan="off", backlog=4096, access_log=False, log_level="critical", server_header=False,
-        timeout_keep_alive=knobs.ms["idle-timeout"] // 1000, timeout_graceful_shutdown=knobs.ms["drain"] / 1000,
+        timeout_keep_alive=knobs.ms["idle-timeout"] / 1000, timeout_graceful_shutdown=knobs.ms["drain"] / 1000,
     )
     app.server = Server(config)
     app.server.run(sockets=[command_line.listen("uvicorn", knobs)])

@@ -104,7 +104,7 @@ impl fmt::Display for Blocking {
     }
 }
 
-/// The loops that a connection may belong to, for as long as it lasts.
+/// The event loops that connections are divided among; each stays on one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PinnedTo {

@@ -132,7 +132,7 @@ pub fn settings(arguments: &Bench, experiments: &[String]) -> Result<Settings> {
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     let mut settings = Settings::new(mode, experiments, &choices, seed)?;
     settings.trials = arguments.trials.unwrap_or(settings.trials);
-    // Whoever names a number gets that number.
+    // An explicit number of trials is always honoured.
     settings.settled_width = (mode == Mode::Standard && arguments.trials.is_none()).then_some(round::SETTLED_WIDTH);
     settings.filters = arguments.filters.clone();
     settings.servers_file =

@@ -64,7 +64,9 @@ fn table(
     let line = |place: &Place| {
         let mut cells = vec![Cell::words(place.rank.to_string()), Cell::words(place.server.clone())];
         cells.extend(criteria.iter().map(|metric| match numbers.summary(&place.server, metric) {
-            Some(summary) => Cell::Quantity(Quantity { summary, unit: metric.family.unit, marks: Vec::new(), is_felt: false }),
+            Some(summary) => {
+                Cell::Quantity(Quantity { summary, unit: metric.family.unit, marks: Vec::new(), expected: None, is_felt: false })
+            }
             None => Cell::NOTHING,
         }));
         let beaten = place.beaten_by.as_ref().map_or(String::new(), |(winner, metric)| format!("{winner}, {metric}"));

@@ -316,16 +316,15 @@ fn details(settings: &Settings, view: &View<'_>, kind: Kind) -> Table {
         cells.extend(families.iter().map(|(_, family)| view.cell(row, &of(family))));
         cells
     });
-    let is_expected =
-        |cell: &Cell| matches!(cell, Cell::Quantity(one) if one.marks.iter().any(|mark| matches!(mark, Mark::Expected(_))));
+    let is_expected = |cell: &Cell| matches!(cell, Cell::Quantity(one) if one.expected.is_some());
     if table.lines.iter().flat_map(|line| &line.cells).any(is_expected) {
-        table.notes.push("=: what arithmetic gives where each connection stays on one loop and all loops have as many: T (1 - (1 - q) / f), f being the share of connections and time behind the blocker".into());
+        table.notes.push("of: what arithmetic gives where each connection stays on one loop, and connections are spread evenly over the loops: T (1 - (1 - q) / f), f being the share of connections and time behind the blocker".into());
     }
     table.details.push("dead: the share of kept-alive connections whose median probe takes over 0.1 s; fresh max: the longest first request on a new connection; recovery: from the last blocker's end until the delayed probes are answered".into());
     table
 }
 
-/// The percentile of the wait behind one blocker that takes T each time, where each connection stays on one of so many loops. A share f of all probes
+/// The percentile of the wait behind one blocker that takes T each time, where each connection stays on one of `loops` loops. A share f of all probes
 /// comes while the blocker is on their loop, and waits for what is left of it, which is anything up to T: P(wait > x) = f (1 - x/T).
 fn behind_one(block_ms: f64, loops: usize, percentile: Percentile) -> f64 {
     let share = block_ms / (block_ms + climb::THINK.as_secs_f64() * 1e3) / loops.max(1) as f64;
@@ -342,7 +341,7 @@ fn added(settings: &Settings, view: &View<'_>, row: &Row, kind: Kind, k: usize) 
             let mut cell = view.cell(row, &view.percentile.added().at(Collateral::NAME, at));
             if let (Cell::Quantity(quantity), Some(pinned), 1, Kind::Sleep) = (&mut cell, row.pinned_to, k, kind) {
                 let loops = pinned.loops(view.conditions.threads);
-                quantity.marks.push(Mark::Expected(behind_one(settings.block_ms(kind), loops, view.percentile)));
+                quantity.expected = Some(behind_one(settings.block_ms(kind), loops, view.percentile));
             }
             cell
         }

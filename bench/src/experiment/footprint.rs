@@ -155,13 +155,20 @@ impl Footprint {
 fn fill(clients: &mut Vec<Client>, connections: usize, running: &Running) -> Result<()> {
     let request = get("/");
     while clients.len() < connections {
-        let first = clients.len();
-        for _ in first..connections.min(first + AT_ONCE) {
+        let mut opened = Vec::new();
+        let mut open = || -> Result<()> {
             let mut client = Client::connect(running.address)?;
             client.send(&request)?;
+            opened.push(client);
+            Ok(())
+        };
+        let all = (0..AT_ONCE.min(connections - clients.len())).try_for_each(|_| open());
+        // Only those that were answered count, and they do even if the next one was refused.
+        for mut client in opened {
+            client.receive(false)?;
             clients.push(client);
         }
-        clients[first..].iter_mut().try_for_each(|client| client.receive(false).map(drop))?;
+        all?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A handler that waits for another request: does anybody look at the other connection meanwhile?
+//! A handler that waits for another request: does any thread serve the other connection meanwhile?
 //!
 //! `/wait?t=` blocks its thread until `/release?t=` comes over another connection. Both connections have been used before, so what decides is who
 //! polls I/O while a thread is blocked. It is the deadlock that tokio's maintainers test their eager handoff with, over HTTP.
@@ -11,14 +11,14 @@ use crate::measure::{Conditions, Mode, Session};
 use crate::metrics::{Family, Metric, Percentile, Reading, Role, Unit, Value};
 use crate::process::Running;
 use crate::report::{self, Cell, Table, View};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use std::thread;
 use std::time::Duration;
 
 /// Values of W.
 const WIDTHS: [usize; 3] = [1, 2, 4];
-/// The longest wait, in ms: who is not released within it is stuck.
+/// The longest wait, in ms: one that is not released by then is stuck.
 const WAIT_MS: u64 = 300;
 /// From the wait to its release: an idle server has long begun to wait.
 const LEAD: Duration = Duration::from_millis(5);
@@ -130,7 +130,11 @@ fn stuck(running: &Running, pairs: u32) -> Result<u32> {
         while second.ask(&get(&format!("/release?t={ticket}")))?.status != 200 && !first.has_more() {
             thread::sleep(LEAD);
         }
-        stuck += u32::from(first.receive(false)?.body != RELEASED);
+        let waited = first.receive(false)?;
+        if waited.status != 200 {
+            bail!("/wait?ms={WAIT_MS} was answered {}: {}", waited.status, String::from_utf8_lossy(&waited.body).trim_end());
+        }
+        stuck += u32::from(waited.body != RELEASED);
     }
     Ok(stuck)
 }

@@ -18,7 +18,7 @@ const DEPTH: usize = 16;
 /// A blocking request that does nothing: its extra cost over `/` is that of the way to the pool and back.
 const NOTHING: &str = "/timer?ms=0";
 
-/// The tag of the server that no runtime can pass.
+/// The tag of the server without a runtime.
 const FLOOR: &str = "floor";
 
 const USER: Family = Family::new("user_us", Unit::Us, Role::Detail);
@@ -156,7 +156,7 @@ impl Experiment for Throughput {
     }
 }
 
-/// The columns of the distance to the server that no runtime can pass: head, metric, and what that server needs.
+/// The columns of the distance to the server without a runtime: head, metric, and what that server needs.
 fn floors(view: &View<'_>, ways: &[(&str, &str)]) -> Vec<(String, Metric, f64)> {
     let Some(floor) = view.rows.iter().find(|row| row.tags.iter().any(|tag| tag == FLOOR)) else { return Vec::new() };
     let distance = |(way, head): &(&str, &str)| {

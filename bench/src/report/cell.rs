@@ -23,19 +23,19 @@ pub struct Quantity {
     pub unit: Unit,
     /// Remarks beside the number.
     pub marks: Vec<Mark>,
+    /// What arithmetic gives, in the same unit.
+    pub expected: Option<f64>,
     /// A response time, which people feel.
     pub is_felt: bool,
 }
 
 /// A remark beside a number.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
     /// Some of the trials were invalid.
     Invalid,
     /// Only in this many of the trials it froze at that threshold or before.
     Froze(usize, usize),
-    /// What arithmetic gives, in the same unit.
-    Expected(f64),
 }
 
 /// A reason for a missing number.
@@ -101,7 +101,7 @@ impl Cell {
     /// A single value.
     pub fn of(value: Value, unit: Unit) -> Self {
         let summary = Summary { median: value, interval: None, trials: 1, heaps: None };
-        Cell::Quantity(Quantity { summary, unit, marks: Vec::new(), is_felt: false })
+        Cell::Quantity(Quantity { summary, unit, marks: Vec::new(), expected: None, is_felt: false })
     }
 
     /// Whether some of its trials are invalid.
@@ -146,7 +146,6 @@ impl Quantity {
             shown.push_str(&match mark {
                 Mark::Invalid => "*".to_owned(),
                 Mark::Froze(froze, all) => format!(" ({froze}/{all})"),
-                Mark::Expected(value) => format!(" = {}", show(Value::Exact(*value))),
             });
         }
         if let Some((low, high)) = self.summary.interval.filter(|_| with_interval) {
@@ -155,6 +154,9 @@ impl Quantity {
             if low != high || low.starts_with(|first: char| first.is_ascii_digit()) {
                 shown.push_str(&format!(" [{low}, {high}]"));
             }
+        }
+        if let Some(expected) = self.expected {
+            shown.push_str(&format!(" of {}", show(Value::Exact(expected))));
         }
         shown
     }
@@ -168,7 +170,7 @@ mod tests {
     fn quantity(values: &[f64], unit: Unit) -> Quantity {
         let values = values.iter().copied().map(Value::Exact).collect();
         let summary = metrics::Cell { values, ..metrics::Cell::default() }.summary().unwrap();
-        Quantity { summary, unit, marks: Vec::new(), is_felt: true }
+        Quantity { summary, unit, marks: Vec::new(), expected: None, is_felt: true }
     }
 
     fn text(quantity: Quantity, with_interval: bool) -> String {
@@ -187,6 +189,13 @@ mod tests {
         let freeze = quantity(&[4.0; 6], Unit::Blockers);
         assert_eq!(text(Quantity { marks: vec![Mark::Froze(5, 6)], ..freeze.clone() }, false), "k=4 (5/6)");
         assert_eq!(text(Quantity { marks: vec![Mark::Invalid], ..freeze }, false), "k=4*");
+    }
+
+    #[test]
+    fn what_arithmetic_gives_stands_behind_the_number_and_its_interval() {
+        let found = Quantity { expected: Some(107.8), ..quantity(&[98.0, 99.0, 100.0, 101.0, 102.0, 103.0, 104.0], Unit::Ms) };
+        assert_eq!(text(found.clone(), false), "101 of 108");
+        assert_eq!(text(found, true), "101 [98.0, 104] of 108");
     }
 
     #[test]

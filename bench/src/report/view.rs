@@ -39,7 +39,7 @@ impl<'r> View<'r> {
                 // Two heaps that are closer than what is claimed are noise.
                 summary.heaps = summary.heaps.filter(|(low, high)| high - low >= metric.family.least_claim());
                 let is_felt = metric.family.role == Role::Latency && metric.family.unit == Unit::Ms;
-                Cell::Quantity(Quantity { summary, unit: metric.family.unit, marks, is_felt })
+                Cell::Quantity(Quantity { summary, unit: metric.family.unit, marks, expected: None, is_felt })
             }
             None => {
                 let of_cell = cell.and_then(|cell| cell.invalid.first()).map(|reason| (reason, metric.to_string()));

@@ -152,6 +152,7 @@ fn take_each(round: &mut Round, settings: &Settings, trials: &[Planned<'_>], sta
     for planned in trials {
         let Planned { trial, server, one, own } = *planned;
         if let Some(width) = settings.settled_width
+            && round.of(&server.name, one.name(), trial).is_none()
             && settled::is_settled(round, &server.name, one.name(), width)?
         {
             let (server, experiment, at_s) = (server.name.clone(), one.name().to_owned(), started.elapsed().as_secs_f64());

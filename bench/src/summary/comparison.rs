@@ -244,7 +244,9 @@ impl Comparison {
 
 fn line(judged: &Judged) -> Line {
     let one = &judged.comparison;
-    let quantity = |summary: Summary| Cell::Quantity(Quantity { summary, unit: judged.unit, marks: Vec::new(), is_felt: false });
+    let quantity = |summary: Summary| {
+        Cell::Quantity(Quantity { summary, unit: judged.unit, marks: Vec::new(), expected: None, is_felt: false })
+    };
     let change = match (judged.is_judged, one.can_differ, one.differs) {
         (false, ..) => "not judged".into(),
         (_, false, _) => "cannot tell".into(),

@@ -144,7 +144,7 @@ fn settled(round: &Round) -> Option<String> {
     let count = round.trials.iter().filter(|trial| matches!(trial.outcome, Outcome::Settled)).count();
     let (all, percent) = (round.trials.len(), width * 100.0);
     (count > 0).then(|| {
-        format!("{count} of {all} trials were not taken: all intervals of that server and experiment were narrower than {percent} % of the median already")
+        format!("{count} of {all} trials were skipped: every compared cell of that server and experiment was settled, its interval within {percent} % of the median")
     })
 }
 

@@ -147,10 +147,11 @@ struct Head {
     second: i64,
     /// The headers `Date` and `X-Worker`, which vary over time and by process.
     stamp: Vec<u8>,
-    /// What `text` was written for besides.
+    /// Status, type and length that `text` was written for.
     status: Status,
     content_type: &'static str,
     length: usize,
+    /// All of it.
     text: Vec<u8>,
 }
 
