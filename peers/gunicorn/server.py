@@ -70,8 +70,6 @@ class App(BaseApplication):
             found = refused.answer
             if refused.allow:
                 headers.append(("Allow", refused.allow))
-        if not self.worker.alive:
-            headers.append(("Connection", "close"))
         status, kind, body = found
         headers += [("Content-Type", kind), ("Content-Length", str(len(body)))]
         start_response(f"{status} {REASONS[status]}", headers)
