@@ -70,9 +70,12 @@ fn a_handler_that_waits_for_another_request_is_stuck_on_one_loop_and_not_on_a_th
     let round = output(&arguments);
     assert!(round.status.success(), "{}", text(&round.stderr));
     let tables: serde_json::Value = serde_json::from_slice(&output(&["tables", &folder, "--json"]).stdout).unwrap();
-    let rows = tables[0]["rows"].as_array().unwrap();
-    let at_one = |name: &str| rows.iter().find(|row| row["server"] == name).unwrap()["W=1"].as_str().unwrap().to_owned();
-    assert_eq!([at_one(names[0]), at_one(names[1])], ["100 %", "0 %"]);
+    let cells = tables["cells"].as_array().unwrap();
+    let stuck = |name: &str| {
+        let cell = cells.iter().find(|cell| cell["server"] == name && cell["metric"] == "stuck[1]").unwrap();
+        cell["values"][0].as_f64().unwrap()
+    };
+    assert_eq!(names.map(stuck), [1.0, 0.0]);
 }
 
 /// Starts a round and returns it with its server's process id, as soon as that server runs.
