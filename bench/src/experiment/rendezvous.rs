@@ -20,7 +20,8 @@ use std::time::Duration;
 const WIDTHS: [usize; 3] = [1, 2, 4];
 /// The longest wait, in ms: one that is not released by then is stuck.
 const WAIT_MS: u64 = 300;
-/// From the wait to its release: an idle server has long begun to wait.
+/// From the wait to its release. It is part of what is measured: threads that the wait has woken are asleep again, so what decides is who
+/// polls I/O on a server that is idle but for the one that is blocked.
 const LEAD: Duration = Duration::from_millis(5);
 /// The body of a wait that was released.
 const RELEASED: &[u8] = b"released\n";
