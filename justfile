@@ -25,7 +25,7 @@ ab *args:
 build *args:
     {{stallbench}} build "$@"
 
-# One trial of every server: three minutes once built
+# One trial of every server but variants: about six minutes once built
 bench-quick *args:
     {{stallbench}} bench --quick "$@"
 

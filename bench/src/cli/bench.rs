@@ -37,7 +37,7 @@ pub struct Bench {
     /// thorough one pbkdf2 as well]
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     pub blockers: Vec<Kinds>,
-    /// One trial, no intervals: in three minutes once built
+    /// One trial, no intervals: in about six minutes once built
     #[arg(long, conflicts_with = "thorough")]
     pub quick: bool,
     /// Eleven trials, all experiments, and the limit of ten seconds: takes hours
