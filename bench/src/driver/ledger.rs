@@ -94,7 +94,8 @@ impl Ledger {
         if book.has_end {
             recording.finished.push((slot, Duration::from_nanos(now)));
         }
-        if book.keeps_samples && planned >= window.start {
+        // A blocker that began in the warm-up may reach into the window.
+        if book.keeps_samples && (planned >= window.start || !book.is_open) {
             let (planned, response) = (Duration::from_nanos(planned), Duration::from_nanos(now - planned));
             recording.samples.push(Sample { connection, planned, response, is_answered: true });
         }

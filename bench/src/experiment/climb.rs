@@ -2,7 +2,7 @@
 
 use super::probes::{self, FRESH, KEPT, OTHERS};
 use crate::load::{Lane, Load, Observation, Pace, Target};
-use crate::measure::{Kind, Latency, Session, learn, ms};
+use crate::measure::{Kind, Latency, Session, Timeline, learn, ms};
 use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Role, Unit, Value};
 use crate::validity::{self, Failure};
 use anyhow::Result;
@@ -70,6 +70,9 @@ pub struct Step {
     pub driver_load: f64,
     /// The wait for answers was given up, since the limit was passed already.
     pub gave_up: bool,
+    /// Each request, where the trial keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
 }
 
 /// How the climbs of an experiment are made, whatever blocks.
@@ -176,6 +179,7 @@ impl Climb<'_> {
             shed_per_s: blockers.map_or(0.0, |one| one.shed as f64 / seen.window.as_secs_f64()),
             driver_load: seen.driver_load,
             gave_up: seen.gave_up,
+            timeline: session.keeps_timelines.then(|| Timeline::of(&seen, &seen.lanes[KEPT], blockers)),
         })
     }
 
@@ -187,7 +191,7 @@ impl Climb<'_> {
             let pace = Pace::Closed { depth: 1, stagger: self.block().max(think), most: None, think };
             // A refused client waits as long as it would have been served, or refusals would be retried far more often than answers.
             let sheds = (self.block_ms > 0.0 && !self.is_lenient).then(|| self.block());
-            lanes.push(Lane { pace, sheds, ..Lane::closed(self.blocker.clone(), k, 1) });
+            lanes.push(Lane { pace, sheds, keeps_samples: session.keeps_timelines, ..Lane::closed(self.blocker.clone(), k, 1) });
         }
         lanes.iter_mut().for_each(|lane| lane.retries = self.is_lenient);
         Load {

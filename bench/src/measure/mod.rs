@@ -9,6 +9,7 @@ mod hlog;
 mod latency;
 mod learn;
 mod session;
+mod timeline;
 
 pub use backend::{Backend, Keeping, save_launch};
 pub use blocker::{Kind, Kinds};
@@ -18,3 +19,4 @@ pub use hlog::{Log, write_seconds};
 pub use latency::Latency;
 pub use learn::{learn, learn_own, learn_request, lenient};
 pub use session::{Session, WARM_CONNECTIONS, ms};
+pub use timeline::Timeline;

@@ -30,6 +30,8 @@ pub struct Session<'s> {
     pub seed: u64,
     /// The placement of this experiment.
     pub placement: Placement,
+    /// Each request is kept, to be looked at.
+    pub keeps_timelines: bool,
     /// What bears the load.
     pub driver: &'s (dyn Drive + Sync),
 }

@@ -162,7 +162,7 @@ fn take_each(round: &mut Round, settings: &Settings, trials: &[Planned<'_>], sta
         }
         progress.say(&format!("trial {trial} of {}: {} {}", settings.trials, server.name, one.name()));
         let seed = settings.seed.wrapping_add(u64::from(trial).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let (outcome, steal) = undisturbed(one, own, &session(server, settings, one, seed))?;
+        let (outcome, steal) = undisturbed(one, own, &session(server, settings, one, (seed, trial == 1)))?;
         if let Outcome::Invalid { reason } = &outcome {
             progress.line(&format!("{} {}: invalid({reason})", server.name, one.name()));
         }
@@ -174,10 +174,10 @@ fn take_each(round: &mut Round, settings: &Settings, trials: &[Planned<'_>], sta
     Ok(())
 }
 
-fn session<'s>(server: &'s Server, settings: &'s Settings, one: &dyn Any, seed: u64) -> Session<'s> {
+fn session<'s>(server: &'s Server, settings: &'s Settings, one: &dyn Any, (seed, keeps_timelines): (u64, bool)) -> Session<'s> {
     let conditions = &settings.conditions;
     let placement = if one.keeps_driver_busy() { Placement::Split } else { conditions.placement };
-    Session { server, conditions, seed, placement, driver: &Sockets }
+    Session { server, conditions, seed, placement, keeps_timelines, driver: &Sockets }
 }
 
 /// One trial; whatever goes wrong in it but an interrupt is an outcome.
@@ -185,7 +185,7 @@ fn session<'s>(server: &'s Server, settings: &'s Settings, one: &dyn Any, seed: 
 /// # Errors
 /// An interrupt.
 pub fn take(one: &dyn Any, own: &Json, server: &Server, settings: &Settings) -> Result<Outcome> {
-    outcome(one, own, &session(server, settings, one, settings.seed))
+    outcome(one, own, &session(server, settings, one, (settings.seed, false)))
 }
 
 fn outcome(one: &dyn Any, own: &Json, session: &Session<'_>) -> Result<Outcome> {

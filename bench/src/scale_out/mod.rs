@@ -120,6 +120,7 @@ impl Trial<'_> {
             conditions: self.conditions,
             seed: self.seed,
             placement: self.conditions.placement,
+            keeps_timelines: false,
             driver: &Sockets,
         };
         let start = || Fleet::start(self.network, &session, self.setup, Backend::Memory.name());
