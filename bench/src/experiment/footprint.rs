@@ -8,7 +8,7 @@ use crate::measure::{Mode, Session, learn, ms};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
 use crate::process::{Running, deploy::package};
 use crate::report::{self, Cell, Table, View};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::fs;
@@ -165,7 +165,9 @@ fn fill(clients: &mut Vec<Client>, connections: usize, running: &Running) -> Res
         let all = (0..AT_ONCE.min(connections - clients.len())).try_for_each(|_| open());
         // Only those that were answered count, and they do even if the next one was refused.
         for mut client in opened {
-            client.receive(false)?;
+            if client.receive(false)?.closes {
+                bail!("the server closes each connection after its answer, so none is idle");
+            }
             clients.push(client);
         }
         all?;
