@@ -72,6 +72,14 @@ splice page="README.md" *args:
 rank *args:
     {{stallbench}} rank "$@"
 
+# Write a round as one HTML page, or two side by side: `just report`, `just report A B`
+report *args:
+    {{stallbench}} report "$@"
+
+# Open a page where servers run side by side under the same load, live: `just lab`, `just lab -- --url http://127.0.0.1:3000 --blocker /slow`
+lab *args:
+    {{stallbench}} lab "$@"
+
 # Compare rounds: what changed by more than noise
 compare *args:
     {{stallbench}} compare "$@"

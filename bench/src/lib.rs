@@ -3,7 +3,7 @@
 //! Its rooms, each importing only from those above it: `console` and `host` (the user and the machine), `stats` (arithmetic), `http`, `catalog` (which
 //! servers there are), `metrics` (values with units), `load` (what is asked, and what came of it), `process` (a server as a process), `driver` (a load on
 //! sockets), `validity`, `measure` (one trial), `report` (tables as values), `experiment` (one file each), `round` (on disk), `verdict` (what differs),
-//! `summary` (a round in tables), `scale_out` (several hosts), `contract` and `selftest`, `cmd` (the verbs).
+//! `summary` (a round in tables), `page` (a round as HTML), `scale_out` (several hosts), `contract` and `selftest`, `cmd` (the verbs).
 
 mod catalog;
 mod cli;
@@ -17,11 +17,13 @@ mod http;
 mod load;
 mod measure;
 mod metrics;
+mod page;
 mod process;
 mod report;
 mod round;
 mod scale_out;
 mod selftest;
+pub mod stage;
 mod stats;
 mod summary;
 mod validity;
@@ -85,5 +87,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tables(arguments) => cmd::tables::run(&arguments),
         Command::Compare(arguments) => cmd::compare::run(&arguments),
         Command::Rank(arguments) => cmd::rank::run(&arguments),
+        Command::Report(arguments) => cmd::report::run(&arguments),
+        Command::Lab { arguments } => cmd::lab::run(&arguments),
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, each importing only from those before it.
-const ROOMS: [&str; 22] = [
+const ROOMS: [&str; 24] = [
     "console",
     "host",
     "http",
@@ -22,11 +22,13 @@ const ROOMS: [&str; 22] = [
     "round",
     "verdict",
     "summary",
+    "page",
     "scale_out",
     "contract",
     "selftest",
     "cli",
     "cmd",
+    "stage",
     "lib",
 ];
 

@@ -40,7 +40,7 @@ fn a_round_leaves_header_trials_tables_and_numbers_and_is_never_overwritten() {
     assert!(first.status.success(), "{}", text(&first.stderr));
     assert!(text(&first.stdout).contains("tokio-current-thread"));
     assert_eq!(fs::read_to_string(folder.join("trials.jsonl")).unwrap().lines().count(), 2);
-    for file in ["round.json", "README.md", "summary.csv"] {
+    for file in ["round.json", "README.md", "summary.csv", "report.html"] {
         assert!(folder.join(file).exists(), "{file} is missing");
     }
     let again = output(&arguments);

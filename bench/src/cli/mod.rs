@@ -76,6 +76,14 @@ pub enum Command {
     Compare(Compare),
     /// Rank the servers of a round; those that cannot be told apart share a rank
     Rank(Rank),
+    /// Write a round, or two side by side, as one HTML page to look at
+    Report(Report),
+    /// Open a page on loopback where servers run side by side under the same load, live
+    Lab {
+        /// Servers, and options; `lab -- --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 /// What is shown of a round, and how.
@@ -200,6 +208,21 @@ pub struct Rank {
     /// Shape of the table
     #[command(flatten)]
     pub shape: Shape,
+}
+
+/// `report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Round, by name or folder [default: the newest]
+    pub round: Option<PathBuf>,
+    /// Another round, which is set against the first
+    pub beside: Option<PathBuf>,
+    /// File of the page [default: report.html in the folder of the round]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Null round that says what is noise [default: the newest of this machine with these settings]
+    #[arg(long, value_name = "ROUND")]
+    pub null: Option<PathBuf>,
 }
 
 /// `serve`.

@@ -1,6 +1,6 @@
 //! `stallbench bench`: measures servers side by side.
 
-use super::{exit_code, own};
+use super::{exit_code, noise, own};
 use crate::catalog::{self, Allocator, FIRST_SIGHT, Server};
 use crate::cli::Bench;
 use crate::console::output::{print, say};
@@ -10,6 +10,7 @@ use crate::experiment::{self, Choices, TwoTabs};
 use crate::host::placement::default_threads;
 use crate::measure::{Kinds, Mode};
 use crate::metrics::Percentile;
+use crate::page;
 use crate::process::deploy::package;
 use crate::report::{Format, Terminal, render};
 use crate::round::{self, Header, Outcome, Round, Settings};
@@ -31,13 +32,14 @@ pub fn run(arguments: &Bench) -> Result<ExitCode> {
     let (mut round, servers) = if arguments.resume { resume(arguments)? } else { begin(arguments)? };
     round::measure(&mut round, &servers)?;
     summary::write_derived(&round)?;
+    let report = page::write(&round, &noise::within(&round, None)?)?;
     let numbers = round::numbers(&round, Percentile::default())?;
     let tables = summary::tables(&round, &numbers, Percentile::default())?;
     print(&match arguments.json {
         true => summary::to_json(&round, &tables, &numbers)?,
         false => render(&tables, Format::Text, &Terminal::of_stdout(arguments.wide, arguments.intervals))?,
     })?;
-    say(&format!("round: {}", round.folder.display()));
+    say(&format!("round: {}\nreport: {}", round.folder.display(), report.display()));
     Ok(exit_code(summary::is_complete(&round)?))
 }
 

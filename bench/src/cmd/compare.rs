@@ -1,14 +1,16 @@
 //! `stallbench compare`: what differs between rounds, and by more than noise.
 
 use super::noise;
-use crate::catalog::takes_server;
+use crate::catalog::{Filter, takes_server};
 use crate::cli::Compare;
 use crate::console::output::{print, say};
 use crate::metrics::Numbers;
 use crate::round::{self, Round};
 use crate::summary::comparison::{self, Comparison, Sides, missing};
 use crate::verdict::drift;
+use crate::verdict::gate::Gate;
 use anyhow::{Result, bail};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Compares each further round to the first.
@@ -20,12 +22,13 @@ pub fn run(arguments: &Compare) -> Result<ExitCode> {
     let rounds: Vec<Round> = folders.map(|folder| Round::open(&folder?)).collect::<Result<_>>()?;
     let percentile = arguments.shape.percentile;
     let numbers: Vec<Numbers> = rounds.iter().map(|round| round::numbers(round, percentile)).collect::<Result<_>>()?;
+    let wanted = Wanted { null: arguments.null.as_deref(), gates: &arguments.gates.fail_if, filters: &arguments.shape.filters };
     let mut compared = Vec::new();
     let mut gone = Vec::new();
     for (after, theirs) in rounds[1..].iter().zip(&numbers[1..]) {
         let only_in_one = missing(&numbers[0], theirs);
         gone.extend(only_in_one.iter().filter(|note| note.contains("in the second")).cloned());
-        compared.push(compare((&rounds[0], &numbers[0]), (after, theirs), arguments, only_in_one)?);
+        compared.push(between((&rounds[0], &numbers[0]), (after, theirs), &wanted, only_in_one)?);
     }
     if arguments.gates.list_metrics {
         return list_metrics(&compared);
@@ -37,15 +40,30 @@ pub fn run(arguments: &Compare) -> Result<ExitCode> {
     Ok(super::exit_code(!report_failures(&compared, gone)))
 }
 
-fn compare(
+/// What is wanted of a comparison.
+#[derive(Default)]
+pub struct Wanted<'w> {
+    /// The null round that says what is noise, if it is named.
+    pub null: Option<&'w Path>,
+    /// Gates.
+    pub gates: &'w [Gate],
+    /// Filters over servers and metrics.
+    pub filters: &'w [Filter],
+}
+
+/// Compares two rounds.
+///
+/// # Errors
+/// Rounds that have nothing in common; a gate that cannot fail.
+pub fn between(
     (before, old): (&Round, &Numbers),
     (after, new): (&Round, &Numbers),
-    arguments: &Compare,
+    wanted: &Wanted<'_>,
     mut notes: Vec<String>,
 ) -> Result<Comparison> {
     let is_shown = |name: &str| {
         let row = before.header.servers.iter().find(|row| row.name == name);
-        row.is_some_and(|row| takes_server(&arguments.shape.filters, row))
+        row.is_some_and(|row| takes_server(wanted.filters, row))
     };
     let both = |name: &&str| is_shown(name) && new.servers().any(|theirs| theirs == *name);
     let servers: Vec<(String, String, String)> =
@@ -59,7 +77,7 @@ fn compare(
     let drift = if is_same_time { Default::default() } else { drift::between(old, new) };
     let shared = drift.values().map(|drift| drift.servers).max().unwrap_or(0);
     let cannot_judge_costs = !is_same_time && shared < drift::LEAST_SERVERS;
-    let mut noise = noise::between(before, arguments.null.as_deref())?;
+    let mut noise = noise::between(before, wanted.null)?;
     for (family, drift) in &drift {
         if drift.servers >= drift::LEAST_SERVERS {
             noise = noise.with_floor(family, drift.scatter);
@@ -67,7 +85,7 @@ fn compare(
     }
     notes.extend(warnings(before, after));
     let sides = Sides { before: (old, &names[0]), after: (new, &names[1]), servers, drift, cannot_judge_costs };
-    comparison::compare(&sides, &noise, &arguments.gates.fail_if, &arguments.shape.filters, notes)
+    comparison::compare(&sides, &noise, wanted.gates, wanted.filters, notes)
 }
 
 /// Prints the metrics that gates can name.

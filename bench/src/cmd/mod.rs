@@ -8,10 +8,12 @@ pub mod compare;
 pub mod deploy;
 pub mod drive;
 pub mod import;
+pub mod lab;
 pub mod merge;
 mod noise;
 mod own;
 pub mod rank;
+pub mod report;
 pub mod scale_out;
 pub mod serve;
 pub mod servers;
@@ -19,6 +21,8 @@ pub mod soak;
 mod splice;
 pub mod syscalls;
 pub mod tables;
+
+pub use own::single as own_server;
 
 use crate::host::tree;
 use crate::round::{self, Header};

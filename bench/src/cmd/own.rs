@@ -4,7 +4,7 @@
 //! blockers of the same length, so that the answer holds for this machine.
 
 use super::bench::settings;
-use super::exit_code;
+use super::{exit_code, noise};
 use crate::catalog::{self, Blocking, Own, Program, REFERENCE, Row, Server};
 use crate::cli::{Bench, OwnService};
 use crate::console::output::{print, say};
@@ -14,6 +14,7 @@ use crate::experiment::service;
 use crate::host::placement::set_of;
 use crate::http::Url;
 use crate::metrics::Percentile;
+use crate::page;
 use crate::process::{Start, deploy};
 use crate::report::Terminal;
 use crate::round::{self, Settings};
@@ -33,14 +34,29 @@ const SERVICE: &str = "service";
 /// # Errors
 /// A command without a place for the port; no address; no path; a file that mixes them with servers that keep the contract.
 pub fn of(arguments: &Bench) -> Result<Vec<Server>> {
-    let servers = match (&arguments.command, &arguments.url, &arguments.servers_file) {
-        (Some(command), ..) => vec![server(NAME, Program::Shell(command.clone()), &arguments.own, None)?],
-        (_, Some(url), _) => vec![at_address(url, &arguments.own)?],
-        (.., Some(file)) => from_file(file, &arguments.own)?,
-        _ => Vec::new(),
+    if let Some(file) = &arguments.servers_file
+        && arguments.command.is_none()
+        && arguments.url.is_none()
+    {
+        let servers = from_file(file, &arguments.own)?;
+        servers.iter().try_for_each(deploy::own::check)?;
+        return Ok(servers);
+    }
+    Ok(single(arguments.command.as_deref(), arguments.url.as_deref(), &arguments.own)?.into_iter().collect())
+}
+
+/// The one server of the user's that a command or an address names.
+///
+/// # Errors
+/// As for [`of`].
+pub fn single(command: Option<&str>, url: Option<&str>, own: &OwnService) -> Result<Option<Server>> {
+    let server = match (command, url) {
+        (Some(command), _) => Some(server(NAME, Program::Shell(command.to_owned()), own, None)?),
+        (_, Some(url)) => Some(at_address(url, own)?),
+        _ => None,
     };
-    servers.iter().try_for_each(deploy::own::check)?;
-    Ok(servers)
+    server.iter().try_for_each(deploy::own::check)?;
+    Ok(server)
 }
 
 fn at_address(url: &str, own: &OwnService) -> Result<Server> {
@@ -132,6 +148,7 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
     let mut round = round::begin(arguments.out.as_deref(), rows, settings)?;
     round::measure(&mut round, &all)?;
     summary::write_derived(&round)?;
+    let report = page::write(&round, &noise::within(&round, None)?)?;
     let numbers = round::numbers(&round, Percentile::default())?;
     let tables = summary::tables(&round, &numbers, Percentile::default())?;
     let terminal = Terminal::of_stdout(arguments.wide, arguments.intervals);
@@ -141,7 +158,7 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
         print(&summary::screen(&round, &numbers, &terminal, arguments.load())?)?;
         summary::invalid(&round, &numbers)?.iter().for_each(|reason| say(reason));
     }
-    say(&format!("round: {} (all tables: stallbench tables {0})", round.folder.display()));
+    say(&format!("round: {} (all tables: stallbench tables {0})\nreport: {}", round.folder.display(), report.display()));
     Ok(exit_code(summary::is_complete(&round)?))
 }
 

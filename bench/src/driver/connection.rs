@@ -23,6 +23,8 @@ pub(super) struct Want {
 pub(super) struct Flight {
     pub want: Want,
     pub sent: u64,
+    /// The process that answers it, if somebody watches and the server says so.
+    pub worker: Option<u32>,
 }
 
 /// A connection.

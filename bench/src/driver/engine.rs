@@ -3,7 +3,7 @@
 use super::connection::{Connection, Want, reset_on_close};
 use super::ledger::{Ledger, nanos};
 use crate::console::interrupt;
-use crate::load::{Load, Observation, Pace, Schedule};
+use crate::load::{Live, Load, Observation, Pace, Schedule};
 use anyhow::bail;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -105,6 +105,7 @@ impl<'l> Engine<'l> {
     pub fn run(mut self, mark: &mut dyn FnMut()) -> anyhow::Result<Observation> {
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         self.start = Instant::now();
+        self.ledger.begin(self.start);
         self.plan_first();
         let (mut load_start, mut load_end) = (None, None);
         let (mut gave_up, mut is_cut_short) = (false, false);
@@ -117,8 +118,9 @@ impl<'l> Engine<'l> {
                 }
             }
             self.release(now)?;
-            if interrupt::is_requested() {
-                if !self.load.can_be_cut_short {
+            let is_ended = self.load.live.as_ref().is_some_and(Live::is_over);
+            if interrupt::is_requested() || is_ended {
+                if !self.load.can_be_cut_short && !is_ended {
                     bail!(interrupt::Interrupted);
                 }
                 is_cut_short = true;

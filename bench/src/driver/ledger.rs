@@ -1,15 +1,17 @@
 //! The books of a run: which requests count, which are still open, and what became of each.
 
 use super::connection::{Flight, Want};
-use crate::load::{Lane, Load, Pace, Recording, Sample, Times};
+use crate::load::{Lane, Live, Load, Pace, Recording, Sample, Times, What};
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The books of all lanes; times are nanoseconds since the start of the run.
 pub(super) struct Ledger {
     pub window: Range<u64>,
     keeps_seconds: bool,
     books: Vec<Book>,
+    /// Somebody watches, and when the run began.
+    live: Option<(Live, Instant)>,
 }
 
 struct Book {
@@ -37,12 +39,25 @@ impl Ledger {
             window: warmup..warmup + window,
             keeps_seconds: load.keeps_seconds,
             books: load.lanes.iter().map(book).collect(),
+            live: load.live.clone().map(|live| (live, Instant::now())),
+        }
+    }
+
+    /// The run begins.
+    pub fn begin(&mut self, start: Instant) {
+        self.live.iter_mut().for_each(|(_, began)| *began = start);
+    }
+
+    fn tell(&self, lane: usize, connection: usize, planned: u64, what: What) {
+        if let Some((live, began)) = &self.live {
+            live.tell(*began, lane, connection, Duration::from_nanos(planned), what);
         }
     }
 
     /// A request is due, and released `now`.
     pub fn due(&mut self, lane: usize, planned: u64, now: u64) {
         let is_in_window = self.window.contains(&planned);
+        self.tell(lane, 0, planned, What::Due(Duration::from_nanos(now - planned)));
         let book = &mut self.books[lane];
         if !book.is_open {
             book.outstanding += 1;
@@ -74,6 +89,9 @@ impl Ledger {
     /// The answer to a request is complete; `wrong` says what is wrong with it.
     pub fn answer(&mut self, lane: usize, slot: usize, flight: Flight, status: u16, wrong: Option<&str>, now: u64) {
         self.settle(lane, flight.want);
+        let took = Duration::from_nanos(now - flight.want.planned);
+        let what = if wrong.is_some() { What::Failed(took) } else { What::Answered(took, flight.worker) };
+        self.tell(lane, slot, flight.want.planned, what);
         let window = self.window.clone();
         let book = &mut self.books[lane];
         let recording = &mut book.recording;
@@ -112,6 +130,7 @@ impl Ledger {
     /// A request failed: its connection broke or was refused.
     pub fn fail(&mut self, lane: usize, slot: usize, want: Want, now: u64, what: &str) {
         self.settle(lane, want);
+        self.tell(lane, slot, want.planned, What::Failed(Duration::from_nanos(now.saturating_sub(want.planned))));
         self.books[lane].recording.fail(what);
         if want.planned < self.window.end {
             self.unanswered(lane, slot, want.planned, now);
@@ -199,7 +218,7 @@ mod tests {
         let second = 1_000_000_000;
         for (planned, answered) in [(0, second / 2), (second, 3 * second / 2), (3 * second / 2, 5 * second)] {
             ledger.due(0, planned, planned);
-            let flight = Flight { want: Want { planned, is_resent: false }, sent: planned };
+            let flight = Flight { want: Want { planned, is_resent: false }, sent: planned, worker: None };
             ledger.answer(0, 0, flight, 200, None, answered);
         }
         let counts: Vec<u64> = ledger.recording(0).seconds.iter().map(Times::len).collect();

@@ -15,6 +15,8 @@ use std::time::Duration;
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 /// The server gave up waiting for a request on an idle connection.
 const REQUEST_TIMEOUT: u16 = 408;
+/// The header that names the process that answers.
+const WORKER: &str = "X-Worker:";
 /// The status with which a server sheds a request.
 const NO_ROOM: u16 = 503;
 
@@ -67,7 +69,7 @@ impl Engine<'_> {
             return Ok(());
         }
         for want in place.waiting.drain(..count) {
-            connection.flights.push_back(Flight { want, sent: now });
+            connection.flights.push_back(Flight { want, sent: now, worker: None });
         }
         match connection.send(&one.target.request, count) {
             Ok(()) if connection.has_unsent() => self.watch(key),
@@ -150,10 +152,14 @@ impl Engine<'_> {
             if connection.flights.is_empty() {
                 return self.take_unasked(key, rest);
             }
-            let (reader, check) = (&mut connection.reader, &mut connection.check);
+            let (reader, check, mut flight) = (&mut connection.reader, &mut connection.check, connection.flights.front_mut());
             let mut ended = None;
             let used = reader.read(rest, target.is_head, |step| match step {
-                Step::Head(..) => {}
+                Step::Head(_, bytes) => {
+                    if let (Some(_), Some(flight)) = (&load.live, flight.as_deref_mut()) {
+                        flight.worker = worker(bytes);
+                    }
+                }
                 Step::Body(piece) => check.feed(piece, target.body.as_ref()),
                 Step::End(head) => ended = Some(head),
             });
@@ -340,4 +346,11 @@ impl Engine<'_> {
         }
         connection
     }
+}
+
+/// The process that answers, as the server's header names it.
+fn worker(head: &[u8]) -> Option<u32> {
+    let head = std::str::from_utf8(head).ok()?;
+    let is_named = |line: &&str| line.get(..WORKER.len()).is_some_and(|name| name.eq_ignore_ascii_case(WORKER));
+    head.lines().find(is_named)?[WORKER.len()..].trim().parse().ok()
 }

@@ -6,7 +6,7 @@ use crate::catalog::Row;
 use crate::http::Request;
 use crate::measure::{Mode, Session, WARM_CONNECTIONS, learn, learn_request};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
-use crate::report::{self, Cell, Table, View};
+use crate::report::{self, Cell, Figure, Places, Scale, Table, View};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -96,6 +96,13 @@ impl Experiment for BlockingFunctions {
             FUNCTIONS.iter().flat_map(|name| pair(name)).collect()
         };
         vec![view.table(Self::NAME, title, columns, cells)]
+    }
+
+    fn figures(_: &Settings, view: &View<'_>) -> Vec<Figure> {
+        let metric = |at: usize| view.percentile.family().at(Self::NAME, format!("function,{}", FUNCTIONS[at]));
+        let title = format!("{} of / beside {RATE} calls a second of a blocking function", view.percentile);
+        let x = Places::even("", &FUNCTIONS);
+        view.figure(Self::NAME, title, x, Scale::response_time(view.percentile), metric).into_iter().collect()
     }
 }
 

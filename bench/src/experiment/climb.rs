@@ -1,5 +1,6 @@
 //! A climb: probes beside more and more blockers, on one process, until `/` freezes.
 
+use super::contract::{self, Scene};
 use super::probes::{self, FRESH, KEPT, OTHERS};
 use crate::load::{Lane, Load, Observation, Pace, Target};
 use crate::measure::{Kind, Latency, Session, Timeline, learn, ms};
@@ -276,6 +277,21 @@ impl Run {
             readings.push((metric, freeze_k(&ladder, limit_ms)));
         }
         Ok(readings)
+    }
+}
+
+impl Run {
+    /// Each step, to be looked at.
+    pub fn scenes(self) -> Vec<Scene> {
+        let Run { kind, block_ms, steps, .. } = self;
+        let scene = |one: Step| Scene::Step {
+            step: contract::Step { kind: kind.clone(), k: one.k },
+            block_ms,
+            invalid: one.invalid,
+            times: Box::new(one.probes),
+            timeline: one.timeline,
+        };
+        steps.into_iter().map(scene).collect()
     }
 }
 

@@ -4,12 +4,12 @@
 //! ascends until the probes' p99 passes the limit. Each kind of blocker has a fresh process, and climbs from no blockers on.
 
 use super::climb::{self, Ladder, Run, Step, freeze_metric, place};
-use super::contract::{Choices, Column, Curves, Experiment, Needs, conditions, keeps_launches};
+use super::contract::{Choices, Column, Experiment, Needs, Scene, conditions, keeps_launches};
 use super::probes;
 use crate::catalog::{Row, Server};
 use crate::measure::{Kind, Mode, Session};
 use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Value};
-use crate::report::{self, Cell, Group, Mark, Table, View};
+use crate::report::{self, Cell, Figure, Group, Mark, Places, Point, Scale, Series, Table, View};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -203,16 +203,19 @@ impl Experiment for Collateral {
         limits.map(threshold).chain([(format!("{percentile} at k={DETAILS_AT}"), response)]).collect()
     }
 
-    fn curves(settings: &Settings, view: &View<'_>) -> Option<Curves> {
-        let kind = settings.kind()?;
-        let title = format!("{} of / beside k {}", view.percentile, settings.beside(kind));
-        let line = |row: &&Row| {
-            let at = |k: &usize| view.median(row, &response_metric(view.percentile, kind, settings.block_ms(kind), *k))?.number();
-            let times: Vec<f64> = settings.blockers.iter().map_while(at).collect();
-            (!times.is_empty()).then(|| (row.name.clone(), times))
-        };
-        let series = view.rows.iter().filter_map(line).collect();
-        Some(Curves { title, blockers: settings.blockers.clone(), series })
+    fn figures(settings: &Settings, view: &View<'_>) -> Vec<Figure> {
+        let curves = settings.kinds.iter().filter_map(|kind| {
+            let metric = |at: usize| response_metric(view.percentile, *kind, settings.block_ms(*kind), settings.blockers[at]);
+            let title = format!("{} of / beside k {}", view.percentile, settings.beside(*kind));
+            let scale = Scale::response_time(view.percentile);
+            view.figure(kind.name(), title, settings.places(), scale, metric)
+        });
+        let frozen = settings.kinds.iter().filter_map(|kind| settings.frozen(view, *kind));
+        curves.chain(frozen).collect()
+    }
+
+    fn scenes(self) -> Vec<Scene> {
+        self.runs.into_iter().flat_map(Run::scenes).collect()
     }
 
     fn tables(settings: &Settings, view: &View<'_>) -> Vec<Table> {
@@ -224,6 +227,30 @@ impl Settings {
     /// The kind of blocker that the headline is about.
     fn kind(&self) -> Option<Kind> {
         self.kinds.first().copied()
+    }
+
+    /// The numbers of blockers, as an axis.
+    fn places(&self) -> Places {
+        Places::even("slow requests at a time (k)", &self.blockers)
+    }
+
+    /// The share of trials that each number of blockers freezes at 0.1 s. A trial that was frozen by fewer counts.
+    fn frozen(&self, view: &View<'_>, kind: Kind) -> Option<Figure> {
+        let metric = freeze_metric(Collateral::NAME, kind.name(), self.block_ms(kind), LIMITS_MS[0]);
+        let line = |row: &&Row| {
+            let thresholds = view.numbers.values(&row.name, &metric);
+            let share = |k: usize| {
+                let frozen = thresholds.iter().filter(|value| value.exact().is_some_and(|at| at <= k as f64)).count();
+                frozen as f64 / thresholds.len() as f64
+            };
+            let at = |(x, k): (usize, &usize)| Point { x: x as f64, y: share(*k), interval: None, is_bound: false };
+            let points = self.blockers.iter().enumerate().map(at).collect();
+            (!thresholds.is_empty()).then(|| Series { name: row.name.clone(), points })
+        };
+        let series: Vec<Series> = view.rows.iter().filter_map(line).collect();
+        let title = format!("Share of trials in which / is frozen at {} s by k {}", LIMITS_MS[0] / 1e3, self.beside(kind));
+        let y = Scale { label: "trials frozen".into(), unit: "%", is_log: false, limits: Vec::new() };
+        (!series.is_empty()).then(|| Figure { name: format!("frozen-{}", kind.name()), title, x: self.places(), y, series })
     }
 
     /// T of a kind, in ms.

@@ -1,9 +1,9 @@
 //! The interface of an experiment, and its form without types, which the registry holds.
 
 use crate::catalog::{Row, Server};
-use crate::measure::{Conditions, Kind, Mode, Session};
+use crate::measure::{Conditions, Kind, Latency, Mode, Session, Timeline};
 use crate::metrics::{Metric, Percentile, Reading};
-use crate::report::{self, Cell, Group, Table, View};
+use crate::report::{self, Cell, Figure, Group, Table, View};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -30,14 +30,37 @@ pub struct Column {
     pub cell: CellOf,
 }
 
-/// Lines of a figure: response times in ms by number of blockers, as far as they were measured.
-pub struct Curves {
-    /// Its title.
-    pub title: String,
-    /// Numbers of blockers.
-    pub blockers: Vec<usize>,
-    /// The lines, each with its name.
-    pub series: Vec<(String, Vec<f64>)>,
+/// One step of a trial that can be looked at closely.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Step {
+    /// The kind of blocker.
+    pub kind: String,
+    /// Blockers at a time.
+    pub k: usize,
+}
+
+/// What a trial keeps besides its metrics, to be looked at.
+pub enum Scene {
+    /// Requests sent at the same instant: the time that each takes alone, and when each was done, in ms.
+    Waterfall {
+        /// Alone.
+        length_ms: f64,
+        /// Done, in order.
+        finished_ms: Vec<f64>,
+    },
+    /// A step beside blockers.
+    Step {
+        /// Which.
+        step: Step,
+        /// The length of a blocker, in ms.
+        block_ms: f64,
+        /// The reason why it is invalid.
+        invalid: Option<String>,
+        /// Response times of all its probes.
+        times: Box<Latency>,
+        /// Each request, where the trial kept them.
+        timeline: Option<Timeline>,
+    },
 }
 
 /// Preparations that an experiment needs besides its servers.
@@ -130,9 +153,14 @@ pub trait Experiment: Serialize + DeserializeOwned + 'static {
         Vec::new()
     }
 
-    /// Its figure.
-    fn curves(_settings: &Self::Settings, _view: &View<'_>) -> Option<Curves> {
-        None
+    /// Its figures, the one that says most first.
+    fn figures(_settings: &Self::Settings, _view: &View<'_>) -> Vec<Figure> {
+        Vec::new()
+    }
+
+    /// What one trial keeps to be looked at.
+    fn scenes(self) -> Vec<Scene> {
+        Vec::new()
     }
 
     /// Notes on single rows, from what one trial found.
@@ -212,11 +240,16 @@ pub trait Any: Sync {
     /// # Errors
     /// Settings that are not its own.
     fn tables(&self, settings: &Json, view: &View<'_>) -> Result<Vec<Table>>;
-    /// See [`Experiment::curves`].
+    /// See [`Experiment::figures`].
     ///
     /// # Errors
     /// Settings that are not its own.
-    fn curves(&self, settings: &Json, view: &View<'_>) -> Result<Option<Curves>>;
+    fn figures(&self, settings: &Json, view: &View<'_>) -> Result<Vec<Figure>>;
+    /// See [`Experiment::scenes`].
+    ///
+    /// # Errors
+    /// An outcome that is not its own.
+    fn scenes(&self, outcome: &Json) -> Result<Vec<Scene>>;
     /// See [`Experiment::remark`].
     fn remark(&self, outcome: &Json) -> Option<String>;
 }
@@ -315,8 +348,12 @@ impl<E: Experiment> Any for Erased<E> {
         Ok(E::tables(&Self::own(settings)?, view))
     }
 
-    fn curves(&self, settings: &Json, view: &View<'_>) -> Result<Option<Curves>> {
-        Ok(E::curves(&Self::own(settings)?, view))
+    fn figures(&self, settings: &Json, view: &View<'_>) -> Result<Vec<Figure>> {
+        Ok(E::figures(&Self::own(settings)?, view))
+    }
+
+    fn scenes(&self, outcome: &Json) -> Result<Vec<Scene>> {
+        Ok(Self::found(outcome)?.scenes())
     }
 
     fn remark(&self, outcome: &Json) -> Option<String> {

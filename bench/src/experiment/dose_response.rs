@@ -6,7 +6,7 @@ use super::stream::Stream;
 use crate::catalog::Row;
 use crate::measure::{Mode, Session, WARM_CONNECTIONS, learn};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
-use crate::report::{self, Cell, Table, View};
+use crate::report::{self, Cell, Figure, Places, Scale, Table, View};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -20,6 +20,10 @@ const UTILISATION: f64 = 0.3;
 const BLOCKERS: f64 = 10.0;
 /// The p99 that is bearable while a handler blocks, in ms: unnoticed, and instant.
 const BEARABLE_MS: [f64; 2] = [10.0, 100.0];
+/// What tools take for too long, in ms: the slow polls of tokio-metrics, npm's `blocked`, long tasks in browsers, the slow callbacks of asyncio's
+/// debug mode, Vert.x's checker of blocked threads.
+const DETECTORS: [(f64, &str); 5] =
+    [(0.05, "tokio-metrics"), (10.0, "blocked"), (50.0, "long task"), (100.0, "asyncio"), (2000.0, "Vert.x")];
 
 const BEARABLE: Family = Family::new("bearable_ms", Unit::Ms, Role::Threshold).more_is_better();
 
@@ -100,6 +104,21 @@ impl Experiment for DoseResponse {
             lengths.chain(bearable).map(|metric| view.cell(row, &metric)).collect()
         };
         vec![view.table(Self::NAME, title, columns, cells)]
+    }
+
+    fn figures(settings: &Settings, view: &View<'_>) -> Vec<Figure> {
+        let mark = |(ms, who): (f64, &str)| (ms.log10(), who.to_owned());
+        let x = Places {
+            marks: DETECTORS.into_iter().map(mark).collect(),
+            ..Places::logarithmic("length of a blocking request (ms)", &settings.lengths_ms)
+        };
+        let title = format!(
+            "{} of / beside requests that block for T and together take {:.0} % of one processor",
+            view.percentile,
+            UTILISATION * 100.0
+        );
+        let metric = |at: usize| view.percentile.family().at(Self::NAME, format!("dose,{}", settings.lengths_ms[at]));
+        view.figure(Self::NAME, title, x, Scale::response_time(view.percentile), metric).into_iter().collect()
     }
 }
 

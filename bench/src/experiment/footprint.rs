@@ -7,7 +7,7 @@ use crate::http::{Client, get};
 use crate::measure::{Mode, Session, learn, ms};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
 use crate::process::{Running, deploy::package};
-use crate::report::{self, Cell, Table, View};
+use crate::report::{self, Cell, Figure, Places, Scale, Table, View};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -135,6 +135,13 @@ impl Experiment for Footprint {
         let cells =
             |row: &Row| -> Vec<Cell> { columns.iter().map(|(family, _)| view.cell(row, &family.at(Self::NAME, ""))).collect() };
         vec![view.table("footprint", title, heads, cells)]
+    }
+
+    fn figures(_: &Settings, view: &View<'_>) -> Vec<Figure> {
+        let x = Places::even("", &["MiB when idle", "KiB for each connection"]);
+        let metric = |at: usize| [PSS, CONNECTION][at].clone().at(Self::NAME, "");
+        let title = "Memory: of an idle server, and of each idle connection";
+        view.figure("footprint", title, x, Scale::logarithmic("memory", ""), metric).into_iter().collect()
     }
 
     fn remark(&self) -> Option<String> {

@@ -7,7 +7,7 @@ use super::contract::{Choices, Experiment, trials};
 use crate::catalog::Row;
 use crate::measure::{Mode, Session, WARM_CONNECTIONS, learn};
 use crate::metrics::{Family, Metric, Percentile, Reading, Role, Unit, Value};
-use crate::report::{self, Cell, Table, View};
+use crate::report::{self, Cell, Figure, Places, Scale, Table, View};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -101,5 +101,21 @@ impl Experiment for HandoffCost {
             of("handoff-cpu", "Processor time of the server for each request, in µs,", &CPU),
             waits,
         ]
+    }
+
+    fn figures(settings: &Settings, view: &View<'_>) -> Vec<Figure> {
+        let of = |name: &str, title: &str, scale: Scale, family: Family| {
+            let x = Places::even("connections that are never idle", &settings.connections);
+            view.figure(name, title, x, scale, |at| family.clone().at(Self::NAME, settings.connections[at].to_string()))
+        };
+        let response = Scale::response_time(view.percentile);
+        [
+            of("handoff-p99", "Response time of / when nothing blocks", response, view.percentile.family()),
+            of("handoff-cpu", "Processor time of the server for each request", Scale::linear("processor time", "µs"), CPU),
+            of("handoff-waits", "Waits of a thread for each request", Scale::linear("waits", ""), WAITS),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 }

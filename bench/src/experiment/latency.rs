@@ -5,7 +5,7 @@ use crate::catalog::Row;
 use crate::load::{Lane, Load};
 use crate::measure::{Latency, Mode, Session, WARM_CONNECTIONS, learn};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
-use crate::report::{self, Cell, Table, View};
+use crate::report::{self, Cell, Figure, Places, Scale, Table, View};
 use crate::validity;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -120,5 +120,12 @@ impl Experiment for LatencyBelowPeak {
             cells
         };
         vec![view.table(Self::NAME, title, columns, cells)]
+    }
+
+    fn figures(settings: &Settings, view: &View<'_>) -> Vec<Figure> {
+        let x = Places::even("% of the highest rate", &settings.shares);
+        let metric = |at: usize| view.percentile.family().at(Self::NAME, format!("share,{}", settings.shares[at]));
+        let title = "Response time of / at shares of the highest rate, on one core";
+        view.figure(Self::NAME, title, x, Scale::response_time(view.percentile), metric).into_iter().collect()
     }
 }

@@ -10,7 +10,7 @@ use crate::load::{Lane, Load, Observation, Target};
 use crate::measure::{Mode, Session, learn_request, ms};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
 use crate::process::deploy::manager::{self, Act, Manager};
-use crate::report::{self, Cell, Table, View};
+use crate::report::{self, Cell, Figure, Places, Scale, Table, View};
 use crate::stats::median;
 use crate::validity;
 use anyhow::Result;
@@ -177,6 +177,14 @@ impl Experiment for Reload {
             cells
         };
         vec![view.table(Self::NAME, title, columns, cells)]
+    }
+
+    fn figures(_: &Settings, view: &View<'_>) -> Vec<Figure> {
+        let x = Places::even("", &Act::ALL.map(Act::name));
+        let scale = Scale { limits: Vec::new(), ..Scale::response_time(view.percentile) };
+        let scale = Scale { label: "longest wait".into(), ..scale };
+        let title = "The longest wait for an answer while the processes of a cluster are replaced";
+        view.figure(Self::NAME, title, x, scale, |at| LONGEST.at(Self::NAME, Act::ALL[at].name())).into_iter().collect()
     }
 }
 

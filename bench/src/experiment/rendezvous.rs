@@ -10,7 +10,7 @@ use crate::http::{Client, get};
 use crate::measure::{Conditions, Mode, Session};
 use crate::metrics::{Family, Metric, Percentile, Reading, Role, Unit, Value};
 use crate::process::Running;
-use crate::report::{self, Cell, Table, View};
+use crate::report::{self, Cell, Figure, Places, Scale, Table, View};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use std::thread;
@@ -110,6 +110,13 @@ impl Experiment for Rendezvous {
         );
         let cells = |row: &Row| -> Vec<Cell> { settings.widths.iter().map(|width| view.cell(row, &metric(*width))).collect() };
         vec![view.table(Self::NAME, title, columns, cells)]
+    }
+
+    fn figures(settings: &Settings, view: &View<'_>) -> Vec<Figure> {
+        let x = Places::even("threads (W)", &settings.widths);
+        let title = format!("A handler that waits for another request: share of pairs that is stuck for {WAIT_MS} ms");
+        let figure = view.figure(Self::NAME, title, x, Scale::linear("stuck", "%"), |at| metric(settings.widths[at]));
+        figure.into_iter().collect()
     }
 }
 

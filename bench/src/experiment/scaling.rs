@@ -7,7 +7,7 @@ use crate::catalog::{Row, Server};
 use crate::host::placement::cores;
 use crate::measure::{Conditions, Kind, Mode, Session};
 use crate::metrics::{Family, Metric, Percentile, Reading, Role, Unit, Value};
-use crate::report::{self, Cell, Table, View};
+use crate::report::{self, Cell, Figure, Places, Scale, Table, View};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -125,6 +125,18 @@ impl Experiment for Scaling {
             [each(&threshold), each(&work), each(&|width| beside_work(view.percentile, width))].concat()
         };
         vec![view.table(Self::NAME, title, columns, cells)]
+    }
+
+    fn figures(settings: &Settings, view: &View<'_>) -> Vec<Figure> {
+        let places = || Places::even("threads or processes (W)", &settings.widths);
+        let title = format!("Blockers of {} ms (/sleep) that freeze / at 0.1 s", settings.block_ms);
+        let freezes = view.figure("scaling-freezes", title, places(), Scale::logarithmic("freezes at k", ""), |at| {
+            threshold(settings.widths[at])
+        });
+        let title = format!("Work of {} ms done each second, when asked for 16 at once", settings.block_ms);
+        let works =
+            view.figure("scaling-work", title, places(), Scale::linear("work done", "/s"), |at| work(settings.widths[at]));
+        freezes.into_iter().chain(works).collect()
     }
 }
 

@@ -2,13 +2,13 @@
 //! in the same round on the same machine.
 
 use super::climb::{self, Climb, Ladder, Run, freeze_metric, place};
-use super::contract::{Choices, Column, Experiment, conditions};
+use super::contract::{Choices, Column, Experiment, Scene, conditions};
 use super::probes;
 use crate::catalog::{Row, Server};
 use crate::measure::{Kind, Mode, Session, learn_own, lenient, ms};
 use crate::metrics::{LIMITS_MS, Metric, Percentile, Reading, Value};
 use crate::process::deploy;
-use crate::report::{self, Cell, Group, Table, View};
+use crate::report::{self, Cell, Figure, Group, Places, Scale, Table, View};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -161,6 +161,21 @@ impl Experiment for Service {
         });
         let title = "Requests that failed in all trials: a wrong status, or a connection that broke";
         if has_failed { vec![view.table("failures", title, columns, cells)] } else { Vec::new() }
+    }
+
+    fn figures(settings: &Settings, view: &View<'_>) -> Vec<Figure> {
+        let block = settings.block_ms;
+        let alone = report::significant(block);
+        let title = format!("{} of the quick request beside k slow ones that take {alone} ms alone", view.percentile);
+        let scale = Scale::response_time(view.percentile);
+        let scale = Scale { label: format!("response time ({})", view.percentile), ..scale };
+        let x = Places::even("slow requests at a time (k)", &settings.blockers);
+        let metric = |at: usize| response_metric(view.percentile, block, settings.blockers[at]);
+        view.figure(KIND, title, x, scale, metric).into_iter().collect()
+    }
+
+    fn scenes(self) -> Vec<Scene> {
+        self.run.scenes()
     }
 }
 

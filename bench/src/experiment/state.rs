@@ -10,7 +10,7 @@ use crate::http::{Client, Response, at_once, get};
 use crate::measure::{Backend, Mode, Session, ms, save_launch};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
 use crate::process::Running;
-use crate::report::{self, Cell, Table, View};
+use crate::report::{self, Cell, Figure, Places, Scale, Table, View};
 use anyhow::{Context, Result, bail};
 use common::state::Launch;
 use serde::{Deserialize, Serialize};
@@ -135,6 +135,27 @@ impl Experiment for State {
         };
         tables.push(view.table(Self::NAME, "Hits: the share of all requests that each number has counted", columns, cells));
         tables
+    }
+
+    fn figures(settings: &Settings, view: &View<'_>) -> Vec<Figure> {
+        let names: Vec<&str> = settings.places.iter().map(|place| place.name()).collect();
+        let of = |name: &str, title: String, scale: Scale, family: Family| {
+            let x = Places::even("where launches are kept", &names);
+            view.figure(name, title, x, scale, |at| family.clone().at(Self::NAME, names[at]))
+        };
+        let clients = format!("by {CLIENTS} clients at once");
+        [
+            of("state-saved", format!("Launches saved each second {clients}"), Scale::logarithmic("saved", "/s"), SAVED),
+            of(
+                "state-not-seen",
+                format!("Launches that the next request does not see, saved {clients}"),
+                Scale::linear("not seen", "%"),
+                NOT_SEEN,
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 }
 

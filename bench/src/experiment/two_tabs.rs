@@ -1,6 +1,6 @@
 //! Two browser tabs on `/timer`: requests sent at the same instant, each on its own connection, and when each was done.
 
-use super::contract::{Choices, Column, Experiment};
+use super::contract::{Choices, Column, Experiment, Scene};
 use crate::load::{Drive, Lane, Load, Pace, Target};
 use crate::measure::{Mode, Session, learn, ms};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
@@ -95,6 +95,11 @@ impl Experiment for TwoTabs {
             cell: Box::new(move |view, row| view.cell(row, &family.at(Self::NAME, tabs.to_string()))),
         };
         tabs.into_iter().flat_map(|tabs| [column(tabs, "first", FIRST), column(tabs, "last", LAST)]).collect()
+    }
+
+    fn scenes(self) -> Vec<Scene> {
+        let length_ms = self.length_ms as f64;
+        self.falls.into_iter().map(|fall| Scene::Waterfall { length_ms, finished_ms: fall.finished_ms }).collect()
     }
 }
 

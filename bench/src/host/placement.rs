@@ -49,6 +49,7 @@ impl Placement {
         self.divide(topology()).0
     }
 
+    /// The driver's processors.
     pub fn driver_cores(self) -> Vec<usize> {
         self.divide(topology()).1
     }

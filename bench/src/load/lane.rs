@@ -1,5 +1,6 @@
 //! Lanes side by side make a load.
 
+use super::Live;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +116,8 @@ pub struct Load {
     pub seed: u64,
     /// Keep a histogram for each second of the window.
     pub keeps_seconds: bool,
+    /// Somebody watches while it runs, and may end it early.
+    pub live: Option<Live>,
     /// An interrupt ends the run early with what was observed so far, instead of being an error.
     pub can_be_cut_short: bool,
 }
@@ -131,6 +134,7 @@ impl Load {
             spin: Duration::ZERO,
             seed,
             keeps_seconds: false,
+            live: None,
             can_be_cut_short: false,
         }
     }

@@ -2,10 +2,12 @@
 //! put on sockets and on a simulated server.
 
 mod lane;
+mod live;
 mod observation;
 mod schedule;
 
 pub use lane::{Lane, Load, Pace, Target};
+pub use live::{Event, Live, What, watch};
 pub use observation::{Observation, Part, Recording, Sample, Times};
 pub use schedule::Schedule;
 

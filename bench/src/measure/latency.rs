@@ -76,7 +76,7 @@ impl Latency {
     /// # Errors
     /// A histogram that cannot be read.
     pub fn response_ms(&self, percentile: Percentile) -> Result<Value> {
-        let times = decode(&self.response)?;
+        let times = self.times()?;
         let value_us = quantile_us(&times, percentile.quantile());
         let is_old = self.youngest_us.is_none_or(|youngest| value_us >= youngest * ROUNDING);
         // Had those requests taken for ever, a larger share would lie above the value: few of them move it by less than it is rounded.
@@ -84,6 +84,14 @@ impl Latency {
         let is_moved = above >= 1.0 || quantile_us(&times, above) * LITTLE > value_us;
         let value = value_us / 1e3;
         Ok(if self.unanswered > 0 && is_old && is_moved { Value::AtLeast(value) } else { Value::Exact(value) })
+    }
+
+    /// The response times, as they were counted.
+    ///
+    /// # Errors
+    /// A histogram that cannot be read.
+    pub fn times(&self) -> Result<Times> {
+        decode(&self.response)
     }
 
     /// The longest response time, in ms.

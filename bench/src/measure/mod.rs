@@ -19,4 +19,4 @@ pub use hlog::{Log, write_seconds};
 pub use latency::Latency;
 pub use learn::{learn, learn_own, learn_request, lenient};
 pub use session::{Session, WARM_CONNECTIONS, ms};
-pub use timeline::Timeline;
+pub use timeline::{Timeline, leb128};

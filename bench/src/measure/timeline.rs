@@ -59,9 +59,9 @@ fn encode(mut samples: Vec<Sample>) -> String {
     let (mut bytes, mut last) = (Vec::new(), 0);
     for sample in samples {
         let at = micros(sample.planned);
-        write(&mut bytes, at - last);
-        write(&mut bytes, micros(sample.response) << 1 | u64::from(!sample.is_answered));
-        write(&mut bytes, sample.connection as u64);
+        leb128(&mut bytes, at - last);
+        leb128(&mut bytes, micros(sample.response) << 1 | u64::from(!sample.is_answered));
+        leb128(&mut bytes, sample.connection as u64);
         last = at;
     }
     STANDARD.encode(bytes)
@@ -85,7 +85,7 @@ fn decode(text: &str) -> Result<Vec<Sample>> {
 }
 
 /// Writes a number as LEB128: seven bits to a byte, the lowest first.
-fn write(bytes: &mut Vec<u8>, mut number: u64) {
+pub fn leb128(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
         number >>= 7;
@@ -121,7 +121,7 @@ mod tests {
             [(2, &[2][..]), (127, &[127]), (128, &[0x80, 1]), (129, &[0x81, 1]), (130, &[0x82, 1]), (12857, &[0xb9, 0x64])]
         {
             let mut found = Vec::new();
-            write(&mut found, number);
+            leb128(&mut found, number);
             assert_eq!(found, bytes, "{number}");
         }
     }
@@ -139,7 +139,7 @@ mod tests {
             assert!(decode(&STANDARD.encode(bytes)).unwrap_err().to_string().contains(why), "{bytes:?}");
         }
         let mut huge = Vec::new();
-        [u64::MAX >> 1, 0, 0, u64::MAX >> 1, 0, 0, 2, 0, 0].into_iter().for_each(|number| write(&mut huge, number));
+        [u64::MAX >> 1, 0, 0, u64::MAX >> 1, 0, 0, 2, 0, 0].into_iter().for_each(|number| leb128(&mut huge, number));
         assert!(decode(&STANDARD.encode(huge)).unwrap_err().to_string().contains("no end"));
         assert!(decode("?").unwrap_err().to_string().contains("base64"));
     }

@@ -28,6 +28,21 @@ pub enum Unit {
     PerRequest,
 }
 
+impl Unit {
+    /// The sign behind a number.
+    pub fn word(self) -> &'static str {
+        match self {
+            Unit::Ms => "ms",
+            Unit::Us => "µs",
+            Unit::PerSecond => "/s",
+            Unit::Mib => "MiB",
+            Unit::Kib => "KiB",
+            Unit::Share => "%",
+            Unit::Count | Unit::Blockers | Unit::Ratio | Unit::PerRequest => "",
+        }
+    }
+}
+
 /// Which direction is an improvement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Better {

@@ -1,81 +1,129 @@
-//! A figure for pages: response time against the number of blockers, as SVG.
+//! A figure as a value: lines over places, one for each server, and marks across them.
 
-use crate::metrics::LIMITS_MS;
-use anyhow::{Result, anyhow};
-use plotters::prelude::*;
+use crate::metrics::{LIMITS_MS, Percentile, Summary, Value};
+use serde::{Serialize, Serializer};
 
-/// Width and height in pixels.
-const SIZE: (u32, u32) = (860, 420);
-/// The range of the time axis, in ms.
-const RANGE_MS: (f64, f64) = (0.05, 3000.0);
-/// Colours that colour-blind readers can tell apart (Okabe and Ito, 2008).
-const COLORS: [RGBColor; 7] = [
-    RGBColor(0, 114, 178),
-    RGBColor(230, 159, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(213, 94, 0),
-    RGBColor(204, 121, 167),
-    RGBColor(86, 180, 233),
-    RGBColor(90, 90, 90),
-];
-const FONT: &str = "sans-serif";
+/// A figure.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figure {
+    /// A word for it, unique in its round.
+    pub name: String,
+    /// One line above it.
+    pub title: String,
+    /// The places.
+    pub x: Places,
+    /// The quantity.
+    pub y: Scale,
+    /// A line for each server that has a number.
+    pub series: Vec<Series>,
+}
 
-/// A line for each series: a name, and a time in ms for each number of blockers as far as it was measured. The limits that people feel are drawn in.
-///
-/// # Errors
-/// The library cannot draw it.
-pub fn curves(title: &str, blockers: &[usize], series: &[(String, Vec<f64>)]) -> Result<String> {
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        let draw = || -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
-            area.fill(&WHITE)?;
-            let last = blockers.len().saturating_sub(1).max(1) as f64;
-            let mut chart = ChartBuilder::on(&area)
-                .caption(title, (FONT, 17))
-                .margin(10)
-                .margin_right(230)
-                .x_label_area_size(42)
-                .y_label_area_size(74)
-                .build_cartesian_2d(0.0..last, (RANGE_MS.0..RANGE_MS.1).log_scale())?;
-            chart
-                .configure_mesh()
-                .light_line_style(WHITE)
-                .x_labels(blockers.len())
-                .x_label_formatter(&|at| blockers.get(at.round() as usize).map_or(String::new(), ToString::to_string))
-                .y_label_formatter(&|ms| if *ms >= 1000.0 { format!("{} s", ms / 1e3) } else { format!("{ms} ms") })
-                .x_desc("slow requests at a time")
-                .y_desc("response time of / (p99)")
-                .label_style((FONT, 13))
-                .draw()?;
-            for limit in LIMITS_MS.into_iter().filter(|limit| *limit < RANGE_MS.1) {
-                let style = ShapeStyle::from(&RGBColor(150, 150, 150)).stroke_width(1);
-                chart.draw_series(DashedLineSeries::new([(0.0, limit), (last, limit)], 4, 4, style))?;
-            }
-            for (number, (name, times)) in series.iter().enumerate() {
-                let color = COLORS[number % COLORS.len()];
-                let points: Vec<(f64, f64)> =
-                    times.iter().enumerate().map(|(at, ms)| (at as f64, ms.clamp(RANGE_MS.0, RANGE_MS.1))).collect();
-                // Once the colours are used up, lines are dashed.
-                if number < COLORS.len() {
-                    chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?;
-                } else {
-                    chart.draw_series(DashedLineSeries::new(points.iter().copied(), 6, 4, color.stroke_width(2)))?;
-                }
-                chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, color.filled())))?;
-                // The name stands in the margin beside the curves, in their order.
-                let at = (SIZE.0 as i32 - 220, 60 + 26 * number as i32);
-                let parts: &[(i32, i32)] = if number < COLORS.len() { &[(0, 16)] } else { &[(0, 6), (10, 16)] };
-                for (from, to) in parts {
-                    area.draw(&Rectangle::new([(at.0 + from, at.1 + 5), (at.0 + to, at.1 + 9)], color.filled()))?;
-                }
-                area.draw(&Text::new(name.clone(), (at.0 + 20, at.1), (FONT, 13)))?;
-            }
-            area.present()
+/// The horizontal axis.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Places {
+    /// What it shows.
+    pub label: String,
+    /// Where each place stands, and its words.
+    pub ticks: Vec<(f64, String)>,
+    /// Marks between them, with their words.
+    pub marks: Vec<(f64, String)>,
+}
+
+/// The vertical axis.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Scale {
+    /// What it shows.
+    pub label: String,
+    /// The unit behind its numbers.
+    pub unit: &'static str,
+    /// It is logarithmic.
+    pub is_log: bool,
+    /// Limits that are drawn across, with their words.
+    pub limits: Vec<(f64, String)>,
+}
+
+/// One server's line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Series {
+    /// The server.
+    pub name: String,
+    /// Its points, from left to right.
+    pub points: Vec<Point>,
+}
+
+/// A point: the place and the median, the ends of its interval where it has one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// Where the place stands.
+    pub x: f64,
+    /// The median.
+    pub y: f64,
+    /// The interval.
+    pub interval: Option<(f64, f64)>,
+    /// The true value is larger.
+    pub is_bound: bool,
+}
+
+impl Point {
+    /// The point of a summary; `None` where it holds no number.
+    pub fn of(x: f64, summary: &Summary) -> Option<Self> {
+        let number = |value: Value| match value {
+            Value::Never { tried } => Some(tried),
+            other => other.number(),
         };
-        draw().map_err(|error| anyhow!("the figure cannot be drawn: {error}"))?;
+        let interval = summary.interval.and_then(|(low, high)| Some((number(low)?, number(high)?)));
+        Some(Point { x, y: number(summary.median)?, interval, is_bound: summary.median.exact().is_none() })
     }
-    Ok(svg)
+}
+
+/// A list, since a page holds thousands: x, y, low, high, and 1 for a bound; what is missing at the end is left out.
+impl Serialize for Point {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let short = |number: f64| (number * 1e4).round() / 1e4;
+        let mut list = vec![short(self.x), short(self.y)];
+        match (self.interval, self.is_bound) {
+            (Some((low, high)), _) => list.extend([short(low), short(high)]),
+            (None, true) => list.extend([short(self.y); 2]),
+            (None, false) => {}
+        }
+        if self.is_bound {
+            list.push(1.0);
+        }
+        list.serialize(serializer)
+    }
+}
+
+impl Scale {
+    /// Response times at a percentile, with the limits that people feel.
+    pub fn response_time(percentile: Percentile) -> Self {
+        let limit = |ms: f64| (ms, format!("{} s", ms / 1e3));
+        let label = format!("response time of / ({percentile})");
+        Scale { label, unit: "ms", is_log: true, limits: LIMITS_MS.into_iter().map(limit).collect() }
+    }
+
+    /// Numbers from zero on.
+    pub fn linear(label: impl Into<String>, unit: &'static str) -> Self {
+        Scale { label: label.into(), unit, is_log: false, limits: Vec::new() }
+    }
+
+    /// Numbers of different magnitudes.
+    pub fn logarithmic(label: impl Into<String>, unit: &'static str) -> Self {
+        Scale { is_log: true, ..Scale::linear(label, unit) }
+    }
+}
+
+impl Places {
+    /// Places side by side, whatever their numbers.
+    pub fn even<T: ToString>(label: impl Into<String>, places: &[T]) -> Self {
+        let ticks = places.iter().enumerate().map(|(at, place)| (at as f64, place.to_string())).collect();
+        Places { label: label.into(), ticks, marks: Vec::new() }
+    }
+
+    /// Places at the logarithm of their numbers.
+    pub fn logarithmic(label: impl Into<String>, places: &[f64]) -> Self {
+        let ticks = places.iter().map(|place| (place.log10(), place.to_string())).collect();
+        Places { label: label.into(), ticks, marks: Vec::new() }
+    }
 }
 
 #[cfg(test)]
@@ -83,10 +131,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_figure_names_every_series_and_is_the_same_each_time() {
-        let series = [("never & freezes".to_owned(), vec![0.1, 0.1, 0.2]), ("one loop".to_owned(), vec![0.1, 110.0])];
-        let svg = curves("a title", &[0, 1, 4], &series).unwrap();
-        assert!(svg.contains("never &amp; freezes") && svg.contains("one loop") && svg.contains("a title"));
-        assert_eq!(svg, curves("a title", &[0, 1, 4], &series).unwrap());
+    fn a_point_is_a_short_list_and_a_bound_says_so() {
+        let summary = |median| Summary { median, interval: None, trials: 1, heaps: None };
+        let written = |median| serde_json::to_string(&Point::of(2.0, &summary(median))).unwrap();
+        assert_eq!(written(Value::Exact(98.123_456)), "[2.0,98.1235]");
+        assert_eq!(written(Value::AtLeast(504.0)), "[2.0,504.0,504.0,504.0,1.0]");
+        assert_eq!(written(Value::Never { tried: 64.0 }), "[2.0,64.0,64.0,64.0,1.0]");
+        assert_eq!(written(Value::NotReached), "null");
     }
 }

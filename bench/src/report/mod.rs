@@ -4,14 +4,16 @@
 mod cell;
 mod figure;
 mod picture;
+mod svg;
 mod table;
 mod terminal;
 mod text;
 mod view;
 
 pub use cell::{Absence, Cell, Grade, Mark, Quantity};
-pub use figure::curves;
+pub use figure::{Figure, Places, Point, Scale, Series};
 pub use picture::waterfall;
+pub use svg::svg;
 pub use table::{Column, Group, Line, Table, render};
 pub use terminal::{Terminal, wrap};
 pub use text::{count, significant, value_text};

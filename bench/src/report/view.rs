@@ -1,6 +1,6 @@
 //! A round as tables see it: its rows and its numbers.
 
-use super::{Absence, Cell, Column, Group, Line, Mark, Quantity, Table};
+use super::{Absence, Cell, Column, Figure, Group, Line, Mark, Places, Point, Quantity, Scale, Series, Table};
 use crate::catalog::Row;
 use crate::measure::Conditions;
 use crate::metrics::{Metric, Numbers, Percentile, Role, Unit, Value};
@@ -54,6 +54,27 @@ impl<'r> View<'r> {
     /// The median of a metric.
     pub fn median(&self, row: &Row, metric: &Metric) -> Option<Value> {
         Some(self.numbers.summary(&row.name, metric)?.median)
+    }
+
+    /// A figure of one quantity: the metric of each place of `x`, by its position among them.
+    pub fn figure(
+        &self,
+        name: impl Into<String>,
+        title: impl Into<String>,
+        x: Places,
+        y: Scale,
+        metric: impl Fn(usize) -> Metric,
+    ) -> Option<Figure> {
+        let points = |row: &Row| -> Vec<Point> {
+            let at = |(index, (at, _)): (usize, &(f64, String))| {
+                let summary = self.numbers.summary(&row.name, &metric(index))?;
+                Point::of(*at, &summary)
+            };
+            x.ticks.iter().enumerate().filter_map(at).collect()
+        };
+        let lines = self.rows.iter().map(|row| Series { name: row.name.clone(), points: points(row) });
+        let series: Vec<Series> = lines.filter(|line| !line.points.is_empty()).collect();
+        (!series.is_empty()).then(|| Figure { name: name.into(), title: title.into(), x, y, series })
     }
 
     /// The sum of a metric over all trials.

@@ -20,4 +20,4 @@ pub use plan::cut;
 pub use read::{numbers, readings, remarks};
 pub use settled::WIDTH as SETTLED_WIDTH;
 pub use store::Round;
-pub use trial::Outcome;
+pub use trial::{Outcome, Trial};

@@ -1,5 +1,6 @@
 //! Two measurements side by side: what differs by more than noise, as a table, and the gates that fail.
 
+use super::told::apart;
 use crate::catalog::{Filter, takes_metric};
 use crate::console::hint::nearest;
 use crate::console::usage::refuse;
@@ -36,20 +37,22 @@ pub struct Sides<'s> {
 pub struct Comparison {
     before: String,
     after: String,
-    lines: Vec<Judged>,
-    notes: Vec<String>,
+    pub(super) lines: Vec<Judged>,
+    pub(super) notes: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct Judged {
-    server: String,
-    metric: String,
+pub(super) struct Judged {
+    pub(super) server: String,
+    pub(super) metric: String,
     #[serde(skip)]
-    unit: Unit,
+    pub(super) unit: Unit,
     #[serde(flatten)]
-    comparison: verdict::Comparison,
+    pub(super) comparison: verdict::Comparison,
     /// Whether it was judged at all.
     is_judged: bool,
+    /// Pairs of trials, one of each side, of which the second is on the side that most are on; and all pairs.
+    pub(super) apart: (usize, usize),
     /// The gates that this cell fails.
     failed: Vec<String>,
 }
@@ -72,7 +75,7 @@ pub fn compare(sides: &Sides<'_>, noise: &Noise, gates: &[Gate], filters: &[Filt
         })
         .collect();
     let judged = verdict::judge(&pairs, noise);
-    let lines = cells.iter().zip(judged).filter_map(|((server, metric, _, after), comparison)| {
+    let lines = cells.iter().zip(&pairs).zip(judged).filter_map(|(((server, metric, _, after), pair), comparison)| {
         let mut comparison = comparison?;
         let is_judged = !(sides.cannot_judge_costs && metric.family.role == Role::Cost);
         comparison.differs &= is_judged;
@@ -93,6 +96,7 @@ pub fn compare(sides: &Sides<'_>, noise: &Noise, gates: &[Gate], filters: &[Filt
             unit: metric.family.unit,
             comparison,
             is_judged,
+            apart: apart(&pair.before.values, &pair.after.values),
             failed,
         })
     });
@@ -247,22 +251,27 @@ fn line(judged: &Judged) -> Line {
     let quantity = |summary: Summary| {
         Cell::Quantity(Quantity { summary, unit: judged.unit, marks: Vec::new(), expected: None, is_felt: false })
     };
-    let change = match (judged.is_judged, one.can_differ, one.differs) {
-        (false, ..) => "not judged".into(),
-        (_, false, _) => "cannot tell".into(),
-        (_, _, true) => words(one, judged.unit),
-        _ => "~".into(),
-    };
     let cells = vec![
         Cell::words(judged.server.clone()),
         Cell::words(judged.metric.clone()),
         quantity(one.before),
         quantity(one.after),
-        Cell::words(change),
+        Cell::words(verdict_of(judged)),
         Cell::words(one.noise.map_or("exact test".into(), |ratio| format!("x {}", significant(ratio)))),
         Cell::words(format!("{:.4}", one.p)),
     ];
     Line { group: None, cells }
+}
+
+/// What is said of a cell.
+pub(super) fn verdict_of(judged: &Judged) -> String {
+    let one = &judged.comparison;
+    match (judged.is_judged, one.can_differ, one.differs) {
+        (false, ..) => "not judged".into(),
+        (_, false, _) => "cannot tell".into(),
+        (_, _, true) => words(one, judged.unit),
+        _ => "~".into(),
+    }
 }
 
 /// A change in words, each kind by its own.

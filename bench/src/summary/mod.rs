@@ -4,15 +4,17 @@ pub mod comparison;
 mod export;
 mod own;
 mod power;
+mod told;
 pub mod workload;
 
 pub use export::{is_complete, numbers_csv, to_json, write_derived};
 pub use own::screen;
+pub use told::Told;
 
 use crate::catalog::Row;
 use crate::experiment::{self, Column};
 use crate::metrics::{Numbers, Percentile};
-use crate::report::{self, Cell, Group, Table, View};
+use crate::report::{self, Cell, Figure, Group, Table, View};
 use crate::round::{Outcome, Round, remarks};
 use anyhow::{Result, bail};
 
@@ -58,13 +60,32 @@ pub fn invalid(round: &Round, numbers: &Numbers) -> Result<Vec<String>> {
 /// # Errors
 /// A round in which it was not measured.
 pub fn figure(round: &Round, numbers: &Numbers, percentile: Percentile) -> Result<String> {
-    let view = view(round, numbers, percentile)?;
-    for (one, own) in round.header.settings.experiments() {
-        if let Some(curves) = one.curves(own, &view)? {
-            return report::curves(&curves.title, &curves.blockers, &curves.series);
-        }
+    match figures(round, numbers, percentile)?.first() {
+        Some(figure) => report::svg(figure),
+        None => bail!("{} has nothing to draw: collateral was not measured", round.folder.display()),
     }
-    bail!("{} has nothing to draw: collateral was not measured", round.folder.display())
+}
+
+/// All figures of a round, in the order of a trial's experiments, the lines in the order of its tables.
+///
+/// # Errors
+/// Settings that are not those of their experiment.
+pub fn figures(round: &Round, numbers: &Numbers, percentile: Percentile) -> Result<Vec<Figure>> {
+    let view = view(round, numbers, percentile)?;
+    let mut figures = Vec::new();
+    for (one, own) in round.header.settings.experiments() {
+        figures.extend(one.figures(own, &view)?);
+    }
+    Ok(figures)
+}
+
+/// The servers of a round in the order of its tables, each with its group.
+///
+/// # Errors
+/// Settings that are not those of their experiment.
+pub fn order(round: &Round, numbers: &Numbers, percentile: Percentile) -> Result<Vec<(String, Option<Group>)>> {
+    let view = view(round, numbers, percentile)?;
+    Ok(view.rows.iter().map(|row| row.name.clone()).zip(view.groups.iter().copied()).collect())
 }
 
 /// The rows of a round in the order of its tables, the least harmed first.

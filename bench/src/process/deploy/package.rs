@@ -79,18 +79,35 @@ pub fn build(servers: &[Server], progress: &Progress) -> Result<()> {
     Ok(())
 }
 
+/// Builds a program of this workspace that is no server.
+///
+/// # Errors
+/// It does not build, with the compiler's words.
+fn build_program(package: &str) -> Result<()> {
+    let build = Build { package: package.into(), features: Vec::new(), rustflags: String::new(), tree: None };
+    run(package, cargo(&build))
+}
+
 /// Builds the process manager of this workspace.
 ///
 /// # Errors
 /// It does not build, with the compiler's words.
 pub fn build_supervisor() -> Result<()> {
-    let build = Build { package: "supervisor".into(), features: Vec::new(), rustflags: String::new(), tree: None };
-    run("supervisor", cargo(&build))
+    build_program("supervisor")
 }
 
 /// Where it then is.
 pub fn supervisor() -> PathBuf {
     target().join("release/supervisor")
+}
+
+/// Builds the lab, and says where it is.
+///
+/// # Errors
+/// It does not build, with the compiler's words.
+pub fn build_lab() -> Result<PathBuf> {
+    build_program("lab")?;
+    Ok(target().join("release/stallbench-lab"))
 }
 
 fn cargo(build: &Build) -> Command {

@@ -5,11 +5,15 @@ use super::package;
 use crate::catalog::Server;
 use crate::process::{Enter, Running, Start};
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use tempfile::TempDir;
 
 /// The time that a replacement has to get ready, so that one that never does is found out soon.
@@ -21,6 +25,8 @@ pub struct Supervised {
     folder: TempDir,
     program: PathBuf,
     enter: Enter,
+    /// Dropped last, when there is nothing left to end.
+    _guard: Guard,
     /// The cluster, as a client sees it.
     pub cluster: Running,
 }
@@ -48,6 +54,27 @@ impl Drop for Supervised {
     }
 }
 
+/// A process that ends the cluster as soon as this one is gone, however it ends: the supervisor outlives whoever told it to start.
+struct Guard(Child);
+
+impl Guard {
+    fn over(enter: &Enter, folder: &Path) -> Result<Self> {
+        let mut command = enter.command(Path::new("/bin/sh"))?;
+        command.args(["-c", "read -r _; exec \"$1\" kill", "guard"]).arg(package::supervisor());
+        command.env_clear().env("SUPERVISOR_HOME", folder.join("home")).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Guard(command.spawn().context("cannot run /bin/sh")?))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It reads the end of its input now.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
 impl Supervised {
     /// Starts the supervisor, and with it a cluster.
     ///
@@ -65,14 +92,27 @@ impl Supervised {
         let (count, listen) = (site.processes.to_string(), site.listen.to_string());
         let mut words = vec!["start", &path, "-i", &count, "--listen", &listen, "--listen-timeout", LISTEN_TIMEOUT, "--"];
         words.extend(own.iter().map(String::as_str));
+        let guard = Guard::over(&site.enter, folder.path())?;
         supervisor(&site.enter, folder.path(), &words)?;
         let listed = listed(&site.enter, folder.path())?;
         let address = listed["instances"][0]["listeners"][0].as_str().context("the supervisor names no address")?.parse()?;
-        Ok(Supervised { cluster: Running::elsewhere(address)?, folder, program, enter: site.enter })
+        Ok(Supervised { cluster: Running::elsewhere(address)?, folder, program, enter: site.enter, _guard: guard })
     }
 
     fn supervisor(&self, arguments: &[&str]) -> Result<String> {
         supervisor(&self.enter, self.folder.path(), arguments)
+    }
+
+    /// Ends everything at once, without waiting for the requests in flight.
+    pub fn end_at_once(&self) {
+        let (own, workers) = (self.own_pids().unwrap_or_default(), self.pids().unwrap_or_default());
+        // Stopped first, neither sees the other die and replaces it.
+        let orders = [Signal::SIGSTOP, Signal::SIGKILL].into_iter().flat_map(|signal| own.iter().map(move |pid| (*pid, signal)));
+        for (pid, signal) in orders.chain(workers.into_iter().map(|pid| (pid, Signal::SIGKILL))) {
+            if let Ok(pid) = i32::try_from(pid) {
+                let _ = kill(Pid::from_raw(pid), signal);
+            }
+        }
     }
 
     /// Replaces all processes, and waits until that is done.
@@ -90,7 +130,10 @@ impl Supervised {
     }
 
     /// The processes that serve, as their host numbers them.
-    fn pids(&self) -> Result<Vec<i64>> {
+    ///
+    /// # Errors
+    /// The supervisor does not say.
+    pub fn pids(&self) -> Result<Vec<i64>> {
         let listed = self.listed()?;
         let instances = listed["instances"].as_array().context("the supervisor lists no instances")?;
         Ok(instances.iter().filter_map(|instance| instance["pid"].as_i64()).collect())

@@ -1,0 +1,52 @@
+//! `stallbench report`: a round as one HTML page.
+
+use super::compare::{self, Wanted};
+use super::noise;
+use crate::cli::Report;
+use crate::console::output::say;
+use crate::metrics::Percentile;
+use crate::page::{self, Beside};
+use crate::round::{self, Round, name_of};
+use crate::summary::comparison::missing;
+use anyhow::Result;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Writes the page, and says where it is.
+///
+/// # Errors
+/// Rounds that cannot be read, have no trial or nothing in common; a full disk.
+pub fn run(arguments: &Report) -> Result<ExitCode> {
+    let round = Round::open(&super::round_or_newest(arguments.round.as_deref(), |header| !header.settings.is_null)?)?;
+    let path = match &arguments.beside {
+        None => alone(&round, arguments)?,
+        Some(_) => beside(&round, arguments)?,
+    };
+    say(&format!("{}: written; open it in a browser", path.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn alone(round: &Round, arguments: &Report) -> Result<PathBuf> {
+    let noise = noise::within(round, arguments.null.as_deref())?;
+    match &arguments.out {
+        None => page::write(round, &noise),
+        Some(path) => {
+            page::write_to(path, &page::html(round, &noise, None)?)?;
+            Ok(path.clone())
+        }
+    }
+}
+
+fn beside(round: &Round, arguments: &Report) -> Result<PathBuf> {
+    let other = Round::open(&super::round_or_newest(arguments.beside.as_deref(), |_| true)?)?;
+    let [numbers, theirs] = [round, &other].map(|one| round::numbers(one, Percentile::default()));
+    let (numbers, theirs) = (numbers?, theirs?);
+    let wanted = Wanted { null: arguments.null.as_deref(), ..Wanted::default() };
+    let comparison = compare::between((round, &numbers), (&other, &theirs), &wanted, missing(&numbers, &theirs))?;
+    let noise = noise::within(round, arguments.null.as_deref())?;
+    let html = page::html(round, &noise, Some(&Beside { round: &other, numbers: &theirs, comparison }))?;
+    let usual = || other.folder.join(format!("report-against-{}.html", name_of(&round.folder)));
+    let path = arguments.out.clone().unwrap_or_else(usual);
+    page::write_to(&path, &html)?;
+    Ok(path)
+}

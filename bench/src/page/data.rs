@@ -1,0 +1,178 @@
+//! What stands in a report, as the script in `report/src/data.ts` reads it.
+
+use super::moments::{Moments, Percentiles};
+use super::tables::{self, TableOf};
+use super::{Beside, title};
+use crate::metrics::{Better, Metric, Numbers, Percentile, Role, Value};
+use crate::report::{Figure, Group};
+use crate::round::{Header, Round};
+use crate::summary::{self, Told};
+use crate::verdict::noise::Noise;
+use anyhow::Result;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Servers that are shown at first, where the catalog tags them so.
+const SHOWN: &str = "readme";
+/// As many where it tags none.
+const FEW: usize = 6;
+
+/// A whole report.
+#[derive(Serialize)]
+pub struct Page<'r> {
+    name: String,
+    /// What the round found, in one sentence.
+    sentence: String,
+    header: &'r Header,
+    /// The group of each server, in the order of the tables.
+    order: Vec<(String, Option<&'static str>)>,
+    /// The servers that are shown at first.
+    shown: Vec<String>,
+    tables: Vec<TableOf>,
+    figures: Vec<Figure>,
+    moments: Moments,
+    metrics: Vec<MetricOf>,
+    /// By server: the values of each metric, by its position.
+    values: BTreeMap<String, BTreeMap<usize, ValuesOf>>,
+    /// What noise is taken for.
+    noise_note: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beside: Option<BesideOf<'r>>,
+}
+
+/// A metric.
+#[derive(Serialize)]
+struct MetricOf {
+    name: String,
+    experiment: &'static str,
+    unit: &'static str,
+    /// More is better.
+    is_more_better: bool,
+    /// Differences below this are not claimed.
+    least: f64,
+}
+
+/// One cell.
+#[derive(Serialize)]
+struct ValuesOf {
+    values: Vec<Value>,
+    /// The ratio that a server measured twice stays within.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    noise: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    invalid: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct BesideOf<'r> {
+    name: String,
+    header: &'r Header,
+    figures: Vec<Figure>,
+    lines: Vec<Told>,
+    notes: &'r [String],
+}
+
+impl<'r> Page<'r> {
+    /// Puts it together.
+    ///
+    /// # Errors
+    /// Settings or trials that cannot be read.
+    pub fn of(round: &'r Round, numbers: &Numbers, noise: &Noise, beside: Option<&'r Beside<'_>>) -> Result<Self> {
+        let percentile = Percentile::default();
+        let all = summary::tables(round, numbers, percentile)?;
+        let order: Vec<(String, Option<Group>)> = summary::order(round, numbers, percentile)?;
+        let percentiles = Percentiles::of(round)?;
+        let mut figures = summary::figures(round, numbers, percentile)?;
+        let names: Vec<&str> = order.iter().map(|(name, _)| name.as_str()).collect();
+        figures.extend(percentiles.figures(&names));
+        let shown = shown(round, names.iter().copied());
+        let (metrics, values) = cells(round, numbers, noise);
+        let beside = beside.map(|other| -> Result<BesideOf<'r>> {
+            let figures = summary::figures(other.round, other.numbers, percentile)?;
+            let (lines, notes) = (other.comparison.told().collect(), other.comparison.notes());
+            Ok(BesideOf { name: title(other.round), header: &other.round.header, figures, lines, notes })
+        });
+        Ok(Page {
+            name: title(round),
+            sentence: sentence(round, &order),
+            header: &round.header,
+            shown,
+            order: order.into_iter().map(|(name, group)| (name, group.map(Group::name))).collect(),
+            tables: all.iter().map(tables::of).collect(),
+            figures,
+            moments: Moments::of(round)?,
+            metrics,
+            values,
+            noise_note: noise.note(),
+            beside: beside.transpose()?,
+        })
+    }
+}
+
+/// What is compared of each server.
+fn cells(round: &Round, numbers: &Numbers, noise: &Noise) -> (Vec<MetricOf>, BTreeMap<String, BTreeMap<usize, ValuesOf>>) {
+    let mut metrics: Vec<MetricOf> = Vec::new();
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    let mut values = BTreeMap::new();
+    for row in &round.header.servers {
+        let mut own = BTreeMap::new();
+        for (metric, cell) in numbers.of_server(&row.name).filter(|(metric, _)| metric.family.role != Role::Detail) {
+            let next = metrics.len();
+            let at = *known.entry(format!("{} {metric}", metric.experiment)).or_insert(next);
+            if at == next {
+                metrics.push(MetricOf::of(metric));
+            }
+            let size = cell.summary().and_then(|summary| summary.median.number());
+            let noise = size.filter(|_| metric.family.role != Role::Threshold).map(|size| noise.of(metric, size).exp());
+            let noise = noise.map(|ratio| (ratio * 1e3).round() / 1e3);
+            own.insert(at, ValuesOf { values: cell.values.iter().map(short).collect(), noise, invalid: cell.invalid.clone() });
+        }
+        values.insert(row.name.clone(), own);
+    }
+    (metrics, values)
+}
+
+impl MetricOf {
+    fn of(metric: &Metric) -> Self {
+        MetricOf {
+            name: metric.to_string(),
+            experiment: metric.experiment,
+            unit: metric.family.unit.word(),
+            is_more_better: metric.family.better == Better::More,
+            least: metric.family.least_claim(),
+        }
+    }
+}
+
+/// Five digits are more than any figure shows.
+fn short(value: &Value) -> Value {
+    let digits = |number: f64| format!("{number:.4e}").parse().unwrap_or(number);
+    match *value {
+        Value::Exact(number) => Value::Exact(digits(number)),
+        Value::AtLeast(number) => Value::AtLeast(digits(number)),
+        other => other,
+    }
+}
+
+/// Those of some servers that are drawn at first: what pages quote, or the first few.
+pub fn shown<'n>(round: &Round, names: impl Iterator<Item = &'n str> + Clone) -> Vec<String> {
+    let is_quoted = |name: &&str| {
+        let row = round.header.servers.iter().find(|row| row.name == **name);
+        row.is_some_and(|row| row.tags.iter().any(|tag| tag == SHOWN))
+    };
+    let quoted: Vec<String> = names.clone().filter(is_quoted).map(str::to_owned).collect();
+    if quoted.is_empty() { names.take(FEW).map(str::to_owned).collect() } else { quoted }
+}
+
+/// How many servers freeze, in one sentence.
+fn sentence(round: &Round, order: &[(String, Option<Group>)]) -> String {
+    let count = |wanted: Group| order.iter().filter(|(_, group)| *group == Some(wanted)).count();
+    let (never, late, once) = (count(Group::NeverFreezes), count(Group::FreezesLate), count(Group::FreezesAtOnce));
+    let known = never + late + once;
+    let trials = round.header.settings.trials;
+    if known == 0 {
+        return format!("{} servers, {trials} trials of each.", order.len());
+    }
+    let width = round.header.settings.conditions.threads;
+    format!("{once} of {known} servers freeze with at most {width} slow requests at a time, {late} with more, and {never} never.")
+}

@@ -1,0 +1,80 @@
+//! The report of a round: one HTML file that shows what the tables say, opened from disk. What it shows is built in `report/`; here are the numbers that
+//! go into it.
+
+mod data;
+mod moments;
+mod tables;
+
+use crate::metrics::{Numbers, Percentile};
+use crate::report::svg;
+use crate::round::{self, Round, name_of};
+use crate::summary::{self, comparison::Comparison};
+use crate::verdict::noise::Noise;
+use anyhow::{Context, Result, bail};
+use data::Page;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The name of the report in the folder of its round.
+pub const NAME: &str = "report.html";
+/// The page without numbers, as `npm run build` in `report/` makes it.
+const SHELL: &str = include_str!("../../../report/dist/report.html");
+/// Where the numbers go.
+const HOLE: &str = "<!-- numbers -->";
+
+/// Another round beside it, and what differs.
+pub struct Beside<'b> {
+    /// The other round.
+    pub round: &'b Round,
+    /// Its numbers.
+    pub numbers: &'b Numbers,
+    /// What differs between the two.
+    pub comparison: Comparison,
+}
+
+/// The report of a round as HTML.
+///
+/// # Errors
+/// A round without numbers, or one that cannot be read.
+pub fn html(round: &Round, noise: &Noise, beside: Option<&Beside<'_>>) -> Result<String> {
+    let numbers = round::numbers(round, Percentile::default())?;
+    if numbers.servers().next().is_none() {
+        bail!("{} has no trial yet: nothing can be shown", round.folder.display());
+    }
+    let page = Page::of(round, &numbers, noise, beside)?;
+    // `<` may end a script, so it stands as an escape, which JSON allows in all strings.
+    let json = serde_json::to_string(&page)?.replace('<', "\\u003c");
+    let (before, after) = SHELL.split_once(HOLE).context("the page has no place for numbers")?;
+    Ok(format!("{before}<script id=\"numbers\" type=\"application/json\">{json}</script>{after}"))
+}
+
+/// Writes the report, and its figures as SVG, into the folder of the round.
+///
+/// # Errors
+/// As for [`html`], and a full disk.
+pub fn write(round: &Round, noise: &Noise) -> Result<PathBuf> {
+    let path = round.folder.join(NAME);
+    write_to(&path, &html(round, noise, None)?)?;
+    let numbers = round::numbers(round, Percentile::default())?;
+    for mut figure in summary::figures(round, &numbers, Percentile::default())? {
+        let shown = data::shown(round, figure.series.iter().map(|line| line.name.as_str()));
+        figure.series.retain(|line| shown.contains(&line.name));
+        write_to(&round.folder.join(format!("{}.svg", figure.name)), &svg(&figure)?)?;
+    }
+    Ok(path)
+}
+
+/// Writes a file at once, or not at all.
+///
+/// # Errors
+/// A full disk, with the name of the file.
+pub fn write_to(path: &Path, text: &str) -> Result<()> {
+    let new = path.with_extension("new");
+    let written = fs::write(&new, text).and_then(|()| fs::rename(&new, path));
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What a round is called on a page.
+fn title(round: &Round) -> String {
+    name_of(&round.folder)
+}

@@ -1,0 +1,242 @@
+//! What the trials kept to be looked at: waterfalls, each probe of a step, and the percentiles of all.
+
+use crate::experiment::{self, Scene, Step};
+use crate::load::{Sample, Times};
+use crate::measure::{Latency, Timeline, leb128};
+use crate::metrics::Percentile;
+use crate::report::{Figure, Places, Point, Scale, Series};
+use crate::round::{Outcome, Round, Trial};
+use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Duration;
+
+/// Timelines and percentiles beside more blockers at a time are left out: by then every server has shown what it does.
+const MOST_BLOCKERS: usize = 4;
+/// Of all kinds of blockers but the first, timelines beside only this many are shown, so that a page does not become too large.
+const OF_OTHERS: usize = 4;
+/// The unit of times in timelines, in microseconds.
+const UNIT_US: u64 = 10;
+/// The percentiles that are drawn.
+const QUANTILES: [f64; 13] = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995];
+/// Samples that must lie beyond a percentile that is drawn.
+const BEYOND: f64 = 10.0;
+
+/// Everything of a round that shows single requests.
+#[derive(Serialize)]
+pub struct Moments {
+    waterfalls: Vec<Waterfall>,
+    timelines: Vec<TimelineOf>,
+    /// The unit of the times in timelines, in ms.
+    unit_ms: f64,
+}
+
+#[derive(Serialize)]
+struct Waterfall {
+    server: String,
+    length_ms: f64,
+    finished_ms: Vec<f64>,
+}
+
+#[derive(Serialize)]
+struct TimelineOf {
+    server: String,
+    #[serde(flatten)]
+    step: Step,
+    block_ms: f64,
+    start_ms: f64,
+    end_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invalid: Option<String>,
+    /// For each probe the time since the one before was due; then for each the response time doubled (odd without an answer): LEB128, deflated, in base64.
+    probes: String,
+    /// The blockers, likewise, and then the connection of each.
+    blockers: String,
+}
+
+impl Moments {
+    /// The first trial of each server that kept something.
+    ///
+    /// # Errors
+    /// A trial that cannot be read.
+    pub fn of(round: &Round) -> Result<Self> {
+        let mut moments = Moments { waterfalls: Vec::new(), timelines: Vec::new(), unit_ms: UNIT_US as f64 / 1e3 };
+        for trial in round.trials.iter().filter(|trial| trial.trial == 1) {
+            let mut first = None;
+            for scene in scenes(round, trial)? {
+                let server = trial.server.clone();
+                match scene {
+                    Scene::Waterfall { length_ms, finished_ms } => {
+                        moments.waterfalls.push(Waterfall { server, length_ms, finished_ms });
+                    }
+                    Scene::Step { step, block_ms, invalid, timeline: Some(timeline), .. } => {
+                        let is_first = *first.get_or_insert(step.kind.clone()) == step.kind;
+                        let shown = if is_first { 1..=MOST_BLOCKERS } else { OF_OTHERS..=OF_OTHERS };
+                        if !shown.contains(&step.k) {
+                            continue;
+                        }
+                        moments.timelines.push(TimelineOf::of(server, step, block_ms, invalid, &timeline)?);
+                    }
+                    Scene::Step { .. } => {}
+                }
+            }
+        }
+        Ok(moments)
+    }
+}
+
+impl TimelineOf {
+    fn of(server: String, step: Step, block_ms: f64, invalid: Option<String>, timeline: &Timeline) -> Result<Self> {
+        Ok(TimelineOf {
+            server,
+            step,
+            block_ms,
+            start_ms: timeline.start_us as f64 / 1e3,
+            end_ms: timeline.end_us as f64 / 1e3,
+            invalid,
+            probes: coarse(&timeline.probes()?, false)?,
+            blockers: coarse(&timeline.blockers()?, true)?,
+        })
+    }
+}
+
+/// Ten microseconds are less than a point of any screen.
+fn coarse(requests: &[Sample], with_connections: bool) -> Result<String> {
+    let units = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX) / UNIT_US;
+    let (mut bytes, mut last) = (Vec::new(), 0);
+    for one in requests {
+        let at = units(one.planned);
+        leb128(&mut bytes, at - last);
+        last = at;
+    }
+    for one in requests {
+        leb128(&mut bytes, units(one.response) << 1 | u64::from(!one.is_answered));
+    }
+    for one in requests.iter().filter(|_| with_connections) {
+        leb128(&mut bytes, one.connection as u64);
+    }
+    let mut deflated = DeflateEncoder::new(Vec::new(), Compression::best());
+    deflated.write_all(&bytes)?;
+    Ok(STANDARD.encode(deflated.finish()?))
+}
+
+/// What a trial kept.
+fn scenes(round: &Round, trial: &Trial) -> Result<Vec<Scene>> {
+    let Outcome::Found(outcome) = &trial.outcome else { return Ok(Vec::new()) };
+    let place = || format!("{}:{}", round.folder.join("trials.jsonl").display(), trial.line);
+    experiment::find(&trial.experiment)?.scenes(outcome).with_context(place)
+}
+
+/// The response times of all trials, by step and server.
+pub struct Percentiles {
+    steps: BTreeMap<Step, BTreeMap<String, Merged>>,
+}
+
+/// The times of one step of one server.
+struct Merged {
+    points: Vec<(f64, f64, bool)>,
+}
+
+impl Percentiles {
+    /// Adds the histograms of all valid trials.
+    ///
+    /// # Errors
+    /// A histogram that cannot be read.
+    pub fn of(round: &Round) -> Result<Self> {
+        let mut steps: BTreeMap<Step, BTreeMap<String, Merged>> = BTreeMap::new();
+        for row in &round.header.servers {
+            // Histograms are large, so those of one server are merged and read before the next.
+            let mut merged: BTreeMap<Step, (Times, f64)> = BTreeMap::new();
+            for trial in round.trials.iter().filter(|trial| trial.server == row.name) {
+                for scene in scenes(round, trial)? {
+                    let Scene::Step { step, invalid: None, times, .. } = scene else { continue };
+                    if step.k <= MOST_BLOCKERS {
+                        add(&mut merged, step, &times)?;
+                    }
+                }
+            }
+            for (step, (times, youngest_us)) in merged {
+                steps.entry(step).or_default().insert(row.name.clone(), Merged::of(&times, youngest_us));
+            }
+        }
+        Ok(Percentiles { steps })
+    }
+
+    /// A figure for each step, with a line for each of the servers.
+    pub fn figures(&self, order: &[&str]) -> Vec<Figure> {
+        let figure = |(step, servers): (&Step, &BTreeMap<String, Merged>)| {
+            let line = |name: &&str| {
+                let points = servers.get(*name)?.points.iter();
+                let points = points.map(|(x, y, is_bound)| Point { x: *x, y: *y, interval: None, is_bound: *is_bound }).collect();
+                Some(Series { name: (*name).to_owned(), points })
+            };
+            let ticks = [0.0, 0.5, 0.9, 0.99, 0.999].map(|q| (place(q), format!("{} %", (q * 1000.0) / 10.0)));
+            Figure {
+                name: format!("percentiles-{}-{}", step.kind, step.k),
+                title: format!(
+                    "Percentiles of the response time of / beside k = {} ({}), all trials together",
+                    step.k, step.kind
+                ),
+                x: Places { label: "share of requests that were faster".into(), ticks: ticks.into(), marks: Vec::new() },
+                y: Scale { label: "response time of /".into(), ..Scale::response_time(Percentile::default()) },
+                series: order.iter().filter_map(line).collect(),
+            }
+        };
+        self.steps.iter().map(figure).collect()
+    }
+}
+
+fn add(merged: &mut BTreeMap<Step, (Times, f64)>, step: Step, latency: &Latency) -> Result<()> {
+    let times = latency.times()?;
+    let youngest = if latency.unanswered > 0 { latency.youngest_us.unwrap_or(0.0) } else { f64::INFINITY };
+    match merged.get_mut(&step) {
+        Some((all, known)) => {
+            all.add(&times).map_err(|error| anyhow::anyhow!("histograms of one round differ: {error}"))?;
+            *known = known.min(youngest);
+        }
+        None => {
+            merged.insert(step, (times, youngest));
+        }
+    }
+    Ok(())
+}
+
+/// The axis of percentiles: each nine takes the same room.
+fn place(quantile: f64) -> f64 {
+    -(1.0 - quantile).log10()
+}
+
+impl Merged {
+    /// Only percentiles with enough samples beyond them. What is not below the age of the youngest unanswered request is only known as a bound.
+    fn of(times: &Times, youngest_us: f64) -> Self {
+        let has_enough = |q: &&f64| times.len() as f64 * (1.0 - **q) >= BEYOND - 1e-6;
+        let point = |q: &f64| {
+            let us = times.value_at_quantile(*q) as f64 / 1e3;
+            // A histogram keeps three digits, so a time may stand in it a little lower.
+            (place(*q), us / 1e3, us >= youngest_us * 0.999)
+        };
+        Merged { points: QUANTILES.iter().filter(has_enough).map(point).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Recording;
+
+    #[test]
+    fn percentiles_stop_where_samples_end_and_bounds_say_so() {
+        let mut all = Recording::default().response;
+        (0..900).for_each(|_| all.record(1_000_000).unwrap());
+        (0..100).for_each(|_| all.record(500_000_000).unwrap());
+        let points = Merged::of(&all, 500_000.0).points;
+        assert_eq!(points.len(), 9, "p99 is the last with ten samples beyond it: {points:?}");
+        let (x, y, is_bound) = points[3];
+        assert!((x - 0.301).abs() < 1e-3 && (y - 1.0).abs() < 0.01 && !is_bound, "the median is 1 ms");
+        assert!(points[6].2 && (points[6].1 - 500.0).abs() < 1.0, "p95 is at least 500 ms");
+    }
+}

@@ -1,0 +1,169 @@
+//! What the lab uses of the harness: servers by name, kept running and ended for certain, and loads that tell what happens while they run.
+
+pub use crate::catalog::{Server, find};
+pub use crate::console::interrupt;
+pub use crate::driver::Sockets;
+pub use crate::host::placement::{Placement, set_of};
+pub use crate::load::{Drive, Event, Lane, Live, Load, Pace, Target, What, watch};
+
+use crate::catalog::{self, FIRST_SIGHT, Program, SELF_TEST};
+pub use crate::cli::OwnService;
+use crate::cmd;
+use crate::console::progress::Progress;
+use crate::measure::{learn, learn_own, lenient};
+use crate::process::deploy::{self, Site, Supervised, package};
+use crate::process::{Enter, Running, Start};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// All servers of the catalog that can run here.
+///
+/// # Errors
+/// A `servers.toml` that is wrong.
+pub fn servers() -> Result<Vec<Server>> {
+    Ok(catalog::load()?.into_iter().filter(|server| server.missing().is_none()).collect())
+}
+
+/// The servers that a first look compares, the one with a single loop first: it is the one that stalls.
+pub fn first(servers: &[Server]) -> Vec<String> {
+    let mut pair = catalog::tagged(servers, FIRST_SIGHT);
+    pair.sort_by_key(|server| !server.has_tag(SELF_TEST));
+    pair.into_iter().map(|server| server.name).collect()
+}
+
+/// A user's own server.
+///
+/// # Errors
+/// Neither command nor address, a command without a place for its port, or no slow request.
+pub fn own(command: Option<&str>, url: Option<&str>, service: &OwnService) -> Result<Option<Server>> {
+    cmd::own_server(command, url, service)
+}
+
+/// Builds servers, and the supervisor that keeps clusters of them.
+///
+/// # Errors
+/// The compiler's words.
+pub fn build(servers: &[Server]) -> Result<()> {
+    package::build(servers, &Progress::new(package::programs(servers)))?;
+    package::build_supervisor()
+}
+
+/// The folder of built things.
+pub fn target() -> PathBuf {
+    package::target()
+}
+
+/// A server that is kept running: ours under the supervisor, others by themselves.
+pub enum Kept {
+    /// A cluster.
+    Cluster(Box<Supervised>),
+    /// One process, or several that it forks by itself.
+    Alone(Box<Running>),
+}
+
+impl Kept {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// It does not get ready, with the end of its stderr.
+    pub fn start(server: &Server, threads: usize, processes: usize, placement: Placement) -> Result<Self> {
+        let start = Start { threads, more: Vec::new(), cores: set_of(&placement.server_cores()) };
+        let forks = server.args.iter().any(|argument| argument == "--processes");
+        let is_ours = matches!(server.program, Program::Package(_)) && !server.is_peer && server.own.is_none();
+        if is_ours && !forks {
+            let listen: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+            let site = Site { enter: Enter::default(), listen, processes };
+            return Ok(Kept::Cluster(Box::new(Supervised::start(server, &start, site)?)));
+        }
+        Ok(Kept::Alone(Box::new(deploy::start(
+            server,
+            &Start { threads: if forks { processes.max(2) } else { threads }, ..start },
+        )?)))
+    }
+
+    fn running(&mut self) -> &mut Running {
+        match self {
+            Kept::Cluster(cluster) => &mut cluster.cluster,
+            Kept::Alone(running) => running,
+        }
+    }
+
+    /// Where it serves.
+    pub fn address(&mut self) -> SocketAddr {
+        self.running().address
+    }
+
+    /// A request whose answer is judged by its status alone.
+    ///
+    /// # Errors
+    /// It is not answered, or not with a success.
+    pub fn target(&mut self, path: &str) -> Result<Target> {
+        learn(self.running(), path).map(lenient)
+    }
+
+    /// The quick and the slow request of a user's own server.
+    ///
+    /// # Errors
+    /// One of them is not answered, or not with a success.
+    pub fn own_targets(&mut self, server: &Server) -> Result<(Target, Target)> {
+        let own = server.own.clone().with_context(|| format!("{} is not a server of your own", server.name))?;
+        let quick = learn_own(self.running(), &own, &own.probe)?.0;
+        Ok((quick, learn_own(self.running(), &own, &own.blocker)?.0))
+    }
+
+    /// Replaces its processes one after another.
+    ///
+    /// # Errors
+    /// It is not kept by a supervisor, or the supervisor says that it cannot.
+    pub fn reload(&self) -> Result<()> {
+        match self {
+            Kept::Cluster(cluster) => cluster.reload(),
+            Kept::Alone(_) => bail!("it is not kept by the supervisor, which is what replaces processes without a gap"),
+        }
+    }
+
+    /// Whether it can be reloaded.
+    pub fn can_reload(&self) -> bool {
+        matches!(self, Kept::Cluster(_))
+    }
+
+    /// Kills one of the processes that serve.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn kill_worker(&mut self) -> Result<()> {
+        let pid = *self.workers()?.last().context("no process serves")?;
+        Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
+    }
+
+    /// The processes that serve.
+    ///
+    /// # Errors
+    /// The supervisor does not say.
+    pub fn workers(&mut self) -> Result<Vec<i32>> {
+        match self {
+            Kept::Cluster(cluster) => Ok(cluster.pids()?.into_iter().filter_map(|pid| i32::try_from(pid).ok()).collect()),
+            Kept::Alone(running) => {
+                let all: Vec<i32> = running.pids().into_iter().map(Pid::as_raw).collect();
+                Ok(if all.len() > 1 { all[1..].to_vec() } else { all })
+            }
+        }
+    }
+
+    /// Ends it at once, without waiting for the requests in flight.
+    pub fn end(self) {
+        if let Kept::Cluster(cluster) = &self {
+            cluster.end_at_once();
+        }
+    }
+
+    /// Whether it has ended by itself, and its last words.
+    pub fn ended(&mut self) -> Option<String> {
+        let running = self.running();
+        let status = running.ended()?;
+        Some(format!("it ended: {status}{}", running.last_words()))
+    }
+}

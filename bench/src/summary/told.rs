@@ -1,0 +1,79 @@
+//! A comparison in words, each verdict with what it rests on.
+
+use super::comparison::{Comparison, verdict_of};
+use crate::metrics::Value;
+use crate::report::significant;
+use serde::Serialize;
+use std::cmp::Ordering;
+
+/// A compared cell in words.
+#[derive(Serialize)]
+pub struct Told {
+    server: String,
+    metric: String,
+    unit: &'static str,
+    before: Value,
+    after: Value,
+    /// The change, or that there is none.
+    words: String,
+    /// What that rests on.
+    why: String,
+    /// The change in units of noise.
+    size: f64,
+    differs: bool,
+}
+
+impl Comparison {
+    /// Every cell in words, with what its verdict rests on.
+    pub fn told(&self) -> impl Iterator<Item = Told> {
+        self.lines.iter().map(|line| {
+            let one = &line.comparison;
+            let (apart, all) = line.apart;
+            let noise = one.noise.map_or("no relative noise".into(), |ratio| format!("noise x {}", significant(ratio)));
+            Told {
+                server: line.server.clone(),
+                metric: line.metric.clone(),
+                unit: line.unit.word(),
+                before: one.before.median,
+                after: one.after.median,
+                words: verdict_of(line),
+                why: format!("{apart} of {all} pairs of trials apart, p = {:.4}, {noise}", one.p),
+                size: one
+                    .change
+                    .log_ratio()
+                    .map_or(0.0, |ratio| ratio.abs() / one.noise.map_or(1.0, |noise| noise.ln().max(1e-3))),
+                differs: one.differs,
+            }
+        })
+    }
+
+    /// What has to be known to read it.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+/// How many pairs of trials are apart in the direction that most are, and how many there are.
+pub fn apart(before: &[Value], after: &[Value]) -> (usize, usize) {
+    let orders = before.iter().flat_map(|before| after.iter().map(|after| before.known_order(after)));
+    let (mut above, mut below, mut all) = (0, 0, 0);
+    for order in orders {
+        all += 1;
+        above += usize::from(order == Some(Ordering::Less));
+        below += usize::from(order == Some(Ordering::Greater));
+    }
+    (above.max(below), all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Value::{AtLeast, Exact, NotReached};
+
+    #[test]
+    fn pairs_are_apart_where_bounds_leave_no_doubt() {
+        assert_eq!(apart(&[Exact(1.0), Exact(2.0)], &[Exact(3.0), Exact(1.5)]), (3, 4));
+        assert_eq!(apart(&[Exact(1.0), AtLeast(9.0)], &[AtLeast(5.0), NotReached]), (2, 4));
+        assert_eq!(apart(&[Exact(1.0)], &[]), (0, 0));
+    }
+}

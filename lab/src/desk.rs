@@ -1,0 +1,232 @@
+//! Frames: what has happened since the last one, and where each pane stands. Arithmetic only.
+
+use bench::stage::{Event, What};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, SystemTime};
+
+/// The time that p99 and rates look back over.
+const BACK: Duration = Duration::from_secs(3);
+/// The driver is late if it releases a request this long after it was due.
+const LATE: Duration = Duration::from_millis(1);
+
+/// What a load does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Load {
+    /// Requests to the quick page on a schedule.
+    Probes,
+    /// Tabs opened at one instant.
+    Tabs,
+    /// Slow requests, one after another.
+    Blockers,
+}
+
+/// A request on its way.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Sent {
+    load: Load,
+    /// When it was due, in ms: with its load, its name.
+    at: f64,
+}
+
+/// A request that has ended.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Ended {
+    load: Load,
+    at: f64,
+    /// How long it took, in ms.
+    took: f64,
+    /// The process that answered; none if it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    failed: bool,
+}
+
+/// One pane in a frame.
+#[derive(Debug, Default, Serialize)]
+pub struct PaneFrame {
+    sent: Vec<Sent>,
+    ended: Vec<Ended>,
+    /// p99 of the probes of the last seconds, those on their way with their age, in ms.
+    p99: Option<f64>,
+    /// The age of the oldest probe on its way, in ms: how long the server has answered nobody.
+    oldest: f64,
+    /// Probes answered a second.
+    per_s: f64,
+    /// Slow requests on their way.
+    slow: usize,
+}
+
+/// A frame.
+#[derive(Debug, Serialize)]
+pub struct Frame {
+    /// Time since the lab began, in ms.
+    pub t: f64,
+    /// Milliseconds since 1970, so that a page can tell how old the frame is when it is drawn.
+    pub wall: f64,
+    /// The driver was late: what this frame shows may be its doing.
+    pub late: bool,
+    /// The longest time by which it was late, in ms.
+    pub lag: f64,
+    /// The panes.
+    pub panes: Vec<PaneFrame>,
+}
+
+/// Collects events into frames.
+#[derive(Default)]
+pub struct Desk {
+    /// The pane and the kind of each load's lanes.
+    lanes: HashMap<(u32, usize), (usize, Load)>,
+    panes: Vec<Pane>,
+    lag: Duration,
+}
+
+#[derive(Default)]
+struct Pane {
+    frame: PaneFrame,
+    /// Requests on their way, by when they were due.
+    probes: BTreeMap<(u32, Duration), ()>,
+    slow: BTreeMap<(u32, Duration), ()>,
+    /// When each of the last probes was answered, and how long it took.
+    last: VecDeque<(Duration, Duration)>,
+}
+
+impl Desk {
+    /// Begins anew with this many empty panes.
+    pub fn reset(&mut self, panes: usize) {
+        *self = Desk { panes: (0..panes).map(|_| Pane::default()).collect(), ..Desk::default() };
+    }
+
+    /// From now on the events of this lane belong to a pane.
+    pub fn assign(&mut self, source: u32, lane: usize, pane: usize, load: Load) {
+        self.lanes.insert((source, lane), (pane, load));
+    }
+
+    /// A load is over: what was on its way will not be answered.
+    pub fn end(&mut self, source: u32) {
+        self.lanes.retain(|(known, _), _| *known != source);
+        for pane in &mut self.panes {
+            pane.probes.retain(|(known, _), ()| *known != source);
+            pane.slow.retain(|(known, _), ()| *known != source);
+        }
+    }
+
+    /// Takes an event; those of loads that have ended are nobody's.
+    pub fn take(&mut self, event: &Event) {
+        let Some((pane, load)) = self.lanes.get(&(event.source, event.lane)).copied() else { return };
+        let Some(pane) = self.panes.get_mut(pane) else { return };
+        let (key, at) = ((event.source, event.planned), ms(event.planned));
+        let open = if load == Load::Probes { &mut pane.probes } else { &mut pane.slow };
+        let (took, pid, failed) = match event.what {
+            What::Due(lag) => {
+                self.lag = self.lag.max(lag);
+                open.insert(key, ());
+                pane.frame.sent.push(Sent { load, at });
+                return;
+            }
+            What::Answered(took, pid) => (took, pid, false),
+            What::Failed(took) => (took, None, true),
+        };
+        open.remove(&key);
+        pane.frame.ended.push(Ended { load, at, took: ms(took), pid, failed });
+        if load == Load::Probes && !failed {
+            pane.last.push_back((event.planned + took, took));
+        }
+    }
+
+    /// What has happened since the last frame, and where everything stands now.
+    pub fn frame(&mut self, now: Duration) -> Frame {
+        let lag = std::mem::take(&mut self.lag);
+        let panes = self.panes.iter_mut().map(|pane| pane.frame(now)).collect();
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Frame { t: ms(now), wall: ms(wall), late: lag > LATE, lag: ms(lag), panes }
+    }
+}
+
+impl Pane {
+    fn frame(&mut self, now: Duration) -> PaneFrame {
+        while self.last.front().is_some_and(|(at, _)| *at + BACK < now) {
+            self.last.pop_front();
+        }
+        let ages = self.probes.keys().map(|(_, planned)| now.saturating_sub(*planned));
+        let oldest = ages.clone().max().unwrap_or_default();
+        let mut times: Vec<Duration> = self.last.iter().map(|(_, took)| *took).chain(ages).collect();
+        times.sort_unstable();
+        let at = (times.len() as f64 * 0.99).ceil() as usize;
+        let p99 = at.checked_sub(1).and_then(|at| times.get(at)).copied().map(ms);
+        let per_s = self.last.len() as f64 / BACK.min(now).as_secs_f64().max(0.1);
+        PaneFrame { p99, oldest: ms(oldest), per_s, slow: self.slow.len(), ..std::mem::take(&mut self.frame) }
+    }
+}
+
+/// Milliseconds, to the microsecond.
+fn ms(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn event(source: u32, planned: u32, what: What) -> Event {
+        Event { source, lane: 0, connection: 0, planned: planned * MS, what }
+    }
+
+    fn desk() -> Desk {
+        let mut desk = Desk::default();
+        desk.reset(2);
+        desk.assign(0, 0, 1, Load::Probes);
+        desk.assign(7, 0, 1, Load::Blockers);
+        desk
+    }
+
+    #[test]
+    fn a_frame_holds_what_has_happened_since_the_last_one() {
+        let mut desk = desk();
+        desk.take(&event(0, 10, What::Due(Duration::ZERO)));
+        desk.take(&event(0, 10, What::Answered(3 * MS, Some(42))));
+        let frame = desk.frame(20 * MS);
+        assert_eq!((frame.panes[0].sent.len(), frame.panes[1].sent.len()), (0, 1));
+        let ended = &frame.panes[1].ended[0];
+        assert_eq!((ended.at, ended.took, ended.pid), (10.0, 3.0, Some(42)));
+        assert_eq!(frame.panes[1].p99, Some(3.0));
+        assert!(desk.frame(30 * MS).panes[1].ended.is_empty());
+    }
+
+    #[test]
+    fn a_request_without_an_answer_counts_with_its_age() {
+        let mut desk = desk();
+        (0..99).for_each(|at| {
+            desk.take(&event(0, at, What::Due(Duration::ZERO)));
+            desk.take(&event(0, at, What::Answered(MS, None)));
+        });
+        desk.take(&event(0, 100, What::Due(Duration::ZERO)));
+        desk.take(&event(0, 101, What::Due(Duration::ZERO)));
+        let pane = &desk.frame(600 * MS).panes[1];
+        assert_eq!((pane.p99, pane.oldest), (Some(499.0), 500.0), "two of 101 are on their way");
+    }
+
+    #[test]
+    fn what_a_load_that_ended_had_on_its_way_is_forgotten_and_its_events_are_nobodys() {
+        let mut desk = desk();
+        desk.take(&event(7, 5, What::Due(Duration::ZERO)));
+        assert_eq!(desk.frame(10 * MS).panes[1].slow, 1);
+        desk.end(7);
+        desk.take(&event(7, 5, What::Answered(MS, None)));
+        let pane = &desk.frame(20 * MS).panes[1];
+        assert_eq!((pane.slow, pane.ended.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_frame_in_which_the_driver_was_late_says_so() {
+        let mut desk = desk();
+        desk.take(&event(0, 1, What::Due(2 * MS)));
+        let frame = desk.frame(10 * MS);
+        assert!(frame.late && (frame.lag - 2.0).abs() < 1e-9);
+        assert!(!desk.frame(20 * MS).late, "only that frame");
+    }
+}

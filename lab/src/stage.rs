@@ -1,0 +1,375 @@
+//! The stage: says what each pane keeps and which loads run, and makes frames.
+
+use crate::bounds::{Ask, PANES};
+use crate::desk::{self, Desk};
+use crate::load::{self, Plan};
+use crate::pane::{Order, Pane, Report, Status, Targets};
+use anyhow::{Context, Result};
+use bench::stage::{Event, Live, Placement, Server, find, interrupt, watch};
+use serde::Serialize;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, oneshot};
+
+/// From one frame to the next.
+const TICK: Duration = Duration::from_millis(50);
+/// Frames from one list of panes to the next.
+const PANES_EVERY: u64 = 10;
+/// Without an open page, everything ends after this time: one that is loaded anew is back sooner.
+const ALONE: Duration = Duration::from_secs(1);
+/// Probes a second at first, for each pane.
+const RATE: u32 = 100;
+
+/// What a page says, and where the answer goes.
+pub struct Asked {
+    /// The question.
+    pub ask: Ask,
+    /// An error in words, or that it is done.
+    pub answer: oneshot::Sender<Result<(), String>>,
+}
+
+/// What pages are sent.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// `frame` or `panes`.
+    pub name: &'static str,
+    /// JSON.
+    pub text: String,
+}
+
+/// A pane as pages see it.
+#[derive(Serialize)]
+struct Shown<'s> {
+    name: &'s str,
+    about: &'s str,
+    runs_on: String,
+    is_own: bool,
+    #[serde(flatten)]
+    status: &'s Status,
+}
+
+/// All panes.
+#[derive(Serialize)]
+struct Panes<'s> {
+    panes: Vec<Shown<'s>>,
+    servers: Vec<(&'s str, &'s str)>,
+    threads: usize,
+    processes: usize,
+    rate: u32,
+    blockers: usize,
+}
+
+/// A pane's part of the stage.
+struct Part {
+    server: Server,
+    /// The number of the order that started it.
+    start: u64,
+    status: Status,
+    targets: Option<Targets>,
+}
+
+/// A load that runs.
+struct Running {
+    live: Live,
+    kind: desk::Load,
+}
+
+/// The stage.
+pub struct Stage {
+    servers: Vec<Server>,
+    first: Vec<String>,
+    placement: Placement,
+    parts: Vec<Part>,
+    /// Counts the orders to start, so that reports of what was before are known.
+    start: u64,
+    threads: usize,
+    processes: usize,
+    rate: u32,
+    blockers: (usize, u64, bool),
+    running: Vec<Running>,
+    /// Counts loads.
+    loads: u32,
+    live: Live,
+    events: Receiver<Event>,
+    desk: Desk,
+    messages: broadcast::Sender<Message>,
+    alone_since: Option<Instant>,
+}
+
+impl Stage {
+    /// An empty stage: nothing starts before a page is open.
+    pub fn new(servers: Vec<Server>, first: Vec<String>, messages: broadcast::Sender<Message>) -> Self {
+        let (live, events) = watch();
+        Stage {
+            servers,
+            first,
+            placement: Placement::default_here(),
+            parts: Vec::new(),
+            start: 0,
+            threads: 2,
+            processes: 1,
+            rate: RATE,
+            blockers: (0, 500, false),
+            running: Vec::new(),
+            loads: 0,
+            live,
+            events,
+            desk: Desk::default(),
+            messages,
+            alone_since: None,
+        }
+    }
+
+    /// Runs until the lab is interrupted.
+    ///
+    /// # Errors
+    /// The system has no thread for a pane.
+    pub fn run(mut self, asked: &Receiver<Asked>) -> Result<()> {
+        let (reports, reported) = channel();
+        let panes = (0..PANES).map(|number| Pane::open(number, self.placement, reports.clone()));
+        let panes: Vec<Pane> = panes.collect::<std::io::Result<_>>().context("cannot start a thread")?;
+        let (ended, has_ended) = channel();
+        let (mut next, mut frames) = (Instant::now(), 0_u64);
+        while !interrupt::is_requested() {
+            match asked.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Asked { ask, answer }) => {
+                    // A page that has left does not wait for it.
+                    let _ = answer.send(self.obey(&ask, &panes, &ended));
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            next = (next + TICK).max(Instant::now());
+            for report in reported.try_iter() {
+                self.report(report, &ended);
+            }
+            // What a load has told comes before its end.
+            let ends: Vec<u32> = has_ended.try_iter().collect();
+            let events: Vec<Event> = self.events.try_iter().collect();
+            events.iter().for_each(|event| self.desk.take(event));
+            for source in ends {
+                self.desk.end(source);
+                let position = self.running.iter().position(|one| one.live.source == source);
+                match position.map(|position| self.running.remove(position).kind) {
+                    // Nobody has told these to end: the server went away while they began, or their time was up.
+                    Some(desk::Load::Probes) => self.probe(&ended),
+                    Some(desk::Load::Blockers) if !self.running.iter().any(|one| one.kind == desk::Load::Blockers) => {
+                        self.block(&ended)
+                    }
+                    _ => {}
+                }
+            }
+            self.attend(&panes);
+            // A page that has just opened has to learn what there is.
+            if frames % PANES_EVERY == 0 {
+                self.tell_panes();
+            }
+            frames += 1;
+            self.tell_frame();
+        }
+        self.close(&panes);
+        Ok(())
+    }
+
+    /// Begins when the first page opens, and ends everything when the last one has gone.
+    fn attend(&mut self, panes: &[Pane]) {
+        let has_page = self.messages.receiver_count() > 0;
+        match (has_page, self.alone_since) {
+            (true, _) => {
+                self.alone_since = None;
+                if self.parts.is_empty() && !self.first.is_empty() {
+                    let first = self.first.clone();
+                    if let Err(error) = self.show(&first, self.threads, self.processes, panes) {
+                        eprintln!("stallbench lab: {error}");
+                        self.first.clear();
+                    }
+                }
+            }
+            (false, None) => self.alone_since = Some(Instant::now()),
+            (false, Some(since)) if since.elapsed() > ALONE && !self.parts.is_empty() => self.close(panes),
+            (false, Some(_)) => {}
+        }
+    }
+
+    fn close(&mut self, panes: &[Pane]) {
+        self.running.drain(..).for_each(|one| one.live.end());
+        self.parts.clear();
+        self.start += 1;
+        panes.iter().for_each(|pane| pane.order(self.start, Order::Stop));
+        self.desk.reset(0);
+    }
+
+    fn obey(&mut self, ask: &Ask, panes: &[Pane], ended: &Sender<u32>) -> Result<(), String> {
+        ask.check()?;
+        match ask {
+            Ask::Show { servers, threads, processes } => self.show(servers, *threads, *processes, panes)?,
+            Ask::Rate { per_s } => {
+                self.rate = *per_s;
+                self.probe(ended);
+            }
+            Ask::Tabs { count, length_ms, spins } => {
+                for pane in self.serving() {
+                    let target = load::slow(&pane.1, *length_ms, *spins);
+                    self.begin(Plan::Tabs(target, *count), &[pane.0], desk::Load::Tabs, ended);
+                }
+            }
+            Ask::Blockers { count, length_ms, spins } => {
+                self.blockers = (*count, *length_ms, *spins);
+                self.block(ended);
+            }
+            Ask::Reload { pane } => self.order(panes, *pane, || Order::Reload)?,
+            Ask::Kill { pane } => self.order(panes, *pane, || Order::Kill)?,
+            Ask::Start { pane } => {
+                let part = self.parts.get_mut(*pane).ok_or_else(|| format!("there is no pane {pane}"))?;
+                self.start += 1;
+                part.start = self.start;
+                let order = Order::Start(Box::new(part.server.clone()), self.threads, self.processes);
+                panes[*pane].order(self.start, order);
+            }
+        }
+        self.tell_panes();
+        Ok(())
+    }
+
+    fn order(&self, panes: &[Pane], pane: Option<usize>, order: impl Fn() -> Order) -> Result<(), String> {
+        if let Some(pane) = pane.filter(|pane| *pane >= self.parts.len()) {
+            return Err(format!("there is no pane {pane}"));
+        }
+        let chosen = (0..self.parts.len()).filter(|number| pane.is_none_or(|pane| pane == *number));
+        chosen.for_each(|number| panes[number].order(self.parts[number].start, order()));
+        Ok(())
+    }
+
+    /// Other servers, or the same with other numbers of threads and processes.
+    fn show(&mut self, names: &[String], threads: usize, processes: usize, panes: &[Pane]) -> Result<(), String> {
+        let chosen = names.iter().map(|name| find(&self.servers, name).map_err(|error| format!("{error:#}")));
+        let chosen: Vec<Server> = chosen.collect::<Result<_, _>>()?;
+        self.running.drain(..).for_each(|one| one.live.end());
+        (self.threads, self.processes) = (threads, processes);
+        self.start += 1;
+        self.desk.reset(chosen.len());
+        let status = || Status { state: "starting", error: None, pids: Vec::new(), can_reload: false };
+        let start = self.start;
+        self.parts = chosen.into_iter().map(|server| Part { server, start, status: status(), targets: None }).collect();
+        self.first = names.to_vec();
+        for (number, pane) in panes.iter().enumerate() {
+            let order = match self.parts.get(number) {
+                Some(part) => Order::Start(Box::new(part.server.clone()), threads, processes),
+                None => Order::Stop,
+            };
+            pane.order(self.start, order);
+        }
+        self.tell_panes();
+        Ok(())
+    }
+
+    /// Takes what a pane says; that of a server which was there before is nobody's.
+    fn report(&mut self, report: Report, ended: &Sender<u32>) {
+        let Some(part) = self.parts.get_mut(report.pane).filter(|part| part.start == report.start) else { return };
+        let served = part.targets.is_some();
+        let is_gone = matches!(report.status.state, "failed" | "stopped" | "building" | "starting");
+        let error = report
+            .status
+            .error
+            .clone()
+            .or_else(|| part.status.error.clone().filter(|_| report.status.state == part.status.state));
+        let is_news =
+            part.status.state != report.status.state || part.status.pids != report.status.pids || part.status.error != error;
+        part.status = Status { error, ..report.status };
+        if is_gone {
+            part.targets = None;
+        }
+        part.targets = report.targets.clone().or(part.targets.take());
+        if report.targets.is_some() || served && is_gone {
+            self.probe(ended);
+            self.block(ended);
+        }
+        if is_news || report.targets.is_some() {
+            self.tell_panes();
+        }
+    }
+
+    fn serving(&self) -> Vec<(usize, Targets)> {
+        self.parts.iter().enumerate().filter_map(|(number, part)| Some((number, part.targets.clone()?))).collect()
+    }
+
+    /// Sends probes to every pane that serves.
+    fn probe(&mut self, ended: &Sender<u32>) {
+        self.stop(desk::Load::Probes);
+        let serving = self.serving();
+        if serving.is_empty() {
+            return;
+        }
+        let numbers: Vec<usize> = serving.iter().map(|(number, _)| *number).collect();
+        let targets = serving.into_iter().map(|(_, targets)| targets.quick).collect();
+        self.begin(Plan::Probes(targets, self.rate), &numbers, desk::Load::Probes, ended);
+    }
+
+    /// Keeps slow requests in flight on every pane that serves.
+    fn block(&mut self, ended: &Sender<u32>) {
+        self.stop(desk::Load::Blockers);
+        let (count, length_ms, spins) = self.blockers;
+        if count == 0 {
+            return;
+        }
+        for (number, targets) in self.serving() {
+            let target = load::slow(&targets, length_ms, spins);
+            let plan = Plan::Blockers(target, count, Duration::from_millis(length_ms));
+            self.begin(plan, &[number], desk::Load::Blockers, ended);
+        }
+    }
+
+    fn stop(&mut self, kind: desk::Load) {
+        for one in self.running.iter().filter(|one| one.kind == kind) {
+            one.live.end();
+            self.desk.end(one.live.source);
+        }
+        self.running.retain(|one| one.kind != kind);
+    }
+
+    fn begin(&mut self, plan: Plan, panes: &[usize], kind: desk::Load, ended: &Sender<u32>) {
+        self.loads += 1;
+        let live = self.live.of(self.loads);
+        for (lane, pane) in panes.iter().enumerate() {
+            self.desk.assign(live.source, lane, *pane, kind);
+        }
+        match load::start(plan, live.clone(), self.placement, ended.clone()) {
+            Ok(()) => self.running.push(Running { live, kind }),
+            Err(error) => eprintln!("stallbench lab: cannot start a thread: {error}"),
+        }
+    }
+
+    fn tell_frame(&mut self) {
+        let frame = self.desk.frame(self.live.now());
+        self.tell("frame", &frame);
+    }
+
+    fn tell_panes(&self) {
+        let shown = self.parts.iter().map(|part| Shown {
+            name: &part.server.name,
+            about: &part.server.about,
+            runs_on: part.server.runs_on.replace("{W}", &self.threads.to_string()),
+            is_own: part.server.own.is_some(),
+            status: &part.status,
+        });
+        let panes = shown.collect();
+        let servers = self.servers.iter().map(|server| (server.name.as_str(), server.about.as_str())).collect();
+        let all = Panes {
+            panes,
+            servers,
+            threads: self.threads,
+            processes: self.processes,
+            rate: self.rate,
+            blockers: self.blockers.0,
+        };
+        self.tell("panes", &all);
+    }
+
+    fn tell(&self, name: &'static str, content: &impl Serialize) {
+        // Without a page nobody listens.
+        if let Ok(text) = serde_json::to_string(content) {
+            let _ = self.messages.send(Message { name, text });
+        }
+    }
+}

@@ -1,0 +1,46 @@
+// Colours, which the colour-blind can tell apart (after Okabe and Ito, 2008), with a contrast of 3 to 1 at least on either background.
+
+const LIGHT = ["#0072b2", "#c84e00", "#00805c", "#b0447c", "#806000", "#5a3fb0", "#555555", "#a02c2c"];
+const DARK = ["#56b4e9", "#ff9a4d", "#3fd0a4", "#f0a0c8", "#f0e442", "#b8a0ff", "#c8c8c8", "#ff8080"];
+const DASHES: number[][] = [[], [7, 4], [2, 3], [10, 3, 2, 3]];
+
+/** A way to draw a line: once the colours are used up, lines are dashed. */
+export interface Style {
+  color: string;
+  dash: number[];
+}
+
+/** Whether the page is dark. */
+export function isDark(): boolean {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+/** The style of a server among those that are chosen; `null` if it is not. */
+export function styleOf(name: string, chosen: string[]): Style | null {
+  const at = chosen.indexOf(name);
+  if (at < 0) return null;
+  const colors = isDark() ? DARK : LIGHT;
+  return { color: colors[at % colors.length], dash: DASHES[Math.floor(at / colors.length) % DASHES.length] };
+}
+
+const inks = new Map<string, string>();
+
+/** A colour of the style sheet. Asking the browser takes longer than drawing with it, so it is remembered. */
+export function ink(name: string): string {
+  const key = `${name} ${document.documentElement.dataset.theme ?? ""}`;
+  let color = inks.get(key);
+  if (color === undefined) {
+    color = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+    inks.set(key, color);
+  }
+  return color;
+}
+
+// What the system prefers may change.
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => inks.clear());
+
+/** The word for a response time in ms, by the limits that people feel. */
+export function grade(ms: number): "instant" | "flow" | "attention" | "lost" {
+  return ms <= 100 ? "instant" : ms <= 1000 ? "flow" : ms <= 10_000 ? "attention" : "lost";
+}

@@ -1,0 +1,188 @@
+// The lab: pick servers, press, and watch.
+
+import { button, choice, h } from "../dom";
+import { Pane } from "./pane";
+import { type Ask, type Frame, type Panes, ask, listen } from "./protocol";
+import { STEPS, type Step } from "./tour";
+
+/** Frames whose age is remembered. */
+const REMEMBERED = 400;
+
+const panes: Pane[] = [];
+let known: Panes | null = null;
+let newest: { frame: Frame; came: number } | null = null;
+const ages: number[] = [];
+let written = 0;
+
+const said = h("p", { class: "said", role: "alert" });
+const late = h("p", { class: "late", role: "status" });
+const stage = h("div", { class: "stage-panes" });
+const pickers = h("div", { class: "controls" });
+
+async function act(what: Ask): Promise<void> {
+  said.textContent = (await ask(what)) ?? "";
+}
+
+interface Slider {
+  element: HTMLElement;
+  value: () => number;
+  set: (value: number) => void;
+}
+
+function slider(label: string, low: number, high: number, value: number, unit: string, changed: () => void): Slider {
+  const input = h("input", { type: "range", min: low, max: high, value, oninput: () => tell(), onchange: changed });
+  const output = h("output", {}, `${value}${unit}`);
+  const tell = () => {
+    output.textContent = `${input.value}${unit}`;
+  };
+  return {
+    element: h("label", { class: "slider" }, h("span", {}, label, " ", output), input),
+    value: () => Number(input.value),
+    set: (next) => {
+      input.value = String(next);
+      tell();
+    },
+  };
+}
+
+const length = slider("length of a slow request", 10, 9000, 900, " ms", () => restart());
+const blockers = slider("slow requests at a time", 1, 256, 64, "", () => restart());
+const rate = slider("probes to each", 10, 1000, 100, " /s", () => void act({ act: "rate", per_s: rate.value() }));
+const threads = slider("threads", 1, 16, 2, "", () => show());
+const processes = slider("processes", 1, 8, 1, "", () => show());
+const spins = h("input", { type: "checkbox", checked: true });
+
+let isBlocking = false;
+const toggle = button("slow requests: start", () => {
+  isBlocking = !isBlocking;
+  block();
+});
+
+function block(): void {
+  toggle.textContent = isBlocking ? "slow requests: end" : "slow requests: start";
+  toggle.setAttribute("aria-pressed", String(isBlocking));
+  void act({ act: "blockers", count: isBlocking ? blockers.value() : 0, length_ms: length.value(), spins: spins.checked });
+}
+
+function restart(): void {
+  if (isBlocking) block();
+}
+
+function chosen(): string[] {
+  return [...pickers.querySelectorAll("select")].map((select) => select.value).filter(Boolean);
+}
+
+function show(): void {
+  const servers = chosen();
+  if (servers.length > 0) void act({ act: "show", servers, threads: threads.value(), processes: processes.value() });
+}
+
+function takePanes(now: Panes): void {
+  const isOther = known === null || known.panes.map((pane) => pane.name).join() !== now.panes.map((pane) => pane.name).join();
+  // A slider that somebody holds is left alone.
+  if (known?.threads !== now.threads) threads.set(now.threads);
+  if (known?.processes !== now.processes) processes.set(now.processes);
+  if (known?.rate !== now.rate) rate.set(now.rate);
+  known = now;
+  isBlocking = now.blockers > 0;
+  toggle.textContent = isBlocking ? "slow requests: end" : "slow requests: start";
+  while (panes.length > now.panes.length) panes.pop()?.element.remove();
+  while (panes.length < now.panes.length) {
+    const number = panes.length;
+    const pane = new Pane(number, {
+      reload: () => void act({ act: "reload", pane: number }),
+      kill: () => void act({ act: "kill", pane: number }),
+      start: () => void act({ act: "start", pane: number }),
+    });
+    panes.push(pane);
+    stage.append(pane.element);
+  }
+  now.panes.forEach((shown, number) => panes[number].show(shown));
+  if (!isOther) return;
+  const options: [string, string][] = [["", "–"], ...now.servers.map(([name]): [string, string] => [name, name])];
+  pickers.replaceChildren(...[0, 1, 2, 3].map((number) => choice(`server ${number + 1}`, options, now.panes[number]?.name ?? "", () => show())));
+}
+
+function takeFrame(frame: Frame): void {
+  newest = { frame, came: performance.now() };
+  frame.panes.forEach((one, number) => panes[number]?.take(one, frame.t));
+  late.textContent = frame.late ? `the driver was late by ${frame.lag.toFixed(1)} ms: what this moment shows may be its doing` : "";
+  stage.classList.toggle("is-late", frame.late);
+}
+
+/** Draws at the screen's pace: between two frames of the lab time goes on. */
+function draw(): void {
+  if (newest) {
+    const now = newest.frame.t + (performance.now() - newest.came);
+    for (const pane of panes) pane.draw(now);
+    if (performance.now() - written > 200) {
+      written = performance.now();
+      for (const pane of panes) pane.write();
+    }
+    if (newest.frame.wall > 0) {
+      ages.push(performance.timeOrigin + performance.now() - newest.frame.wall);
+      newest.frame.wall = 0;
+      if (ages.length > REMEMBERED) ages.shift();
+      document.documentElement.dataset.frames = String(Number(document.documentElement.dataset.frames ?? 0) + 1);
+      const sorted = [...ages].sort((a, b) => a - b);
+      document.documentElement.dataset.age = (sorted[Math.floor(sorted.length * 0.99)] ?? 0).toFixed(1);
+    }
+  }
+  requestAnimationFrame(draw);
+}
+
+function tour(): HTMLElement {
+  const body = h("div", { class: "step" });
+  const open = (number: number) => {
+    const step: Step = STEPS[number];
+    const guesses = h("div", { class: "guesses" });
+    const answer = h("p", { class: "answer", role: "status" });
+    const after = h("p", { class: "buttons" });
+    const guess = (option: number) => {
+      for (const one of guesses.querySelectorAll("button")) one.disabled = true;
+      for (const what of step.acts) void act(what.act === "blockers" ? { ...what } : what);
+      answer.textContent = `${option === step.right ? "Right." : `No: ${step.options[step.right]}.`} ${step.answer}`;
+      after.replaceChildren(
+        ...step.acts.map((what) => button("again", () => void act(what))),
+        " ",
+        number + 1 < STEPS.length ? button("next", () => open(number + 1)) : button("from the beginning", () => open(0)),
+      );
+      after.querySelector("button")?.focus();
+    };
+    guesses.append(...step.options.map((text, option) => button(text, () => guess(option))));
+    body.replaceChildren(h("h2", {}, `${number + 1} of ${STEPS.length}: ${step.title}`), h("p", {}, step.text), h("p", { class: "question" }, step.question), guesses, answer, after);
+    body.dataset.step = String(number);
+    void act({ act: "blockers", count: 0, length_ms: length.value(), spins: false }).then(() => act({ act: "show", ...step.show }));
+  };
+  const start = button("start the tour", () => open(0));
+  body.append(start);
+  return h("section", { class: "tour", "aria-label": "tour" }, body);
+}
+
+const main = document.getElementById("page");
+main?.replaceChildren(
+  h("header", {}, h("p", { class: "brand" }, "Stallbench lab"), h("h1", {}, "When a few requests block, does everyone else wait?"), h("p", {}, "Every server gets the same requests at the same instants. A dot is a request to /: the higher, the longer it took. A bar is a slow request.")),
+  tour(),
+  h(
+    "section",
+    { class: "desk", "aria-label": "controls" },
+    h("div", { class: "controls" }, button("open 2 tabs on /timer", () => void act({ act: "tabs", count: 2, length_ms: length.value(), spins: spins.checked })), toggle, button("reload all", () => void act({ act: "reload", pane: null })), button("kill a worker of each", () => void act({ act: "kill", pane: null }))),
+    pickers,
+    h("div", { class: "controls" }, length.element, blockers.element, rate.element, threads.element, processes.element, h("label", { class: "tick" }, spins, "slow requests spin (otherwise they sleep)")),
+  ),
+  said,
+  late,
+  stage,
+);
+listen(takeFrame, takePanes, () => {
+  said.textContent = "The lab has ended, or this address holds another token: open the one that `stallbench lab` printed.";
+});
+requestAnimationFrame(draw);
+// Something moves at once: two tabs, as soon as both servers serve.
+const opening = setInterval(() => {
+  if (known && known.panes.length > 1 && known.panes.every((pane) => pane.state === "serving")) {
+    clearInterval(opening);
+    void act({ act: "tabs", count: 2, length_ms: length.value(), spins: true });
+  }
+}, 200);
+document.documentElement.dataset.ready = "yes";

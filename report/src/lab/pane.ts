@@ -1,0 +1,175 @@
+// A pane: one server under load, the last seconds as a picture that moves.
+
+import { button, h } from "../dom";
+import { amount } from "../format";
+import { grade, ink } from "../colors";
+import type { Ended, PaneFrame, Sent, Shown } from "./protocol";
+
+/** The time that is in sight, in ms. */
+const SIGHT = 10_000;
+const [LEFT, RIGHT, DOTS, GAP, LANES] = [56, 8, 150, 6, 16];
+const [LOW, HIGH] = [0.05, 10_000];
+
+const up = (took: number): number => 1 - Math.min(1, Math.max(0, Math.log(Math.max(took, LOW) / LOW) / Math.log(HIGH / LOW)));
+
+export class Pane {
+  readonly element: HTMLElement;
+  private readonly canvas = h("canvas", { role: "img" });
+  private readonly title = h("h2");
+  private readonly about = h("p", { class: "about" });
+  private readonly state = h("p", { class: "state", role: "status" });
+  private readonly numbers = h("dl", { class: "numbers" });
+  private readonly workers = h("p", { class: "workers" });
+  private readonly tabs = h("ol", { class: "tabs" });
+  private readonly buttons = h("p", { class: "buttons" });
+  private open = new Map<number, Sent>();
+  private ended: Ended[] = [];
+  private pids = new Map<number, number>();
+  private lanes: number[] = [];
+  private laneOf = new Map<number, number>();
+  private last: PaneFrame | null = null;
+  private isServing = false;
+
+  constructor(
+    readonly number: number,
+    act: { reload: () => void; kill: () => void; start: () => void },
+  ) {
+    this.buttons.append(button("reload", act.reload), " ", button("kill a worker", act.kill), " ", button("start again", act.start));
+    this.element = h("section", { class: "pane", "data-pane": number }, this.title, this.about, this.state, this.canvas, this.numbers, this.workers, this.tabs, this.buttons);
+  }
+
+  /** Which server it is, and how it stands. */
+  show(shown: Shown): void {
+    if (this.title.textContent !== shown.name) this.clear();
+    this.title.textContent = shown.name;
+    this.about.textContent = `${shown.about}${shown.runs_on ? `; a blocking call runs on ${shown.runs_on}` : ""}`;
+    const pids = shown.pids.length > 0 ? `, ${shown.pids.length === 1 ? "process" : "processes"} ${shown.pids.join(", ")}` : "";
+    this.state.textContent = `${shown.state}${shown.state === "building" ? " (a minute, the first time)" : ""}${pids}${shown.error ? `: ${shown.error}` : ""}`;
+    this.state.dataset.state = shown.state;
+    this.canvas.setAttribute("aria-label", `${shown.name}: requests to / over the last ${SIGHT / 1000} s as dots, slow requests as bars; the numbers stand below`);
+    const [reload, kill, start] = this.buttons.querySelectorAll("button");
+    reload.disabled = !shown.can_reload || shown.state !== "serving";
+    kill.disabled = shown.state !== "serving";
+    start.disabled = shown.state === "starting" || shown.state === "building";
+    this.isServing = shown.state === "serving" || shown.state === "reloading";
+  }
+
+  private clear(): void {
+    this.open.clear();
+    this.ended = [];
+    this.pids.clear();
+    this.lanes = [];
+    this.laneOf.clear();
+    this.tabs.replaceChildren();
+  }
+
+  /** What has happened since the last frame. */
+  take(frame: PaneFrame, now: number): void {
+    this.last = frame;
+    for (const sent of frame.sent) {
+      this.open.set(sent.at, sent);
+      if (sent.load !== "probes") this.laneOf.set(sent.at, this.lane(sent.at));
+    }
+    for (const ended of frame.ended) {
+      this.open.delete(ended.at);
+      this.ended.push(ended);
+      if (ended.pid !== undefined) this.pids.set(ended.pid, now);
+      const lane = this.laneOf.get(ended.at);
+      if (lane !== undefined) this.lanes[lane] = ended.at + ended.took;
+      if (ended.load === "tabs") this.tabs.append(h("li", {}, `tab sent at ${amount(ended.at, "ms")}: ${ended.failed ? "failed" : "done"} after ${amount(ended.took, "ms")}${ended.pid ? `, by process ${ended.pid}` : ""}`));
+    }
+    while (this.tabs.children.length > 8) this.tabs.firstElementChild?.remove();
+    const before = now - SIGHT - 2000;
+    if (this.ended.length > 0 && this.ended[0].at < before - 10_000) this.ended = this.ended.filter((one) => one.at + one.took > before);
+    for (const [at, one] of this.open) if (one.load !== "probes" ? at < now - 120_000 : at < now - 60_000) this.open.delete(at);
+    for (const [pid, seen] of this.pids) if (seen < now - 3000) this.pids.delete(pid);
+  }
+
+  /** The first row that is free. */
+  private lane(at: number): number {
+    const free = this.lanes.findIndex((until) => until <= at);
+    const lane = free >= 0 ? free : this.lanes.length;
+    this.lanes[lane] = Number.POSITIVE_INFINITY;
+    return lane;
+  }
+
+  /** The numbers, a few times a second: faster than that nobody reads. */
+  write(): void {
+    const frame = this.last;
+    if (!frame) return;
+    const entries: [string, string, string][] = [
+      ["p99", frame.p99 === null ? "–" : `${amount(frame.p99, "ms")} ${grade(frame.p99)}`, frame.p99 === null ? "" : grade(frame.p99)],
+      ["longest wait now", amount(frame.oldest, "ms"), grade(frame.oldest)],
+      ["answered", `${Math.round(frame.per_s)} /s`, ""],
+      ["slow requests", String(frame.slow), ""],
+    ];
+    this.numbers.replaceChildren(...entries.map(([name, value, word]) => h("div", {}, h("dt", {}, name), h("dd", { class: word ? `grade ${word}` : undefined }, value))));
+    const pids = [...this.pids.keys()];
+    this.workers.textContent = pids.length > 0 ? `answered by ${pids.length === 1 ? "process" : "processes"} ${pids.join(", ")}` : this.isServing ? "answered by nobody in the last 3 s" : "";
+    this.element.dataset.p99 = String(frame.p99 ?? "");
+    this.element.dataset.oldest = String(frame.oldest);
+  }
+
+  draw(now: number): void {
+    const { canvas } = this;
+    const scale = devicePixelRatio;
+    const [width, height] = [canvas.clientWidth || 500, LANES * 5 + GAP + DOTS + 18];
+    if (canvas.width !== Math.round(width * scale)) {
+      canvas.width = Math.round(width * scale);
+      canvas.height = Math.round(height * scale);
+      canvas.style.height = `${height}px`;
+    }
+    const ctx = canvas.getContext("2d");
+    if (!ctx) return;
+    ctx.setTransform(scale, 0, 0, scale, 0, 0);
+    ctx.clearRect(0, 0, width, height);
+    const base = LANES * 5 + GAP;
+    const from = now - SIGHT;
+    const across = (at: number) => LEFT + ((at - from) / SIGHT) * (width - LEFT - RIGHT);
+    this.axes(ctx, width, base);
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(LEFT, 0, width - LEFT - RIGHT, height);
+    ctx.clip();
+    const bar = (at: number, took: number, isOver: boolean, failed = false) => {
+      const lane = (this.laneOf.get(at) ?? 0) % LANES;
+      ctx.fillStyle = ink(failed ? "lost" : isOver ? "blocker" : "held");
+      ctx.fillRect(across(at), lane * 5, Math.max(1, across(at + took) - across(at) - 1), 4);
+    };
+    for (const one of this.ended) {
+      if (one.at + one.took < from) continue;
+      if (one.load !== "probes") {
+        bar(one.at, one.took, true, one.failed);
+        continue;
+      }
+      ctx.fillStyle = ink(one.failed ? "lost" : grade(one.took));
+      ctx.fillRect(across(one.at) - 1, base + up(one.took) * DOTS - 1, 2.5, 2.5);
+    }
+    ctx.strokeStyle = ink("held");
+    for (const [at, one] of this.open) {
+      if (one.load !== "probes") bar(at, now - at, false);
+      // What waits rises with its age.
+      else if (now - at > 20) ctx.strokeRect(across(at) - 1.5, base + up(now - at) * DOTS - 1.5, 3, 3);
+    }
+    ctx.restore();
+  }
+
+  private axes(ctx: CanvasRenderingContext2D, width: number, base: number): void {
+    ctx.font = "11px system-ui, sans-serif";
+    ctx.textBaseline = "middle";
+    ctx.textAlign = "right";
+    for (const [ms, word] of [[0.1, "0.1 ms"], [1, "1 ms"], [10, "10 ms"], [100, "0.1 s"], [1000, "1 s"]] as const) {
+      const y = base + up(ms) * DOTS;
+      ctx.fillStyle = ink("quiet");
+      ctx.fillText(word, LEFT - 6, y);
+      ctx.fillStyle = ink(ms >= 100 ? "limit" : "grid");
+      ctx.fillRect(LEFT, y, width - LEFT - RIGHT, 1);
+    }
+    ctx.fillStyle = ink("quiet");
+    ctx.fillText("slow", LEFT - 6, LANES * 2.5);
+    ctx.textAlign = "left";
+    ctx.fillText(`${SIGHT / 1000} s ago`, LEFT, base + DOTS + 10);
+    ctx.textAlign = "right";
+    ctx.fillText("now", width - RIGHT, base + DOTS + 10);
+  }
+}

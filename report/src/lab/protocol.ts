@@ -1,0 +1,81 @@
+// What the lab sends and is asked; see `lab/src/desk.rs`, `lab/src/stage.rs` and `lab/src/bounds.rs`.
+
+export type Kind = "probes" | "tabs" | "blockers";
+
+export interface Sent {
+  load: Kind;
+  at: number;
+}
+
+export interface Ended extends Sent {
+  took: number;
+  pid?: number;
+  failed?: boolean;
+}
+
+export interface PaneFrame {
+  sent: Sent[];
+  ended: Ended[];
+  p99: number | null;
+  oldest: number;
+  per_s: number;
+  slow: number;
+}
+
+export interface Frame {
+  t: number;
+  wall: number;
+  late: boolean;
+  lag: number;
+  panes: PaneFrame[];
+}
+
+export interface Shown {
+  name: string;
+  about: string;
+  runs_on: string;
+  is_own: boolean;
+  state: "building" | "starting" | "serving" | "reloading" | "failed" | "stopped";
+  error: string | null;
+  pids: number[];
+  can_reload: boolean;
+}
+
+export interface Panes {
+  panes: Shown[];
+  servers: [string, string][];
+  threads: number;
+  processes: number;
+  rate: number;
+  blockers: number;
+}
+
+export type Ask =
+  | { act: "show"; servers: string[]; threads: number; processes: number }
+  | { act: "rate"; per_s: number }
+  | { act: "tabs"; count: number; length_ms: number; spins: boolean }
+  | { act: "blockers"; count: number; length_ms: number; spins: boolean }
+  | { act: "reload" | "kill"; pane: number | null }
+  | { act: "start"; pane: number };
+
+const token = new URLSearchParams(location.search).get("token") ?? "";
+
+/** Asks the lab; an error in words if it refuses. */
+export async function ask(what: Ask): Promise<string | null> {
+  try {
+    const answer = await fetch("/act", { method: "POST", headers: { "x-token": token, "content-type": "application/json" }, body: JSON.stringify(what) });
+    return answer.ok ? null : (await answer.text()).trim();
+  } catch {
+    return "the lab has ended: start it again with `stallbench lab`";
+  }
+}
+
+/** Frames and panes, as they come. */
+export function listen(onFrame: (frame: Frame) => void, onPanes: (panes: Panes) => void, onEnd: () => void): void {
+  const events = new EventSource(`/events?token=${encodeURIComponent(token)}`);
+  events.addEventListener("frame", (event) => onFrame(JSON.parse((event as MessageEvent<string>).data) as Frame));
+  events.addEventListener("panes", (event) => onPanes(JSON.parse((event as MessageEvent<string>).data) as Panes));
+  events.addEventListener("error", () => {
+    if (events.readyState === EventSource.CLOSED) onEnd();
+  });
+}

@@ -1,0 +1,92 @@
+// The guided tour: seven steps, each with a guess before the answer.
+
+import type { Ask } from "./protocol";
+
+export interface Step {
+  title: string;
+  text: string;
+  /** The servers of the step, with threads and processes. */
+  show: { servers: string[]; threads: number; processes: number };
+  question: string;
+  options: string[];
+  /** What happens when somebody has guessed. */
+  acts: Ask[];
+  /** Which option is right. */
+  right: number;
+  answer: string;
+}
+
+const ONE = "tokio-current-thread";
+
+export const STEPS: Step[] = [
+  {
+    title: "Two tabs",
+    text: "Two browser tabs open a page that keeps its handler busy for 900 ms, at the same instant. On the left one event loop serves everybody, on the right each connection has a thread.",
+    show: { servers: [ONE, "std-thread-per-connection"], threads: 2, processes: 1 },
+    question: "When is the second tab done on the left?",
+    options: ["after 0.9 s, like the first", "after 1.8 s", "never"],
+    acts: [{ act: "tabs", count: 2, length_ms: 900, spins: true }],
+    right: 1,
+    answer: "The loop runs one handler at a time, so the second tab waits for the first, and so does every dot: nobody else is answered meanwhile.",
+  },
+  {
+    title: "One loop",
+    text: "One client now asks for the slow page again and again. The dots are all other clients, who ask for a page that takes no time at all.",
+    show: { servers: [ONE, "std-thread-per-connection"], threads: 2, processes: 1 },
+    question: "One slow client of many: what happens to the 99th percentile of the others on the left?",
+    options: ["nothing that anybody feels", "it becomes about as long as the slow page takes"],
+    acts: [{ act: "blockers", count: 1, length_ms: 500, spins: false }],
+    right: 1,
+    answer: "While a handler blocks, the loop reads no socket. Whoever comes meanwhile waits for what is left of it.",
+  },
+  {
+    title: "Cluster",
+    text: "Fork one process for each core, as Node's cluster does. Left: two processes. Right: the one loop, for comparison.",
+    show: { servers: ["tokio-forked", ONE], threads: 2, processes: 2 },
+    question: "One slow client again. How many of the others wait on the left?",
+    options: ["none: the other process is free", "about half", "all"],
+    acts: [{ act: "blockers", count: 1, length_ms: 500, spins: false }],
+    right: 1,
+    answer: "Each connection belongs to the process that accepted it. Those of the blocked one wait, the others do not: look at the two bands of dots.",
+  },
+  {
+    title: "Keep-alive pins you to a worker",
+    text: "Browsers keep connections open, so whoever is with the blocked worker stays with it. Left: two forked processes. Right: two threads that share all connections.",
+    show: { servers: ["tokio-forked", "tokio-multi-thread"], threads: 2, processes: 2 },
+    question: "Two slow clients now. Is anybody on the left still answered at once?",
+    options: ["always", "it depends on luck: both may have got the same worker", "never"],
+    acts: [{ act: "blockers", count: 2, length_ms: 500, spins: false }],
+    right: 1,
+    answer: "The kernel deals connections without a look at who is busy. If both slow clients have the same process, half of all others wait twice as long, and half not at all.",
+  },
+  {
+    title: "Worker threads",
+    text: "Move the blocking call off the event loop: to a pool of threads, or to workers of your own.",
+    show: { servers: ["tokio-spawn-blocking", "tokio-worker-threads", ONE], threads: 2, processes: 1 },
+    question: "64 slow clients at once. Which of the three still answers everybody else at once?",
+    options: ["none", "the first", "the first two"],
+    acts: [{ act: "blockers", count: 64, length_ms: 500, spins: false }],
+    right: 2,
+    answer: "The loop stays free in both. They differ in how many slow requests they serve at a time: 64 threads on the left, two in the middle, where the slow ones wait for each other.",
+  },
+  {
+    title: "The state trap",
+    text: "Each forked process has a memory of its own. What one of them is told, the others do not know: a list of launches kept in memory is right with one process and wrong with two.",
+    show: { servers: ["tokio-forked", "tokio-multi-thread"], threads: 2, processes: 2 },
+    question: "Which processes answer on the left, as the line below the picture says?",
+    options: ["one", "two, in turns"],
+    acts: [],
+    right: 1,
+    answer: "Two: so every second client would miss what was saved a moment ago. The way out is a place outside of both, such as a database; `just bench --experiment state` shows what is lost without one.",
+  },
+  {
+    title: "Reload",
+    text: "New code: every process has to be replaced while requests come in.",
+    show: { servers: [ONE, "smol-current-thread"], threads: 2, processes: 2 },
+    question: "How many of the requests fail?",
+    options: ["those on their way", "none"],
+    acts: [{ act: "reload", pane: null }],
+    right: 1,
+    answer: "None: the supervisor starts the new process, waits until it is ready, and lets the old one answer what it has read. Kill a worker to see the difference.",
+  },
+];

@@ -1,0 +1,118 @@
+// The report: sections from top to bottom, keys, and the theme.
+
+import "uplot/dist/uPlot.min.css";
+import * as compare from "./compare";
+import { type Page, read } from "./data";
+import { button, h } from "./dom";
+import { figure } from "./lines";
+import { method } from "./method";
+import { State } from "./state";
+import { plain, servers } from "./table";
+import { stepOf, timelines } from "./timeline";
+import { waterfalls } from "./waterfall";
+
+const HELP: [string, string][] = [
+  ["w, s", "zoom in, zoom out, on every time axis"],
+  ["a, d", "left, right"],
+  ["f", "all of the time axis"],
+  ["?", "this list"],
+  ["Escape", "closes it"],
+];
+
+function section(id: string, title: string, ...children: (Node | string | null)[]): HTMLElement {
+  return h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), ...children);
+}
+
+function help(): HTMLDialogElement {
+  const dialog: HTMLDialogElement = h("dialog", { "aria-labelledby": "help-title" }, h("h2", { id: "help-title" }, "Keys"), h("dl", {}, ...HELP.flatMap(([keys, what]) => [h("dt", {}, keys), h("dd", {}, what)])), button("close", () => dialog.close()));
+  return dialog;
+}
+
+/** The step that shows most: the smallest number of blockers above the number of threads, or the largest. */
+function firstStep(page: Page): string {
+  const kinds = page.moments.timelines.filter((one) => one.kind === page.moments.timelines[0].kind && one.k > 0);
+  const steps = [...new Set(kinds.map((one) => one.k))].sort((a, b) => a - b);
+  const k = steps.find((one) => one > page.header.settings.threads) ?? steps[steps.length - 1];
+  return k === undefined ? "" : stepOf({ kind: kinds[0].kind, k });
+}
+
+function show(page: Page): void {
+  document.title = `${page.name} – Stallbench`;
+  const state = new State({
+    servers: page.shown,
+    step: page.moments.timelines.length > 0 ? firstStep(page) : "",
+    zoom: null,
+    filter: "",
+    group: "",
+    sort: null,
+    wide: false,
+    pair: null,
+    theme: "",
+  });
+  const theme = () => {
+    if (state.view.theme) document.documentElement.dataset.theme = state.view.theme;
+    else delete document.documentElement.dataset.theme;
+  };
+  theme();
+  state.on(["theme"], theme);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => state.set({ theme: state.view.theme }));
+
+  const { settings, environment, command } = page.header;
+  const source = command.join(" ");
+  const [first, ...rest] = page.figures;
+  const other = (name: string) => page.beside?.figures.find((one) => one.name === name);
+  const isPercentile = (name: string) => name.startsWith("percentiles-");
+  const times = timelines(page, state);
+  const falls = waterfalls(page, state);
+  const dialog = help();
+  const percentiles = rest.filter((one) => isPercentile(one.name));
+  const others = rest.filter((one) => !isPercentile(one.name));
+  const between = compare.rounds(page);
+  const draw = (one: (typeof page.figures)[number]) => figure(one, page, state, source, other(one.name));
+
+  const parts: [string, string, (Node | string | null)[]][] = [
+    ["freezes", "Who freezes?", first ? [draw(first)] : [h("p", {}, "This round has no figure of response times.")]],
+    ["servers", "All servers", page.tables.length > 0 ? [servers(page, state)] : [h("p", {}, "This round has no table of servers.")]],
+  ];
+  if (between) parts.push(["rounds", `${page.beside?.name} against ${page.name}`, [between]]);
+  if (falls) parts.push(["tabs", "Two tabs", [h("p", {}, "Requests sent at the same instant. Light: waiting for the others. Dark: at work. The mark is where one loop would be done, which serves one after another."), falls]]);
+  if (times) parts.push(["stalls", "Stalls, request by request", [h("p", {}, "Each dot is a request to /, at the instant at which it was due; the higher, the longer its answer took. Bars above are slow requests in flight, one row for each connection. Point at a dot to see which slow request held it; drag to zoom."), times.element]]);
+  if (percentiles.length > 0) parts.push(["percentiles", "Percentiles", percentiles.map(draw)]);
+  if (others.length > 0) parts.push(["figures", "More figures", others.map(draw)]);
+  parts.push(["compare", "One server against another", [compare.servers(page, state)]]);
+  parts.push(["tables", "All tables", page.tables.map((table) => plain(table, page))]);
+  parts.push(["method", "How it was measured", [method(page)]]);
+
+  const themes = h("span", { class: "themes" }, button("light", () => state.set({ theme: "light" })), button("dark", () => state.set({ theme: "dark" })), button("as the system", () => state.set({ theme: "" })), button("keys (?)", () => dialog.showModal()));
+  const main = document.getElementById("page");
+  main?.replaceChildren(
+    h("header", {}, h("p", { class: "brand" }, "Stallbench"), h("h1", {}, page.sentence), h("p", { class: "about" }, `Round ${page.name}, started ${page.header.started}: ${environment.processor}, ${environment.cores} cores, Linux ${environment.kernel}; W = ${settings.threads}, ${settings.trials} trials, placement ${settings.placement}. Frozen: the 99th percentile of a page that does nothing takes over 0.1 s.`), h("p", { class: "source" }, h("code", {}, source)), themes),
+    h("nav", { "aria-label": "sections" }, h("ul", {}, ...parts.map(([id, title]) => h("li", {}, h("a", { href: `#${id}`, onclick: (event) => jump(event, id) }, title))))),
+    ...parts.map(([id, title, children]) => section(id, title, ...children)),
+    dialog,
+  );
+  addEventListener("keydown", (event) => {
+    const target = event.target as HTMLElement;
+    if (event.ctrlKey || event.metaKey || event.altKey || target.matches("input, select, textarea")) return;
+    const act = ({ w: "in", s: "out", a: "left", d: "right", f: "fit" } as const)[event.key];
+    if (act) times?.zoom(act);
+    else if (event.key === "?") dialog.showModal();
+  });
+  document.documentElement.dataset.ready = "yes";
+}
+
+/** The address holds the view, so a link inside the page scrolls by itself. */
+function jump(event: Event, id: string): void {
+  event.preventDefault();
+  const goal = document.getElementById(id);
+  goal?.scrollIntoView();
+  goal?.querySelector<HTMLElement>("h2")?.setAttribute("tabindex", "-1");
+  goal?.querySelector<HTMLElement>("h2")?.focus({ preventScroll: true });
+}
+
+try {
+  show(read());
+} catch (error) {
+  document.getElementById("page")?.replaceChildren(h("p", { class: "broken", role: "alert" }, `This report cannot be shown: ${error instanceof Error ? error.message : error}`));
+  throw error;
+}

@@ -1,0 +1,134 @@
+// Tables: sorted by a click on a head, and filtered.
+
+import type { Cell, Page, Table } from "./data";
+import { button, choice, download, h } from "./dom";
+import { field } from "./format";
+import { styleOf } from "./colors";
+import type { State } from "./state";
+
+/** The words of a cell, with the word for what people feel of it. */
+export function cell(one: Cell, isWords: boolean, attributes: Record<string, string> = {}): HTMLTableCellElement {
+  const title = [one.i, one.w].filter(Boolean).join("; ");
+  const classes = [isWords ? "words" : "number", one.g ? `grade ${one.g}` : ""].join(" ").trim();
+  return h("td", { class: classes, title: title || undefined, ...attributes }, one.t, one.g ? h("span", { class: "word" }, ` ${one.g}`) : null, one.w ? h("span", { class: "why" }, ` ${one.w}`) : null);
+}
+
+/** A table as CSV, with intervals and reasons. */
+export function csv(table: Table): string {
+  const line = (fields: string[]) => `${fields.map(field).join(",")}\n`;
+  return line(table.columns.map((column) => column.head)) + table.rows.map((row) => line(row.cells.map((one) => one.w ?? one.i ?? one.t))).join("");
+}
+
+/** A table of the round, with its notes. */
+export function plain(table: Table, page: Page): HTMLElement {
+  const head = h("tr", {}, ...table.columns.map((column) => h("th", { scope: "col", class: column.is_words ? "words" : "number" }, column.head)));
+  const rows = table.rows.map((row) =>
+    h("tr", {}, ...row.cells.map((one, at) => (at === 0 ? h("th", { scope: "row" }, one.t) : cell(one, table.columns[at].is_words)))),
+  );
+  return h(
+    "details",
+    { id: `table-${table.name}` },
+    h("summary", {}, table.title),
+    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": table.title }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows))),
+    h("ul", { class: "notes" }, ...table.notes.map((note) => h("li", {}, note))),
+    h("p", { class: "source" }, h("code", {}, `stallbench tables ${page.name} --table ${table.name} --intervals`), " ", button("CSV", () => download(`${table.name}.csv`, csv(table), "text/csv"))),
+  );
+}
+
+/** The table of all servers, which also chooses the servers that are drawn. */
+export function servers(page: Page, state: State): HTMLElement {
+  const table = page.tables[0];
+  const rows = new Map(table.rows.map((row) => [row.cells[0].t.replace(/ \^$/, ""), row]));
+  const about = new Map(page.header.servers.map((server) => [server.name, server]));
+  const columns = () => table.columns.map((column, at) => ({ ...column, at })).filter((column) => column.at === 0 || state.view.wide || !column.is_wide);
+  const groups = [...new Set(page.order.map(([, group]) => group).filter((group): group is string => group !== null))];
+
+  const order = (): string[] => {
+    const names = page.order.map(([name]) => name).filter((name) => rows.has(name));
+    const { filter, group, sort } = state.view;
+    let test = (_: string) => true;
+    try {
+      const pattern = new RegExp(filter, "i");
+      test = (name) => {
+        const server = about.get(name);
+        return pattern.test(name) || (server !== undefined && [server.runtime, server.model].some((word) => pattern.test(word)));
+      };
+    } catch {
+      // Half a pattern, while it is typed, lets everything through.
+    }
+    const shown = names.filter((name) => test(name) && (group === "" || rows.get(name)?.group === group));
+    if (!sort) return shown;
+    const [at, isDown] = sort;
+    const key = (name: string) => rows.get(name)?.cells[at];
+    return shown.sort((a, b) => {
+      const [x, y] = [key(a), key(b)];
+      // What has no number stands last, whichever way is up.
+      if (x?.n === undefined || y?.n === undefined) return x?.n === y?.n ? (x?.t ?? "").localeCompare(y?.t ?? "") * (isDown ? -1 : 1) : x?.n === undefined ? 1 : -1;
+      return (x.n - y.n) * (isDown ? -1 : 1);
+    });
+  };
+
+  const body = h("tbody");
+  const head = h("thead");
+  const count = h("p", { class: "count", role: "status" });
+  const draw = () => {
+    const { sort, servers: chosen } = state.view;
+    const heads = columns().map((column) => {
+      const isSorted = sort?.[0] === column.at;
+      const turn = () => state.set({ sort: isSorted ? (sort?.[1] ? null : [column.at, true]) : [column.at, false] });
+      const arrow = isSorted ? (sort?.[1] ? " ↓" : " ↑") : "";
+      return h("th", { scope: "col", class: column.is_words ? "words" : "number", "aria-sort": isSorted ? (sort?.[1] ? "descending" : "ascending") : "none" }, button(column.head + arrow, turn));
+    });
+    head.replaceChildren(h("tr", {}, ...heads));
+    const names = order();
+    let group: string | undefined;
+    const lines: HTMLElement[] = [];
+    for (const name of names) {
+      const row = rows.get(name);
+      if (!row) continue;
+      if (!sort && row.group && row.group !== group) {
+        group = row.group;
+        lines.push(h("tr", { class: "group" }, h("th", { colspan: columns().length, scope: "colgroup" }, group)));
+      }
+      const style = styleOf(name, chosen);
+      const box = h("input", { type: "checkbox", checked: style !== null, onchange: () => toggle(name) });
+      const swatch = h("span", { class: "swatch", style: style ? `background:${style.color}` : undefined });
+      const first = h("th", { scope: "row" }, h("label", {}, box, swatch, row.cells[0].t));
+      lines.push(h("tr", { "data-server": name }, first, ...columns().slice(1).map((column) => cell(row.cells[column.at], column.is_words))));
+    }
+    body.replaceChildren(...lines);
+    count.textContent = `${names.length} of ${rows.size} servers; ticked ones are drawn in colour`;
+  };
+  const toggle = (name: string) => {
+    const chosen = state.view.servers;
+    state.set({ servers: chosen.includes(name) ? chosen.filter((other) => other !== name) : [...chosen, name] });
+    body.querySelector<HTMLInputElement>(`tr[data-server="${CSS.escape(name)}"] input`)?.focus();
+  };
+  const filter = h("input", { type: "search", value: state.view.filter, placeholder: "tokio|smol", oninput: () => state.set({ filter: filter.value }) });
+  const wide = h("input", { type: "checkbox", checked: state.view.wide, onchange: () => state.set({ wide: wide.checked }) });
+  state.on(["filter", "group", "sort", "servers", "wide", "theme"], (view) => {
+    if (filter.value !== view.filter) filter.value = view.filter;
+    wide.checked = view.wide;
+    draw();
+  });
+  draw();
+  const options: [string, string][] = [["", "all"], ...groups.map((group): [string, string] => [group, group])];
+  return h(
+    "div",
+    {},
+    h(
+      "div",
+      { class: "controls" },
+      h("label", { class: "choice" }, h("span", {}, "name, runtime or model"), filter),
+      choice("group", options, state.view.group, (group) => state.set({ group })),
+      h("label", { class: "tick" }, wide, "all columns"),
+      button("draw all of these", () => state.set({ servers: order() })),
+      button("draw none", () => state.set({ servers: [] })),
+      button("draw the first ones again", () => state.set({ servers: page.shown })),
+    ),
+    count,
+    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "servers" }, h("table", { class: "servers" }, h("caption", {}, table.title), head, body)),
+    h("ul", { class: "notes" }, ...table.notes.map((note) => h("li", {}, note))),
+    h("p", { class: "source" }, h("code", {}, `stallbench tables ${page.name} --table ${table.name} --wide`), " ", button("CSV", () => download(`${table.name}.csv`, csv(table), "text/csv"))),
+  );
+}

@@ -1,0 +1,61 @@
+// Waterfalls: requests sent at one instant, as a network panel draws them, and what a queue would give.
+
+import type { Page, Waterfall } from "./data";
+import { h, svg } from "./dom";
+import { amount } from "./format";
+import type { State } from "./state";
+
+const [LABEL, ROW, WIDTH] = [60, 20, 560];
+
+/** The waterfalls of the chosen servers, side by side on one scale. */
+export function waterfalls(page: Page, state: State): HTMLElement | null {
+  const all = page.moments.waterfalls;
+  if (all.length === 0) return null;
+  const stack = h("div", { class: "falls" });
+  const draw = () => {
+    const chosen = state.view.servers.flatMap((name) => all.filter((fall) => fall.server === name));
+    const longest = Math.max(1, ...chosen.map((fall) => Math.max(fall.finished_ms[fall.finished_ms.length - 1], fall.length_ms * fall.finished_ms.length)));
+    stack.replaceChildren(...(chosen.length > 0 ? chosen.map((fall) => one(fall, longest)) : [h("p", {}, "Tick a server above to see its tabs.")]));
+  };
+  state.on(["servers", "theme"], draw);
+  draw();
+  return stack;
+}
+
+/** Whatever a tab's time exceeds its own work by, it waited. */
+export function parts(finished: number, length: number): { waiting: number; working: number } {
+  const waiting = Math.max(0, finished - length);
+  return { waiting, working: finished - waiting };
+}
+
+function one(fall: Waterfall, longest: number): HTMLElement {
+  const { finished_ms: finished, length_ms: length } = fall;
+  const across = (ms: number) => (ms / longest) * (WIDTH - LABEL - 70);
+  const height = finished.length * ROW + 22;
+  const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, "aria-hidden": "true" });
+  finished.forEach((end, tab) => {
+    const { waiting, working } = parts(end, length);
+    const y = tab * ROW + 2;
+    const box = (name: string, x: number, width: number) => svg("rect", { class: name, x: LABEL + x, y, width: Math.max(0.5, width), height: ROW - 6, "data-ms": width > 0 ? (width / across(1)).toFixed(1) : "0" });
+    drawing.append(svg("text", { x: 0, y: y + 11 }, `tab ${tab + 1}`), box("waiting", 0, across(waiting)), box("working", across(waiting), across(working)));
+    // One loop serves them one after another.
+    const fifo = LABEL + across(length * (tab + 1));
+    drawing.append(svg("line", { class: "fifo", x1: fifo, x2: fifo, y1: y - 2, y2: y + ROW - 4 }));
+    // The number stands behind the bar, or behind the mark where that is in its way.
+    const [bar, words] = [LABEL + across(end), 52];
+    const x = fifo > bar - 2 && fifo < bar + words ? fifo : bar;
+    drawing.append(svg("text", { class: "end", x: x + 6, y: y + 11 }, amount(end, "ms")));
+  });
+  drawing.append(svg("text", { x: LABEL, y: height - 4, class: "quiet" }, "0"), svg("text", { x: LABEL + across(longest), y: height - 4, class: "quiet", "text-anchor": "end" }, amount(longest, "ms")));
+  const rows = finished.map((end, tab) => {
+    const { waiting, working } = parts(end, length);
+    return h("tr", {}, h("th", { scope: "row" }, `tab ${tab + 1}`), ...[waiting, working, end, length * (tab + 1)].map((ms) => h("td", { class: "number" }, amount(ms, "ms"))));
+  });
+  return h(
+    "figure",
+    { class: "fall", "data-server": fall.server },
+    h("figcaption", {}, `${fall.server}: ${finished.length} tabs, ${amount(length, "ms")} of work each`),
+    drawing,
+    h("details", {}, h("summary", {}, "The same as a table"), h("table", {}, h("thead", {}, h("tr", {}, ...["", "waiting", "working", "done", "one after another"].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, ...rows))),
+  );
+}

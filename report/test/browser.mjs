@@ -1,0 +1,53 @@
+// Browsers as the system has them, and pages that fail on any error or request to the outside.
+
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import puppeteer from "puppeteer-core";
+
+const PATHS = {
+  chrome: ["/usr/bin/chromium", "/usr/bin/google-chrome", "/usr/bin/chromium-browser"],
+  firefox: ["/usr/bin/firefox-esr", "/usr/bin/firefox"],
+};
+
+/** Where screenshots go. */
+export const screens = join(import.meta.dirname, "../../target/report-screens");
+
+/** A browser without a window. */
+export async function launch(browser = "chrome") {
+  const executablePath = PATHS[browser].find(existsSync);
+  assert.ok(executablePath, `${browser} is not installed: looked at ${PATHS[browser].join(", ")}`);
+  mkdirSync(screens, { recursive: true });
+  return puppeteer.launch({ browser, executablePath, headless: true, args: browser === "chrome" ? ["--no-sandbox", "--force-device-scale-factor=1"] : [] });
+}
+
+/** A page that is open and ready; `troubles` holds what went wrong in it. */
+export async function open(browser, path, { hash = "", width = 1280, height = 900, theme = "light" } = {}) {
+  const page = await browser.newPage();
+  const troubles = [];
+  page.on("console", (message) => {
+    if (["error", "warn"].includes(message.type())) troubles.push(`console: ${message.text()}`);
+  });
+  page.on("pageerror", (error) => troubles.push(`error: ${error.message}`));
+  page.on("request", (request) => {
+    if (!/^(file|data|blob|about):/.test(request.url())) troubles.push(`request to the outside: ${request.url()}`);
+  });
+  await page.setViewport({ width, height });
+  await page.emulateMediaFeatures?.([{ name: "prefers-color-scheme", value: theme }]).catch(() => {});
+  await page.goto(pathToFileURL(path).href + hash);
+  await page.waitForSelector("html[data-ready]", { timeout: 30_000 });
+  return { page, troubles };
+}
+
+/** Scrolls through a page, so that every figure is drawn. */
+export async function drawAll(page) {
+  await page.evaluate(async () => {
+    for (const figure of document.querySelectorAll("figure.lines")) {
+      figure.scrollIntoView();
+      const isDrawn = () => figure.dataset.drawn === "yes";
+      while (!isDrawn()) await new Promise((done) => requestAnimationFrame(done));
+    }
+    scrollTo(0, 0);
+  });
+}

@@ -1,0 +1,316 @@
+// The report in a real browser: what is drawn is what was measured, every control works, and nothing is out of reach.
+
+import assert from "node:assert/strict";
+import { readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { drawAll, launch, open, screens } from "./browser.mjs";
+import { changed, copy, numbers, recorded, report, requests } from "./rounds.mjs";
+
+const AXE = join(import.meta.dirname, "../node_modules/axe-core/axe.min.js");
+const ROUND = recorded(process.env.ROUND ?? "2026-11-23-vm.6");
+
+let browser;
+let full;
+
+before(async () => {
+  browser = await launch();
+  full = withTimelines(report(ROUND));
+});
+after(() => browser?.close());
+
+/** Rounds recorded before probes were kept get made-up ones: one probe each millisecond, held while a blocker of 100 ms is in flight. */
+function withTimelines(full) {
+  const { path } = full;
+  if (full.numbers.moments.timelines.length > 0) return full;
+  const own = changed(path, (page) => {
+    page.moments.timelines = page.shown.flatMap((server) => [1, 4].map((k) => timeline(server, k, 1000)));
+  });
+  return { path: own, numbers: numbers(own) };
+}
+
+function timeline(server, k, count) {
+  const due = Array.from({ length: count }, (_, at) => (at === 0 ? 10_000 : 100));
+  const took = Array.from({ length: count }, (_, at) => (at % 2 === 0 ? 10 : 10_000 - (at % 100) * 100));
+  const all = Array.from({ length: Math.ceil(count / 100) + 1 }, (_, at) => at);
+  const blockers = requests(all.map((at) => (at === 0 ? 0 : 10_000)), all.map(() => 10_000), all.map((at) => at % k));
+  return { server, kind: "sleep", k, block_ms: 100, start_ms: 100, end_ms: 100 + count, probes: requests(due, took), blockers };
+}
+
+async function closed(page, troubles) {
+  assert.deepEqual(troubles, []);
+  await page.close();
+}
+
+test("a full round fits into its bounds and opens from disk without an error or a request", async () => {
+  assert.ok(statSync(report(ROUND).path).size <= 1.5e6, "a report has at most 1.5 MB");
+  const { page, troubles } = await open(browser, full.path);
+  await drawAll(page);
+  assert.equal(await page.$eval("h1", (one) => one.textContent), full.numbers.sentence);
+  await closed(page, troubles);
+});
+
+test("the sentence counts the servers of each group", () => {
+  const count = (group) => full.numbers.order.filter(([, own]) => own === group).length;
+  const sentence = full.numbers.sentence;
+  for (const group of ["freezes at once", "freezes late", "never freezes"]) assert.ok(sentence.includes(String(count(group))), `${sentence} lacks ${count(group)} (${group})`);
+});
+
+test("each figure holds the numbers of the round as a table", async () => {
+  const { page, troubles } = await open(browser, full.path);
+  for (const figure of full.numbers.figures) {
+    const rows = await page.$eval(`#figure-${figure.name} details`, async (details) => {
+      details.open = true;
+      await new Promise((done) => setTimeout(done, 0));
+      return [...details.querySelectorAll("tbody tr")].map((row) => [...row.children].map((cell) => cell.textContent));
+    });
+    const shown = new Map(rows.map(([name, ...cells]) => [name, cells]));
+    assert.equal(shown.size, figure.series.length, figure.name);
+    for (const line of figure.series) {
+      const cells = shown.get(line.name);
+      figure.x.ticks.forEach(([at], number) => {
+        const point = line.points.find(([x]) => x === at);
+        if (!point) return assert.equal(cells[number], "–");
+        assert.equal(Boolean(point[4]), cells[number].startsWith(">="), `${figure.name} ${line.name}`);
+        const read = Number.parseFloat(cells[number].replace(">= ", "")) * (cells[number].endsWith(" s") ? 1000 : 1);
+        const value = figure.y.unit === "%" ? point[1] * 100 : point[1];
+        assert.ok(Math.abs(read - value) <= Math.max(0.006 * Math.abs(value), 0.51 * (figure.y.unit === "%" ? 1 : 0.01)), `${figure.name} ${line.name}: ${cells[number]} is not ${value}`);
+      });
+    }
+  }
+  await closed(page, troubles);
+});
+
+test("the drawn line stands where its numbers are", async () => {
+  const { page, troubles } = await open(browser, full.path);
+  const figure = full.numbers.figures[0];
+  const name = full.numbers.shown.find((one) => figure.series.some((line) => line.name === one));
+  const text = await page.evaluate((id) => {
+    let saved;
+    const create = URL.createObjectURL;
+    return new Promise((done) => {
+      URL.createObjectURL = (blob) => {
+        blob.text().then((text) => done(text));
+        saved = create.call(URL, blob);
+        return saved;
+      };
+      [...document.querySelectorAll(`#figure-${id} button`)].find((one) => one.textContent === "SVG").click();
+    });
+  }, figure.name);
+  const lines = await page.evaluate((svg) => {
+    const root = new DOMParser().parseFromString(svg, "image/svg+xml");
+    return [...root.querySelectorAll("polyline")].map((line) => line.getAttribute("points").split(" ").map((point) => point.split(",").map(Number)));
+  }, text);
+  const chosen = figure.series.filter((line) => full.numbers.shown.includes(line.name));
+  const points = chosen.find((line) => line.name === name).points;
+  const drawn = lines[chosen.findIndex((line) => line.name === name)];
+  assert.equal(drawn.length, points.length);
+  // On a logarithmic axis equal ratios are equal distances: three points give the scale, the others must follow it.
+  const heights = points.map(([, y]) => Math.log10(y));
+  const [low, high] = [heights.indexOf(Math.min(...heights)), heights.indexOf(Math.max(...heights))];
+  if (heights[high] - heights[low] > 0.1) {
+    const scale = (drawn[low][1] - drawn[high][1]) / (heights[high] - heights[low]);
+    drawn.forEach(([, y], at) => assert.ok(Math.abs(drawn[low][1] - scale * (heights[at] - heights[low]) - y) < 1.5, `point ${at} of ${name}`));
+  }
+  await closed(page, troubles);
+});
+
+test("the waterfall's bars are as long as the tabs took", async () => {
+  const { page, troubles } = await open(browser, full.path);
+  for (const fall of full.numbers.moments.waterfalls.filter((one) => full.numbers.shown.includes(one.server))) {
+    const bars = await page.$$eval(`.fall[data-server="${fall.server}"] rect`, (all) => all.map((one) => [one.getAttribute("class"), Number(one.dataset.ms)]));
+    const found = bars.map(([, ms]) => ms);
+    const ends = fall.finished_ms.flatMap((end) => [Math.max(0, end - fall.length_ms), Math.min(end, fall.length_ms)]);
+    if (found.length === ends.length) ends.forEach((ms, at) => assert.ok(Math.abs(ms - found[at]) < 0.2, `${fall.server}: ${found} is not ${ends}`));
+  }
+  await closed(page, troubles);
+});
+
+test("dots stand where probes are, and a blocker is named for what it held", async () => {
+  const { page, troubles } = await open(browser, full.path);
+  await page.$eval("#stalls", (one) => one.scrollIntoView({ behavior: "instant" }));
+  await page.waitForFunction(() => Number(document.querySelector(".panes").dataset.frames) > 0);
+  const list = await page.$$eval(".stalls button", (all) => all.map((one) => one.textContent));
+  assert.ok(list.length > 0 && list.every((one) => /from .* on, \d+ probes? waited up to .*, until the slow request sent at .* on connection \d+ ended/.test(one)), list.join("\n"));
+  // A probe of the page's numbers stands where its two axes say, in the colour of its grade, and pointing at it names it.
+  const canvas = await page.$(".pane canvas");
+  await canvas.evaluate((one) => one.scrollIntoView({ block: "center", behavior: "instant" }));
+  const box = await canvas.boundingBox();
+  const [left, right, dots, low, high] = [64, 12, 130, 0.03, 3000];
+  const spot = (at, took, lanes, end) => [left + (at / end) * (box.width - left - right), lanes * 5 + 6 + (1 - Math.log(took / low) / Math.log(high / low)) * dots];
+  const [x, y] = spot(151, 49, 4, 1100);
+  const color = await canvas.evaluate((one, x, y) => [...one.getContext("2d").getImageData(Math.round(x), Math.round(y), 1, 1).data].slice(0, 3), x, y);
+  assert.deepEqual(color, [0x00, 0x70, 0x4f], "an answer within 0.1 s has the colour of 'instant'");
+  await page.mouse.move(box.x + x, box.y + y);
+  await page.waitForFunction(() => !document.querySelector("#stalls .tip").hidden);
+  assert.equal(await page.$eval("#stalls .tip", (tip) => tip.textContent), "due at 151 ms, answered after 49.0 ms, when the slow request on connection 1 ended");
+  await page.click(".stalls button");
+  assert.match(await page.evaluate(() => location.hash), /zoom=/);
+  await closed(page, troubles);
+});
+
+test("more than 20,000 dots become a heat map", async () => {
+  const many = changed(full.path, (page) => {
+    page.moments.timelines = [timeline(page.shown[0], 4, 30_000)];
+  });
+  const { page, troubles } = await open(browser, many);
+  await page.waitForFunction(() => document.querySelector(".panes").dataset.mode === "heat map");
+  for (let press = 0; press < 3; press += 1) await page.keyboard.press("w");
+  await page.waitForFunction(() => document.querySelector(".panes").dataset.mode === "dots");
+  await closed(page, troubles);
+});
+
+test("every control can be used, and the address brings the view back", async () => {
+  const { page, troubles } = await open(browser, full.path);
+  const buttons = await page.$$eval("button", (all) => all.length);
+  assert.ok(buttons > 20);
+  for (const head of await page.$$("table.servers thead button")) await head.evaluate((one) => one.click());
+  for (const select of await page.$$("select")) {
+    await select.evaluate((one) => {
+      one.selectedIndex = one.options.length - 1;
+      one.dispatchEvent(new Event("change", { bubbles: true }));
+    });
+  }
+  await page.evaluate(() => {
+    const set = (selector, value) => {
+      const input = document.querySelector(selector);
+      input.value = value;
+      input.dispatchEvent(new Event("input", { bubbles: true }));
+    };
+    set('input[type="search"]', "tokio(");
+    set('input[type="search"]', "tokio");
+  });
+  for (const key of ["w", "d", "a", "s", "w"]) await page.keyboard.press(key);
+  const hash = await page.evaluate(() => location.hash);
+  assert.match(hash, /filter=tokio/);
+  assert.match(hash, /zoom=/);
+  await page.keyboard.press("?");
+  assert.equal(await page.$eval("dialog", (one) => one.open), true);
+  await page.keyboard.press("Escape");
+  assert.equal(await page.$eval("dialog", (one) => one.open), false);
+  const rows = await page.$$eval("table.servers tbody tr[data-server]", (all) => all.map((one) => one.dataset.server));
+  const [, group] = full.numbers.order[full.numbers.order.length - 1];
+  const inGroup = new Set(full.numbers.order.filter(([, own]) => own === group).map(([name]) => name));
+  const wanted = full.numbers.header.servers.filter((one) => inGroup.has(one.name)).filter((one) => [one.name, one.runtime, one.model].some((word) => word.includes("tokio"))).map((one) => one.name);
+  assert.deepEqual([...rows].sort(), wanted.sort());
+  await closed(page, troubles);
+  const again = await open(browser, full.path, { hash });
+  assert.deepEqual(await again.page.$$eval("table.servers tbody tr[data-server]", (all) => all.map((one) => one.dataset.server)), rows);
+  await again.page.keyboard.press("f");
+  assert.doesNotMatch(await again.page.evaluate(() => location.hash), /zoom=/);
+  await closed(again.page, again.troubles);
+});
+
+test("the keyboard alone reaches everything that can be used", async () => {
+  const { page, troubles } = await open(browser, full.path);
+  const wanted = await page.evaluate(() => {
+    const all = [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0']")].filter((one) => one.checkVisibility() && !one.disabled);
+    all.forEach((one, at) => {
+      one.dataset.stop = String(at);
+    });
+    return all.length;
+  });
+  const reached = new Set();
+  for (let press = 0; press < wanted + 20; press += 1) {
+    await page.keyboard.press("Tab");
+    const stop = await page.evaluate(() => document.activeElement?.dataset?.stop);
+    if (stop !== undefined) reached.add(stop);
+  }
+  const missed = await page.evaluate((seen) => [...document.querySelectorAll("[data-stop]")].filter((one) => !seen.includes(one.dataset.stop)).map((one) => one.outerHTML.slice(0, 80)), [...reached]);
+  assert.deepEqual(missed, []);
+  await closed(page, troubles);
+});
+
+for (const theme of ["light", "dark"]) {
+  for (const width of [380, 1280]) {
+    test(`axe finds nothing wrong, and nothing is cut off: ${theme}, ${width} pixels`, async () => {
+      const { page, troubles } = await open(browser, full.path, { theme, width });
+      await drawAll(page);
+      const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.ok(over <= 0, `the page is ${over} pixels wider than the screen`);
+      await page.screenshot({ path: join(screens, `report-${theme}-${width}.png`), fullPage: false });
+      for (const id of ["servers", "tabs", "stalls", "compare", "method"]) {
+        await page.$eval(`#${id}`, (one) => one.scrollIntoView({ behavior: "instant" })).catch(() => {});
+        await page.screenshot({ path: join(screens, `report-${theme}-${width}-${id}.png`) });
+      }
+      // The page's policy lets no script in, so the checker runs as the browser's own.
+      await page.evaluate(readFileSync(AXE, "utf8"));
+      // The checker itself has to see what is wrong.
+      const broken = await page.evaluate(async () => {
+        const image = document.createElement("img");
+        document.body.append(image);
+        const { violations } = await globalThis.axe.run(image);
+        image.remove();
+        return violations.map((one) => one.id);
+      });
+      assert.ok(broken.includes("image-alt"), broken.join());
+      const found = await page.evaluate(async () => (await globalThis.axe.run()).violations.map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => node.html).join(" ")}`));
+      assert.deepEqual(found, []);
+      await closed(page, troubles);
+    });
+  }
+}
+
+test("two rounds beside one another say why they differ", async () => {
+  const { path, numbers } = report(ROUND, recorded("2026-11-23-vm.3"));
+  const { page, troubles } = await open(browser, path);
+  const first = await page.$eval("#rounds tbody tr", (row) => row.textContent);
+  assert.match(first, /\d+ of \d+ pairs of trials apart/);
+  assert.ok(numbers.beside.lines.some((line) => line.differs));
+  await closed(page, troubles);
+});
+
+test("names are text, a round with one server, an unavailable one, or an invalid cell is drawn", async () => {
+  const wild = '<img src=x onerror="alert(1)">|"\'&';
+  const rounds = {
+    "one server": (header, trials) => {
+      header.servers = header.servers.filter((one) => one.name === "tokio-multi-thread");
+      return trials.filter((one) => one.server === "tokio-multi-thread");
+    },
+    "an unavailable server": (header, trials) => {
+      const name = header.servers[0].name;
+      header.servers[0].unavailable = "the kernel has no io_uring";
+      header.servers[0].receipt = null;
+      return trials.filter((one) => one.server !== name);
+    },
+    "an invalid cell": (header, trials) => {
+      const one = trials.find((trial) => trial.experiment === "collateral");
+      one.outcome = { experiment: "invalid", reason: "lag: the driver was 3.00 ms behind its plan at p99" };
+      trials.filter((trial) => trial.server === one.server && trial.experiment === "collateral").forEach((trial) => {
+        trial.outcome = one.outcome;
+      });
+    },
+    "a wild name": (header, trials) => {
+      const name = header.servers[0].name;
+      header.servers[0].name = wild;
+      trials.filter((one) => one.server === name).forEach((one) => {
+        one.server = wild;
+      });
+    },
+  };
+  for (const [what, change] of Object.entries(rounds)) {
+    const { path, numbers } = report(copy(ROUND, change));
+    const { page, troubles } = await open(browser, path);
+    await drawAll(page);
+    assert.equal(await page.$$eval("table.servers tbody tr[data-server]", (all) => all.length), numbers.header.servers.length, what);
+    assert.equal(await page.$$eval("img", (all) => all.length), 0, what);
+    const text = await page.$eval("main", (main) => main.textContent);
+    if (what === "an unavailable server") assert.match(text, /the kernel has no io_uring/);
+    if (what === "an invalid cell") assert.match(text, /3\.00 ms behind its plan/);
+    if (what === "a wild name") assert.ok(text.includes(wild));
+    await closed(page, troubles);
+  }
+});
+
+test("Firefox opens it from disk", async () => {
+  const firefox = await launch("firefox");
+  try {
+    const { page, troubles } = await open(firefox, full.path);
+    assert.equal(await page.$eval("h1", (one) => one.textContent), full.numbers.sentence);
+    await drawAll(page);
+    await page.screenshot({ path: join(screens, "report-firefox.png") });
+    await closed(page, troubles);
+  } finally {
+    await firefox.close();
+  }
+});

@@ -1,0 +1,73 @@
+// Reports for tests: of recorded rounds, and of rounds that are changed on the way.
+
+import { execFileSync } from "node:child_process";
+import { cpSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { deflateRawSync } from "node:zlib";
+
+const root = join(import.meta.dirname, "../..");
+const stallbench = process.env.STALLBENCH ?? join(root, "target/release/stallbench");
+
+/** The folder of a recorded round. */
+export const recorded = (name) => join(root, "bench-results", name);
+
+/** A folder of its own. */
+export const folder = () => mkdtempSync(join(tmpdir(), "stallbench-report-"));
+
+/** Writes the report of a round, and returns its path and its numbers. */
+export function report(round, ...beside) {
+  const path = join(folder(), "report.html");
+  execFileSync(stallbench, ["report", round, ...beside, "--out", path], { stdio: ["ignore", "ignore", "inherit"] });
+  return { path, numbers: numbers(path) };
+}
+
+/** The numbers in a page. */
+export function numbers(path) {
+  const text = readFileSync(path, "utf8");
+  const start = text.indexOf('<script id="numbers" type="application/json">');
+  const from = text.indexOf(">", start) + 1;
+  return JSON.parse(text.slice(from, text.indexOf("</script>", from)));
+}
+
+/** A page with other numbers. */
+export function changed(path, change) {
+  const text = readFileSync(path, "utf8");
+  const all = numbers(path);
+  change(all);
+  const start = text.indexOf('<script id="numbers" type="application/json">');
+  const from = text.indexOf(">", start) + 1;
+  const to = text.indexOf("</script>", from);
+  const other = join(folder(), "report.html");
+  writeFileSync(other, text.slice(0, from) + JSON.stringify(all).replaceAll("<", "\\u003c") + text.slice(to));
+  return other;
+}
+
+/** A copy of a round whose header and trials a function changes. */
+export function copy(round, change) {
+  const to = folder();
+  cpSync(round, to, { recursive: true });
+  const header = JSON.parse(readFileSync(join(to, "round.json"), "utf8"));
+  const trials = readFileSync(join(to, "trials.jsonl"), "utf8").trimEnd().split("\n").map((line) => JSON.parse(line));
+  const kept = change(header, trials) ?? trials;
+  writeFileSync(join(to, "round.json"), JSON.stringify(header));
+  writeFileSync(join(to, "trials.jsonl"), kept.map((trial) => `${JSON.stringify(trial)}\n`).join(""));
+  return to;
+}
+
+/** Requests as a page holds them: the time since the one before, and how long each took, in units; and the connections of blockers. */
+export function requests(since, took, connections = []) {
+  return deflateRawSync(leb128([...since, ...took.map((units) => 2 * units), ...connections])).toString("base64");
+}
+
+function leb128(all) {
+  const bytes = [];
+  for (let number of all) {
+    while (number >= 0x80) {
+      bytes.push((number % 0x80) | 0x80);
+      number = Math.floor(number / 0x80);
+    }
+    bytes.push(number);
+  }
+  return Buffer.from(bytes);
+}
