@@ -57,7 +57,7 @@ pub enum Command {
 }
 
 /// Arguments of `start`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, PartialEq, Args)]
 pub struct Start {
     /// A server (`smol`, `tokio-forked`), a command, a name or id from the list, or a supervisor.toml
     pub what: String,
@@ -70,6 +70,9 @@ pub struct Start {
     /// Name in the list [default: the server's or the command's]
     #[arg(short, long)]
     pub name: Option<String>,
+    /// Working directory [default: this one]
+    #[arg(long, value_name = "FOLDER")]
+    pub cwd: Option<PathBuf>,
     /// Listen on ADDR and pass the socket to all instances in LISTEN_FDS [default for servers of the workspace: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
@@ -81,7 +84,7 @@ pub struct Start {
 }
 
 /// Restart, log and watch options of an app.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, PartialEq, Args)]
 pub struct Options {
     /// Give up after this many early exits in a row
     #[arg(long, default_value_t = 16)]
@@ -89,7 +92,7 @@ pub struct Options {
     /// An exit before this uptime is an early exit
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub min_uptime: Duration,
-    /// Pause before the third start in a row; it doubles for each later one, up to 15 s
+    /// Pause before the third start in a row; it doubles for each later one, up to 15 s, or to this pause if it is longer
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = time)]
     pub restart_delay: Duration,
     /// Replace an instance that uses more resident memory than this, such as 300M
@@ -108,7 +111,7 @@ pub struct Options {
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub log_keep: u32,
     /// Prefix each log line with the date, in this strftime format
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = date_format)]
     pub log_date_format: Option<String>,
     /// Write the logs of all instances to one file
     #[arg(long)]
@@ -175,6 +178,9 @@ pub struct Logs {
     /// Keep printing new lines
     #[arg(short, long)]
     pub follow: bool,
+    /// Print control characters as they are, on a terminal too
+    #[arg(long)]
+    pub raw: bool,
 }
 
 /// Arguments of `scale`.
@@ -211,6 +217,15 @@ fn time(text: &str) -> Result<Duration, String> {
         Ok(_) => Err("expected at most a day".into()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Rejects date formats that strftime does not know, and those that would make each line a page.
+fn date_format(text: &str) -> Result<String, String> {
+    if text.len() > 100 {
+        return Err("expected at most 100 characters".into());
+    }
+    jiff::fmt::strtime::format(text, &jiff::Zoned::now()).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
 }
 
 /// Rejects sizes below a page, at which a log would be rotated more often than written.

@@ -31,7 +31,9 @@ impl Home {
                 bail!("neither SUPERVISOR_HOME nor HOME is set: set one of them, since sockets and logs need a folder")
             }
         };
-        let path = std::path::absolute(&path).with_context(|| path.display().to_string())?;
+        if !path.is_absolute() {
+            bail!("SUPERVISOR_HOME is {}, which depends on the current directory: set it to an absolute path", path.display());
+        }
         if path.as_os_str().len() + LONGEST_NAME > LONGEST_SOCKET {
             bail!("the path {} is too long for sockets: set SUPERVISOR_HOME to a shorter one", path.display());
         }
@@ -108,6 +110,13 @@ impl Home {
     pub fn notify(&self, instance: u32, generation: u32) -> PathBuf {
         self.0.join("notify").join(format!("{instance}-{generation}"))
     }
+
+    /// The instance and the generation of the worker whose notify socket this is; `None` for a path that is not one.
+    pub fn key_of(&self, socket: &Path) -> Option<(u32, u32)> {
+        let name = socket.strip_prefix(self.0.join("notify")).ok()?.to_str()?;
+        let (instance, generation) = name.split_once('-')?;
+        Some((instance.parse().ok()?, generation.parse().ok()?))
+    }
 }
 
 /// Creates a folder if it does not exist. Its content is secret: environments, and sockets that start programs.
@@ -126,6 +135,21 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
     written
         .and_then(|mut file| file.write_all(content))
         .and_then(|()| fs::rename(&new, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Like [`replace`], for a file that has to survive a power loss.
+///
+/// # Errors
+/// Fails if the file cannot be written, for example because the disk is full.
+pub fn replace_durably(path: &Path, content: &[u8]) -> Result<()> {
+    let new = path.with_extension("new");
+    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
+    written
+        // The content first, or the name could outlive it; the folder last, or the name could be lost.
+        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&new, path))
+        .and_then(|()| fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all())
         .with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -6,6 +6,7 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use std::env;
 use std::fs;
+use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -23,7 +24,7 @@ pub fn run(spec: &Path) -> ExitCode {
         // If no process listens there, the message is still on standard error.
         let _ = UnixDatagram::unbound().and_then(|own| own.send_to(said.as_bytes(), socket));
     }
-    eprintln!("supervisor: {error:#}");
+    let _ = writeln!(std::io::stderr(), "supervisor: {error:#}");
     ExitCode::from(CANNOT_RUN)
 }
 

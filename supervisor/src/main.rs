@@ -4,13 +4,14 @@ mod cli;
 mod command;
 
 use clap::Parser;
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match command::run(&cli::Supervisor::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("supervisor: {error:#}");
+            let _ = writeln!(std::io::stderr(), "supervisor: {error:#}");
             ExitCode::FAILURE
         }
     }

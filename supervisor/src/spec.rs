@@ -84,7 +84,7 @@ mod milliseconds {
     }
 }
 
-/// Longest pause between two starts.
+/// Longest pause between two starts, unless the app's own is longer.
 pub const LONGEST_DELAY: Duration = Duration::from_secs(15);
 
 impl Spec {

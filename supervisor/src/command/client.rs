@@ -70,8 +70,7 @@ pub fn table() -> Result<Table> {
 pub fn kill() -> Result<()> {
     let home = Home::open()?;
     let Ok(stream) = connect(&home) else {
-        print("no supervisor is running\n");
-        return Ok(());
+        return print("no supervisor is running\n");
     };
     // Opened before the request, so that this command can wait for the keeper's end.
     let keeper = table()?.supervisor.and_then(|own| Pid::from_raw(own.keeper));
@@ -109,9 +108,8 @@ fn say(answer: Answer) -> Result<()> {
     match answer {
         Answer::Error(error) => bail!(error),
         Answer::Done(text) => print(&format!("{text}\n")),
-        Answer::Table(_) => {}
+        Answer::Table(_) => Ok(()),
     }
-    Ok(())
 }
 
 /// Starts a supervisor if none is running.

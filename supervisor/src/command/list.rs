@@ -65,16 +65,16 @@ pub fn run(output: &Output) -> Result<()> {
     let measured = measure(table);
     if output.json {
         let listed = Listed { supervisor, remarks, instances: measured };
-        print(&(serde_json::to_string_pretty(&listed)? + "\n"));
+        print(&(serde_json::to_string_pretty(&listed)? + "\n"))?;
         return Ok(());
     }
     for remark in &remarks {
-        eprintln!("{remark}");
+        super::remark(remark);
     }
     if measured.is_empty() {
-        print("no apps yet: run `supervisor start`\n");
+        print("no apps yet: run `supervisor start`\n")?;
     } else {
-        print(&format!("{}\n", grid(&measured)));
+        print(&format!("{}\n", grid(&measured)))?;
     }
     Ok(())
 }

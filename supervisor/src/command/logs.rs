@@ -4,9 +4,10 @@ use super::client;
 use crate::cli::Logs;
 use anyhow::{Context, Result, bail};
 use rustix::fs::inotify;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ const LINE: u64 = 1024;
 /// A log that is being followed.
 struct Followed {
     label: String,
+    /// Control characters are printed as they are.
+    is_raw: bool,
     path: PathBuf,
     file: Option<File>,
     /// The beginning of a line that is not complete yet.
@@ -50,7 +53,8 @@ fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs) -> Result<()> {
         for (path, stream) in one.logs.iter().zip(["out", "error"]) {
             if !followed.iter().any(|log| log.path == *path) {
                 let label = format!("{}|{} {stream}| ", one.id, one.name);
-                let mut log = Followed { label, path: path.clone(), file: None, rest: Vec::new() };
+                let is_raw = logs.raw || !std::io::stdout().is_terminal();
+                let mut log = Followed { label, is_raw, path: path.clone(), file: None, rest: Vec::new() };
                 log.print_end(logs.lines)?;
                 followed.push(log);
             }
@@ -80,7 +84,7 @@ impl Followed {
         let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         self.rest = text.split_off(end);
         let all: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-        all[all.len().saturating_sub(lines)..].iter().try_for_each(|line| print(&self.label, line))
+        all[all.len().saturating_sub(lines)..].iter().try_for_each(|line| print(&self.label, line, self.is_raw))
     }
 
     /// Prints lines that have been added since the last call, even across rotations.
@@ -95,7 +99,7 @@ impl Followed {
                 file.read_to_end(&mut self.rest)?;
                 while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                     let line: Vec<u8> = self.rest.drain(..=end).collect();
-                    print(&self.label, &line)?;
+                    print(&self.label, &line, self.is_raw)?;
                 }
             }
             match self.next() {
@@ -154,10 +158,55 @@ fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
 }
 
 /// Prints a line, and exits if the reader has gone away.
-fn print(label: &str, line: &[u8]) -> Result<()> {
+fn print(label: &str, line: &[u8], is_raw: bool) -> Result<()> {
     let mut output = std::io::stdout().lock();
+    let shown = if is_raw { Cow::Borrowed(line) } else { Cow::Owned(harmless(line)) };
+    let line = &*shown;
     match output.write_all(label.as_bytes()).and_then(|()| output.write_all(line)).and_then(|()| output.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         result => Ok(result?),
+    }
+}
+
+/// A line for a terminal: colours stay, and every other control character is shown instead of obeyed.
+fn harmless(line: &[u8]) -> Vec<u8> {
+    let mut shown = String::with_capacity(line.len());
+    let text = String::from_utf8_lossy(line);
+    let mut rest = &*text;
+    while let Some(first) = rest.chars().next() {
+        if let Some(length) = color(rest) {
+            shown.push_str(&rest[..length]);
+            rest = &rest[length..];
+            continue;
+        }
+        match first {
+            '\n' | '\t' => shown.push(first),
+            '\0'..='\x1f' | '\x7f' => shown.extend(['^', char::from((first as u8) ^ 0x40)]),
+            first if first.is_control() => shown.push('\u{fffd}'),
+            first => shown.push(first),
+        }
+        rest = &rest[first.len_utf8()..];
+    }
+    shown.into_bytes()
+}
+
+/// The length of the colour sequence that a text begins with: `ESC [`, numbers, `m`.
+fn color(text: &str) -> Option<usize> {
+    let numbers = text.strip_prefix("\x1b[")?;
+    let end = numbers.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    numbers[end..].starts_with('m').then_some(2 + end + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_colours_and_no_commands() {
+        let shown = |line: &str| String::from_utf8(harmless(line.as_bytes())).unwrap();
+        assert_eq!(shown("\x1b[1;31mred\x1b[0m\tplain\n"), "\x1b[1;31mred\x1b[0m\tplain\n");
+        assert_eq!(shown("\x1b]0;title\x07\x1b[2J\r\x7f"), "^[]0;title^G^[[2J^M^?");
+        assert_eq!(shown("\u{9b}2J \u{e9}"), "\u{fffd}2J \u{e9}");
+        assert_eq!(harmless(b"\xff\n"), "\u{fffd}\n".as_bytes());
     }
 }

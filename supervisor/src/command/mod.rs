@@ -11,15 +11,26 @@ mod start;
 mod startup;
 
 use crate::cli::{Change, Command, Targets};
-use anyhow::Result;
-use std::io::Write;
+use anyhow::{Context, Result};
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use supervisor::control::Request;
 
 /// Prints text. A reader that has gone away, such as `head`, is not an error.
-fn print(text: &str) {
+///
+/// # Errors
+/// Fails if standard output is full or closed.
+fn print(text: &str) -> Result<()> {
     let mut output = std::io::stdout().lock();
-    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to standard output"),
+    }
+}
+
+/// Prints a remark. Without anybody to read it, there is nothing to do about it.
+fn remark(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Runs a command.

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -108,7 +109,7 @@ fn built(root: &Path, package: &str, server: &Server) -> Result<Resolved> {
     let target = target(root, server);
     let program = target.join("release").join(package);
     if !program.exists() {
-        eprintln!("building {package}");
+        super::remark(&format!("building {package}"));
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(root).args(["build", "--release", "--quiet", "--package", package, "--target-dir"]).arg(&target);
         if !server.features.is_empty() {
@@ -138,10 +139,23 @@ fn target(root: &Path, server: &Server) -> PathBuf {
     base.join("options").join(name)
 }
 
+/// Returns the working directory as the user typed it. A `current` link that is moved later leads to the new release then.
+///
+/// # Errors
+/// Fails if the directory has been deleted.
+pub fn here() -> Result<PathBuf> {
+    let current = env::current_dir().context("cannot read the working directory, which may have been deleted")?;
+    let same = |one: &Path| {
+        let id = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        one.is_absolute() && id(one).is_some() && id(one) == id(&current)
+    };
+    Ok(env::var_os("PWD").map(PathBuf::from).filter(|typed| same(typed)).unwrap_or(current))
+}
+
 /// Returns the absolute path of a program, which it finds as a shell does.
 fn find(program: &str) -> Result<String> {
     let candidates: Vec<PathBuf> = if program.contains('/') {
-        vec![std::path::absolute(program)?]
+        vec![here()?.join(program)]
     } else {
         env::split_paths(&env::var_os("PATH").unwrap_or_default()).map(|folder| folder.join(program)).collect()
     };

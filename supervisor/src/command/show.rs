@@ -26,11 +26,11 @@ pub fn run(show: &Show) -> Result<()> {
     }
     let measured = measure(table);
     if show.json {
-        print(&(serde_json::to_string_pretty(&measured)? + "\n"));
+        print(&(serde_json::to_string_pretty(&measured)? + "\n"))?;
         return Ok(());
     }
     for one in &measured {
-        print(&format!("{}\n\n", grid(one)));
+        print(&format!("{}\n\n", grid(one)))?;
     }
     Ok(())
 }

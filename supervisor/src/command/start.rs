@@ -4,6 +4,7 @@ use super::resolve::{self, Resolved};
 use super::{client, ecosystem};
 use crate::cli::{self, Start};
 use anyhow::{Context, Result, bail};
+use clap::Parser;
 use std::net::ToSocketAddrs;
 use std::path::Path;
 use supervisor::control::{Request, View};
@@ -20,24 +21,57 @@ const LISTEN: &str = "127.0.0.1:8080";
 /// Fails if there is no such program, or it does not become ready.
 pub fn run(start: &Start) -> Result<()> {
     let table = client::table()?;
-    // A name with further options describes a new app.
-    let is_bare = start.name.is_none() && start.instances.is_none() && start.listen.is_empty() && start.arguments.is_empty();
     let is_there = |one: &View| one.name == start.what || one.id.to_string() == start.what || start.what == "all";
-    if is_bare && table.instances.iter().any(is_there) {
+    // With a name of its own, it is a new app, whatever the others are called.
+    if start.name.is_none() && table.instances.iter().any(is_there) {
+        if !is_bare(start) {
+            bail!("{0} is in the list, and start does not change its options: run `supervisor delete {0}` first", start.what);
+        }
         return client::ask(&Request::Resume(start.what.clone()));
     }
     if Path::new(&start.what).extension().is_some_and(|extension| extension == "toml") {
+        if !is_bare(start) {
+            bail!("options beside {} have no effect: write them into it", start.what);
+        }
         // All apps are read before the first one starts.
         let all = ecosystem::read(Path::new(&start.what))?;
         let specs = all.iter().map(|one| Ok((spec(one)?, one.instances))).collect::<Result<Vec<_>>>()?;
-        let is_there = |name: &str| table.instances.iter().any(|one| one.name == name);
         // If one app fails, the others still start, now and on the next attempt.
-        return client::all(specs.into_iter().map(|(spec, instances)| match is_there(&spec.name) {
-            true => client::ask(&Request::Resume(spec.name)),
-            false => begin(spec, instances),
+        return client::all(specs.into_iter().map(|(spec, instances)| {
+            match table.instances.iter().find(|one| one.name == spec.name) {
+                None => begin(spec, instances),
+                Some(one) => match differences(one, &spec).as_slice() {
+                    [] => client::ask(&Request::Resume(spec.name)),
+                    differ => {
+                        let (name, differ) = (&spec.name, differ.join(" and "));
+                        bail!("{name} runs with another {differ} than {} has: run `supervisor delete {name}` first", start.what)
+                    }
+                },
+            }
         }));
     }
     begin(spec(start)?, start.instances)
+}
+
+/// Returns whether nothing but the argument itself was given.
+fn is_bare(start: &Start) -> bool {
+    let bare = cli::Supervisor::try_parse_from(["supervisor", "start", &start.what]);
+    matches!(bare.map(|line| line.command), Ok(cli::Command::Start(bare)) if *bare == *start)
+}
+
+/// Returns the parts in which a running app differs from a specification.
+fn differences(one: &View, spec: &Spec) -> Vec<&'static str> {
+    let is_free = |address: &String| address.ends_with(":0");
+    let listens = one.listeners == spec.listeners || spec.listeners.iter().any(is_free);
+    [
+        ("command", one.command == spec.command),
+        ("directory", one.directory == spec.directory),
+        ("address", listens),
+        ("set of options", one.options == spec.options),
+    ]
+    .into_iter()
+    .filter_map(|(part, is_same)| (!is_same).then_some(part))
+    .collect()
 }
 
 fn begin(spec: Spec, instances: Option<u32>) -> Result<()> {
@@ -48,6 +82,11 @@ fn begin(spec: Spec, instances: Option<u32>) -> Result<()> {
 fn spec(start: &Start) -> Result<Spec> {
     let Resolved { name, mut command, doubt, is_server } = resolve::what(&start.what)?;
     command.extend(start.arguments.iter().cloned());
+    let here = resolve::here()?;
+    let directory = start.cwd.as_ref().map_or(here.clone(), |folder| here.join(folder));
+    if !directory.is_dir() {
+        bail!("--cwd {} is not a folder", directory.display());
+    }
     let mut listeners = start.listen.iter().map(|address| resolved(address)).collect::<Result<Vec<_>>>()?;
     if is_server && listeners.is_empty() {
         listeners.push(LISTEN.into());
@@ -57,7 +96,7 @@ fn spec(start: &Start) -> Result<Spec> {
     Ok(Spec {
         name,
         command,
-        directory: std::env::current_dir().context("cannot read the working directory, which may have been deleted")?,
+        directory,
         environment: std::env::vars_os().collect(),
         umask: current_umask(),
         limits: limits().into_iter().map(limit).collect(),
@@ -69,9 +108,17 @@ fn spec(start: &Start) -> Result<Spec> {
 
 /// Resolves an address to numbers, so that the keeper never waits for a name server.
 fn resolved(address: &str) -> Result<String> {
-    let mut all =
+    let all =
         address.to_socket_addrs().with_context(|| format!("--listen {address} is not an address such as 127.0.0.1:8080"))?;
-    Ok(all.next().with_context(|| format!("--listen {address} has no IP address"))?.to_string())
+    let mut all: Vec<String> = all.map(|one| one.to_string()).collect();
+    all.sort();
+    all.dedup();
+    match all.as_slice() {
+        [] => bail!("--listen {address} has no IP address"),
+        [one] => Ok(one.clone()),
+        // Taking one of them in silence would leave the other's clients outside.
+        _ => bail!("--listen {address} means {}: name one of them, or both with --listen each", all.join(" and ")),
+    }
 }
 
 /// Checks a name, which becomes part of file names and must not look like an id.

@@ -1,6 +1,6 @@
 //! `startup` prints a systemd unit.
 
-use super::print;
+use super::{print, remark};
 use anyhow::Result;
 use rustix::process::geteuid;
 use std::path::Path;
@@ -39,16 +39,18 @@ LimitNOFILE=infinity
 [Install]
 WantedBy={target}
 "
-    ));
+    ))?;
     let (folder, systemctl) =
         if is_root { ("/etc/systemd/system", "systemctl") } else { ("~/.config/systemd/user", "systemctl --user") };
-    eprintln!(
+    remark(&format!(
         "to save the running apps and let systemd start them, now and at every boot (`{systemctl} stop supervisor` stops them):"
-    );
-    eprintln!("  supervisor save && supervisor kill && mkdir -p {folder} && supervisor startup > {folder}/supervisor.service");
-    eprintln!("  {systemctl} daemon-reload && {systemctl} enable --now supervisor");
+    ));
+    remark(&format!(
+        "  supervisor save && supervisor kill && mkdir -p {folder} && supervisor startup > {folder}/supervisor.service"
+    ));
+    remark(&format!("  {systemctl} daemon-reload && {systemctl} enable --now supervisor"));
     if !is_root {
-        eprintln!("  loginctl enable-linger    # keeps it running while you are not logged in");
+        remark("  loginctl enable-linger    # keeps it running while you are not logged in");
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod clients;
 mod keeper;
 mod recover;
 mod serve;
+mod settle;
 mod state;
 mod table;
 mod task;
@@ -17,7 +18,6 @@ mod watch;
 mod worker;
 
 use crate::channel::{Job, Key, Order, Report};
-use crate::control;
 use crate::files::tail;
 use crate::home::Home;
 use crate::poll::Poller;
@@ -25,16 +25,17 @@ use crate::proc::{self, Identity};
 use anyhow::{Context, Result};
 use clients::Clients;
 use keeper::Keeper;
-use signal_hook::consts::{SIGKILL, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use table::{Other, Table, Worker, failures};
-use task::{Task, Verb, Verdict};
+use task::{Task, Verb};
 use worker::{Action, Event, Policy, State, Then};
 
 /// Interval between memory checks of apps with a memory limit; other apps are never checked.
@@ -85,6 +86,10 @@ struct Daemon {
 /// # Errors
 /// Fails on an error from which the daemon cannot recover; the keeper then starts another.
 pub fn run() -> Result<ExitCode> {
+    // A signal to the process group reaches the keeper too, which tells the daemon to end everything in order.
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::default()).context("cannot ignore a signal")?;
+    }
     let mut poller = Poller::new()?;
     let keeper = Keeper::parent(&mut poller)?;
     let home = Home::open()?;
@@ -222,7 +227,7 @@ impl Daemon {
         let Some((app_number, number)) = self.table.position(key.instance) else { return Ok(()) };
         let app = &mut self.table.apps[app_number];
         let (options, log) = (&app.spec.options, app.spec.log(&home.logs(), app.instances[number].number, "error"));
-        let (min_uptime, listen_timeout) = (options.min_uptime, options.listen_timeout);
+        let (min_uptime, listen_timeout, most) = (options.min_uptime, options.listen_timeout, options.max_restarts);
         let signals_readiness = app.spec.is_cluster();
         let instance = &mut app.instances[number];
         let is_current = instance.worker.key == key;
@@ -245,6 +250,8 @@ impl Daemon {
             _ => how,
         };
         instance.last_end = Some(how);
+        let is_too_often = !was_asked && is_current && instance.exits_too_often(most);
+        let failures = if is_too_often { failures.max(before + 1).max(2) } else { failures };
         if is_current {
             instance.failures = failures;
             instance.restarts += u32::from(!was_asked);
@@ -272,6 +279,7 @@ impl Daemon {
                 Action::Spawn => key = self.spawn(app_number, number, key)?,
                 Action::Ask => self.order(&Order::Signal(key, SIGTERM))?,
                 Action::Kill => self.order(&Order::Signal(key, SIGKILL))?,
+                Action::GiveUp => self.give_up(key),
                 Action::Timer(after) => {
                     if let Some(worker) = self.table.worker_mut(key) {
                         worker.due = after.map(|after| Instant::now() + after);
@@ -280,6 +288,17 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Notes that a process has not ended although it was killed.
+    fn give_up(&mut self, key: Key) {
+        let Some((app_number, number)) = self.table.position(key.instance) else { return };
+        let app = &mut self.table.apps[app_number];
+        let instance = &mut app.instances[number];
+        let how = "was killed and has not ended: it may be waiting for a device";
+        instance.last_end = Some(how.into());
+        let remark = format!("a process of {} ({}) {how}", app.spec.name, instance.id);
+        self.remark(remark);
     }
 
     /// Orders the start of a process, under a new key.
@@ -345,179 +364,6 @@ impl Daemon {
             self.tasks.push(Task { client: None, verb, apps: vec![name], ids: vec![id] });
         }
         Ok(())
-    }
-
-    /// Advances all tasks that can advance.
-    fn settle(&mut self) -> Result<()> {
-        self.change_over()?;
-        self.remove_gone()?;
-        let mut number = 0;
-        while number < self.tasks.len() {
-            match self.tasks[number].verdict(&self.table) {
-                Verdict::Wait => number += 1,
-                Verdict::Next => {
-                    // The same task is looked at again: this step may have been its last.
-                    if self.advance(number)? {
-                        let task = self.tasks.remove(number);
-                        self.finish(&task, None);
-                    }
-                }
-                Verdict::Done => {
-                    let task = self.tasks.remove(number);
-                    self.finish(&task, None);
-                }
-                Verdict::Failed(why) => {
-                    let task = self.tasks.remove(number);
-                    self.fail(&task, &why);
-                }
-            }
-        }
-        if let Some(client) = self.ending
-            && self.table.apps.is_empty()
-        {
-            if let Some(client) = client {
-                self.clients.answer(client, &control::Answer::Done("all apps and the supervisor have stopped".into()));
-            }
-            self.clients.flush(&mut self.poller);
-            self.order(&Order::Quit)?;
-            self.is_over = true;
-            // The table is not saved again: after a requested end, the next daemon has nothing to resume.
-            self.is_dirty = false;
-            let _ = fs::remove_file(self.home.state());
-        }
-        Ok(())
-    }
-
-    /// Puts ready replacements in place, retires the processes that they replace, and drops retired processes that have ended.
-    fn change_over(&mut self) -> Result<()> {
-        let mut retiring = Vec::new();
-        for instance in self.table.apps.iter_mut().flat_map(|app| &mut app.instances) {
-            match instance.other.take() {
-                Some(Other::Replacement(next)) if matches!(next.state, State::Online { .. }) => {
-                    instance.failures = 0;
-                    let last = std::mem::replace(&mut instance.worker, next);
-                    retiring.push(last.key);
-                    instance.other = Some(Other::Retiring(last));
-                }
-                Some(Other::Retiring(worker)) if worker.state.is_over() => self.is_dirty = true,
-                // The replacement was asked to end. A replacement that failed is errored instead, which its task detects.
-                Some(Other::Replacement(worker)) if worker.state == State::Stopped => self.is_dirty = true,
-                other => instance.other = other,
-            }
-        }
-        let has_more = !retiring.is_empty();
-        retiring.into_iter().try_for_each(|key| self.feed(key, Event::Stop))?;
-        // A process that was not running any more has retired at once.
-        if has_more { self.change_over() } else { Ok(()) }
-    }
-
-    fn remove_gone(&mut self) -> Result<()> {
-        for app in &mut self.table.apps {
-            app.instances.retain(|instance| !(instance.is_leaving && instance.is_over()));
-        }
-        let (there, gone): (Vec<_>, Vec<_>) = self.table.apps.drain(..).partition(|app| !app.instances.is_empty());
-        self.table.apps = there;
-        for app in gone {
-            self.is_dirty = true;
-            self.watch.forget(&app.spec.name);
-            for address in app.spec.listeners {
-                self.listeners.remove(&address);
-                self.order(&Order::Unbind(address))?;
-            }
-            let _ = fs::remove_file(self.home.spec(&app.spec.name));
-        }
-        Ok(())
-    }
-
-    /// Takes the next step of a task; returns true if none is left.
-    fn advance(&mut self, number: usize) -> Result<bool> {
-        let task = &mut self.tasks[number];
-        match &mut task.verb {
-            Verb::Bind { .. } => {
-                task.verb = Verb::Start;
-                self.start(&self.tasks[number].ids.clone())?;
-                Ok(false)
-            }
-            Verb::Reload { left, now } => {
-                *now = left.pop_front();
-                let Some(id) = *now else { return Ok(true) };
-                self.replace(id)?;
-                Ok(false)
-            }
-            _ => Ok(false),
-        }
-    }
-
-    /// Begins to replace an instance.
-    fn replace(&mut self, id: u32) -> Result<()> {
-        let Some((app, _)) = self.table.instance(id) else { return Ok(()) };
-        let is_cluster = app.spec.is_cluster();
-        let Some(instance) = self.table.instance_mut(id) else { return Ok(()) };
-        instance.failures = 0;
-        let key = instance.worker.key;
-        if !is_cluster || !matches!(instance.worker.state, State::Online { .. }) {
-            return self.feed(key, Event::Restart);
-        }
-        // The start assigns the real generation.
-        let key = Key { instance: id, generation: u32::MAX };
-        instance.other = Some(Other::Replacement(Worker::new(key)));
-        self.feed(key, Event::Start)
-    }
-
-    fn start(&mut self, ids: &[u32]) -> Result<()> {
-        for id in ids {
-            if let Some(instance) = self.table.instance_mut(*id) {
-                instance.failures = 0;
-                let key = instance.worker.key;
-                self.feed(key, Event::Start)?;
-            }
-        }
-        if self.memory_due.is_none() {
-            self.check_memory()?;
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, task: &Task, trouble: Option<String>) {
-        let done = format!("{} {}", task.apps.join(", "), past(&task.verb));
-        if let Some(client) = task.client {
-            self.clients.finish(client, done, trouble);
-        }
-    }
-
-    fn fail(&mut self, task: &Task, why: &str) {
-        // Drops the failed replacements; the processes that they were to replace keep running.
-        for id in &task.ids {
-            if let Some(instance) = self.table.instance_mut(*id)
-                && matches!(&instance.other, Some(Other::Replacement(worker)) if worker.state.is_over())
-            {
-                instance.other = None;
-            }
-        }
-        let what = match &task.verb {
-            Verb::Reload { left, .. } => {
-                let keeps_running =
-                    task.ids.iter().filter_map(|id| self.table.instance(*id)).all(|(_, instance)| instance.is_online());
-                let rest = if keeps_running { "but its instances keep running" } else { "after the old process had ended" };
-                format!(
-                    "the reload of {} failed, {rest} (instances not replaced: {}): {why}",
-                    task.apps.join(", "),
-                    left.len() + 1
-                )
-            }
-            verb => format!("cannot {}: {why}", verb.name()),
-        };
-        self.finish(task, Some(what));
-    }
-}
-
-fn past(verb: &Verb) -> &'static str {
-    match verb {
-        Verb::Bind { .. } | Verb::Start => "is online",
-        Verb::Restart => "was restarted",
-        Verb::Stop => "was stopped",
-        Verb::Delete => "was deleted",
-        Verb::Reload { .. } => "was reloaded",
     }
 }
 

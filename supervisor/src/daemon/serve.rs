@@ -1,11 +1,11 @@
 //! The daemon's handling of requests.
 
-use super::table::{App, Instance};
+use super::table::{App, Instance, Other};
 use super::task::{Task, Verb};
 use super::{Daemon, Event, state};
 use crate::channel::{Key, Order};
 use crate::control::{Answer, Environment, Request, Size, View};
-use crate::home::replace;
+use crate::home::replace_durably;
 use crate::spec::Spec;
 use anyhow::{Result, bail};
 use std::path::PathBuf;
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 const BIND_AGAIN: Duration = Duration::from_millis(200);
 /// Most logs that one order empties; each has a path of at most 4 KiB.
 const FLUSHED: usize = 8;
+/// The target that means all apps.
+const ALL: &str = "all";
 /// Most instances of one app.
 const MOST_INSTANCES: usize = 1000;
 
@@ -36,7 +38,10 @@ impl Daemon {
                     self.clients.answer(id, &Answer::Error(format!("{error:#}")));
                 }
             }
-            Err(error) if error.to_string() == "gone" => self.clients.drop(id, &mut self.poller),
+            Err(error) if error.to_string() == "gone" => {
+                self.clients.drop(id, &mut self.poller);
+                self.cancel(|task| task.client == Some(id), "its command was interrupted")?;
+            }
             Err(error) => self.clients.answer(id, &Answer::Error(format!("{error:#}"))),
         }
         Ok(())
@@ -57,13 +62,23 @@ impl Daemon {
                 self.wait(client, Verb::Start, ids);
                 Ok(())
             }
-            Request::Stop(target) => self.begin_each(client, &target, Verb::Stop, Event::Stop),
+            Request::Stop(target) => {
+                self.take_over(&target, "stop")?;
+                self.begin_each(client, &target, Verb::Stop, Event::Stop)
+            }
             Request::Restart(target, environment) => {
                 self.update(&target, environment)?;
                 self.begin_each(client, &target, Verb::Restart, Event::Restart)
             }
             Request::Reload(target, environment) => {
-                let ids = self.free(&target)?;
+                let mut ids = self.free(&target)?;
+                // Somebody stopped them on purpose, and `all` does not name them.
+                if target == ALL {
+                    ids.retain(|id| self.table.instance(*id).is_some_and(|(_, instance)| !instance.is_over()));
+                }
+                if ids.is_empty() {
+                    bail!("every app is stopped: name the one to start");
+                }
                 self.update(&target, environment)?;
                 // Each app has its own task, so that one failure does not stop the others.
                 for name in self.names(&ids) {
@@ -73,6 +88,7 @@ impl Daemon {
                 Ok(())
             }
             Request::Delete(target) => {
+                self.take_over(&target, "delete")?;
                 for id in self.free(&target)? {
                     self.table.instance_mut(id).into_iter().for_each(|instance| instance.is_leaving = true);
                 }
@@ -100,7 +116,7 @@ impl Daemon {
                 bail!("{} already listens on {address}: choose another address with --listen", app.spec.name);
             }
         }
-        replace(&self.home.spec(&spec.name), &serde_json::to_vec(&spec)?)?;
+        replace_durably(&self.home.spec(&spec.name), &serde_json::to_vec(&spec)?)?;
         let numbers = 0..instances;
         let created: Vec<Instance> = numbers.map(|number| Instance::new(self.new_id(), number)).collect();
         let ids: Vec<u32> = created.iter().map(|instance| instance.id).collect();
@@ -194,6 +210,33 @@ impl Daemon {
         self.table.instance(id).is_some_and(|(app, _)| app.spec.name == name)
     }
 
+    /// Ends the commands in progress for a target, so that whoever wants to stop it need not wait for them.
+    fn take_over(&mut self, target: &str, verb: &str) -> Result<()> {
+        let names = self.names(&self.table.select(target)?);
+        let is_meant = |task: &Task| task.apps.iter().any(|name| names.contains(name)) && task.verb != Verb::Delete;
+        self.cancel(is_meant, &format!("`supervisor {verb} {target}` was run meanwhile"))
+    }
+
+    /// Ends commands in progress, and tells whoever waits for them. What they had begun and what cannot stay half done is undone.
+    fn cancel(&mut self, is_meant: impl Fn(&Task) -> bool, why: &str) -> Result<()> {
+        while let Some(number) = self.tasks.iter().position(&is_meant) {
+            let task = self.tasks.remove(number);
+            let mut unwanted = Vec::new();
+            for id in &task.ids {
+                let Some(instance) = self.table.instance_mut(*id) else { continue };
+                match (&task.verb, &instance.other) {
+                    // It was never started.
+                    (Verb::Bind { .. }, _) => instance.is_leaving = true,
+                    (Verb::Reload { .. }, Some(Other::Replacement(worker))) => unwanted.push(worker.key),
+                    _ => {}
+                }
+            }
+            unwanted.into_iter().try_for_each(|key| self.feed(key, Event::Stop))?;
+            self.finish(&task, Some(format!("the {} of {} was cancelled: {why}", task.verb.name(), task.apps.join(", "))));
+        }
+        Ok(())
+    }
+
     /// Returns the ids of a target, if no other command is at work on its apps.
     fn free(&self, target: &str) -> Result<Vec<u32>> {
         let ids = self.table.select(target)?;
@@ -215,7 +258,7 @@ impl Daemon {
             let path = self.home.spec(&name);
             if let Some(app) = self.table.apps.iter_mut().find(|app| app.spec.name == name) {
                 app.spec.environment.clone_from(&environment);
-                replace(&path, &serde_json::to_vec(&app.spec)?)?;
+                replace_durably(&path, &serde_json::to_vec(&app.spec)?)?;
             }
         }
         Ok(())
@@ -245,7 +288,8 @@ impl Daemon {
                 let key = instance.worker.key;
                 self.feed(key, Event::Stop)?;
             }
-            self.tasks.push(Task { client: Some(client), verb: Verb::Delete, apps: vec![target.into()], ids });
+            let verb = Verb::Scale { to: want, is_up: false };
+            self.tasks.push(Task { client: Some(client), verb, apps: vec![target.into()], ids });
         } else {
             let taken: Vec<u32> = self.table.apps[app_number].instances.iter().map(|instance| instance.number).collect();
             let numbers: Vec<u32> = (0..).filter(|number| !taken.contains(number)).take(want - have).collect();
@@ -253,7 +297,8 @@ impl Daemon {
             let ids: Vec<u32> = created.iter().map(|instance| instance.id).collect();
             self.table.apps[app_number].instances.extend(created);
             self.start(&ids)?;
-            self.tasks.push(Task { client: Some(client), verb: Verb::Start, apps: vec![target.into()], ids });
+            let verb = Verb::Scale { to: want, is_up: true };
+            self.tasks.push(Task { client: Some(client), verb, apps: vec![target.into()], ids });
         }
         self.clients.waits(client);
         Ok(())
@@ -279,7 +324,15 @@ impl Daemon {
             self.clients.answer(client, &Answer::Done("all saved apps are already in the list".into()));
             return Ok(());
         }
-        missing.into_iter().try_for_each(|(spec, instances)| self.begin_start(client, spec, instances))
+        // One that cannot be started does not keep the others from it.
+        for (spec, instances) in missing {
+            let name = spec.name.clone();
+            if let Err(error) = self.begin_start(client, spec, instances) {
+                self.clients.waits(client);
+                self.clients.finish(client, String::new(), Some(format!("cannot start {name}: {error:#}")));
+            }
+        }
+        Ok(())
     }
 
     /// Stops all apps, even if other commands are in progress.

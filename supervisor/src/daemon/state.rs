@@ -2,7 +2,7 @@
 
 use super::table::{App, Instance, Table};
 use super::worker::State;
-use crate::home::{Home, replace};
+use crate::home::{Home, replace, replace_durably};
 use crate::proc::{Identity, boot_id};
 use crate::spec::Spec;
 use anyhow::{Context, Result, bail};
@@ -159,8 +159,7 @@ pub struct Dump {
 pub fn dump(table: &Table, home: &Home) -> Result<usize> {
     let apps: Vec<(Spec, u32)> = table.apps.iter().map(|app| (app.spec.clone(), app.instances.len() as u32)).collect();
     let count = apps.len();
-    replace(&home.dump(), &serde_json::to_vec(&Dump { apps })?)?;
-    fs::File::open(home.dump()).and_then(|file| file.sync_all()).with_context(|| home.dump().display().to_string())?;
+    replace_durably(&home.dump(), &serde_json::to_vec(&Dump { apps })?)?;
     Ok(count)
 }
 

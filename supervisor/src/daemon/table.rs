@@ -5,8 +5,12 @@ use crate::channel::{Job, Key, LogPlan};
 use crate::home::Home;
 use crate::spec::Spec;
 use anyhow::{Result, bail};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
+
+/// The time in which exits are counted.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// All apps, in the order of their start.
 #[derive(Default)]
@@ -32,6 +36,8 @@ pub struct Instance {
     pub restarts: u32,
     /// Number of early exits in a row.
     pub failures: u32,
+    /// The unasked exits of the last minute.
+    pub exits: VecDeque<Instant>,
     /// The instance is removed once its processes have ended.
     pub is_leaving: bool,
     pub last_end: Option<String>,
@@ -103,6 +109,7 @@ impl Instance {
             created: SystemTime::now(),
             restarts: 0,
             failures: 0,
+            exits: VecDeque::new(),
             is_leaving: false,
             last_end: None,
             worker: Worker::new(Key { instance: id, generation: 0 }),
@@ -114,6 +121,17 @@ impl Instance {
     pub fn next_key(&mut self) -> Key {
         self.generation += 1;
         Key { instance: self.id, generation: self.generation }
+    }
+
+    /// Notes an exit that nobody asked for; returns whether there were more than `most` within a minute. Each of them may have been up for long
+    /// enough, and still no process should be restarted many times a second for ever.
+    pub fn exits_too_often(&mut self, most: u32) -> bool {
+        let now = Instant::now();
+        self.exits.push_back(now);
+        while self.exits.front().is_some_and(|exit| now - *exit > MINUTE) {
+            self.exits.pop_front();
+        }
+        self.exits.len() > most as usize
     }
 
     /// Returns its processes, mutably.

@@ -28,6 +28,13 @@ pub enum Verb {
     Stop,
     /// Wait until the instances are gone.
     Delete,
+    /// Wait until the surplus instances are gone, or the new ones are online.
+    Scale {
+        /// The new number of instances.
+        to: usize,
+        /// Instances are being added.
+        is_up: bool,
+    },
     Reload {
         /// Ids of the instances that are still to be replaced.
         left: VecDeque<u32>,
@@ -44,6 +51,7 @@ impl Verb {
             Verb::Restart => "restart",
             Verb::Stop => "stop",
             Verb::Delete => "delete",
+            Verb::Scale { .. } => "scale",
             Verb::Reload { .. } => "reload",
         }
     }
@@ -74,14 +82,14 @@ impl Task {
                     Verdict::Wait
                 }
             }
-            Verb::Start | Verb::Restart => {
+            Verb::Start | Verb::Restart | Verb::Scale { is_up: true, .. } => {
                 if let Some((app, instance)) = instances().find(|(_, instance)| instance.failures > 0) {
                     return Verdict::Failed(why(app, instance));
                 }
                 wait_for(instances().all(|(_, instance)| instance.is_online()))
             }
             Verb::Stop => wait_for(instances().all(|(_, instance)| instance.is_over())),
-            Verb::Delete => wait_for(instances().next().is_none()),
+            Verb::Delete | Verb::Scale { is_up: false, .. } => wait_for(instances().next().is_none()),
             Verb::Reload { left, now } => {
                 let step = match now.and_then(|id| table.instance(id)) {
                     // No replacement has begun yet, or the instance was deleted meanwhile.

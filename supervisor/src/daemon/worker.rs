@@ -4,6 +4,9 @@ use crate::proc::Identity;
 use crate::spec::{LONGEST_DELAY, Options};
 use std::time::Duration;
 
+/// Time for a process to end after SIGKILL.
+const AFTER_KILL: Duration = Duration::from_secs(5);
+
 /// The state of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -23,6 +26,8 @@ pub enum State {
         process: Option<Identity>,
         /// The next step after the process has ended.
         then: Then,
+        /// It has been killed, and not ended since.
+        is_killed: bool,
     },
     /// Ended too soon, and waiting for its restart.
     Waiting,
@@ -74,6 +79,8 @@ pub enum Action {
     Ask,
     /// Kill the process and its group.
     Kill,
+    /// Say that the process has not ended, and forget it.
+    GiveUp,
     /// Set the timer after which [`Event::Due`] comes, or clear it.
     Timer(Option<Duration>),
 }
@@ -142,14 +149,22 @@ impl State {
 
             // The request to end came before the process had started.
             (State::Stopping { then, .. }, Event::Spawned(process)) => end(Some(process), then, options),
-            (State::Stopping { .. }, Event::Due) => (self, vec![Action::Kill, Action::Timer(None)]),
-            (State::Stopping { process, .. }, Event::Stop) => (State::Stopping { process, then: Then::Stop }, vec![]),
-            (State::Stopping { process, .. }, Event::Start | Event::Restart) => {
-                (State::Stopping { process, then: Then::Restart }, vec![])
+            (State::Stopping { process, then, is_killed: false }, Event::Due) => {
+                (State::Stopping { process, then, is_killed: true }, vec![Action::Kill, Action::Timer(Some(AFTER_KILL))])
             }
-            (State::Stopping { then: Then::Stop, .. }, Event::Ended { .. }) => (State::Stopped, vec![Action::Timer(None)]),
-            (State::Stopping { then: Then::Restart, .. }, Event::Ended { .. }) => begin(),
-            (State::Stopping { then: Then::Fail, .. }, Event::Ended { failures }) => crashed(failures, policy),
+            // Even SIGKILL waits for a process that waits for a device. It is not waited for.
+            (State::Stopping { then, is_killed: true, .. }, Event::Due) => {
+                let (state, mut actions) = after_end(then, 1, policy);
+                actions.insert(0, Action::GiveUp);
+                (state, actions)
+            }
+            (State::Stopping { process, is_killed, .. }, Event::Stop) => {
+                (State::Stopping { process, then: Then::Stop, is_killed }, vec![])
+            }
+            (State::Stopping { process, is_killed, .. }, Event::Start | Event::Restart) => {
+                (State::Stopping { process, then: Then::Restart, is_killed }, vec![])
+            }
+            (State::Stopping { then, .. }, Event::Ended { failures }) => after_end(then, failures, policy),
 
             (State::Starting { .. } | State::Online { .. }, Event::Start)
             | (State::Stopped, Event::Stop)
@@ -168,9 +183,17 @@ fn begin() -> (State, Vec<Action>) {
     (State::Starting { process: None }, vec![Action::Spawn, Action::Timer(None)])
 }
 
+fn after_end(then: Then, failures: u32, policy: Policy<'_>) -> (State, Vec<Action>) {
+    match then {
+        Then::Stop => (State::Stopped, vec![Action::Timer(None)]),
+        Then::Restart => begin(),
+        Then::Fail => crashed(failures, policy),
+    }
+}
+
 fn end(process: Option<Identity>, then: Then, options: &Options) -> (State, Vec<Action>) {
     let actions = if process.is_some() { vec![Action::Ask, Action::Timer(Some(options.kill_timeout))] } else { vec![] };
-    (State::Stopping { process, then }, actions)
+    (State::Stopping { process, then, is_killed: false }, actions)
 }
 
 /// Restarts the worker: at once after the first early exit, then after a pause that doubles each time. Gives up in the end.
@@ -183,7 +206,8 @@ fn crashed(failures: u32, policy: Policy<'_>) -> (State, Vec<Action>) {
         0 | 1 => begin(),
         _ => {
             let factor = 2_u32.saturating_pow(failures - 2);
-            let pause = options.restart_delay.saturating_mul(factor).min(LONGEST_DELAY);
+            let longest = LONGEST_DELAY.max(options.restart_delay);
+            let pause = options.restart_delay.saturating_mul(factor).min(longest);
             (State::Waiting, vec![Action::Timer(Some(pause))])
         }
     }
@@ -218,7 +242,7 @@ mod tests {
         assert_eq!(after(starting, Event::Spawned(PROCESS)), Some((started, vec![time])));
         let online = State::Online { process: PROCESS };
         assert_eq!(after(started, Event::Ready), Some((online, vec![Action::Timer(None)])));
-        let stopping = State::Stopping { process: Some(PROCESS), then: Then::Stop };
+        let stopping = State::Stopping { process: Some(PROCESS), then: Then::Stop, is_killed: false };
         assert_eq!(after(online, Event::Stop), Some((stopping, asking())));
         assert_eq!(after(stopping, Event::Ended { failures: 0 }), Some((State::Stopped, vec![Action::Timer(None)])));
     }
@@ -238,6 +262,16 @@ mod tests {
     }
 
     #[test]
+    fn a_longer_delay_than_the_usual_longest_is_kept() {
+        let options = Options { restart_delay: 4 * LONGEST_DELAY, ..options() };
+        let policy = Policy { options: &options, is_replacement: false, signals_readiness: true };
+        for failures in [2, 5] {
+            let crashed = State::Online { process: PROCESS }.after(Event::Ended { failures }, policy);
+            assert_eq!(crashed, Some((State::Waiting, vec![Action::Timer(Some(4 * LONGEST_DELAY))])), "{failures}");
+        }
+    }
+
+    #[test]
     fn a_crashed_replacement_is_not_restarted() {
         let policy = Policy { options: &options(), is_replacement: true, signals_readiness: true };
         let ended = State::Starting { process: Some(PROCESS) }.after(Event::Ended { failures: 1 }, policy);
@@ -246,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_is_not_ready_in_time_is_stopped_and_counts_as_crashed() {
-        let failing = State::Stopping { process: Some(PROCESS), then: Then::Fail };
+        let failing = State::Stopping { process: Some(PROCESS), then: Then::Fail, is_killed: false };
         assert_eq!(after(State::Starting { process: Some(PROCESS) }, Event::Due), Some((failing, asking())));
         assert_eq!(after(failing, Event::Ended { failures: 2 }).unwrap().0, State::Waiting);
     }
@@ -264,22 +298,33 @@ mod tests {
 
     #[test]
     fn a_worker_that_does_not_end_when_asked_is_killed() {
-        let stopping = State::Stopping { process: Some(PROCESS), then: Then::Stop };
-        assert_eq!(after(stopping, Event::Due), Some((stopping, vec![Action::Kill, Action::Timer(None)])));
+        let stopping = State::Stopping { process: Some(PROCESS), then: Then::Stop, is_killed: false };
+        let killed = State::Stopping { process: Some(PROCESS), then: Then::Stop, is_killed: true };
+        assert_eq!(after(stopping, Event::Due), Some((killed, vec![Action::Kill, Action::Timer(Some(AFTER_KILL))])));
+        assert_eq!(after(killed, Event::Ended { failures: 0 }), Some((State::Stopped, vec![Action::Timer(None)])));
+    }
+
+    #[test]
+    fn a_worker_that_does_not_end_when_killed_is_not_waited_for() {
+        let killed = |then| State::Stopping { process: Some(PROCESS), then, is_killed: true };
+        let stopped = (State::Stopped, vec![Action::GiveUp, Action::Timer(None)]);
+        assert_eq!(after(killed(Then::Stop), Event::Due), Some(stopped));
+        let (state, actions) = after(killed(Then::Restart), Event::Due).unwrap();
+        assert_eq!((state, actions[0]), (State::Starting { process: None }, Action::GiveUp));
     }
 
     #[test]
     fn a_worker_stopped_before_it_runs_is_asked_to_end_once_it_runs() {
         let (stopping, actions) = after(State::Starting { process: None }, Event::Stop).unwrap();
-        assert_eq!((stopping, actions), (State::Stopping { process: None, then: Then::Stop }, vec![]));
-        let there = State::Stopping { process: Some(PROCESS), then: Then::Stop };
+        assert_eq!((stopping, actions), (State::Stopping { process: None, then: Then::Stop, is_killed: false }, vec![]));
+        let there = State::Stopping { process: Some(PROCESS), then: Then::Stop, is_killed: false };
         assert_eq!(after(stopping, Event::Spawned(PROCESS)), Some((there, asking())));
     }
 
     #[test]
     fn a_stop_overrides_a_restart_and_a_start_turns_a_stop_into_one() {
-        let restarting = State::Stopping { process: Some(PROCESS), then: Then::Restart };
-        let stopping = State::Stopping { process: Some(PROCESS), then: Then::Stop };
+        let restarting = State::Stopping { process: Some(PROCESS), then: Then::Restart, is_killed: false };
+        let stopping = State::Stopping { process: Some(PROCESS), then: Then::Stop, is_killed: false };
         assert_eq!(after(restarting, Event::Stop), Some((stopping, vec![])));
         assert_eq!(after(stopping, Event::Start), Some((restarting, vec![])));
         assert_eq!(after(restarting, Event::Ended { failures: 0 }), Some((State::Starting { process: None }, spawning())));
@@ -308,7 +353,7 @@ mod tests {
             State::Starting { process: None },
             State::Starting { process: Some(PROCESS) },
             State::Online { process: PROCESS },
-            State::Stopping { process: Some(PROCESS), then: Then::Restart },
+            State::Stopping { process: Some(PROCESS), then: Then::Restart, is_killed: false },
             State::Waiting,
             State::Errored,
         ];

@@ -44,6 +44,11 @@ impl Log {
         is_news.then_some(error)
     }
 
+    /// Opens the file anew at the next write: another program may have moved it.
+    pub fn reopen(&mut self) {
+        self.file = None;
+    }
+
     /// Empties the log, and removes its rotated files.
     pub fn flush(&mut self) {
         self.file = None;

@@ -4,29 +4,28 @@
 //! the keeper dies, nothing is lost either, since the daemon has a copy of each descriptor.
 
 mod log;
+mod reap;
+mod start;
 mod worker;
 
 pub use log::rotated;
+pub use start::{adopt, begin};
 
 use crate::channel::{Channel, Job, Key, Order, Report, Standing, pair};
-use crate::control::{Answer, Request};
 use crate::home::Home;
 use crate::poll::{Poller, Token};
 use crate::proc::Identity;
 use anyhow::{Context, Result};
 use log::Log;
-use rustix::process::{
-    Pid, Resource, Rlimit, WaitId, WaitIdOptions, getpid, getrlimit, set_child_subreaper, setrlimit, setsid, waitid,
-};
-use sd_notify::NotifyState;
+use rustix::process::{Resource, Rlimit, getpid, getrlimit, set_child_subreaper, setrlimit, setsid};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use worker::Worker;
@@ -44,6 +43,8 @@ enum Source {
     Daemon,
     /// A signal to end has come.
     Signals,
+    /// A signal to reopen the logs has come.
+    Hangups,
     /// A child or an adopted orphan has ended.
     Children,
     /// A worker's pidfd, readable once the worker has ended.
@@ -65,6 +66,7 @@ struct Keeper {
     workers: BTreeMap<Key, Worker>,
     logs: BTreeMap<PathBuf, Log>,
     signals: UnixStream,
+    hangups: UnixStream,
     children: UnixStream,
     buffer: Vec<u8>,
     is_over: bool,
@@ -78,56 +80,6 @@ struct Daemon {
     started: Instant,
 }
 
-/// Runs a keeper without workers, which listens for commands and starts its daemon.
-///
-/// # Errors
-/// Fails if another supervisor runs, or a system call fails.
-pub fn begin() -> Result<ExitCode> {
-    let home = Home::open()?;
-    let control = home.control();
-    if let Ok(stream) = UnixStream::connect(&control) {
-        return stand_back(stream, &control);
-    }
-    // The socket is a leftover: no process answers on it.
-    let _ = fs::remove_file(&control);
-    let control = UnixListener::bind(&control).with_context(|| format!("cannot listen on {}", control.display()))?;
-    let mut keeper = Keeper::new(home)?;
-    keeper.control = Some(control.into());
-    keeper.start_daemon()?;
-    // The command or systemd that started this process can continue.
-    sd_notify::notify(&[NotifyState::Ready]).context("cannot notify systemd over NOTIFY_SOCKET")?;
-    println!("ready");
-    keeper.run()
-}
-
-/// Leaves the work to the running supervisor. Under systemd, its keeper becomes the main process: the daemon has started it
-/// in place of the keeper that systemd had started and that has died.
-fn stand_back(mut stream: UnixStream, control: &Path) -> Result<ExitCode> {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
-        anyhow::bail!("a supervisor is already running: it answers on {}", control.display());
-    }
-    stream.write_all(&[&serde_json::to_vec(&Request::List)?[..], b"\n"].concat())?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    if let Answer::Table(table) = serde_json::from_str(&line)?
-        && let Some(keeper) = table.supervisor.and_then(|own| u32::try_from(own.keeper).ok())
-    {
-        sd_notify::notify(&[NotifyState::MainPid(keeper), NotifyState::Ready])
-            .context("cannot notify systemd over NOTIFY_SOCKET")?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Runs a keeper that replaces a dead one. The daemon, its parent, tells it what to hold.
-///
-/// # Errors
-/// Fails if a system call fails.
-pub fn adopt() -> Result<ExitCode> {
-    let mut keeper = Keeper::new(Home::open()?)?;
-    keeper.take_daemon(Channel::new(io::stdin().as_fd().try_clone_to_owned()?), None)?;
-    keeper.run()
-}
-
 impl Keeper {
     fn new(home: Home) -> Result<Self> {
         // A session of its own, so that closing a terminal does not end it. Under systemd it already has one.
@@ -139,8 +91,9 @@ impl Keeper {
         // Orphaned children of workers become children of the keeper, which reaps them.
         set_child_subreaper(Some(getpid()))?;
         let mut poller = Poller::new()?;
-        let (signals, children) = (readable(&[SIGTERM, SIGINT, SIGHUP])?, readable(&[SIGCHLD])?);
+        let (signals, hangups, children) = (readable(&[SIGTERM, SIGINT])?, readable(&[SIGHUP])?, readable(&[SIGCHLD])?);
         poller.add(&signals, Source::Signals)?;
+        poller.add(&hangups, Source::Hangups)?;
         poller.add(&children, Source::Children)?;
         Ok(Keeper {
             home,
@@ -152,6 +105,7 @@ impl Keeper {
             workers: BTreeMap::new(),
             logs: BTreeMap::new(),
             signals,
+            hangups,
             children,
             buffer: vec![0; CHUNK],
             is_over: false,
@@ -160,13 +114,15 @@ impl Keeper {
 
     fn run(mut self) -> Result<ExitCode> {
         while !self.is_over {
-            let timeout = self.daemon_due.map(|due| due.saturating_duration_since(Instant::now()));
+            let due = self.workers.values().filter_map(Worker::due).chain(self.daemon_due).min();
+            let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
             for source in self.poller.wait(timeout)? {
                 self.handle(source)?;
             }
             if self.daemon_due.is_some_and(|due| due <= Instant::now()) {
                 self.try_daemon();
             }
+            self.tick()?;
             if let Some(daemon) = &self.daemon {
                 self.poller.set_writable(daemon.token, &daemon.channel, daemon.channel.has_unsent())?;
             }
@@ -182,6 +138,11 @@ impl Keeper {
                 let _ = self.signals.read(&mut self.buffer);
                 self.report(&Report::Terminate)
             }
+            Source::Hangups => {
+                let _ = self.hangups.read(&mut self.buffer);
+                self.logs.values_mut().for_each(Log::reopen);
+                Ok(())
+            }
             Source::Children => {
                 let _ = self.children.read(&mut self.buffer);
                 self.reap_orphans()
@@ -190,6 +151,17 @@ impl Keeper {
             Source::Notify(key) => self.hear(key),
             Source::End(key) => self.reap(key),
         }
+    }
+
+    /// Does what workers have due: the status of one that sends many is reported now and then.
+    fn tick(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let is_due = |worker: &&mut Worker| worker.due().is_some_and(|due| due <= now);
+        let mut reports = Vec::new();
+        for worker in self.workers.values_mut().filter(is_due) {
+            reports.extend(worker.tick(&mut self.poller)?);
+        }
+        reports.iter().try_for_each(|report| self.report(report))
     }
 
     fn report(&mut self, report: &Report) -> Result<()> {
@@ -383,46 +355,8 @@ impl Keeper {
 
     fn hear(&mut self, key: Key) -> Result<()> {
         let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
-        let reports = worker.hear();
+        let reports = worker.hear(&mut self.poller);
         reports.iter().try_for_each(|report| self.report(report))
-    }
-
-    /// Reaps orphans, which have no other parent, and workers whose group's last process has ended.
-    fn reap_orphans(&mut self) -> Result<()> {
-        let daemon = self.daemon.as_ref().and_then(|daemon| Some(Pid::from_child(daemon.child.as_ref()?)));
-        let is_known = |pid| Some(pid) == daemon || self.workers.values().any(|worker| worker.is(pid));
-        for pid in children().into_iter().filter(|pid| !is_known(*pid)) {
-            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-        }
-        // Adopted workers are not children of this keeper; their pidfds report their end.
-        let own: Vec<Key> = self.workers.iter().filter(|(_, worker)| worker.is_own).map(|(key, _)| *key).collect();
-        own.into_iter().try_for_each(|key| self.reap(key))
-    }
-
-    fn reap(&mut self, key: Key) -> Result<()> {
-        // The last messages of the worker must not get lost.
-        self.hear(key)?;
-        let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
-        let Some(how) = worker.reap(&mut self.poller) else { return Ok(()) };
-        for stream in 0..2 {
-            // Two reads take the pipe's content. There is no third, since another process may keep writing to the pipe.
-            for _ in 0..2 {
-                if self.workers.get(&key).is_some_and(|worker| worker.has_output(stream)) {
-                    self.log(key, stream)?;
-                }
-            }
-            if let Some(worker) = self.workers.get_mut(&key) {
-                worker.close(stream, &mut self.poller);
-            }
-        }
-        self.report(&Report::Exited(key, how))
-    }
-
-    /// Closes the files that no worker writes to any more.
-    fn close_logs(&mut self) {
-        let workers = &self.workers;
-        let is_used = |path: &Path| workers.values().any(|worker| worker.job.logs.iter().any(|plan| plan.path == path));
-        self.logs.retain(|path, _| is_used(path));
     }
 }
 
@@ -447,10 +381,4 @@ fn readable(signals: &[i32]) -> io::Result<UnixStream> {
 /// Writes a message to the supervisor's own log. A full disk is not a reason to end.
 fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
-}
-
-/// The children of this thread, the only thread of the process.
-fn children() -> Vec<Pid> {
-    let pids = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
-    pids.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
 }

@@ -20,11 +20,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 /// First descriptor of inherited listeners, as systemd defines it.
 const FIRST_LISTENER: i32 = 3;
 /// Description of the exit of a worker that another keeper had started: the kernel tells only a parent the exit status.
 const UNSEEN: &str = "ended, with unknown exit status: its parent, the previous keeper, has died";
+/// Time between two reports of a worker's status, and the pause after it has sent too many messages at once.
+const STATUS_PAUSE: Duration = Duration::from_millis(100);
+/// Longest status that is kept, in characters.
+const LONGEST_STATUS: usize = 256;
 /// Messages of a worker that are read at once.
 const MOST_WORDS: usize = 64;
 /// Longest message of a worker, in bytes.
@@ -39,10 +44,16 @@ pub struct Worker {
     pub is_own: bool,
     is_ready: bool,
     status: Option<String>,
+    /// The status has changed since it was last reported, and when that was.
+    is_status_new: bool,
+    status_reported: Option<Instant>,
+    /// When to read its messages again, after it has sent too many at once.
+    hear_again: Option<Instant>,
     /// Read ends of standard output and error.
     outputs: [Option<(OwnedFd, Option<Token>)>; 2],
     notify: UnixDatagram,
-    tokens: Vec<Token>,
+    end_token: Option<Token>,
+    notify_token: Option<Token>,
     is_told_to_end: bool,
     /// Exit status of its leader, as text.
     last_word: Option<String>,
@@ -87,9 +98,13 @@ impl Worker {
             is_own: true,
             is_ready: false,
             status: None,
+            is_status_new: false,
+            status_reported: None,
+            hear_again: None,
             outputs: [Some((output.0, None)), Some((error.0, None))],
             notify,
-            tokens: Vec::new(),
+            end_token: None,
+            notify_token: None,
             is_told_to_end: false,
             last_word: None,
             end: None,
@@ -118,9 +133,13 @@ impl Worker {
             is_own: false,
             is_ready: standing.is_ready,
             status: None,
+            is_status_new: false,
+            status_reported: None,
+            hear_again: None,
             outputs: [Some((output, None)), Some((error, None))],
             notify: notify.into(),
-            tokens: Vec::new(),
+            end_token: None,
+            notify_token: None,
             is_told_to_end: standing.is_told_to_end,
             last_word: None,
             end: None,
@@ -132,6 +151,11 @@ impl Worker {
         self.identity.pid == pid.as_raw_pid()
     }
 
+    /// Returns whether its leader runs.
+    pub fn runs(&self) -> bool {
+        self.last_word.is_none()
+    }
+
     fn key(&self) -> Key {
         self.job.key
     }
@@ -139,8 +163,8 @@ impl Worker {
     /// Watches the worker's end, its output and its notify socket.
     pub fn watch(&mut self, poller: &mut Poller<Source>) -> io::Result<()> {
         let key = self.key();
-        self.tokens.push(poller.add(&self.pidfd, Source::End(key))?);
-        self.tokens.push(poller.add(&self.notify, Source::Notify(key))?);
+        self.end_token = Some(poller.add(&self.pidfd, Source::End(key))?);
+        self.notify_token = Some(poller.add(&self.notify, Source::Notify(key))?);
         for (stream, output) in self.outputs.iter_mut().enumerate() {
             if let Some((pipe, token)) = output {
                 *token = Some(poller.add(pipe, Source::Output(key, stream))?);
@@ -212,11 +236,17 @@ impl Worker {
         }
     }
 
-    /// Reads the worker's messages from its notify socket; ignores those of processes outside its group.
-    pub fn hear(&mut self) -> Vec<Report> {
+    /// Reads the worker's messages from its notify socket; ignores those of processes outside its group. A worker that floods the socket is left
+    /// alone for a moment: it then waits until there is room, and the others do not wait for it.
+    pub fn hear(&mut self, poller: &mut Poller<Source>) -> Vec<Report> {
         let mut reports = Vec::new();
-        // A limited number at once: a worker that never stops sending is read again later.
         let words: Vec<(String, Pid)> = std::iter::from_fn(|| take_word(&self.notify)).take(MOST_WORDS).collect();
+        if words.len() == MOST_WORDS
+            && let Some(token) = self.notify_token.take()
+        {
+            poller.remove(token, &self.notify);
+            self.hear_again = Some(Instant::now() + STATUS_PAUSE);
+        }
         for (word, sender) in words {
             if !self.is_of_group(sender) {
                 continue;
@@ -226,12 +256,45 @@ impl Worker {
                     self.is_ready = true;
                     reports.push(Report::Ready(self.key()));
                 } else if let Some(status) = line.strip_prefix("STATUS=") {
-                    self.status = Some(status.to_owned());
-                    reports.push(Report::Status(self.key(), status.to_owned()));
+                    self.status = Some(harmless(status));
+                    self.is_status_new = true;
                 }
             }
         }
+        reports.extend(self.report_status());
         reports
+    }
+
+    /// The newest status, unless another was reported a moment ago.
+    fn report_status(&mut self) -> Option<Report> {
+        let is_early = self.status_reported.is_some_and(|reported| reported.elapsed() < STATUS_PAUSE);
+        if !self.is_status_new || is_early {
+            return None;
+        }
+        self.is_status_new = false;
+        self.status_reported = Some(Instant::now());
+        Some(Report::Status(self.key(), self.status.clone()?))
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn due(&self) -> Option<Instant> {
+        let status = self.status_reported.filter(|_| self.is_status_new).map(|reported| reported + STATUS_PAUSE);
+        self.hear_again.into_iter().chain(status).min()
+    }
+
+    /// Continues to read messages after a pause, and reports a status that had to wait.
+    ///
+    /// # Errors
+    /// Fails if the socket cannot be watched.
+    pub fn tick(&mut self, poller: &mut Poller<Source>) -> io::Result<Option<Report>> {
+        if self.hear_again.is_some_and(|due| due <= Instant::now()) {
+            self.hear_again = None;
+            // A worker that has ended sends no more.
+            if self.end_token.is_some() {
+                self.notify_token = Some(poller.add(&self.notify, Source::Notify(self.key()))?);
+            }
+        }
+        Ok(self.report_status())
     }
 
     /// A wrapper's child may send messages for it.
@@ -277,9 +340,13 @@ impl Worker {
 
     /// Stops watching the worker's end and its messages.
     fn unwatch(&mut self, poller: &mut Poller<Source>) {
-        for (token, descriptor) in self.tokens.drain(..).zip([self.pidfd.as_fd(), self.notify.as_fd()]) {
-            poller.remove(token, descriptor);
+        if let Some(token) = self.end_token.take() {
+            poller.remove(token, &self.pidfd);
         }
+        if let Some(token) = self.notify_token.take() {
+            poller.remove(token, &self.notify);
+        }
+        self.hear_again = None;
         if let Ok(address) = self.notify.local_addr()
             && let Some(path) = address.as_pathname()
         {
@@ -310,6 +377,11 @@ fn take_word(socket: &UnixDatagram) -> Option<(String, Pid)> {
         _ => None,
     })?;
     Some((String::from_utf8_lossy(&bytes[..message.bytes]).into_owned(), sender))
+}
+
+/// A status for tables: one line, bounded, and without characters that a terminal would obey.
+fn harmless(status: &str) -> String {
+    status.chars().take(LONGEST_STATUS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn describe(status: &WaitIdStatus) -> String {

@@ -1,0 +1,64 @@
+//! The start of a keeper: the first one, or one that replaces another.
+
+use super::Keeper;
+use crate::channel::Channel;
+use crate::control::{Answer, Request};
+use crate::home::Home;
+use anyhow::{Context, Result};
+use sd_notify::NotifyState;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Runs a keeper without workers, which listens for commands and starts its daemon.
+///
+/// # Errors
+/// Fails if another supervisor runs, or a system call fails.
+pub fn begin() -> Result<ExitCode> {
+    let home = Home::open()?;
+    let control = home.control();
+    if let Ok(stream) = UnixStream::connect(&control) {
+        return stand_back(stream, &control);
+    }
+    // The socket is a leftover: no process answers on it.
+    let _ = fs::remove_file(&control);
+    let control = UnixListener::bind(&control).with_context(|| format!("cannot listen on {}", control.display()))?;
+    let mut keeper = Keeper::new(home)?;
+    keeper.control = Some(control.into());
+    keeper.start_daemon()?;
+    // The command or systemd that started this process can continue.
+    sd_notify::notify(&[NotifyState::Ready]).context("cannot notify systemd over NOTIFY_SOCKET")?;
+    println!("ready");
+    keeper.run()
+}
+
+/// Leaves the work to the running supervisor. Under systemd, its keeper becomes the main process: the daemon has started it
+/// in place of the keeper that systemd had started and that has died.
+fn stand_back(mut stream: UnixStream, control: &Path) -> Result<ExitCode> {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        anyhow::bail!("a supervisor is already running: it answers on {}", control.display());
+    }
+    stream.write_all(&[&serde_json::to_vec(&Request::List)?[..], b"\n"].concat())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    if let Answer::Table(table) = serde_json::from_str(&line)?
+        && let Some(keeper) = table.supervisor.and_then(|own| u32::try_from(own.keeper).ok())
+    {
+        sd_notify::notify(&[NotifyState::MainPid(keeper), NotifyState::Ready])
+            .context("cannot notify systemd over NOTIFY_SOCKET")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a keeper that replaces a dead one. The daemon, its parent, tells it what to hold.
+///
+/// # Errors
+/// Fails if a system call fails.
+pub fn adopt() -> Result<ExitCode> {
+    let mut keeper = Keeper::new(Home::open()?)?;
+    keeper.take_daemon(Channel::new(io::stdin().as_fd().try_clone_to_owned()?), None)?;
+    keeper.run()
+}

@@ -1,0 +1,97 @@
+//! Shared parts of the supervisor's tests: a supervisor of their own, and waiting.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Once;
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A supervisor that belongs to one test and ends with it.
+pub struct Supervisor {
+    pub home: TempDir,
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = self.command(&["kill"]).output();
+    }
+}
+
+impl Supervisor {
+    pub fn new() -> Self {
+        // A short path, since socket paths have a length limit.
+        Supervisor { home: tempfile::Builder::new().prefix("sv").tempdir_in("/tmp").unwrap() }
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_supervisor"));
+        command.args(arguments).env("SUPERVISOR_HOME", self.path());
+        command
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.home.path().join("h")
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; returns its standard output.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail; returns its standard error.
+    pub fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{arguments:?} succeeded");
+        assert!(!said.contains("panicked"), "{said}");
+        said
+    }
+
+    pub fn listed(&self) -> Value {
+        serde_json::from_str(&self.ok(&["list", "--json"])).unwrap()
+    }
+
+    pub fn list(&self) -> Vec<Value> {
+        self.listed()["instances"].as_array().unwrap().clone()
+    }
+
+    pub fn pids(&self) -> Vec<i64> {
+        self.list().iter().filter_map(|one| one["pid"].as_i64()).collect()
+    }
+
+    /// Process id of the keeper or the daemon.
+    pub fn role(&self, role: &str) -> i64 {
+        self.listed()["supervisor"][role].as_i64().unwrap()
+    }
+}
+
+/// Polls until a condition holds.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "timed out after 20 s: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A server that supports socket activation and readiness messages, built as `stallbench build` does.
+pub fn server() -> PathBuf {
+    static BUILT: Once = Once::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    BUILT.call_once(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let build = ["build", "--release", "--quiet", "--package", "runtime-tokio"];
+        assert!(Command::new(cargo).current_dir(root).args(build).status().unwrap().success());
+    });
+    target.join("release/runtime-tokio")
+}
