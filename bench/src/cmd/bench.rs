@@ -106,7 +106,7 @@ fn begin(arguments: &Bench) -> Result<(Round, Vec<Server>)> {
         if arguments.quick {
             first_look(&servers, &settings)?;
         }
-        package::build(&servers, &Progress::new(package::programs(&servers)))?;
+        package::build_available(&servers, &Progress::new(package::programs(&servers)))?;
         round::prepare(&settings, &servers)?;
     }
     let rows = servers.iter().map(|server| round::row(server, &settings)).collect();

@@ -8,10 +8,9 @@ use crate::measure::{Mode, Session, learn, ms};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
 use crate::process::{Running, deploy::package};
 use crate::report::{self, Cell, Figure, Places, Scale, Table, View};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use std::fs;
 
 const BINARY: Family = Family::new("binary_mib", Unit::Mib, Role::Detail);
 const READY: Family = Family::new("ready_ms", Unit::Ms, Role::Cost);
@@ -27,8 +26,8 @@ const AT_ONCE: usize = 32;
 /// The weight of one process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Footprint {
-    /// Size of the binary, in bytes.
-    binary_bytes: u64,
+    /// Size of the binary, in bytes; `None` if an interpreter runs the program.
+    binary_bytes: Option<u64>,
     /// From the start of the process until it said that it is ready, in ms.
     until_ready_ms: f64,
     /// With no connection but the one that asked once.
@@ -94,8 +93,7 @@ impl Experiment for Footprint {
             }
             levels.push(weigh(&running, *connections));
         }
-        let binary = package::binary(&session.server.program);
-        let binary_bytes = fs::metadata(&binary).with_context(|| format!("cannot read {}", binary.display()))?.len();
+        let binary_bytes = package::size(session.server)?;
         let reached = Some(clients.len());
         Ok(Footprint { reached, binary_bytes, until_ready_ms: ms(running.until_ready), idle, levels, cap })
     }
@@ -104,12 +102,12 @@ impl Experiment for Footprint {
         let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
         let most = self.levels.last().map_or(0, |level| level.connections);
         let mut values = vec![
-            (BINARY, mib(self.binary_bytes)),
             (READY, self.until_ready_ms),
             (RSS, mib(self.idle.rss_bytes)),
             (PSS, mib(self.idle.pss_bytes)),
             (THREADS, self.idle.threads as f64),
         ];
+        values.extend(self.binary_bytes.map(|bytes| (BINARY, mib(bytes))));
         values.extend(self.per_connection().map(|bytes| (CONNECTION, bytes / 1024.0)));
         // A server that allows no more is a result; the tables say what it said.
         values.push((CONNECTIONS, self.reached.unwrap_or(most) as f64));

@@ -2,9 +2,10 @@
 //! `servers.toml` says.
 
 use crate::catalog::{Build, Foreign, Program, Server, find_program};
+use crate::console::output::say;
 use crate::console::progress::Progress;
 use crate::host::tree::root;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use common::Receipt;
 use std::collections::BTreeSet;
 use std::fs;
@@ -48,11 +49,30 @@ pub fn programs(servers: &[Server]) -> u64 {
     servers.iter().map(|server| &server.program).collect::<BTreeSet<_>>().len() as u64
 }
 
-/// Builds what the servers need, each program once; not what cannot run here anyway. The error of one stops the others from being built.
+/// Builds the programs of servers, each once, except those that cannot run here anyway. The first error stops it.
 ///
 /// # Errors
 /// The program that does not build, with the compiler's words.
 pub fn build(servers: &[Server], progress: &Progress) -> Result<()> {
+    build_each(servers, progress, |_, error| Err(error))
+}
+
+/// Builds the programs of servers, except that programs in other languages may fail: their servers are unavailable then.
+///
+/// # Errors
+/// The package that does not build, with the compiler's words.
+pub fn build_available(servers: &[Server], progress: &Progress) -> Result<()> {
+    build_each(servers, progress, |program, error| match program {
+        Program::Foreign(_) if error.downcast_ref::<crate::console::interrupt::Interrupted>().is_none() => {
+            let text = format!("{error:#}");
+            say(&format!("{}; its servers are unavailable", text.lines().take(2).collect::<Vec<_>>().join(" ")));
+            Ok(())
+        }
+        _ => Err(error),
+    })
+}
+
+fn build_each(servers: &[Server], progress: &Progress, failed: impl Fn(&Program, Error) -> Result<()>) -> Result<()> {
     let programs: BTreeSet<(&Program, bool)> = servers
         .iter()
         .filter(|server| matches!(server.program, Program::Package(_) | Program::Foreign(_)))
@@ -70,8 +90,8 @@ pub fn build(servers: &[Server], progress: &Progress) -> Result<()> {
         progress.say(&format!("building {name} ({} of {count})", number + 1));
         match program {
             _ if !can_run => {}
-            Program::Package(build) => run(&name, cargo(build))?,
-            Program::Foreign(foreign) => build_foreign(&name, foreign)?,
+            Program::Package(build) => run(&name, cargo(build)).or_else(|error| failed(program, error))?,
+            Program::Foreign(foreign) => build_foreign(&name, foreign).or_else(|error| failed(program, error))?,
             Program::Shell(_) | Program::Address(_) => {}
         }
         progress.step(1);
@@ -127,6 +147,19 @@ fn cargo(build: &Build) -> Command {
         command.env("RUSTFLAGS", &build.rustflags);
     }
     command
+}
+
+/// The size of a server's program, in bytes; `None` if an interpreter runs it, whose size says nothing.
+///
+/// # Errors
+/// It is not there.
+pub fn size(server: &Server) -> Result<Option<u64>> {
+    // What stands behind an interpreter is its script.
+    if matches!(&server.program, Program::Foreign(foreign) if foreign.command.len() > 1) {
+        return Ok(None);
+    }
+    let binary = binary(&server.program);
+    Ok(Some(fs::metadata(&binary).with_context(|| format!("cannot read {}", binary.display()))?.len()))
 }
 
 /// Builds it unless nothing in its folder has changed since the last time.
@@ -223,8 +256,8 @@ pub fn receipt(server: &Server, threads: usize, more: &[String]) -> Result<Recei
         bail!(missing);
     }
     let binary = binary(&server.program);
-    if !binary.exists() {
-        bail!("not built; run `stallbench build {}`", server.name);
+    if let Err(reason) = is_built(server) {
+        bail!("{reason}; run `stallbench build {}`", server.name);
     }
     let more: Vec<String> = more.iter().cloned().chain(["--version".into()]).collect();
     let output = command(server, threads, &more).output().with_context(|| format!("cannot run {}", binary.display()))?;
