@@ -1,4 +1,4 @@
-// How fast the report and the lab are, in a real browser: figures, not checks, since the machine is shared.
+// Measures the report and the lab in a real browser. These are figures, not checks, since the machine is shared.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -73,8 +73,10 @@ await live.waitForFunction(() => [...document.querySelectorAll(".stage-panes .st
 await wait(3000);
 await live.$$eval("button", (all) => all.find((one) => one.textContent === "slow requests: start").click());
 await wait(20_000);
+const driver = await live.$eval(".driver", (one) => ({ ...one.dataset }));
 const { age, frames: count } = await live.evaluate(() => ({ ...document.documentElement.dataset }));
 console.log(`lab: a frame is drawn ${age} ms after the load at p99, over ${count} frames`);
+console.log(`lab: the driver sends ${(100 * Number(driver.sent) / 200).toFixed(1)} % of its 200 probes a second, ${(Number(driver.lag) * 1000).toFixed(0)} µs after they are due at p99`);
 await live.close();
 lab.kill("SIGINT");
 await browser.close();

@@ -1,4 +1,4 @@
-//! What the lab uses of the harness: servers by name, kept running and ended for certain, and loads that tell what happens while they run.
+//! The part of the harness that the lab uses: servers by name, started and reliably ended, and loads that report events while they run.
 
 pub use crate::catalog::{Server, find};
 pub use crate::console::interrupt;
@@ -91,7 +91,7 @@ impl Kept {
         }
     }
 
-    /// Where it serves.
+    /// Its address.
     pub fn address(&mut self) -> SocketAddr {
         self.running().address
     }
@@ -125,7 +125,7 @@ impl Kept {
         }
     }
 
-    /// Whether it can be reloaded.
+    /// Returns whether it can be reloaded.
     pub fn can_reload(&self) -> bool {
         matches!(self, Kept::Cluster(_))
     }
@@ -160,7 +160,7 @@ impl Kept {
         }
     }
 
-    /// Whether it has ended by itself, and its last words.
+    /// If it has ended by itself: its status and the end of its stderr.
     pub fn ended(&mut self) -> Option<String> {
         let running = self.running();
         let status = running.ended()?;

@@ -1,4 +1,4 @@
-//! Bounds of everything that the page can ask for: its sliders have the same, but a page is not to be trusted.
+//! Requests of the page, and their bounds. The sliders have the same bounds, but the server does not trust the page.
 
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
@@ -18,7 +18,7 @@ pub const THREADS: RangeInclusive<usize> = 1..=16;
 /// Processes of a server.
 pub const PROCESSES: RangeInclusive<usize> = 1..=8;
 
-/// What a page asks for.
+/// A page's request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "act", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ask {
@@ -38,7 +38,7 @@ pub enum Ask {
     },
     /// Open tabs on the slow page of each, at the same instant.
     Tabs {
-        /// How many.
+        /// Number of tabs.
         count: usize,
         /// Length of the request, in ms.
         length_ms: u64,
@@ -47,7 +47,7 @@ pub enum Ask {
     },
     /// Keep this many slow requests in flight on each, until told otherwise.
     Blockers {
-        /// How many; 0 to end them.
+        /// Number of slow requests; 0 ends them.
         count: usize,
         /// Length of each, in ms.
         length_ms: u64,
@@ -64,7 +64,7 @@ pub enum Ask {
         /// The pane.
         pane: Option<usize>,
     },
-    /// Start what has ended.
+    /// Start a pane's server again.
     Start {
         /// The pane.
         pane: usize,
@@ -72,10 +72,10 @@ pub enum Ask {
 }
 
 impl Ask {
-    /// Whether it is within bounds.
+    /// Checks that it is within bounds.
     ///
     /// # Errors
-    /// What is not, and its bounds.
+    /// Names the value that is not, and its bounds.
     pub fn check(&self) -> Result<(), String> {
         match self {
             Ask::Show { servers, threads, processes } => {

@@ -1,4 +1,4 @@
-//! Frames: what has happened since the last one, and where each pane stands. Arithmetic only.
+//! Frames: the events since the last frame, and the state of each pane. Arithmetic only.
 
 use bench::stage::{Event, What};
 use serde::Serialize;
@@ -10,7 +10,7 @@ const BACK: Duration = Duration::from_secs(3);
 /// The driver is late if it releases a request this long after it was due.
 const LATE: Duration = Duration::from_millis(1);
 
-/// What a load does.
+/// The kind of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Load {
@@ -35,7 +35,7 @@ pub struct Sent {
 pub struct Ended {
     load: Load,
     at: f64,
-    /// How long it took, in ms.
+    /// Its response time, in ms.
     took: f64,
     /// The process that answered; none if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,9 +49,9 @@ pub struct Ended {
 pub struct PaneFrame {
     sent: Vec<Sent>,
     ended: Vec<Ended>,
-    /// p99 of the probes of the last seconds, those on their way with their age, in ms.
+    /// p99 of the last seconds' probes, in ms; unanswered ones count with their age.
     p99: Option<f64>,
-    /// The age of the oldest probe on its way, in ms: how long the server has answered nobody.
+    /// The age of the oldest unanswered probe, in ms.
     oldest: f64,
     /// Probes answered a second.
     per_s: f64,
@@ -66,10 +66,14 @@ pub struct Frame {
     pub t: f64,
     /// Milliseconds since 1970, so that a page can tell how old the frame is when it is drawn.
     pub wall: f64,
-    /// The driver was late: what this frame shows may be its doing.
+    /// The driver was late, so what this frame shows may be the driver's fault.
     pub late: bool,
-    /// The longest time by which it was late, in ms.
+    /// The longest time by which it was late in this frame, in ms.
     pub lag: f64,
+    /// p99 of the driver's lag over the last seconds, in ms.
+    pub lag_p99: f64,
+    /// Probes sent a second, over the last seconds.
+    pub sent_per_s: f64,
     /// The panes.
     pub panes: Vec<PaneFrame>,
 }
@@ -81,6 +85,8 @@ pub struct Desk {
     lanes: HashMap<(u32, usize), (usize, Load)>,
     panes: Vec<Pane>,
     lag: Duration,
+    /// When each of the last probes was due, and the driver's lag.
+    lags: VecDeque<(Duration, Duration)>,
 }
 
 #[derive(Default)]
@@ -104,7 +110,7 @@ impl Desk {
         self.lanes.insert((source, lane), (pane, load));
     }
 
-    /// A load is over: what was on its way will not be answered.
+    /// Ends a load: its unanswered requests will not be answered.
     pub fn end(&mut self, source: u32) {
         self.lanes.retain(|(known, _), _| *known != source);
         for pane in &mut self.panes {
@@ -113,7 +119,7 @@ impl Desk {
         }
     }
 
-    /// Takes an event; those of loads that have ended are nobody's.
+    /// Takes an event, unless its load has ended.
     pub fn take(&mut self, event: &Event) {
         let Some((pane, load)) = self.lanes.get(&(event.source, event.lane)).copied() else { return };
         let Some(pane) = self.panes.get_mut(pane) else { return };
@@ -122,6 +128,9 @@ impl Desk {
         let (took, pid, failed) = match event.what {
             What::Due(lag) => {
                 self.lag = self.lag.max(lag);
+                if load == Load::Probes {
+                    self.lags.push_back((event.planned, lag));
+                }
                 open.insert(key, ());
                 pane.frame.sent.push(Sent { load, at });
                 return;
@@ -136,12 +145,17 @@ impl Desk {
         }
     }
 
-    /// What has happened since the last frame, and where everything stands now.
+    /// Makes a frame of the events since the last one.
     pub fn frame(&mut self, now: Duration) -> Frame {
         let lag = std::mem::take(&mut self.lag);
+        while self.lags.front().is_some_and(|(at, _)| *at + BACK < now) {
+            self.lags.pop_front();
+        }
+        let lags: Vec<Duration> = self.lags.iter().map(|(_, lag)| *lag).collect();
+        let (lag_p99, sent_per_s) = (p99(lags).unwrap_or_default(), per_s(self.lags.len(), now));
         let panes = self.panes.iter_mut().map(|pane| pane.frame(now)).collect();
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Frame { t: ms(now), wall: ms(wall), late: lag > LATE, lag: ms(lag), panes }
+        Frame { t: ms(now), wall: ms(wall), late: lag > LATE, lag: ms(lag), lag_p99: ms(lag_p99), sent_per_s, panes }
     }
 }
 
@@ -152,13 +166,21 @@ impl Pane {
         }
         let ages = self.probes.keys().map(|(_, planned)| now.saturating_sub(*planned));
         let oldest = ages.clone().max().unwrap_or_default();
-        let mut times: Vec<Duration> = self.last.iter().map(|(_, took)| *took).chain(ages).collect();
-        times.sort_unstable();
-        let at = (times.len() as f64 * 0.99).ceil() as usize;
-        let p99 = at.checked_sub(1).and_then(|at| times.get(at)).copied().map(ms);
-        let per_s = self.last.len() as f64 / BACK.min(now).as_secs_f64().max(0.1);
+        let p99 = p99(self.last.iter().map(|(_, took)| *took).chain(ages).collect()).map(ms);
+        let per_s = per_s(self.last.len(), now);
         PaneFrame { p99, oldest: ms(oldest), per_s, slow: self.slow.len(), ..std::mem::take(&mut self.frame) }
     }
+}
+
+/// The 99th percentile; `None` without times.
+fn p99(mut times: Vec<Duration>) -> Option<Duration> {
+    let at = ((times.len() as f64 * 0.99).ceil() as usize).checked_sub(1)?;
+    Some(*times.select_nth_unstable(at).1)
+}
+
+/// The rate of that many events in the last seconds.
+fn per_s(count: usize, now: Duration) -> f64 {
+    count as f64 / BACK.min(now).as_secs_f64().max(0.1)
 }
 
 /// Milliseconds, to the microsecond.
@@ -226,7 +248,7 @@ mod tests {
         let mut desk = desk();
         desk.take(&event(0, 1, What::Due(2 * MS)));
         let frame = desk.frame(10 * MS);
-        assert!(frame.late && (frame.lag - 2.0).abs() < 1e-9);
+        assert!(frame.late && (frame.lag - 2.0).abs() < 1e-9 && (frame.lag_p99 - 2.0).abs() < 1e-9);
         assert!(!desk.frame(20 * MS).late, "only that frame");
     }
 }

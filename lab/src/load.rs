@@ -1,4 +1,4 @@
-//! Loads: each a thread on which the harness's driver runs, watched while it does.
+//! Loads: each runs the harness's driver on a thread of its own, and reports events while it runs.
 
 use crate::bounds;
 use crate::pane::Targets;
@@ -21,11 +21,11 @@ pub enum Plan {
     Probes(Vec<Target>, u32),
     /// Tabs at one instant.
     Tabs(Target, usize),
-    /// Slow requests, so many at a time, of this length.
+    /// Slow requests: number at a time, and length.
     Blockers(Target, usize, Duration),
 }
 
-/// Starts a load on a thread of its own; its number is told when it has ended.
+/// Starts a load on a thread of its own, which sends its number once the load has ended.
 ///
 /// # Errors
 /// The system has no thread for it.
@@ -34,7 +34,7 @@ pub fn start(plan: Plan, live: Live, placement: Placement, ended: Sender<u32>) -
     thread::Builder::new().name(name).spawn(move || {
         let _driver = placement.enter_driver(true);
         let load = load(&plan, &live, placement);
-        // What goes wrong with a server is in the events; the driver itself fails only without descriptors.
+        // Failures of a server are in the events; the driver itself fails only without descriptors.
         if let Err(error) = Sockets.drive(&load)
             && !live.is_over()
             && !interrupt::is_requested()

@@ -6,10 +6,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How often a pane looks whether its server still runs, and which processes serve.
+/// Interval at which a pane checks that its server runs, and which processes serve.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// What a pane is told.
+/// An order to a pane.
 #[derive(Debug)]
 pub enum Order {
     /// Keep this server, instead of the one before.
@@ -22,12 +22,12 @@ pub enum Order {
     Stop,
 }
 
-/// What a pane says.
+/// A pane's status.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
     /// `building`, `starting`, `serving`, `reloading`, `failed` or `stopped`.
     pub state: &'static str,
-    /// Why it failed, or why the last order did.
+    /// The reason why it failed, or why the last order did.
     pub error: Option<String>,
     /// The processes that serve.
     pub pids: Vec<i32>,
@@ -35,7 +35,7 @@ pub struct Status {
     pub can_reload: bool,
 }
 
-/// Where its requests go.
+/// The targets of a pane's requests.
 #[derive(Debug, Clone)]
 pub struct Targets {
     /// The quick page.
@@ -51,9 +51,9 @@ pub struct Report {
     pub pane: usize,
     /// The number of the order to start that it is about.
     pub start: u64,
-    /// How it stands.
+    /// Its status.
     pub status: Status,
-    /// Where requests go, once it serves.
+    /// The targets of requests, once it serves.
     pub targets: Option<Targets>,
 }
 
@@ -160,7 +160,7 @@ impl Keeper {
         Ok(Targets { quick: kept.target("/")?, slow: None })
     }
 
-    /// Whether it still runs; which processes serve changes by itself.
+    /// Checks that it runs, and reports which processes serve: the supervisor replaces them by itself.
     fn look(&mut self) {
         let Some(kept) = &mut self.kept else { return };
         match kept.ended() {

@@ -1,4 +1,4 @@
-//! The stage: says what each pane keeps and which loads run, and makes frames.
+//! The stage decides which server each pane keeps and which loads run, and makes the frames.
 
 use crate::bounds::{Ask, PANES};
 use crate::desk::{self, Desk};
@@ -20,15 +20,15 @@ const ALONE: Duration = Duration::from_secs(1);
 /// Probes a second at first, for each pane.
 const RATE: u32 = 100;
 
-/// What a page says, and where the answer goes.
+/// A page's request, and the channel for its answer.
 pub struct Asked {
-    /// The question.
+    /// The request.
     pub ask: Ask,
     /// An error in words, or that it is done.
     pub answer: oneshot::Sender<Result<(), String>>,
 }
 
-/// What pages are sent.
+/// A message to all open pages.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// `frame` or `panes`.
@@ -80,7 +80,7 @@ pub struct Stage {
     first: Vec<String>,
     placement: Placement,
     parts: Vec<Part>,
-    /// Counts the orders to start, so that reports of what was before are known.
+    /// Counts the orders to start, so that late reports of a previous server are recognized.
     start: u64,
     threads: usize,
     processes: usize,
@@ -144,7 +144,7 @@ impl Stage {
             for report in reported.try_iter() {
                 self.report(report, &ended);
             }
-            // What a load has told comes before its end.
+            // Events of a load count before its end does.
             let ends: Vec<u32> = has_ended.try_iter().collect();
             let events: Vec<Event> = self.events.try_iter().collect();
             events.iter().for_each(|event| self.desk.take(event));
@@ -264,7 +264,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Takes what a pane says; that of a server which was there before is nobody's.
+    /// Takes a pane's report, unless it is about a previous server.
     fn report(&mut self, report: Report, ended: &Sender<u32>) {
         let Some(part) = self.parts.get_mut(report.pane).filter(|part| part.start == report.start) else { return };
         let served = part.targets.is_some();

@@ -29,16 +29,16 @@ const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 
 /// The longest request that is read.
 const MOST_BYTES: usize = 16 * 1024;
 
-/// What the server knows.
+/// The state of the page's server.
 #[derive(Clone)]
 pub struct Web {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// What the page's address holds.
+    /// The token in the page's address.
     pub token: String,
-    /// Where questions go.
+    /// The channel to the stage.
     pub asks: Sender<Asked>,
-    /// Where frames come from.
+    /// The source of frames.
     pub frames: broadcast::Sender<Message>,
 }
 
@@ -77,7 +77,7 @@ impl Web {
     }
 }
 
-/// Refuses what does not come from the page itself.
+/// Refuses requests that do not come from the page itself.
 async fn guard(State(web): State<Arc<Web>>, Query(held): Query<Held>, request: Request, next: Next) -> Response {
     let refused = |status: StatusCode, why: &str| (status, format!("{why}\n")).into_response();
     let headers = request.headers();
@@ -123,7 +123,7 @@ async fn page() -> Response {
     (headers, Html(PAGE)).into_response()
 }
 
-/// Frames, as they are made. A page that is too slow misses some, and then sees the next.
+/// Streams frames to a page. A page that is too slow misses some of them.
 async fn events(State(web): State<Arc<Web>>) -> impl IntoResponse {
     let receiver = web.frames.subscribe();
     let stream = tokio_stream::wrappers::BroadcastStream::new(receiver);

@@ -10,7 +10,7 @@ export interface Style {
   dash: number[];
 }
 
-/** Whether the page is dark. */
+/** Returns whether the page is dark. */
 export function isDark(): boolean {
   const chosen = document.documentElement.dataset.theme;
   return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -37,7 +37,7 @@ export function ink(name: string): string {
   return color;
 }
 
-// What the system prefers may change.
+// The system's preference may change.
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => inks.clear());
 
 /** The word for a response time in ms, by the limits that people feel. */

@@ -1,11 +1,11 @@
-// What differs: between two servers of the round, or between two rounds.
+// Comparisons between two servers of the round, or between two rounds.
 
 import type { Judged, Page, Value } from "./data";
 import { choice, h } from "./dom";
 import { number, significant, words } from "./format";
 import type { State } from "./state";
 
-/** How many pairs of trials are apart, and which way. */
+/** Pairs of trials that are apart. */
 export interface Apart {
   /** Pairs in which the second is larger. */
   above: number;
@@ -74,7 +74,7 @@ interface Line {
   size: number;
 }
 
-/** Every metric that both servers have, what differs most first. */
+/** Every metric that both servers have, the largest differences first. */
 export function lines(page: Page, a: string, b: string): Line[] {
   const [first, second] = [page.values[a] ?? {}, page.values[b] ?? {}];
   const found: Line[] = [];

@@ -1,4 +1,4 @@
-// What the harness puts into the page; see `bench/src/page/data.rs`.
+// The numbers that the harness puts into the page; see `bench/src/page/data.rs`.
 
 /** A number, a lower bound, a threshold that nothing reached, or a step that was left out since fewer blockers froze the server. */
 export type Value = number | { at_least: number } | { never_up_to: number } | "not reached";

@@ -133,7 +133,7 @@ export function figure(one: Figure, page: Page, state: State, source: string, ot
       button("CSV", () => download(`${one.name}.csv`, csv(whole), "text/csv")),
     ),
   );
-  // What is far below is drawn when somebody comes near.
+  // A figure is drawn when it comes near the screen.
   let isNear = false;
   const near = new IntersectionObserver(
     (entries) => {
@@ -211,7 +211,7 @@ function table(figure: Figure, chosen: () => string[]): HTMLElement {
         );
       },
     },
-    h("summary", {}, "The same as a table"),
+    h("summary", {}, "Show as a table"),
     h(
       "div",
       { class: "scroll", tabindex: 0, role: "region", "aria-label": figure.title },

@@ -75,15 +75,15 @@ function show(page: Page): void {
     ["servers", "All servers", page.tables.length > 0 ? [servers(page, state)] : [h("p", {}, "This round has no table of servers.")]],
   ];
   if (between) parts.push(["rounds", `${page.beside?.name} against ${page.name}`, [between]]);
-  if (falls) parts.push(["tabs", "Two tabs", [h("p", {}, "Requests sent at the same instant. Light: waiting for the others. Dark: at work. The mark is where one loop would be done, which serves one after another."), falls]]);
-  if (times) parts.push(["stalls", "Stalls, request by request", [h("p", {}, "Each dot is a request to /, at the instant at which it was due; the higher, the longer its answer took. Bars above are slow requests in flight, one row for each connection. Point at a dot to see which slow request held it; drag to zoom."), times.element]]);
+  if (falls) parts.push(["tabs", "Two tabs", [h("p", {}, "Requests sent at the same instant. Light: waiting. Dark: working. The red mark shows when a single event loop, which serves one after another, would finish."), falls]]);
+  if (times) parts.push(["stalls", "Stalls, request by request", [h("p", {}, "Each dot is a request to /, at the time at which it was due; the higher, the longer its response took. The bars above are slow requests in flight, one row for each connection. Point at a dot to see which slow request held it up; drag to zoom."), times.element]]);
   if (percentiles.length > 0) parts.push(["percentiles", "Percentiles", percentiles.map(draw)]);
   if (others.length > 0) parts.push(["figures", "More figures", others.map(draw)]);
-  parts.push(["compare", "One server against another", [compare.servers(page, state)]]);
+  parts.push(["compare", "Compare two servers", [compare.servers(page, state)]]);
   parts.push(["tables", "All tables", page.tables.map((table) => plain(table, page))]);
   parts.push(["method", "How it was measured", [method(page)]]);
 
-  const themes = h("span", { class: "themes" }, button("light", () => state.set({ theme: "light" })), button("dark", () => state.set({ theme: "dark" })), button("as the system", () => state.set({ theme: "" })), button("keys (?)", () => dialog.showModal()));
+  const themes = h("span", { class: "themes" }, button("light", () => state.set({ theme: "light" })), button("dark", () => state.set({ theme: "dark" })), button("system", () => state.set({ theme: "" })), button("keys (?)", () => dialog.showModal()));
   const main = document.getElementById("page");
   main?.replaceChildren(
     h("header", {}, h("p", { class: "brand" }, "Stallbench"), h("h1", {}, page.sentence), h("p", { class: "about" }, `Round ${page.name}, started ${page.header.started}: ${environment.processor}, ${environment.cores} cores, Linux ${environment.kernel}; W = ${settings.threads}, ${settings.trials} trials, placement ${settings.placement}. Frozen: the 99th percentile of a page that does nothing takes over 0.1 s.`), h("p", { class: "source" }, h("code", {}, source)), themes),

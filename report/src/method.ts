@@ -1,4 +1,4 @@
-// How it was measured: the machine, the settings, the receipt of each server, and every cell that is invalid.
+// The section about the measurement: the machine, the settings, the receipt of each server, and every cell that is invalid.
 
 import type { Page, Server } from "./data";
 import { h } from "./dom";

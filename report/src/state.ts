@@ -1,4 +1,4 @@
-// What is shown. It stands in the address, so that a view can be sent.
+// The state of the view. It stands in the address, so that a view can be sent.
 
 export interface View {
   /** Servers that are drawn in colour, in the order in which they were chosen. */
@@ -7,7 +7,7 @@ export interface View {
   step: string;
   /** The part of the time axis that is shown, in ms; all of it if null. */
   zoom: [number, number] | null;
-  /** The filter over names. */
+  /** Filter over names. */
   filter: string;
   /** The group that the table shows; all if empty. */
   group: string;

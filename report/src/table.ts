@@ -62,7 +62,7 @@ export function servers(page: Page, state: State): HTMLElement {
     const key = (name: string) => rows.get(name)?.cells[at];
     return shown.sort((a, b) => {
       const [x, y] = [key(a), key(b)];
-      // What has no number stands last, whichever way is up.
+      // Cells without a number stand last in either direction.
       if (x?.n === undefined || y?.n === undefined) return x?.n === y?.n ? (x?.t ?? "").localeCompare(y?.t ?? "") * (isDown ? -1 : 1) : x?.n === undefined ? 1 : -1;
       return (x.n - y.n) * (isDown ? -1 : 1);
     });
@@ -122,9 +122,9 @@ export function servers(page: Page, state: State): HTMLElement {
       h("label", { class: "choice" }, h("span", {}, "name, runtime or model"), filter),
       choice("group", options, state.view.group, (group) => state.set({ group })),
       h("label", { class: "tick" }, wide, "all columns"),
-      button("draw all of these", () => state.set({ servers: order() })),
+      button("draw all shown", () => state.set({ servers: order() })),
       button("draw none", () => state.set({ servers: [] })),
-      button("draw the first ones again", () => state.set({ servers: page.shown })),
+      button("reset", () => state.set({ servers: page.shown })),
     ),
     count,
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "servers" }, h("table", { class: "servers" }, h("caption", {}, table.title), head, body)),

@@ -28,7 +28,7 @@ interface Pane {
 
 const GRADES = ["instant", "flow", "attention", "lost"] as const;
 
-/** What of a probe does not depend on the zoom. */
+/** Height and grade of each probe, which do not depend on the zoom. */
 function looks({ took, answered }: Requests): { height: Float32Array; grades: Uint8Array } {
   const height = Float32Array.from(took, (ms) => up(ms) * DOTS);
   const grades = Uint8Array.from(took, (ms, index) => (answered[index] ? GRADES.indexOf(grade(ms)) : GRADES.length));
@@ -104,7 +104,7 @@ export function timelines(page: Page, state: State): { element: HTMLElement; zoo
       canvas.addEventListener("dblclick", () => state.set({ zoom: null }));
       return { timeline, ...requests[number], ...looks(requests[number].probes), canvas, lanes };
     });
-    stack.replaceChildren(...panes.map((pane) => h("div", { class: "pane", "data-server": pane.timeline.server }, h("h3", {}, pane.timeline.server, pane.timeline.invalid ? h("span", { class: "why" }, ` invalid: ${pane.timeline.invalid}`) : null), pane.canvas)));
+    stack.replaceChildren(...panes.map((pane) => h("div", { class: "pane", "data-server": pane.timeline.server }, h("h3", {}, pane.timeline.server, pane.timeline.invalid ? h("span", { class: "why" }, ` invalid: ${pane.timeline.invalid}`) : null), pane.canvas, table(pane))));
     const without = servers.filter((name) => !ofStep.has(name));
     const missing = without.length > 0 ? `; not measured at this step: ${without.join(", ")}` : "";
     const hidden = chosen.length > names.length ? `; ${chosen.length - names.length} more are chosen` : "";
@@ -129,7 +129,7 @@ export function timelines(page: Page, state: State): { element: HTMLElement; zoo
     const [from, to] = span();
     const inSight = panes.reduce((sum, pane) => sum + within(pane.probes.at, from, to).count, 0);
     stack.dataset.mode = inSight > MOST_DOTS ? "heat map" : "dots";
-    // What is out of sight is drawn when it comes into it.
+    // Panes out of sight are drawn when they come into view.
     const isInSight = ({ canvas }: Pane) => {
       const { top, bottom } = canvas.getBoundingClientRect();
       return bottom > -200 && top < innerHeight + 200;
@@ -205,6 +205,32 @@ export function timelines(page: Page, state: State): { element: HTMLElement; zoo
 function told(stall: Stall): string {
   const held = stall.held ? `, until the slow request sent at ${amount(stall.held[1], "ms")} on connection ${stall.held[0]} ended` : "";
   return `${stall.server}: from ${amount(stall.from, "ms")} on, ${stall.count} ${stall.count === 1 ? "probe" : "probes"} waited up to ${amount(stall.worst, "ms")}${held}`;
+}
+
+/** The probes by the time at which they were due, as a table. */
+function table(pane: Pane): HTMLElement {
+  const { timeline, probes } = pane;
+  const length = Math.max(50, (timeline.end_ms - timeline.start_ms) / 20);
+  const body = h("tbody");
+  const row = (from: number) => {
+    const { first, count } = within(probes.at, from, from + length);
+    const took = [...probes.took.subarray(first, first + count)].sort((a, b) => a - b);
+    const without = probes.answered.subarray(first, first + count).filter((is) => is === 0).length;
+    const cells = [String(count), took.length > 0 ? amount(took[took.length >> 1], "ms") : "–", took.length > 0 ? amount(took[took.length - 1], "ms") : "–", String(without)];
+    return h("tr", {}, h("th", { scope: "row" }, `${amount(from, "ms")} on`), ...cells.map((text) => h("td", { class: "number" }, text)));
+  };
+  const fill = () => {
+    const starts = [];
+    for (let from = timeline.start_ms; from < timeline.end_ms; from += length) starts.push(from);
+    body.replaceChildren(...starts.map(row));
+  };
+  const head = ["due from", "probes", "median", "longest", "unanswered"];
+  return h(
+    "details",
+    { ontoggle: fill },
+    h("summary", {}, "Show as a table"),
+    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `probes of ${timeline.server}` }, h("table", {}, h("thead", {}, h("tr", {}, ...head.map((word, at) => h("th", { scope: "col", class: at === 0 ? "words" : "number" }, word)))), body)),
+  );
 }
 
 function csv(panes: Pane[]): string {
@@ -313,7 +339,7 @@ function dots(ctx: CanvasRenderingContext2D, pane: Pane, across: (time: number) 
   }
 }
 
-/** Where dots would cover one another: how many fall into each square. */
+/** A heat map, for dots that would cover one another: the number of dots in each square. */
 function heat(ctx: CanvasRenderingContext2D, pane: Pane, width: number, across: (time: number) => number, from: number, to: number): void {
   const SIZE = 4;
   const { at, took } = pane.probes;

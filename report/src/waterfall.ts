@@ -15,38 +15,43 @@ export function waterfalls(page: Page, state: State): HTMLElement | null {
   const draw = () => {
     const chosen = state.view.servers.flatMap((name) => all.filter((fall) => fall.server === name));
     const longest = Math.max(1, ...chosen.map((fall) => Math.max(fall.finished_ms[fall.finished_ms.length - 1], fall.length_ms * fall.finished_ms.length)));
-    stack.replaceChildren(...(chosen.length > 0 ? chosen.map((fall) => one(fall, longest)) : [h("p", {}, "Tick a server above to see its tabs.")]));
+    const [from, to] = state.view.zoom ?? [0, longest];
+    stack.replaceChildren(...(chosen.length > 0 ? chosen.map((fall, number) => one(fall, number, from, to)) : [h("p", {}, "Tick a server above to see its tabs.")]));
   };
-  state.on(["servers", "theme"], draw);
+  state.on(["servers", "theme", "zoom"], draw);
   draw();
   return stack;
 }
 
-/** Whatever a tab's time exceeds its own work by, it waited. */
+/** Splits a tab's time into waiting and working: all but its own work is waiting. */
 export function parts(finished: number, length: number): { waiting: number; working: number } {
   const waiting = Math.max(0, finished - length);
   return { waiting, working: finished - waiting };
 }
 
-function one(fall: Waterfall, longest: number): HTMLElement {
+function one(fall: Waterfall, number: number, from: number, to: number): HTMLElement {
   const { finished_ms: finished, length_ms: length } = fall;
-  const across = (ms: number) => (ms / longest) * (WIDTH - LABEL - 70);
+  const [room, scale] = [WIDTH - LABEL - 70, (WIDTH - LABEL - 70) / (to - from)];
+  const across = (ms: number) => (ms - from) * scale;
   const height = finished.length * ROW + 22;
   const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, "aria-hidden": "true" });
+  const bars = svg("g", { "clip-path": `url(#fall-${number})` });
+  drawing.append(svg("clipPath", { id: `fall-${number}` }, svg("rect", { x: LABEL, y: 0, width: room, height })), bars);
   finished.forEach((end, tab) => {
     const { waiting, working } = parts(end, length);
     const y = tab * ROW + 2;
-    const box = (name: string, x: number, width: number) => svg("rect", { class: name, x: LABEL + x, y, width: Math.max(0.5, width), height: ROW - 6, "data-ms": width > 0 ? (width / across(1)).toFixed(1) : "0" });
-    drawing.append(svg("text", { x: 0, y: y + 11 }, `tab ${tab + 1}`), box("waiting", 0, across(waiting)), box("working", across(waiting), across(working)));
+    const box = (name: string, start: number, ms: number) => svg("rect", { class: name, x: LABEL + across(start), y, width: Math.max(0.5, ms * scale), height: ROW - 6, "data-ms": ms.toFixed(1) });
+    drawing.append(svg("text", { x: 0, y: y + 11 }, `tab ${tab + 1}`));
+    bars.append(box("waiting", 0, waiting), box("working", waiting, working));
     // One loop serves them one after another.
     const fifo = LABEL + across(length * (tab + 1));
-    drawing.append(svg("line", { class: "fifo", x1: fifo, x2: fifo, y1: y - 2, y2: y + ROW - 4 }));
+    bars.append(svg("line", { class: "fifo", x1: fifo, x2: fifo, y1: y - 2, y2: y + ROW - 4 }));
     // The number stands behind the bar, or behind the mark where that is in its way.
-    const [bar, words] = [LABEL + across(end), 52];
+    const [bar, words] = [LABEL + Math.min(room, Math.max(0, across(end))), 52];
     const x = fifo > bar - 2 && fifo < bar + words ? fifo : bar;
     drawing.append(svg("text", { class: "end", x: x + 6, y: y + 11 }, amount(end, "ms")));
   });
-  drawing.append(svg("text", { x: LABEL, y: height - 4, class: "quiet" }, "0"), svg("text", { x: LABEL + across(longest), y: height - 4, class: "quiet", "text-anchor": "end" }, amount(longest, "ms")));
+  drawing.append(svg("text", { x: LABEL, y: height - 4, class: "quiet" }, amount(from, "ms")), svg("text", { x: LABEL + room, y: height - 4, class: "quiet", "text-anchor": "end" }, amount(to, "ms")));
   const rows = finished.map((end, tab) => {
     const { waiting, working } = parts(end, length);
     return h("tr", {}, h("th", { scope: "row" }, `tab ${tab + 1}`), ...[waiting, working, end, length * (tab + 1)].map((ms) => h("td", { class: "number" }, amount(ms, "ms"))));
@@ -56,6 +61,6 @@ function one(fall: Waterfall, longest: number): HTMLElement {
     { class: "fall", "data-server": fall.server },
     h("figcaption", {}, `${fall.server}: ${finished.length} tabs, ${amount(length, "ms")} of work each`),
     drawing,
-    h("details", {}, h("summary", {}, "The same as a table"), h("table", {}, h("thead", {}, h("tr", {}, ...["", "waiting", "working", "done", "one after another"].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, ...rows))),
+    h("details", {}, h("summary", {}, "Show as a table"), h("table", {}, h("thead", {}, h("tr", {}, ...["", "waiting", "working", "done", "one after another"].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, ...rows))),
   );
 }

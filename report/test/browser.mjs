@@ -11,7 +11,7 @@ const PATHS = {
   firefox: ["/usr/bin/firefox-esr", "/usr/bin/firefox"],
 };
 
-/** Where screenshots go. */
+/** Folder of screenshots. */
 export const screens = join(import.meta.dirname, "../../target/report-screens");
 
 /** A browser without a window. */

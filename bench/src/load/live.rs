@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Events that wait for whoever watches; what comes while there is no room is dropped, since the load must not wait.
+/// Events that can wait for the watcher. Further ones are dropped, since the load must not wait.
 const ROOM: usize = 65_536;
 
 /// Watches a load, and can end it early.
 #[derive(Debug, Clone)]
 pub struct Live {
-    /// Where the events of this load come from, for a watcher of several.
+    /// The number of this load, for a watcher of several.
     pub source: u32,
     epoch: Instant,
     events: SyncSender<Event>,
@@ -30,11 +30,11 @@ pub struct Event {
     pub connection: usize,
     /// When the request was due, since the watch began.
     pub planned: Duration,
-    /// What happened to it.
+    /// The event.
     pub what: What,
 }
 
-/// What happens to a request.
+/// An event of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum What {
     /// It was released, this long after it was due: the driver's own delay.
@@ -45,7 +45,7 @@ pub enum What {
     Failed(Duration),
 }
 
-/// Begins to watch: the one that is handed to loads, and the end at which events come out.
+/// Creates a watch, and the channel that its events come from.
 pub fn watch() -> (Live, Receiver<Event>) {
     let (events, watched) = sync_channel(ROOM);
     let live = Live { source: 0, epoch: Instant::now(), events, is_over: Arc::default(), dropped: Arc::default() };
@@ -63,7 +63,7 @@ impl Live {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the load is to end.
+    /// Returns whether the load is to end.
     pub fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
     }
@@ -73,15 +73,15 @@ impl Live {
         self.epoch.elapsed()
     }
 
-    /// Events that there was no room for.
+    /// Number of events that were dropped.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Tells what happened to a request that was due `planned` after a load began.
+    /// Reports an event of a request that was due `planned` after its load began.
     pub fn tell(&self, began: Instant, lane: usize, connection: usize, planned: Duration, what: What) {
         let planned = planned + began.saturating_duration_since(self.epoch);
-        // The watcher looks by itself: waking it up would cost the driver microseconds.
+        // The watcher polls: waking it up would cost the driver microseconds.
         if self.events.try_send(Event { source: self.source, lane, connection, planned, what }).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }

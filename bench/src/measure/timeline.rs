@@ -10,9 +10,9 @@ use std::time::Duration;
 /// they are to be looked at, and the histograms of all trials are what counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
-    /// Where the window begins.
+    /// Start of the window.
     pub start_us: u64,
-    /// Where it ends.
+    /// End of the window.
     pub end_us: u64,
     /// The probes over kept-alive connections: for each the time since the one before was due, the response time doubled (odd if that is the age of
     /// an answer that never came), and the connection, as LEB128 in base64.

@@ -1,4 +1,4 @@
-//! What stands in a report, as the script in `report/src/data.ts` reads it.
+//! The numbers in a report, in the form that `report/src/data.ts` reads.
 
 use super::moments::{Moments, Percentiles};
 use super::tables::{self, TableOf};
@@ -21,7 +21,7 @@ const FEW: usize = 6;
 #[derive(Serialize)]
 pub struct Page<'r> {
     name: String,
-    /// What the round found, in one sentence.
+    /// The result in one sentence.
     sentence: String,
     header: &'r Header,
     /// The group of each server, in the order of the tables.
@@ -34,7 +34,7 @@ pub struct Page<'r> {
     metrics: Vec<MetricOf>,
     /// By server: the values of each metric, by its position.
     values: BTreeMap<String, BTreeMap<usize, ValuesOf>>,
-    /// What noise is taken for.
+    /// The source of the noise.
     noise_note: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     beside: Option<BesideOf<'r>>,
@@ -73,7 +73,7 @@ struct BesideOf<'r> {
 }
 
 impl<'r> Page<'r> {
-    /// Puts it together.
+    /// Collects everything for a page.
     ///
     /// # Errors
     /// Settings or trials that cannot be read.
@@ -109,7 +109,7 @@ impl<'r> Page<'r> {
     }
 }
 
-/// What is compared of each server.
+/// The cells of every compared metric.
 fn cells(round: &Round, numbers: &Numbers, noise: &Noise) -> (Vec<MetricOf>, BTreeMap<String, BTreeMap<usize, ValuesOf>>) {
     let mut metrics: Vec<MetricOf> = Vec::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
@@ -154,7 +154,7 @@ fn short(value: &Value) -> Value {
     }
 }
 
-/// Those of some servers that are drawn at first: what pages quote, or the first few.
+/// The servers that are drawn in colour at first: those that pages quote, or the first few.
 pub fn shown<'n>(round: &Round, names: impl Iterator<Item = &'n str> + Clone) -> Vec<String> {
     let is_quoted = |name: &&str| {
         let row = round.header.servers.iter().find(|row| row.name == **name);
@@ -164,7 +164,7 @@ pub fn shown<'n>(round: &Round, names: impl Iterator<Item = &'n str> + Clone) ->
     if quoted.is_empty() { names.take(FEW).map(str::to_owned).collect() } else { quoted }
 }
 
-/// How many servers freeze, in one sentence.
+/// The number of servers that freeze, in one sentence.
 fn sentence(round: &Round, order: &[(String, Option<Group>)]) -> String {
     let count = |wanted: Group| order.iter().filter(|(_, group)| *group == Some(wanted)).count();
     let (never, late, once) = (count(Group::NeverFreezes), count(Group::FreezesLate), count(Group::FreezesAtOnce));

@@ -1,5 +1,4 @@
-//! The report of a round: one HTML file that shows what the tables say, opened from disk. What it shows is built in `report/`; here are the numbers that
-//! go into it.
+//! The report of a round: one HTML file, opened from disk. The page itself is built in `report/`; this room fills in the numbers.
 
 mod data;
 mod moments;
@@ -19,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub const NAME: &str = "report.html";
 /// The page without numbers, as `npm run build` in `report/` makes it.
 const SHELL: &str = include_str!("../../../report/dist/report.html");
-/// Where the numbers go.
+/// The place for the numbers.
 const HOLE: &str = "<!-- numbers -->";
 
 /// Another round beside it, and what differs.
@@ -28,7 +27,7 @@ pub struct Beside<'b> {
     pub round: &'b Round,
     /// Its numbers.
     pub numbers: &'b Numbers,
-    /// What differs between the two.
+    /// The comparison of the two.
     pub comparison: Comparison,
 }
 
@@ -74,7 +73,7 @@ pub fn write_to(path: &Path, text: &str) -> Result<()> {
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What a round is called on a page.
+/// A round's name on a page.
 fn title(round: &Round) -> String {
     name_of(&round.folder)
 }

@@ -1,4 +1,4 @@
-//! What the trials kept to be looked at: waterfalls, each probe of a step, and the percentiles of all.
+//! Single requests for the report: waterfalls, each probe of a step, and percentiles over all trials.
 
 use crate::experiment::{self, Scene, Step};
 use crate::load::{Sample, Times};
@@ -124,7 +124,7 @@ fn coarse(requests: &[Sample], with_connections: bool) -> Result<String> {
     Ok(STANDARD.encode(deflated.finish()?))
 }
 
-/// What a trial kept.
+/// The scenes of a trial.
 fn scenes(round: &Round, trial: &Trial) -> Result<Vec<Scene>> {
     let Outcome::Found(outcome) = &trial.outcome else { return Ok(Vec::new()) };
     let place = || format!("{}:{}", round.folder.join("trials.jsonl").display(), trial.line);

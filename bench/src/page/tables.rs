@@ -72,7 +72,7 @@ fn cell(cell: &Cell) -> CellOf {
     CellOf { n: number(cell), i, g: cell.grade().map(crate::report::Grade::name), w: why, t: short }
 }
 
-/// What stands right above a number is sorted right above it.
+/// The number that a cell is sorted by; a bound sorts right above its number.
 fn number(cell: &Cell) -> Option<f64> {
     let Cell::Quantity(quantity) = cell else { return None };
     Some(match quantity.summary.median {

@@ -21,9 +21,9 @@ pub struct Figure {
 /// The horizontal axis.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Places {
-    /// What it shows.
+    /// Its label.
     pub label: String,
-    /// Where each place stands, and its words.
+    /// The position of each place, and its words.
     pub ticks: Vec<(f64, String)>,
     /// Marks between them, with their words.
     pub marks: Vec<(f64, String)>,
@@ -32,7 +32,7 @@ pub struct Places {
 /// The vertical axis.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Scale {
-    /// What it shows.
+    /// Its label.
     pub label: String,
     /// The unit behind its numbers.
     pub unit: &'static str,
@@ -54,7 +54,7 @@ pub struct Series {
 /// A point: the place and the median, the ends of its interval where it has one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// Where the place stands.
+    /// The position of its place.
     pub x: f64,
     /// The median.
     pub y: f64,

@@ -90,7 +90,7 @@ where
         } else {
             chart.draw_series(DashedLineSeries::new(points.iter().copied(), 6, 4, color.stroke_width(2)))?;
         }
-        // What is only known as a bound is hollow.
+        // Bounds are hollow.
         chart.draw_series(one.points.iter().zip(&points).map(|(point, at)| {
             let style = if point.is_bound { color.stroke_width(1) } else { color.filled() };
             Circle::new(*at, 3, style)
@@ -183,6 +183,13 @@ mod tests {
             assert!(drawn.contains("never &amp; freezes") && drawn.contains("one loop") && drawn.contains("a title"), "{drawn}");
             assert_eq!(drawn, svg(&figure(is_log)).unwrap());
         }
+    }
+
+    #[test]
+    fn a_figure_is_drawn_as_the_golden_file_has_it() {
+        let golden = include_str!("../../tests/golden/figure.svg");
+        let drawn = svg(&figure(true)).unwrap();
+        assert_eq!(drawn, golden, "if the change is meant, this is the new golden file:\n{drawn}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A comparison in words, each verdict with what it rests on.
+//! A comparison in words, each verdict with its evidence.
 
 use super::comparison::{Comparison, verdict_of};
 use crate::metrics::Value;
@@ -16,7 +16,7 @@ pub struct Told {
     after: Value,
     /// The change, or that there is none.
     words: String,
-    /// What that rests on.
+    /// The evidence for it.
     why: String,
     /// The change in units of noise.
     size: f64,
@@ -24,7 +24,7 @@ pub struct Told {
 }
 
 impl Comparison {
-    /// Every cell in words, with what its verdict rests on.
+    /// Every cell in words, with the evidence for its verdict.
     pub fn told(&self) -> impl Iterator<Item = Told> {
         self.lines.iter().map(|line| {
             let one = &line.comparison;
@@ -47,13 +47,13 @@ impl Comparison {
         })
     }
 
-    /// What has to be known to read it.
+    /// Notes for the reader.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 }
 
-/// How many pairs of trials are apart in the direction that most are, and how many there are.
+/// The number of pairs of trials that are apart in the more frequent direction, and the number of pairs.
 pub fn apart(before: &[Value], after: &[Value]) -> (usize, usize) {
     let orders = before.iter().flat_map(|before| after.iter().map(|after| before.known_order(after)));
     let (mut above, mut below, mut all) = (0, 0, 0);

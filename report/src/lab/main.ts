@@ -16,6 +16,7 @@ let written = 0;
 
 const said = h("p", { class: "said", role: "alert" });
 const late = h("p", { class: "late", role: "status" });
+const driver = h("p", { class: "about driver" });
 const stage = h("div", { class: "stage-panes" });
 const pickers = h("div", { class: "controls" });
 
@@ -106,7 +107,7 @@ function takePanes(now: Panes): void {
 function takeFrame(frame: Frame): void {
   newest = { frame, came: performance.now() };
   frame.panes.forEach((one, number) => panes[number]?.take(one, frame.t));
-  late.textContent = frame.late ? `the driver was late by ${frame.lag.toFixed(1)} ms: what this moment shows may be its doing` : "";
+  late.textContent = frame.late ? `The driver was ${frame.lag.toFixed(1)} ms late: this moment may show the driver, not the servers.` : "";
   stage.classList.toggle("is-late", frame.late);
 }
 
@@ -118,6 +119,10 @@ function draw(): void {
     if (performance.now() - written > 200) {
       written = performance.now();
       for (const pane of panes) pane.write();
+      const { sent_per_s: sent, lag_p99: lag } = newest.frame;
+      driver.textContent = `driver: ${sent.toFixed(0)} probes a second, sent ${(lag * 1000).toFixed(0)} µs after they were due at p99`;
+      driver.dataset.sent = String(sent);
+      driver.dataset.lag = String(lag);
     }
     if (newest.frame.wall > 0) {
       ages.push(performance.timeOrigin + performance.now() - newest.frame.wall);
@@ -173,6 +178,7 @@ main?.replaceChildren(
   said,
   late,
   stage,
+  driver,
 );
 listen(takeFrame, takePanes, () => {
   said.textContent = "The lab has ended, or this address holds another token: open the one that `stallbench lab` printed.";

@@ -38,7 +38,7 @@ export class Pane {
     this.element = h("section", { class: "pane", "data-pane": number }, this.title, this.about, this.state, this.canvas, this.numbers, this.workers, this.tabs, this.buttons);
   }
 
-  /** Which server it is, and how it stands. */
+  /** Shows the server and its status. */
   show(shown: Shown): void {
     if (this.title.textContent !== shown.name) this.clear();
     this.title.textContent = shown.name;
@@ -63,7 +63,7 @@ export class Pane {
     this.tabs.replaceChildren();
   }
 
-  /** What has happened since the last frame. */
+  /** Takes the events of a frame. */
   take(frame: PaneFrame, now: number): void {
     this.last = frame;
     for (const sent of frame.sent) {
@@ -148,7 +148,7 @@ export class Pane {
     ctx.strokeStyle = ink("held");
     for (const [at, one] of this.open) {
       if (one.load !== "probes") bar(at, now - at, false);
-      // What waits rises with its age.
+      // Unanswered requests rise with their age.
       else if (now - at > 20) ctx.strokeRect(across(at) - 1.5, base + up(now - at) * DOTS - 1.5, 3, 3);
     }
     ctx.restore();

@@ -1,4 +1,4 @@
-// What the lab sends and is asked; see `lab/src/desk.rs`, `lab/src/stage.rs` and `lab/src/bounds.rs`.
+// Messages between the lab and its page; see `lab/src/desk.rs`, `lab/src/stage.rs` and `lab/src/bounds.rs`.
 
 export type Kind = "probes" | "tabs" | "blockers";
 
@@ -27,6 +27,8 @@ export interface Frame {
   wall: number;
   late: boolean;
   lag: number;
+  lag_p99: number;
+  sent_per_s: number;
   panes: PaneFrame[];
 }
 

@@ -9,9 +9,9 @@ export interface Step {
   show: { servers: string[]; threads: number; processes: number };
   question: string;
   options: string[];
-  /** What happens when somebody has guessed. */
+  /** Requests that are sent after the guess. */
   acts: Ask[];
-  /** Which option is right. */
+  /** The right option. */
   right: number;
   answer: string;
 }
