@@ -1,6 +1,6 @@
 //! `stallbench bench`: measures servers side by side.
 
-use super::{exit_code, noise, own};
+use super::{exit_code, own};
 use crate::catalog::{self, Allocator, FIRST_SIGHT, Server};
 use crate::cli::Bench;
 use crate::console::output::{print, say};
@@ -10,7 +10,6 @@ use crate::experiment::{self, Choices, TwoTabs};
 use crate::host::placement::default_threads;
 use crate::measure::{Kinds, Mode};
 use crate::metrics::Percentile;
-use crate::page;
 use crate::process::deploy::package;
 use crate::report::{Format, Terminal, render};
 use crate::round::{self, Header, Outcome, Round, Settings};
@@ -32,14 +31,14 @@ pub fn run(arguments: &Bench) -> Result<ExitCode> {
     let (mut round, servers) = if arguments.resume { resume(arguments)? } else { begin(arguments)? };
     round::measure(&mut round, &servers)?;
     summary::write_derived(&round)?;
-    let report = page::write(&round, &noise::within(&round, None)?)?;
+    let report = super::report::at_the_end(&round)?;
     let numbers = round::numbers(&round, Percentile::default())?;
     let tables = summary::tables(&round, &numbers, Percentile::default())?;
     print(&match arguments.json {
         true => summary::to_json(&round, &tables, &numbers)?,
         false => render(&tables, Format::Text, &Terminal::of_stdout(arguments.wide, arguments.intervals))?,
     })?;
-    say(&format!("round: {}\nreport: {}", round.folder.display(), report.display()));
+    say(&format!("round: {}{report}", round.folder.display()));
     Ok(exit_code(summary::is_complete(&round)?))
 }
 

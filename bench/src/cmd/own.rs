@@ -4,7 +4,7 @@
 //! blockers of the same length, so that the answer holds for this machine.
 
 use super::bench::settings;
-use super::{exit_code, noise};
+use super::exit_code;
 use crate::catalog::{self, Blocking, Own, Program, REFERENCE, Row, Server};
 use crate::cli::{Bench, OwnService};
 use crate::console::output::{print, say};
@@ -14,7 +14,6 @@ use crate::experiment::service;
 use crate::host::placement::set_of;
 use crate::http::Url;
 use crate::metrics::Percentile;
-use crate::page;
 use crate::process::{Start, deploy};
 use crate::report::Terminal;
 use crate::round::{self, Settings};
@@ -148,7 +147,7 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
     let mut round = round::begin(arguments.out.as_deref(), rows, settings)?;
     round::measure(&mut round, &all)?;
     summary::write_derived(&round)?;
-    let report = page::write(&round, &noise::within(&round, None)?)?;
+    let report = super::report::at_the_end(&round)?;
     let numbers = round::numbers(&round, Percentile::default())?;
     let tables = summary::tables(&round, &numbers, Percentile::default())?;
     let terminal = Terminal::of_stdout(arguments.wide, arguments.intervals);
@@ -158,7 +157,7 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
         print(&summary::screen(&round, &numbers, &terminal, arguments.load())?)?;
         summary::invalid(&round, &numbers)?.iter().for_each(|reason| say(reason));
     }
-    say(&format!("round: {} (all tables: stallbench tables {0})\nreport: {}", round.folder.display(), report.display()));
+    say(&format!("round: {} (all tables: stallbench tables {0}){report}", round.folder.display()));
     Ok(exit_code(summary::is_complete(&round)?))
 }
 

@@ -26,6 +26,18 @@ pub fn run(arguments: &Report) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes the report at the end of a measurement; returns a line that says where it is, or nothing for a round in which nothing could be measured.
+///
+/// # Errors
+/// Trials that cannot be read; a full disk.
+pub fn at_the_end(round: &Round) -> Result<String> {
+    if round.trials.is_empty() {
+        return Ok(String::new());
+    }
+    let path = page::write(round, &noise::within(round, None)?)?;
+    Ok(format!("\nreport: {}", path.display()))
+}
+
 fn alone(round: &Round, arguments: &Report) -> Result<PathBuf> {
     let noise = noise::within(round, arguments.null.as_deref())?;
     match &arguments.out {
