@@ -11,7 +11,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 
 /// Sends a signal, by name, to a process or, with a minus, to a group.
-fn signal(name: &str, pid: impl ToString) {
+fn signal(name: &str, pid: i64) {
     let status = Command::new("kill").args(["-s", name, "--"]).arg(pid.to_string()).status().unwrap();
     assert!(status.success());
 }
