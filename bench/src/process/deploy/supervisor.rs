@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 /// The time that a replacement has to get ready, so that one that never does is found out soon.
@@ -26,7 +26,7 @@ pub struct Supervised {
     program: PathBuf,
     enter: Enter,
     /// Dropped last, when there is nothing left to end.
-    _guard: Guard,
+    _guard: Option<Guard>,
     /// The cluster, as a client sees it.
     pub cluster: Running,
 }
@@ -58,12 +58,16 @@ impl Drop for Supervised {
 struct Guard(Child);
 
 impl Guard {
-    fn over(enter: &Enter, folder: &Path) -> Result<Self> {
-        let mut command = enter.command(Path::new("/bin/sh"))?;
+    /// Starts it; another host needs none, since it ends with this process and everything on it.
+    fn over(enter: &Enter, folder: &Path) -> Result<Option<Self>> {
+        if enter.is_elsewhere() {
+            return Ok(None);
+        }
+        let mut command = Command::new("/bin/sh");
         command.args(["-c", "read -r _; exec \"$1\" kill", "guard"]).arg(package::supervisor());
         command.env_clear().env("SUPERVISOR_HOME", folder.join("home")).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Guard(command.spawn().context("cannot run /bin/sh")?))
+        Ok(Some(Guard(command.spawn().context("cannot run /bin/sh")?)))
     }
 }
 
