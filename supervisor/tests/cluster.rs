@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{Supervisor, server, until};
-use serde_json::Value;
+use common::{Supervisor, server, start, start_within, until};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -14,19 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
-
-/// Starts two instances of the program with this `--listen-timeout`; returns their address.
-fn start_within(supervisor: &Supervisor, program: &Path, time: &str) -> String {
-    let program = program.to_str().unwrap();
-    let arguments = ["--listen", "127.0.0.1:0", "--name", "api", "-i", "2"];
-    supervisor
-        .ok(&[&["start", program, "--listen-timeout", time], &arguments[..], &["--", "--model", "current-thread"]].concat());
-    supervisor.list()[0]["listeners"][0].as_str().unwrap().to_owned()
-}
-
-fn start(supervisor: &Supervisor, program: &Path) -> String {
-    start_within(supervisor, program, "10s")
-}
 
 /// Requests `/`; returns whether the connection can be reused.
 fn ask(stream: &mut BufReader<TcpStream>) -> std::io::Result<bool> {
@@ -339,109 +325,4 @@ fn kill_also_ends_a_reload_in_progress() {
     until("the replacement", || !supervisor.run(&["scale", "api", "2"]).status.success());
     supervisor.ok(&["kill"]);
     assert!(!reload.wait().unwrap().success());
-}
-
-#[test]
-fn resurrect_starts_saved_apps() {
-    let supervisor = Supervisor::new();
-    start(&supervisor, &server());
-    supervisor.ok(&["save"]);
-    supervisor.ok(&["kill"]);
-    assert_eq!(supervisor.list(), [Value::Null; 0]);
-    supervisor.ok(&["resurrect"]);
-    assert_eq!(supervisor.list().len(), 2);
-    assert!(supervisor.ok(&["resurrect"]).contains("all saved apps are already in the list"));
-}
-
-#[test]
-fn a_hanging_client_does_not_affect_others() {
-    let supervisor = Supervisor::new();
-    start(&supervisor, &server());
-    let control = supervisor.path().join("control.sock");
-    let mut hanging: Vec<_> = (0..10).map(|_| std::os::unix::net::UnixStream::connect(&control).unwrap()).collect();
-    hanging[0].write_all(b"{\"start\":").unwrap();
-    hanging[1].write_all(b"nonsense\n").unwrap();
-    let mut answer = String::new();
-    BufReader::new(&hanging[1]).read_line(&mut answer).unwrap();
-    assert!(answer.contains("error"), "{answer}");
-    assert_eq!(supervisor.list().len(), 2);
-}
-
-#[test]
-fn errors_are_one_line() {
-    let supervisor = Supervisor::new();
-    assert!(supervisor.fails(&["reload", "api"]).contains("no supervisor is running"));
-    let address = start(&supervisor, &server());
-    let text = supervisor.home.path().join("text");
-    fs::write(&text, "").unwrap();
-    let text = text.to_str().unwrap();
-    for (arguments, expected) in [
-        (&["stop", "apy"][..], "there is no app or id 'apy'; did you mean api?"),
-        (&["show", "7"], "there is no app or id '7'"),
-        (&["start", "nosuch"], "there is no server or command 'nosuch'"),
-        (&["start", text], "is not executable"),
-        (&["start", "sleep", "--kill-timeout", "9999days", "--", "9"], "expected at most a day"),
-        (&["start", "sleep", "--listen", "nowhere", "--", "9"], "is not an address such as 127.0.0.1:8080"),
-        (&["start", "may-minihttp"], "cannot use a listener of the supervisor"),
-        (&["start", "sleep", "-i", "0", "--", "9"], "expected a number from 1 to 1000"),
-        (&["start", "sleep", "-i", "many", "--", "9"], "expected a number from 1 to 1000"),
-        (&["start", "sleep", "--name", "api", "--", "9"], "api already exists"),
-        (&["start", "sleep", "--name", "a/b", "--", "9"], "is not a valid name"),
-        (&["start", "sleep", "--listen", "127.0.0.1:0", "--", "9"], "api already listens on 127.0.0.1:0"),
-        (&["start", "sleep", "--listen", &address, "--name", "other", "--", "9"], "cannot listen on"),
-        (&["start", "nosuch.toml"], "cannot read nosuch.toml"),
-        (&["scale", "api", "x"], "expected a number of instances"),
-        (&["scale", "api", "-9"], "cannot have -7 instances"),
-    ] {
-        let said = supervisor.fails(arguments);
-        assert!(said.contains(expected), "{arguments:?}: {said}");
-    }
-    assert_eq!(supervisor.list().len(), 2);
-}
-
-#[test]
-fn a_folder_open_to_other_users_is_refused() {
-    let supervisor = Supervisor::new();
-    start(&supervisor, &server());
-    assert!(Command::new("chmod").arg("755").arg(supervisor.path()).status().unwrap().success());
-    assert!(supervisor.fails(&["list"]).contains("is open to other users"));
-    assert!(Command::new("chmod").arg("700").arg(supervisor.path()).status().unwrap().success());
-}
-
-#[test]
-fn a_watched_app_is_reloaded_when_its_program_is_replaced() {
-    let supervisor = Supervisor::new();
-    let program = supervisor.home.path().join("app");
-    fs::copy(server(), &program).unwrap();
-    let arguments = ["--listen", "127.0.0.1:0", "--watch", "--", "--model", "current-thread"];
-    supervisor.ok(&[&["start", program.to_str().unwrap()], &arguments[..]].concat());
-    let before = supervisor.pids();
-    let new = program.with_extension("new");
-    fs::copy(server(), &new).unwrap();
-    fs::rename(&new, &program).unwrap();
-    until("another process", || supervisor.list()[0]["status"] == "online" && supervisor.pids() != before);
-}
-
-#[test]
-fn an_app_that_uses_too_much_memory_is_replaced() {
-    let supervisor = Supervisor::new();
-    let arguments = ["--listen", "127.0.0.1:0", "--max-memory-restart", "1M", "--", "--model", "current-thread"];
-    supervisor.ok(&[&["start", server().to_str().unwrap()], &arguments[..]].concat());
-    let before = supervisor.pids();
-    until("another process", || supervisor.list()[0]["status"] == "online" && supervisor.pids() != before);
-}
-
-#[test]
-fn an_ecosystem_file_starts_several_apps() {
-    let supervisor = Supervisor::new();
-    let file = supervisor.home.path().join("supervisor.toml");
-    let text = format!(
-        "[[app]]\nstart = \"{}\"\nname = \"api\"\ninstances = 2\nlisten = [\"127.0.0.1:0\"]\narguments = [\"--model\", \"current-thread\"]\n\
-         [[app]]\nstart = \"sleep 1000\"\nmin_uptime = \"50ms\"\n",
-        server().display()
-    );
-    fs::write(&file, text).unwrap();
-    supervisor.ok(&["start", file.to_str().unwrap()]);
-    let names: Vec<Value> = supervisor.list().into_iter().map(|one| one["name"].clone()).collect();
-    assert_eq!(names, ["api", "api", "sleep"]);
 }

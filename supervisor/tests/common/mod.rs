@@ -95,3 +95,16 @@ pub fn server() -> PathBuf {
     });
     target.join("release/runtime-tokio")
 }
+
+/// Starts two instances of the program with this `--listen-timeout`; returns their address.
+pub fn start_within(supervisor: &Supervisor, program: &Path, time: &str) -> String {
+    let program = program.to_str().unwrap();
+    let arguments = ["--listen", "127.0.0.1:0", "--name", "api", "-i", "2"];
+    supervisor
+        .ok(&[&["start", program, "--listen-timeout", time], &arguments[..], &["--", "--model", "current-thread"]].concat());
+    supervisor.list()[0]["listeners"][0].as_str().unwrap().to_owned()
+}
+
+pub fn start(supervisor: &Supervisor, program: &Path) -> String {
+    start_within(supervisor, program, "10s")
+}
