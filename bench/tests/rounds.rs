@@ -1,5 +1,7 @@
 //! Rounds over real processes: what is kept, what is ended, and what wrong words are answered with.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -69,13 +71,56 @@ fn a_handler_that_waits_for_another_request_is_stuck_on_one_loop_and_not_on_a_th
     let arguments = ["bench", "--quick", "--no-build", names[0], names[1], "--experiment", "rendezvous", "--out", &folder];
     let round = output(&arguments);
     assert!(round.status.success(), "{}", text(&round.stderr));
-    let tables: serde_json::Value = serde_json::from_slice(&output(&["tables", &folder, "--json"]).stdout).unwrap();
+    let tables: Value = serde_json::from_slice(&output(&["tables", &folder, "--json"]).stdout).unwrap();
     let cells = tables["cells"].as_array().unwrap();
     let stuck = |name: &str| {
         let cell = cells.iter().find(|cell| cell["server"] == name && cell["metric"] == "stuck[1]").unwrap();
         cell["values"][0].as_f64().unwrap()
     };
     assert_eq!(names.map(stuck), [1.0, 0.0]);
+}
+
+/// The requests of a timeline: when each was due and how long it took, in microseconds. LEB128 as its standard describes it.
+fn requests(text: &str) -> Vec<(u64, u64)> {
+    let bytes = STANDARD.decode(text).unwrap();
+    let mut numbers = bytes
+        .split_inclusive(|byte| byte & 0x80 == 0)
+        .map(|group| group.iter().rev().fold(0_u64, |number, byte| number << 7 | u64::from(byte & 0x7f)));
+    let (mut all, mut at) = (Vec::new(), 0);
+    while let (Some(since), Some(took), Some(_connection)) = (numbers.next(), numbers.next(), numbers.next()) {
+        at += since;
+        all.push((at, took >> 1));
+    }
+    all
+}
+
+#[test]
+fn the_probes_that_the_first_trial_keeps_are_those_of_its_histograms() {
+    built();
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("round");
+    let fixed =
+        ["bench", "--quick", "--no-build", "tokio-current-thread", "--experiment", "collateral", "--trials", "2", "--out"];
+    let path = folder.display().to_string();
+    output(&[&fixed[..], &[path.as_str()]].concat());
+    let trials = fs::read_to_string(folder.join("trials.jsonl")).unwrap();
+    let trials: Vec<Value> = trials.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps = |trial: u64| {
+        let last = trials.iter().rev().find(|one| one["trial"] == trial).unwrap();
+        last["outcome"]["runs"][0]["steps"].as_array().unwrap().clone()
+    };
+    assert!(steps(2).iter().all(|step| step["timeline"].is_null()), "only the first trial keeps them");
+    for step in steps(1) {
+        let (timeline, probes) = (&step["timeline"], &step["probes"]);
+        let window = timeline["start_us"].as_u64().unwrap()..timeline["end_us"].as_u64().unwrap();
+        let kept = requests(timeline["probes"].as_str().unwrap());
+        let mut took: Vec<u64> = kept.into_iter().filter(|(at, _)| window.contains(at)).map(|(_, took)| took).collect();
+        took.sort_unstable();
+        assert_eq!(took.len() as u64, probes["planned"].as_u64().unwrap());
+        let (p99, counted) = (took[took.len() * 99 / 100 - 1] as f64, probes["p99_us"].as_f64().unwrap());
+        assert!((p99 - counted).abs() < 0.01 * counted + 30.0, "k = {}: {p99} is not {counted}", step["k"]);
+        assert_eq!(requests(timeline["blockers"].as_str().unwrap()).is_empty(), step["k"] == 0);
+    }
 }
 
 /// Starts a round and returns it with its server's process id, as soon as that server runs.
@@ -157,7 +202,7 @@ fn wrong_words_get_one_line_that_names_them_and_what_is_near() {
 #[test]
 fn servers_are_listed_for_a_person_and_for_a_program() {
     assert!(text(&output(&["servers"]).stdout).contains("tokio-current-thread"));
-    let list: serde_json::Value = serde_json::from_slice(&output(&["servers", "--json"]).stdout).unwrap();
+    let list: Value = serde_json::from_slice(&output(&["servers", "--json"]).stdout).unwrap();
     for key in ["name", "runtime", "model", "http", "blocking", "available", "reason", "receipt"] {
         assert!(list[0].get(key).is_some(), "{key} is missing");
     }
@@ -187,7 +232,7 @@ fn drive_measures_any_server_and_refuses_to_call_a_failure_a_number() {
     let url = line.trim().trim_start_matches("ready ").to_owned() + "/";
     for load in [["--closed", "--pipeline", "4"], ["--closed", "--connections", "3"], ["--fresh", "--rate", "50"]] {
         let output = output(&[&["drive", &url, "--duration", "0.2", "--json"], load.as_slice()].concat());
-        let driven: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let driven: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         assert!(driven["answered"].as_u64().unwrap() > 0 && driven["errors"] == 0, "{load:?}: {driven}");
     }
     child.kill().unwrap();

@@ -64,7 +64,7 @@ pub struct PaneFrame {
 pub struct Frame {
     /// Time since the lab began, in ms.
     pub t: f64,
-    /// Milliseconds since 1970, so that a page can tell how old the frame is when it is drawn.
+    /// Time of the frame in milliseconds since 1970; the page measures its delay with it.
     pub wall: f64,
     /// The driver was late, so what this frame shows may be the driver's fault.
     pub late: bool,

@@ -161,7 +161,7 @@ impl Stage {
                 }
             }
             self.attend(&panes);
-            // A page that has just opened has to learn what there is.
+            // A page that has just opened needs the list.
             if frames % PANES_EVERY == 0 {
                 self.tell_panes();
             }

@@ -10,10 +10,21 @@ export interface Style {
   dash: number[];
 }
 
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+
+/** Applies a theme: `light`, `dark`, or the system's if empty. */
+export function setTheme(chosen: string): void {
+  document.documentElement.dataset.theme = chosen || (prefersDark.matches ? "dark" : "light");
+}
+
+/** Calls back when the system's preference changes. */
+export function onSystemTheme(changed: () => void): void {
+  prefersDark.addEventListener("change", changed);
+}
+
 /** Returns whether the page is dark. */
 export function isDark(): boolean {
-  const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  return document.documentElement.dataset.theme === "dark";
 }
 
 /** The style of a server among those that are chosen; `null` if it is not. */
@@ -28,7 +39,7 @@ const inks = new Map<string, string>();
 
 /** A colour of the style sheet. Asking the browser takes longer than drawing with it, so it is remembered. */
 export function ink(name: string): string {
-  const key = `${name} ${document.documentElement.dataset.theme ?? ""}`;
+  const key = `${name} ${document.documentElement.dataset.theme}`;
   let color = inks.get(key);
   if (color === undefined) {
     color = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -36,9 +47,6 @@ export function ink(name: string): string {
   }
   return color;
 }
-
-// The system's preference may change.
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => inks.clear());
 
 /** The word for a response time in ms, by the limits that people feel. */
 export function grade(ms: number): "instant" | "flow" | "attention" | "lost" {

@@ -3,6 +3,7 @@
 import "uplot/dist/uPlot.min.css";
 import * as compare from "./compare";
 import { type Page, read } from "./data";
+import { onSystemTheme, setTheme } from "./colors";
 import { button, h } from "./dom";
 import { figure } from "./lines";
 import { method } from "./method";
@@ -49,13 +50,9 @@ function show(page: Page): void {
     pair: null,
     theme: "",
   });
-  const theme = () => {
-    if (state.view.theme) document.documentElement.dataset.theme = state.view.theme;
-    else delete document.documentElement.dataset.theme;
-  };
-  theme();
-  state.on(["theme"], theme);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => state.set({ theme: state.view.theme }));
+  setTheme(state.view.theme);
+  state.on(["theme"], (view) => setTheme(view.theme));
+  onSystemTheme(() => state.set({ theme: state.view.theme }));
 
   const { settings, environment, command } = page.header;
   const source = command.join(" ");

@@ -3,6 +3,7 @@
 import type { Page, Timeline } from "./data";
 import { button, choice, download, h } from "./dom";
 import { amount } from "./format";
+import { prepare } from "./canvas";
 import { grade, ink } from "./colors";
 import { type Requests, type Stall, endedAt, requestsOf, stalls } from "./stalls";
 import type { State } from "./state";
@@ -277,17 +278,10 @@ const top = (pane: Pane): number => pane.lanes * LANE + GAP;
 
 function paint(pane: Pane, from: number, to: number, isHeat: boolean, hovered: number | null, selection: [number, number] | null): void {
   const { canvas, blockers, probes: own } = pane;
-  const scale = devicePixelRatio;
-  const [width, height] = [canvas.clientWidth || 600, top(pane) + DOTS + 22];
-  if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
-    canvas.width = Math.round(width * scale);
-    canvas.height = Math.round(height * scale);
-    canvas.style.height = `${height}px`;
-  }
-  const ctx = canvas.getContext("2d");
-  if (!ctx) return;
-  ctx.setTransform(scale, 0, 0, scale, 0, 0);
-  ctx.clearRect(0, 0, width, height);
+  const height = top(pane) + DOTS + 22;
+  const ready = prepare(canvas, height);
+  if (!ready) return;
+  const { ctx, width } = ready;
   const across = (time: number) => LEFT + ((time - from) / (to - from)) * (width - LEFT - RIGHT);
   axes(ctx, pane, width, across, from, to);
   ctx.save();

@@ -31,8 +31,8 @@ pub fn run(arguments: &Bench) -> Result<ExitCode> {
     let (mut round, servers) = if arguments.resume { resume(arguments)? } else { begin(arguments)? };
     round::measure(&mut round, &servers)?;
     summary::write_derived(&round)?;
-    let report = super::report::at_the_end(&round)?;
     let numbers = round::numbers(&round, Percentile::default())?;
+    let report = super::report::at_the_end(&round, &numbers)?;
     let tables = summary::tables(&round, &numbers, Percentile::default())?;
     print(&match arguments.json {
         true => summary::to_json(&round, &tables, &numbers)?,

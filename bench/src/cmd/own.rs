@@ -147,8 +147,8 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
     let mut round = round::begin(arguments.out.as_deref(), rows, settings)?;
     round::measure(&mut round, &all)?;
     summary::write_derived(&round)?;
-    let report = super::report::at_the_end(&round)?;
     let numbers = round::numbers(&round, Percentile::default())?;
+    let report = super::report::at_the_end(&round, &numbers)?;
     let tables = summary::tables(&round, &numbers, Percentile::default())?;
     let terminal = Terminal::of_stdout(arguments.wide, arguments.intervals);
     if arguments.json {

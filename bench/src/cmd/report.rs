@@ -4,7 +4,7 @@ use super::compare::{self, Wanted};
 use super::noise;
 use crate::cli::Report;
 use crate::console::output::say;
-use crate::metrics::Percentile;
+use crate::metrics::{Numbers, Percentile};
 use crate::page::{self, Beside};
 use crate::round::{self, Round, name_of};
 use crate::summary::comparison::missing;
@@ -30,20 +30,21 @@ pub fn run(arguments: &Report) -> Result<ExitCode> {
 ///
 /// # Errors
 /// Trials that cannot be read; a full disk.
-pub fn at_the_end(round: &Round) -> Result<String> {
+pub fn at_the_end(round: &Round, numbers: &Numbers) -> Result<String> {
     if round.trials.is_empty() {
         return Ok(String::new());
     }
-    let path = page::write(round, &noise::within(round, None)?)?;
+    let path = page::write(round, numbers, &noise::within(round, None)?)?;
     Ok(format!("\nreport: {}", path.display()))
 }
 
 fn alone(round: &Round, arguments: &Report) -> Result<PathBuf> {
+    let numbers = round::numbers(round, Percentile::default())?;
     let noise = noise::within(round, arguments.null.as_deref())?;
     match &arguments.out {
-        None => page::write(round, &noise),
+        None => page::write(round, &numbers, &noise),
         Some(path) => {
-            page::write_to(path, &page::html(round, &noise, None)?)?;
+            page::write_to(path, &page::html(round, &numbers, &noise, None)?)?;
             Ok(path.clone())
         }
     }
@@ -56,7 +57,7 @@ fn beside(round: &Round, arguments: &Report) -> Result<PathBuf> {
     let wanted = Wanted { null: arguments.null.as_deref(), ..Wanted::default() };
     let comparison = compare::between((round, &numbers), (&other, &theirs), &wanted, missing(&numbers, &theirs))?;
     let noise = noise::within(round, arguments.null.as_deref())?;
-    let html = page::html(round, &noise, Some(&Beside { round: &other, numbers: &theirs, comparison }))?;
+    let html = page::html(round, &numbers, &noise, Some(&Beside { round: &other, numbers: &theirs, comparison }))?;
     let usual = || other.folder.join(format!("report-against-{}.html", name_of(&round.folder)));
     let path = arguments.out.clone().unwrap_or_else(usual);
     page::write_to(&path, &html)?;

@@ -17,7 +17,7 @@ pub struct Timeline {
     /// The probes over kept-alive connections: for each the time since the one before was due, the response time doubled (odd if that is the age of
     /// an answer that never came), and the connection, as LEB128 in base64.
     probes: String,
-    /// The blockers, likewise.
+    /// The blockers, in the same form.
     blockers: String,
 }
 

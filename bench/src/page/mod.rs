@@ -6,7 +6,7 @@ mod tables;
 
 use crate::metrics::{Numbers, Percentile};
 use crate::report::svg;
-use crate::round::{self, Round, name_of};
+use crate::round::{Round, name_of};
 use crate::summary::{self, comparison::Comparison};
 use crate::verdict::noise::Noise;
 use anyhow::{Context, Result, bail};
@@ -35,12 +35,11 @@ pub struct Beside<'b> {
 ///
 /// # Errors
 /// A round without numbers, or one that cannot be read.
-pub fn html(round: &Round, noise: &Noise, beside: Option<&Beside<'_>>) -> Result<String> {
-    let numbers = round::numbers(round, Percentile::default())?;
+pub fn html(round: &Round, numbers: &Numbers, noise: &Noise, beside: Option<&Beside<'_>>) -> Result<String> {
     if numbers.servers().next().is_none() {
         bail!("{} has no trial yet: nothing can be shown", round.folder.display());
     }
-    let page = Page::of(round, &numbers, noise, beside)?;
+    let page = Page::of(round, numbers, noise, beside)?;
     // `<` may end a script, so it stands as an escape, which JSON allows in all strings.
     let json = serde_json::to_string(&page)?.replace('<', "\\u003c");
     let (before, after) = SHELL.split_once(HOLE).context("the page has no place for numbers")?;
@@ -51,11 +50,10 @@ pub fn html(round: &Round, noise: &Noise, beside: Option<&Beside<'_>>) -> Result
 ///
 /// # Errors
 /// As for [`html`], and a full disk.
-pub fn write(round: &Round, noise: &Noise) -> Result<PathBuf> {
+pub fn write(round: &Round, numbers: &Numbers, noise: &Noise) -> Result<PathBuf> {
     let path = round.folder.join(NAME);
-    write_to(&path, &html(round, noise, None)?)?;
-    let numbers = round::numbers(round, Percentile::default())?;
-    for mut figure in summary::figures(round, &numbers, Percentile::default())? {
+    write_to(&path, &html(round, numbers, noise, None)?)?;
+    for mut figure in summary::figures(round, numbers, Percentile::default())? {
         let shown = data::shown(round, figure.series.iter().map(|line| line.name.as_str()));
         figure.series.retain(|line| shown.contains(&line.name));
         write_to(&round.folder.join(format!("{}.svg", figure.name)), &svg(&figure)?)?;

@@ -54,7 +54,7 @@ struct TimelineOf {
     invalid: Option<String>,
     /// For each probe the time since the one before was due; then for each the response time doubled (odd without an answer): LEB128, deflated, in base64.
     probes: String,
-    /// The blockers, likewise, and then the connection of each.
+    /// The blockers in the same form, followed by the connection of each.
     blockers: String,
 }
 

@@ -28,7 +28,8 @@ struct RowOf {
     cells: Vec<CellOf>,
 }
 
-/// A cell: `t` text, `n` number, `i` text with the interval, `g` the word for what people feel, `w` why there is no number.
+/// A cell. The names are short, since a page has thousands: `t` is the text, `n` the number to sort by, `i` the text with its interval, `g` the grade,
+/// and `w` the reason why there is no number.
 #[derive(Serialize)]
 struct CellOf {
     t: String,

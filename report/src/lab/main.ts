@@ -1,5 +1,6 @@
 // The lab: pick servers, press, and watch.
 
+import { onSystemTheme, setTheme } from "../colors";
 import { button, choice, h } from "../dom";
 import { Pane } from "./pane";
 import { type Ask, type Frame, type Panes, ask, listen } from "./protocol";
@@ -164,6 +165,8 @@ function tour(): HTMLElement {
   return h("section", { class: "tour", "aria-label": "tour" }, body);
 }
 
+setTheme("");
+onSystemTheme(() => setTheme(""));
 const main = document.getElementById("page");
 main?.replaceChildren(
   h("header", {}, h("p", { class: "brand" }, "Stallbench lab"), h("h1", {}, "When a few requests block, does everyone else wait?"), h("p", {}, "Every server gets the same requests at the same instants. A dot is a request to /: the higher, the longer it took. A bar is a slow request.")),

@@ -2,6 +2,7 @@
 
 import { button, h } from "../dom";
 import { amount } from "../format";
+import { prepare } from "../canvas";
 import { grade, ink } from "../colors";
 import type { Ended, PaneFrame, Sent, Shown } from "./protocol";
 
@@ -111,18 +112,10 @@ export class Pane {
   }
 
   draw(now: number): void {
-    const { canvas } = this;
-    const scale = devicePixelRatio;
-    const [width, height] = [canvas.clientWidth || 500, LANES * 5 + GAP + DOTS + 18];
-    if (canvas.width !== Math.round(width * scale)) {
-      canvas.width = Math.round(width * scale);
-      canvas.height = Math.round(height * scale);
-      canvas.style.height = `${height}px`;
-    }
-    const ctx = canvas.getContext("2d");
-    if (!ctx) return;
-    ctx.setTransform(scale, 0, 0, scale, 0, 0);
-    ctx.clearRect(0, 0, width, height);
+    const height = LANES * 5 + GAP + DOTS + 18;
+    const ready = prepare(this.canvas, height);
+    if (!ready) return;
+    const { ctx, width } = ready;
     const base = LANES * 5 + GAP;
     const from = now - SIGHT;
     const across = (at: number) => LEFT + ((at - from) / SIGHT) * (width - LEFT - RIGHT);

@@ -99,7 +99,7 @@ fn build_each(servers: &[Server], progress: &Progress, failed: impl Fn(&Program,
     Ok(())
 }
 
-/// Builds a program of this workspace that is no server.
+/// Builds a program of this workspace that is not a server.
 ///
 /// # Errors
 /// It does not build, with the compiler's words.
