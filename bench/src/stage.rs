@@ -2,9 +2,11 @@
 
 pub use crate::catalog::{Server, find};
 pub use crate::console::interrupt;
+pub use crate::console::output::{print, say};
 pub use crate::driver::Sockets;
 pub use crate::host::placement::{Placement, set_of};
 pub use crate::load::{Drive, Event, Lane, Live, Load, Pace, Target, What, watch};
+pub use common::args::one_line;
 
 use crate::catalog::{self, FIRST_SIGHT, Program, SELF_TEST};
 pub use crate::cli::OwnService;

@@ -5,7 +5,7 @@ use clap::Parser;
 
 /// A page where servers run side by side under the same load, live
 #[derive(Debug, Parser)]
-#[command(name = "stallbench lab", version)]
+#[command(name = "stallbench lab", bin_name = "stallbench lab", version)]
 pub struct Arguments {
     /// Servers that are shown at first, four at most [default: those of a first look]
     pub servers: Vec<String>,

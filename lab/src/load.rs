@@ -2,7 +2,7 @@
 
 use crate::bounds;
 use crate::pane::Targets;
-use bench::stage::{Drive, Lane, Live, Load, Pace, Placement, Sockets, Target, interrupt};
+use bench::stage::{Drive, Lane, Live, Load, Pace, Placement, Sockets, Target, interrupt, say};
 use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub fn start(plan: Plan, live: Live, placement: Placement, ended: Sender<u32>) -
             && !live.is_over()
             && !interrupt::is_requested()
         {
-            eprintln!("stallbench lab: {error:#}");
+            say(&format!("stallbench lab: {error:#}"));
         }
         let _ = ended.send(live.source);
     })?;

@@ -23,11 +23,17 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| {
+        if error.use_stderr() {
+            harness::say(&format!("stallbench lab: {}", harness::one_line(&error)));
+            std::process::exit(error.exit_code());
+        }
+        error.exit()
+    });
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("stallbench lab: {error:#}");
+            harness::say(&format!("stallbench lab: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -54,8 +60,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     let (frames, _) = tokio::sync::broadcast::channel(8);
     let web = web::Web { address, token: token.clone(), asks, frames: frames.clone() };
     thread::Builder::new().name("web".into()).spawn(move || web.serve(listener)).context("cannot start a thread")?;
-    println!("http://{address}/?token={token}");
-    eprintln!("stallbench lab: open this address; Ctrl-C ends it");
+    harness::print(&format!("http://{address}/?token={token}\n"))?;
+    harness::say("stallbench lab: open this address; Ctrl-C ends it");
     stage::Stage::new(servers, first, frames).run(&asked)
 }
 

@@ -5,7 +5,7 @@ use crate::desk::{self, Desk};
 use crate::load::{self, Plan};
 use crate::pane::{Order, Pane, Report, Status, Targets};
 use anyhow::{Context, Result};
-use bench::stage::{Event, Live, Placement, Server, find, interrupt, watch};
+use bench::stage::{Event, Live, Placement, Server, find, interrupt, say, watch};
 use serde::Serialize;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -181,7 +181,7 @@ impl Stage {
                 if self.parts.is_empty() && !self.first.is_empty() {
                     let first = self.first.clone();
                     if let Err(error) = self.show(&first, self.threads, self.processes, panes) {
-                        eprintln!("stallbench lab: {error}");
+                        say(&format!("stallbench lab: {error}"));
                         self.first.clear();
                     }
                 }
@@ -336,7 +336,7 @@ impl Stage {
         }
         match load::start(plan, live.clone(), self.placement, ended.clone()) {
             Ok(()) => self.running.push(Running { live, kind }),
-            Err(error) => eprintln!("stallbench lab: cannot start a thread: {error}"),
+            Err(error) => say(&format!("stallbench lab: cannot start a thread: {error}")),
         }
     }
 

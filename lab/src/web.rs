@@ -11,7 +11,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use bench::stage::{Placement, set_of};
+use bench::stage::{Placement, say, set_of};
 use nix::sched::sched_setaffinity;
 use nix::unistd::Pid;
 use serde::Deserialize;
@@ -55,7 +55,7 @@ impl Web {
         let first: Vec<usize> = Placement::default_here().server_cores().into_iter().take(1).collect();
         let _ = sched_setaffinity(Pid::from_raw(0), &set_of(&first));
         if let Err(error) = self.run(listener) {
-            eprintln!("stallbench lab: {error:#}");
+            say(&format!("stallbench lab: {error:#}"));
             std::process::exit(1);
         }
     }

@@ -239,18 +239,20 @@ test("a second lab, a port in use and an unknown server get one line each", asyn
   const running = await lab();
   const taken = createServer().listen(0, "127.0.0.1");
   await once(taken, "listening");
-  const said = (...words) => {
+  const said = (wanted, ...words) => {
     const { status, stderr } = spawnSync(program, words, { cwd: root, encoding: "utf8" });
-    assert.equal(status, 1, words.join(" "));
+    assert.equal(status, wanted, words.join(" "));
     assert.equal(stderr.trimEnd().split("\n").length, 1, stderr);
     return stderr;
   };
-  assert.match(said("--port", "0"), /another lab is running/);
+  assert.match(said(1, "--port", "0"), /another lab is running/);
   await end(running);
-  assert.match(said("--port", String(taken.address().port)), /cannot listen on port \d+: choose another with --port/);
-  assert.match(said("no-such-server"), /no-such-server/);
-  assert.match(said("--command", "true", "--blocker", "/slow"), /\{port\}/);
-  assert.match(said("--url", "http://127.0.0.1:1"), /--blocker is missing/);
+  assert.match(said(1, "--port", String(taken.address().port)), /cannot listen on port \d+: choose another with --port/);
+  assert.match(said(1, "no-such-server"), /no-such-server/);
+  assert.match(said(1, "--command", "true", "--blocker", "/slow"), /\{port\}/);
+  assert.match(said(1, "--url", "http://127.0.0.1:1"), /--blocker is missing/);
+  assert.match(said(2, "--port", "99999"), /99999/);
+  assert.match(said(2, "--nonsense"), /--nonsense/);
   taken.close();
 });
 
