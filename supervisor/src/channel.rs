@@ -1,4 +1,6 @@
 //! The channel between daemon and keeper. It carries messages with descriptors, each message whole, in order.
+//!
+//! Each side asks the other for a sign of life after it has sent something. So one that hangs is noticed, and none wakes up while nothing happens.
 
 use crate::proc::Identity;
 use rustix::io::Errno;
@@ -14,7 +16,13 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+/// Frames beside messages, which are JSON: the question for a sign of life, and the answer.
+const ASK: &[u8] = b"?";
+const ALIVE: &[u8] = b"!";
+/// Time limit for a sign of life. It is asked for twice, in case that the whole machine was suspended meanwhile.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Most descriptors in one message: the ends of two log pipes and a notify socket.
 const MOST_DESCRIPTORS: usize = 3;
 
@@ -51,6 +59,8 @@ pub struct LogPlan {
 pub struct Job {
     /// Identifies the worker.
     pub key: Key,
+    /// Name of its app.
+    pub app: String,
     /// Path of the app's specification, which says what to run.
     pub spec: PathBuf,
     /// Number of the instance within its app.
@@ -70,6 +80,24 @@ pub struct Standing {
     pub is_told_to_end: bool,
 }
 
+/// The end of a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// How it ended, such as `exited with 1`.
+    pub how: String,
+    /// The last line of its standard error that says something.
+    pub last_line: Option<String>,
+    /// The name of a process that it had started when it was asked to end, if there was one.
+    pub child: Option<String>,
+}
+
+impl End {
+    /// An end about which nothing else is known.
+    pub fn plain(how: String) -> Self {
+        End { how, last_line: None, child: None }
+    }
+}
+
 /// An order from the daemon to the keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
@@ -79,6 +107,8 @@ pub enum Order {
     Unbind(String),
     /// Start a worker.
     Spawn(Job),
+    /// The daemon knows the worker, which may now become its program.
+    Confirm(Key),
     /// Send a signal to a worker's process group.
     Signal(Key, i32),
     /// Empty the logs at these paths, and remove their rotated files: at most the given number for each log.
@@ -91,6 +121,8 @@ pub enum Order {
     AdoptWorker(Job, Identity, Standing),
     /// Hold the control socket of the previous keeper; comes with its descriptor.
     AdoptControl,
+    /// End whatever earlier keepers have started and nobody knows any more: these processes, and those that carry the mark of a worker.
+    Sweep(Vec<Identity>),
     /// Exit: all workers have ended.
     Quit,
 }
@@ -100,8 +132,8 @@ pub enum Order {
 pub enum Report {
     /// The control socket, with its descriptor.
     Control,
-    /// The keeper listens on this address; comes with the listener's descriptor.
-    Bound(String),
+    /// The keeper listens on this address, and the actual one; comes with the listener's descriptor.
+    Bound(String, String),
     /// The keeper cannot listen on this address, and the reason.
     CannotBind(String, String),
     /// A worker has started; comes with the descriptors of its pipes and its notify socket.
@@ -112,8 +144,14 @@ pub enum Report {
     Ready(Key),
     /// A worker's status text, from `STATUS=`.
     Status(Key, String),
-    /// A worker ended, with a description of its exit.
-    Exited(Key, String),
+    /// A worker was sent the signal to end.
+    Signalled(Key),
+    /// A worker ended.
+    Exited(Key, End),
+    /// A worker could not be taken over from the previous keeper, since it had ended.
+    Vanished(Key),
+    /// Something that the user should know.
+    Remark(String),
     /// A log cannot be written, with the reason; or can be written again (`None`).
     LogTrouble(PathBuf, Option<String>),
     /// The supervisor has received a signal to end.
@@ -126,6 +164,8 @@ pub enum Report {
 pub struct Channel {
     socket: OwnedFd,
     unsent: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    /// When a sign of life was asked for, if it has not come yet, and how often.
+    asked: Option<(Instant, u32)>,
 }
 
 /// Creates both ends of a channel.
@@ -145,7 +185,7 @@ impl AsFd for Channel {
 impl Channel {
     /// Creates a channel from one of its ends.
     pub fn new(socket: OwnedFd) -> Self {
-        Channel { socket, unsent: VecDeque::new() }
+        Channel { socket, unsent: VecDeque::new(), asked: None }
     }
 
     /// Returns whether messages are queued until the other side reads.
@@ -158,7 +198,40 @@ impl Channel {
     /// # Errors
     /// Fails if no descriptors are left. It does not fail if the other side has closed: [`Self::receive`] reports that.
     pub fn send(&mut self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let bytes = serde_json::to_vec(message)?;
+        self.send_bytes(serde_json::to_vec(message)?, descriptors)?;
+        self.ask()
+    }
+
+    /// Asks the other side for a sign of life, unless it still owes one.
+    ///
+    /// # Errors
+    /// Fails if no descriptors are left.
+    pub fn ask(&mut self) -> io::Result<()> {
+        if self.asked.is_none() {
+            self.asked = Some((Instant::now(), 1));
+            self.send_bytes(ASK.to_vec(), &[])?;
+        }
+        Ok(())
+    }
+
+    /// When [`Self::is_silent`] can next change.
+    pub fn due(&self) -> Option<Instant> {
+        self.asked.map(|(asked, _)| asked + PATIENCE)
+    }
+
+    /// Returns whether the other side hangs: it has not given a sign of life in time.
+    pub fn is_silent(&mut self) -> bool {
+        match &mut self.asked {
+            Some((asked, count)) if asked.elapsed() >= PATIENCE => {
+                *asked = Instant::now();
+                *count += 1;
+                *count > 2
+            }
+            _ => false,
+        }
+    }
+
+    fn send_bytes(&mut self, bytes: Vec<u8>, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let sent = if self.has_unsent() { Err(Errno::AGAIN) } else { transmit(&self.socket, &bytes, descriptors) };
         match sent {
             // The message or its descriptors are invalid.
@@ -187,6 +260,17 @@ impl Channel {
     /// # Errors
     /// Fails if the other side has closed, or sent an invalid message.
     pub fn receive<M: DeserializeOwned>(&mut self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+        while let Some((bytes, descriptors)) = self.receive_bytes()? {
+            match bytes.as_slice() {
+                ASK => self.send_bytes(ALIVE.to_vec(), &[])?,
+                ALIVE => self.asked = None,
+                message => return Ok(Some((serde_json::from_slice(message)?, descriptors))),
+            }
+        }
+        Ok(None)
+    }
+
+    fn receive_bytes(&mut self) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
         let length = match recv(&self.socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::TRUNC) {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
             result => result?.1,
@@ -207,7 +291,8 @@ impl Channel {
             _ => None,
         });
         let descriptors = rights.flatten().collect();
-        Ok(Some((serde_json::from_slice(&bytes[..count])?, descriptors)))
+        bytes.truncate(count);
+        Ok(Some((bytes, descriptors)))
     }
 }
 
@@ -258,6 +343,23 @@ mod tests {
             let (order, _) = other.receive::<Order>().unwrap().unwrap();
             assert!(matches!(order, Order::Forget(key) if key.instance == number), "{order:?}");
         }
+    }
+
+    #[test]
+    fn a_side_that_answers_is_not_silent_and_one_that_does_not_is() {
+        let (one, other) = pair().unwrap();
+        let (mut one, mut other) = (Channel::new(one), Channel::new(other));
+        one.send(&Order::Quit, &[]).unwrap();
+        assert!(one.due().is_some());
+        assert!(matches!(other.receive::<Order>().unwrap(), Some((Order::Quit, _))));
+        assert!(other.receive::<Order>().unwrap().is_none());
+        assert!(one.receive::<Report>().unwrap().is_none());
+        assert_eq!((one.due(), one.is_silent()), (None, false));
+        one.ask().unwrap();
+        one.asked = one.asked.map(|(asked, count)| (asked - 2 * PATIENCE, count));
+        assert!(!one.is_silent(), "it is asked twice");
+        one.asked = one.asked.map(|(asked, count)| (asked - 2 * PATIENCE, count));
+        assert!(one.is_silent());
     }
 
     #[test]

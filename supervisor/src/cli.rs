@@ -4,11 +4,9 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 use supervisor::control::Size;
+use supervisor::spec::{LONGEST, LONGEST_FORMAT, SMALLEST_LOG};
 
-/// Longest duration that an option accepts.
-const LONGEST: Duration = Duration::from_secs(86_400);
-
-/// Starts any server of the workspace, or any command, as a cluster; keeps it alive; replaces it without clients noticing
+/// Starts any server as a cluster, keeps it alive, and replaces it without clients noticing
 #[derive(Debug, Parser)]
 #[command(name = "supervisor", version, disable_help_subcommand = true)]
 pub struct Supervisor {
@@ -19,7 +17,7 @@ pub struct Supervisor {
 /// All commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start a server of the workspace, a command, or a stopped app
+    /// Start a command, a supervisor.toml, or a stopped app
     Start(Box<Start>),
     /// Stop names, ids or all, and keep them in the list
     Stop(Targets),
@@ -59,7 +57,7 @@ pub enum Command {
 /// Arguments of `start`.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Start {
-    /// A server (`smol`, `tokio-forked`), a command, a name or id from the list, or a supervisor.toml
+    /// A command, a supervisor.toml, or a name or id from the list
     pub what: String,
     /// Number of instances, or max for one per core [default: 1]
     #[arg(short, long, value_parser = instances)]
@@ -67,13 +65,13 @@ pub struct Start {
     /// One log file for all instances and both streams [default: one file each, in the supervisor's folder]
     #[arg(short, long, value_name = "FILE")]
     pub log: Option<PathBuf>,
-    /// Name in the list [default: the server's or the command's]
+    /// Name in the list [default: the command's]
     #[arg(short, long)]
     pub name: Option<String>,
     /// Working directory [default: this one]
     #[arg(long, value_name = "FOLDER")]
     pub cwd: Option<PathBuf>,
-    /// Listen on ADDR and pass the socket to all instances in LISTEN_FDS [default for servers of the workspace: 127.0.0.1:8080]
+    /// Listen on ADDR and pass the socket to all instances in LISTEN_FDS
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
     #[command(flatten)]
@@ -221,8 +219,8 @@ fn time(text: &str) -> Result<Duration, String> {
 
 /// Rejects date formats that strftime does not know, and those that would make each line a page.
 fn date_format(text: &str) -> Result<String, String> {
-    if text.len() > 100 {
-        return Err("expected at most 100 characters".into());
+    if text.len() > LONGEST_FORMAT {
+        return Err(format!("expected at most {LONGEST_FORMAT} characters"));
     }
     jiff::fmt::strtime::format(text, &jiff::Zoned::now()).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
@@ -230,7 +228,7 @@ fn date_format(text: &str) -> Result<String, String> {
 
 /// Rejects sizes below a page, at which a log would be rotated more often than written.
 fn log_size(text: &str) -> Result<u64, String> {
-    size(text).and_then(|bytes| if bytes < 4096 { Err("expected at least 4K".into()) } else { Ok(bytes) })
+    size(text).and_then(|bytes| if bytes < SMALLEST_LOG { Err("expected at least 4K".into()) } else { Ok(bytes) })
 }
 
 /// Parses a number of bytes, such as `300M`.

@@ -1,8 +1,8 @@
 //! The control protocol between the commands and the daemon: a request and an answer, each one line of JSON.
 
+use crate::environment::Environment;
 use crate::spec::Spec;
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// A request of a command.
@@ -39,9 +39,6 @@ pub enum Request {
     /// Stop all apps and the supervisor.
     Kill,
 }
-
-/// A list of environment variables.
-pub type Environment = Vec<(OsString, OsString)>;
 
 /// A new number of instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,8 +109,6 @@ pub struct View {
     pub directory: PathBuf,
     /// The addresses that it serves.
     pub listeners: Vec<String>,
-    /// The reason to doubt that it gets its listeners, if there is one.
-    pub doubt: Option<String>,
     /// Its status text, from `STATUS=`.
     pub says: Option<String>,
     /// Paths of the logs of standard output and error.

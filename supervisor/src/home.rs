@@ -13,6 +13,9 @@ const LONGEST_SOCKET: usize = 107;
 /// Length that the longest name of a notify socket adds to the folder's path.
 const LONGEST_NAME: usize = "/notify/4294967295-4294967295".len();
 
+/// Size in bytes at which the supervisor's own log is started anew.
+const LONGEST_OWN_LOG: u64 = 1 << 20;
+
 /// The folder, `SUPERVISOR_HOME` or `~/.supervisor`.
 #[derive(Debug, Clone)]
 pub struct Home(PathBuf);
@@ -44,6 +47,12 @@ impl Home {
             make(&folder)?;
         }
         Ok(home)
+    }
+
+    /// The folder at a path, which is not looked at.
+    #[cfg(test)]
+    pub fn at(path: &str) -> Self {
+        Home(path.into())
     }
 
     fn check_owner(&self) -> Result<()> {
@@ -81,6 +90,19 @@ impl Home {
         self.0.join("supervisor.log")
     }
 
+    /// Adds a line to the supervisor's own log, which is started anew when it has become long: whatever repeats for ever must not fill the disk.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be written, for example because the disk is full.
+    pub fn tell(&self, text: &str) -> std::io::Result<()> {
+        let path = self.own_log();
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LONGEST_OWN_LOG) {
+            fs::rename(&path, path.with_extension("log.1"))?;
+        }
+        let mut log = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        writeln!(log, "{} {text}", humantime::format_rfc3339_seconds(std::time::SystemTime::now()))
+    }
+
     /// The state file: the table of apps and their instances.
     pub fn state(&self) -> PathBuf {
         self.0.join("state.json")
@@ -99,6 +121,11 @@ impl Home {
     /// The specification of an app.
     pub fn spec(&self, name: &str) -> PathBuf {
         self.specs().join(format!("{name}.json"))
+    }
+
+    /// The specification that a reload of an app tries out.
+    pub fn next_spec(&self, name: &str) -> PathBuf {
+        self.specs().join(format!("{name}.next"))
     }
 
     /// The folder of log files.
@@ -130,7 +157,7 @@ fn make(folder: &Path) -> Result<()> {
 /// # Errors
 /// Fails if the file cannot be written, for example because the disk is full.
 pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    let new = path.with_extension("new");
+    let new = temporary(path);
     let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
     written
         .and_then(|mut file| file.write_all(content))
@@ -143,7 +170,7 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
 /// # Errors
 /// Fails if the file cannot be written, for example because the disk is full.
 pub fn replace_durably(path: &Path, content: &[u8]) -> Result<()> {
-    let new = path.with_extension("new");
+    let new = temporary(path);
     let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
     written
         // The content first, or the name could outlive it; the folder last, or the name could be lost.
@@ -151,6 +178,13 @@ pub fn replace_durably(path: &Path, content: &[u8]) -> Result<()> {
         .and_then(|()| fs::rename(&new, path))
         .and_then(|()| fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all())
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A path beside another, which no app's name leads to.
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 /// The file mode creation mask of this process.

@@ -1,12 +1,14 @@
 //! The launcher runs between fork and exec. It restores the environment of the `start` command, and becomes the worker.
+//!
+//! It waits for a confirmation on its standard input. If the keeper dies before it comes, nobody knows this process, and it ends.
 
 use crate::spec::Spec;
 use anyhow::{Context, Result};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use std::env;
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -18,6 +20,9 @@ const CANNOT_RUN: u8 = 127;
 /// Becomes the program of the specification file. It returns only if that fails, after it has reported the reason to the
 /// worker's notify socket.
 pub fn run(spec: &Path) -> ExitCode {
+    if !matches!(std::io::stdin().read(&mut [0]), Ok(1)) {
+        return ExitCode::FAILURE;
+    }
     let Err(error) = launch(spec);
     let said = format!("STATUS={error:#}");
     if let Some(socket) = env::var_os("NOTIFY_SOCKET") {
@@ -31,8 +36,9 @@ pub fn run(spec: &Path) -> ExitCode {
 fn launch(path: &Path) -> Result<std::convert::Infallible> {
     let spec = fs::read(path).with_context(|| path.display().to_string())?;
     let spec: Spec = serde_json::from_slice(&spec).with_context(|| path.display().to_string())?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null").context("/dev/null")?)?;
     let mut command = Command::new(&spec.command[0]);
-    command.args(&spec.command[1..]).env_clear().envs(spec.environment.iter().map(|(name, value)| (name, value)));
+    command.args(&spec.command[1..]).env_clear().envs(spec.environment.0.iter().map(|(name, value)| (name, value)));
     for name in ["NOTIFY_SOCKET", "SUPERVISOR_INSTANCE", "LISTEN_FDS"] {
         command.env_remove(name).envs(env::var_os(name).map(|value| (name, value)));
     }
@@ -54,7 +60,7 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
 }
 
 /// The resource limits that a worker inherits from the `start` command, in a fixed order.
-pub fn limits() -> [Resource; 8] {
+pub fn limits() -> [Resource; 9] {
     [
         Resource::Nofile,
         Resource::Core,
@@ -64,5 +70,6 @@ pub fn limits() -> [Resource; 8] {
         Resource::Fsize,
         Resource::Memlock,
         Resource::Nproc,
+        Resource::Cpu,
     ]
 }

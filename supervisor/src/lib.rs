@@ -3,7 +3,7 @@
 //!
 //! Users run `supervisor`, which sends requests to the *daemon* over a Unix socket. `supervisord` has three roles:
 //!
-//! - The daemon makes the decisions. It owns the table of apps, and nothing else.
+//! - The daemon makes the decisions, in its *core*: it owns the table of apps, and nothing else.
 //! - The *keeper* follows the daemon's orders. It starts and reaps the *workers* (the processes of the apps), and holds
 //!   listeners, log pipes and log files.
 //! - The *launcher* runs between fork and exec of a worker, and then becomes the worker.
@@ -11,13 +11,17 @@
 //! If the daemon or the keeper dies, the other one restarts it: each holds a copy of every descriptor. `supervisord` is a
 //! separate program so that it stays small.
 
+#![forbid(unsafe_code)]
+
 pub mod control;
+pub mod environment;
 pub mod files;
 pub mod home;
 pub mod proc;
 pub mod spec;
 
 mod channel;
+mod core;
 mod daemon;
 mod keeper;
 mod launch;

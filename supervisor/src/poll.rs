@@ -41,12 +41,14 @@ impl<S: Clone> Poller<S> {
         Ok(Token(token))
     }
 
-    /// Sets whether to watch for room to write as well.
+    /// Sets what to watch for beside the end of the other side: something to read, or room to write.
     ///
     /// # Errors
     /// Fails if the descriptor is not watched.
-    pub fn set_writable(&self, token: Token, descriptor: impl AsFd, wanted: bool) -> io::Result<()> {
-        let flags = if wanted { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+    pub fn set_interest(&self, token: Token, descriptor: impl AsFd, to_read: bool, to_write: bool) -> io::Result<()> {
+        let mut flags = EventFlags::empty();
+        flags.set(EventFlags::IN, to_read);
+        flags.set(EventFlags::OUT, to_write);
         Ok(epoll::modify(&self.epoll, descriptor, EventData::new_u64(token.0 as u64), flags)?)
     }
 

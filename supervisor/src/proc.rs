@@ -1,5 +1,6 @@
 //! Facts about a process that the kernel reports.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -35,11 +36,80 @@ pub fn cpu_time(pid: i32) -> Option<Duration> {
     Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
+/// The process groups of the system, at one moment.
+pub struct Groups(BTreeMap<i32, Vec<i32>>);
+
+impl Groups {
+    /// Reads the groups of all processes.
+    pub fn read() -> Self {
+        let mut groups: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+        for pid in all() {
+            let group = stat_field(pid, 5).and_then(|group| i32::try_from(group).ok());
+            group.into_iter().for_each(|group| groups.entry(group).or_default().push(pid));
+        }
+        Groups(groups)
+    }
+
+    /// The memory of a process and its group, in bytes. What several processes of a group share counts once.
+    pub fn memory(&self, leader: i32) -> Option<u64> {
+        match self.0.get(&leader).map(Vec::as_slice) {
+            None | Some([_]) => memory(leader),
+            Some(members) => Some(members.iter().filter_map(|pid| proportional(*pid)).sum()),
+        }
+    }
+
+    /// The CPU time that a process and its group have used, user and system.
+    pub fn cpu_time(&self, leader: i32) -> Option<Duration> {
+        let members = self.0.get(&leader).map_or(std::slice::from_ref(&leader), Vec::as_slice);
+        members.iter().map(|pid| cpu_time(*pid)).sum()
+    }
+}
+
+/// The resident memory of a process, of which pages that it shares count in part.
+fn proportional(pid: i32) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let kib = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().trim_end_matches(" kB");
+    Some(kib.parse::<u64>().ok()? << 10)
+}
+
 /// The resident memory of a process, in bytes.
 pub fn memory(pid: i32) -> Option<u64> {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
+}
+
+/// The ids of all processes.
+pub fn all() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The ids of the children of this process, if it has only one thread.
+pub fn children() -> Vec<i32> {
+    let pids = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// The ids of the processes in a group.
+pub fn group(leader: i32) -> Vec<i32> {
+    Groups::read().0.remove(&leader).unwrap_or_default()
+}
+
+/// The name of a process: the first 15 bytes of its program's.
+pub fn name(pid: i32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| name.trim_end().to_owned())
+}
+
+/// The environment that a process was started with, as the kernel shows it.
+pub fn environment(pid: i32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
+}
+
+/// Whether a process has an open descriptor with this target, such as `socket:[12345]`.
+pub fn holds(pid: i32, target: &str) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    descriptors.into_iter().any(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == target))
 }
 
 /// A field of `/proc/PID/stat`, counted from 1 as in proc(5).

@@ -6,7 +6,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -55,9 +55,16 @@ pub fn all(results: impl Iterator<Item = Result<()>>) -> Result<()> {
 /// Fails if the daemon does not answer.
 pub fn table() -> Result<Table> {
     let home = Home::open()?;
-    let Ok(stream) = connect(&home) else { return Ok(Table::default()) };
-    stream.set_read_timeout(Some(PATIENCE))?;
-    match talk(stream, &Request::List)? {
+    let ask = || {
+        let stream = connect(&home)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        talk(stream, &Request::List)
+    };
+    if !is_there(&home)? {
+        return Ok(Table::default());
+    }
+    // A daemon that has just been replaced did not get to answer; the next one does.
+    match ask().or_else(|_| ask())? {
         Answer::Table(table) => Ok(table),
         other => say(other).map(|()| Table::default()),
     }
@@ -69,9 +76,10 @@ pub fn table() -> Result<Table> {
 /// Fails if the daemon does not answer.
 pub fn kill() -> Result<()> {
     let home = Home::open()?;
-    let Ok(stream) = connect(&home) else {
+    if !is_there(&home)? {
         return print("no supervisor is running\n");
-    };
+    }
+    let stream = connect(&home)?;
     // Opened before the request, so that this command can wait for the keeper's end.
     let keeper = table()?.supervisor.and_then(|own| Pid::from_raw(own.keeper));
     let keeper = keeper.and_then(|keeper| pidfd_open(keeper, PidfdFlags::empty()).ok());
@@ -80,6 +88,15 @@ pub fn kill() -> Result<()> {
         poll(&mut [PollFd::new(&keeper, PollFlags::IN)], Some(&LAST_BREATH))?;
     }
     say(answer)
+}
+
+/// Returns whether a supervisor runs, or has left something to continue with.
+fn is_there(home: &Home) -> Result<bool> {
+    match UnixStream::connect(home.control()) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(home.state().exists()),
+        Err(error) => Err(error).with_context(|| format!("cannot connect to {}", home.control().display())),
+    }
 }
 
 /// Connects to the daemon. If both keeper and daemon have died, starts a supervisor, which continues from their state file.
@@ -94,10 +111,14 @@ fn connect(home: &Home) -> Result<UnixStream> {
 fn talk(mut stream: UnixStream, request: &Request) -> Result<Answer> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    stream.write_all(&line).context("cannot send the request to the daemon")?;
+    // A daemon that does not want the request says why, even if it does not read all of it.
+    let sent = stream.write_all(&line).context("cannot send the request to the daemon");
     let mut answers = BufReader::new(stream);
     let mut line = String::new();
-    if answers.read_line(&mut line).context("the daemon does not answer")? == 0 {
+    let read = answers.read_line(&mut line).context("the daemon does not answer");
+    if line.is_empty() {
+        sent?;
+        read?;
         bail!("the daemon ended before it answered, and another has replaced it: check `supervisor list`");
     }
     serde_json::from_str(&line)

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 use supervisor::control::{Own, Table, View};
-use supervisor::proc;
+use supervisor::proc::Groups;
 
 /// Time over which CPU use is measured.
 const SAMPLE: Duration = Duration::from_millis(100);
@@ -19,9 +19,9 @@ const SAMPLE: Duration = Duration::from_millis(100);
 pub struct Measured {
     #[serde(flatten)]
     pub view: View,
-    /// CPU use as a share of one core, since the previous sample.
+    /// CPU use of the process and its group as a share of one core, since the previous sample.
     pub cpu: Option<f64>,
-    /// Resident memory in bytes.
+    /// Memory of the process and its group in bytes.
     pub memory: Option<u64>,
 }
 
@@ -95,21 +95,23 @@ pub fn measure(table: Table) -> Vec<Measured> {
 pub struct Sampler(BTreeMap<i32, (Instant, Duration)>);
 
 impl Sampler {
-    fn sample(&mut self, pids: &[i32]) {
-        let now = |pid: &i32| Some((*pid, (Instant::now(), proc::cpu_time(*pid)?)));
+    fn sample(&mut self, pids: &[i32]) -> Groups {
+        let groups = Groups::read();
+        let now = |pid: &i32| Some((*pid, (Instant::now(), groups.cpu_time(*pid)?)));
         self.0 = pids.iter().filter_map(now).collect();
+        groups
     }
 
     /// Returns each process's memory, and its CPU use since the previous sample.
     pub fn measure(&mut self, table: Table) -> Vec<Measured> {
         let before = std::mem::take(&mut self.0);
         let pids: Vec<i32> = table.instances.iter().filter_map(|one| one.pid).collect();
-        self.sample(&pids);
+        let groups = self.sample(&pids);
         let cpu = |pid: i32| {
             let ((then, first), (now, last)) = (before.get(&pid)?, self.0.get(&pid)?);
             Some(last.saturating_sub(*first).as_secs_f64() / now.duration_since(*then).as_secs_f64())
         };
-        let measured = |view: View| Measured { cpu: view.pid.and_then(cpu), memory: view.pid.and_then(proc::memory), view };
+        let measured = |view: View| Measured { cpu: view.pid.and_then(cpu), memory: view.pid.and_then(|pid| groups.memory(pid)), view };
         table.instances.into_iter().map(measured).collect()
     }
 }

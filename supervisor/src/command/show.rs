@@ -77,13 +77,9 @@ fn grid(one: &Measured) -> Grid {
 }
 
 fn mode(one: &Measured) -> String {
-    let view = &one.view;
-    let what = match view.mode.as_str() {
+    let what = match one.view.mode.as_str() {
         "cluster" => "instances share listeners, and a reload drops no request",
         _ => "no shared listener (--listen): a reload stops the old process before the new one starts",
     };
-    match &view.doubt {
-        Some(doubt) => format!("{}: {what}; but {doubt}", view.mode),
-        None => format!("{}: {what}", view.mode),
-    }
+    format!("{}: {what}", one.view.mode)
 }

@@ -12,9 +12,6 @@ use supervisor::home::current_umask;
 use supervisor::limits;
 use supervisor::spec::{Limit, Options, Spec};
 
-/// Default address of the servers of the workspace.
-const LISTEN: &str = "127.0.0.1:8080";
-
 /// Starts an app, and waits until it is ready.
 ///
 /// # Errors
@@ -80,30 +77,25 @@ fn begin(spec: Spec, instances: Option<u32>) -> Result<()> {
 }
 
 fn spec(start: &Start) -> Result<Spec> {
-    let Resolved { name, mut command, doubt, is_server } = resolve::what(&start.what)?;
+    let Resolved { name, mut command } = resolve::command(&start.what)?;
     command.extend(start.arguments.iter().cloned());
     let here = resolve::here()?;
     let directory = start.cwd.as_ref().map_or(here.clone(), |folder| here.join(folder));
     if !directory.is_dir() {
         bail!("--cwd {} is not a folder", directory.display());
     }
-    let mut listeners = start.listen.iter().map(|address| resolved(address)).collect::<Result<Vec<_>>>()?;
-    if is_server && listeners.is_empty() {
-        listeners.push(LISTEN.into());
-    }
-    let name = start.name.clone().unwrap_or(name);
-    check_name(&name)?;
-    Ok(Spec {
-        name,
+    let spec = Spec {
+        name: start.name.clone().unwrap_or(name),
         command,
         directory,
         environment: std::env::vars_os().collect(),
         umask: current_umask(),
         limits: limits().into_iter().map(limit).collect(),
-        doubt: if listeners.is_empty() { None } else { doubt },
-        listeners,
+        listeners: start.listen.iter().map(|address| resolved(address)).collect::<Result<Vec<_>>>()?,
         options: Options { log: start.log.as_deref().map(std::path::absolute).transpose()?, ..options(&start.options) },
-    })
+    };
+    spec.check()?;
+    Ok(spec)
 }
 
 /// Resolves an address to numbers, so that the keeper never waits for a name server.
@@ -119,18 +111,6 @@ fn resolved(address: &str) -> Result<String> {
         // Taking one of them in silence would leave the other's clients outside.
         _ => bail!("--listen {address} means {}: name one of them, or both with --listen each", all.join(" and ")),
     }
-}
-
-/// Checks a name, which becomes part of file names and must not look like an id.
-fn check_name(name: &str) -> Result<()> {
-    let is_plain = |c: char| c.is_alphanumeric() || "-_.@".contains(c);
-    if name.is_empty() || name == "all" || name.starts_with('.') || name.len() > 64 || !name.chars().all(is_plain) {
-        bail!("'{name}' is not a valid name: use up to 64 letters, digits, - _ . and @, no leading dot, not 'all'; set --name");
-    }
-    if name.parse::<u32>().is_ok() {
-        bail!("'{name}' looks like an id: choose another name with --name");
-    }
-    Ok(())
 }
 
 fn limit(resource: rustix::process::Resource) -> Limit {

@@ -3,18 +3,18 @@
 use super::Source;
 use crate::control::{Answer, Request};
 use crate::poll::{Poller, Token};
-use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// Time limit for a client to send its request, and to read the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest request in bytes; environments and command lines make requests long.
-const LONGEST: usize = 4 * 1024 * 1024;
+/// Longest request in bytes; environments and command lines make requests long, and the kernel takes up to a quarter of the stack's limit of them.
+pub const LONGEST: usize = 16 * 1024 * 1024;
 /// Most clients at once; the daemon turns further ones away.
 const MOST: usize = 64;
 
@@ -32,11 +32,22 @@ struct Client {
     output: Vec<u8>,
     /// Deadline to send the request or to read the answer; `None` while the daemon works on the request.
     due: Option<Instant>,
-    /// Number of tasks that the client waits for, and the results of those that have ended.
-    waits: usize,
-    done: Vec<String>,
-    troubles: Vec<String>,
+    /// Its request has been read.
+    has_asked: bool,
+    /// It sends nothing more, and still waits for the answer.
+    is_half_closed: bool,
     is_answered: bool,
+}
+
+/// What a client sends.
+pub enum Word {
+    /// Nothing yet, or not all of it.
+    None,
+    Request(Request),
+    /// Something that is not a request, and why.
+    Wrong(String),
+    /// It has gone.
+    Gone,
 }
 
 impl Clients {
@@ -44,12 +55,18 @@ impl Clients {
     ///
     /// # Errors
     /// Fails if no descriptors are left.
-    pub fn accept(&mut self, stream: UnixStream, poller: &mut Poller<Source>) -> Result<()> {
+    pub fn accept(&mut self, mut stream: UnixStream, poller: &mut Poller<Source>) -> io::Result<()> {
         let is_ours = socket_peercred(&stream).is_ok_and(|peer| peer.uid == geteuid() || peer.uid.is_root());
-        if !is_ours || self.all.len() >= MOST {
+        if !is_ours {
             return Ok(());
         }
         stream.set_nonblocking(true)?;
+        if self.all.len() >= MOST {
+            let answer = Answer::Error(format!("{MOST} other commands wait for the supervisor: retry when one of them is done"));
+            // Whoever does not read it has gone.
+            let _ = stream.write_all(&line(&answer));
+            return Ok(());
+        }
         self.next += 1;
         let token = poller.add(&stream, Source::Client(self.next))?;
         let client = Client {
@@ -58,40 +75,57 @@ impl Clients {
             input: Vec::new(),
             output: Vec::new(),
             due: Some(Instant::now() + PATIENCE),
-            waits: 0,
-            done: Vec::new(),
-            troubles: Vec::new(),
+            has_asked: false,
+            is_half_closed: false,
             is_answered: false,
         };
         self.all.insert(self.next, client);
         Ok(())
     }
 
-    /// Reads a client's request; returns `None` until it is complete.
-    ///
-    /// # Errors
-    /// Fails if the client has disconnected, or sent an invalid request.
-    pub fn read(&mut self, id: u64) -> Result<Option<Request>> {
-        let Some(client) = self.all.get_mut(&id) else { return Ok(None) };
+    /// Reads what a client sends.
+    pub fn read(&mut self, id: u64, poller: &Poller<Source>) -> Word {
+        let Some(client) = self.all.get_mut(&id) else { return Word::None };
         let mut buffer = [0; 16 * 1024];
+        let mut is_end = false;
         loop {
             match client.stream.read(&mut buffer) {
-                Ok(0) => bail!("gone"),
+                Ok(0) => {
+                    is_end = true;
+                    break;
+                }
+                // Nothing is expected after the request.
+                Ok(_) if client.has_asked => {}
                 Ok(count) => client.input.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Word::Gone,
             }
             if client.input.len() > LONGEST {
-                bail!("the request is longer than {LONGEST} bytes");
+                client.has_asked = true;
+                client.input = Vec::new();
+                return Word::Wrong(format!("the request is longer than {LONGEST} bytes: start the app with a smaller environment"));
             }
         }
-        let Some(end) = client.input.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
-        let line: Vec<u8> = client.input.drain(..=end).collect();
+        if is_end {
+            if has_hung_up(&client.stream) || !client.has_asked && client.input.is_empty() {
+                return Word::Gone;
+            }
+            client.is_half_closed = true;
+            let _ = poller.set_interest(client.token, &client.stream, false, false);
+        }
+        let end = client.input.iter().position(|byte| *byte == b'\n').or(is_end.then_some(client.input.len()));
+        let Some(end) = end.filter(|_| !client.has_asked) else { return Word::None };
+        let request = serde_json::from_slice(&client.input[..end]);
         client.input = Vec::new();
+        client.has_asked = true;
         client.due = None;
-        serde_json::from_slice(&line)
-            .map(Some)
-            .context("cannot read the request, perhaps of another version: run `supervisor kill`, then start again")
+        match request {
+            Ok(request) => Word::Request(request),
+            Err(error) => Word::Wrong(format!(
+                "cannot read the request ({error}), perhaps of another version: run `supervisor kill`, then start again"
+            )),
+        }
     }
 
     /// Drops a client.
@@ -101,37 +135,10 @@ impl Clients {
         }
     }
 
-    /// Adds a task to those that a client waits for.
-    pub fn waits(&mut self, id: u64) {
-        if let Some(client) = self.all.get_mut(&id) {
-            client.waits += 1;
-        }
-    }
-
-    /// Notes that a task of a client has ended, and answers the client after its last task.
-    pub fn finish(&mut self, id: u64, done: String, trouble: Option<String>) {
-        let Some(client) = self.all.get_mut(&id) else { return };
-        client.waits = client.waits.saturating_sub(1);
-        match trouble {
-            Some(trouble) => client.troubles.push(trouble),
-            None => client.done.push(done),
-        }
-        if client.waits == 0 {
-            let answer = if client.troubles.is_empty() {
-                Answer::Done(client.done.join("; "))
-            } else {
-                Answer::Error(client.troubles.join("; "))
-            };
-            self.answer(id, &answer);
-        }
-    }
-
     /// Queues the answer, after which the client is dropped.
     pub fn answer(&mut self, id: u64, answer: &Answer) {
         let Some(client) = self.all.get_mut(&id) else { return };
-        // Serializing plain data cannot fail.
-        client.output.extend(serde_json::to_vec(answer).unwrap_or_default());
-        client.output.push(b'\n');
+        client.output.extend(line(answer));
         client.due = Some(Instant::now() + PATIENCE);
         client.is_answered = true;
     }
@@ -148,7 +155,8 @@ impl Clients {
                 }
             }
             let is_full = !client.output.is_empty();
-            if client.is_answered && !is_full || poller.set_writable(client.token, &client.stream, is_full).is_err() {
+            let is_read = !client.is_half_closed;
+            if client.is_answered && !is_full || poller.set_interest(client.token, &client.stream, is_read, is_full).is_err() {
                 gone.push(*id);
             }
         }
@@ -167,4 +175,19 @@ impl Clients {
             self.all.iter().filter(|(_, client)| client.due.is_some_and(|due| due <= now)).map(|(id, _)| *id).collect();
         gone.into_iter().for_each(|id| self.drop(id, poller));
     }
+}
+
+/// An answer, as it is sent.
+fn line(answer: &Answer) -> Vec<u8> {
+    // Serializing plain data cannot fail.
+    let mut line = serde_json::to_vec(answer).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// Returns whether a client has closed both directions: it does not wait for an answer.
+fn has_hung_up(stream: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }

@@ -1,12 +1,12 @@
 //! The daemon's side of the keeper: orders to the keeper, and its replacement when it dies.
 
-use super::task::Verb;
-use super::worker::State;
 use super::{Daemon, Source};
-use crate::channel::{Channel, Order, Standing, pair};
+use crate::channel::{Channel, Order, pair};
+use crate::core::Input;
 use crate::keeper::role;
 use crate::poll::{Poller, Token};
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, getppid, kill_process};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, Stdio};
@@ -25,7 +25,7 @@ pub struct Keeper {
     pub pid: i32,
     started: Instant,
     /// Time at which to start another keeper, if one is to be started.
-    pub due: Option<Instant>,
+    start_due: Option<Instant>,
 }
 
 impl Keeper {
@@ -33,51 +33,69 @@ impl Keeper {
     pub fn parent(poller: &mut Poller<Source>) -> Result<Self> {
         let channel = Channel::new(io::stdin().as_fd().try_clone_to_owned()?);
         let token = Some(poller.add(&channel, Source::Keeper)?);
-        let pid = rustix::process::getppid().map_or(0, rustix::process::Pid::as_raw_pid);
-        Ok(Keeper { channel, token, child: None, pid, started: Instant::now(), due: None })
+        let pid = getppid().map_or(0, Pid::as_raw_pid);
+        Ok(Keeper { channel, token, child: None, pid, started: Instant::now(), start_due: None })
+    }
+
+    /// The next time at which something has to be done about it.
+    pub fn due(&self) -> Option<Instant> {
+        self.start_due.into_iter().chain(self.channel.due().filter(|_| self.token.is_some())).min()
+    }
+
+    /// Ends it, whatever made it stop answering: it must not run beside the next one.
+    fn end(&mut self) {
+        match self.child.take() {
+            Some(mut child) => {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            // It is the parent, unless it has ended already.
+            None => {
+                if let Some(parent) = getppid().filter(|parent| parent.as_raw_pid() == self.pid) {
+                    let _ = kill_process(parent, Signal::KILL);
+                }
+            }
+        }
     }
 
     /// Watches for room in the channel if messages are queued.
     pub fn watch(&self, poller: &Poller<Source>) -> Result<()> {
         let Some(token) = self.token else { return Ok(()) };
-        Ok(poller.set_writable(token, &self.channel, self.channel.has_unsent())?)
+        Ok(poller.set_interest(token, &self.channel, true, self.channel.has_unsent())?)
     }
 }
 
 impl Daemon {
-    pub fn order(&mut self, order: &Order) -> Result<()> {
-        // A keeper that is not running gets the order when it takes over.
-        Ok(self.keeper.channel.send(order, &[])?)
+    /// Starts a keeper that is due, and replaces one that does not answer any more.
+    pub(super) fn check_keeper(&mut self) -> Result<()> {
+        if self.keeper.start_due.is_some_and(|due| due <= Instant::now()) {
+            return self.start_keeper();
+        }
+        if self.keeper.token.is_some() && self.keeper.channel.is_silent() {
+            return self.lose_keeper();
+        }
+        Ok(())
     }
 
     /// Handles the death of the keeper: another keeper takes over everything that it held.
-    pub fn lose_keeper(&mut self) -> Result<()> {
-        if self.recovery.is_some() {
-            // The dead keeper will not report the rest.
-            self.recover()?;
-        }
-        self.remark("the keeper died and is being restarted".into());
+    pub(super) fn lose_keeper(&mut self) -> Result<()> {
         if let Some(token) = self.keeper.token.take() {
             self.poller.remove(token, &self.keeper.channel);
         }
-        let mut is_in_a_row = false;
-        if let Some(mut child) = self.keeper.child.take() {
-            // The old keeper must not run beside the new one, whatever made it stop answering.
-            let _ = child.kill();
-            let _ = child.wait();
-            is_in_a_row = self.keeper.started.elapsed() < PAUSE;
-        }
+        let is_in_a_row = self.keeper.child.is_some() && self.keeper.started.elapsed() < PAUSE;
+        self.keeper.end();
+        self.handle(Input::KeeperDied)?;
         // Without a keeper, the end of this daemon would end everything. So the daemon waits only if the keeper died at once.
         if is_in_a_row {
-            self.keeper.due = Some(self.keeper.started + PAUSE);
+            self.keeper.start_due = Some(self.keeper.started + PAUSE);
             return Ok(());
         }
         self.start_keeper()
     }
 
     /// Starts another keeper. A temporary shortage, such as of memory, must not end the daemon.
-    pub fn start_keeper(&mut self) -> Result<()> {
-        (self.keeper.started, self.keeper.due) = (Instant::now(), None);
+    fn start_keeper(&mut self) -> Result<()> {
+        (self.keeper.started, self.keeper.start_due) = (Instant::now(), None);
         let (own, other) = pair()?;
         let child = role("adopt").stdin(other).stdout(Stdio::null()).spawn().context("cannot start a keeper");
         match child {
@@ -89,44 +107,23 @@ impl Daemon {
                 self.hand_over()
             }
             Err(error) => {
-                self.keeper.due = Some(Instant::now() + PAUSE);
-                self.remark(format!("{error:#}"));
-                Ok(())
+                self.keeper.start_due = Some(Instant::now() + PAUSE);
+                self.handle(Input::Remark(format!("{error:#}")))
             }
         }
     }
 
+    /// Hands everything over that the last keeper held, with the copies of its descriptors.
     fn hand_over(&mut self) -> Result<()> {
-        if let Some(control) = &self.control {
-            self.keeper.channel.send(&Order::AdoptControl, &[control.as_fd()])?;
+        for order in self.core.handover() {
+            let descriptors: Vec<BorrowedFd<'_>> = match &order {
+                Order::AdoptControl => self.control.iter().map(AsFd::as_fd).collect(),
+                Order::AdoptListener(address) => self.listeners.get(address).map(AsFd::as_fd).into_iter().collect(),
+                Order::AdoptWorker(job, ..) => self.workers.get(&job.key).into_iter().flatten().map(AsFd::as_fd).collect(),
+                _ => Vec::new(),
+            };
+            self.keeper.channel.send(&order, &descriptors)?;
         }
-        for (address, listener) in &self.listeners {
-            self.keeper.channel.send(&Order::AdoptListener(address.clone()), &[listener.as_fd()])?;
-        }
-        for task in &self.tasks {
-            if let Verb::Bind { left } = &task.verb {
-                left.iter().try_for_each(|address| self.keeper.channel.send(&Order::Bind(address.clone()), &[]))?;
-            }
-        }
-        let mut again = Vec::new();
-        for app in &self.table.apps {
-            for instance in &app.instances {
-                for worker in instance.workers() {
-                    let job = app.job(worker.key, instance.number, &self.home);
-                    match worker.state {
-                        State::Starting { process: None } | State::Stopping { process: None, .. } => again.push(job),
-                        state => {
-                            let Some(process) = state.process() else { continue };
-                            let descriptors: Vec<BorrowedFd<'_>> = worker.descriptors.iter().map(AsFd::as_fd).collect();
-                            let is_told_to_end = matches!(state, State::Stopping { .. });
-                            let standing = Standing { is_ready: worker.online.is_some(), is_told_to_end };
-                            self.keeper.channel.send(&Order::AdoptWorker(job, process, standing), &descriptors)?;
-                        }
-                    }
-                }
-            }
-        }
-        // Start orders that the previous keeper did not answer.
-        again.into_iter().try_for_each(|job| self.order(&Order::Spawn(job)))
+        Ok(())
     }
 }

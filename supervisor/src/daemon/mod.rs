@@ -1,51 +1,35 @@
-//! The daemon: one loop that owns the table of apps, receives events, and gives orders.
+//! The daemon: one loop that receives events, lets [the core](crate::core) decide about them, and carries out its decisions.
 //!
-//! It sleeps until an event occurs: a command, a report of the keeper, or the expiry of a timer. Its decisions follow the
-//! table in [`worker`], which has no side effects; the daemon carries them out by sending orders to the keeper.
+//! It sleeps until an event occurs: a command, a report of the keeper, or the expiry of a timer.
 //!
 //! If the daemon dies, the keeper starts another. The new daemon reads the table from disk, and the keeper reports the running
 //! workers to it. If the keeper dies, the daemon starts another and hands it copies of every descriptor that the old one held.
 
 mod clients;
 mod keeper;
-mod recover;
-mod serve;
-mod settle;
-mod state;
-mod table;
-mod task;
+mod store;
 mod watch;
-mod worker;
 
-use crate::channel::{Job, Key, Order, Report};
-use crate::files::tail;
+use crate::channel::{Key, Order, Report};
+use crate::control::{Answer, Own, Request};
+use crate::core::{Core, Input, Now, Output, Version};
 use crate::home::Home;
-use crate::poll::Poller;
-use crate::proc::{self, Identity};
+use crate::poll::{Poller, Token};
+use crate::proc::Groups;
 use anyhow::{Context, Result};
-use clients::Clients;
+use clients::{Clients, Word};
 use keeper::Keeper;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
-use std::collections::BTreeMap;
-use std::fs;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXCPU, SIGXFSZ};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
-use table::{Other, Table, Worker, failures};
-use task::{Task, Verb};
-use worker::{Action, Event, Policy, State, Then};
+use std::time::{Duration, Instant};
 
-/// Interval between memory checks of apps with a memory limit; other apps are never checked.
-const MEMORY_CHECK: Duration = Duration::from_secs(1);
-/// Largest delay of the clock that file timestamps use.
-const TICK: Duration = Duration::from_millis(10);
-/// Number of remarks to keep.
-const MOST_REMARKS: usize = 10;
-/// Number of bytes at the end of an error log that are searched for its last line.
-const TAIL: u64 = 2048;
+/// Pause before clients are accepted again, after there was no descriptor left for one.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// The purpose of a watched descriptor.
 #[derive(Debug, Clone, Copy)]
@@ -60,24 +44,19 @@ enum Source {
 /// The daemon.
 struct Daemon {
     home: Home,
+    core: Core,
     poller: Poller<Source>,
     keeper: Keeper,
     control: Option<UnixListener>,
+    /// `None` while clients are not accepted.
+    control_token: Option<Token>,
+    /// Time at which they are accepted again.
+    accept_due: Option<Instant>,
     clients: Clients,
-    table: Table,
-    tasks: Vec<Task>,
-    /// Copies, in case the keeper dies.
+    /// Copies of what the keeper holds, in case it dies: listeners, and the pipes and the notify socket of each worker.
     listeners: BTreeMap<String, OwnedFd>,
-    log_troubles: BTreeMap<PathBuf, String>,
-    remarks: Vec<String>,
-    recovery: Option<recover::Recovery>,
-    memory_due: Option<Instant>,
-    /// Time to retry listeners that could not be bound.
-    bind_due: Option<Instant>,
+    workers: BTreeMap<Key, Vec<OwnedFd>>,
     watch: watch::Watch,
-    is_dirty: bool,
-    /// Set once all apps are to stop; holds the client that asked for it, if one did.
-    ending: Option<Option<u64>>,
     is_over: bool,
 }
 
@@ -87,30 +66,25 @@ struct Daemon {
 /// Fails on an error from which the daemon cannot recover; the keeper then starts another.
 pub fn run() -> Result<ExitCode> {
     // A signal to the process group reaches the keeper too, which tells the daemon to end everything in order.
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
+    for signal in [SIGTERM, SIGINT, SIGHUP, SIGXFSZ, SIGXCPU] {
         signal_hook::flag::register(signal, Arc::default()).context("cannot ignore a signal")?;
     }
     let mut poller = Poller::new()?;
     let keeper = Keeper::parent(&mut poller)?;
     let home = Home::open()?;
-    let recovery = recover::Recovery::begin(&home);
+    let found = store::load(&home);
     let mut daemon = Daemon {
+        core: Core::new(home.clone(), found, Now::read()),
         home,
         poller,
         keeper,
         control: None,
+        control_token: None,
+        accept_due: None,
         clients: Clients::default(),
-        table: Table::default(),
-        tasks: Vec::new(),
         listeners: BTreeMap::new(),
-        log_troubles: BTreeMap::new(),
-        remarks: Vec::new(),
-        recovery: Some(recovery),
-        memory_due: None,
-        bind_due: None,
+        workers: BTreeMap::new(),
         watch: watch::Watch::default(),
-        is_dirty: false,
-        ending: None,
         is_over: false,
     };
     while !daemon.is_over {
@@ -122,38 +96,122 @@ pub fn run() -> Result<ExitCode> {
 impl Daemon {
     /// Waits for events, and handles them.
     fn turn(&mut self) -> Result<()> {
-        let now = Instant::now();
-        let due = [self.table.due(), self.memory_due, self.bind_due, self.keeper.due, self.clients.due(), self.watch.due()]
-            .into_iter()
-            .flatten()
-            .min();
-        for source in self.poller.wait(due.map(|due| due.saturating_duration_since(now)))? {
+        let own = [self.core.due(), self.keeper.due(), self.clients.due(), self.watch.due(), self.accept_due];
+        let due = own.into_iter().flatten().min();
+        for source in self.poller.wait(due.map(|due| due.saturating_duration_since(Instant::now())))? {
             match source {
                 Source::Keeper => self.hear()?,
                 Source::Control => self.accept()?,
-                Source::Client(id) => self.serve_client(id)?,
-                Source::Programs => self.note_changes(),
+                Source::Client(id) => self.serve(id)?,
+                Source::Programs => self.watch.note_changes(),
             }
         }
-        self.times_over()?;
-        self.settle()?;
-        if self.is_dirty {
-            self.is_dirty = false;
-            // A full disk must not stop the apps; `list` shows the error.
-            if let Err(error) = state::save(&self.table, &self.home) {
-                self.remark(format!("{error:#}"));
-            }
+        self.check_keeper()?;
+        self.clients.end_hanging(&mut self.poller);
+        for name in self.watch.take_changed() {
+            self.handle(Input::Changed(name))?;
         }
+        self.handle(Input::Tick)?;
+        if let Some(saved) = self.core.take_changes() {
+            self.save(saved)?;
+        }
+        self.watch_control()?;
         self.clients.flush(&mut self.poller);
         self.keeper.watch(&self.poller)
     }
 
-    fn remark(&mut self, remark: String) {
-        if self.remarks.last() != Some(&remark) {
-            self.remarks.push(remark);
-            // Drops the oldest remark, so that a recurring error does not fill the memory.
-            self.remarks.drain(..self.remarks.len().saturating_sub(MOST_REMARKS));
+    /// Lets the core decide about an input, and carries out its decisions. What is to outlive this process is written before anything is done about it.
+    fn handle(&mut self, input: Input) -> Result<()> {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let outputs = self.core.handle(input, Now::read());
+            if let Some(saved) = self.core.take_urgent_changes() {
+                self.save(saved)?;
+            }
+            for output in outputs {
+                inputs.extend(self.carry_out(output)?);
+            }
         }
+        Ok(())
+    }
+
+    fn save(&mut self, saved: crate::core::Saved) -> Result<()> {
+        if self.is_over {
+            return Ok(());
+        }
+        match store::save(saved, &self.home) {
+            Ok(()) => Ok(()),
+            // A full disk must not stop the apps; `list` shows the error.
+            Err(error) => self.handle(Input::Remark(format!("{error:#}"))),
+        }
+    }
+
+    /// Does what the core wants done; returns what is to be told to it about that.
+    fn carry_out(&mut self, output: Output) -> Result<Option<Input>> {
+        let remark = |result: Result<()>| result.err().map(|error| Input::Remark(format!("{error:#}")));
+        match output {
+            Output::Order(order) => return self.order(&order),
+            Output::Answer(client, mut answer) => {
+                if let Answer::Table(table) = &mut answer {
+                    table.supervisor = Some(Own { keeper: self.keeper.pid, daemon: std::process::id() as i32 });
+                }
+                self.clients.answer(client, &answer);
+            }
+            Output::Prepare(spec, version) => {
+                let result = store::write(&spec, version, &self.home);
+                let result = result.and_then(|()| if version == Version::Current { self.watch_program(&spec) } else { Ok(()) });
+                return Ok(Some(Input::Prepared(spec.name.clone(), result.map_err(|error| format!("{error:#}")))));
+            }
+            Output::Commit(name) => return Ok(remark(store::commit(&name, &self.home))),
+            Output::Discard(name) => store::remove(&name, Version::Next, &self.home),
+            Output::Remove(name) => {
+                self.watch.forget(&name);
+                store::remove(&name, Version::Current, &self.home);
+            }
+            Output::Watch(spec) => return Ok(remark(self.watch_program(&spec))),
+            Output::Measure(processes) => {
+                let groups = Groups::read();
+                let memory = processes.into_iter().filter_map(|(key, process)| Some((key, groups.memory(process.pid)?)));
+                return Ok(Some(Input::Memory(memory.collect())));
+            }
+            Output::Save(client, dump) => {
+                let answer = match store::dump(&dump, &self.home) {
+                    Ok(()) => {
+                        let path = self.home.dump();
+                        Answer::Done(format!("saved {} apps for `supervisor resurrect` in {}", dump.apps.len(), path.display()))
+                    }
+                    Err(error) => Answer::Error(format!("{error:#}")),
+                };
+                self.clients.answer(client, &answer);
+            }
+            Output::Quit => {
+                self.clients.flush(&mut self.poller);
+                self.is_over = true;
+                store::forget(&self.home);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sends an order to the keeper. One that is not running gets it when it takes over.
+    fn order(&mut self, order: &Order) -> Result<Option<Input>> {
+        let mut remark = None;
+        match order {
+            Order::Unbind(address) => drop(self.listeners.remove(address)),
+            Order::Forget(key) => drop(self.workers.remove(key)),
+            Order::Spawn(job) => {
+                if let Some(spec) = self.core.spec_of(job) {
+                    remark = match store::repair(spec, &job.spec) {
+                        Ok(false) => None,
+                        Ok(true) => Some(format!("{} was damaged, and has been written anew", job.spec.display())),
+                        Err(error) => Some(format!("{error:#}")),
+                    };
+                }
+            }
+            _ => {}
+        }
+        self.keeper.channel.send(order, &[])?;
+        Ok(remark.map(Input::Remark))
     }
 
     /// Reads the keeper's reports, and notices its end.
@@ -162,218 +220,89 @@ impl Daemon {
             self.keeper.channel.flush();
             match self.keeper.channel.receive::<Report>() {
                 Ok(None) => return Ok(()),
-                Ok(Some((report, descriptors))) => self.note(report, descriptors)?,
+                Ok(Some((report, descriptors))) => {
+                    self.keep(&report, descriptors)?;
+                    self.handle(Input::Report(report))?;
+                }
                 Err(_) if self.is_over => return Ok(()),
                 Err(_) => return self.lose_keeper(),
             }
         }
     }
 
-    fn note(&mut self, report: Report, mut descriptors: Vec<OwnedFd>) -> Result<()> {
-        if let Some(recovery) = &mut self.recovery {
-            let Some((report, rest)) = recovery.take(report, descriptors) else { return Ok(()) };
-            descriptors = rest;
-            if matches!(report, Report::Told) {
-                return self.recover();
-            }
-            return self.note_now(report, descriptors);
-        }
-        self.note_now(report, descriptors)
-    }
-
-    fn note_now(&mut self, report: Report, mut descriptors: Vec<OwnedFd>) -> Result<()> {
+    /// Keeps the descriptors of a report.
+    fn keep(&mut self, report: &Report, mut descriptors: Vec<OwnedFd>) -> Result<()> {
         match report {
             Report::Control => {
                 let control = UnixListener::from(descriptors.pop().context("the control socket came without its descriptor")?);
                 control.set_nonblocking(true)?;
-                // Clients are not accepted before the keeper has reported everything.
                 self.control = Some(control);
             }
-            Report::Bound(address) => {
+            Report::Bound(address, _) => {
                 self.listeners.extend(descriptors.pop().map(|listener| (address.clone(), listener)));
-                self.bound(&address);
             }
-            Report::CannotBind(address, why) => self.cannot_bind(&address, &why),
-            Report::Spawned(job, process) => self.spawned(&job, process, descriptors)?,
-            Report::CannotSpawn(key, why) => self.ended(key, why)?,
-            Report::Ready(key) => self.feed(key, Event::Ready)?,
-            Report::Status(key, says) => {
-                if let Some(worker) = self.table.worker_mut(key) {
-                    worker.says = Some(says);
-                }
-            }
-            Report::Exited(key, how) => self.ended(key, how)?,
-            Report::LogTrouble(path, Some(why)) => drop(self.log_troubles.insert(path, why)),
-            Report::LogTrouble(path, None) => drop(self.log_troubles.remove(&path)),
-            Report::Terminate => self.end_all(None)?,
-            Report::Told => {}
+            Report::Spawned(job, _) => drop(self.workers.insert(job.key, descriptors)),
+            _ => {}
         }
         Ok(())
     }
 
-    fn spawned(&mut self, job: &Job, process: Identity, descriptors: Vec<OwnedFd>) -> Result<()> {
-        let Some(worker) = self.table.worker_mut(job.key) else {
-            // The worker is no longer wanted.
-            return self.order(&Order::Signal(job.key, SIGKILL));
-        };
-        worker.descriptors = descriptors;
-        self.feed(job.key, Event::Spawned(process))
+    /// Watches for clients as soon as the keeper has reported everything, and again when there is room for them.
+    fn watch_control(&mut self) -> Result<()> {
+        if self.accept_due.is_some_and(|due| due <= Instant::now()) {
+            self.accept_due = None;
+        }
+        if let Some(control) = &self.control
+            && self.control_token.is_none()
+            && self.accept_due.is_none()
+            && !self.core.is_recovering()
+        {
+            self.control_token = Some(self.poller.add(control, Source::Control)?);
+        }
+        Ok(())
     }
 
-    /// Handles the end of a process, or a failed start.
-    fn ended(&mut self, key: Key, how: String) -> Result<()> {
-        self.order(&Order::Forget(key))?;
-        let home = self.home.clone();
-        let Some((app_number, number)) = self.table.position(key.instance) else { return Ok(()) };
-        let app = &mut self.table.apps[app_number];
-        let (options, log) = (&app.spec.options, app.spec.log(&home.logs(), app.instances[number].number, "error"));
-        let (min_uptime, listen_timeout, most) = (options.min_uptime, options.listen_timeout, options.max_restarts);
-        let signals_readiness = app.spec.is_cluster();
-        let instance = &mut app.instances[number];
-        let is_current = instance.worker.key == key;
-        let before = instance.failures;
-        let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return Ok(()) };
-        worker.descriptors.clear();
-        let was_asked = matches!(worker.state, State::Stopping { then: Then::Stop | Then::Restart, .. });
-        let failures = if was_asked {
-            before
-        } else {
-            failures(before, worker.online, if signals_readiness { min_uptime } else { Duration::ZERO })
-        };
-        let how = match (worker.state, worker.online, &worker.says) {
-            (State::Stopping { then: Then::Fail, .. }, ..) => format!(
-                "did not send READY=1 within {}; if the command cannot send it, start it without --listen",
-                humantime::format_duration(listen_timeout)
-            ),
-            (_, None, Some(says)) => format!("{how}: {says}"),
-            (_, None, None) => format!("{how}{}", last_line(&log, worker.begun)),
-            _ => how,
-        };
-        instance.last_end = Some(how);
-        let is_too_often = !was_asked && is_current && instance.exits_too_often(most);
-        let failures = if is_too_often { failures.max(before + 1).max(2) } else { failures };
-        if is_current {
-            instance.failures = failures;
-            instance.restarts += u32::from(!was_asked);
-        }
-        self.feed(key, Event::Ended { failures })
-    }
-
-    /// Moves a worker to its next state, and takes the resulting actions.
-    fn feed(&mut self, key: Key, event: Event) -> Result<()> {
-        let Some((app_number, number)) = self.table.position(key.instance) else { return Ok(()) };
-        let app = &mut self.table.apps[app_number];
-        let instance = &mut app.instances[number];
-        let is_replacement = matches!(&instance.other, Some(Other::Replacement(worker)) if worker.key == key);
-        let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return Ok(()) };
-        let policy = Policy { options: &app.spec.options, is_replacement, signals_readiness: app.spec.is_cluster() };
-        let Some((state, actions)) = worker.state.after(event, policy) else { return Ok(()) };
-        worker.state = state;
-        if matches!(state, State::Online { .. }) {
-            worker.online = Some(Instant::now());
-        }
-        self.is_dirty = true;
-        let mut key = key;
-        for action in actions {
-            match action {
-                Action::Spawn => key = self.spawn(app_number, number, key)?,
-                Action::Ask => self.order(&Order::Signal(key, SIGTERM))?,
-                Action::Kill => self.order(&Order::Signal(key, SIGKILL))?,
-                Action::GiveUp => self.give_up(key),
-                Action::Timer(after) => {
-                    if let Some(worker) = self.table.worker_mut(key) {
-                        worker.due = after.map(|after| Instant::now() + after);
+    /// Accepts new clients.
+    fn accept(&mut self) -> Result<()> {
+        let Some(control) = &self.control else { return Ok(()) };
+        loop {
+            let accepted = control.accept().and_then(|(stream, _)| self.clients.accept(stream, &mut self.poller));
+            match accepted {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                // The clients wait in the socket's queue meanwhile.
+                Err(_) => {
+                    if let Some(token) = self.control_token.take() {
+                        self.poller.remove(token, control);
                     }
+                    self.accept_due = Some(Instant::now() + ACCEPT_AGAIN);
+                    return Ok(());
                 }
             }
         }
-        Ok(())
     }
 
-    /// Notes that a process has not ended although it was killed.
-    fn give_up(&mut self, key: Key) {
-        let Some((app_number, number)) = self.table.position(key.instance) else { return };
-        let app = &mut self.table.apps[app_number];
-        let instance = &mut app.instances[number];
-        let how = "was killed and has not ended: it may be waiting for a device";
-        instance.last_end = Some(how.into());
-        let remark = format!("a process of {} ({}) {how}", app.spec.name, instance.id);
-        self.remark(remark);
-    }
-
-    /// Orders the start of a process, under a new key.
-    fn spawn(&mut self, app_number: usize, number: usize, key: Key) -> Result<Key> {
-        let app = &mut self.table.apps[app_number];
-        let instance = &mut app.instances[number];
-        let next = instance.next_key();
-        if let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) {
-            *worker = Worker { state: worker.state, ..Worker::new(next) };
-        }
-        let job = app.job(next, app.instances[number].number, &self.home);
-        self.order(&Order::Spawn(job))?;
-        Ok(next)
-    }
-
-    /// Handles all timers that have expired.
-    fn times_over(&mut self) -> Result<()> {
-        let now = Instant::now();
-        let is_over = |worker: &&Worker| worker.due.is_some_and(|due| due <= now);
-        let keys: Vec<Key> =
-            self.table.all().flat_map(|(_, instance)| instance.workers()).filter(is_over).map(|worker| worker.key).collect();
-        for key in keys {
-            if let Some(worker) = self.table.worker_mut(key) {
-                worker.due = None;
+    /// Reads a client's request, and begins to handle it.
+    fn serve(&mut self, id: u64) -> Result<()> {
+        match self.clients.read(id, &self.poller) {
+            Word::None => Ok(()),
+            Word::Gone => {
+                self.clients.drop(id, &mut self.poller);
+                self.handle(Input::Gone(id))
             }
-            self.feed(key, Event::Due)?;
-        }
-        self.clients.end_hanging(&mut self.poller);
-        self.reload_changed();
-        if self.keeper.due.is_some_and(|due| due <= now) {
-            self.start_keeper()?;
-        }
-        if self.bind_due.is_some_and(|due| due <= now) {
-            self.bind_again()?;
-        }
-        if self.memory_due.is_some_and(|due| due <= now) {
-            self.check_memory()?;
-        }
-        Ok(())
-    }
-
-    /// Replaces instances that use too much memory, as a reload does.
-    fn check_memory(&mut self) -> Result<()> {
-        let mut too_big = Vec::new();
-        let mut is_bounded = false;
-        for app in &mut self.table.apps {
-            let Some(most) = app.spec.options.max_memory_restart else { continue };
-            is_bounded = true;
-            if self.tasks.iter().any(|task| task.apps.contains(&app.spec.name)) {
-                continue;
+            Word::Wrong(why) => {
+                self.clients.answer(id, &Answer::Error(why));
+                Ok(())
             }
-            for instance in app.instances.iter_mut().filter(|instance| instance.is_online() && !instance.worker.is_too_big) {
-                let process = instance.worker.state.process();
-                if process.and_then(|process| proc::memory(process.pid)).is_some_and(|memory| memory > most) {
-                    instance.worker.is_too_big = true;
-                    too_big.push((app.spec.name.clone(), instance.id));
+            Word::Request(Request::Resurrect) => match store::dumped(&self.home) {
+                Ok(dump) => self.handle(Input::Resurrect(id, dump)),
+                Err(error) => {
+                    self.clients.answer(id, &Answer::Error(format!("{error:#}")));
+                    Ok(())
                 }
-            }
+            },
+            Word::Request(request) => self.handle(Input::Request(id, request)),
         }
-        self.memory_due = is_bounded.then(|| Instant::now() + MEMORY_CHECK);
-        for (name, id) in too_big {
-            let verb = Verb::Reload { left: [id].into(), now: None };
-            self.tasks.push(Task { client: None, verb, apps: vec![name], ids: vec![id] });
-        }
-        Ok(())
-    }
-}
-
-/// Returns the last line of a log as the end of a sentence, if the log has been written to since the given time.
-fn last_line(path: &Path, since: SystemTime) -> String {
-    let is_newer = fs::metadata(path).and_then(|metadata| metadata.modified()).is_ok_and(|written| written + TICK >= since);
-    let text = if is_newer { tail(path, TAIL).unwrap_or_default() } else { Vec::new() };
-    let text = String::from_utf8_lossy(&text);
-    match text.trim_end().lines().last() {
-        Some(line) if !line.is_empty() => format!("; last line of its stderr: {line}"),
-        _ => String::new(),
     }
 }

@@ -1,7 +1,7 @@
 //! `--watch` reloads an app when its program file changes.
 
-use super::task::{Task, Verb};
 use super::{Daemon, Source};
+use crate::spec::Spec;
 use anyhow::{Context, Result};
 use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init, remove_watch};
 use std::collections::BTreeMap;
@@ -45,7 +45,24 @@ impl Watch {
         }
     }
 
-    fn changes(&mut self) -> Vec<(i32, OsString)> {
+    /// Notes the apps whose program has changed.
+    pub fn note_changes(&mut self) {
+        for (number, name) in self.changes() {
+            let meant = self.programs.iter().filter(|(_, watched, file)| *watched == number && *file == name);
+            let apps: Vec<String> = meant.map(|(app, ..)| app.clone()).collect();
+            self.changed.extend(apps.into_iter().map(|app| (app, Instant::now() + QUIET)));
+        }
+    }
+
+    /// Returns the apps whose program has changed and is complete.
+    pub fn take_changed(&mut self) -> Vec<String> {
+        let now = Instant::now();
+        let due: Vec<String> = self.changed.iter().filter(|(_, due)| **due <= now).map(|(app, _)| app.clone()).collect();
+        self.changed.retain(|name, _| !due.contains(name));
+        due
+    }
+
+    fn changes(&self) -> Vec<(i32, OsString)> {
         let Some(inotify) = &self.inotify else { return Vec::new() };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(inotify, &mut buffer);
@@ -62,9 +79,8 @@ impl Daemon {
     ///
     /// # Errors
     /// Fails if the folder cannot be watched.
-    pub fn watch(&mut self, name: &str) -> Result<()> {
-        let Some(app) = self.table.apps.iter().find(|app| app.spec.name == name && app.spec.options.watch) else { return Ok(()) };
-        let program = Path::new(&app.spec.command[0]);
+    pub(super) fn watch_program(&mut self, spec: &Spec) -> Result<()> {
+        let program = Path::new(spec.command.first().filter(|_| spec.options.watch).map_or("", String::as_str));
         let (Some(folder), Some(file)) = (program.parent(), program.file_name()) else { return Ok(()) };
         if self.watch.inotify.is_none() {
             let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).context("cannot set up inotify for --watch")?;
@@ -74,41 +90,7 @@ impl Daemon {
         let Some(inotify) = &self.watch.inotify else { return Ok(()) };
         let events = WatchFlags::CREATE | WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO;
         let number = add_watch(inotify, folder, events).with_context(|| format!("cannot watch {}", folder.display()))?;
-        self.watch.programs.push((name.to_owned(), number, file.to_owned()));
+        self.watch.programs.push((spec.name.clone(), number, file.to_owned()));
         Ok(())
-    }
-
-    /// Notes the apps whose program has changed.
-    pub fn note_changes(&mut self) {
-        for (number, name) in self.watch.changes() {
-            let meant = self.watch.programs.iter().filter(|(_, watched, file)| *watched == number && *file == name);
-            let apps: Vec<String> = meant.map(|(app, ..)| app.clone()).collect();
-            self.watch.changed.extend(apps.into_iter().map(|app| (app, Instant::now() + QUIET)));
-        }
-    }
-
-    /// Reloads the apps whose program has changed and is complete.
-    pub fn reload_changed(&mut self) {
-        if self.ending.is_some() {
-            self.watch.changed.clear();
-        }
-        let now = Instant::now();
-        let due: Vec<String> = self.watch.changed.iter().filter(|(_, due)| **due <= now).map(|(app, _)| app.clone()).collect();
-        for name in due {
-            let is_busy = self.tasks.iter().any(|task| task.apps.contains(&name));
-            // Retries after the command in progress, which may still have started the old program.
-            let again = is_busy.then(|| now + QUIET);
-            match again {
-                Some(again) => drop(self.watch.changed.insert(name, again)),
-                None => {
-                    self.watch.changed.remove(&name);
-                    let Some(app) = self.table.apps.iter().find(|app| app.spec.name == name) else { continue };
-                    let ids: Vec<u32> =
-                        app.instances.iter().filter(|one| !one.is_over() && !one.is_leaving).map(|one| one.id).collect();
-                    let verb = Verb::Reload { left: ids.iter().copied().collect(), now: None };
-                    self.tasks.push(Task { client: None, verb, apps: vec![name], ids });
-                }
-            }
-        }
     }
 }

@@ -3,44 +3,50 @@
 //! It is small, so that little in it can fail. If the daemon dies, the keeper reports everything it holds to a new daemon. If
 //! the keeper dies, nothing is lost either, since the daemon has a copy of each descriptor.
 
+mod daemon;
+mod listeners;
 mod log;
 mod reap;
 mod start;
+mod sweep;
+mod tail;
 mod worker;
 
 pub use log::rotated;
 pub use start::{adopt, begin};
 
-use crate::channel::{Channel, Job, Key, Order, Report, Standing, pair};
+use crate::channel::{Job, Key, Order, Report, Standing};
 use crate::home::Home;
+use crate::launch::limits;
 use crate::poll::{Poller, Token};
 use crate::proc::Identity;
 use anyhow::{Context, Result};
+use daemon::Daemon;
 use log::Log;
-use rustix::process::{Resource, Rlimit, getpid, getrlimit, set_child_subreaper, setrlimit, setsid};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use rustix::fs::Mode;
+use rustix::process::{Rlimit, getpid, getrlimit, set_child_subreaper, setrlimit, setsid, umask};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXCPU, SIGXFSZ};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::Instant;
+use sweep::Left;
 use worker::Worker;
 
 /// Bytes read from a pipe at once: the capacity of a pipe.
 const CHUNK: usize = 64 * 1024;
-/// Connections that the kernel queues until a worker accepts them.
-const BACKLOG: i32 = 4096;
-/// If a daemon ends within this time, the next one starts only after it.
-const DAEMON_PAUSE: Duration = Duration::from_millis(500);
 
 /// The purpose of a watched descriptor.
 #[derive(Debug, Clone, Copy)]
 enum Source {
     Daemon,
+    /// A client has come, and the daemon has not accepted it yet.
+    Control,
     /// A signal to end has come.
     Signals,
     /// A signal to reopen the logs has come.
@@ -61,9 +67,14 @@ struct Keeper {
     daemon: Option<Daemon>,
     /// Time at which to start a daemon after the last one ended too soon.
     daemon_due: Option<Instant>,
+    /// Something that the next daemon should know about the last one.
+    remark: Option<String>,
     control: Option<OwnedFd>,
+    control_token: Option<Token>,
     listeners: BTreeMap<String, OwnedFd>,
     workers: BTreeMap<Key, Worker>,
+    /// Processes that earlier keepers have left, and that were asked to end.
+    left: Option<Left>,
     logs: BTreeMap<PathBuf, Log>,
     signals: UnixStream,
     hangups: UnixStream,
@@ -72,22 +83,11 @@ struct Keeper {
     is_over: bool,
 }
 
-struct Daemon {
-    channel: Channel,
-    token: Token,
-    /// `None` if the daemon started this keeper.
-    child: Option<Child>,
-    started: Instant,
-}
-
 impl Keeper {
     fn new(home: Home) -> Result<Self> {
         // A session of its own, so that closing a terminal does not end it. Under systemd it already has one.
         let _ = setsid();
-        // Each worker needs four descriptors.
-        let limit = getrlimit(Resource::Nofile);
-        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
-            .context("cannot raise the limit on open files")?;
+        forget_the_caller()?;
         // Orphaned children of workers become children of the keeper, which reaps them.
         set_child_subreaper(Some(getpid()))?;
         let mut poller = Poller::new()?;
@@ -100,9 +100,12 @@ impl Keeper {
             poller,
             daemon: None,
             daemon_due: None,
+            remark: None,
             control: None,
+            control_token: None,
             listeners: BTreeMap::new(),
             workers: BTreeMap::new(),
+            left: None,
             logs: BTreeMap::new(),
             signals,
             hangups,
@@ -114,7 +117,9 @@ impl Keeper {
 
     fn run(mut self) -> Result<ExitCode> {
         while !self.is_over {
-            let due = self.workers.values().filter_map(Worker::due).chain(self.daemon_due).min();
+            let silence = self.daemon.as_ref().and_then(|daemon| daemon.channel.due());
+            let left = self.left.as_ref().map(|left| left.due);
+            let due = self.workers.values().filter_map(Worker::due).chain(self.daemon_due).chain(silence).chain(left).min();
             let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
             for source in self.poller.wait(timeout)? {
                 self.handle(source)?;
@@ -122,9 +127,10 @@ impl Keeper {
             if self.daemon_due.is_some_and(|due| due <= Instant::now()) {
                 self.try_daemon();
             }
+            self.check_daemon()?;
             self.tick()?;
             if let Some(daemon) = &self.daemon {
-                self.poller.set_writable(daemon.token, &daemon.channel, daemon.channel.has_unsent())?;
+                self.poller.set_interest(daemon.token, &daemon.channel, true, daemon.channel.has_unsent())?;
             }
         }
         let _ = fs::remove_file(self.home.control());
@@ -134,6 +140,7 @@ impl Keeper {
     fn handle(&mut self, source: Source) -> Result<()> {
         match source {
             Source::Daemon => self.obey(),
+            Source::Control => self.check_for_client(),
             Source::Signals => {
                 let _ = self.signals.read(&mut self.buffer);
                 self.report(&Report::Terminate)
@@ -156,6 +163,7 @@ impl Keeper {
     /// Does what workers have due: the status of one that sends many is reported now and then.
     fn tick(&mut self) -> Result<()> {
         let now = Instant::now();
+        self.left.take_if(|left| left.due <= now).iter().for_each(Left::kill);
         let is_due = |worker: &&mut Worker| worker.due().is_some_and(|due| due <= now);
         let mut reports = Vec::new();
         for worker in self.workers.values_mut().filter(is_due) {
@@ -172,94 +180,23 @@ impl Keeper {
         Ok(())
     }
 
-    fn take_daemon(&mut self, channel: Channel, child: Option<Child>) -> Result<()> {
-        let token = self.poller.add(&channel, Source::Daemon)?;
-        self.daemon = Some(Daemon { channel, token, child, started: Instant::now() });
-        self.daemon_due = None;
-        Ok(())
-    }
-
-    fn start_daemon(&mut self) -> Result<()> {
-        let (own, other) = pair()?;
-        let child = role("daemon").stdin(other).stdout(Stdio::null()).spawn().context("cannot start the daemon")?;
-        self.take_daemon(Channel::new(own), Some(child))?;
-        self.tell_everything()
-    }
-
-    fn tell_everything(&mut self) -> Result<()> {
-        let Some(Daemon { channel, .. }) = &mut self.daemon else { return Ok(()) };
-        if let Some(control) = &self.control {
-            channel.send(&Report::Control, &[control.as_fd()])?;
-        }
-        for (address, listener) in &self.listeners {
-            channel.send(&Report::Bound(address.clone()), &[listener.as_fd()])?;
-        }
-        for worker in self.workers.values() {
-            worker.tell(channel)?;
-        }
-        channel.send(&Report::Told, &[])?;
-        Ok(())
-    }
-
-    /// Executes the daemon's orders, or replaces the daemon if it has died.
-    fn obey(&mut self) -> Result<()> {
-        loop {
-            let Some(daemon) = &mut self.daemon else { return Ok(()) };
-            daemon.channel.flush();
-            match daemon.channel.receive::<Order>() {
-                Ok(None) => return Ok(()),
-                Ok(Some((order, descriptors))) => self.execute(order, descriptors)?,
-                Err(_) if self.is_over => return Ok(()),
-                Err(_) => return self.replace_daemon(),
-            }
-        }
-    }
-
-    fn replace_daemon(&mut self) -> Result<()> {
-        let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
-        self.poller.remove(daemon.token, &daemon.channel);
-        if let Some(child) = &mut daemon.child {
-            // The old daemon must not run beside the new one, whatever made it stop answering.
-            let _ = child.kill();
-            let status = child.wait()?;
-            tell(&format!("the daemon ended ({status}) and is being restarted"));
-        }
-        if daemon.started.elapsed() < DAEMON_PAUSE {
-            self.daemon_due = Some(Instant::now() + DAEMON_PAUSE);
-        } else {
-            self.try_daemon();
-        }
-        Ok(())
-    }
-
-    /// Starts a daemon, or retries later: a temporary shortage, such as of memory, must not end the workers.
-    fn try_daemon(&mut self) {
-        let Err(error) = self.start_daemon() else { return };
-        tell(&format!("{error:#}"));
-        if let Some(mut daemon) = self.daemon.take() {
-            self.poller.remove(daemon.token, &daemon.channel);
-            if let Some(child) = &mut daemon.child {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-        }
-        self.daemon_due = Some(Instant::now() + DAEMON_PAUSE);
-    }
-
     fn execute(&mut self, order: Order, mut descriptors: Vec<OwnedFd>) -> Result<()> {
         match order {
             Order::Bind(address) => self.bind(address),
-            Order::Unbind(address) => {
-                self.listeners.remove(&address);
-                Ok(())
-            }
+            Order::Unbind(address) => self.unbind(&address),
             Order::Spawn(job) => self.spawn(job),
-            Order::Signal(key, signal) => {
-                if let Some(worker) = self.workers.get_mut(&key) {
-                    worker.signal(signal);
-                }
+            Order::Confirm(key) => {
+                self.workers.get_mut(&key).into_iter().for_each(Worker::confirm);
                 Ok(())
             }
+            Order::Signal(key, signal) => match self.workers.get_mut(&key) {
+                Some(worker) => {
+                    worker.signal(signal);
+                    self.report(&Report::Signalled(key))
+                }
+                None => Ok(()),
+            },
+            Order::Sweep(suspects) => self.sweep(&suspects),
             Order::Flush(paths) => {
                 for (path, keep) in paths {
                     match self.logs.get_mut(&path) {
@@ -290,26 +227,9 @@ impl Keeper {
         }
     }
 
-    fn bind(&mut self, address: String) -> Result<()> {
-        if !self.listeners.contains_key(&address) {
-            let listener = TcpListener::bind(&address).and_then(|listener| {
-                // The flag belongs to the open file, so it holds for all processes that share it.
-                listener.set_nonblocking(true)?;
-                // A second listen with a longer queue, for clients that connect while a restart leaves no process to accept.
-                rustix::net::listen(&listener, BACKLOG)?;
-                Ok(listener)
-            });
-            match listener {
-                Ok(listener) => self.listeners.insert(address.clone(), listener.into()),
-                Err(error) => return self.report(&Report::CannotBind(address, error.to_string())),
-            };
-        }
-        let (Some(daemon), Some(listener)) = (&mut self.daemon, self.listeners.get(&address)) else { return Ok(()) };
-        Ok(daemon.channel.send(&Report::Bound(address), &[listener.as_fd()])?)
-    }
-
     fn spawn(&mut self, job: Job) -> Result<()> {
         let key = job.key;
+        self.listen_again(&job)?;
         let listeners: Vec<&OwnedFd> = job.listeners.iter().filter_map(|address| self.listeners.get(address)).collect();
         match Worker::spawn(&self.home, job, &listeners) {
             Ok(worker) => self.keep(key, worker),
@@ -321,7 +241,8 @@ impl Keeper {
         let key = job.key;
         match Worker::adopt(job, identity, standing, descriptors) {
             Ok(worker) => self.keep(key, worker),
-            Err(error) => self.report(&Report::Exited(key, format!("{error:#}"))),
+            // It has ended meanwhile.
+            Err(_) => self.report(&Report::Vanished(key)),
         }
     }
 
@@ -353,11 +274,36 @@ impl Keeper {
         }
     }
 
+    /// Reads a worker's messages. Each is reported before it is taken from the socket: if this keeper died in between, the next one would read it again.
     fn hear(&mut self, key: Key) -> Result<()> {
-        let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
-        let reports = worker.hear(&mut self.poller);
-        reports.iter().try_for_each(|report| self.report(report))
+        for _ in 0..worker::MOST_WORDS {
+            let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
+            let Some(reports) = worker.read_word() else { return Ok(()) };
+            reports.iter().try_for_each(|report| self.report(report))?;
+            self.workers.get_mut(&key).into_iter().for_each(|worker| worker.drop_word());
+        }
+        let Self { workers, poller, .. } = self;
+        workers.get_mut(&key).into_iter().for_each(|worker| worker.pause(poller));
+        Ok(())
     }
+}
+
+/// Drops what the first caller's shell has set for itself: its file mode mask, and its limits as far as possible. Each app has those of its own `start`.
+fn forget_the_caller() -> Result<()> {
+    umask(Mode::RWXG | Mode::RWXO);
+    for resource in limits() {
+        let limit = getrlimit(resource);
+        let unlimited = Rlimit { current: None, maximum: None };
+        // Only root may raise the hard limit; the soft one can always be raised to it.
+        if setrlimit(resource, unlimited).is_err() {
+            setrlimit(resource, Rlimit { current: limit.maximum, ..limit }).with_context(|| format!("cannot raise the limit {resource:?}"))?;
+        }
+    }
+    // A log that reaches the limit on file sizes is an error like a full disk, not an end.
+    for signal in [SIGXFSZ, SIGXCPU] {
+        signal_hook::flag::register(signal, Arc::default())?;
+    }
+    Ok(())
 }
 
 /// Builds a command that runs this program in another role. Its standard error is that of this process.
@@ -379,6 +325,6 @@ fn readable(signals: &[i32]) -> io::Result<UnixStream> {
 }
 
 /// Writes a message to the supervisor's own log. A full disk is not a reason to end.
-fn tell(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+fn tell(home: &Home, text: &str) {
+    let _ = home.tell(text);
 }

@@ -1,10 +1,11 @@
 //! One worker of the keeper: its start, its pipes, its messages and its end.
 
+use super::tail::Tail;
 use super::{Source, role};
-use crate::channel::{Channel, Job, Key, Report, Standing};
+use crate::channel::{Channel, End, Job, Key, Report, Standing};
 use crate::home::Home;
 use crate::poll::{Poller, Token};
-use crate::proc::Identity;
+use crate::proc::{self, Identity};
 use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;
@@ -19,7 +20,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// First descriptor of inherited listeners, as systemd defines it.
@@ -31,9 +31,11 @@ const STATUS_PAUSE: Duration = Duration::from_millis(100);
 /// Longest status that is kept, in characters.
 const LONGEST_STATUS: usize = 256;
 /// Messages of a worker that are read at once.
-const MOST_WORDS: usize = 64;
+pub const MOST_WORDS: usize = 64;
 /// Longest message of a worker, in bytes.
 const LONGEST_WORD: usize = 4096;
+/// What a worker writes to its standard error.
+const ERROR: usize = 1;
 
 /// A worker.
 pub struct Worker {
@@ -42,6 +44,8 @@ pub struct Worker {
     pidfd: OwnedFd,
     /// This keeper started it, so the keeper can wait for its exit status.
     pub is_own: bool,
+    /// Where its confirmation goes. Until then, it is the launcher, which ends if this end is closed without one.
+    confirmation: Option<OwnedFd>,
     is_ready: bool,
     status: Option<String>,
     /// The status has changed since it was last reported, and when that was.
@@ -51,18 +55,21 @@ pub struct Worker {
     hear_again: Option<Instant>,
     /// Read ends of standard output and error.
     outputs: [Option<(OwnedFd, Option<Token>)>; 2],
+    tail: Tail,
+    /// The name of a process that it had started and that was not ready, when it was asked to end.
+    child: Option<String>,
     notify: UnixDatagram,
     end_token: Option<Token>,
     notify_token: Option<Token>,
     is_told_to_end: bool,
     /// Exit status of its leader, as text.
     last_word: Option<String>,
-    /// The same, once no process of its group is left.
-    end: Option<String>,
+    /// No process of its group is left.
+    is_over: bool,
 }
 
 impl Worker {
-    /// Starts the launcher, which does the remaining steps and becomes the worker.
+    /// Starts the launcher, which does the remaining steps and becomes the worker once it is confirmed.
     ///
     /// # Errors
     /// Fails if a system call fails.
@@ -75,9 +82,10 @@ impl Worker {
         set_socket_passcred(&notify, true)?;
         let [output, error] = [(); 2].map(|()| pipe());
         let (output, error) = (output?, error?);
+        let (input, confirmation) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let mut command = role("launch");
         command.arg(&job.spec).env("NOTIFY_SOCKET", &path).env("SUPERVISOR_INSTANCE", job.number.to_string());
-        command.stdin(Stdio::null()).stdout(output.1).stderr(error.1).process_group(0);
+        command.stdin(input).stdout(output.1).stderr(error.1).process_group(0);
         if !listeners.is_empty() {
             command.env("LISTEN_FDS", listeners.len().to_string());
             let mappings = listeners
@@ -91,24 +99,8 @@ impl Worker {
         // The child exists until the keeper waits for it, even if only as a zombie.
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot open a pidfd")?;
         let identity = Identity::of(pid.as_raw_pid()).context("the process is not in /proc")?;
-        Ok(Worker {
-            job,
-            identity,
-            pidfd,
-            is_own: true,
-            is_ready: false,
-            status: None,
-            is_status_new: false,
-            status_reported: None,
-            hear_again: None,
-            outputs: [Some((output.0, None)), Some((error.0, None))],
-            notify,
-            end_token: None,
-            notify_token: None,
-            is_told_to_end: false,
-            last_word: None,
-            end: None,
-        })
+        let worker = Worker::new(job, (identity, pidfd), [output.0, error.0], notify);
+        Ok(Worker { is_own: true, confirmation: Some(confirmation), ..worker })
     }
 
     /// Takes over a worker of a keeper that died.
@@ -116,34 +108,53 @@ impl Worker {
     /// # Errors
     /// Fails if the worker has ended meanwhile.
     pub fn adopt(job: Job, identity: Identity, standing: Standing, descriptors: Vec<OwnedFd>) -> Result<Self> {
-        let gone = "ended while no keeper was running, so its exit status is unknown";
-        let pid = Pid::from_raw(identity.pid).context(gone)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).context(gone)?;
+        let pid = Pid::from_raw(identity.pid).context("not a process id")?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         let Ok([output, error, notify]) = <[OwnedFd; 3]>::try_from(descriptors) else {
-            bail!("cannot be adopted: its descriptors are missing")
+            bail!("its descriptors are missing")
         };
         // The check comes after the pidfd is open: from then on, no other process can get this id.
         if !identity.is_alive() {
-            bail!(gone);
+            bail!("it has ended");
         }
-        Ok(Worker {
+        let worker = Worker::new(job, (identity, pidfd), [output, error], notify.into());
+        Ok(Worker { is_ready: standing.is_ready, is_told_to_end: standing.is_told_to_end, ..worker })
+    }
+
+    fn new(job: Job, (identity, pidfd): (Identity, OwnedFd), [output, error]: [OwnedFd; 2], notify: UnixDatagram) -> Self {
+        Worker {
             job,
             identity,
             pidfd,
             is_own: false,
-            is_ready: standing.is_ready,
+            confirmation: None,
+            is_ready: false,
             status: None,
             is_status_new: false,
             status_reported: None,
             hear_again: None,
             outputs: [Some((output, None)), Some((error, None))],
-            notify: notify.into(),
+            tail: Tail::default(),
+            child: None,
+            notify,
             end_token: None,
             notify_token: None,
-            is_told_to_end: standing.is_told_to_end,
+            is_told_to_end: false,
             last_word: None,
-            end: None,
-        })
+            is_over: false,
+        }
+    }
+
+    /// Lets the launcher become the worker.
+    pub fn confirm(&mut self) {
+        // One that has ended needs no confirmation.
+        let _ = self.confirmation.take().map(|confirmation| rustix::io::write(confirmation, b"!"));
+    }
+
+    /// Returns how it ended, once no process of its group is left.
+    pub fn end(&self) -> Option<End> {
+        let how = self.last_word.clone().filter(|_| self.is_over)?;
+        Some(End { how, last_line: self.tail.telling_line(), child: self.child.clone() })
     }
 
     /// Returns whether this worker has this process id.
@@ -186,8 +197,11 @@ impl Worker {
         if let Some(status) = &self.status {
             channel.send(&Report::Status(self.key(), status.clone()), &[])?;
         }
-        if let Some(end) = &self.end {
-            channel.send(&Report::Exited(self.key(), end.clone()), &[])?;
+        if self.is_told_to_end {
+            channel.send(&Report::Signalled(self.key()), &[])?;
+        }
+        if let Some(end) = self.end() {
+            channel.send(&Report::Exited(self.key(), end), &[])?;
         }
         Ok(())
     }
@@ -196,13 +210,17 @@ impl Worker {
     pub fn signal(&mut self, signal: i32) {
         let (Some(signal), Some(pid)) = (Signal::from_named_raw(signal), Pid::from_raw(self.identity.pid)) else { return };
         let was_told = std::mem::replace(&mut self.is_told_to_end, true);
+        let runs = self.runs();
+        if runs && !self.is_ready && !self.job.listeners.is_empty() {
+            self.child = proc::group(self.identity.pid).into_iter().find(|pid| *pid != self.identity.pid).and_then(proc::name);
+        }
         // A process that has already ended does not need the signal.
-        let _ = match &self.end {
-            Some(_) => Ok(()),
+        let _ = match (self.is_over, signal == Signal::KILL) {
+            (true, _) => Ok(()),
             // The leader may ask its own children to end. A second signal would tell them to end at once, so it is not sent.
-            None if signal != Signal::KILL && self.last_word.is_none() && was_told => Ok(()),
-            None if signal != Signal::KILL && self.last_word.is_none() => pidfd_send_signal(&self.pidfd, signal),
-            None => kill_process_group(pid, signal),
+            (false, false) if runs && was_told => Ok(()),
+            (false, false) if runs => pidfd_send_signal(&self.pidfd, signal),
+            (false, _) => kill_process_group(pid, signal),
         };
     }
 
@@ -214,7 +232,7 @@ impl Worker {
     /// Reads from a pipe; returns the number of bytes, if there were any.
     pub fn read(&mut self, stream: usize, buffer: &mut [u8], poller: &mut Poller<Source>) -> Option<usize> {
         let (pipe, _) = self.outputs[stream].as_ref()?;
-        match rustix::io::read(pipe, buffer) {
+        match rustix::io::read(pipe, &mut *buffer) {
             Ok(0) => {
                 // The descriptor stays open, so that another keeper gets all three.
                 if let Some((pipe, token)) = &mut self.outputs[stream]
@@ -224,7 +242,12 @@ impl Worker {
                 }
                 None
             }
-            Ok(count) => Some(count),
+            Ok(count) => {
+                if stream == ERROR {
+                    self.tail.push(&buffer[..count]);
+                }
+                Some(count)
+            }
             Err(_) => None,
         }
     }
@@ -236,33 +259,36 @@ impl Worker {
         }
     }
 
-    /// Reads the worker's messages from its notify socket; ignores those of processes outside its group. A worker that floods the socket is left
-    /// alone for a moment: it then waits until there is room, and the others do not wait for it.
-    pub fn hear(&mut self, poller: &mut Poller<Source>) -> Vec<Report> {
+    /// Reads the worker's next message, and leaves it in the notify socket; returns the reports that follow from it, or `None` if there is no message.
+    /// Ignores messages of processes outside its group.
+    pub fn read_word(&mut self) -> Option<Vec<Report>> {
+        let (word, sender) = take_word(&self.notify, RecvFlags::PEEK)?;
         let mut reports = Vec::new();
-        let words: Vec<(String, Pid)> = std::iter::from_fn(|| take_word(&self.notify)).take(MOST_WORDS).collect();
-        if words.len() == MOST_WORDS
-            && let Some(token) = self.notify_token.take()
-        {
-            poller.remove(token, &self.notify);
-            self.hear_again = Some(Instant::now() + STATUS_PAUSE);
-        }
-        for (word, sender) in words {
-            if !self.is_of_group(sender) {
-                continue;
-            }
-            for line in word.lines() {
-                if line == "READY=1" && !self.is_ready {
-                    self.is_ready = true;
-                    reports.push(Report::Ready(self.key()));
-                } else if let Some(status) = line.strip_prefix("STATUS=") {
-                    self.status = Some(harmless(status));
-                    self.is_status_new = true;
-                }
+        let words = if self.is_of_group(sender) { word.as_str() } else { "" };
+        for line in words.lines() {
+            if line == "READY=1" && !self.is_ready {
+                self.is_ready = true;
+                reports.push(Report::Ready(self.key()));
+            } else if let Some(status) = line.strip_prefix("STATUS=") {
+                self.status = Some(harmless(status));
+                self.is_status_new = true;
             }
         }
         reports.extend(self.report_status());
-        reports
+        Some(reports)
+    }
+
+    /// Takes the message from the notify socket that was read.
+    pub fn drop_word(&self) {
+        let _ = take_word(&self.notify, RecvFlags::empty());
+    }
+
+    /// Leaves a worker alone for a moment that floods its notify socket: it then waits until there is room, and the others do not wait for it.
+    pub fn pause(&mut self, poller: &mut Poller<Source>) {
+        if let Some(token) = self.notify_token.take() {
+            poller.remove(token, &self.notify);
+            self.hear_again = Some(Instant::now() + STATUS_PAUSE);
+        }
     }
 
     /// The newest status, unless another was reported a moment ago.
@@ -297,30 +323,27 @@ impl Worker {
         Ok(self.report_status())
     }
 
-    /// A wrapper's child may send messages for it.
+    /// A wrapper's child may send messages for it, as may a helper such as `systemd-notify`, which has often ended by now.
     fn is_of_group(&self, sender: Pid) -> bool {
         sender.as_raw_pid() == self.identity.pid
-            || getpgid(Some(sender)).is_ok_and(|group| group.as_raw_pid() == self.identity.pid)
+            || getpgid(Some(sender)).map_or_else(|error| error == Errno::SRCH, |group| group.as_raw_pid() == self.identity.pid)
     }
 
-    /// Returns the exit description of the leader once its whole group has ended. If the leader was asked to end, the processes
-    /// that it leaves behind are asked to end too, while its process id is still taken. Otherwise, they are killed.
-    pub fn reap(&mut self, poller: &mut Poller<Source>) -> Option<String> {
-        let leader = Pid::from_raw(self.identity.pid)?;
-        if self.end.is_some() {
-            return None;
-        }
+    /// Returns whether its whole group has ended just now. If the leader was asked to end, the processes that it leaves behind are asked to end too,
+    /// while its process id is still taken. Otherwise, they are killed.
+    pub fn reap(&mut self, poller: &mut Poller<Source>) -> bool {
+        let Some(leader) = Pid::from_raw(self.identity.pid).filter(|_| !self.is_over) else { return false };
         if self.last_word.is_none() {
-            let how = if self.is_own { self.reap_leader(leader)? } else { self.end_adopted(leader) };
-            self.last_word = Some(how);
+            let how = if self.is_own { self.reap_leader(leader) } else { Some(self.end_adopted(leader)) };
+            if how.is_none() {
+                return false;
+            }
+            self.last_word = how;
             self.unwatch(poller);
         }
         // The process id belongs to the group while one of its processes exists.
-        if self.is_own && test_kill_process_group(leader).is_ok() {
-            return None;
-        }
-        self.end.clone_from(&self.last_word);
-        self.end.clone()
+        self.is_over = !self.is_own || test_kill_process_group(leader).is_err();
+        self.is_over
     }
 
     /// Returns the exit description of the leader, if it has ended.
@@ -362,12 +385,13 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-fn take_word(socket: &UnixDatagram) -> Option<(String, Pid)> {
+/// Reads a message and its sender.
+fn take_word(socket: &UnixDatagram, flags: RecvFlags) -> Option<(String, Pid)> {
     let mut bytes = [0; LONGEST_WORD];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = loop {
-        match recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::empty()) {
+        match recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
             Err(Errno::INTR) => {}
             other => break other.ok()?,
         }

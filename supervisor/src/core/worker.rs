@@ -66,6 +66,8 @@ pub enum Event {
         /// Number of early exits in a row, including this one; 0 if the process had been up for long enough.
         failures: u32,
     },
+    /// The process ended before anything could make it the app's program, since the keeper died.
+    Lost,
     /// The worker's timer has expired.
     Due,
 }
@@ -138,6 +140,7 @@ impl State {
             }
             (State::Starting { process: Some(process) }, Event::Ready) => (State::Online { process }, vec![Action::Timer(None)]),
             (State::Starting { .. } | State::Online { .. }, Event::Ended { failures }) => crashed(failures, policy),
+            (State::Starting { .. }, Event::Lost) => begin(),
             (State::Starting { process: Some(process) }, Event::Due) if !policy.signals_readiness => {
                 (State::Online { process }, vec![])
             }
@@ -165,13 +168,17 @@ impl State {
                 (State::Stopping { process, then: Then::Restart, is_killed }, vec![])
             }
             (State::Stopping { then, .. }, Event::Ended { failures }) => after_end(then, failures, policy),
+            (State::Stopping { then, .. }, Event::Lost) => after_end(then, 0, policy),
 
             (State::Starting { .. } | State::Online { .. }, Event::Start)
             | (State::Stopped, Event::Stop)
             | (State::Starting { process: None } | State::Online { .. } | State::Stopping { .. }, Event::Ready)
-            | (State::Online { .. }, Event::Spawned(_) | Event::Due)
+            | (State::Online { .. }, Event::Spawned(_) | Event::Due | Event::Lost)
             | (State::Stopped | State::Errored, Event::Due)
-            | (State::Waiting | State::Stopped | State::Errored, Event::Spawned(_) | Event::Ready | Event::Ended { .. }) => {
+            | (
+                State::Waiting | State::Stopped | State::Errored,
+                Event::Spawned(_) | Event::Ready | Event::Ended { .. } | Event::Lost,
+            ) => {
                 return None;
             }
         })

@@ -1,16 +1,18 @@
 //! The table of apps, their instances, and the processes of each.
 
 use super::worker::State;
+use super::Version;
 use crate::channel::{Job, Key, LogPlan};
 use crate::home::Home;
 use crate::spec::Spec;
 use anyhow::{Result, bail};
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 /// The time in which exits are counted.
 const MINUTE: Duration = Duration::from_secs(60);
+/// Shortest and longest time between two replacements of a process because of its memory.
+const MEMORY_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(900)];
 
 /// All apps, in the order of their start.
 #[derive(Default)]
@@ -22,6 +24,10 @@ pub struct Table {
 /// One command, run by any number of instances.
 pub struct App {
     pub spec: Spec,
+    /// The specification that a reload tries out. It becomes the current one if the reload succeeds.
+    pub next: Option<Spec>,
+    /// The reason that the specification is not known, if it is not: the app can then only be stopped and deleted.
+    pub damage: Option<String>,
     pub instances: Vec<Instance>,
 }
 
@@ -38,12 +44,43 @@ pub struct Instance {
     pub failures: u32,
     /// The unasked exits of the last minute.
     pub exits: VecDeque<Instant>,
+    pub memory: Memory,
     /// The instance is removed once its processes have ended.
     pub is_leaving: bool,
     pub last_end: Option<String>,
+    /// It ran until the system was shut down, and has not been started since.
+    pub is_ended_by_boot: bool,
     pub worker: Worker,
     /// During a reload: the next process, or the previous one.
     pub other: Option<Other>,
+}
+
+/// Replacements of an instance's processes because of their memory.
+#[derive(Default)]
+pub struct Memory {
+    replaced: u32,
+    /// Time of the last one, and the pause after it.
+    last: Option<(Instant, Duration)>,
+}
+
+impl Memory {
+    /// Returns how often a process was replaced.
+    pub fn replaced(&self) -> u32 {
+        self.replaced
+    }
+
+    /// Returns whether the pause after the last replacement is over.
+    pub fn may_be_replaced(&self, now: Instant) -> bool {
+        self.last.is_none_or(|(last, pause)| now.duration_since(last) >= pause)
+    }
+
+    /// Notes a replacement. The pause after it doubles, unless the last one was long ago.
+    pub fn note(&mut self, now: Instant) {
+        let [shortest, longest] = MEMORY_PAUSE;
+        let again = self.last.filter(|(last, pause)| now.duration_since(*last) < 4 * *pause);
+        self.replaced += 1;
+        self.last = Some((now, again.map_or(shortest, |(_, pause)| (2 * pause).min(longest))));
+    }
 }
 
 /// A second process of an instance.
@@ -58,30 +95,19 @@ pub enum Other {
 pub struct Worker {
     pub key: Key,
     pub state: State,
-    /// Time at which it was ordered.
-    pub begun: SystemTime,
+    /// The specification that it runs with.
+    pub version: Version,
     pub due: Option<Instant>,
     pub online: Option<Instant>,
-    /// Its replacement because of its memory is already ordered, so it is not ordered again.
-    pub is_too_big: bool,
+    /// The keeper has sent it the signal to end.
+    pub is_told_to_end: bool,
     pub says: Option<String>,
-    /// Copies of its pipes and its notify socket, in case the keeper dies.
-    pub descriptors: Vec<OwnedFd>,
 }
 
 impl Worker {
     /// Creates a worker without a process.
-    pub fn new(key: Key) -> Self {
-        Worker {
-            key,
-            state: State::Stopped,
-            begun: SystemTime::now(),
-            due: None,
-            online: None,
-            is_too_big: false,
-            says: None,
-            descriptors: Vec::new(),
-        }
+    pub fn new(key: Key, state: State, version: Version) -> Self {
+        Worker { key, state, version, due: None, online: None, is_told_to_end: false, says: None }
     }
 }
 
@@ -101,18 +127,20 @@ impl Other {
 
 impl Instance {
     /// Creates an instance that has not started.
-    pub fn new(id: u32, number: u32) -> Self {
+    pub fn new(id: u32, number: u32, created: SystemTime) -> Self {
         Instance {
             id,
             number,
             generation: 0,
-            created: SystemTime::now(),
+            created,
             restarts: 0,
             failures: 0,
             exits: VecDeque::new(),
+            memory: Memory::default(),
             is_leaving: false,
             last_end: None,
-            worker: Worker::new(Key { instance: id, generation: 0 }),
+            is_ended_by_boot: false,
+            worker: Worker::new(Key { instance: id, generation: 0 }, State::Stopped, Version::Current),
             other: None,
         }
     }
@@ -125,13 +153,17 @@ impl Instance {
 
     /// Notes an exit that nobody asked for; returns whether there were more than `most` within a minute. Each of them may have been up for long
     /// enough, and still no process should be restarted many times a second for ever.
-    pub fn exits_too_often(&mut self, most: u32) -> bool {
-        let now = Instant::now();
+    pub fn exits_too_often(&mut self, most: u32, now: Instant) -> bool {
         self.exits.push_back(now);
         while self.exits.front().is_some_and(|exit| now - *exit > MINUTE) {
             self.exits.pop_front();
         }
         self.exits.len() > most as usize
+    }
+
+    /// Returns whether a key is that of the process that is to take over.
+    pub fn is_replacement(&self, key: Key) -> bool {
+        matches!(&self.other, Some(Other::Replacement(worker)) if worker.key == key)
     }
 
     /// Returns its processes, mutably.
@@ -157,15 +189,25 @@ impl Instance {
 
 impl App {
     /// Returns the data that the keeper needs to start a process of an instance.
-    pub fn job(&self, key: Key, number: u32, home: &Home) -> Job {
-        let options = &self.spec.options;
+    pub fn job(&self, worker: &Worker, number: u32, home: &Home) -> Job {
+        let spec = self.spec_of(worker.version);
+        let options = &spec.options;
         let logs = ["out", "error"].map(|stream| LogPlan {
-            path: self.spec.log(&home.logs(), number, stream),
+            path: spec.log(&home.logs(), number, stream),
             max_size: options.log_max_size,
             keep: options.log_keep,
             date_format: options.log_date_format.clone(),
         });
-        Job { key, spec: home.spec(&self.spec.name), number, listeners: self.spec.listeners.clone(), logs }
+        let path = match worker.version {
+            Version::Current => home.spec(&spec.name),
+            Version::Next => home.next_spec(&spec.name),
+        };
+        Job { key: worker.key, app: spec.name.clone(), spec: path, number, listeners: spec.listeners.clone(), logs }
+    }
+
+    /// Returns one of its specifications: the current one, if there is no other.
+    pub fn spec_of(&self, version: Version) -> &Spec {
+        self.next.as_ref().filter(|_| version == Version::Next).unwrap_or(&self.spec)
     }
 }
 
@@ -173,6 +215,21 @@ impl Table {
     /// Returns all instances with their apps.
     pub fn all(&self) -> impl Iterator<Item = (&App, &Instance)> {
         self.apps.iter().flat_map(|app| app.instances.iter().map(move |instance| (app, instance)))
+    }
+
+    /// Returns all instances, mutably.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Instance> {
+        self.apps.iter_mut().flat_map(|app| &mut app.instances)
+    }
+
+    /// Returns the app of a name.
+    pub fn app(&self, name: &str) -> Option<&App> {
+        self.apps.iter().find(|app| app.spec.name == name)
+    }
+
+    /// Returns the app of a name, mutably.
+    pub fn app_mut(&mut self, name: &str) -> Option<&mut App> {
+        self.apps.iter_mut().find(|app| app.spec.name == name)
     }
 
     /// Returns the positions of an id's app and instance.
@@ -184,7 +241,7 @@ impl Table {
 
     /// Returns the instance of an id, mutably.
     pub fn instance_mut(&mut self, id: u32) -> Option<&mut Instance> {
-        self.apps.iter_mut().flat_map(|app| &mut app.instances).find(|instance| instance.id == id)
+        self.all_mut().find(|instance| instance.id == id)
     }
 
     /// Returns the instance of an id, with its app.
@@ -205,7 +262,7 @@ impl Table {
         if !ids.is_empty() {
             return Ok(ids);
         }
-        if let Some(app) = self.apps.iter().find(|app| app.spec.name == target) {
+        if let Some(app) = self.app(target) {
             return Ok(app.instances.iter().map(|instance| instance.id).collect());
         }
         let names: Vec<&str> = self.apps.iter().map(|app| app.spec.name.as_str()).collect();
@@ -227,9 +284,11 @@ impl Table {
     pub fn due(&self) -> Option<Instant> {
         self.all().flat_map(|(_, instance)| instance.workers()).filter_map(|worker| worker.due).min()
     }
+
+    /// Clears the timers that have expired, and returns their workers.
+    pub fn expired(&mut self, now: Instant) -> Vec<Key> {
+        let workers = self.all_mut().flat_map(Instance::workers_mut).filter(|worker| worker.due.is_some_and(|due| due <= now));
+        workers.map(|worker| (worker.due.take(), worker.key).1).collect()
+    }
 }
 
-/// Returns the number of early exits in a row after one more exit.
-pub fn failures(before: u32, online: Option<Instant>, min_uptime: Duration) -> u32 {
-    if online.is_some_and(|online| online.elapsed() >= min_uptime) { 0 } else { before + 1 }
-}

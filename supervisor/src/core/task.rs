@@ -1,5 +1,6 @@
 //! Commands in progress.
 
+use super::Client;
 use super::table::{App, Instance, Other, Table};
 use super::worker::State;
 use std::collections::VecDeque;
@@ -7,8 +8,12 @@ use std::collections::VecDeque;
 /// A command in progress.
 pub struct Task {
     /// The client that waits for it; `None` if the daemon itself started it.
-    pub client: Option<u64>,
+    pub client: Option<Client>,
     pub verb: Verb,
+    /// The specification that it begins with has been written.
+    pub is_prepared: bool,
+    /// Addresses that it needs, and that the keeper does not listen on yet.
+    pub missing: Vec<String>,
     /// Names of its apps, which no other command may change meanwhile.
     pub apps: Vec<String>,
     /// The instances that it waits for.
@@ -18,13 +23,15 @@ pub struct Task {
 /// The kind of a command in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
-    /// Bind the listeners; then start the instances.
-    Bind {
-        /// Addresses that are not bound yet.
-        left: Vec<String>,
+    Start {
+        /// The app is new, and goes again if it cannot be begun.
+        is_new: bool,
+        is_begun: bool,
     },
-    Start,
-    Restart,
+    Restart {
+        /// The processes have been asked to end.
+        is_begun: bool,
+    },
     Stop,
     /// Wait until the instances are gone.
     Delete,
@@ -34,6 +41,7 @@ pub enum Verb {
         to: usize,
         /// Instances are being added.
         is_up: bool,
+        is_begun: bool,
     },
     Reload {
         /// Ids of the instances that are still to be replaced.
@@ -47,8 +55,8 @@ impl Verb {
     /// The name of the command.
     pub fn name(&self) -> &'static str {
         match self {
-            Verb::Bind { .. } | Verb::Start => "start",
-            Verb::Restart => "restart",
+            Verb::Start { .. } => "start",
+            Verb::Restart { .. } => "restart",
             Verb::Stop => "stop",
             Verb::Delete => "delete",
             Verb::Scale { .. } => "scale",
@@ -71,18 +79,22 @@ pub enum Verdict {
 }
 
 impl Task {
+    /// Creates a task that can begin at once.
+    pub fn new(client: Option<Client>, verb: Verb, apps: Vec<String>, ids: Vec<u32>) -> Self {
+        Task { client, verb, is_prepared: true, missing: Vec::new(), apps, ids }
+    }
+
     /// Returns the progress of the command.
     pub fn verdict(&self, table: &Table) -> Verdict {
+        if !self.is_prepared || !self.missing.is_empty() {
+            return Verdict::Wait;
+        }
         let instances = || self.ids.iter().filter_map(|id| table.instance(*id));
         match &self.verb {
-            Verb::Bind { left } => {
-                if left.is_empty() {
-                    Verdict::Next
-                } else {
-                    Verdict::Wait
-                }
+            Verb::Start { is_begun: false, .. } | Verb::Restart { is_begun: false } | Verb::Scale { is_begun: false, .. } => {
+                Verdict::Next
             }
-            Verb::Start | Verb::Restart | Verb::Scale { is_up: true, .. } => {
+            Verb::Start { .. } | Verb::Restart { .. } | Verb::Scale { is_up: true, .. } => {
                 if let Some((app, instance)) = instances().find(|(_, instance)| instance.failures > 0) {
                     return Verdict::Failed(why(app, instance));
                 }

@@ -1,0 +1,148 @@
+//! The lives of processes: their starts and ends move them through [the lifecycle](super::worker).
+
+use super::Core;
+use super::table::{Instance, Worker};
+use super::worker::{Action, Event, Policy, State, Then};
+use crate::channel::{End, Job, Key, Order};
+use crate::proc::Identity;
+use signal_hook::consts::{SIGKILL, SIGTERM};
+use std::time::Duration;
+
+impl Core {
+    /// Confirms a process that the keeper has started: it becomes the app's program only then.
+    pub(super) fn spawned(&mut self, job: &Job, process: Identity) {
+        if self.table.worker_mut(job.key).is_none() {
+            // It is no longer wanted.
+            return self.order(Order::Signal(job.key, SIGKILL));
+        }
+        self.order(Order::Confirm(job.key));
+        self.feed(job.key, Event::Spawned(process));
+    }
+
+    /// Handles the end of a process while no keeper was running.
+    pub(super) fn vanished(&mut self, key: Key) {
+        let is_starting = self.table.worker_mut(key).is_some_and(|worker| matches!(worker.state, State::Starting { .. }));
+        if is_starting {
+            // Nobody had confirmed it, so it has ended by itself. That is no fault of the app.
+            self.order(Order::Forget(key));
+            return self.feed(key, Event::Lost);
+        }
+        self.ended(key, &End::plain("ended while no keeper was running, so its exit status is unknown".into()));
+    }
+
+    /// Handles the end of a process, or a failed start.
+    pub(super) fn ended(&mut self, key: Key, end: &End) {
+        self.order(Order::Forget(key));
+        let now = self.now.instant;
+        let Some((app_number, number)) = self.table.position(key.instance) else { return };
+        let app = &mut self.table.apps[app_number];
+        let options = &app.spec.options;
+        // A process that does not say when it is ready is online after this time, and has been up for long enough then.
+        let min_uptime = if app.spec.is_cluster() { options.min_uptime } else { Duration::ZERO };
+        let (listen_timeout, most) = (options.listen_timeout, options.max_restarts);
+        let instance = &mut app.instances[number];
+        let is_current = instance.worker.key == key;
+        let before = instance.failures;
+        let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return };
+        let was_asked = matches!(worker.state, State::Stopping { then: Then::Stop | Then::Restart, .. });
+        let was_up = worker.online.is_some_and(|online| now.duration_since(online) >= min_uptime);
+        let mut failures = match (was_asked, was_up) {
+            (true, _) => before,
+            (false, true) => 0,
+            (false, false) => before + 1,
+        };
+        let how = match (worker.state, worker.online) {
+            (State::Stopping { then: Then::Fail, .. }, _) => not_ready(listen_timeout, end),
+            (_, None) => describe(worker, end),
+            _ => end.how.clone(),
+        };
+        instance.last_end = Some(how);
+        if !was_asked && is_current && instance.exits_too_often(most, now) {
+            failures = failures.max(before + 1).max(2);
+        }
+        if is_current {
+            instance.failures = failures;
+            instance.restarts += u32::from(!was_asked);
+        }
+        if app.damage.is_some() {
+            // Nothing is known that could be started in its place.
+            self.feed(key, Event::Stop);
+        }
+        self.feed(key, Event::Ended { failures });
+    }
+
+    /// Moves a worker to its next state, and takes the resulting actions.
+    pub(super) fn feed(&mut self, key: Key, event: Event) {
+        let now = self.now.instant;
+        let Some((app_number, number)) = self.table.position(key.instance) else { return };
+        let app = &mut self.table.apps[app_number];
+        let instance = &mut app.instances[number];
+        let is_replacement = instance.is_replacement(key);
+        let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return };
+        let policy = Policy { options: &app.spec.options, is_replacement, signals_readiness: app.spec.is_cluster() };
+        let Some((state, actions)) = worker.state.after(event, policy) else { return };
+        worker.state = state;
+        if matches!(state, State::Online { .. }) {
+            worker.online = Some(now);
+        }
+        self.is_dirty = true;
+        let mut key = key;
+        for action in actions {
+            match action {
+                Action::Spawn => key = self.spawn_again(key),
+                Action::Ask => self.order(Order::Signal(key, SIGTERM)),
+                Action::Kill => self.order(Order::Signal(key, SIGKILL)),
+                Action::GiveUp => self.give_up(key),
+                Action::Timer(after) => {
+                    if let Some(worker) = self.table.worker_mut(key) {
+                        worker.due = after.map(|after| now + after);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes that a process has not ended although it was killed.
+    fn give_up(&mut self, key: Key) {
+        let Some((app_number, number)) = self.table.position(key.instance) else { return };
+        let app = &mut self.table.apps[app_number];
+        let instance: &mut Instance = &mut app.instances[number];
+        let how = "was killed and has not ended: it may be waiting for a device";
+        instance.last_end = Some(how.into());
+        let remark = format!("a process of {} ({}) {how}", app.spec.name, instance.id);
+        self.remark(remark);
+    }
+
+    /// Orders the start of a process in place of another, under a new key.
+    fn spawn_again(&mut self, key: Key) -> Key {
+        let Some(instance) = self.table.instance_mut(key.instance) else { return key };
+        let next = instance.next_key();
+        if let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) {
+            *worker = Worker::new(next, worker.state, worker.version);
+        }
+        self.spawn(next);
+        next
+    }
+}
+
+/// Describes the end of a process that was not ready in time.
+fn not_ready(limit: Duration, end: &End) -> String {
+    let limit = humantime::format_duration(limit);
+    match &end.child {
+        Some(child) => format!(
+            "did not send READY=1 within {limit}; it has started {child}, which does not get its listeners: \
+             start that program itself, or with exec"
+        ),
+        None => format!("did not send READY=1 within {limit}; if the command cannot send it, start it without --listen"),
+    }
+}
+
+/// Describes the end of a process that was never ready: its own words say most about it.
+fn describe(worker: &Worker, end: &End) -> String {
+    let how = &end.how;
+    match (&worker.says, &end.last_line) {
+        (Some(says), _) => format!("{how}: {says}"),
+        (None, Some(line)) => format!("{how}; last line of its stderr: {line}"),
+        (None, None) => how.clone(),
+    }
+}

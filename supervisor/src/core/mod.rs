@@ -1,0 +1,428 @@
+//! The daemon's decisions, without side effects: what happens goes in, and what is to be done about it comes out.
+//!
+//! Nothing here reads a clock, a file or a socket. [The daemon](crate::daemon) passes on what it hears, and carries out the
+//! answer. So every order of events can be tried in a test, with a death of the daemon or the keeper at each of them.
+
+mod ends;
+mod recover;
+mod request;
+mod saved;
+mod settle;
+#[cfg(test)]
+mod simulation;
+mod table;
+mod task;
+mod view;
+mod worker;
+
+pub use saved::{Dump, Found, Saved};
+
+use crate::channel::{Job, Key, Order, Report, Standing};
+use crate::control::{Answer, Request};
+use crate::home::Home;
+use crate::proc::Identity;
+use crate::spec::Spec;
+use signal_hook::consts::{SIGKILL, SIGTERM};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+use table::Table;
+use task::Task;
+use worker::{Event, State};
+
+/// Identifies a client of the daemon.
+pub type Client = u64;
+
+/// Pause before an address is tried again that could not be bound.
+const BIND_AGAIN: Duration = Duration::from_millis(200);
+/// Interval between memory checks of apps with a memory limit; other apps are never checked.
+const MEMORY_CHECK: Duration = Duration::from_secs(1);
+/// Number of remarks to keep.
+const MOST_REMARKS: usize = 10;
+
+/// The time at which something happens.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For durations.
+    pub instant: Instant,
+    /// For people.
+    pub wall: SystemTime,
+}
+
+impl Now {
+    /// Reads the clocks.
+    pub fn read() -> Self {
+        Now { instant: Instant::now(), wall: SystemTime::now() }
+    }
+}
+
+/// Something that happens to the daemon.
+#[derive(Debug)]
+pub enum Input {
+    /// The keeper reports something.
+    Report(Report),
+    /// The keeper has died; the next one gets what [`Core::handover`] returns.
+    KeeperDied,
+    /// A client sends a command.
+    Request(Client, Request),
+    /// A client wants the apps back that were saved.
+    Resurrect(Client, Dump),
+    /// A client has gone, and does not wait for its answer any more.
+    Gone(Client),
+    /// What [`Output::Prepare`] asked for is done, or could not be.
+    Prepared(String, Result<(), String>),
+    /// The program of a watched app has changed.
+    Changed(String),
+    /// The memory that processes use, in bytes.
+    Memory(Vec<(Key, u64)>),
+    /// Something that the user should know.
+    Remark(String),
+    /// A timer may have expired.
+    Tick,
+}
+
+/// Something that the daemon has to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Send an order to the keeper.
+    Order(Order),
+    /// Answer a client.
+    Answer(Client, Answer),
+    /// Write the specification of an app, watch its program if it asks for that, and say [`Input::Prepared`].
+    Prepare(Box<Spec>, Version),
+    /// The next specification of an app becomes its current one.
+    Commit(String),
+    /// The next specification of an app is not wanted any more.
+    Discard(String),
+    /// An app is gone, and with it its specification.
+    Remove(String),
+    /// Watch the program of an app.
+    Watch(Box<Spec>),
+    /// Measure the memory of these processes, and say [`Input::Memory`].
+    Measure(Vec<(Key, Identity)>),
+    /// Save the apps for `resurrect`, and answer the client.
+    Save(Client, Dump),
+    /// Everything has ended.
+    Quit,
+}
+
+/// Which of an app's specifications is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// The one that its processes run with.
+    Current,
+    /// The one that a reload tries out.
+    Next,
+}
+
+/// A client's commands in progress, and the results of those that have ended.
+#[derive(Default)]
+struct Waiting {
+    left: usize,
+    done: Vec<String>,
+    troubles: Vec<String>,
+}
+
+/// Everything that the daemon knows and decides.
+pub struct Core {
+    home: Home,
+    now: Now,
+    out: Vec<Output>,
+    table: Table,
+    tasks: Vec<Task>,
+    waiting: BTreeMap<Client, Waiting>,
+    /// The addresses that the keeper listens on, each with the actual one: the system may have chosen the port.
+    listeners: BTreeMap<String, String>,
+    log_troubles: BTreeMap<PathBuf, String>,
+    remarks: Vec<String>,
+    /// Set until the keeper has reported what it holds.
+    recovery: Option<recover::Recovery>,
+    memory_due: Option<Instant>,
+    bind_due: Option<Instant>,
+    /// Apps whose program has changed while a command was in progress for them.
+    changed: Vec<String>,
+    /// The table differs from the saved one.
+    is_dirty: bool,
+    /// The same, and what comes out must not happen before it is saved.
+    is_urgent: bool,
+    /// Set once all apps are to stop; holds the client that asked for it, if one did.
+    ending: Option<Option<Client>>,
+}
+
+impl Core {
+    /// Begins with a saved table, and waits for the reports of the keeper.
+    pub fn new(home: Home, found: Found, now: Now) -> Self {
+        Core {
+            home,
+            now,
+            out: Vec::new(),
+            table: Table::default(),
+            tasks: Vec::new(),
+            waiting: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            log_troubles: BTreeMap::new(),
+            remarks: Vec::new(),
+            recovery: Some(recover::Recovery::new(found)),
+            memory_due: None,
+            bind_due: None,
+            changed: Vec::new(),
+            is_dirty: false,
+            is_urgent: false,
+            ending: None,
+        }
+    }
+
+    /// Decides what to do about something that has happened.
+    pub fn handle(&mut self, input: Input, now: Now) -> Vec<Output> {
+        self.now = now;
+        match input {
+            Input::Report(report) => self.hear(report),
+            Input::KeeperDied => {
+                // The dead keeper will not report the rest.
+                self.recover();
+                self.remark("the keeper died and was replaced".into());
+            }
+            Input::Request(client, request) => self.begin(client, request),
+            Input::Resurrect(client, dump) => self.resurrect(client, dump),
+            Input::Gone(client) => {
+                self.waiting.remove(&client);
+                self.cancel(|task| task.client == Some(client), "its command was interrupted");
+            }
+            Input::Prepared(name, result) => self.prepared(&name, result),
+            Input::Changed(name) => self.changed.push(name),
+            Input::Memory(measured) => self.check_memory(&measured),
+            Input::Remark(remark) => self.remark(remark),
+            Input::Tick => {}
+        }
+        self.times_over();
+        self.settle();
+        std::mem::take(&mut self.out)
+    }
+
+    /// Returns the earliest expiry of all timers.
+    pub fn due(&self) -> Option<Instant> {
+        [self.table.due(), self.memory_due, self.bind_due].into_iter().flatten().min()
+    }
+
+    /// Returns whether the keeper is still to report what it holds.
+    pub fn is_recovering(&self) -> bool {
+        self.recovery.is_some()
+    }
+
+    /// Returns the table in its saved form if it has changed since it was last taken.
+    pub fn take_changes(&mut self) -> Option<Saved> {
+        let is_urgent = std::mem::take(&mut self.is_urgent);
+        (std::mem::take(&mut self.is_dirty) || is_urgent).then(|| Saved::of(&self.table))
+    }
+
+    /// Returns the table in its saved form if it has changed so that what comes out must not happen before it is saved: a command is not forgotten
+    /// after it has begun.
+    pub fn take_urgent_changes(&mut self) -> Option<Saved> {
+        if self.is_urgent { self.take_changes() } else { None }
+    }
+
+    /// Returns the specification that a process is started with.
+    pub fn spec_of(&self, job: &Job) -> Option<&Spec> {
+        let (app, _) = self.table.instance(job.key.instance)?;
+        Some(app.next.as_ref().filter(|_| job.spec == self.home.next_spec(&app.spec.name)).unwrap_or(&app.spec))
+    }
+
+    /// Returns the orders that tell a new keeper what the old one held.
+    pub fn handover(&self) -> Vec<Order> {
+        let mut orders = vec![Order::AdoptControl];
+        orders.extend(self.listeners.keys().cloned().map(Order::AdoptListener));
+        // Orders that the old keeper did not answer.
+        orders.extend(self.tasks.iter().flat_map(|task| task.missing.iter().cloned().map(Order::Bind)));
+        let mut again = Vec::new();
+        for (app, instance) in self.table.all() {
+            for worker in instance.workers() {
+                let job = || app.job(worker, instance.number, &self.home);
+                match (worker.state, worker.state.process()) {
+                    (State::Starting { .. } | State::Stopping { .. }, None) => again.push(Order::Spawn(job())),
+                    (_, None) => {}
+                    (state, Some(process)) => {
+                        let is_told_to_end = matches!(state, State::Stopping { .. }) && worker.is_told_to_end;
+                        let standing = Standing { is_ready: worker.online.is_some(), is_told_to_end };
+                        orders.push(Order::AdoptWorker(job(), process, standing));
+                        if let State::Stopping { is_killed, .. } = state
+                            && !is_told_to_end
+                        {
+                            again.push(Order::Signal(worker.key, if is_killed { SIGKILL } else { SIGTERM }));
+                        }
+                    }
+                }
+            }
+        }
+        orders.extend(again);
+        orders.push(Order::Sweep(Vec::new()));
+        orders
+    }
+
+    fn order(&mut self, order: Order) {
+        self.out.push(Output::Order(order));
+    }
+
+    fn answer(&mut self, client: Client, answer: Answer) {
+        self.waiting.remove(&client);
+        self.out.push(Output::Answer(client, answer));
+    }
+
+    /// Lets a client wait for one more task.
+    fn wait(&mut self, client: Client) {
+        self.waiting.entry(client).or_default().left += 1;
+    }
+
+    /// Notes that a task of a client has ended, and answers the client after its last task.
+    fn told(&mut self, client: Client, result: Result<String, String>) {
+        let Some(waiting) = self.waiting.get_mut(&client) else { return };
+        waiting.left = waiting.left.saturating_sub(1);
+        match result {
+            Ok(done) => waiting.done.push(done),
+            Err(trouble) => waiting.troubles.push(trouble),
+        }
+        if waiting.left > 0 {
+            return;
+        }
+        let answer = if waiting.troubles.is_empty() {
+            Answer::Done(waiting.done.join("; "))
+        } else {
+            Answer::Error(waiting.troubles.join("; "))
+        };
+        self.answer(client, answer);
+    }
+
+    fn remark(&mut self, remark: String) {
+        if self.remarks.last() != Some(&remark) {
+            self.remarks.push(remark);
+            // Drops the oldest remark, so that a recurring error does not fill the memory.
+            self.remarks.drain(..self.remarks.len().saturating_sub(MOST_REMARKS));
+        }
+    }
+
+    fn hear(&mut self, report: Report) {
+        let report = match &mut self.recovery {
+            Some(recovery) => recovery.take(report),
+            None => Some(report),
+        };
+        let Some(report) = report else { return };
+        match report {
+            Report::Control => {}
+            Report::Bound(address, actual) => {
+                self.listeners.insert(address.clone(), actual);
+                self.bound(&address);
+            }
+            Report::CannotBind(address, why) => self.cannot_bind(&address, &why),
+            Report::Spawned(job, process) => self.spawned(&job, process),
+            Report::CannotSpawn(key, why) => self.ended(key, &crate::channel::End::plain(why)),
+            Report::Ready(key) => self.feed(key, Event::Ready),
+            Report::Status(key, says) => {
+                if let Some(worker) = self.table.worker_mut(key) {
+                    worker.says = Some(says);
+                }
+            }
+            Report::Signalled(key) => {
+                if let Some(worker) = self.table.worker_mut(key) {
+                    worker.is_told_to_end = true;
+                }
+            }
+            Report::Exited(key, end) => self.ended(key, &end),
+            Report::Vanished(key) => self.vanished(key),
+            Report::LogTrouble(path, Some(why)) => drop(self.log_troubles.insert(path, why)),
+            Report::LogTrouble(path, None) => drop(self.log_troubles.remove(&path)),
+            Report::Remark(remark) => self.remark(remark),
+            Report::Terminate => self.end_all(None),
+            Report::Told => self.recover(),
+        }
+    }
+
+    /// Handles all timers that have expired.
+    fn times_over(&mut self) {
+        if self.is_recovering() {
+            return;
+        }
+        let now = self.now.instant;
+        for key in self.table.expired(now) {
+            self.feed(key, Event::Due);
+        }
+        self.reload_changed();
+        if self.bind_due.is_some_and(|due| due <= now) {
+            self.bind_again();
+        }
+        if self.memory_due.is_some_and(|due| due <= now) {
+            self.measure_memory();
+        }
+    }
+
+    /// Reloads the apps whose program has changed, unless another command is at work on them: it may still start the old program, so the reload follows it.
+    fn reload_changed(&mut self) {
+        let changed = std::mem::take(&mut self.changed);
+        for name in changed {
+            if self.ending.is_some() {
+                continue;
+            }
+            if self.is_busy(&name) {
+                self.changed.push(name);
+                continue;
+            }
+            let Some(app) = self.table.app(&name) else { continue };
+            let ids: Vec<u32> = app.instances.iter().filter(|one| !one.is_over() && !one.is_leaving).map(|one| one.id).collect();
+            self.push_reload(None, name, ids);
+        }
+    }
+
+    fn is_busy(&self, name: &str) -> bool {
+        self.tasks.iter().any(|task| task.apps.iter().any(|app| app == name))
+    }
+
+    /// Asks for the memory of the processes that have a limit.
+    fn measure_memory(&mut self) {
+        let bounded = self.table.apps.iter().filter(|app| app.spec.options.max_memory_restart.is_some());
+        let online = bounded.flat_map(|app| &app.instances).filter(|instance| instance.is_online());
+        let measured: Vec<(Key, Identity)> =
+            online.filter_map(|one| Some((one.worker.key, one.worker.state.process()?))).collect();
+        let is_bounded = self.table.apps.iter().any(|app| app.spec.options.max_memory_restart.is_some());
+        self.memory_due = is_bounded.then(|| self.now.instant + MEMORY_CHECK);
+        if !measured.is_empty() {
+            self.out.push(Output::Measure(measured));
+        }
+    }
+
+    /// Replaces processes that use too much memory, as a reload does: one after another, and each of an instance later than the one before it.
+    fn check_memory(&mut self, measured: &[(Key, u64)]) {
+        let now = self.now.instant;
+        let mut too_big: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        let mut remarks = Vec::new();
+        for (key, memory) in measured {
+            let Some((app, instance)) = self.table.instance(key.instance) else { continue };
+            let Some(most) = app.spec.options.max_memory_restart.filter(|most| memory > most) else { continue };
+            let is_meant = instance.worker.key == *key && instance.is_online() && instance.memory.may_be_replaced(now);
+            if is_meant && !self.is_busy(&app.spec.name) {
+                too_big.entry(app.spec.name.clone()).or_default().push(instance.id);
+                let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+                remarks.push(format!(
+                    "{} ({}) used {:.1} MiB of at most {:.1} and is being replaced, for the {}. time",
+                    app.spec.name,
+                    instance.id,
+                    mib(*memory),
+                    mib(most),
+                    instance.memory.replaced() + 1
+                ));
+            }
+        }
+        for (name, ids) in too_big {
+            for id in &ids {
+                if let Some(instance) = self.table.instance_mut(*id) {
+                    instance.memory.note(now);
+                    instance.restarts += 1;
+                }
+            }
+            self.push_reload(None, name, ids);
+        }
+        remarks.into_iter().for_each(|remark| self.remark(remark));
+    }
+
+    fn new_id(&mut self) -> u32 {
+        self.table.next_id += 1;
+        self.table.next_id - 1
+    }
+}

@@ -1,0 +1,388 @@
+//! The beginning of each command.
+
+use super::table::{App, Instance, Other};
+use super::task::{Task, Verb};
+use super::worker::Event;
+use super::saved::Dumped;
+use super::{BIND_AGAIN, Client, Core, Dump, Output, Version};
+use crate::channel::{Key, Order};
+use crate::control::{Answer, Request, Size};
+use crate::environment::Environment;
+use crate::spec::Spec;
+use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+/// Most logs that one order empties; each has a path of at most 4 KiB.
+const FLUSHED: usize = 8;
+/// The target that means all apps.
+const ALL: &str = "all";
+/// Most instances of one app.
+pub const MOST_INSTANCES: u32 = 1000;
+
+impl Core {
+    /// Begins a command.
+    pub(super) fn begin(&mut self, client: Client, request: Request) {
+        if let Err(error) = self.try_begin(client, request) {
+            self.answer(client, Answer::Error(format!("{error:#}")));
+        }
+    }
+
+    fn try_begin(&mut self, client: Client, request: Request) -> Result<()> {
+        match request {
+            Request::List => {
+                let table = self.view();
+                self.answer(client, Answer::Table(table));
+                Ok(())
+            }
+            _ if self.ending.is_some() => bail!("the supervisor is shutting down: retry once it has stopped"),
+            Request::Start { spec, instances } => self.begin_start(client, *spec, instances),
+            Request::Resume(target) => {
+                let ids = self.free(&target)?;
+                self.refuse_damaged(&ids)?;
+                for name in self.names(&ids) {
+                    let own = self.of(&ids, &name);
+                    self.push_one(Some(client), Verb::Start { is_new: false, is_begun: false }, name, own);
+                }
+                Ok(())
+            }
+            Request::Stop(target) => {
+                self.take_over(&target, "stop")?;
+                let ids = self.free(&target)?;
+                self.stop(&ids);
+                self.push(client, Verb::Stop, ids);
+                Ok(())
+            }
+            Request::Restart(target, environment) => {
+                let ids = self.free(&target)?;
+                self.refuse_damaged(&ids)?;
+                for name in self.names(&ids) {
+                    let own = self.of(&ids, &name);
+                    let has_next = self.prepare_next(&name, environment.as_ref());
+                    self.push_one(Some(client), Verb::Restart { is_begun: false }, name, own).is_prepared = !has_next;
+                }
+                Ok(())
+            }
+            Request::Reload(target, environment) => self.begin_reload(client, &target, environment.as_ref()),
+            Request::Delete(target) => {
+                self.take_over(&target, "delete")?;
+                let ids = self.free(&target)?;
+                self.table.all_mut().filter(|one| ids.contains(&one.id)).for_each(|one| one.is_leaving = true);
+                self.stop(&ids);
+                self.push(client, Verb::Delete, ids);
+                Ok(())
+            }
+            Request::Scale(target, size) => self.begin_scale(client, &target, size),
+            Request::Flush(target) => self.flush_logs(client, &target),
+            Request::Save => {
+                let dump = Dump::of(&self.table);
+                self.out.push(Output::Save(client, dump));
+                Ok(())
+            }
+            // The daemon reads the saved apps first.
+            Request::Resurrect => bail!("the saved apps were not read"),
+            Request::Kill => {
+                self.end_all(Some(client));
+                Ok(())
+            }
+        }
+    }
+
+    fn begin_start(&mut self, client: Client, spec: Spec, instances: u32) -> Result<()> {
+        let ids = self.add(&spec, instances)?;
+        self.push_one(Some(client), Verb::Start { is_new: true, is_begun: false }, spec.name, ids).is_prepared = false;
+        Ok(())
+    }
+
+    /// Adds an app to the list; returns the ids of its instances.
+    fn add(&mut self, spec: &Spec, instances: u32) -> Result<Vec<u32>> {
+        spec.check()?;
+        if !(1..=MOST_INSTANCES).contains(&instances) {
+            bail!("{} cannot have {instances} instances, only 1 to {MOST_INSTANCES}", spec.name);
+        }
+        if self.table.app(&spec.name).is_some() {
+            bail!("{0} already exists: run `supervisor restart {0}`, or choose another name with --name", spec.name);
+        }
+        for address in &spec.listeners {
+            if let Some(app) = self.table.apps.iter().find(|app| app.spec.listeners.contains(address)) {
+                bail!("{} already listens on {address}: choose another address with --listen", app.spec.name);
+            }
+        }
+        let created = self.created((0..instances).collect());
+        let ids = created.iter().map(|instance| instance.id).collect();
+        self.out.push(Output::Prepare(Box::new(spec.clone()), Version::Current));
+        self.table.apps.push(App { spec: spec.clone(), next: None, damage: None, instances: created });
+        self.is_urgent = true;
+        Ok(ids)
+    }
+
+    fn created(&mut self, numbers: Vec<u32>) -> Vec<Instance> {
+        numbers.into_iter().map(|number| Instance::new(self.new_id(), number, self.now.wall)).collect()
+    }
+
+    /// Continues with the tasks of an app once its specification is written, or ends them if it cannot be.
+    pub(super) fn prepared(&mut self, name: &str, result: Result<(), String>) {
+        let is_meant = |task: &Task| !task.is_prepared && task.apps.iter().any(|app| app == name);
+        match result {
+            Ok(()) => self.tasks.iter_mut().filter(|task| is_meant(task)).for_each(|task| task.is_prepared = true),
+            Err(why) if !self.tasks.iter().any(is_meant) => self.remark(why),
+            Err(why) => {
+                while let Some(number) = self.tasks.iter().position(is_meant) {
+                    let task = self.tasks.remove(number);
+                    self.undo(&task);
+                    self.finish(&task, Some(format!("cannot {}: {why}", task.verb.name())));
+                }
+            }
+        }
+    }
+
+    /// Prepares a specification with another environment; returns whether there is one.
+    fn prepare_next(&mut self, name: &str, environment: Option<&Environment>) -> bool {
+        let (Some(environment), Some(app)) = (environment, self.table.app_mut(name)) else { return false };
+        let next = Spec { environment: environment.clone(), ..app.spec.clone() };
+        app.next = Some(next.clone());
+        self.out.push(Output::Prepare(Box::new(next), Version::Next));
+        true
+    }
+
+    fn begin_reload(&mut self, client: Client, target: &str, environment: Option<&Environment>) -> Result<()> {
+        let mut ids = self.free(target)?;
+        // Somebody stopped them on purpose, and `all` does not name them.
+        if target == ALL {
+            ids.retain(|id| self.table.instance(*id).is_some_and(|(_, instance)| !instance.is_over()));
+        }
+        if ids.is_empty() {
+            bail!("every app is stopped: name the one to start");
+        }
+        self.refuse_damaged(&ids)?;
+        // Each app has its own task, so that one failure does not stop the others.
+        for name in self.names(&ids) {
+            let own = self.of(&ids, &name);
+            let has_next = self.prepare_next(&name, environment);
+            self.push_reload(Some(client), name, own).is_prepared = !has_next;
+        }
+        Ok(())
+    }
+
+    /// Notes that the keeper listens on an address.
+    pub(super) fn bound(&mut self, address: &str) {
+        self.tasks.iter_mut().for_each(|task| task.missing.retain(|one| one != address));
+    }
+
+    /// Notes that the keeper cannot listen on an address: apps that need it are not started.
+    pub(super) fn cannot_bind(&mut self, address: &str, why: &str) {
+        let wants = |task: &Task| task.missing.iter().any(|one| one == address);
+        // A task without a client comes from a recovery and retries: an old process may hold the address until it has drained.
+        if self.tasks.iter().any(|task| task.client.is_none() && wants(task)) {
+            self.remark(format!("cannot listen on {address} yet, retrying: {why}"));
+            self.bind_due = Some(self.now.instant + BIND_AGAIN);
+        }
+        while let Some(number) = self.tasks.iter().position(|task| task.client.is_some() && wants(task)) {
+            let task = self.tasks.remove(number);
+            self.undo(&task);
+            let trouble = format!("cannot listen on {address}: {why}; choose another address with --listen");
+            self.finish(&task, Some(trouble));
+        }
+    }
+
+    /// Orders every listener that is still missing.
+    pub(super) fn bind_again(&mut self) {
+        self.bind_due = None;
+        let missing: Vec<String> = self.tasks.iter().flat_map(|task| &task.missing).cloned().collect();
+        missing.into_iter().for_each(|address| self.order(Order::Bind(address)));
+    }
+
+    /// Asks all processes of these instances to end, those too that are being replaced.
+    pub(super) fn stop(&mut self, ids: &[u32]) {
+        self.is_urgent = true;
+        for id in ids {
+            let Some(instance) = self.table.instance_mut(*id) else { continue };
+            instance.failures = 0;
+            let keys: Vec<Key> = instance.workers().map(|worker| worker.key).collect();
+            keys.into_iter().for_each(|key| self.feed(key, Event::Stop));
+        }
+    }
+
+    /// Lets a client wait until these instances are as the command wants them.
+    fn push(&mut self, client: Client, verb: Verb, ids: Vec<u32>) {
+        let apps = self.names(&ids);
+        self.tasks.push(Task::new(Some(client), verb, apps, ids));
+        self.wait(client);
+    }
+
+    /// Begins a task for some instances of an app, as soon as the keeper listens on its addresses.
+    pub(super) fn push_one(&mut self, client: Option<Client>, verb: Verb, name: String, ids: Vec<u32>) -> &mut Task {
+        let wanted = self.table.app(&name).map_or(&[][..], |app| &app.spec.listeners);
+        let missing: Vec<String> = wanted.iter().filter(|address| !self.listeners.contains_key(*address)).cloned().collect();
+        missing.iter().cloned().for_each(|address| self.order(Order::Bind(address)));
+        client.into_iter().for_each(|client| self.wait(client));
+        let number = self.tasks.len();
+        self.tasks.push(Task { missing, ..Task::new(client, verb, vec![name], ids) });
+        &mut self.tasks[number]
+    }
+
+    /// Begins to replace instances of an app, one after another.
+    pub(super) fn push_reload(&mut self, client: Option<Client>, name: String, ids: Vec<u32>) -> &mut Task {
+        let verb = Verb::Reload { left: ids.iter().copied().collect(), now: None };
+        self.push_one(client, verb, name, ids)
+    }
+
+    fn names(&self, ids: &[u32]) -> Vec<String> {
+        let has_one = |app: &&App| app.instances.iter().any(|instance| ids.contains(&instance.id));
+        self.table.apps.iter().filter(has_one).map(|app| app.spec.name.clone()).collect()
+    }
+
+    /// Returns those of the ids that belong to an app.
+    fn of(&self, ids: &[u32], name: &str) -> Vec<u32> {
+        let own = self.table.app(name).into_iter().flat_map(|app| &app.instances).map(|instance| instance.id);
+        own.filter(|id| ids.contains(id)).collect()
+    }
+
+    /// Ends the commands in progress for a target, so that whoever wants to stop it need not wait for them.
+    fn take_over(&mut self, target: &str, verb: &str) -> Result<()> {
+        let names = self.names(&self.table.select(target)?);
+        let is_meant = |task: &Task| task.apps.iter().any(|name| names.contains(name)) && task.verb != Verb::Delete;
+        self.cancel(is_meant, &format!("`supervisor {verb} {target}` was run meanwhile"));
+        Ok(())
+    }
+
+    /// Ends commands in progress, and tells whoever waits for them.
+    pub(super) fn cancel(&mut self, is_meant: impl Fn(&Task) -> bool, why: &str) {
+        while let Some(number) = self.tasks.iter().position(&is_meant) {
+            let task = self.tasks.remove(number);
+            self.undo(&task);
+            self.finish(&task, Some(format!("the {} of {} was cancelled: {why}", task.verb.name(), task.apps.join(", "))));
+        }
+    }
+
+    /// Undoes what a command has begun and what cannot stay half done.
+    fn undo(&mut self, task: &Task) {
+        let mut unwanted = Vec::new();
+        for id in &task.ids {
+            let Some(instance) = self.table.instance_mut(*id) else { continue };
+            match (&task.verb, &instance.other) {
+                // It was never started.
+                (Verb::Start { is_new: true, is_begun: false }, _) => instance.is_leaving = true,
+                (Verb::Reload { .. }, Some(Other::Replacement(worker))) => unwanted.push(worker.key),
+                _ => {}
+            }
+        }
+        self.is_urgent = true;
+        unwanted.into_iter().for_each(|key| self.feed(key, Event::Stop));
+        self.discard(task);
+    }
+
+    /// Returns the ids of a target, if no other command is at work on its apps.
+    fn free(&self, target: &str) -> Result<Vec<u32>> {
+        let ids = self.table.select(target)?;
+        if ids.is_empty() {
+            bail!("no apps yet: run `supervisor start`");
+        }
+        let names = self.names(&ids);
+        let busy = self.tasks.iter().find_map(|task| Some((task, task.apps.iter().find(|name| names.contains(name))?)));
+        if let Some((task, name)) = busy {
+            bail!("another command ({}) is in progress for {name}: retry when it is done", task.verb.name());
+        }
+        Ok(ids)
+    }
+
+    fn refuse_damaged(&self, ids: &[u32]) -> Result<()> {
+        let damaged = ids.iter().filter_map(|id| self.table.instance(*id)).find_map(|(app, _)| Some((app, app.damage.as_ref()?)));
+        match damaged {
+            Some((app, why)) => {
+                bail!("{0} cannot be started, since its specification is lost ({why}): run `supervisor delete {0}`, and start it anew", app.spec.name)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn begin_scale(&mut self, client: Client, target: &str, size: Size) -> Result<()> {
+        let ids = self.free(target)?;
+        let Some(app) = self.table.app(target) else {
+            bail!("cannot scale '{target}': give the name of an app, not an id or all");
+        };
+        let have = app.instances.len();
+        let want = match size {
+            Size::To(count) => i64::from(count),
+            Size::By(more) => have as i64 + i64::from(more),
+        };
+        let Some(want) = usize::try_from(want).ok().filter(|want| (1..=MOST_INSTANCES as usize).contains(want)) else {
+            bail!(
+                "{target} cannot have {want} instances, only 1 to {MOST_INSTANCES}: to stop it, run `supervisor stop {target}`"
+            );
+        };
+        if want <= have {
+            let surplus: Vec<u32> = app.instances[want..].iter().map(|instance| instance.id).collect();
+            self.table.all_mut().filter(|one| surplus.contains(&one.id)).for_each(|one| one.is_leaving = true);
+            self.stop(&surplus);
+            self.push(client, Verb::Scale { to: want, is_up: false, is_begun: true }, surplus);
+        } else {
+            self.refuse_damaged(&ids)?;
+            let taken: Vec<u32> = app.instances.iter().map(|instance| instance.number).collect();
+            let created = self.created((0..).filter(|number| !taken.contains(number)).take(want - have).collect());
+            let ids: Vec<u32> = created.iter().map(|instance| instance.id).collect();
+            if let Some(app) = self.table.app_mut(target) {
+                app.instances.extend(created);
+            }
+            self.push_one(Some(client), Verb::Scale { to: want, is_up: true, is_begun: false }, target.into(), ids);
+        }
+        self.is_urgent = true;
+        Ok(())
+    }
+
+    fn flush_logs(&mut self, client: Client, target: &str) -> Result<()> {
+        let ids = self.table.select(target)?;
+        let meant = self.table.all().filter(|(_, one)| ids.contains(&one.id));
+        let logs = meant.flat_map(|(app, one)| self.logs(app, one).map(|path| (path, app.spec.options.log_keep)));
+        let paths: Vec<(PathBuf, u32)> = logs.collect();
+        let count = paths.len();
+        // The size of a message is limited.
+        paths.chunks(FLUSHED).for_each(|some| self.order(Order::Flush(some.to_vec())));
+        self.answer(client, Answer::Done(format!("{count} logs are being emptied")));
+        Ok(())
+    }
+
+    /// Brings the saved apps back: those that are not in the list, and those that the system's last shutdown has ended.
+    pub(super) fn resurrect(&mut self, client: Client, dump: Dump) {
+        if self.ending.is_some() {
+            return self.answer(client, Answer::Error("the supervisor is shutting down: retry once it has stopped".into()));
+        }
+        // It waits for this, too, so that it is not answered before the last app is looked at.
+        self.wait(client);
+        for Dumped { spec, instances, is_stopped } in dump.apps {
+            let name = spec.name.clone();
+            let begun = match self.table.app(&name) {
+                Some(app) => {
+                    let ended: Vec<u32> = app.instances.iter().filter(|one| one.is_ended_by_boot).map(|one| one.id).collect();
+                    if !ended.is_empty() && !self.is_busy(&name) {
+                        self.push_one(Some(client), Verb::Start { is_new: false, is_begun: false }, name.clone(), ended);
+                    }
+                    Ok(())
+                }
+                None if is_stopped => self.add(&spec, instances).map(drop),
+                None => self.begin_start(client, spec, instances),
+            };
+            // One that cannot be started does not keep the others from it.
+            if let Err(error) = begun {
+                self.wait(client);
+                self.told(client, Err(format!("cannot start {name}: {error:#}")));
+            }
+        }
+        self.told(client, Ok("the saved apps are in the list".into()));
+    }
+
+    /// Stops all apps, even if other commands are in progress.
+    pub(super) fn end_all(&mut self, client: Option<Client>) {
+        // Whoever asked first is told as well.
+        if let Some(Some(before)) = self.ending.replace(client) {
+            self.answer(before, Answer::Done("another command stops all apps and the supervisor".into()));
+        }
+        for task in std::mem::take(&mut self.tasks) {
+            self.discard(&task);
+            self.finish(&task, Some("the supervisor is shutting down".into()));
+        }
+        self.table.all_mut().for_each(|instance| instance.is_leaving = true);
+        let ids: Vec<u32> = self.table.all().map(|(_, instance)| instance.id).collect();
+        self.stop(&ids);
+        self.is_urgent = true;
+    }
+}

@@ -1,0 +1,169 @@
+//! The forms in which the table is saved: for the next daemon, and for `resurrect`.
+
+use super::table::{Instance, Table};
+use super::worker::{State, Then};
+use crate::proc::Identity;
+use crate::spec::Spec;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The table, for the next daemon. What it does not know takes its default, so that a file of another version can be read.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Saved {
+    #[serde(default)]
+    next_id: u32,
+    #[serde(default)]
+    pub(super) apps: Vec<SavedApp>,
+}
+
+/// What the daemon finds when it starts.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The saved table.
+    pub saved: Saved,
+    /// The specifications by name, or the reason that one cannot be read.
+    pub specs: BTreeMap<String, Result<Spec, String>>,
+    /// The table was saved since the system was started.
+    pub is_same_boot: bool,
+    /// The table could not be read, and why.
+    pub trouble: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedApp {
+    pub name: String,
+    pub instances: Vec<SavedInstance>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct SavedInstance {
+    pub id: u32,
+    pub number: u32,
+    pub generation: u32,
+    pub created_s: u64,
+    pub restarts: u32,
+    pub failures: u32,
+    pub is_leaving: bool,
+    pub last_end: Option<String>,
+    pub is_ended_by_boot: bool,
+    pub is_stopped: bool,
+    pub is_errored: bool,
+    pub processes: Vec<Identity>,
+}
+
+impl Default for SavedInstance {
+    fn default() -> Self {
+        SavedInstance::of(&Instance::new(0, 0, UNIX_EPOCH))
+    }
+}
+
+impl Saved {
+    /// Returns the saved form of a table.
+    pub(super) fn of(table: &Table) -> Self {
+        let app = |app: &super::table::App| SavedApp {
+            name: app.spec.name.clone(),
+            instances: app.instances.iter().map(SavedInstance::of).collect(),
+        };
+        Saved { next_id: table.next_id, apps: table.apps.iter().map(app).collect() }
+    }
+
+    /// Returns an id that no instance has.
+    pub(super) fn next_id(&self) -> u32 {
+        let ids = self.apps.iter().flat_map(|app| &app.instances).map(|instance| instance.id.saturating_add(1));
+        ids.chain([self.next_id]).max().unwrap_or(0)
+    }
+}
+
+impl SavedInstance {
+    fn of(instance: &Instance) -> Self {
+        let state = instance.worker.state;
+        SavedInstance {
+            id: instance.id,
+            number: instance.number,
+            generation: instance.generation,
+            created_s: instance.created.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            restarts: instance.restarts,
+            failures: instance.failures,
+            is_leaving: instance.is_leaving,
+            last_end: instance.last_end.clone(),
+            is_ended_by_boot: instance.is_ended_by_boot,
+            is_stopped: matches!(state, State::Stopped | State::Stopping { then: Then::Stop, .. }),
+            is_errored: state == State::Errored,
+            processes: instance.workers().filter_map(|worker| worker.state.process()).collect(),
+        }
+    }
+
+    /// Returns whether it is to run.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.is_stopped && !self.is_errored && !self.is_leaving
+    }
+
+    /// Returns the instance, without its processes.
+    pub(super) fn restored(&self, is_same_boot: bool) -> Instance {
+        let created = SystemTime::UNIX_EPOCH + Duration::from_secs(self.created_s.min(u64::from(u32::MAX)));
+        let mut instance = Instance::new(self.id, self.number, created);
+        instance.generation = self.generation;
+        instance.restarts = self.restarts;
+        instance.failures = self.failures;
+        instance.is_leaving = self.is_leaving;
+        instance.last_end.clone_from(&self.last_end);
+        instance.is_ended_by_boot = self.is_ended_by_boot || !is_same_boot && self.is_wanted();
+        instance.worker.key.generation = self.generation;
+        instance.worker.state = if self.is_errored { State::Errored } else { State::Stopped };
+        instance
+    }
+}
+
+/// The apps that `save` keeps for `resurrect`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Dump {
+    /// All apps, in the order of their start.
+    pub apps: Vec<Dumped>,
+}
+
+/// An app in a [`Dump`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(from = "AnyDumped")]
+pub struct Dumped {
+    pub spec: Spec,
+    pub instances: u32,
+    /// It was stopped when it was saved, and is to stay so.
+    pub is_stopped: bool,
+}
+
+/// The forms in which an app was saved so far.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AnyDumped {
+    First(Spec, u32),
+    Second {
+        spec: Spec,
+        instances: u32,
+        #[serde(default)]
+        is_stopped: bool,
+    },
+}
+
+impl From<AnyDumped> for Dumped {
+    fn from(any: AnyDumped) -> Self {
+        match any {
+            AnyDumped::First(spec, instances) => Dumped { spec, instances, is_stopped: false },
+            AnyDumped::Second { spec, instances, is_stopped } => Dumped { spec, instances, is_stopped },
+        }
+    }
+}
+
+impl Dump {
+    /// Returns the apps of a table, except those whose specification is lost.
+    pub(super) fn of(table: &Table) -> Self {
+        let known = table.apps.iter().filter(|app| app.damage.is_none());
+        let apps = known.map(|app| Dumped {
+            spec: app.spec.clone(),
+            instances: app.instances.len() as u32,
+            is_stopped: app.instances.iter().all(Instance::is_over),
+        });
+        Dump { apps: apps.collect() }
+    }
+}

@@ -1,0 +1,240 @@
+//! The progress of commands: each advances as far as its processes have come.
+
+use super::table::{Instance, Other, Worker};
+use super::task::{Task, Verb, Verdict};
+use super::worker::{Event, State};
+use super::{Core, Output, Version};
+use crate::channel::{Key, Order};
+use crate::control::Answer;
+
+impl Core {
+    /// Advances all tasks that can advance.
+    pub(super) fn settle(&mut self) {
+        if self.is_recovering() {
+            return;
+        }
+        self.change_over();
+        self.remove_gone();
+        let mut number = 0;
+        while number < self.tasks.len() {
+            match self.tasks[number].verdict(&self.table) {
+                Verdict::Wait => number += 1,
+                Verdict::Next => {
+                    // The same task is looked at again: this step may have been its last.
+                    if self.advance(number) {
+                        let task = self.tasks.remove(number);
+                        self.finish(&task, None);
+                    }
+                }
+                Verdict::Done => {
+                    let task = self.tasks.remove(number);
+                    self.finish(&task, None);
+                }
+                Verdict::Failed(why) => {
+                    let task = self.tasks.remove(number);
+                    self.fail(&task, &why);
+                }
+            }
+        }
+        if let Some(client) = self.ending
+            && self.table.apps.is_empty()
+        {
+            self.ending = None;
+            if let Some(client) = client {
+                self.answer(client, Answer::Done("all apps and the supervisor have stopped".into()));
+            }
+            self.order(Order::Quit);
+            self.out.push(Output::Quit);
+        }
+    }
+
+    /// Puts ready replacements in place, retires the processes that they replace, and drops retired processes that have ended.
+    fn change_over(&mut self) {
+        let mut retiring = Vec::new();
+        let mut has_changed = false;
+        for instance in self.table.all_mut() {
+            match instance.other.take() {
+                Some(Other::Replacement(next)) if matches!(next.state, State::Online { .. }) => {
+                    instance.failures = 0;
+                    let last = std::mem::replace(&mut instance.worker, next);
+                    retiring.push(last.key);
+                    instance.other = Some(Other::Retiring(last));
+                }
+                Some(Other::Retiring(worker)) if worker.state.is_over() => has_changed = true,
+                // The replacement was asked to end. A replacement that failed is errored instead, which its task detects.
+                Some(Other::Replacement(worker)) if worker.state == State::Stopped => has_changed = true,
+                other => instance.other = other,
+            }
+        }
+        self.is_dirty |= has_changed;
+        let has_more = !retiring.is_empty();
+        retiring.into_iter().for_each(|key| self.feed(key, Event::Stop));
+        // A process that was not running any more has retired at once.
+        if has_more {
+            self.change_over();
+        }
+    }
+
+    fn remove_gone(&mut self) {
+        for app in &mut self.table.apps {
+            app.instances.retain(|instance| !(instance.is_leaving && instance.is_over()));
+        }
+        let (there, gone): (Vec<_>, Vec<_>) = self.table.apps.drain(..).partition(|app| !app.instances.is_empty());
+        self.table.apps = there;
+        for app in gone {
+            self.is_urgent = true;
+            for address in app.spec.listeners {
+                self.listeners.remove(&address);
+                self.order(Order::Unbind(address));
+            }
+            self.out.push(Output::Remove(app.spec.name));
+        }
+    }
+
+    /// Takes the next step of a task; returns true if none is left.
+    fn advance(&mut self, number: usize) -> bool {
+        let task = &mut self.tasks[number];
+        match &mut task.verb {
+            Verb::Start { is_begun, .. } | Verb::Scale { is_begun, .. } => {
+                *is_begun = true;
+                let ids = task.ids.clone();
+                self.start(&ids);
+                false
+            }
+            Verb::Restart { is_begun } => {
+                *is_begun = true;
+                let (ids, names) = (task.ids.clone(), task.apps.clone());
+                // The old processes end now in any case.
+                names.iter().for_each(|name| self.commit(name));
+                for id in ids {
+                    let Some(instance) = self.table.instance_mut(id) else { continue };
+                    instance.failures = 0;
+                    let key = instance.worker.key;
+                    self.feed(key, Event::Restart);
+                }
+                false
+            }
+            Verb::Reload { left, now } => {
+                *now = left.pop_front();
+                let Some(id) = *now else { return true };
+                self.replace(id);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Begins to replace an instance.
+    fn replace(&mut self, id: u32) {
+        let Some((app, _)) = self.table.instance(id) else { return };
+        let is_cluster = app.spec.is_cluster();
+        let version = if app.next.is_some() { Version::Next } else { Version::Current };
+        let Some(instance) = self.table.instance_mut(id) else { return };
+        instance.failures = 0;
+        if !is_cluster || !matches!(instance.worker.state, State::Online { .. }) {
+            instance.worker.version = version;
+            let key = instance.worker.key;
+            return self.feed(key, Event::Restart);
+        }
+        let key = instance.next_key();
+        instance.other = Some(Other::Replacement(Worker::new(key, State::Starting { process: None }, version)));
+        self.is_dirty = true;
+        self.spawn(key);
+    }
+
+    /// Starts instances that do not run.
+    pub(super) fn start(&mut self, ids: &[u32]) {
+        for id in ids {
+            if let Some(instance) = self.table.instance_mut(*id) {
+                instance.failures = 0;
+                instance.is_ended_by_boot = false;
+                let key = instance.worker.key;
+                self.feed(key, Event::Start);
+            }
+        }
+        if self.memory_due.is_none() {
+            self.measure_memory();
+        }
+    }
+
+    /// Lets the next specification of an app become its current one.
+    fn commit(&mut self, name: &str) {
+        let Some(app) = self.table.app_mut(name) else { return };
+        let Some(next) = app.next.take() else { return };
+        app.spec = next;
+        self.is_urgent = true;
+        app.instances.iter_mut().flat_map(Instance::workers_mut).for_each(|worker| worker.version = Version::Current);
+        self.out.push(Output::Commit(name.to_owned()));
+    }
+
+    /// Drops the specifications that a task tried out.
+    pub(super) fn discard(&mut self, task: &Task) {
+        for name in &task.apps {
+            let Some(app) = self.table.app_mut(name) else { continue };
+            if app.next.take().is_some() {
+                // What runs with it goes on; what starts next does not.
+                app.instances.iter_mut().flat_map(Instance::workers_mut).for_each(|worker| worker.version = Version::Current);
+                self.out.push(Output::Discard(name.clone()));
+            }
+        }
+    }
+
+    pub(super) fn finish(&mut self, task: &Task, trouble: Option<String>) {
+        if trouble.is_none() {
+            task.apps.iter().for_each(|name| self.commit(name));
+        }
+        let done = format!("{} {}", task.apps.join(", "), past(&task.verb));
+        if let Some(client) = task.client {
+            self.told(client, trouble.map_or(Ok(done), Err));
+        } else if let Some(trouble) = trouble {
+            // Nobody waits for it, but somebody will look.
+            self.remark(trouble);
+        }
+    }
+
+    fn fail(&mut self, task: &Task, why: &str) {
+        // Drops the failed replacements; the processes that they were to replace keep running.
+        for id in &task.ids {
+            if let Some(instance) = self.table.instance_mut(*id)
+                && matches!(&instance.other, Some(Other::Replacement(worker)) if worker.state.is_over())
+            {
+                instance.other = None;
+            }
+        }
+        self.discard(task);
+        let what = match &task.verb {
+            Verb::Reload { left, .. } => {
+                let keeps_running =
+                    task.ids.iter().filter_map(|id| self.table.instance(*id)).all(|(_, instance)| instance.is_online());
+                let rest = if keeps_running { "but its instances keep running" } else { "after the old process had ended" };
+                format!(
+                    "the reload of {} failed, {rest} (instances not replaced: {}): {why}",
+                    task.apps.join(", "),
+                    left.len() + 1
+                )
+            }
+            verb => format!("cannot {}: {why}", verb.name()),
+        };
+        self.finish(task, Some(what));
+    }
+
+    /// Orders the start of the process of a key.
+    pub(super) fn spawn(&mut self, key: Key) {
+        let Some((app, instance)) = self.table.instance(key.instance) else { return };
+        let Some(worker) = instance.workers().find(|worker| worker.key == key) else { return };
+        let job = app.job(worker, instance.number, &self.home);
+        self.order(Order::Spawn(job));
+    }
+}
+
+fn past(verb: &Verb) -> String {
+    match verb {
+        Verb::Start { .. } => "is online".into(),
+        Verb::Restart { .. } => "was restarted".into(),
+        Verb::Stop => "was stopped".into(),
+        Verb::Delete => "was deleted".into(),
+        Verb::Scale { to: 1, .. } => "has 1 instance".into(),
+        Verb::Scale { to, .. } => format!("has {to} instances"),
+        Verb::Reload { .. } => "was reloaded".into(),
+    }
+}

@@ -1,0 +1,48 @@
+//! The table as `list` and `show` print it.
+
+use super::Core;
+use super::table::{App, Instance};
+use crate::control::{Table, View};
+use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
+
+impl Core {
+    /// Returns the table; the daemon adds its own process ids.
+    pub(super) fn view(&self) -> Table {
+        let instances = self.table.all().map(|(app, instance)| self.view_of(app, instance));
+        Table { supervisor: None, remarks: self.remarks.clone(), instances: instances.collect() }
+    }
+
+    /// Returns the paths of an instance's logs.
+    pub(super) fn logs(&self, app: &App, instance: &Instance) -> [PathBuf; 2] {
+        ["out", "error"].map(|stream| app.spec.log(&self.home.logs(), instance.number, stream))
+    }
+
+    fn view_of(&self, app: &App, instance: &Instance) -> View {
+        let worker = &instance.worker;
+        let process = worker.state.process();
+        let logs = self.logs(app, instance);
+        let address = |address: &String| self.listeners.get(address).unwrap_or(address).clone();
+        let uptime = process.and(worker.online).map(|online| self.now.instant.duration_since(online));
+        View {
+            id: instance.id,
+            name: app.spec.name.clone(),
+            mode: app.spec.mode().into(),
+            number: instance.number,
+            pid: process.map(|process| process.pid),
+            uptime_ms: uptime.map(|uptime| uptime.as_millis() as u64),
+            restarts: instance.restarts,
+            status: if app.damage.is_some() && process.is_none() { "damaged" } else { worker.state.name() }.into(),
+            generation: instance.generation,
+            command: app.spec.command.clone(),
+            directory: app.spec.directory.clone(),
+            listeners: app.spec.listeners.iter().map(address).collect(),
+            says: worker.says.clone(),
+            log_trouble: logs.iter().find_map(|path| self.log_troubles.get(path).cloned()),
+            logs,
+            created_s: instance.created.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            last_end: instance.last_end.clone(),
+            options: app.spec.options.clone(),
+        }
+    }
+}

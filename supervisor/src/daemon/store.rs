@@ -1,0 +1,195 @@
+//! The files of the daemon: the state, which it leaves to the next one, the specifications of the apps, and the saved apps. Each is replaced as a whole.
+
+use crate::core::{Dump, Found, Saved, Version};
+use crate::home::{Home, replace, replace_durably};
+use crate::proc::boot_id;
+use crate::spec::Spec;
+use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Version of the files' format. An older one can be read: what it does not have takes its default.
+const SCHEMA: u32 = 2;
+
+/// A file's content, with the version of its format.
+#[derive(Serialize)]
+struct File<'c, C> {
+    schema: u32,
+    #[serde(flatten)]
+    content: &'c C,
+}
+
+/// The version of a file's format. The first version of specifications and saved apps did not have it.
+#[derive(Deserialize)]
+struct Format {
+    #[serde(default)]
+    schema: u32,
+}
+
+/// The state file.
+#[derive(Serialize, Deserialize)]
+struct State {
+    /// Process ids of another boot are meaningless.
+    boot_id: String,
+    #[serde(flatten)]
+    saved: Saved,
+}
+
+fn bytes(content: &impl Serialize) -> Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&File { schema: SCHEMA, content })?)
+}
+
+fn read<C: DeserializeOwned>(path: &Path) -> Result<C> {
+    let what = || format!("cannot read {}", path.display());
+    let text = fs::read(path).with_context(what)?;
+    let format: Format = serde_json::from_slice(&text).with_context(what)?;
+    if format.schema > SCHEMA {
+        bail!("{}: it has schema {}, and this program knows those up to {SCHEMA}", what(), format.schema);
+    }
+    serde_json::from_slice(&text).with_context(what)
+}
+
+/// Writes the state file.
+///
+/// # Errors
+/// Fails if the file cannot be written, for example because the disk is full.
+pub fn save(saved: Saved, home: &Home) -> Result<()> {
+    replace(&home.state(), &bytes(&State { boot_id: boot_id(), saved })?)
+}
+
+/// Removes the state file: after a requested end, the next daemon has nothing to resume.
+pub fn forget(home: &Home) {
+    let _ = fs::remove_file(home.state());
+}
+
+/// Reads what the last daemon has left. A state file that cannot be read is renamed.
+pub fn load(home: &Home) -> Found {
+    let mut found = Found { specs: specs(home), is_same_boot: true, ..Found::default() };
+    let path = home.state();
+    if !path.exists() {
+        // Nothing runs, and nothing is to.
+        found.specs.clear();
+        return found;
+    }
+    match read::<State>(&path) {
+        Ok(state) => {
+            found.is_same_boot = state.boot_id == boot_id();
+            found.saved = state.saved;
+        }
+        Err(error) => {
+            let aside = path.with_extension("json.broken");
+            let _ = fs::rename(&path, &aside);
+            found.trouble = Some(format!("{error:#}; it was renamed to {}, and the list may be incomplete", aside.display()));
+        }
+    }
+    found
+}
+
+/// Reads all specifications; removes those that a reload of the last daemon was trying out.
+fn specs(home: &Home) -> BTreeMap<String, Result<Spec, String>> {
+    let mut specs = BTreeMap::new();
+    for path in fs::read_dir(home.specs()).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let (Some(name), Some(ending)) = (path.file_stem().and_then(|name| name.to_str()), path.extension()) else { continue };
+        if ending == "json" {
+            specs.insert(name.to_owned(), read(&path).map_err(|error| format!("{error:#}")));
+        } else {
+            let _ = fs::remove_file(&path);
+        }
+    }
+    specs
+}
+
+fn path(home: &Home, name: &str, version: Version) -> PathBuf {
+    match version {
+        Version::Current => home.spec(name),
+        Version::Next => home.next_spec(name),
+    }
+}
+
+/// Writes a specification, so that it survives a power loss.
+///
+/// # Errors
+/// Fails if the file cannot be written, for example because the disk is full.
+pub fn write(spec: &Spec, version: Version, home: &Home) -> Result<()> {
+    replace_durably(&path(home, &spec.name, version), &bytes(spec)?)
+}
+
+/// Writes a specification again if its file is not what it should be: a process is started with what the file says.
+///
+/// # Errors
+/// Fails if the file cannot be written, for example because the disk is full.
+pub fn repair(spec: &Spec, path: &Path) -> Result<bool> {
+    let wanted = bytes(spec)?;
+    let is_whole = fs::read(path).is_ok_and(|found| found == wanted);
+    if !is_whole {
+        replace_durably(path, &wanted)?;
+    }
+    Ok(!is_whole)
+}
+
+/// Makes the specification current that a reload has tried out.
+///
+/// # Errors
+/// Fails if the file cannot be renamed.
+pub fn commit(name: &str, home: &Home) -> Result<()> {
+    let (next, current) = (home.next_spec(name), home.spec(name));
+    fs::rename(&next, &current).with_context(|| format!("cannot write {}", current.display()))
+}
+
+/// Removes a specification.
+pub fn remove(name: &str, version: Version, home: &Home) {
+    let _ = fs::remove_file(path(home, name, version));
+}
+
+/// Saves the apps for `resurrect`, so that they survive a power loss.
+///
+/// # Errors
+/// Fails if the file cannot be written, for example because the disk is full.
+pub fn dump(dump: &Dump, home: &Home) -> Result<()> {
+    replace_durably(&home.dump(), &bytes(dump)?)
+}
+
+/// Reads the saved apps.
+///
+/// # Errors
+/// Fails if nothing was saved, or the file cannot be read.
+pub fn dumped(home: &Home) -> Result<Dump> {
+    let path = home.dump();
+    if !path.exists() {
+        bail!("there are no saved apps: run `supervisor save` first");
+    }
+    read(&path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_the_first_version_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let spec: Spec = read(&put("spec", include_str!("../../tests/files/first-spec.json"))).unwrap();
+        assert_eq!(spec.name, "api");
+        let state: State = read(&put("state", include_str!("../../tests/files/first-state.json"))).unwrap();
+        assert!(!state.boot_id.is_empty());
+        let dump: Dump = read(&put("dump", include_str!("../../tests/files/first-dump.json"))).unwrap();
+        assert_eq!((dump.apps[0].spec.name.as_str(), dump.apps[0].instances), ("api", 2));
+    }
+
+    #[test]
+    fn a_file_of_a_later_version_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dump.json");
+        fs::write(&path, format!(r#"{{"schema":{},"apps":[]}}"#, SCHEMA + 1)).unwrap();
+        let error = format!("{:#}", read::<Dump>(&path).unwrap_err());
+        assert!(error.contains("this program knows those up to"), "{error}");
+    }
+}

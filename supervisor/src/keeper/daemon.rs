@@ -1,0 +1,153 @@
+//! The keeper's side of the daemon: its start, its orders, and its replacement when it dies or hangs.
+
+use super::{Keeper, Source, role, tell};
+use crate::channel::{Channel, Order, Report, pair};
+use crate::keeper::listeners::actual;
+use crate::poll::Token;
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, getppid, kill_process};
+use std::os::fd::AsFd;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// If a daemon ends within this time, the next one starts only after it.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The daemon, as the keeper sees it.
+pub struct Daemon {
+    pub channel: Channel,
+    pub token: Token,
+    pub pid: i32,
+    /// `None` if the daemon started this keeper.
+    child: Option<Child>,
+    started: Instant,
+}
+
+impl Daemon {
+    /// Ends it, whatever made it stop answering: it must not run beside the next one.
+    fn end(&mut self) -> Result<String> {
+        match &mut self.child {
+            Some(child) => {
+                let _ = child.kill();
+                Ok(child.wait()?.to_string())
+            }
+            // It is the parent, unless it has ended already.
+            None => {
+                if let Some(parent) = getppid().filter(|parent| parent.as_raw_pid() == self.pid) {
+                    let _ = kill_process(parent, Signal::KILL);
+                }
+                Ok("it was this keeper's parent".into())
+            }
+        }
+    }
+
+    /// Returns whether it is this child.
+    pub fn is(&self, pid: Pid) -> bool {
+        self.child.is_some() && self.pid == pid.as_raw_pid()
+    }
+}
+
+impl Keeper {
+    pub(super) fn take_daemon(&mut self, channel: Channel, child: Option<Child>) -> Result<()> {
+        let token = self.poller.add(&channel, Source::Daemon)?;
+        let parent = || getppid().map_or(0, Pid::as_raw_pid);
+        let pid = child.as_ref().map_or_else(parent, |child| child.id() as i32);
+        self.daemon = Some(Daemon { channel, token, pid, child, started: Instant::now() });
+        self.daemon_due = None;
+        Ok(())
+    }
+
+    pub(super) fn start_daemon(&mut self) -> Result<()> {
+        let (own, other) = pair()?;
+        let child = role("daemon").stdin(other).stdout(Stdio::null()).spawn().context("cannot start the daemon")?;
+        self.take_daemon(Channel::new(own), Some(child))?;
+        self.tell_everything()?;
+        self.watch_control()
+    }
+
+    fn tell_everything(&mut self) -> Result<()> {
+        let Some(Daemon { channel, .. }) = &mut self.daemon else { return Ok(()) };
+        if let Some(control) = &self.control {
+            channel.send(&Report::Control, &[control.as_fd()])?;
+        }
+        for (address, listener) in &self.listeners {
+            channel.send(&Report::Bound(address.clone(), actual(address, listener)), &[listener.as_fd()])?;
+        }
+        for worker in self.workers.values() {
+            worker.tell(channel)?;
+        }
+        if let Some(remark) = self.remark.take() {
+            channel.send(&Report::Remark(remark), &[])?;
+        }
+        channel.send(&Report::Told, &[])?;
+        Ok(())
+    }
+
+    /// Executes the daemon's orders, or replaces the daemon if it has died.
+    pub(super) fn obey(&mut self) -> Result<()> {
+        loop {
+            let Some(daemon) = &mut self.daemon else { return Ok(()) };
+            daemon.channel.flush();
+            match daemon.channel.receive::<Order>() {
+                Ok(None) => return self.watch_control(),
+                Ok(Some((order, descriptors))) => self.execute(order, descriptors)?,
+                Err(_) if self.is_over => return Ok(()),
+                Err(_) => return self.replace_daemon("ended"),
+            }
+        }
+    }
+
+    /// Replaces a daemon that does not answer any more.
+    pub(super) fn check_daemon(&mut self) -> Result<()> {
+        let is_silent = self.daemon.as_mut().is_some_and(|daemon| daemon.channel.is_silent());
+        if is_silent { self.replace_daemon("did not answer") } else { Ok(()) }
+    }
+
+    /// Watches for clients, unless the daemon still owes a sign of life: one that hangs is noticed when somebody needs it.
+    fn watch_control(&mut self) -> Result<()> {
+        let is_answered = self.daemon.as_ref().is_some_and(|daemon| daemon.channel.due().is_none());
+        if let Some(control) = &self.control
+            && self.control_token.is_none()
+            && is_answered
+        {
+            self.control_token = Some(self.poller.add(control, Source::Control)?);
+        }
+        Ok(())
+    }
+
+    /// Asks the daemon for a sign of life, since a client has come.
+    pub(super) fn check_for_client(&mut self) -> Result<()> {
+        if let (Some(control), Some(token)) = (&self.control, self.control_token.take()) {
+            self.poller.remove(token, control);
+        }
+        if let Some(daemon) = &mut self.daemon {
+            daemon.channel.ask()?;
+        }
+        Ok(())
+    }
+
+    fn replace_daemon(&mut self, why: &str) -> Result<()> {
+        let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
+        self.poller.remove(daemon.token, &daemon.channel);
+        let status = daemon.end()?;
+        tell(&self.home, &format!("the daemon {why} ({status}) and is being replaced"));
+        self.remark = Some(format!("the daemon {why} and was replaced"));
+        if daemon.started.elapsed() < PAUSE {
+            self.daemon_due = Some(Instant::now() + PAUSE);
+        } else {
+            self.try_daemon();
+        }
+        Ok(())
+    }
+
+    /// Starts a daemon, or retries later: a temporary shortage, such as of memory, must not end the workers.
+    pub(super) fn try_daemon(&mut self) {
+        let Err(error) = self.start_daemon() else { return };
+        tell(&self.home, &format!("{error:#}"));
+        if let Some(mut daemon) = self.daemon.take() {
+            self.poller.remove(daemon.token, &daemon.channel);
+            let _ = daemon.end();
+        }
+        self.daemon_due = Some(Instant::now() + PAUSE);
+    }
+}

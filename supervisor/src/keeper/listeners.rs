@@ -1,0 +1,78 @@
+//! The listeners of the apps, which the keeper holds as long as the apps are in the list.
+
+use super::Keeper;
+use crate::channel::{Job, Report};
+use crate::proc;
+use anyhow::Result;
+use rustix::fs::fstat;
+use rustix::net::listen;
+use rustix::net::sockopt::socket_acceptconn;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Connections that the kernel queues until a worker accepts them.
+const BACKLOG: i32 = 4096;
+
+impl Keeper {
+    /// Listens on an address, and reports that with the listener.
+    pub(super) fn bind(&mut self, address: String) -> Result<()> {
+        if !self.listeners.contains_key(&address) {
+            match open(&address) {
+                Ok(listener) => drop(self.listeners.insert(address.clone(), listener)),
+                Err(error) => return self.report(&Report::CannotBind(address, error.to_string())),
+            }
+        }
+        let (Some(daemon), Some(listener)) = (&mut self.daemon, self.listeners.get(&address)) else { return Ok(()) };
+        Ok(daemon.channel.send(&Report::Bound(address.clone(), actual(&address, listener)), &[listener.as_fd()])?)
+    }
+
+    /// Stops listening on an address. Whoever still holds the listener would keep it open, and is ended.
+    pub(super) fn unbind(&mut self, address: &str) -> Result<()> {
+        let Some(listener) = self.listeners.remove(address) else { return Ok(()) };
+        let socket = format!("socket:[{}]", fstat(&listener)?.st_ino);
+        drop(listener);
+        let own = [Some(std::process::id() as i32), self.daemon.as_ref().map(|daemon| daemon.pid)];
+        for pid in proc::all().into_iter().filter(|pid| !own.contains(&Some(*pid)) && proc::holds(*pid, &socket)) {
+            let name = proc::name(pid).unwrap_or_default();
+            let killed = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
+            if matches!(killed, Some(Ok(()))) {
+                self.report(&Report::Remark(format!("{name} ({pid}) still held {address} and was killed")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Listens again where a worker has shut the shared listener down.
+    pub(super) fn listen_again(&mut self, job: &Job) -> Result<()> {
+        let mut reports = Vec::new();
+        for address in &job.listeners {
+            let Some(listener) = self.listeners.get(address) else { continue };
+            if socket_acceptconn(listener).unwrap_or(true) {
+                continue;
+            }
+            reports.push(match listen(listener, BACKLOG) {
+                Ok(()) => format!("a process of {} had shut {address} down: it listens again", job.app),
+                Err(error) => format!("a process of {} has shut {address} down, and it cannot listen again: {error}", job.app),
+            });
+        }
+        reports.into_iter().try_for_each(|remark| self.report(&Report::Remark(remark)))
+    }
+}
+
+/// Opens a listener.
+fn open(address: &str) -> io::Result<OwnedFd> {
+    let listener = TcpListener::bind(address)?;
+    // The flag belongs to the open file, so it holds for all processes that share it.
+    listener.set_nonblocking(true)?;
+    // A second listen with a longer queue, for clients that connect while a restart leaves no process to accept.
+    listen(&listener, BACKLOG)?;
+    Ok(listener.into())
+}
+
+/// Returns a listener's actual address, in case the system chose its port.
+pub fn actual(address: &str, listener: &OwnedFd) -> String {
+    let listener = listener.try_clone().map(TcpListener::from);
+    listener.and_then(|listener| listener.local_addr()).map_or_else(|_| address.to_owned(), |actual| actual.to_string())
+}

@@ -1,0 +1,83 @@
+//! The end of processes that nobody knows any more: what workers leave behind, and what an earlier keeper has left.
+//!
+//! Every process inherits the mark of its worker, the path of its notify socket, in its first environment.
+
+use super::Keeper;
+use crate::channel::{Key, Report};
+use crate::home::Home;
+use crate::proc::{self, Identity};
+use anyhow::Result;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Time for a process of an earlier keeper to answer its remaining requests and end.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// Processes that were asked to end.
+pub struct Left {
+    processes: Vec<Identity>,
+    /// When they are killed.
+    pub due: Instant,
+}
+
+impl Left {
+    /// Kills those that have not ended.
+    pub fn kill(&self) {
+        for process in self.processes.iter().filter(|process| process.is_alive()) {
+            let _ = Pid::from_raw(process.pid).map(|pid| kill_process(pid, Signal::KILL));
+        }
+    }
+}
+
+impl Keeper {
+    /// Kills what workers have left behind in sessions of their own. An orphan becomes a child of the keeper.
+    pub(super) fn end_strays(&self) {
+        let is_known = |pid: &Pid| self.workers.values().any(|worker| worker.is(*pid));
+        for pid in proc::children().into_iter().filter_map(Pid::from_raw).filter(|pid| !is_known(pid)) {
+            if mark(&self.home, pid.as_raw_pid()).is_some_and(|key| !self.runs(key)) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+
+    /// Asks processes to end that earlier keepers have left: these, with their groups, and all that bear a mark of which no worker is known.
+    pub(super) fn sweep(&mut self, suspects: &[Identity]) -> Result<()> {
+        let is_known = |pid: i32| Pid::from_raw(pid).is_some_and(|pid| self.workers.values().any(|worker| worker.is(pid)));
+        let marked = proc::all().into_iter().filter(|pid| mark(&self.home, *pid).is_some_and(|key| !self.workers.contains_key(&key)));
+        let mut left: Vec<Identity> = marked.filter_map(Identity::of).collect();
+        for process in suspects.iter().filter(|process| process.is_alive() && !is_known(process.pid)) {
+            let _ = Pid::from_raw(process.pid).map(|pid| kill_process_group(pid, Signal::TERM));
+            left.extend((!left.contains(process)).then_some(*process));
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        // A second signal would mean "end at once" to some.
+        for process in left.iter().filter(|process| !suspects.contains(process)) {
+            let _ = Pid::from_raw(process.pid).map(|pid| kill_process(pid, Signal::TERM));
+        }
+        let count = left.len();
+        self.left = Some(Left { processes: left, due: Instant::now() + PATIENCE });
+        let remark = if suspects.is_empty() {
+            format!("{count} processes that nobody knew were asked to end")
+        } else {
+            format!("keeper and daemon had both died: the {count} processes that they left were asked to end and are being replaced")
+        };
+        self.report(&Report::Remark(remark))
+    }
+
+    fn runs(&self, key: Key) -> bool {
+        self.workers.get(&key).is_some_and(super::worker::Worker::runs)
+    }
+}
+
+/// Returns the worker whose mark a process bears.
+fn mark(home: &Home, pid: i32) -> Option<Key> {
+    let environment = proc::environment(pid);
+    let socket = environment.split(|byte| *byte == 0).find_map(|one| one.strip_prefix(b"NOTIFY_SOCKET="))?;
+    let (instance, generation) = home.key_of(Path::new(OsStr::from_bytes(socket)))?;
+    Some(Key { instance, generation })
+}
