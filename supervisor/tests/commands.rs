@@ -45,11 +45,10 @@ fn errors_are_one_line() {
     for (arguments, expected) in [
         (&["stop", "apy"][..], "there is no app or id 'apy'; did you mean api?"),
         (&["show", "7"], "there is no app or id '7'"),
-        (&["start", "nosuch"], "there is no server or command 'nosuch'"),
+        (&["start", "nosuch"], "there is no command 'nosuch'"),
         (&["start", text], "is not executable"),
         (&["start", "sleep", "--kill-timeout", "9999days", "--", "9"], "expected at most a day"),
         (&["start", "sleep", "--listen", "nowhere", "--", "9"], "is not an address such as 127.0.0.1:8080"),
-        (&["start", "may-minihttp"], "cannot use a listener of the supervisor"),
         (&["start", "sleep", "-i", "0", "--", "9"], "expected a number from 1 to 1000"),
         (&["start", "sleep", "-i", "many", "--", "9"], "expected a number from 1 to 1000"),
         (&["start", "sleep", "--name", "api", "--", "9"], "api already exists"),

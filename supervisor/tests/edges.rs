@@ -2,24 +2,13 @@
 
 mod common;
 
-use common::{Supervisor, until};
+use common::{Supervisor, is_gone, signal, until};
 use serde_json::Value;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
-
-/// Sends a signal, by name, to a process or, with a minus, to a group.
-fn signal(name: &str, pid: i64) {
-    let status = Command::new("kill").args(["-s", name, "--"]).arg(pid.to_string()).status().unwrap();
-    assert!(status.success());
-}
-
-fn is_gone(pid: i64) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    status.is_empty() || status.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
-}
+use std::process::Stdio;
 
 fn one<'l>(list: &'l [Value], name: &str) -> &'l Value {
     list.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name} is not in the list"))

@@ -3,7 +3,10 @@
 //! Nothing here reads a clock, a file or a socket. [The daemon](crate::daemon) passes on what it hears, and carries out the
 //! answer. So every order of events can be tried in a test, with a death of the daemon or the keeper at each of them.
 
+mod answers;
 mod ends;
+mod listeners;
+mod memory;
 mod recover;
 mod request;
 mod saved;
@@ -25,7 +28,7 @@ use crate::spec::Spec;
 use signal_hook::consts::{SIGKILL, SIGTERM};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 use table::Table;
 use task::Task;
 use worker::{Event, State};
@@ -33,10 +36,6 @@ use worker::{Event, State};
 /// Identifies a client of the daemon.
 pub type Client = u64;
 
-/// Pause before an address is tried again that could not be bound.
-const BIND_AGAIN: Duration = Duration::from_millis(200);
-/// Interval between memory checks of apps with a memory limit; other apps are never checked.
-const MEMORY_CHECK: Duration = Duration::from_secs(1);
 /// Number of remarks to keep.
 const MOST_REMARKS: usize = 10;
 
@@ -115,14 +114,6 @@ pub enum Version {
     Next,
 }
 
-/// A client's commands in progress, and the results of those that have ended.
-#[derive(Default)]
-struct Waiting {
-    left: usize,
-    done: Vec<String>,
-    troubles: Vec<String>,
-}
-
 /// Everything that the daemon knows and decides.
 pub struct Core {
     home: Home,
@@ -130,7 +121,7 @@ pub struct Core {
     out: Vec<Output>,
     table: Table,
     tasks: Vec<Task>,
-    waiting: BTreeMap<Client, Waiting>,
+    waiting: BTreeMap<Client, answers::Waiting>,
     /// The addresses that the keeper listens on, each with the actual one: the system may have chosen the port.
     listeners: BTreeMap<String, String>,
     log_troubles: BTreeMap<PathBuf, String>,
@@ -262,35 +253,6 @@ impl Core {
         self.out.push(Output::Order(order));
     }
 
-    fn answer(&mut self, client: Client, answer: Answer) {
-        self.waiting.remove(&client);
-        self.out.push(Output::Answer(client, answer));
-    }
-
-    /// Lets a client wait for one more task.
-    fn wait(&mut self, client: Client) {
-        self.waiting.entry(client).or_default().left += 1;
-    }
-
-    /// Notes that a task of a client has ended, and answers the client after its last task.
-    fn told(&mut self, client: Client, result: Result<String, String>) {
-        let Some(waiting) = self.waiting.get_mut(&client) else { return };
-        waiting.left = waiting.left.saturating_sub(1);
-        match result {
-            Ok(done) => waiting.done.push(done),
-            Err(trouble) => waiting.troubles.push(trouble),
-        }
-        if waiting.left > 0 {
-            return;
-        }
-        let answer = if waiting.troubles.is_empty() {
-            Answer::Done(waiting.done.join("; "))
-        } else {
-            Answer::Error(waiting.troubles.join("; "))
-        };
-        self.answer(client, answer);
-    }
-
     fn remark(&mut self, remark: String) {
         if self.remarks.last() != Some(&remark) {
             self.remarks.push(remark);
@@ -307,10 +269,7 @@ impl Core {
         let Some(report) = report else { return };
         match report {
             Report::Control => {}
-            Report::Bound(address, actual) => {
-                self.listeners.insert(address.clone(), actual);
-                self.bound(&address);
-            }
+            Report::Bound(address, actual) => self.bound(address, actual),
             Report::CannotBind(address, why) => self.cannot_bind(&address, &why),
             Report::Spawned(job, process) => self.spawned(&job, process),
             Report::CannotSpawn(key, why) => self.ended(key, &crate::channel::End::plain(why)),
@@ -372,53 +331,6 @@ impl Core {
 
     fn is_busy(&self, name: &str) -> bool {
         self.tasks.iter().any(|task| task.apps.iter().any(|app| app == name))
-    }
-
-    /// Asks for the memory of the processes that have a limit.
-    fn measure_memory(&mut self) {
-        let bounded = self.table.apps.iter().filter(|app| app.spec.options.max_memory_restart.is_some());
-        let online = bounded.flat_map(|app| &app.instances).filter(|instance| instance.is_online());
-        let measured: Vec<(Key, Identity)> =
-            online.filter_map(|one| Some((one.worker.key, one.worker.state.process()?))).collect();
-        let is_bounded = self.table.apps.iter().any(|app| app.spec.options.max_memory_restart.is_some());
-        self.memory_due = is_bounded.then(|| self.now.instant + MEMORY_CHECK);
-        if !measured.is_empty() {
-            self.out.push(Output::Measure(measured));
-        }
-    }
-
-    /// Replaces processes that use too much memory, as a reload does: one after another, and each of an instance later than the one before it.
-    fn check_memory(&mut self, measured: &[(Key, u64)]) {
-        let now = self.now.instant;
-        let mut too_big: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-        let mut remarks = Vec::new();
-        for (key, memory) in measured {
-            let Some((app, instance)) = self.table.instance(key.instance) else { continue };
-            let Some(most) = app.spec.options.max_memory_restart.filter(|most| memory > most) else { continue };
-            let is_meant = instance.worker.key == *key && instance.is_online() && instance.memory.may_be_replaced(now);
-            if is_meant && !self.is_busy(&app.spec.name) {
-                too_big.entry(app.spec.name.clone()).or_default().push(instance.id);
-                let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-                remarks.push(format!(
-                    "{} ({}) used {:.1} MiB of at most {:.1} and is being replaced, for the {}. time",
-                    app.spec.name,
-                    instance.id,
-                    mib(*memory),
-                    mib(most),
-                    instance.memory.replaced() + 1
-                ));
-            }
-        }
-        for (name, ids) in too_big {
-            for id in &ids {
-                if let Some(instance) = self.table.instance_mut(*id) {
-                    instance.memory.note(now);
-                    instance.restarts += 1;
-                }
-            }
-            self.push_reload(None, name, ids);
-        }
-        remarks.into_iter().for_each(|remark| self.remark(remark));
     }
 
     fn new_id(&mut self) -> u32 {

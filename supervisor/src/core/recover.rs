@@ -93,7 +93,14 @@ impl Core {
             let known: Vec<Identity> =
                 self.table.all().flat_map(|(_, one)| one.workers()).filter_map(|worker| worker.state.process()).collect();
             let left = instances().flat_map(|one| &one.processes).filter(|process| !known.contains(process)).copied();
-            self.order(Order::Sweep(left.collect()));
+            let left: Vec<Identity> = left.collect();
+            if !left.is_empty() {
+                self.remark(format!(
+                    "keeper and daemon had both died: the {} processes that they left were asked to end and are being replaced",
+                    left.len()
+                ));
+            }
+            self.order(Order::Sweep(left));
         } else if self.table.all().any(|(_, instance)| instance.is_ended_by_boot) {
             self.remark("the system was restarted: run `supervisor resurrect` to start the saved apps, or `supervisor start all`".into());
         }
@@ -134,8 +141,7 @@ impl Core {
     }
 
     fn unbind_unused(&mut self) {
-        let is_used = |address: &String| self.table.apps.iter().any(|app| app.spec.listeners.contains(address));
-        let unused: Vec<String> = self.listeners.keys().filter(|address| !is_used(address)).cloned().collect();
+        let unused: Vec<String> = self.listeners.keys().filter(|address| !self.is_used(address)).cloned().collect();
         for address in unused {
             self.listeners.remove(&address);
             self.order(Order::Unbind(address));
@@ -145,6 +151,10 @@ impl Core {
     /// Assigns reported processes to their instance.
     fn place(&mut self, id: u32, processes: Vec<(Key, Reported)>, found: &mut Found) {
         if self.table.position(id).is_none() {
+            if found.is_known {
+                // Its app was deleted, and the order to forget it got lost.
+                return processes.iter().for_each(|(key, _)| self.order(Order::Signal(*key, SIGKILL)));
+            }
             self.place_unknown(id, &processes[0].1.job, found);
         }
         let now = self.now.instant;

@@ -4,7 +4,7 @@ use super::table::{App, Instance, Other};
 use super::task::{Task, Verb};
 use super::worker::Event;
 use super::saved::Dumped;
-use super::{BIND_AGAIN, Client, Core, Dump, Output, Version};
+use super::{Client, Core, Dump, Output, Version};
 use crate::channel::{Key, Order};
 use crate::control::{Answer, Request, Size};
 use crate::environment::Environment;
@@ -163,34 +163,6 @@ impl Core {
         Ok(())
     }
 
-    /// Notes that the keeper listens on an address.
-    pub(super) fn bound(&mut self, address: &str) {
-        self.tasks.iter_mut().for_each(|task| task.missing.retain(|one| one != address));
-    }
-
-    /// Notes that the keeper cannot listen on an address: apps that need it are not started.
-    pub(super) fn cannot_bind(&mut self, address: &str, why: &str) {
-        let wants = |task: &Task| task.missing.iter().any(|one| one == address);
-        // A task without a client comes from a recovery and retries: an old process may hold the address until it has drained.
-        if self.tasks.iter().any(|task| task.client.is_none() && wants(task)) {
-            self.remark(format!("cannot listen on {address} yet, retrying: {why}"));
-            self.bind_due = Some(self.now.instant + BIND_AGAIN);
-        }
-        while let Some(number) = self.tasks.iter().position(|task| task.client.is_some() && wants(task)) {
-            let task = self.tasks.remove(number);
-            self.undo(&task);
-            let trouble = format!("cannot listen on {address}: {why}; choose another address with --listen");
-            self.finish(&task, Some(trouble));
-        }
-    }
-
-    /// Orders every listener that is still missing.
-    pub(super) fn bind_again(&mut self) {
-        self.bind_due = None;
-        let missing: Vec<String> = self.tasks.iter().flat_map(|task| &task.missing).cloned().collect();
-        missing.into_iter().for_each(|address| self.order(Order::Bind(address)));
-    }
-
     /// Asks all processes of these instances to end, those too that are being replaced.
     pub(super) fn stop(&mut self, ids: &[u32]) {
         self.is_urgent = true;
@@ -241,6 +213,12 @@ impl Core {
     fn take_over(&mut self, target: &str, verb: &str) -> Result<()> {
         let names = self.names(&self.table.select(target)?);
         let is_meant = |task: &Task| task.apps.iter().any(|name| names.contains(name)) && task.verb != Verb::Delete;
+        for task in self.tasks.iter_mut().filter(|task| is_meant(task)) {
+            if let Verb::Start { is_new, .. } = &mut task.verb {
+                // Whoever stops it expects to find it in the list.
+                *is_new = false;
+            }
+        }
         self.cancel(is_meant, &format!("`supervisor {verb} {target}` was run meanwhile"));
         Ok(())
     }
@@ -255,7 +233,7 @@ impl Core {
     }
 
     /// Undoes what a command has begun and what cannot stay half done.
-    fn undo(&mut self, task: &Task) {
+    pub(super) fn undo(&mut self, task: &Task) {
         let mut unwanted = Vec::new();
         for id in &task.ids {
             let Some(instance) = self.table.instance_mut(*id) else { continue };
@@ -278,9 +256,14 @@ impl Core {
             bail!("no apps yet: run `supervisor start`");
         }
         let names = self.names(&ids);
+        let is_leaving = |app: &&App| names.contains(&app.spec.name) && app.instances.iter().all(|instance| instance.is_leaving);
+        let leaving = self.table.apps.iter().find(is_leaving).map(|app| &app.spec.name);
         let busy = self.tasks.iter().find_map(|task| Some((task, task.apps.iter().find(|name| names.contains(name))?)));
         if let Some((task, name)) = busy {
             bail!("another command ({}) is in progress for {name}: retry when it is done", task.verb.name());
+        }
+        if let Some(name) = leaving {
+            bail!("{name} is being deleted: retry when it is gone");
         }
         Ok(ids)
     }

@@ -22,6 +22,8 @@ pub struct Saved {
 pub struct Found {
     /// The saved table.
     pub saved: Saved,
+    /// There was a saved table, and it could be read.
+    pub is_known: bool,
     /// The specifications by name, or the reason that one cannot be read.
     pub specs: BTreeMap<String, Result<Spec, String>>,
     /// The table was saved since the system was started.
@@ -67,6 +69,11 @@ impl Saved {
             instances: app.instances.iter().map(SavedInstance::of).collect(),
         };
         Saved { next_id: table.next_id, apps: table.apps.iter().map(app).collect() }
+    }
+
+    /// Drops the processes that have ended meanwhile.
+    pub fn retain_processes(&mut self, is_alive: impl Fn(&Identity) -> bool) {
+        self.apps.iter_mut().flat_map(|app| &mut app.instances).for_each(|instance| instance.processes.retain(&is_alive));
     }
 
     /// Returns an id that no instance has.

@@ -70,14 +70,14 @@ pub fn load(home: &Home) -> Found {
     let mut found = Found { specs: specs(home), is_same_boot: true, ..Found::default() };
     let path = home.state();
     if !path.exists() {
-        // Nothing runs, and nothing is to.
-        found.specs.clear();
         return found;
     }
     match read::<State>(&path) {
         Ok(state) => {
             found.is_same_boot = state.boot_id == boot_id();
             found.saved = state.saved;
+            found.saved.retain_processes(|process| process.is_alive());
+            found.is_known = true;
         }
         Err(error) => {
             let aside = path.with_extension("json.broken");

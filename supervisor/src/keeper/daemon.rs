@@ -2,7 +2,6 @@
 
 use super::{Keeper, Source, role, tell};
 use crate::channel::{Channel, Order, Report, pair};
-use crate::keeper::listeners::actual;
 use crate::poll::Token;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, getppid, kill_process};
@@ -71,7 +70,7 @@ impl Keeper {
             channel.send(&Report::Control, &[control.as_fd()])?;
         }
         for (address, listener) in &self.listeners {
-            channel.send(&Report::Bound(address.clone(), actual(address, listener)), &[listener.as_fd()])?;
+            channel.send(&Report::Bound(address.clone(), listener.actual.clone()), &[listener.socket.as_fd()])?;
         }
         for worker in self.workers.values() {
             worker.tell(channel)?;

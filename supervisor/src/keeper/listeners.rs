@@ -15,23 +15,59 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Connections that the kernel queues until a worker accepts them.
 const BACKLOG: i32 = 4096;
 
+/// A listener of an app.
+pub struct Listener {
+    pub socket: OwnedFd,
+    /// Its address, in case the system chose the port.
+    pub actual: String,
+}
+
+impl Listener {
+    pub fn new(address: &str, socket: OwnedFd) -> Self {
+        let actual = address_of(&socket).unwrap_or_else(|| address.to_owned());
+        Listener { socket, actual }
+    }
+
+    fn open(address: &str) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        // The flag belongs to the open file, so it holds for all processes that share it.
+        listener.set_nonblocking(true)?;
+        // A second listen with a longer queue, for clients that connect while a restart leaves no process to accept.
+        listen(&listener, BACKLOG)?;
+        Ok(Listener::new(address, listener.into()))
+    }
+
+    /// Listens again after somebody has shut it down. If the system has chosen the port, that is lost with it, and takes another socket.
+    fn again(&mut self) -> io::Result<()> {
+        listen(&self.socket, BACKLOG)?;
+        if address_of(&self.socket).as_ref() != Some(&self.actual) {
+            self.socket = Listener::open(&self.actual)?.socket;
+        }
+        Ok(())
+    }
+}
+
 impl Keeper {
     /// Listens on an address, and reports that with the listener.
     pub(super) fn bind(&mut self, address: String) -> Result<()> {
         if !self.listeners.contains_key(&address) {
-            match open(&address) {
+            match Listener::open(&address) {
                 Ok(listener) => drop(self.listeners.insert(address.clone(), listener)),
                 Err(error) => return self.report(&Report::CannotBind(address, error.to_string())),
             }
         }
-        let (Some(daemon), Some(listener)) = (&mut self.daemon, self.listeners.get(&address)) else { return Ok(()) };
-        Ok(daemon.channel.send(&Report::Bound(address.clone(), actual(&address, listener)), &[listener.as_fd()])?)
+        self.tell_bound(&address)
+    }
+
+    fn tell_bound(&mut self, address: &str) -> Result<()> {
+        let (Some(daemon), Some(listener)) = (&mut self.daemon, self.listeners.get(address)) else { return Ok(()) };
+        Ok(daemon.channel.send(&Report::Bound(address.to_owned(), listener.actual.clone()), &[listener.socket.as_fd()])?)
     }
 
     /// Stops listening on an address. Whoever still holds the listener would keep it open, and is ended.
     pub(super) fn unbind(&mut self, address: &str) -> Result<()> {
         let Some(listener) = self.listeners.remove(address) else { return Ok(()) };
-        let socket = format!("socket:[{}]", fstat(&listener)?.st_ino);
+        let socket = format!("socket:[{}]", fstat(&listener.socket)?.st_ino);
         drop(listener);
         let own = [Some(std::process::id() as i32), self.daemon.as_ref().map(|daemon| daemon.pid)];
         for pid in proc::all().into_iter().filter(|pid| !own.contains(&Some(*pid)) && proc::holds(*pid, &socket)) {
@@ -46,33 +82,22 @@ impl Keeper {
 
     /// Listens again where a worker has shut the shared listener down.
     pub(super) fn listen_again(&mut self, job: &Job) -> Result<()> {
-        let mut reports = Vec::new();
         for address in &job.listeners {
-            let Some(listener) = self.listeners.get(address) else { continue };
-            if socket_acceptconn(listener).unwrap_or(true) {
+            let Some(listener) = self.listeners.get_mut(address).filter(|one| !socket_acceptconn(&one.socket).unwrap_or(true)) else {
                 continue;
-            }
-            reports.push(match listen(listener, BACKLOG) {
+            };
+            let remark = match listener.again() {
                 Ok(()) => format!("a process of {} had shut {address} down: it listens again", job.app),
                 Err(error) => format!("a process of {} has shut {address} down, and it cannot listen again: {error}", job.app),
-            });
+            };
+            self.tell_bound(address)?;
+            self.report(&Report::Remark(remark))?;
         }
-        reports.into_iter().try_for_each(|remark| self.report(&Report::Remark(remark)))
+        Ok(())
     }
 }
 
-/// Opens a listener.
-fn open(address: &str) -> io::Result<OwnedFd> {
-    let listener = TcpListener::bind(address)?;
-    // The flag belongs to the open file, so it holds for all processes that share it.
-    listener.set_nonblocking(true)?;
-    // A second listen with a longer queue, for clients that connect while a restart leaves no process to accept.
-    listen(&listener, BACKLOG)?;
-    Ok(listener.into())
-}
-
-/// Returns a listener's actual address, in case the system chose its port.
-pub fn actual(address: &str, listener: &OwnedFd) -> String {
-    let listener = listener.try_clone().map(TcpListener::from);
-    listener.and_then(|listener| listener.local_addr()).map_or_else(|_| address.to_owned(), |actual| actual.to_string())
+/// Returns the address of a listener.
+fn address_of(socket: &OwnedFd) -> Option<String> {
+    TcpListener::from(socket.try_clone().ok()?).local_addr().ok().map(|address| address.to_string())
 }

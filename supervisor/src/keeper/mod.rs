@@ -6,6 +6,7 @@
 mod daemon;
 mod listeners;
 mod log;
+mod notify;
 mod reap;
 mod start;
 mod sweep;
@@ -22,6 +23,7 @@ use crate::poll::{Poller, Token};
 use crate::proc::Identity;
 use anyhow::{Context, Result};
 use daemon::Daemon;
+use listeners::Listener;
 use log::Log;
 use rustix::fs::Mode;
 use rustix::process::{Rlimit, getpid, getrlimit, set_child_subreaper, setrlimit, setsid, umask};
@@ -71,7 +73,7 @@ struct Keeper {
     remark: Option<String>,
     control: Option<OwnedFd>,
     control_token: Option<Token>,
-    listeners: BTreeMap<String, OwnedFd>,
+    listeners: BTreeMap<String, Listener>,
     workers: BTreeMap<Key, Worker>,
     /// Processes that earlier keepers have left, and that were asked to end.
     left: Option<Left>,
@@ -216,7 +218,8 @@ impl Keeper {
                 Ok(())
             }
             Order::AdoptListener(address) => {
-                self.listeners.extend(descriptors.pop().map(|listener| (address, listener)));
+                let listener = descriptors.pop().map(|socket| Listener::new(&address, socket));
+                self.listeners.extend(listener.map(|listener| (address, listener)));
                 Ok(())
             }
             Order::AdoptWorker(job, identity, standing) => self.adopt_worker(job, identity, standing, descriptors),
@@ -230,7 +233,8 @@ impl Keeper {
     fn spawn(&mut self, job: Job) -> Result<()> {
         let key = job.key;
         self.listen_again(&job)?;
-        let listeners: Vec<&OwnedFd> = job.listeners.iter().filter_map(|address| self.listeners.get(address)).collect();
+        let listeners = job.listeners.iter().filter_map(|address| self.listeners.get(address)).map(|listener| &listener.socket);
+        let listeners: Vec<&OwnedFd> = listeners.collect();
         match Worker::spawn(&self.home, job, &listeners) {
             Ok(worker) => self.keep(key, worker),
             Err(error) => self.report(&Report::CannotSpawn(key, format!("{error:#}"))),
@@ -276,7 +280,7 @@ impl Keeper {
 
     /// Reads a worker's messages. Each is reported before it is taken from the socket: if this keeper died in between, the next one would read it again.
     fn hear(&mut self, key: Key) -> Result<()> {
-        for _ in 0..worker::MOST_WORDS {
+        for _ in 0..notify::MOST_WORDS {
             let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
             let Some(reports) = worker.read_word() else { return Ok(()) };
             reports.iter().try_for_each(|report| self.report(report))?;

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 /// # Errors
 /// Fails if another supervisor runs, or a system call fails.
 pub fn begin() -> Result<ExitCode> {
+    close_inherited();
     let home = Home::open()?;
     let control = home.control();
     if let Ok(stream) = UnixStream::connect(&control) {
@@ -33,6 +34,16 @@ pub fn begin() -> Result<ExitCode> {
     sd_notify::notify(&[NotifyState::Ready]).context("cannot notify systemd over NOTIFY_SOCKET")?;
     println!("ready");
     keeper.run()
+}
+
+/// Closes what the caller's shell has left open, such as the lock of a deploy script: it would be held as long as the supervisor runs.
+fn close_inherited() {
+    let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // The listing's own descriptor is closed already.
+        let _ = nix::unistd::close(number);
+    }
 }
 
 /// Leaves the work to the running supervisor. Under systemd, its keeper becomes the main process: the daemon has started it

@@ -61,12 +61,10 @@ impl Keeper {
         }
         let count = left.len();
         self.left = Some(Left { processes: left, due: Instant::now() + PATIENCE });
-        let remark = if suspects.is_empty() {
-            format!("{count} processes that nobody knew were asked to end")
-        } else {
-            format!("keeper and daemon had both died: the {count} processes that they left were asked to end and are being replaced")
-        };
-        self.report(&Report::Remark(remark))
+        if suspects.is_empty() {
+            self.report(&Report::Remark(format!("{count} processes that nobody knew were asked to end")))?;
+        }
+        Ok(())
     }
 
     fn runs(&self, key: Key) -> bool {

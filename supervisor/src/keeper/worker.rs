@@ -1,5 +1,6 @@
 //! One worker of the keeper: its start, its pipes, its messages and its end.
 
+use super::notify::Notify;
 use super::tail::Tail;
 use super::{Source, role};
 use crate::channel::{Channel, End, Job, Key, Report, Standing};
@@ -9,31 +10,22 @@ use crate::proc::{self, Identity};
 use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt::set_socket_passcred};
+use rustix::net::sockopt::set_socket_passcred;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpgid, kill_process_group, pidfd_open, pidfd_send_signal,
     test_kill_process_group, waitid,
 };
 use std::fs;
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// First descriptor of inherited listeners, as systemd defines it.
 const FIRST_LISTENER: i32 = 3;
 /// Description of the exit of a worker that another keeper had started: the kernel tells only a parent the exit status.
 const UNSEEN: &str = "ended, with unknown exit status: its parent, the previous keeper, has died";
-/// Time between two reports of a worker's status, and the pause after it has sent too many messages at once.
-const STATUS_PAUSE: Duration = Duration::from_millis(100);
-/// Longest status that is kept, in characters.
-const LONGEST_STATUS: usize = 256;
-/// Messages of a worker that are read at once.
-pub const MOST_WORDS: usize = 64;
-/// Longest message of a worker, in bytes.
-const LONGEST_WORD: usize = 4096;
 /// What a worker writes to its standard error.
 const ERROR: usize = 1;
 
@@ -47,20 +39,13 @@ pub struct Worker {
     /// Where its confirmation goes. Until then, it is the launcher, which ends if this end is closed without one.
     confirmation: Option<OwnedFd>,
     is_ready: bool,
-    status: Option<String>,
-    /// The status has changed since it was last reported, and when that was.
-    is_status_new: bool,
-    status_reported: Option<Instant>,
-    /// When to read its messages again, after it has sent too many at once.
-    hear_again: Option<Instant>,
     /// Read ends of standard output and error.
     outputs: [Option<(OwnedFd, Option<Token>)>; 2],
     tail: Tail,
     /// The name of a process that it had started and that was not ready, when it was asked to end.
     child: Option<String>,
-    notify: UnixDatagram,
+    notify: Notify,
     end_token: Option<Token>,
-    notify_token: Option<Token>,
     is_told_to_end: bool,
     /// Exit status of its leader, as text.
     last_word: Option<String>,
@@ -129,16 +114,11 @@ impl Worker {
             is_own: false,
             confirmation: None,
             is_ready: false,
-            status: None,
-            is_status_new: false,
-            status_reported: None,
-            hear_again: None,
             outputs: [Some((output, None)), Some((error, None))],
             tail: Tail::default(),
             child: None,
-            notify,
+            notify: Notify::new(notify),
             end_token: None,
-            notify_token: None,
             is_told_to_end: false,
             last_word: None,
             is_over: false,
@@ -175,7 +155,7 @@ impl Worker {
     pub fn watch(&mut self, poller: &mut Poller<Source>) -> io::Result<()> {
         let key = self.key();
         self.end_token = Some(poller.add(&self.pidfd, Source::End(key))?);
-        self.notify_token = Some(poller.add(&self.notify, Source::Notify(key))?);
+        self.notify.watch(key, poller)?;
         for (stream, output) in self.outputs.iter_mut().enumerate() {
             if let Some((pipe, token)) = output {
                 *token = Some(poller.add(pipe, Source::Output(key, stream))?);
@@ -194,8 +174,8 @@ impl Worker {
         if self.is_ready {
             channel.send(&Report::Ready(self.key()), &[])?;
         }
-        if let Some(status) = &self.status {
-            channel.send(&Report::Status(self.key(), status.clone()), &[])?;
+        if let Some(status) = self.notify.status() {
+            channel.send(&Report::Status(self.key(), status), &[])?;
         }
         if self.is_told_to_end {
             channel.send(&Report::Signalled(self.key()), &[])?;
@@ -259,10 +239,10 @@ impl Worker {
         }
     }
 
-    /// Reads the worker's next message, and leaves it in the notify socket; returns the reports that follow from it, or `None` if there is no message.
+    /// Reads its next message, and leaves it in the notify socket; returns the reports that follow from it, or `None` if there is no message.
     /// Ignores messages of processes outside its group.
     pub fn read_word(&mut self) -> Option<Vec<Report>> {
-        let (word, sender) = take_word(&self.notify, RecvFlags::PEEK)?;
+        let (word, sender) = self.notify.read()?;
         let mut reports = Vec::new();
         let words = if self.is_of_group(sender) { word.as_str() } else { "" };
         for line in words.lines() {
@@ -270,42 +250,31 @@ impl Worker {
                 self.is_ready = true;
                 reports.push(Report::Ready(self.key()));
             } else if let Some(status) = line.strip_prefix("STATUS=") {
-                self.status = Some(harmless(status));
-                self.is_status_new = true;
+                self.notify.set_status(status);
             }
         }
         reports.extend(self.report_status());
         Some(reports)
     }
 
-    /// Takes the message from the notify socket that was read.
-    pub fn drop_word(&self) {
-        let _ = take_word(&self.notify, RecvFlags::empty());
-    }
-
-    /// Leaves a worker alone for a moment that floods its notify socket: it then waits until there is room, and the others do not wait for it.
-    pub fn pause(&mut self, poller: &mut Poller<Source>) {
-        if let Some(token) = self.notify_token.take() {
-            poller.remove(token, &self.notify);
-            self.hear_again = Some(Instant::now() + STATUS_PAUSE);
-        }
-    }
-
     /// The newest status, unless another was reported a moment ago.
     fn report_status(&mut self) -> Option<Report> {
-        let is_early = self.status_reported.is_some_and(|reported| reported.elapsed() < STATUS_PAUSE);
-        if !self.is_status_new || is_early {
-            return None;
-        }
-        self.is_status_new = false;
-        self.status_reported = Some(Instant::now());
-        Some(Report::Status(self.key(), self.status.clone()?))
+        self.notify.new_status().map(|status| Report::Status(self.key(), status))
+    }
+
+    /// Takes the message from the notify socket that was read.
+    pub fn drop_word(&self) {
+        self.notify.drop_word();
+    }
+
+    /// Leaves it alone for a moment, since it floods its notify socket.
+    pub fn pause(&mut self, poller: &mut Poller<Source>) {
+        self.notify.pause(poller);
     }
 
     /// When [`Self::tick`] has something to do.
     pub fn due(&self) -> Option<Instant> {
-        let status = self.status_reported.filter(|_| self.is_status_new).map(|reported| reported + STATUS_PAUSE);
-        self.hear_again.into_iter().chain(status).min()
+        self.notify.due()
     }
 
     /// Continues to read messages after a pause, and reports a status that had to wait.
@@ -313,13 +282,7 @@ impl Worker {
     /// # Errors
     /// Fails if the socket cannot be watched.
     pub fn tick(&mut self, poller: &mut Poller<Source>) -> io::Result<Option<Report>> {
-        if self.hear_again.is_some_and(|due| due <= Instant::now()) {
-            self.hear_again = None;
-            // A worker that has ended sends no more.
-            if self.end_token.is_some() {
-                self.notify_token = Some(poller.add(&self.notify, Source::Notify(self.key()))?);
-            }
-        }
+        self.notify.resume(self.key(), poller)?;
         Ok(self.report_status())
     }
 
@@ -366,15 +329,7 @@ impl Worker {
         if let Some(token) = self.end_token.take() {
             poller.remove(token, &self.pidfd);
         }
-        if let Some(token) = self.notify_token.take() {
-            poller.remove(token, &self.notify);
-        }
-        self.hear_again = None;
-        if let Ok(address) = self.notify.local_addr()
-            && let Some(path) = address.as_pathname()
-        {
-            let _ = fs::remove_file(path);
-        }
+        self.notify.close(poller);
     }
 }
 
@@ -383,29 +338,6 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&read, true)?;
     Ok((read, write))
-}
-
-/// Reads a message and its sender.
-fn take_word(socket: &UnixDatagram, flags: RecvFlags) -> Option<(String, Pid)> {
-    let mut bytes = [0; LONGEST_WORD];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let message = loop {
-        match recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
-            Err(Errno::INTR) => {}
-            other => break other.ok()?,
-        }
-    };
-    let sender = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials.pid),
-        _ => None,
-    })?;
-    Some((String::from_utf8_lossy(&bytes[..message.bytes]).into_owned(), sender))
-}
-
-/// A status for tables: one line, bounded, and without characters that a terminal would obey.
-fn harmless(status: &str) -> String {
-    status.chars().take(LONGEST_STATUS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn describe(status: &WaitIdStatus) -> String {

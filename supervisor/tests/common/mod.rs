@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use serde_json::Value;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Once;
@@ -72,6 +73,18 @@ impl Supervisor {
     pub fn role(&self, role: &str) -> i64 {
         self.listed()["supervisor"][role].as_i64().unwrap()
     }
+}
+
+/// Sends a signal, by name, to a process or, with a minus, to a group.
+pub fn signal(name: &str, pid: i64) {
+    let status = Command::new("kill").args(["-s", name, "--"]).arg(pid.to_string()).status().unwrap();
+    assert!(status.success());
+}
+
+/// Returns whether a process has ended, even if nobody has reaped it.
+pub fn is_gone(pid: i64) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status.is_empty() || status.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
 }
 
 /// Polls until a condition holds.

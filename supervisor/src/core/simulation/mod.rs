@@ -1,0 +1,122 @@
+//! Tests of the decisions in a simulated world: a keeper, processes and a disk, where anything may happen in any order and where the daemon, the keeper
+//! or both may die at any time.
+//!
+//! Whatever happened, once things calm down the list must be true: what it calls online runs and is ready, nothing else runs, no address is bound that
+//! nobody uses, no app is lost, and every command has its answer.
+
+mod keeper;
+mod world;
+
+use crate::control::{Request, Size};
+use crate::core::Input;
+use crate::environment::Environment;
+use std::time::Duration;
+use world::{Expected, World, spec};
+
+impl World {
+    /// Lets one thing happen, whichever.
+    fn step(&mut self) {
+        let name = ["a", "b"][self.rng.usize(..2)].to_owned();
+        match self.rng.u32(..100) {
+            0..6 => {
+                let instances = self.rng.u32(1..4);
+                self.request(Request::Start { spec: Box::new(spec(&name)), instances });
+            }
+            6..10 => self.request(Request::Stop(name)),
+            10..14 => self.request(Request::Restart(name, None)),
+            14..19 => self.request(Request::Reload(name, None)),
+            19..21 => self.request(Request::Reload(name, Some(Environment(vec![("X".into(), "2".into())])))),
+            21..23 => self.request(Request::Delete(name)),
+            23..27 => {
+                let to = self.rng.u32(1..5);
+                self.request(Request::Scale(name, Size::To(to)));
+            }
+            27..29 => self.request(Request::Resume(name)),
+            29..31 => {
+                let gone = self.waiting.keys().next().copied();
+                if let Some(client) = gone {
+                    self.note(format!("client {client} goes"));
+                    self.waiting.remove(&client);
+                    self.handle(Input::Gone(client));
+                }
+            }
+            31..34 => self.crash(),
+            34..36 => self.is_bad_build ^= true,
+            36..43 if self.rng.u32(..4) >= self.turbulence => drop(self.daemon_hears()),
+            36..39 => self.kill_daemon(),
+            39..42 => self.kill_keeper(),
+            42..43 => self.kill_both(),
+            43..45 => drop(self.start_keeper()),
+            45..48 => {
+                self.now.instant += Duration::from_millis(self.rng.u64(..4000));
+                self.handle(Input::Tick);
+            }
+            48..65 => drop(self.keeper_acts()),
+            65..75 => drop(self.keeper_looks()),
+            75..88 => drop(self.daemon_hears()),
+            _ => drop(self.process_acts()),
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_in_whatever_order_the_list_is_true_in_the_end() {
+    for seed in 0..1500 {
+        let mut world = World::new(seed);
+        for _ in 0..120 {
+            world.step();
+        }
+        world.calm_down();
+        world.note(format!("seed {seed}"));
+        world.check();
+    }
+}
+
+/// Runs a command to its end, except that something dies after so many steps; returns whether that was before the end.
+fn with_a_death(request: &Request, kill: fn(&mut World), after: usize) -> bool {
+    let mut world = World::new(after as u64);
+    world.is_bad_build = false;
+    world.request(Request::Start { spec: Box::new(spec("a")), instances: 2 });
+    world.calm_down();
+    assert_eq!(world.expected.get("a"), Some(&Expected::Running), "{}", world.history());
+    world.request(request.clone());
+    let mut steps = 0;
+    let mut has_died = false;
+    loop {
+        let is_moving = world.daemon_hears() || world.start_keeper() || world.keeper_acts() || world.keeper_looks() || world.process_acts();
+        steps += 1;
+        if steps == after {
+            kill(&mut world);
+            has_died = true;
+        }
+        if !is_moving {
+            break;
+        }
+    }
+    world.note(format!("{request:?}, with a death after {after} steps"));
+    world.calm_down();
+    world.check();
+    has_died
+}
+
+#[test]
+fn a_death_at_any_moment_of_any_command_leaves_a_true_list() {
+    let name = || "a".to_owned();
+    let next = Some(Environment(vec![("X".into(), "2".into())]));
+    for request in [
+        Request::Reload(name(), None),
+        Request::Reload(name(), next),
+        Request::Restart(name(), None),
+        Request::Stop(name()),
+        Request::Delete(name()),
+        Request::Scale(name(), Size::To(4)),
+        Request::Scale(name(), Size::To(1)),
+        Request::Start { spec: Box::new(spec("b")), instances: 2 },
+        Request::Kill,
+    ] {
+        for kill in [World::kill_daemon, World::kill_keeper, World::kill_both] {
+            let tried = (1..).take_while(|after| with_a_death(&request, kill, *after)).count();
+            assert!(tried > 3, "{request:?} took {tried} steps");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The supervisor where its own processes are killed or hang, where files are damaged, and where clients talk nonsense.
+
+mod common;
+
+use common::{Supervisor, is_gone, server, signal, start, until};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
+use std::process::Command;
+
+/// Process ids of everything that the supervisor has started: each bears the path of a notify socket.
+fn marked(supervisor: &Supervisor) -> Vec<i64> {
+    let mark = format!("NOTIFY_SOCKET={}/notify/", supervisor.path().display());
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i64>().ok());
+    let is_marked = |pid: &i64| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|one| one.starts_with(mark.as_bytes()))
+    };
+    let mut pids: Vec<i64> = pids.filter(is_marked).filter(|pid| !is_gone(*pid)).collect();
+    pids.sort_unstable();
+    pids
+}
+
+fn settled(supervisor: &Supervisor, instances: usize) -> bool {
+    let list = supervisor.list();
+    let mut pids = supervisor.pids();
+    pids.sort_unstable();
+    list.len() == instances && list.iter().all(|one| one["status"] == "online") && pids == marked(supervisor)
+}
+
+/// Sends raw bytes to the daemon, and reads its answer.
+fn raw(supervisor: &Supervisor, bytes: &[u8], is_half_closed: bool) -> String {
+    let mut stream = UnixStream::connect(supervisor.path().join("control.sock")).unwrap();
+    stream.write_all(bytes).unwrap();
+    if is_half_closed {
+        stream.shutdown(Shutdown::Write).unwrap();
+    }
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_worker_and_the_keeper_that_die_together_leave_nothing_that_nobody_knows() {
+    let supervisor = Supervisor::new();
+    let options = ["--listen", "127.0.0.1:0", "--name", "api", "-i", "2", "--min-uptime", "1ms", "--max-restarts", "1000"];
+    supervisor.ok(&[&["start", server().to_str().unwrap()], &options[..], &["--", "--model", "current-thread"]].concat());
+    for _ in 0..20 {
+        let (keeper, worker) = (supervisor.role("keeper"), supervisor.pids()[0]);
+        signal("KILL", worker);
+        signal("KILL", keeper);
+        until("the list is true", || settled(&supervisor, 2));
+    }
+    supervisor.ok(&["stop", "api"]);
+    until("nothing is left", || marked(&supervisor).is_empty());
+}
+
+#[test]
+fn a_daemon_or_a_keeper_that_hangs_is_replaced() {
+    let supervisor = Supervisor::new();
+    start(&supervisor, &server());
+    let before = supervisor.pids();
+    let daemon = supervisor.role("daemon");
+    signal("STOP", daemon);
+    assert_eq!(supervisor.pids(), before, "the list comes from another daemon");
+    assert_ne!(supervisor.role("daemon"), daemon);
+    assert!(supervisor.listed()["remarks"].to_string().contains("the daemon did not answer and was replaced"));
+    let keeper = supervisor.role("keeper");
+    signal("STOP", keeper);
+    supervisor.ok(&["reload", "api"]);
+    assert_ne!(supervisor.role("keeper"), keeper);
+    until("the list is true", || settled(&supervisor, 2));
+}
+
+#[test]
+fn a_damaged_specification_is_written_anew_and_a_lost_one_is_shown() {
+    let supervisor = Supervisor::new();
+    start(&supervisor, &server());
+    let file = supervisor.path().join("specs/api.json");
+    let damage = || fs::write(&file, "{").unwrap();
+    damage();
+    signal("KILL", supervisor.pids()[0]);
+    until("another process", || supervisor.list()[0]["restarts"] == 1 && settled(&supervisor, 2));
+    assert!(supervisor.listed()["remarks"].to_string().contains("api.json was damaged, and has been written anew"));
+    damage();
+    let before = supervisor.pids();
+    signal("KILL", supervisor.role("daemon"));
+    until("it is shown", || supervisor.listed()["remarks"].to_string().contains("the specification of api is lost"));
+    assert_eq!(supervisor.pids(), before);
+    assert!(supervisor.fails(&["restart", "api"]).contains("run `supervisor delete api`, and start it anew"));
+    supervisor.ok(&["kill"]);
+    assert!(marked(&supervisor).is_empty());
+}
+
+#[test]
+fn the_files_of_the_first_version_are_understood() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let pids = [supervisor.role("keeper"), supervisor.role("daemon")];
+    pids.iter().for_each(|pid| signal("STOP", *pid));
+    pids.iter().for_each(|pid| signal("KILL", *pid));
+    until("both have ended", || pids.iter().all(|pid| is_gone(*pid)));
+    let change = |name: &str, change: fn(&mut Value)| {
+        let path = supervisor.path().join(name);
+        let mut value: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut value);
+        fs::write(&path, value.to_string()).unwrap();
+    };
+    change("state.json", |state| {
+        state["schema"] = 1.into();
+        state["apps"][0]["instances"][0].as_object_mut().unwrap().remove("is_ended_by_boot");
+    });
+    change("specs/app.json", |spec| {
+        spec.as_object_mut().unwrap().remove("schema");
+        spec["doubt"] = Value::Null;
+        let words = |text: &Value| json!({ "Unix": text.as_str().unwrap().as_bytes() });
+        spec["environment"] = spec["environment"].as_array().unwrap().iter().map(|pair| json!([words(&pair[0]), words(&pair[1])])).collect();
+    });
+    until("it is back", || settled(&supervisor, 1));
+}
+
+#[test]
+fn a_reload_that_fails_leaves_the_environment_as_it_was() {
+    let supervisor = Supervisor::new();
+    let program = supervisor.home.path().join("app");
+    symlink(server(), &program).unwrap();
+    start(&supervisor, &program);
+    fs::remove_file(&program).unwrap();
+    fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(!supervisor.command(&["reload", "-a", "api"]).env("X", "2").status().unwrap().success());
+    fs::remove_file(&program).unwrap();
+    symlink(server(), &program).unwrap();
+    let has_x = |pid: i64| String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/environ")).unwrap()).contains("\0X=2\0");
+    signal("KILL", supervisor.pids()[0]);
+    until("another process", || supervisor.list()[0]["restarts"] == 1 && settled(&supervisor, 2));
+    assert!(!supervisor.pids().into_iter().any(has_x));
+    assert!(supervisor.command(&["reload", "-a", "api"]).env("X", "2").status().unwrap().success());
+    assert!(supervisor.pids().into_iter().all(has_x));
+}
+
+#[test]
+fn processes_that_use_too_much_memory_are_replaced_one_after_another_and_that_is_said() {
+    let supervisor = Supervisor::new();
+    let arguments = ["-i", "3", "--listen", "127.0.0.1:0", "--name", "api", "--max-memory-restart", "1M", "--", "--model", "current-thread"];
+    supervisor.ok(&[&["start", server().to_str().unwrap()], &arguments[..]].concat());
+    until("each was replaced", || supervisor.list().iter().all(|one| one["restarts"].as_u64().is_some_and(|restarts| restarts > 0)));
+    assert!(supervisor.listed()["remarks"].to_string().contains("MiB of at most 1.0 and is being replaced, for the"));
+}
+
+#[test]
+fn the_memory_of_an_app_is_that_of_its_group() {
+    let supervisor = Supervisor::new();
+    let script = "head -c 60000000 /dev/zero | tail | sleep 1000";
+    supervisor.ok(&["start", "sh", "--name", "app", "--min-uptime", "10ms", "--", "-c", script]);
+    until("60 MB", || supervisor.list()[0]["memory"].as_u64().is_some_and(|memory| memory > 60_000_000));
+}
+
+#[test]
+fn what_the_first_caller_has_set_for_itself_stays_with_it() {
+    let supervisor = Supervisor::new();
+    let lock = supervisor.home.path().join("lock");
+    let script = "umask 0; ulimit -S -f 1; exec 9>\"$2\"; flock 9; \"$1\" start yes --min-uptime 10ms";
+    let mut shell = Command::new("bash");
+    shell.args(["-c", script, "bash", env!("CARGO_BIN_EXE_supervisor")]).arg(&lock).env("SUPERVISOR_HOME", supervisor.path());
+    assert!(shell.status().unwrap().success());
+    let is_free = Command::new("flock").arg("-n").arg(&lock).arg("true").status().unwrap().success();
+    assert!(is_free, "the supervisor holds the lock of whoever started it");
+    let log = supervisor.path().join("logs/yes-0-out.log");
+    until("it logs more than a block", || fs::metadata(&log).is_ok_and(|log| log.len() > 4096));
+    assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// Not a test: the app of the next one, which shuts its listener down when it runs for the first time.
+#[test]
+#[ignore = "an app, not a test"]
+fn app_that_shuts_its_listener_down() {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    // SAFETY: the supervisor passes the listener as descriptor 3, and nothing else in this process uses it.
+    let listener = unsafe { OwnedFd::from_raw_fd(3) };
+    let ready = || UnixDatagram::unbound().unwrap().send_to(b"READY=1", &socket).unwrap();
+    if fs::write(std::env::var("FIRST").unwrap(), "").is_ok() {
+        rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
+        ready();
+        std::process::exit(1);
+    }
+    let listener = TcpListener::from(listener);
+    listener.set_nonblocking(false).unwrap();
+    ready();
+    for stream in listener.incoming() {
+        stream.unwrap().write_all(b"here").unwrap();
+    }
+}
+
+#[test]
+fn a_listener_that_a_worker_has_shut_down_listens_again() {
+    let supervisor = Supervisor::new();
+    let own = std::env::current_exe().unwrap();
+    // A folder that exists only for the first run.
+    let folder = supervisor.home.path().join("first");
+    fs::create_dir(&folder).unwrap();
+    let words = ["--name", "app", "--listen", "127.0.0.1:0", "--", "--exact", "app_that_shuts_its_listener_down", "--ignored"];
+    let mut begin = supervisor.command(&[&["start", own.to_str().unwrap()], &words[..]].concat());
+    begin.env("FIRST", folder.join("run")).status().unwrap();
+    fs::remove_dir_all(&folder).unwrap();
+    let answers = || -> std::io::Result<String> {
+        let mut text = String::new();
+        TcpStream::connect(supervisor.list()[0]["listeners"][0].as_str().unwrap())?.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    until("it answers", || answers().is_ok_and(|text| text == "here"));
+    assert!(supervisor.listed()["remarks"].to_string().contains("it listens again"));
+}
+
+#[test]
+fn a_client_that_has_nothing_more_to_say_still_gets_its_answer() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    for request in [&b"\"list\"\n"[..], b"\"list\""] {
+        assert!(raw(&supervisor, request, true).starts_with("{\"table\""));
+    }
+    assert!(raw(&supervisor, b"{\"stop\":\"app\"}\n", true).contains("app was stopped"));
+}
+
+#[test]
+fn too_many_clients_are_told_so() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let control = supervisor.path().join("control.sock");
+    let idle: Vec<UnixStream> = (0..64).map(|_| UnixStream::connect(&control).unwrap()).collect();
+    assert!(supervisor.fails(&["list"]).contains("64 other commands wait for the supervisor"));
+    drop(idle);
+    until("there is room again", || supervisor.run(&["list"]).status.success());
+}
+
+#[test]
+fn a_daemon_without_descriptors_serves_again_once_it_has_some() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let daemon = supervisor.role("daemon");
+    let pid = Pid::from_raw(daemon as i32);
+    let none = Rlimit { current: Some(1), maximum: getrlimit(Resource::Nofile).maximum };
+    let before = prlimit(pid, Resource::Nofile, none).unwrap();
+    let mut list = supervisor.command(&["list", "--json"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    assert!(list.try_wait().unwrap().is_none());
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    assert!(list.wait().unwrap().success());
+    assert_eq!(supervisor.role("daemon"), daemon);
+}
+
+#[test]
+fn wild_requests_are_refused_and_harm_nobody() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let daemon = supervisor.role("daemon");
+    let text = fs::read(supervisor.path().join("specs/app.json")).unwrap();
+    let spec: Value = serde_json::from_slice(&text).unwrap();
+    let wild = |change: &dyn Fn(&mut Value), instances: u64| {
+        let mut spec = spec.clone();
+        spec["name"] = "wild".into();
+        change(&mut spec);
+        json!({ "start": { "spec": spec, "instances": instances } })
+    };
+    let requests = [
+        (wild(&|_| {}, u64::from(u32::MAX)), "only 1 to 1000"),
+        (wild(&|_| {}, 0), "only 1 to 1000"),
+        (wild(&|spec| spec["options"]["kill_timeout_ms"] = u64::MAX.into(), 1), "longer than a day"),
+        (wild(&|spec| spec["options"]["log_max_size"] = 0.into(), 1), "rotated at less than"),
+        (wild(&|spec| spec["command"] = json!([]), 1), "absolute path of a program"),
+        (wild(&|spec| spec["name"] = "../../x".into(), 1), "is not a valid name"),
+        (wild(&|spec| spec["listeners"] = json!(["nowhere"]), 1), "not an address"),
+        (json!({ "scale": ["app", { "by": i32::MIN }] }), "only 1 to 1000"),
+        (json!({ "scale": ["app", { "to": u32::MAX }] }), "only 1 to 1000"),
+        (json!({ "stop": "4294967295" }), "there is no app or id"),
+        (json!({ "explode": 1 }), "cannot read the request"),
+    ];
+    for (request, expected) in requests {
+        let answer = raw(&supervisor, format!("{request}\n").as_bytes(), false);
+        assert!(answer.starts_with("{\"error\"") && answer.contains(expected), "{request}: {answer}");
+    }
+    assert_eq!((supervisor.role("daemon"), supervisor.list().len()), (daemon, 1));
+}
+
+#[test]
+fn an_app_gets_an_environment_as_large_as_the_kernel_allows() {
+    let supervisor = Supervisor::new();
+    let mut begin = supervisor.command(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    begin.envs((0..15).map(|number| (format!("LARGE_{number}"), "x".repeat(120_000))));
+    let output = begin.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let environment = fs::read(Path::new("/proc").join(supervisor.pids()[0].to_string()).join("environ")).unwrap();
+    assert!(environment.len() > 15 * 120_000);
+}
+
+#[test]
+fn a_helper_that_has_ended_may_say_that_its_app_is_ready() {
+    let supervisor = Supervisor::new();
+    let file = supervisor.home.path().join("app");
+    fs::write(&file, "#!/bin/sh\nsystemd-notify --ready\nexec sleep 1000\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    supervisor.ok(&["start", file.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+}
