@@ -84,9 +84,9 @@ lab *args:
 compare *args:
     {{stallbench}} compare "$@"
 
-# Run a server, a command or a supervisor.toml as a cluster that is kept alive: `just start smol -i 2`
+# Run a server as a cluster that is kept alive: `just start smol -i 2`
 start what *args:
-    {{supervisor}} start "$@"
+    {{stallbench}} start "$@"
 
 # List running apps
 list *args:

@@ -13,10 +13,11 @@ supervisor=target/release/supervisor
 trap '$supervisor kill >/dev/null; tmux kill-session -t stallbench-docs 2>/dev/null; rm -rf "$folder" "$SUPERVISOR_HOME"' EXIT
 
 run() { echo "\$ supervisor $*"; $supervisor "$@" 2>&1; echo; }
+start() { echo "\$ stallbench start $*"; target/release/stallbench start "$@" 2>&1; echo; }
 {
   echo '```'
-  run start smol -i 2 --listen 127.0.0.1:8081
-  run start tokio-multi-thread --listen 127.0.0.1:8082
+  start smol -i 2 --listen 127.0.0.1:8081
+  start tokio-multi-thread --listen 127.0.0.1:8082
   run reload smol-current-thread
   target/release/stallbench drive http://127.0.0.1:8081/ --rate 2000 --connections 8 --duration 12 >/dev/null 2>&1 &
   sleep 2

@@ -74,6 +74,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Servers { json, wide } => cmd::servers::run(json, wide),
         Command::Build { filters, allocator } => cmd::build::run(&filters, allocator),
         Command::Serve(arguments) => cmd::serve::run(&arguments),
+        Command::Start(arguments) => cmd::start::run(&arguments),
         Command::Check(arguments) => cmd::check::run(&arguments),
         Command::Soak(arguments) => cmd::soak::run(&arguments),
         Command::Syscalls(arguments) => cmd::syscalls::run(&arguments),

@@ -50,6 +50,8 @@ pub enum Command {
     },
     /// Serve until Ctrl-C: a server by name, or a runtime's first
     Serve(Serve),
+    /// Start a server as a cluster under the supervisor: a server by name, or a runtime's first
+    Start(Start),
     /// Start each server and verify its contract: routes, bytes, bad input, drain, exit code
     Check(Check),
     /// Let slow, greedy and rude clients at each server, and verify that it serves all others and recovers
@@ -236,6 +238,16 @@ pub struct Serve {
     /// Knobs passed on to the server, such as --threads 4; `-- --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub knobs: Vec<String>,
+}
+
+/// `start`.
+#[derive(Debug, Args)]
+pub struct Start {
+    /// Server or runtime
+    pub name: String,
+    /// Options of `supervisor start`, such as -i 2; after --, knobs passed on to the server
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub options: Vec<String>,
 }
 
 /// `check`.

@@ -18,6 +18,7 @@ pub mod scale_out;
 pub mod serve;
 pub mod servers;
 pub mod soak;
+pub mod start;
 mod splice;
 pub mod syscalls;
 pub mod tables;
