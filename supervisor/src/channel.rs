@@ -52,6 +52,8 @@ pub struct LogPlan {
     pub keep: u32,
     /// Date format (strftime) of the prefix of each line.
     pub date_format: Option<String>,
+    /// Permissions of its files.
+    pub mode: u32,
 }
 
 /// The data that the keeper needs to start and keep a worker.
@@ -113,6 +115,8 @@ pub enum Order {
     Signal(Key, i32),
     /// Empty the logs at these paths, and remove their rotated files: at most the given number for each log.
     Flush(Vec<(PathBuf, u32)>),
+    /// Open all logs anew: another program has moved them.
+    Reopen,
     /// Drop a worker that has ended; the daemon knows of its end.
     Forget(Key),
     /// Hold a listener of the previous keeper; comes with its descriptor.

@@ -41,6 +41,9 @@ pub enum Command {
     Monit,
     /// Empty logs
     Flush(Flush),
+    /// Open all logs anew, after another program has moved them
+    #[command(name = "reload-logs", visible_alias = "reloadLogs")]
+    ReloadLogs,
     /// Change the number of instances of an app
     Scale(Scale),
     /// Save the list for `resurrect`
@@ -111,6 +114,9 @@ pub struct Options {
     /// Prefix each log line with the date, in this strftime format
     #[arg(long, value_name = "FORMAT", value_parser = date_format)]
     pub log_date_format: Option<String>,
+    /// Permissions of log files, such as 640 for a log shipper of their group
+    #[arg(long, value_name = "MODE", default_value = "600", value_parser = mode)]
+    pub log_mode: u32,
     /// Write the logs of all instances to one file
     #[arg(long)]
     pub merge_logs: bool,
@@ -224,6 +230,14 @@ fn date_format(text: &str) -> Result<String, String> {
     }
     jiff::fmt::strtime::format(text, &jiff::Zoned::now()).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
+}
+
+/// Parses permissions, which must let the supervisor write.
+fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o666 && mode & 0o111 == 0 && mode & 0o600 == 0o600 => Ok(mode),
+        _ => Err("expected permissions such as 600, 640 or 644".into()),
+    }
 }
 
 /// Rejects sizes below a page, at which a log would be rotated more often than written.

@@ -32,6 +32,8 @@ pub enum Request {
     List,
     /// Empty the logs.
     Flush(String),
+    /// Open all logs anew.
+    ReloadLogs,
     /// Save the apps for `resurrect`.
     Save,
     /// Start the saved apps.

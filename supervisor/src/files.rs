@@ -4,12 +4,34 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+/// Number of bytes that are read first to find the last lines.
+const BLOCK: u64 = 16 * 1024;
+
 /// Returns the last `bytes` bytes of a file, or the whole file if it is shorter.
 ///
 /// # Errors
 /// Fails if the file cannot be read.
 pub fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
     tail_of(&mut File::open(path)?, bytes)
+}
+
+/// Returns the last lines of an open file, whole; leaves the file's position at its end.
+///
+/// # Errors
+/// Fails if the file cannot be read.
+pub fn last_lines(file: &mut File, count: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = BLOCK;
+    loop {
+        let text = tail_of(file, bytes)?;
+        let newlines = text.iter().filter(|byte| **byte == b'\n').count();
+        // One newline more stands before the first of them.
+        if newlines > count || (text.len() as u64) < bytes {
+            let mut lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+            lines.drain(..lines.len().saturating_sub(count));
+            return Ok(lines.concat());
+        }
+        bytes *= 4;
+    }
 }
 
 /// Like [`tail`], for an open file; leaves the file's position at its end.
@@ -22,4 +44,21 @@ pub fn tail_of(file: &mut File, bytes: u64) -> io::Result<Vec<u8>> {
     let mut end = Vec::new();
     file.read_to_end(&mut end)?;
     Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn last_lines_are_whole_however_long_they_are() {
+        let mut file = tempfile::tempfile().unwrap();
+        let long = "x".repeat(3 * BLOCK as usize);
+        write!(file, "first\n{long}\nlast without end").unwrap();
+        assert_eq!(last_lines(&mut file, 2).unwrap(), format!("{long}\nlast without end").into_bytes());
+        assert_eq!(last_lines(&mut file, 1).unwrap(), b"last without end");
+        assert_eq!(last_lines(&mut file, 9).unwrap().len(), 6 + long.len() + 1 + 16);
+        assert!(last_lines(&mut file, 0).unwrap().is_empty());
+    }
 }

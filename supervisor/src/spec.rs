@@ -77,6 +77,8 @@ pub struct Options {
     pub log_date_format: Option<String>,
     /// One file for all logs, instead of one for each instance and stream in the supervisor's folder.
     pub log: Option<PathBuf>,
+    /// Permissions of log files.
+    pub log_mode: u32,
     /// Write the logs of all instances to one file.
     pub merge_logs: bool,
     /// Reload the app when its program file changes.
@@ -96,6 +98,7 @@ impl Default for Options {
             log_keep: 3,
             log_date_format: None,
             log: None,
+            log_mode: 0o600,
             merge_logs: false,
             watch: false,
         }

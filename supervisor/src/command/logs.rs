@@ -12,11 +12,8 @@ use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use supervisor::control::{Table, View};
-use supervisor::files::{tail, tail_of};
+use supervisor::files::last_lines;
 use supervisor::rotated;
-
-/// Expected length of the longest line; this many bytes are read for each requested line.
-const LINE: u64 = 1024;
 
 /// A log that is being followed.
 struct Followed {
@@ -55,7 +52,7 @@ fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs) -> Result<()> {
                 let label = format!("{}|{} {stream}| ", one.id, one.name);
                 let is_raw = logs.raw || !std::io::stdout().is_terminal();
                 let mut log = Followed { label, is_raw, path: path.clone(), file: None, rest: Vec::new() };
-                log.print_end(logs.lines)?;
+                log.print_end(logs.lines, logs.follow)?;
                 followed.push(log);
             }
         }
@@ -64,27 +61,27 @@ fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs) -> Result<()> {
 }
 
 impl Followed {
-    /// Prints the last lines, including those in rotated files. Leaves later lines to [`Self::print_new`].
-    fn print_end(&mut self, lines: usize) -> Result<()> {
-        let wanted = (lines as u64).saturating_mul(LINE);
+    /// Prints the last lines, including those in rotated files. A line without an end is left to [`Self::print_new`], if that follows.
+    fn print_end(&mut self, lines: usize, follows: bool) -> Result<()> {
         let (mut text, file) = match File::open(&self.path) {
-            Ok(mut file) => (tail_of(&mut file, wanted)?, Some(file)),
+            Ok(mut file) => (last_lines(&mut file, lines)?, Some(file)),
             Err(_) => (Vec::new(), None),
         };
         self.file = file;
         for number in 1.. {
-            if text.len() as u64 >= wanted || text.iter().filter(|byte| **byte == b'\n').count() > lines {
-                break;
-            }
-            match tail(&rotated(&self.path, number), wanted) {
-                Ok(before) => text.splice(..0, before),
-                Err(_) => break,
-            };
+            let there = text.split_inclusive(|byte| *byte == b'\n').count();
+            let Some(older) = File::open(rotated(&self.path, number)).ok().filter(|_| there < lines) else { break };
+            text.splice(..0, last_lines(&mut { older }, lines - there)?);
         }
         let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        self.rest = text.split_off(end);
-        let all: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-        all[all.len().saturating_sub(lines)..].iter().try_for_each(|line| print(&self.label, line, self.is_raw))
+        let rest = text.split_off(end);
+        text.split_inclusive(|byte| *byte == b'\n').try_for_each(|line| print(&self.label, line, self.is_raw))?;
+        if follows {
+            self.rest = rest;
+        } else if !rest.is_empty() {
+            print(&self.label, &[&rest[..], b"\n"].concat(), self.is_raw)?;
+        }
+        Ok(())
     }
 
     /// Prints lines that have been added since the last call, even across rotations.

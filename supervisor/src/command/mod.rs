@@ -51,6 +51,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         }
         Command::Scale(scale) => client::ask(&Request::Scale(scale.name.clone(), scale.size))?,
         Command::Flush(flush) => client::ask(&Request::Flush(flush.target.clone()))?,
+        Command::ReloadLogs => client::ask(&Request::ReloadLogs)?,
         Command::Save => client::ask(&Request::Save)?,
         Command::Resurrect => {
             client::begin()?;

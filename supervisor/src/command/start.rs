@@ -130,6 +130,7 @@ fn options(options: &cli::Options) -> Options {
         log_keep: options.log_keep,
         log_date_format: options.log_date_format.clone(),
         log: None,
+        log_mode: options.log_mode,
         merge_logs: options.merge_logs,
         watch: options.watch,
     }

@@ -73,6 +73,11 @@ impl Core {
             }
             Request::Scale(target, size) => self.begin_scale(client, &target, size),
             Request::Flush(target) => self.flush_logs(client, &target),
+            Request::ReloadLogs => {
+                self.order(Order::Reopen);
+                self.answer(client, Answer::Done("all logs are being opened anew".into()));
+                Ok(())
+            }
             Request::Save => {
                 let dump = Dump::of(&self.table);
                 self.out.push(Output::Save(client, dump));

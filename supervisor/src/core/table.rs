@@ -197,6 +197,7 @@ impl App {
             max_size: options.log_max_size,
             keep: options.log_keep,
             date_format: options.log_date_format.clone(),
+            mode: options.log_mode,
         });
         let path = match worker.version {
             Version::Current => home.spec(&spec.name),

@@ -1,11 +1,12 @@
 //! A log file that is rotated by size, so that all its files together stay within a bound.
 
-use crate::channel::LogPlan;
+use crate::channel::{Key, LogPlan};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// An open log.
@@ -13,9 +14,12 @@ pub struct Log {
     plan: LogPlan,
     file: Option<File>,
     size: u64,
+    /// Identifies the open file, which another program may have moved or removed.
+    inode: u64,
     /// The log is a device or a pipe: writes never rotate it and never block.
     is_special: bool,
-    is_at_line_start: bool,
+    /// The worker whose line has no end yet.
+    open_line: Option<Key>,
     /// Error of the last write, if it failed.
     trouble: Option<String>,
 }
@@ -23,7 +27,7 @@ pub struct Log {
 impl Log {
     /// Creates a log whose file is opened at the first write.
     pub fn new(plan: LogPlan) -> Self {
-        Log { plan, file: None, size: 0, is_special: false, is_at_line_start: true, trouble: None }
+        Log { plan, file: None, size: 0, inode: 0, is_special: false, open_line: None, trouble: None }
     }
 
     /// Applies new settings to the same file.
@@ -33,9 +37,18 @@ impl Log {
 
     /// Writes the bytes, or drops them if that fails: a full disk must not block the worker. Returns `Some(Some(error))` when
     /// writes begin to fail, `Some(None)` when they work again, and `None` if nothing has changed.
-    pub fn write(&mut self, bytes: &[u8]) -> Option<Option<String>> {
-        let dated = self.plan.date_format.clone().map(|format| self.dated(bytes, &format));
-        let error = self.append(dated.as_deref().unwrap_or(bytes)).err().map(|error| error.to_string());
+    pub fn write(&mut self, key: Key, bytes: &[u8]) -> Option<Option<String>> {
+        let is_open = self.open_line.is_some();
+        let continues = self.open_line == Some(key);
+        self.open_line = (!bytes.ends_with(b"\n")).then_some(key);
+        let mut text = Vec::new();
+        // The line of another worker ends here.
+        text.extend((is_open && !continues).then_some(b'\n'));
+        match &self.plan.date_format {
+            Some(format) => dated(bytes, &date(format), continues, &mut text),
+            None => text.extend_from_slice(bytes),
+        }
+        let error = self.append(&text).err().map(|error| explain(&error));
         if error.is_some() {
             self.file = None;
         }
@@ -56,23 +69,28 @@ impl Log {
     }
 
     fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let is_there = || fs::metadata(&self.plan.path).is_ok_and(|metadata| metadata.ino() == self.inode);
+        if self.file.is_some() && !self.is_special && !is_there() {
+            self.file = None;
+        }
         // Bytes that do not fit into one file are split across several.
         while !bytes.is_empty() {
             if self.file.is_none() {
                 self.open()?;
             }
-            if let (true, Some(file)) = (self.is_special, &mut self.file) {
+            let Some(file) = &mut self.file else { return Ok(()) };
+            if self.is_special {
                 return file.write_all(bytes);
             }
-            if self.size >= self.plan.max_size || self.size > 0 && self.size + bytes.len() as u64 > self.plan.max_size {
+            let room = usize::try_from(self.plan.max_size.saturating_sub(self.size)).unwrap_or(usize::MAX);
+            let count = fitting(bytes, room, self.size == 0);
+            if count == 0 {
                 self.rotate()?;
+                continue;
             }
-            let room = usize::try_from(self.plan.max_size - self.size).unwrap_or(usize::MAX);
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            if let Some(file) = &mut self.file {
-                file.write_all(now)?;
-            }
-            self.size += now.len() as u64;
+            let (now, later) = bytes.split_at(count);
+            file.write_all(now)?;
+            self.size += count as u64;
             bytes = later;
         }
         Ok(())
@@ -80,10 +98,15 @@ impl Log {
 
     fn open(&mut self) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        options.append(true).create(true).mode(0o600).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let mut flags = OFlags::NONBLOCK;
+        // Whoever may write to the folder could let a link lead to any file of this user. Devices are links at times.
+        if !self.plan.path.starts_with("/dev") && !self.plan.path.starts_with("/proc") {
+            flags |= OFlags::NOFOLLOW;
+        }
+        options.append(true).create(true).mode(self.plan.mode).custom_flags(flags.bits().cast_signed());
         let file = options.open(&self.plan.path)?;
         let metadata = file.metadata()?;
-        (self.size, self.is_special) = (metadata.len(), !metadata.is_file());
+        (self.size, self.inode, self.is_special) = (metadata.len(), metadata.ino(), !metadata.is_file());
         self.file = Some(file);
         Ok(())
     }
@@ -101,20 +124,33 @@ impl Log {
         }
         self.open()
     }
+}
 
-    fn dated(&mut self, bytes: &[u8], format: &str) -> Vec<u8> {
-        let now = date(format);
-        let mut dated = Vec::with_capacity(bytes.len() + now.len() + 2);
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if self.is_at_line_start {
-                dated.extend_from_slice(now.as_bytes());
-                dated.push(b' ');
-            }
-            dated.extend_from_slice(line);
-            self.is_at_line_start = line.ends_with(b"\n");
-        }
-        dated
+/// Returns how many bytes go into a file with this much room: whole lines. Only a line that is longer than a file is cut.
+fn fitting(bytes: &[u8], room: usize, is_empty: bool) -> usize {
+    if bytes.len() <= room {
+        return bytes.len();
     }
+    let whole = bytes[..room].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    if whole == 0 && is_empty { room } else { whole }
+}
+
+/// Adds lines, each with the date before it, except for the first one if it has begun already.
+fn dated(bytes: &[u8], date: &str, mut continues: bool, text: &mut Vec<u8>) {
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        if !std::mem::take(&mut continues) {
+            text.extend_from_slice(date.as_bytes());
+            text.push(b' ');
+        }
+        text.extend_from_slice(line);
+    }
+}
+
+fn explain(error: &io::Error) -> String {
+    if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
+        return "it is a link, which is not followed: name the file itself with --log".into();
+    }
+    error.to_string()
 }
 
 /// Empties a log that no worker writes to, and removes its rotated files.
@@ -141,8 +177,15 @@ fn date(format: &str) -> String {
 mod tests {
     use super::*;
 
+    const KEY: Key = Key { instance: 0, generation: 1 };
+    const OTHER: Key = Key { instance: 1, generation: 1 };
+
+    fn plan(folder: &Path, max_size: u64, keep: u32) -> LogPlan {
+        LogPlan { path: folder.join("app.log"), max_size, keep, date_format: None, mode: 0o600 }
+    }
+
     fn log(folder: &Path, max_size: u64, keep: u32) -> Log {
-        Log::new(LogPlan { path: folder.join("app.log"), max_size, keep, date_format: None })
+        Log::new(plan(folder, max_size, keep))
     }
 
     fn sizes(folder: &Path) -> Vec<(String, u64)> {
@@ -158,7 +201,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = log(folder.path(), 100, 2);
         for _ in 0..50 {
-            assert_eq!(log.write(b"a line of some length\n"), None);
+            assert_eq!(log.write(KEY, b"a line of some length\n"), None);
         }
         let sizes = sizes(folder.path());
         assert_eq!(sizes.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["app.log", "app.log.1", "app.log.2"]);
@@ -169,7 +212,7 @@ mod tests {
     fn a_chunk_longer_than_a_file_is_split() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = log(folder.path(), 100, 3);
-        log.write(&[b'x'; 250]);
+        log.write(KEY, &[b'x'; 250]);
         let sizes: Vec<u64> = sizes(folder.path()).into_iter().map(|(_, size)| size).collect();
         assert_eq!(sizes, [50, 100, 100]);
     }
@@ -177,20 +220,20 @@ mod tests {
     #[test]
     fn an_existing_log_is_appended_to_and_a_flushed_one_is_empty() {
         let folder = tempfile::tempdir().unwrap();
-        log(folder.path(), 100, 1).write(b"before\n");
+        log(folder.path(), 100, 1).write(KEY, b"before\n");
         let mut log = log(folder.path(), 100, 1);
-        log.write(b"after\n");
+        log.write(KEY, b"after\n");
         assert_eq!(fs::read_to_string(folder.path().join("app.log")).unwrap(), "before\nafter\n");
         log.flush();
         assert_eq!(sizes(folder.path()), [("app.log".to_owned(), 0)]);
-        log.write(b"again\n");
+        log.write(KEY, b"again\n");
         assert_eq!(fs::read_to_string(folder.path().join("app.log")).unwrap(), "again\n");
     }
 
     #[test]
     fn a_device_is_written_to_and_never_rotated() {
-        let mut log = Log::new(LogPlan { path: "/dev/null".into(), max_size: 10, keep: 1, date_format: None });
-        assert_eq!(log.write(&[b'x'; 100]), None);
+        let mut log = Log::new(LogPlan { path: "/dev/null".into(), ..plan(Path::new("/"), 10, 1) });
+        assert_eq!(log.write(KEY, &[b'x'; 100]), None);
         assert!(!Path::new("/dev/null").metadata().unwrap().is_file() && !Path::new("/dev/null.1").exists());
     }
 
@@ -199,22 +242,68 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("not-there-yet");
         let mut log = log(&path, 100, 1);
-        assert!(log.write(b"one\n").unwrap().is_some());
-        assert_eq!(log.write(b"two\n"), None);
+        assert!(log.write(KEY, b"one\n").unwrap().is_some());
+        assert_eq!(log.write(KEY, b"two\n"), None);
         fs::create_dir(&path).unwrap();
-        assert_eq!(log.write(b"three\n"), Some(None));
+        assert_eq!(log.write(KEY, b"three\n"), Some(None));
         assert_eq!(fs::read_to_string(path.join("app.log")).unwrap(), "three\n");
     }
 
     #[test]
     fn each_line_is_prefixed_with_the_date_once() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("app.log");
-        let mut log = Log::new(LogPlan { path: path.clone(), max_size: 1000, keep: 1, date_format: Some("[%Y]".into()) });
-        log.write(b"half ");
-        log.write(b"a line\nthe next\n");
-        let text = fs::read_to_string(path).unwrap();
+        let mut log = Log::new(LogPlan { date_format: Some("[%Y]".into()), ..plan(folder.path(), 1000, 1) });
+        log.write(KEY, b"half ");
+        log.write(KEY, b"a line\nthe next\n");
+        let text = fs::read_to_string(folder.path().join("app.log")).unwrap();
         let year = date("[%Y]");
         assert_eq!(text, format!("{year} half a line\n{year} the next\n"));
+    }
+
+    #[test]
+    fn a_line_of_another_worker_begins_on_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::new(LogPlan { date_format: Some("-".into()), ..plan(folder.path(), 1000, 1) });
+        log.write(KEY, b"begun");
+        log.write(OTHER, b"other\n");
+        log.write(KEY, b" and ended\n");
+        assert_eq!(fs::read_to_string(folder.path().join("app.log")).unwrap(), "- begun\n- other\n-  and ended\n");
+    }
+
+    #[test]
+    fn files_are_cut_between_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(folder.path(), 100, 9);
+        (0..20).for_each(|_| drop(log.write(KEY, b"seventeen letters\neleven more\n")));
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+            assert!(text.ends_with('\n') && text.len() <= 100, "{text}");
+            assert!(text.lines().all(|line| ["seventeen letters", "eleven more"].contains(&line)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_log_that_was_moved_or_removed_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.log");
+        let mut log = log(folder.path(), 1000, 1);
+        log.write(KEY, b"one\n");
+        fs::rename(&path, folder.path().join("moved")).unwrap();
+        log.write(KEY, b"two\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two\n");
+        fs::remove_file(&path).unwrap();
+        log.write(KEY, b"three\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("target");
+        fs::write(&target, "precious\n").unwrap();
+        std::os::unix::fs::symlink(&target, folder.path().join("app.log")).unwrap();
+        let trouble = log(folder.path(), 1000, 1).write(KEY, b"one\n").unwrap().unwrap();
+        assert!(trouble.contains("is not followed"), "{trouble}");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious\n");
     }
 }

@@ -4,6 +4,7 @@
 //! the keeper dies, nothing is lost either, since the daemon has a copy of each descriptor.
 
 mod daemon;
+mod lines;
 mod listeners;
 mod log;
 mod notify;
@@ -149,7 +150,7 @@ impl Keeper {
             }
             Source::Hangups => {
                 let _ = self.hangups.read(&mut self.buffer);
-                self.logs.values_mut().for_each(Log::reopen);
+                self.reopen_logs();
                 Ok(())
             }
             Source::Children => {
@@ -162,15 +163,18 @@ impl Keeper {
         }
     }
 
-    /// Does what workers have due: the status of one that sends many is reported now and then.
+    /// Does what workers have due: the status of one that sends many is reported now and then, and the beginning of a line is written at last.
     fn tick(&mut self) -> Result<()> {
         let now = Instant::now();
         self.left.take_if(|left| left.due <= now).iter().for_each(Left::kill);
         let is_due = |worker: &&mut Worker| worker.due().is_some_and(|due| due <= now);
-        let mut reports = Vec::new();
+        let (mut reports, mut rests) = (Vec::new(), Vec::new());
         for worker in self.workers.values_mut().filter(is_due) {
             reports.extend(worker.tick(&mut self.poller)?);
+            let is_late = |stream: &usize| worker.lines[*stream].due().is_some_and(|due| due <= now);
+            rests.extend((0..2).filter(is_late).map(|stream| (worker.job.key, stream)));
         }
+        rests.into_iter().try_for_each(|(key, stream)| self.log_rest(key, stream, false))?;
         reports.iter().try_for_each(|report| self.report(report))
     }
 
@@ -206,6 +210,10 @@ impl Keeper {
                         None => log::flush(&path, keep),
                     }
                 }
+                Ok(())
+            }
+            Order::Reopen => {
+                self.reopen_logs();
                 Ok(())
             }
             Order::Forget(key) => {
@@ -266,13 +274,31 @@ impl Keeper {
         Ok(())
     }
 
-    /// Moves a worker's new output to its log.
+    fn reopen_logs(&mut self) {
+        self.logs.values_mut().for_each(Log::reopen);
+    }
+
+    /// Moves a worker's new output to its log, as far as its lines are complete.
     fn log(&mut self, key: Key, stream: usize) -> Result<()> {
         let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
         let Some(count) = worker.read(stream, &mut self.buffer, &mut self.poller) else { return Ok(()) };
+        let lines = worker.lines[stream].push(&self.buffer[..count]).into_owned();
+        self.write(key, stream, &lines)
+    }
+
+    /// Writes the beginning of a line whose end has not come; at the end of the worker, it is the last line.
+    fn log_rest(&mut self, key: Key, stream: usize, is_last: bool) -> Result<()> {
+        let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
+        let mut rest = worker.lines[stream].take();
+        rest.extend((is_last && !rest.is_empty()).then_some(b'\n'));
+        self.write(key, stream, &rest)
+    }
+
+    fn write(&mut self, key: Key, stream: usize, lines: &[u8]) -> Result<()> {
+        let Some(worker) = self.workers.get(&key).filter(|_| !lines.is_empty()) else { return Ok(()) };
         let path = worker.job.logs[stream].path.clone();
         let Some(log) = self.logs.get_mut(&path) else { return Ok(()) };
-        match log.write(&self.buffer[..count]) {
+        match log.write(key, lines) {
             Some(trouble) => self.report(&Report::LogTrouble(path, trouble)),
             None => Ok(()),
         }

@@ -38,6 +38,7 @@ impl Keeper {
                     self.log(key, stream)?;
                 }
             }
+            self.log_rest(key, stream, true)?;
             if let Some(worker) = self.workers.get_mut(&key) {
                 worker.close(stream, &mut self.poller);
             }

@@ -1,5 +1,6 @@
 //! One worker of the keeper: its start, its pipes, its messages and its end.
 
+use super::lines::Lines;
 use super::notify::Notify;
 use super::tail::Tail;
 use super::{Source, role};
@@ -41,6 +42,8 @@ pub struct Worker {
     is_ready: bool,
     /// Read ends of standard output and error.
     outputs: [Option<(OwnedFd, Option<Token>)>; 2],
+    /// What it has written since the end of a line.
+    pub lines: [Lines; 2],
     tail: Tail,
     /// The name of a process that it had started and that was not ready, when it was asked to end.
     child: Option<String>,
@@ -115,6 +118,7 @@ impl Worker {
             confirmation: None,
             is_ready: false,
             outputs: [Some((output, None)), Some((error, None))],
+            lines: Default::default(),
             tail: Tail::default(),
             child: None,
             notify: Notify::new(notify),
@@ -274,7 +278,7 @@ impl Worker {
 
     /// When [`Self::tick`] has something to do.
     pub fn due(&self) -> Option<Instant> {
-        self.notify.due()
+        self.lines.iter().filter_map(Lines::due).chain(self.notify.due()).min()
     }
 
     /// Continues to read messages after a pause, and reports a status that had to wait.

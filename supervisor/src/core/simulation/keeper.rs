@@ -79,7 +79,7 @@ impl World {
                 let known: Vec<Key> = self.keeper.workers.keys().copied().collect();
                 self.processes.retain(|_, (key, ..)| known.contains(key));
             }
-            Order::AdoptControl | Order::Flush(_) => {}
+            Order::AdoptControl | Order::Flush(_) | Order::Reopen => {}
             Order::Quit => self.is_over = true,
         }
         true
