@@ -23,8 +23,8 @@ const ASK: &[u8] = b"?";
 const ALIVE: &[u8] = b"!";
 /// Time limit for a sign of life. It is asked for twice, in case that the whole machine was suspended meanwhile.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Most descriptors in one message: the ends of two log pipes and a notify socket.
-const MOST_DESCRIPTORS: usize = 3;
+/// Most descriptors in one message: the ends of two log pipes, a notify socket and a channel of Node's.
+const MOST_DESCRIPTORS: usize = 4;
 
 /// Identifies one process of an instance; the generation rises with each start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,6 +71,8 @@ pub struct Job {
     pub listeners: Vec<String>,
     /// Logs of its standard output and error.
     pub logs: [LogPlan; 2],
+    /// It is a Node program that runs with our preload.
+    pub is_node: bool,
 }
 
 /// The state of a worker that a new keeper takes over.
@@ -111,6 +113,10 @@ pub enum Order {
     Spawn(Job),
     /// The daemon knows the worker, which may now become its program.
     Confirm(Key),
+    /// Give a worker the listener of an address, which it wants under this number.
+    Give(Key, u64, String),
+    /// Tell a worker that it does not get the listener that it wants, with an error code and the reason.
+    Refuse(Key, u64, String, String),
     /// Send a signal to a worker's process group.
     Signal(Key, i32),
     /// Empty the logs at these paths, and remove their rotated files: at most the given number for each log.
@@ -146,6 +152,8 @@ pub enum Report {
     CannotSpawn(Key, String),
     /// A worker reports that it is ready.
     Ready(Key),
+    /// A worker wants to listen on an address; the number identifies its wish.
+    Wants(Key, u64, String),
     /// A worker's status text, from `STATUS=`.
     Status(Key, String),
     /// A worker was sent the signal to end.

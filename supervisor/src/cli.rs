@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 use supervisor::control::Size;
-use supervisor::spec::{LONGEST, LONGEST_FORMAT, SMALLEST_LOG};
+use supervisor::spec::{LONGEST, LONGEST_FORMAT, SMALLEST_LOG, StopSignal};
 
 /// Starts any server as a cluster, keeps it alive, and replaces it without clients noticing
 #[derive(Debug, Parser)]
@@ -71,6 +71,9 @@ pub struct Start {
     /// Name in the list [default: the command's]
     #[arg(short, long)]
     pub name: Option<String>,
+    /// Program that runs the file, such as node, python3 or bun; none runs it itself [default: by its ending]
+    #[arg(long, value_name = "COMMAND")]
+    pub interpreter: Option<String>,
     /// Working directory [default: this one]
     #[arg(long, value_name = "FOLDER")]
     pub cwd: Option<PathBuf>,
@@ -123,6 +126,12 @@ pub struct Options {
     /// Reload the app when its program file changes
     #[arg(long)]
     pub watch: bool,
+    /// A Node program is ready when it calls process.send('ready'), not as soon as it listens
+    #[arg(long)]
+    pub wait_ready: bool,
+    /// Signal that asks a process to end: SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1 or SIGUSR2
+    #[arg(long, value_name = "SIGNAL", default_value = "SIGTERM", value_parser = stop_signal)]
+    pub stop_signal: StopSignal,
 }
 
 /// Names, ids or all.
@@ -238,6 +247,13 @@ fn mode(text: &str) -> Result<u32, String> {
         Ok(mode) if mode <= 0o666 && mode & 0o111 == 0 && mode & 0o600 == 0o600 => Ok(mode),
         _ => Err("expected permissions such as 600, 640 or 644".into()),
     }
+}
+
+/// Parses the name of a signal, with or without SIG.
+fn stop_signal(text: &str) -> Result<StopSignal, String> {
+    let name = text.to_ascii_uppercase();
+    let is_meant = |signal: &StopSignal| signal.name() == name || signal.name()[3..] == name;
+    StopSignal::ALL.into_iter().find(is_meant).ok_or_else(|| "expected SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1 or SIGUSR2".into())
 }
 
 /// Rejects sizes below a page, at which a log would be rotated more often than written.

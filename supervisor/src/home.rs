@@ -128,6 +128,11 @@ impl Home {
         self.specs().join(format!("{name}.next"))
     }
 
+    /// What Node programs load before themselves.
+    pub fn preload(&self) -> PathBuf {
+        self.0.join("preload.cjs")
+    }
+
     /// The folder of log files.
     pub fn logs(&self) -> PathBuf {
         self.0.join("logs")

@@ -39,8 +39,21 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
     rustix::stdio::dup2_stdin(File::open("/dev/null").context("/dev/null")?)?;
     let mut command = Command::new(&spec.command[0]);
     command.args(&spec.command[1..]).env_clear().envs(spec.environment.0.iter().map(|(name, value)| (name, value)));
-    for name in ["NOTIFY_SOCKET", "SUPERVISOR_INSTANCE", "LISTEN_FDS"] {
+    for name in ["NOTIFY_SOCKET", "SUPERVISOR_INSTANCE", "LISTEN_FDS", "NODE_CHANNEL_FD"] {
         command.env_remove(name).envs(env::var_os(name).map(|value| (name, value)));
+    }
+    if let Some(number) = env::var_os("SUPERVISOR_INSTANCE") {
+        // PM2's name for it.
+        command.env("NODE_APP_INSTANCE", number);
+    }
+    if let Some(preload) = env::var_os("SUPERVISOR_PRELOAD").filter(|_| spec.is_node) {
+        let own = spec.environment.0.iter().find(|(name, _)| name == "NODE_OPTIONS").map(|(_, value)| value.to_string_lossy());
+        let quoted = preload.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
+        command.env("NODE_OPTIONS", format!("--require \"{quoted}\" {}", own.unwrap_or_default()).trim_end());
+        command.env("SUPERVISOR_PID", std::process::id().to_string());
+        command.env("SUPERVISOR_LISTENERS", spec.listeners.join(","));
+        command.env("SUPERVISOR_STOP_SIGNAL", spec.options.stop_signal.name());
+        command.envs(spec.options.wait_ready.then_some(("SUPERVISOR_WAIT_READY", "1")));
     }
     if spec.is_cluster() {
         // Exec keeps the process id.

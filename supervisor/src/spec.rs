@@ -5,6 +5,7 @@
 use crate::environment::Environment;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ pub struct Spec {
     /// Addresses that the supervisor listens on for the app.
     #[serde(default)]
     pub listeners: Vec<String>,
+    /// It is a Node program that runs with our preload.
+    #[serde(default)]
+    pub is_node: bool,
     /// Restart, log and watch options.
     #[serde(default)]
     pub options: Options,
@@ -83,6 +87,60 @@ pub struct Options {
     pub merge_logs: bool,
     /// Reload the app when its program file changes.
     pub watch: bool,
+    /// A Node program is ready when it says so, not as soon as it listens.
+    pub wait_ready: bool,
+    /// The signal that asks a process to end.
+    pub stop_signal: StopSignal,
+}
+
+/// A signal that asks a process to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum StopSignal {
+    /// What systemd, Kubernetes and most others send.
+    #[default]
+    #[serde(rename = "SIGTERM")]
+    Term,
+    /// What PM2 sends.
+    #[serde(rename = "SIGINT")]
+    Int,
+    #[serde(rename = "SIGQUIT")]
+    Quit,
+    #[serde(rename = "SIGHUP")]
+    Hup,
+    #[serde(rename = "SIGUSR1")]
+    Usr1,
+    #[serde(rename = "SIGUSR2")]
+    Usr2,
+}
+
+impl StopSignal {
+    /// All of them.
+    pub const ALL: [StopSignal; 6] =
+        [StopSignal::Term, StopSignal::Int, StopSignal::Quit, StopSignal::Hup, StopSignal::Usr1, StopSignal::Usr2];
+
+    /// Its name, such as `SIGTERM`.
+    pub fn name(self) -> &'static str {
+        match self {
+            StopSignal::Term => "SIGTERM",
+            StopSignal::Int => "SIGINT",
+            StopSignal::Quit => "SIGQUIT",
+            StopSignal::Hup => "SIGHUP",
+            StopSignal::Usr1 => "SIGUSR1",
+            StopSignal::Usr2 => "SIGUSR2",
+        }
+    }
+
+    /// Its number.
+    pub fn number(self) -> i32 {
+        match self {
+            StopSignal::Term => SIGTERM,
+            StopSignal::Int => SIGINT,
+            StopSignal::Quit => SIGQUIT,
+            StopSignal::Hup => SIGHUP,
+            StopSignal::Usr1 => SIGUSR1,
+            StopSignal::Usr2 => SIGUSR2,
+        }
+    }
 }
 
 impl Default for Options {
@@ -101,6 +159,8 @@ impl Default for Options {
             log_mode: 0o600,
             merge_logs: false,
             watch: false,
+            wait_ready: false,
+            stop_signal: StopSignal::Term,
         }
     }
 }
@@ -133,6 +193,7 @@ impl Spec {
             umask: 0o077,
             limits: Vec::new(),
             listeners: Vec::new(),
+            is_node: false,
             options: Options::default(),
         }
     }

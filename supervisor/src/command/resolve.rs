@@ -7,29 +7,63 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// Interpreters by the ending of the file that they run.
+const INTERPRETERS: [(&str, &str); 7] =
+    [("js", "node"), ("cjs", "node"), ("mjs", "node"), ("py", "python3"), ("rb", "ruby"), ("pl", "perl"), ("sh", "bash")];
+/// The interpreter that our preload is for.
+const NODE: &str = "node";
+/// The interpreter that means none.
+const NONE: &str = "none";
+
 /// A program to start.
 pub struct Resolved {
     /// Its default name.
     pub name: String,
     /// The program as an absolute path, and its arguments.
     pub command: Vec<String>,
+    /// It runs in Node.
+    pub is_node: bool,
 }
 
-/// Resolves a command line, or the path of a program.
+/// Resolves a command line, or the path of a program. A file that says nothing else runs in the interpreter of its ending.
 ///
 /// # Errors
 /// Fails if there is no such program, or it cannot be run.
-pub fn command(word: &str) -> Result<Resolved> {
+pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
     // A path may contain spaces; otherwise they separate arguments.
     let words: Vec<&str> = if Path::new(word).is_file() { vec![word] } else { word.split_whitespace().collect() };
     let Some((program, arguments)) = words.split_first() else { bail!("the command is empty: name a program") };
     if word.contains(['\'', '"']) {
         bail!("cannot parse the quotes in {word}: put arguments after --");
     }
-    let path = find(program)?;
-    let base = Path::new(program).file_name().map_or_else(|| (*program).to_owned(), |name| name.to_string_lossy().into_owned());
-    let command = std::iter::once(path).chain(arguments.iter().map(|argument| (*argument).to_owned())).collect();
-    Ok(Resolved { name: base.trim_end_matches(".sh").to_owned(), command })
+    let file = Path::new(program);
+    let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let usual = INTERPRETERS.iter().find(|(own, _)| *own == ending).map(|(_, interpreter)| *interpreter);
+    // With #!, an executable file says itself what runs it.
+    let says_itself = access(file, Access::EXEC_OK).is_ok() && fs::read(file).is_ok_and(|text| text.starts_with(b"#!"));
+    let chosen = match interpreter {
+        Some(NONE) => None,
+        Some(interpreter) => Some(interpreter),
+        None => usual.filter(|interpreter| file.is_file() && (*interpreter == NODE || !says_itself)),
+    };
+    let stem = |path: &Path| path.file_stem().map_or_else(|| (*program).to_owned(), |name| name.to_string_lossy().into_owned());
+    let base = |path: &Path| path.file_name().map_or_else(|| (*program).to_owned(), |name| name.to_string_lossy().into_owned());
+    let own = arguments.iter().map(|argument| (*argument).to_owned());
+    let Some(chosen) = chosen else {
+        let path = find(program)?;
+        let is_node = base(Path::new(&path)) == NODE;
+        let name = if usual.is_some() { stem(file) } else { base(file) };
+        return Ok(Resolved { name, command: std::iter::once(path).chain(own).collect(), is_node });
+    };
+    if !file.is_file() {
+        bail!("there is no file {program}");
+    }
+    let mut runs = chosen.split_whitespace();
+    let interpreter = runs.next().context("--interpreter is empty: name a program, or none")?;
+    let path = std::path::absolute(here()?.join(file))?.to_string_lossy().into_owned();
+    let is_node = base(Path::new(interpreter)) == NODE;
+    let command = std::iter::once(find(interpreter)?).chain(runs.map(str::to_owned)).chain([path]).chain(own);
+    Ok(Resolved { name: stem(file), command: command.collect(), is_node })
 }
 
 /// Returns the working directory as the user typed it. A `current` link that is moved later leads to the new release then.

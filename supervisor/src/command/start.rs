@@ -77,7 +77,7 @@ fn begin(spec: Spec, instances: Option<u32>) -> Result<()> {
 }
 
 fn spec(start: &Start) -> Result<Spec> {
-    let Resolved { name, mut command } = resolve::command(&start.what)?;
+    let Resolved { name, mut command, is_node } = resolve::command(&start.what, start.interpreter.as_deref())?;
     command.extend(start.arguments.iter().cloned());
     let here = resolve::here()?;
     let directory = start.cwd.as_ref().map_or(here.clone(), |folder| here.join(folder));
@@ -91,6 +91,7 @@ fn spec(start: &Start) -> Result<Spec> {
         environment: std::env::vars_os().collect(),
         umask: current_umask(),
         limits: limits().into_iter().map(limit).collect(),
+        is_node,
         listeners: start.listen.iter().map(|address| resolved(address)).collect::<Result<Vec<_>>>()?,
         options: Options { log: start.log.as_deref().map(std::path::absolute).transpose()?, ..options(&start.options) },
     };
@@ -133,5 +134,7 @@ fn options(options: &cli::Options) -> Options {
         log_mode: options.log_mode,
         merge_logs: options.merge_logs,
         watch: options.watch,
+        wait_ready: options.wait_ready,
+        stop_signal: options.stop_signal,
     }
 }

@@ -5,7 +5,7 @@ use super::table::{Instance, Worker};
 use super::worker::{Action, Event, Policy, State, Then};
 use crate::channel::{End, Job, Key, Order};
 use crate::proc::Identity;
-use signal_hook::consts::{SIGKILL, SIGTERM};
+use signal_hook::consts::SIGKILL;
 use std::time::Duration;
 
 impl Core {
@@ -33,6 +33,7 @@ impl Core {
     /// Handles the end of a process, or a failed start.
     pub(super) fn ended(&mut self, key: Key, end: &End) {
         self.order(Order::Forget(key));
+        self.wishes.retain(|wish| wish.key != key);
         let now = self.now.instant;
         let Some((app_number, number)) = self.table.position(key.instance) else { return };
         let app = &mut self.table.apps[app_number];
@@ -85,12 +86,13 @@ impl Core {
         if matches!(state, State::Online { .. }) {
             worker.online = Some(now);
         }
+        let stop_signal = app.spec.options.stop_signal.number();
         self.is_dirty = true;
         let mut key = key;
         for action in actions {
             match action {
                 Action::Spawn => key = self.spawn_again(key),
-                Action::Ask => self.order(Order::Signal(key, SIGTERM)),
+                Action::Ask => self.order(Order::Signal(key, stop_signal)),
                 Action::Kill => self.order(Order::Signal(key, SIGKILL)),
                 Action::GiveUp => self.give_up(key),
                 Action::Timer(after) => {

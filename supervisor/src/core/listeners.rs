@@ -1,14 +1,67 @@
 //! The listeners of apps, which the keeper opens.
 
-use super::Core;
 use super::task::Task;
-use crate::channel::Order;
+use super::worker::State;
+use super::{Core, Output, Version};
+use crate::channel::{Key, Order};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Pause before an address is tried again that could not be bound.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// An address that a process wants to listen on: a Node program names it only when it runs.
+pub(super) struct Wish {
+    pub key: Key,
+    pub number: u64,
+    pub address: String,
+}
+
+impl Wish {
+    /// The order that fulfils it.
+    pub fn given(&self) -> Order {
+        Order::Give(self.key, self.number, self.address.clone())
+    }
+
+    fn refused(&self, code: &str, why: &str) -> Order {
+        Order::Refuse(self.key, self.number, code.into(), why.into())
+    }
+}
+
 impl Core {
+    /// Listens for a process that wants it. From then on, its app has this listener.
+    pub(super) fn wish(&mut self, wish: Wish) {
+        if wish.address.parse::<SocketAddr>().is_err() {
+            return self.order(wish.refused("EINVAL", "not an address"));
+        }
+        let now = self.now.instant;
+        let Some((app_number, _)) = self.table.position(wish.key.instance) else { return };
+        let name = self.table.apps[app_number].spec.name.clone();
+        let other = self.table.apps.iter().find(|app| app.spec.name != name && app.spec.listeners.contains(&wish.address));
+        if let Some(other) = other {
+            let why = format!("{} already listens on {}", other.spec.name, wish.address);
+            return self.order(wish.refused("EADDRINUSE", &why));
+        }
+        let app = &mut self.table.apps[app_number];
+        let limit = app.spec.options.listen_timeout;
+        if !app.spec.listeners.contains(&wish.address) {
+            app.spec.listeners.push(wish.address.clone());
+            app.next.iter_mut().for_each(|next| next.listeners.push(wish.address.clone()));
+            let spec = Box::new(app.spec.clone());
+            self.out.push(Output::Prepare(spec, Version::Current));
+            self.is_urgent = true;
+        }
+        // It counted as one that does not say when it is ready; it will.
+        if let Some(worker) = self.table.worker_mut(wish.key)
+            && matches!(worker.state, State::Starting { .. })
+        {
+            worker.due = Some(now + limit);
+        }
+        self.order(if self.listeners.contains_key(&wish.address) { wish.given() } else { Order::Bind(wish.address.clone()) });
+        self.wishes.retain(|one| (one.key, one.number) != (wish.key, wish.number));
+        self.wishes.push(wish);
+    }
+
     /// Notes that the keeper listens on an address.
     pub(super) fn bound(&mut self, address: String, actual: String) {
         // During a recovery, the apps are not known yet. Later, the app may have been deleted meanwhile.
@@ -16,6 +69,8 @@ impl Core {
             return self.order(Order::Unbind(address));
         }
         self.tasks.iter_mut().for_each(|task| task.missing.retain(|one| *one != address));
+        let given: Vec<Order> = self.wishes.iter().filter(|wish| wish.address == address).map(Wish::given).collect();
+        given.into_iter().for_each(|order| self.order(order));
         self.listeners.insert(address, actual);
     }
 
@@ -26,6 +81,17 @@ impl Core {
 
     /// Notes that the keeper cannot listen on an address: apps that need it are not started.
     pub(super) fn cannot_bind(&mut self, address: &str, why: &str) {
+        let refused: Vec<Order> =
+            self.wishes.extract_if(.., |wish| wish.address == address).map(|wish| wish.refused("EADDRINUSE", why)).collect();
+        if !refused.is_empty()
+            && let Some(app) = self.table.apps.iter_mut().find(|app| app.spec.listeners.iter().any(|one| one == address))
+        {
+            // It has asked for it, and did not get it.
+            app.spec.listeners.retain(|one| one != address);
+            let spec = Box::new(app.spec.clone());
+            self.out.push(Output::Prepare(spec, Version::Current));
+        }
+        refused.into_iter().for_each(|order| self.order(order));
         let wants = |task: &Task| task.missing.iter().any(|one| one == address);
         // A task without a client comes from a recovery and retries: an old process may hold the address until it has drained.
         if self.tasks.iter().any(|task| task.client.is_none() && wants(task)) {

@@ -25,7 +25,7 @@ use crate::control::{Answer, Request};
 use crate::home::Home;
 use crate::proc::Identity;
 use crate::spec::Spec;
-use signal_hook::consts::{SIGKILL, SIGTERM};
+use signal_hook::consts::SIGKILL;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
@@ -124,6 +124,8 @@ pub struct Core {
     waiting: BTreeMap<Client, answers::Waiting>,
     /// The addresses that the keeper listens on, each with the actual one: the system may have chosen the port.
     listeners: BTreeMap<String, String>,
+    /// What processes want to listen on and did not get yet, or got and did not say so.
+    wishes: Vec<listeners::Wish>,
     log_troubles: BTreeMap<PathBuf, String>,
     remarks: Vec<String>,
     /// Set until the keeper has reported what it holds.
@@ -151,6 +153,7 @@ impl Core {
             tasks: Vec::new(),
             waiting: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            wishes: Vec::new(),
             log_troubles: BTreeMap::new(),
             remarks: Vec::new(),
             recovery: Some(recover::Recovery::new(found)),
@@ -238,13 +241,18 @@ impl Core {
                         if let State::Stopping { is_killed, .. } = state
                             && !is_told_to_end
                         {
-                            again.push(Order::Signal(worker.key, if is_killed { SIGKILL } else { SIGTERM }));
+                            let stop = app.spec.options.stop_signal.number();
+                            again.push(Order::Signal(worker.key, if is_killed { SIGKILL } else { stop }));
                         }
                     }
                 }
             }
         }
         orders.extend(again);
+        // Those whose address is not bound yet get it with that.
+        orders.extend(self.wishes.iter().filter(|wish| self.listeners.contains_key(&wish.address)).map(listeners::Wish::given));
+        let unbound = self.wishes.iter().filter(|wish| !self.listeners.contains_key(&wish.address));
+        orders.extend(unbound.map(|wish| Order::Bind(wish.address.clone())));
         orders.push(Order::Sweep(Vec::new()));
         orders
     }
@@ -273,7 +281,11 @@ impl Core {
             Report::CannotBind(address, why) => self.cannot_bind(&address, &why),
             Report::Spawned(job, process) => self.spawned(&job, process),
             Report::CannotSpawn(key, why) => self.ended(key, &crate::channel::End::plain(why)),
-            Report::Ready(key) => self.feed(key, Event::Ready),
+            Report::Ready(key) => {
+                self.wishes.retain(|wish| wish.key != key);
+                self.feed(key, Event::Ready);
+            }
+            Report::Wants(key, number, address) => self.wish(listeners::Wish { key, number, address }),
             Report::Status(key, says) => {
                 if let Some(worker) = self.table.worker_mut(key) {
                     worker.says = Some(says);

@@ -1,5 +1,6 @@
 //! The recovery of a new daemon: it merges the saved table with the keeper's reports of the running processes.
 
+use super::listeners::Wish;
 use super::saved::Found;
 use super::table::{App, Instance, Other, Worker};
 use super::task::Verb;
@@ -24,6 +25,7 @@ struct Reported {
     is_ready: bool,
     is_told_to_end: bool,
     says: Option<String>,
+    wishes: Vec<Wish>,
     end: Option<End>,
 }
 
@@ -36,13 +38,14 @@ impl Recovery {
     pub fn take(&mut self, report: Report) -> Option<Report> {
         match report {
             Report::Spawned(job, process) => {
-                let reported = Reported { process, is_ready: false, is_told_to_end: false, says: None, end: None, job };
+                let reported = Reported { process, is_ready: false, is_told_to_end: false, says: None, wishes: Vec::new(), end: None, job };
                 self.reported.insert(reported.job.key, reported);
             }
             Report::Ready(key) => self.reported.get_mut(&key)?.is_ready = true,
             Report::Signalled(key) => self.reported.get_mut(&key)?.is_told_to_end = true,
             Report::Status(key, says) => self.reported.get_mut(&key)?.says = Some(says),
             Report::Exited(key, end) => self.reported.get_mut(&key)?.end = Some(end),
+            Report::Wants(key, number, address) => self.reported.get_mut(&key)?.wishes.push(Wish { key, number, address }),
             other => return Some(other),
         }
         None
@@ -67,7 +70,9 @@ impl Core {
         }
         let mut ended = Vec::new();
         let mut by_instance: BTreeMap<u32, Vec<(Key, Reported)>> = BTreeMap::new();
-        for (key, reported) in reported {
+        let mut wishes = Vec::new();
+        for (key, mut reported) in reported {
+            wishes.append(&mut reported.wishes);
             ended.extend(reported.end.clone().map(|end| (key, end)));
             by_instance.entry(key.instance).or_default().push((key, reported));
         }
@@ -104,6 +109,7 @@ impl Core {
         } else if self.table.all().any(|(_, instance)| instance.is_ended_by_boot) {
             self.remark("the system was restarted: run `supervisor resurrect` to start the saved apps, or `supervisor start all`".into());
         }
+        wishes.into_iter().for_each(|wish| self.wish(wish));
         self.unbind_unused();
         for app in &self.table.apps {
             if let Some(why) = &app.damage {

@@ -203,7 +203,7 @@ impl App {
             Version::Current => home.spec(&spec.name),
             Version::Next => home.next_spec(&spec.name),
         };
-        Job { key: worker.key, app: spec.name.clone(), spec: path, number, listeners: spec.listeners.clone(), logs }
+        Job { key: worker.key, app: spec.name.clone(), spec: path, number, listeners: spec.listeners.clone(), logs, is_node: spec.is_node }
     }
 
     /// Returns one of its specifications: the current one, if there is no other.

@@ -4,6 +4,7 @@
 //! the keeper dies, nothing is lost either, since the daemon has a copy of each descriptor.
 
 mod daemon;
+mod ipc;
 mod lines;
 mod listeners;
 mod log;
@@ -62,6 +63,8 @@ enum Source {
     Output(Key, usize),
     /// A worker's notify socket.
     Notify(Key),
+    /// The channel of a Node program.
+    Ipc(Key),
 }
 
 struct Keeper {
@@ -159,6 +162,11 @@ impl Keeper {
             }
             Source::Output(key, stream) => self.log(key, stream),
             Source::Notify(key) => self.hear(key),
+            Source::Ipc(key) => {
+                let Self { workers, poller, .. } = self;
+                let reports = workers.get_mut(&key).map(|worker| worker.hear_node(poller)).unwrap_or_default();
+                reports.iter().try_for_each(|report| self.report(report))
+            }
             Source::End(key) => self.reap(key),
         }
     }
@@ -202,6 +210,16 @@ impl Keeper {
                 }
                 None => Ok(()),
             },
+            Order::Give(key, wish, address) => {
+                if let (Some(worker), Some(listener)) = (self.workers.get_mut(&key), self.listeners.get(&address)) {
+                    worker.give(wish, &listener.socket);
+                }
+                Ok(())
+            }
+            Order::Refuse(key, wish, code, why) => {
+                self.workers.get_mut(&key).into_iter().for_each(|worker| worker.refuse(wish, &code, &why));
+                Ok(())
+            }
             Order::Sweep(suspects) => self.sweep(&suspects),
             Order::Flush(paths) => {
                 for (path, keep) in paths {

@@ -3,7 +3,7 @@
 use super::Keeper;
 use crate::channel::Channel;
 use crate::control::{Answer, Request};
-use crate::home::Home;
+use crate::home::{Home, replace};
 use anyhow::{Context, Result};
 use sd_notify::NotifyState;
 use std::fs;
@@ -28,6 +28,7 @@ pub fn begin() -> Result<ExitCode> {
     let _ = fs::remove_file(&control);
     let control = UnixListener::bind(&control).with_context(|| format!("cannot listen on {}", control.display()))?;
     let mut keeper = Keeper::new(home)?;
+    replace(&keeper.home.preload(), include_bytes!("preload.cjs"))?;
     keeper.control = Some(control.into());
     keeper.start_daemon()?;
     // The command or systemd that started this process can continue.

@@ -1,5 +1,6 @@
 //! One worker of the keeper: its start, its pipes, its messages and its end.
 
+use super::ipc::{Ipc, Said};
 use super::lines::Lines;
 use super::notify::Notify;
 use super::tail::Tail;
@@ -27,6 +28,8 @@ use std::time::Instant;
 const FIRST_LISTENER: i32 = 3;
 /// Description of the exit of a worker that another keeper had started: the kernel tells only a parent the exit status.
 const UNSEEN: &str = "ended, with unknown exit status: its parent, the previous keeper, has died";
+/// Descriptors that each worker has: two pipes and the notify socket.
+const SOCKETS: usize = 3;
 /// What a worker writes to its standard error.
 const ERROR: usize = 1;
 
@@ -48,6 +51,9 @@ pub struct Worker {
     /// The name of a process that it had started and that was not ready, when it was asked to end.
     child: Option<String>,
     notify: Notify,
+    /// The channel of a Node program, and what it wants to listen on.
+    ipc: Option<Ipc>,
+    wishes: Vec<(u64, String)>,
     end_token: Option<Token>,
     is_told_to_end: bool,
     /// Exit status of its leader, as text.
@@ -74,30 +80,36 @@ impl Worker {
         let mut command = role("launch");
         command.arg(&job.spec).env("NOTIFY_SOCKET", &path).env("SUPERVISOR_INSTANCE", job.number.to_string());
         command.stdin(input).stdout(output.1).stderr(error.1).process_group(0);
+        let mut passed = listeners.iter().map(|listener| listener.try_clone()).collect::<io::Result<Vec<_>>>()?;
         if !listeners.is_empty() {
             command.env("LISTEN_FDS", listeners.len().to_string());
-            let mappings = listeners
-                .iter()
-                .zip(FIRST_LISTENER..)
-                .map(|(listener, child_fd)| Ok(FdMapping { parent_fd: listener.try_clone()?, child_fd }));
-            command.fd_mappings(mappings.collect::<io::Result<_>>()?).context("cannot pass listeners on")?;
         }
+        let mut ipc = None;
+        if job.is_node {
+            let (own, other) = Ipc::pair()?;
+            command.env("NODE_CHANNEL_FD", (FIRST_LISTENER as usize + passed.len()).to_string()).env("SUPERVISOR_PRELOAD", home.preload());
+            passed.push(other);
+            ipc = Some(own);
+        }
+        let mappings = passed.into_iter().zip(FIRST_LISTENER..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+        command.fd_mappings(mappings.collect()).context("cannot pass listeners on")?;
         let child = command.spawn().context("cannot start a process")?;
         let pid = Pid::from_child(&child);
         // The child exists until the keeper waits for it, even if only as a zombie.
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot open a pidfd")?;
         let identity = Identity::of(pid.as_raw_pid()).context("the process is not in /proc")?;
         let worker = Worker::new(job, (identity, pidfd), [output.0, error.0], notify);
-        Ok(Worker { is_own: true, confirmation: Some(confirmation), ..worker })
+        Ok(Worker { is_own: true, confirmation: Some(confirmation), ipc, ..worker })
     }
 
     /// Takes over a worker of a keeper that died.
     ///
     /// # Errors
     /// Fails if the worker has ended meanwhile.
-    pub fn adopt(job: Job, identity: Identity, standing: Standing, descriptors: Vec<OwnedFd>) -> Result<Self> {
+    pub fn adopt(job: Job, identity: Identity, standing: Standing, mut descriptors: Vec<OwnedFd>) -> Result<Self> {
         let pid = Pid::from_raw(identity.pid).context("not a process id")?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let ipc = if descriptors.len() > SOCKETS { descriptors.pop().map(Ipc::new).transpose()? } else { None };
         let Ok([output, error, notify]) = <[OwnedFd; 3]>::try_from(descriptors) else {
             bail!("its descriptors are missing")
         };
@@ -106,7 +118,7 @@ impl Worker {
             bail!("it has ended");
         }
         let worker = Worker::new(job, (identity, pidfd), [output, error], notify.into());
-        Ok(Worker { is_ready: standing.is_ready, is_told_to_end: standing.is_told_to_end, ..worker })
+        Ok(Worker { is_ready: standing.is_ready, is_told_to_end: standing.is_told_to_end, ipc, ..worker })
     }
 
     fn new(job: Job, (identity, pidfd): (Identity, OwnedFd), [output, error]: [OwnedFd; 2], notify: UnixDatagram) -> Self {
@@ -122,6 +134,8 @@ impl Worker {
             tail: Tail::default(),
             child: None,
             notify: Notify::new(notify),
+            ipc: None,
+            wishes: Vec::new(),
             end_token: None,
             is_told_to_end: false,
             last_word: None,
@@ -160,6 +174,7 @@ impl Worker {
         let key = self.key();
         self.end_token = Some(poller.add(&self.pidfd, Source::End(key))?);
         self.notify.watch(key, poller)?;
+        self.ipc.as_mut().map_or(Ok(()), |ipc| ipc.watch(key, poller))?;
         for (stream, output) in self.outputs.iter_mut().enumerate() {
             if let Some((pipe, token)) = output {
                 *token = Some(poller.add(pipe, Source::Output(key, stream))?);
@@ -171,15 +186,18 @@ impl Worker {
     /// Reports the worker's full state to a daemon.
     pub fn tell(&self, channel: &mut Channel) -> io::Result<()> {
         let ends = self.outputs.iter().filter_map(|output| output.as_ref().map(|(pipe, _)| pipe.as_fd()));
-        let descriptors: Vec<BorrowedFd<'_>> = ends.chain([self.notify.as_fd()]).collect();
+        let descriptors: Vec<BorrowedFd<'_>> = ends.chain([self.notify.as_fd()]).chain(self.ipc.as_ref().map(AsFd::as_fd)).collect();
         // A worker without its pipes has ended, and no keeper will have to adopt it.
-        let descriptors = if descriptors.len() == 3 { descriptors } else { Vec::new() };
+        let descriptors = if descriptors.len() >= SOCKETS { descriptors } else { Vec::new() };
         channel.send(&Report::Spawned(self.job.clone(), self.identity), &descriptors)?;
         if self.is_ready {
             channel.send(&Report::Ready(self.key()), &[])?;
         }
         if let Some(status) = self.notify.status() {
             channel.send(&Report::Status(self.key(), status), &[])?;
+        }
+        for (wish, address) in &self.wishes {
+            channel.send(&Report::Wants(self.key(), *wish, address.clone()), &[])?;
         }
         if self.is_told_to_end {
             channel.send(&Report::Signalled(self.key()), &[])?;
@@ -266,6 +284,39 @@ impl Worker {
         self.notify.new_status().map(|status| Report::Status(self.key(), status))
     }
 
+    /// Reads what a Node program says over its channel.
+    pub fn hear_node(&mut self, poller: &mut Poller<Source>) -> Vec<Report> {
+        let key = self.key();
+        let said = self.ipc.as_mut().map(|ipc| ipc.read(poller)).unwrap_or_default();
+        let mut reports = Vec::new();
+        for said in said {
+            match said {
+                Said::Ready if !self.is_ready => {
+                    self.is_ready = true;
+                    reports.push(Report::Ready(key));
+                }
+                Said::Ready => {}
+                Said::Wants(wish, address) => {
+                    self.wishes.push((wish, address.clone()));
+                    reports.push(Report::Wants(key, wish, address));
+                }
+            }
+        }
+        reports
+    }
+
+    /// Gives a Node program the listener that it wants. One that does not read it is not ready in time.
+    pub fn give(&mut self, wish: u64, listener: &OwnedFd) {
+        self.wishes.retain(|(one, _)| *one != wish);
+        let _ = self.ipc.as_ref().map(|ipc| ipc.give(wish, listener.as_fd()));
+    }
+
+    /// Tells a Node program that it does not get the listener that it wants.
+    pub fn refuse(&mut self, wish: u64, code: &str, why: &str) {
+        self.wishes.retain(|(one, _)| *one != wish);
+        let _ = self.ipc.as_ref().map(|ipc| ipc.refuse(wish, code, why));
+    }
+
     /// Takes the message from the notify socket that was read.
     pub fn drop_word(&self) {
         self.notify.drop_word();
@@ -334,6 +385,7 @@ impl Worker {
             poller.remove(token, &self.pidfd);
         }
         self.notify.close(poller);
+        self.ipc.iter_mut().for_each(|ipc| ipc.unwatch(poller));
     }
 }
 

@@ -1,0 +1,154 @@
+//! The channel that Node opens to its parent process: lines of JSON over a socket, some with a descriptor. Our preload speaks it, and so does
+//! `process.send('ready')`.
+
+use super::Source;
+use crate::channel::Key;
+use crate::poll::{Poller, Token};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
+};
+use serde::Deserialize;
+use serde_json::json;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Name of our messages. Node does not show those with this prefix to the program.
+const NAME: &str = "NODE_SUPERVISOR";
+/// Longest message in bytes; a program may send its parent anything.
+const LONGEST: usize = 1 << 20;
+/// Bytes that are read at once.
+const CHUNK: usize = 16 * 1024;
+
+/// The supervisor's end of a channel.
+pub struct Ipc {
+    socket: OwnedFd,
+    token: Option<Token>,
+    input: Vec<u8>,
+}
+
+/// What a process says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said {
+    /// It is ready.
+    Ready,
+    /// It wants to listen on an address; the number identifies its wish.
+    Wants(u64, String),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Message {
+    Word(String),
+    Wants { cmd: String, id: u64, wants: String },
+    Is { cmd: String, is: String },
+}
+
+impl AsFd for Ipc {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Ipc {
+    /// Creates both ends of a channel.
+    ///
+    /// # Errors
+    /// Fails if no descriptors are left.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (own, other) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        Ok((Ipc::new(own)?, other))
+    }
+
+    /// Takes over the supervisor's end.
+    ///
+    /// # Errors
+    /// Fails if the descriptor is not a socket.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(Ipc { socket, token: None, input: Vec::new() })
+    }
+
+    /// Watches for messages.
+    pub fn watch(&mut self, key: Key, poller: &mut Poller<Source>) -> io::Result<()> {
+        self.token = Some(poller.add(&self.socket, Source::Ipc(key))?);
+        Ok(())
+    }
+
+    /// Stops watching; the descriptor stays open, so that another keeper gets it.
+    pub fn unwatch(&mut self, poller: &mut Poller<Source>) {
+        if let Some(token) = self.token.take() {
+            poller.remove(token, &self.socket);
+        }
+    }
+
+    /// Reads what has come.
+    pub fn read(&mut self, poller: &mut Poller<Source>) -> Vec<Said> {
+        let mut buffer = [0; CHUNK];
+        match rustix::io::read(&self.socket, &mut buffer) {
+            // It has closed its end: `process.disconnect()`.
+            Ok(0) => self.unwatch(poller),
+            Ok(count) => self.input.extend_from_slice(&buffer[..count]),
+            Err(_) => {}
+        }
+        let end = self.input.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let lines: Vec<u8> = self.input.drain(..end).collect();
+        if self.input.len() > LONGEST {
+            self.input = Vec::new();
+        }
+        lines.split(|byte| *byte == b'\n').filter_map(said).collect()
+    }
+
+    /// Gives a process the listener that it wants.
+    ///
+    /// # Errors
+    /// Fails if the process does not read.
+    pub fn give(&self, wish: u64, listener: BorrowedFd<'_>) -> io::Result<()> {
+        let message = json!({ "cmd": "NODE_HANDLE", "type": "net.Native", "msg": { "cmd": NAME, "id": wish } });
+        let descriptors = [listener];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        self.send(&message, &mut control)
+    }
+
+    /// Tells a process that it does not get the listener.
+    ///
+    /// # Errors
+    /// Fails if the process does not read.
+    pub fn refuse(&self, wish: u64, code: &str, why: &str) -> io::Result<()> {
+        let message = json!({ "cmd": NAME, "id": wish, "code": code, "why": why });
+        self.send(&message, &mut SendAncillaryBuffer::default())
+    }
+
+    fn send(&self, message: &serde_json::Value, control: &mut SendAncillaryBuffer<'_, '_, '_>) -> io::Result<()> {
+        let line = format!("{message}\n");
+        sendmsg(&self.socket, &[IoSlice::new(line.as_bytes())], control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+}
+
+fn said(line: &[u8]) -> Option<Said> {
+    match serde_json::from_slice(line).ok()? {
+        Message::Word(word) if word == "ready" => Some(Said::Ready),
+        Message::Is { cmd, is } if cmd == NAME && is == "listening" => Some(Said::Ready),
+        Message::Wants { cmd, id, wants } if cmd == NAME => Some(Said::Wants(id, wants)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_the_preload_are_understood_and_others_ignored() {
+        assert_eq!(said(br#""ready""#), Some(Said::Ready));
+        assert_eq!(said(br#"{"cmd":"NODE_SUPERVISOR","is":"listening"}"#), Some(Said::Ready));
+        let wants = said(br#"{"cmd":"NODE_SUPERVISOR","wants":"[::]:3000","id":1}"#);
+        assert_eq!(wants, Some(Said::Wants(1, "[::]:3000".into())));
+        for other in [&br#"{"cmd":"NODE_HANDLE_ACK"}"#[..], br#"{"type":"axm:monitor"}"#, b"", b"{", b"\"shutdown\""] {
+            assert_eq!(said(other), None);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+'use strict';
+// Lets a Node program run as a cluster under the supervisor, unchanged. Node loads this file before the program, which
+//
+// - takes its listeners from the supervisor: `server.listen(3000)` in several processes listens once, and stays open while processes are replaced;
+// - says that it is ready once it listens, or with `process.send('ready')` if it was started with --wait-ready;
+// - on the stop signal, answers the requests that it has and ends, unless it has a handler of its own for the signal.
+const net = require('node:net');
+const dns = require('node:dns');
+const { isMainThread } = require('node:worker_threads');
+
+// The environment is inherited by child processes, which are their own masters.
+if (isMainThread && process.send && Number(process.env.SUPERVISOR_PID) === process.pid) {
+  begin(process.env);
+}
+
+function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPERVISOR_WAIT_READY }) {
+  const NAME = 'NODE_SUPERVISOR'; // Messages with this prefix do not reach the program's own handlers.
+  const IDLE = 1000; // Milliseconds after which a kept connection without a request is closed.
+  const listen = net.Server.prototype.listen;
+  const inherited = new Map((SUPERVISOR_LISTENERS || '').split(',').filter(Boolean).map((address, index) => [address, 3 + index]));
+  const wishes = new Map();
+  const servers = new Set();
+  const answers = new Set();
+  let wished = 0;
+  let isEnding = false;
+
+  const say = (message) => process.connected && process.send({ cmd: NAME, ...message }, undefined, undefined, () => {});
+
+  net.Server.prototype.listen = function (...words) {
+    const wanted = read(words);
+    // A path, a descriptor, a handle, or what is an error anyway.
+    if (!wanted) return listen.apply(this, words);
+    const done = words.at(-1);
+    if (typeof done === 'function') this.once('listening', done);
+    watch(this);
+    resolve(wanted.host, (error, host) => (error ? this.emit('error', error) : take(this, host, wanted)));
+    return this;
+  };
+
+  // The port and the host of a call, in all its forms: listen(port, host, backlog, done), listen({ port, host }, done), listen(done).
+  function read([first, second]) {
+    if (first === undefined || typeof first === 'function') return { port: 0 };
+    const options = typeof first === 'object' && first !== null ? first : { port: first, host: typeof second === 'string' ? second : undefined };
+    const isElsewhere = ['fd', 'path', 'handle', '_handle'].some((name) => options[name] !== undefined);
+    const port = Number(options.port);
+    const isPort = options.port !== '' && options.port !== null && Number.isInteger(port) && port >= 0 && port < 65536;
+    return isElsewhere || !isPort ? undefined : { port, host: options.host };
+  }
+
+  function resolve(host, done) {
+    if (!host || net.isIP(host)) return done(null, host);
+    dns.lookup(host, (error, address) => done(error, address));
+  }
+
+  function take(server, host, { port }) {
+    const address = (host) => (net.isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`);
+    const names = host ? [address(host)] : [address('::'), address('0.0.0.0')];
+    const name = names.find((name) => inherited.has(name));
+    if (name) {
+      const fd = inherited.get(name);
+      inherited.delete(name);
+      listen.call(server, { fd });
+    } else {
+      wish(server, names);
+    }
+  }
+
+  function wish(server, [name, ...others]) {
+    const id = ++wished;
+    wishes.set(id, { server, others });
+    process.channel.ref();
+    say({ wants: name, id });
+  }
+
+  process.on('internalMessage', (message, handle) => {
+    const { server, others } = (message.cmd === NAME && wishes.get(message.id)) || {};
+    if (!server) return;
+    wishes.delete(message.id);
+    if (handle) {
+      listen.call(server, handle);
+    } else if (others.length && message.code !== 'EADDRINUSE') {
+      // Without IPv6, the address of all interfaces is another.
+      wish(server, others);
+    } else {
+      const error = Object.assign(new Error(`listen ${message.code}: ${message.why}`), { code: message.code, syscall: 'listen' });
+      server.emit('error', error);
+    }
+    if (!wishes.size) process.channel.unref();
+  });
+
+  function watch(server) {
+    if (servers.has(server)) return;
+    servers.add(server);
+    server.once('close', () => servers.delete(server));
+    server.on('listening', () => SUPERVISOR_WAIT_READY || say({ is: 'listening' }));
+    server.prependListener('request', (request, answer) => {
+      if (isEnding) answer.shouldKeepAlive = false;
+      answers.add(answer);
+      answer.once('close', () => answers.delete(answer));
+    });
+  }
+
+  process.on(SUPERVISOR_STOP_SIGNAL, function stop() {
+    if (process.listenerCount(SUPERVISOR_STOP_SIGNAL) > 1 || isEnding) return;
+    isEnding = true;
+    for (const answer of answers) if (!answer.headersSent) answer.shouldKeepAlive = false;
+    let left = servers.size;
+    const end = () => process.exit(0);
+    if (!left) end();
+    for (const server of servers) {
+      server.once('close', () => --left || end());
+      // Only the listener: a client may just be sending a request on a kept connection. It gets its answer, and `Connection: close`.
+      net.Server.prototype.close.call(server);
+      setInterval(() => server.closeIdleConnections?.(), IDLE);
+    }
+  });
+}
