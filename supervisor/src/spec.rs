@@ -103,12 +103,16 @@ pub enum StopSignal {
     /// What PM2 sends.
     #[serde(rename = "SIGINT")]
     Int,
+    /// What servers such as nginx take as: finish first.
     #[serde(rename = "SIGQUIT")]
     Quit,
+    /// A hang-up.
     #[serde(rename = "SIGHUP")]
     Hup,
+    /// The first signal without a meaning.
     #[serde(rename = "SIGUSR1")]
     Usr1,
+    /// The second one.
     #[serde(rename = "SIGUSR2")]
     Usr2,
 }

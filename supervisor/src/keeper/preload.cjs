@@ -55,7 +55,8 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
   function take(server, host, { port }) {
     const address = (host) => (net.isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`);
     const names = host ? [address(host)] : [address('::'), address('0.0.0.0')];
-    const name = names.find((name) => inherited.has(name));
+    // Without a host, whatever the supervisor listens on at this port is meant.
+    const name = names.find((name) => inherited.has(name)) ?? [...inherited.keys()].find((own) => !host && own.endsWith(`:${port}`));
     if (name) {
       const fd = inherited.get(name);
       inherited.delete(name);

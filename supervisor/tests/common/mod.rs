@@ -1,6 +1,8 @@
 //! Shared parts of the supervisor's tests: a supervisor of their own, and waiting.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod load;
+
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,135 @@
+//! Node programs, unchanged, as a cluster. Without Node there is nothing to test, and each says so.
+
+mod common;
+
+use common::load::Load;
+use common::{Supervisor, until};
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// A server as its author wrote it, who knows nothing of the supervisor.
+const SERVER: &str = "http.createServer((request, answer) => {
+  if (request.url === '/pid') answer.end(String(process.pid)); else setTimeout(() => answer.end('hello'), 5);
+}).listen(Number(process.env.PORT));
+";
+
+fn has_node() -> bool {
+    let has_one = Command::new("node").arg("--version").output().is_ok();
+    if !has_one {
+        println!("skipped: there is no node");
+    }
+    has_one
+}
+
+/// Writes a program into the supervisor's folder.
+fn program(supervisor: &Supervisor, name: &str, text: &str) -> PathBuf {
+    let path = supervisor.home.path().join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn start(supervisor: &Supervisor, program: &PathBuf, port: u16, options: &[&str]) -> Output {
+    let mut command = supervisor.command(&[&["start", program.to_str().unwrap(), "--listen-timeout", "10s"], options].concat());
+    command.env("PORT", port.to_string()).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_server_runs_as_a_cluster_and_reloads_without_dropping_a_request() {
+    if !has_node() {
+        return;
+    }
+    for (name, first) in [("app.js", "const http = require('node:http');\n"), ("app.mjs", "import http from 'node:http';\n")] {
+        let supervisor = Supervisor::new();
+        let port = free_port();
+        let file = program(&supervisor, name, &format!("{first}{SERVER}"));
+        let output = start(&supervisor, &file, port, &["-i", "2"]);
+        assert!(output.status.success(), "{}", said(&output));
+        let list = supervisor.list();
+        assert_eq!((list.len(), &list[0]["name"], &list[0]["mode"]), (2, &"app".into(), &"cluster".into()), "{list:?}");
+        let load = Load::start(&format!("127.0.0.1:{port}"));
+        for _ in 0..3 {
+            load.answers_more();
+            let before = supervisor.pids();
+            supervisor.ok(&["reload", "app"]);
+            assert!(supervisor.pids().iter().all(|pid| !before.contains(pid)));
+        }
+        load.answers_more();
+        let (failures, answered) = load.stop();
+        assert!(failures.is_empty(), "{name}: {} failures beside {answered} answers: {:?}", failures.len(), failures[0]);
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_as_node_tells_it() {
+    if !has_node() {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let taken = TcpListener::bind("[::]:0").unwrap();
+    let file = program(&supervisor, "app.js", &format!("const http = require('node:http');\n{SERVER}"));
+    let output = start(&supervisor, &file, taken.local_addr().unwrap().port(), &[]);
+    assert!(!output.status.success() && said(&output).contains("EADDRINUSE"), "{}", said(&output));
+}
+
+#[test]
+fn a_program_that_wants_to_say_itself_when_it_is_ready_does() {
+    if !has_node() {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let gate = supervisor.home.path().join("gate");
+    let text = format!(
+        "const http = require('node:http'), fs = require('node:fs');\n{SERVER}\
+         setInterval(() => fs.existsSync('{}') && process.send('ready'), 10);\n",
+        gate.display()
+    );
+    let file = program(&supervisor, "app.js", &text);
+    let mut begin = supervisor.command(&["start", file.to_str().unwrap(), "--wait-ready", "--listen-timeout", "20s"]);
+    let mut begun = begin.env("PORT", free_port().to_string()).spawn().unwrap();
+    until("it listens", || !supervisor.list().is_empty() && supervisor.list()[0]["mode"] == "cluster");
+    assert_eq!(supervisor.list()[0]["status"], "launching");
+    fs::write(&gate, "").unwrap();
+    assert!(begun.wait().unwrap().success());
+    assert_eq!(supervisor.list()[0]["status"], "online");
+}
+
+#[test]
+fn a_program_gets_the_signal_that_it_was_written_for() {
+    if !has_node() {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let text = format!("const http = require('node:http');\n{SERVER}process.on('SIGINT', () => {{ console.log('bye'); process.exit(3); }});\n");
+    let file = program(&supervisor, "app.js", &text);
+    let output = start(&supervisor, &file, free_port(), &["--stop-signal", "INT"]);
+    assert!(output.status.success(), "{}", said(&output));
+    supervisor.ok(&["stop", "app"]);
+    assert_eq!(supervisor.list()[0]["last_end"], "exited with 3");
+    assert!(supervisor.ok(&["logs", "app"]).contains("bye"));
+}
+
+#[test]
+fn a_program_that_listens_nowhere_runs_as_well() {
+    if !has_node() {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let file = program(&supervisor, "job.js", "setInterval(() => console.log(process.env.NODE_APP_INSTANCE), 50);\n");
+    let output = start(&supervisor, &file, 0, &["-i", "2", "--min-uptime", "200ms"]);
+    assert!(output.status.success(), "{}", said(&output));
+    until("both log their number", || {
+        let logs = supervisor.ok(&["logs", "job"]);
+        logs.contains("0|job out| 0") && logs.contains("1|job out| 1")
+    });
+    assert_eq!(supervisor.list()[0]["mode"], "fork");
+}
