@@ -9,6 +9,7 @@ use rustix::net::{
 };
 use serde::Deserialize;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,6 +26,8 @@ pub struct Ipc {
     socket: OwnedFd,
     token: Option<Token>,
     input: Vec<u8>,
+    /// What the process wants to listen on and has no answer for yet.
+    wishes: BTreeMap<u64, String>,
 }
 
 /// What a process says.
@@ -66,7 +69,7 @@ impl Ipc {
     /// Fails if the descriptor is not a socket.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Ipc { socket, token: None, input: Vec::new() })
+        Ok(Ipc { socket, token: None, input: Vec::new(), wishes: BTreeMap::new() })
     }
 
     /// Watches for messages.
@@ -96,35 +99,40 @@ impl Ipc {
         if self.input.len() > LONGEST {
             self.input = Vec::new();
         }
-        lines.split(|byte| *byte == b'\n').filter_map(said).collect()
+        let all: Vec<Said> = lines.split(|byte| *byte == b'\n').filter_map(said).collect();
+        for said in &all {
+            if let Said::Wants(wish, address) = said {
+                self.wishes.insert(*wish, address.clone());
+            }
+        }
+        all
     }
 
-    /// Gives a process the listener that it wants.
-    ///
-    /// # Errors
-    /// Fails if the process does not read.
-    pub fn give(&self, wish: u64, listener: BorrowedFd<'_>) -> io::Result<()> {
+    /// What the process wants to listen on and has no answer for yet.
+    pub fn wishes(&self) -> &BTreeMap<u64, String> {
+        &self.wishes
+    }
+
+    /// Gives a process the listener that it wants. One that does not read it is not ready in time.
+    pub fn give(&mut self, wish: u64, listener: BorrowedFd<'_>) {
         let message = json!({ "cmd": "NODE_HANDLE", "type": "net.Native", "msg": { "cmd": NAME, "id": wish } });
         let descriptors = [listener];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
-        self.send(&message, &mut control)
+        self.answer(wish, &message, &mut control);
     }
 
-    /// Tells a process that it does not get the listener.
-    ///
-    /// # Errors
-    /// Fails if the process does not read.
-    pub fn refuse(&self, wish: u64, code: &str, why: &str) -> io::Result<()> {
+    /// Tells a process that it does not get the listener that it wants.
+    pub fn refuse(&mut self, wish: u64, code: &str, why: &str) {
         let message = json!({ "cmd": NAME, "id": wish, "code": code, "why": why });
-        self.send(&message, &mut SendAncillaryBuffer::default())
+        self.answer(wish, &message, &mut SendAncillaryBuffer::default());
     }
 
-    fn send(&self, message: &serde_json::Value, control: &mut SendAncillaryBuffer<'_, '_, '_>) -> io::Result<()> {
+    fn answer(&mut self, wish: u64, message: &serde_json::Value, control: &mut SendAncillaryBuffer<'_, '_, '_>) {
+        self.wishes.remove(&wish);
         let line = format!("{message}\n");
-        sendmsg(&self.socket, &[IoSlice::new(line.as_bytes())], control, SendFlags::NOSIGNAL)?;
-        Ok(())
+        let _ = sendmsg(&self.socket, &[IoSlice::new(line.as_bytes())], control, SendFlags::NOSIGNAL);
     }
 }
 

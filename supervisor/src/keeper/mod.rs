@@ -33,7 +33,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXCPU, SIGXFSZ};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -211,13 +211,15 @@ impl Keeper {
                 None => Ok(()),
             },
             Order::Give(key, wish, address) => {
-                if let (Some(worker), Some(listener)) = (self.workers.get_mut(&key), self.listeners.get(&address)) {
-                    worker.give(wish, &listener.socket);
+                let node = self.workers.get_mut(&key).and_then(Worker::node);
+                if let (Some(node), Some(listener)) = (node, self.listeners.get(&address)) {
+                    node.give(wish, listener.socket.as_fd());
                 }
                 Ok(())
             }
             Order::Refuse(key, wish, code, why) => {
-                self.workers.get_mut(&key).into_iter().for_each(|worker| worker.refuse(wish, &code, &why));
+                let node = self.workers.get_mut(&key).and_then(Worker::node);
+                node.into_iter().for_each(|node| node.refuse(wish, &code, &why));
                 Ok(())
             }
             Order::Sweep(suspects) => self.sweep(&suspects),

@@ -51,9 +51,8 @@ pub struct Worker {
     /// The name of a process that it had started and that was not ready, when it was asked to end.
     child: Option<String>,
     notify: Notify,
-    /// The channel of a Node program, and what it wants to listen on.
+    /// The channel of a Node program.
     ipc: Option<Ipc>,
-    wishes: Vec<(u64, String)>,
     end_token: Option<Token>,
     is_told_to_end: bool,
     /// Exit status of its leader, as text.
@@ -135,7 +134,6 @@ impl Worker {
             child: None,
             notify: Notify::new(notify),
             ipc: None,
-            wishes: Vec::new(),
             end_token: None,
             is_told_to_end: false,
             last_word: None,
@@ -196,7 +194,7 @@ impl Worker {
         if let Some(status) = self.notify.status() {
             channel.send(&Report::Status(self.key(), status), &[])?;
         }
-        for (wish, address) in &self.wishes {
+        for (wish, address) in self.ipc.iter().flat_map(Ipc::wishes) {
             channel.send(&Report::Wants(self.key(), *wish, address.clone()), &[])?;
         }
         if self.is_told_to_end {
@@ -288,33 +286,19 @@ impl Worker {
     pub fn hear_node(&mut self, poller: &mut Poller<Source>) -> Vec<Report> {
         let key = self.key();
         let said = self.ipc.as_mut().map(|ipc| ipc.read(poller)).unwrap_or_default();
-        let mut reports = Vec::new();
-        for said in said {
-            match said {
-                Said::Ready if !self.is_ready => {
-                    self.is_ready = true;
-                    reports.push(Report::Ready(key));
-                }
-                Said::Ready => {}
-                Said::Wants(wish, address) => {
-                    self.wishes.push((wish, address.clone()));
-                    reports.push(Report::Wants(key, wish, address));
-                }
+        let reports = said.into_iter().map(|said| match said {
+            Said::Ready => {
+                self.is_ready = true;
+                Report::Ready(key)
             }
-        }
-        reports
+            Said::Wants(wish, address) => Report::Wants(key, wish, address),
+        });
+        reports.collect()
     }
 
-    /// Gives a Node program the listener that it wants. One that does not read it is not ready in time.
-    pub fn give(&mut self, wish: u64, listener: &OwnedFd) {
-        self.wishes.retain(|(one, _)| *one != wish);
-        let _ = self.ipc.as_ref().map(|ipc| ipc.give(wish, listener.as_fd()));
-    }
-
-    /// Tells a Node program that it does not get the listener that it wants.
-    pub fn refuse(&mut self, wish: u64, code: &str, why: &str) {
-        self.wishes.retain(|(one, _)| *one != wish);
-        let _ = self.ipc.as_ref().map(|ipc| ipc.refuse(wish, code, why));
+    /// The channel of a Node program.
+    pub fn node(&mut self) -> Option<&mut Ipc> {
+        self.ipc.as_mut()
     }
 
     /// Takes the message from the notify socket that was read.
