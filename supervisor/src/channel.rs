@@ -89,6 +89,8 @@ pub struct Standing {
 pub struct End {
     /// How it ended, such as `exited with 1`.
     pub how: String,
+    /// Its exit code, if it exited and somebody saw it.
+    pub code: Option<i32>,
     /// The last line of its standard error that says something.
     pub last_line: Option<String>,
     /// The name of a process that it had started when it was asked to end, if there was one.
@@ -98,7 +100,7 @@ pub struct End {
 impl End {
     /// An end about which nothing else is known.
     pub fn plain(how: String) -> Self {
-        End { how, last_line: None, child: None }
+        End { how, code: None, last_line: None, child: None }
     }
 }
 
@@ -119,6 +121,8 @@ pub enum Order {
     Refuse(Key, u64, String, String),
     /// Send a signal to a worker's process group.
     Signal(Key, i32),
+    /// Send any signal to a worker's leader, which goes on unless the signal ends it.
+    Raise(Key, i32),
     /// Empty the logs at these paths, and remove their rotated files: at most the given number for each log.
     Flush(Vec<(PathBuf, u32)>),
     /// Open all logs anew: another program has moved them.

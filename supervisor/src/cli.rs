@@ -39,6 +39,19 @@ pub enum Command {
     Logs(Logs),
     /// Show processes, their CPU and memory, and their logs, full-screen
     Monit,
+    /// Set the restart counters to zero
+    Reset(Targets),
+    /// Send a signal, such as SIGUSR2, to the processes of names, ids or all
+    #[command(visible_alias = "sendSignal")]
+    SendSignal(SendSignal),
+    /// Print the environment of a name or an id; values that look like secrets are masked
+    Env(Env),
+    /// Print the process ids of a name, an id or all
+    Pid(Flush),
+    /// Ask whether the supervisor answers
+    Ping,
+    /// Print a script that completes commands in a shell
+    Completion(Completion),
     /// Empty logs
     Flush(Flush),
     /// Open all logs anew, after another program has moved them
@@ -62,12 +75,15 @@ pub enum Command {
 pub struct Start {
     /// A command, a supervisor.toml, or a name or id from the list
     pub what: String,
-    /// Number of instances, or max for one per core [default: 1]
-    #[arg(short, long, value_parser = instances)]
+    /// Number of instances; max or 0 for one per core, -1 for one less [default: 1]
+    #[arg(short, long, allow_hyphen_values = true, value_parser = instances)]
     pub instances: Option<u32>,
     /// One log file for all instances and both streams [default: one file each, in the supervisor's folder]
     #[arg(short, long, value_name = "FILE")]
     pub log: Option<PathBuf>,
+    /// Start it once more, under another name, if it is in the list
+    #[arg(short, long)]
+    pub force: bool,
     /// Name in the list [default: the command's]
     #[arg(short, long)]
     pub name: Option<String>,
@@ -97,7 +113,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub min_uptime: Duration,
     /// Pause before the third start in a row; it doubles for each later one, up to 15 s, or to this pause if it is longer
-    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = time)]
+    #[arg(long, alias = "exp-backoff-restart-delay", value_name = "TIME", default_value = "100ms", value_parser = time)]
     pub restart_delay: Duration,
     /// Replace an instance that uses more resident memory than this, such as 300M
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -117,6 +133,9 @@ pub struct Options {
     /// Prefix each log line with the date, in this strftime format
     #[arg(long, value_name = "FORMAT", value_parser = date_format)]
     pub log_date_format: Option<String>,
+    /// Prefix each log line with the date, such as 2026-01-31T12:00:00
+    #[arg(long, conflicts_with = "log_date_format")]
+    pub time: bool,
     /// Permissions of log files, such as 640 for a log shipper of their group
     #[arg(long, value_name = "MODE", default_value = "600", value_parser = mode)]
     pub log_mode: u32,
@@ -126,6 +145,21 @@ pub struct Options {
     /// Reload the app when its program file changes
     #[arg(long)]
     pub watch: bool,
+    /// Do not start a process again that has ended by itself: it is a job
+    #[arg(long, conflicts_with = "on_failure")]
+    pub no_autorestart: bool,
+    /// Start a process again only if it did not exit with 0
+    #[arg(long)]
+    pub on_failure: bool,
+    /// Exit codes after which a process is not started again, such as 0,143
+    #[arg(long, value_name = "CODES", value_delimiter = ',')]
+    pub stop_exit_codes: Vec<i32>,
+    /// Name that stands for several apps in other commands
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Scheduling priority, from -20, the highest, to 19
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
+    pub nice: Option<i32>,
     /// A Node program is ready when it calls process.send('ready'), not as soon as it listens
     #[arg(long)]
     pub wait_ready: bool,
@@ -179,6 +213,34 @@ pub struct Flush {
     pub target: String,
 }
 
+/// Arguments of `send-signal`.
+#[derive(Debug, Args)]
+pub struct SendSignal {
+    /// Name of the signal
+    #[arg(value_parser = signal)]
+    pub signal: i32,
+    /// Names, ids or all
+    #[arg(required = true)]
+    pub targets: Vec<String>,
+}
+
+/// Arguments of `env`.
+#[derive(Debug, Args)]
+pub struct Env {
+    /// A name or an id
+    pub target: String,
+    /// Print secrets too
+    #[arg(long)]
+    pub show: bool,
+}
+
+/// Arguments of `completion`.
+#[derive(Debug, Args)]
+pub struct Completion {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
 pub struct Logs {
@@ -208,12 +270,12 @@ pub struct Scale {
 
 /// Parses a number of instances.
 fn instances(text: &str) -> Result<u32, String> {
-    match text {
-        "max" => Ok(std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)),
-        _ => match text.parse() {
-            Ok(count @ 1..=1000) => Ok(count),
-            _ => Err("expected a number from 1 to 1000, or max for one per core".into()),
-        },
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as i64);
+    let number = if text == "max" { Ok(0) } else { text.parse::<i64>() };
+    match number {
+        Ok(count @ 1..=1000) => Ok(count as u32),
+        Ok(less @ -1000..=0) => Ok((cores + less).max(1) as u32),
+        _ => Err("expected a number from 1 to 1000, max or 0 for one per core, or -1 for one less".into()),
     }
 }
 
@@ -247,6 +309,16 @@ fn mode(text: &str) -> Result<u32, String> {
         Ok(mode) if mode <= 0o666 && mode & 0o111 == 0 && mode & 0o600 == 0o600 => Ok(mode),
         _ => Err("expected permissions such as 600, 640 or 644".into()),
     }
+}
+
+/// Parses the name of any signal, with or without SIG, or its number.
+fn signal(text: &str) -> Result<i32, String> {
+    let name = text.to_ascii_uppercase();
+    let known = (1..32).find(|number| {
+        let own = signal_hook::low_level::signal_name(*number).unwrap_or_default();
+        own == name || own.trim_start_matches("SIG") == name || number.to_string() == name
+    });
+    known.ok_or_else(|| "expected the name of a signal, such as SIGUSR2".into())
 }
 
 /// Parses the name of a signal, with or without SIG.
@@ -289,6 +361,7 @@ mod tests {
         assert_eq!(size("5"), Ok(5));
         assert!(["", "M", "0", "-1", "99999999999G"].iter().all(|text| size(text).is_err()));
         assert_eq!((scale("+2"), scale("-1"), scale("4")), (Ok(Size::By(2)), Ok(Size::By(-1)), Ok(Size::To(4))));
-        assert!(["0", "x", "-1", "1001"].iter().all(|text| instances(text).is_err()));
+        assert!(["", "x", "1001", "-1001"].iter().all(|text| instances(text).is_err()));
+        assert_eq!((instances("3"), instances("0"), instances("-1000")), (Ok(3), instances("max"), Ok(1)));
     }
 }

@@ -30,6 +30,10 @@ pub enum Request {
     Scale(String, Size),
     /// Return the table.
     List,
+    /// Set the counters of the instances to zero.
+    Reset(String),
+    /// Send a signal, by its number, to the processes of the instances.
+    Signal(String, i32),
     /// Empty the logs.
     Flush(String),
     /// Open all logs anew.

@@ -5,7 +5,7 @@
 use crate::spec::Spec;
 use anyhow::{Context, Result};
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit, umask};
 use std::env;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -66,6 +66,9 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
         let at_most = |wanted: Option<u64>| wanted.map_or(most, |wanted| Some(most.map_or(wanted, |most| wanted.min(most))));
         let limit = Rlimit { current: at_most(limit.current), maximum: at_most(limit.maximum) };
         setrlimit(resource, limit).with_context(|| format!("limit {resource:?} {limit:?}"))?;
+    }
+    if let Some(nice) = spec.options.nice {
+        setpriority_process(None, nice).with_context(|| format!("priority {nice}, which only root may raise"))?;
     }
     umask(Mode::from_bits_truncate(spec.umask));
     // The standard library resets the signal mask and SIGPIPE on exec.

@@ -87,10 +87,44 @@ pub struct Options {
     pub merge_logs: bool,
     /// Reload the app when its program file changes.
     pub watch: bool,
+    /// When a process that ends by itself is started again.
+    pub restart: Restart,
+    /// Exit codes after which it is not, in any case.
+    pub stop_exit_codes: Vec<i32>,
+    /// Apps of a namespace can be named together.
+    pub namespace: Option<String>,
+    /// Scheduling priority, from -20, the highest, to 19.
+    pub nice: Option<i32>,
     /// A Node program is ready when it says so, not as soon as it listens.
     pub wait_ready: bool,
     /// The signal that asks a process to end.
     pub stop_signal: StopSignal,
+}
+
+/// When a process that ends by itself is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// However it ended.
+    #[default]
+    Always,
+    /// Unless it exited with 0.
+    OnFailure,
+    /// Not at all: it is a job.
+    Never,
+}
+
+impl Options {
+    /// Returns whether a process that has ended by itself is started again; a process that was killed has no exit code.
+    pub fn restarts(&self, code: Option<i32>) -> bool {
+        let is_stop = code.is_some_and(|code| self.stop_exit_codes.contains(&code));
+        !is_stop
+            && match self.restart {
+                Restart::Always => true,
+                Restart::OnFailure => code != Some(0),
+                Restart::Never => false,
+            }
+    }
 }
 
 /// A signal that asks a process to end.
@@ -163,6 +197,10 @@ impl Default for Options {
             log_mode: 0o600,
             merge_logs: false,
             watch: false,
+            restart: Restart::Always,
+            stop_exit_codes: Vec::new(),
+            namespace: None,
+            nice: None,
             wait_ready: false,
             stop_signal: StopSignal::Term,
         }

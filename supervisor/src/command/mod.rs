@@ -10,8 +10,9 @@ mod show;
 mod start;
 mod startup;
 
-use crate::cli::{Change, Command, Targets};
+use crate::cli::{self, Change, Command, SendSignal, Targets};
 use anyhow::{Context, Result};
+use clap::CommandFactory;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use supervisor::control::Request;
@@ -51,6 +52,22 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         }
         Command::Scale(scale) => client::ask(&Request::Scale(scale.name.clone(), scale.size))?,
         Command::Flush(flush) => client::ask(&Request::Flush(flush.target.clone()))?,
+        Command::Reset(Targets { targets }) => client::ask_each(targets, Request::Reset)?,
+        Command::SendSignal(SendSignal { signal, targets }) => {
+            client::ask_each(targets, |target| Request::Signal(target, *signal))?;
+        }
+        Command::Env(env) => show::environment(env)?,
+        Command::Pid(pid) => show::pids(&pid.target)?,
+        Command::Ping => {
+            client::begin()?;
+            let own = client::table()?.supervisor;
+            print(&own.map_or_else(String::new, |own| format!("pong: keeper {}, daemon {}\n", own.keeper, own.daemon)))?;
+        }
+        Command::Completion(completion) => {
+            let mut script = Vec::new();
+            clap_complete::generate(completion.shell, &mut cli::Supervisor::command(), "supervisor", &mut script);
+            print(&String::from_utf8_lossy(&script))?;
+        }
         Command::ReloadLogs => client::ask(&Request::ReloadLogs)?,
         Command::Save => client::ask(&Request::Save)?,
         Command::Resurrect => {

@@ -2,28 +2,23 @@
 
 use super::list::{Measured, measure, plain, size, uptime};
 use super::{client, print};
-use crate::cli::Show;
-use anyhow::{Result, bail};
+use crate::cli::{Env, Show};
+use anyhow::{Context, Result, bail};
 use comfy_table::{ContentArrangement, Table as Grid};
 use humantime::{format_duration, format_rfc3339_seconds};
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
+use supervisor::control::Table;
+use supervisor::home::Home;
+use supervisor::spec::Spec;
 
 /// Prints the details.
 ///
 /// # Errors
 /// Fails if there is no such instance.
 pub fn run(show: &Show) -> Result<()> {
-    let mut table = client::table()?;
-    let is_meant = |name: &str, id: u32| show.target == "all" || name == show.target || id.to_string() == show.target;
-    let names: BTreeSet<String> = table.instances.iter().map(|one| one.name.clone()).collect();
-    if names.is_empty() {
-        bail!("no apps yet: run `supervisor start`");
-    }
-    table.instances.retain(|one| is_meant(&one.name, one.id));
-    if table.instances.is_empty() {
-        bail!("there is no app or id '{}'; the apps are: {}", show.target, names.into_iter().collect::<Vec<_>>().join(", "));
-    }
+    let table = meant(client::table()?, &show.target)?;
     let measured = measure(table);
     if show.json {
         print(&(serde_json::to_string_pretty(&measured)? + "\n"))?;
@@ -33,6 +28,60 @@ pub fn run(show: &Show) -> Result<()> {
         print(&format!("{}\n\n", grid(one)))?;
     }
     Ok(())
+}
+
+/// Returns the instances of a target.
+fn meant(mut table: Table, target: &str) -> Result<Table> {
+    let is_meant = |name: &str, id: u32| target == "all" || name == target || id.to_string() == target;
+    let names: BTreeSet<String> = table.instances.iter().map(|one| one.name.clone()).collect();
+    if names.is_empty() {
+        bail!("no apps yet: run `supervisor start`");
+    }
+    table.instances.retain(|one| is_meant(&one.name, one.id));
+    if table.instances.is_empty() {
+        bail!("there is no app or id '{target}'; the apps are: {}", names.into_iter().collect::<Vec<_>>().join(", "));
+    }
+    Ok(table)
+}
+
+/// Prints the process ids of a target, one per line.
+///
+/// # Errors
+/// Fails if there is no such instance.
+pub fn pids(target: &str) -> Result<()> {
+    let table = meant(client::table()?, target)?;
+    table.instances.iter().filter_map(|one| one.pid).try_for_each(|pid| print(&format!("{pid}\n")))
+}
+
+/// Prints the environment of a target, which its processes are started with.
+///
+/// # Errors
+/// Fails if there is no such instance, or its specification cannot be read.
+pub fn environment(env: &Env) -> Result<()> {
+    let table = meant(client::table()?, &env.target)?;
+    let names: BTreeSet<&str> = table.instances.iter().map(|one| one.name.as_str()).collect();
+    for name in names {
+        let path = Home::open()?.spec(name);
+        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let spec: Spec = serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))?;
+        for (variable, value) in spec.environment.0 {
+            let (variable, value) = (variable.to_string_lossy(), value.to_string_lossy());
+            let shown = if !env.show && is_secret(&variable, &value) { "***" } else { &value };
+            print(&format!("{variable}={shown}\n"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a variable looks like a secret: by its name, or since its value is an address with a password.
+fn is_secret(name: &str, value: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let words = ["SECRET", "TOKEN", "PASSW", "PASSPHRASE", "CREDENTIAL", "PRIVATE", "API_KEY", "APIKEY", "ACCESS_KEY", "AUTH"];
+    let has_password = value.split_once("://").is_some_and(|(_, rest)| {
+        let host = rest.split('/').next().unwrap_or_default();
+        host.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+    });
+    has_password || words.iter().any(|word| name.contains(word)) || name.ends_with("_KEY")
 }
 
 fn grid(one: &Measured) -> Grid {
@@ -82,4 +131,19 @@ fn mode(one: &Measured) -> String {
         _ => "no shared listener (--listen): a reload stops the old process before the new one starts",
     };
     format!("{}: {what}", one.view.mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_known_by_name_and_by_value() {
+        for (name, value) in [("DB_PASSWORD", "x"), ("GITHUB_TOKEN", "x"), ("STRIPE_KEY", "x"), ("URL", "postgres://me:pw@host/db")] {
+            assert!(is_secret(name, value), "{name}");
+        }
+        for (name, value) in [("PATH", "/bin"), ("URL", "http://host:80/a@b"), ("KEYBOARD", "us"), ("URL", "ssh://me@host")] {
+            assert!(!is_secret(name, value), "{name}={value}");
+        }
+    }
 }

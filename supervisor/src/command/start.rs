@@ -10,7 +10,10 @@ use std::path::Path;
 use supervisor::control::{Request, View};
 use supervisor::home::current_umask;
 use supervisor::limits;
-use supervisor::spec::{Limit, Options, Spec};
+use supervisor::spec::{Limit, Options, Restart, Spec};
+
+/// The date format of `--time`.
+const TIME: &str = "%Y-%m-%dT%H:%M:%S";
 
 /// Starts an app, and waits until it is ready.
 ///
@@ -20,7 +23,7 @@ pub fn run(start: &Start) -> Result<()> {
     let table = client::table()?;
     let is_there = |one: &View| one.name == start.what || one.id.to_string() == start.what || start.what == "all";
     // With a name of its own, it is a new app, whatever the others are called.
-    if start.name.is_none() && table.instances.iter().any(is_there) {
+    if start.name.is_none() && !start.force && table.instances.iter().any(is_there) {
         if !is_bare(start) {
             bail!("{0} is in the list, and start does not change its options: run `supervisor delete {0}` first", start.what);
         }
@@ -47,7 +50,15 @@ pub fn run(start: &Start) -> Result<()> {
             }
         }));
     }
-    begin(spec(start)?, start.instances)
+    let mut spec = spec(start)?;
+    if start.force {
+        let is_taken = |name: &str| table.instances.iter().any(|one| one.name == name);
+        let names = (2..).map(|number| format!("{}-{number}", spec.name));
+        if let Some(free) = std::iter::once(spec.name.clone()).chain(names).find(|name| !is_taken(name)) {
+            spec.name = free;
+        }
+    }
+    begin(spec, start.instances)
 }
 
 /// Returns whether nothing but the argument itself was given.
@@ -129,11 +140,19 @@ fn options(options: &cli::Options) -> Options {
         listen_timeout: options.listen_timeout,
         log_max_size: options.log_max_size,
         log_keep: options.log_keep,
-        log_date_format: options.log_date_format.clone(),
+        log_date_format: if options.time { Some(TIME.into()) } else { options.log_date_format.clone() },
         log: None,
         log_mode: options.log_mode,
         merge_logs: options.merge_logs,
         watch: options.watch,
+        restart: match (options.no_autorestart, options.on_failure) {
+            (true, _) => Restart::Never,
+            (false, true) => Restart::OnFailure,
+            (false, false) => Restart::Always,
+        },
+        stop_exit_codes: options.stop_exit_codes.clone(),
+        namespace: options.namespace.clone(),
+        nice: options.nice,
         wait_ready: options.wait_ready,
         stop_signal: options.stop_signal,
     }

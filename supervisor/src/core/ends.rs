@@ -37,7 +37,7 @@ impl Core {
         let now = self.now.instant;
         let Some((app_number, number)) = self.table.position(key.instance) else { return };
         let app = &mut self.table.apps[app_number];
-        let options = &app.spec.options;
+        let options = app.spec.options.clone();
         // A process that does not say when it is ready is online after this time, and has been up for long enough then.
         let min_uptime = if app.spec.is_cluster() { options.min_uptime } else { Duration::ZERO };
         let (listen_timeout, most) = (options.listen_timeout, options.max_restarts);
@@ -45,6 +45,7 @@ impl Core {
         let is_current = instance.worker.key == key;
         let before = instance.failures;
         let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return };
+        let worker_state = worker.state;
         let was_asked = matches!(worker.state, State::Stopping { then: Then::Stop | Then::Restart, .. });
         let was_up = worker.online.is_some_and(|online| now.duration_since(online) >= min_uptime);
         let mut failures = match (was_asked, was_up) {
@@ -58,6 +59,10 @@ impl Core {
             _ => end.how.clone(),
         };
         instance.last_end = Some(how);
+        if !was_asked && !matches!(worker_state, State::Stopping { .. }) && !options.restarts(end.code) {
+            instance.is_finished = is_current;
+            return self.feed(key, Event::Finished);
+        }
         if !was_asked && is_current && instance.exits_too_often(most, now) {
             failures = failures.max(before + 1).max(2);
         }

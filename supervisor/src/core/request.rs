@@ -72,6 +72,28 @@ impl Core {
                 Ok(())
             }
             Request::Scale(target, size) => self.begin_scale(client, &target, size),
+            Request::Reset(target) => {
+                let ids = self.table.select(&target)?;
+                for instance in self.table.all_mut().filter(|instance| ids.contains(&instance.id)) {
+                    (instance.restarts, instance.failures) = (0, 0);
+                    instance.memory = super::table::Memory::default();
+                }
+                self.is_urgent = true;
+                self.answer(client, Answer::Done(format!("the counters of {target} are zero")));
+                Ok(())
+            }
+            Request::Signal(target, signal) => {
+                let ids = self.table.select(&target)?;
+                let meant = self.table.all().filter(|(_, instance)| ids.contains(&instance.id)).map(|(_, instance)| &instance.worker);
+                let keys: Vec<Key> = meant.filter(|worker| worker.state.process().is_some()).map(|worker| worker.key).collect();
+                if keys.is_empty() {
+                    bail!("{target} has no process to send a signal to");
+                }
+                let count = keys.len();
+                keys.into_iter().for_each(|key| self.order(Order::Raise(key, signal)));
+                self.answer(client, Answer::Done(format!("sent to {count} processes of {target}")));
+                Ok(())
+            }
             Request::Flush(target) => self.flush_logs(client, &target),
             Request::ReloadLogs => {
                 self.order(Order::Reopen);

@@ -108,7 +108,7 @@ impl Core {
                 names.iter().for_each(|name| self.commit(name));
                 for id in ids {
                     let Some(instance) = self.table.instance_mut(id) else { continue };
-                    instance.failures = 0;
+                    (instance.failures, instance.is_finished) = (0, false);
                     let key = instance.worker.key;
                     self.feed(key, Event::Restart);
                 }
@@ -147,7 +147,7 @@ impl Core {
         for id in ids {
             if let Some(instance) = self.table.instance_mut(*id) {
                 instance.failures = 0;
-                instance.is_ended_by_boot = false;
+                (instance.is_ended_by_boot, instance.is_finished) = (false, false);
                 let key = instance.worker.key;
                 self.feed(key, Event::Start);
             }

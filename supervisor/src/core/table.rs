@@ -48,6 +48,8 @@ pub struct Instance {
     /// The instance is removed once its processes have ended.
     pub is_leaving: bool,
     pub last_end: Option<String>,
+    /// Its process has ended by itself, and is not started again.
+    pub is_finished: bool,
     /// It ran until the system was shut down, and has not been started since.
     pub is_ended_by_boot: bool,
     pub worker: Worker,
@@ -139,6 +141,7 @@ impl Instance {
             memory: Memory::default(),
             is_leaving: false,
             last_end: None,
+            is_finished: false,
             is_ended_by_boot: false,
             worker: Worker::new(Key { instance: id, generation: 0 }, State::Stopped, Version::Current),
             other: None,
@@ -250,7 +253,7 @@ impl Table {
         self.all().find(|(_, instance)| instance.id == id)
     }
 
-    /// Returns the ids that a user means by a name, an id or `all`.
+    /// Returns the ids that a user means by a name, a pattern such as `api-*`, a namespace, an id or `all`.
     ///
     /// # Errors
     /// Fails if there is no such app or id; the error suggests a similar name.
@@ -263,8 +266,10 @@ impl Table {
         if !ids.is_empty() {
             return Ok(ids);
         }
-        if let Some(app) = self.app(target) {
-            return Ok(app.instances.iter().map(|instance| instance.id).collect());
+        let is_meant = matcher(target);
+        let meant: Vec<&App> = self.apps.iter().filter(|app| is_meant(app)).collect();
+        if !meant.is_empty() {
+            return Ok(meant.into_iter().flat_map(|app| &app.instances).map(|instance| instance.id).collect());
         }
         let names: Vec<&str> = self.apps.iter().map(|app| app.spec.name.as_str()).collect();
         let near =
@@ -293,3 +298,13 @@ impl Table {
     }
 }
 
+/// Returns what tells whether an app is meant by a name, a pattern or a namespace. A name means that app only, whatever namespaces are called.
+fn matcher(target: &str) -> impl Fn(&App) -> bool {
+    let pattern = target.contains('*').then(|| regex_lite::escape(target).replace("\\*", ".*"));
+    let pattern = pattern.and_then(|pattern| regex_lite::Regex::new(&format!("^{pattern}$")).ok());
+    let target = target.to_owned();
+    move |app| match &pattern {
+        Some(pattern) => pattern.is_match(&app.spec.name),
+        None => app.spec.name == target || app.spec.options.namespace.as_ref() == Some(&target),
+    }
+}

@@ -98,7 +98,8 @@ impl Task {
                 if let Some((app, instance)) = instances().find(|(_, instance)| instance.failures > 0) {
                     return Verdict::Failed(why(app, instance));
                 }
-                wait_for(instances().all(|(_, instance)| instance.is_online()))
+                // A job may have ended by now, as it should.
+                wait_for(instances().all(|(_, instance)| instance.is_online() || instance.is_finished))
             }
             Verb::Stop => wait_for(instances().all(|(_, instance)| instance.is_over())),
             Verb::Delete | Verb::Scale { is_up: false, .. } => wait_for(instances().next().is_none()),

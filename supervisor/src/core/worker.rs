@@ -66,6 +66,8 @@ pub enum Event {
         /// Number of early exits in a row, including this one; 0 if the process had been up for long enough.
         failures: u32,
     },
+    /// The process has ended by itself, and is not to be started again.
+    Finished,
     /// The process ended before anything could make it the app's program, since the keeper died.
     Lost,
     /// The worker's timer has expired.
@@ -140,6 +142,9 @@ impl State {
             }
             (State::Starting { process: Some(process) }, Event::Ready) => (State::Online { process }, vec![Action::Timer(None)]),
             (State::Starting { .. } | State::Online { .. }, Event::Ended { failures }) => crashed(failures, policy),
+            (State::Starting { .. } | State::Online { .. }, Event::Finished) if policy.is_replacement => crashed(1, policy),
+            (State::Starting { .. } | State::Online { .. }, Event::Finished) => (State::Stopped, vec![Action::Timer(None)]),
+            (State::Stopping { then, .. }, Event::Finished) => after_end(then, 0, policy),
             (State::Starting { .. }, Event::Lost) => begin(),
             (State::Starting { process: Some(process) }, Event::Due) if !policy.signals_readiness => {
                 (State::Online { process }, vec![])
@@ -177,7 +182,7 @@ impl State {
             | (State::Stopped | State::Errored, Event::Due)
             | (
                 State::Waiting | State::Stopped | State::Errored,
-                Event::Spawned(_) | Event::Ready | Event::Ended { .. } | Event::Lost,
+                Event::Spawned(_) | Event::Ready | Event::Ended { .. } | Event::Finished | Event::Lost,
             ) => {
                 return None;
             }

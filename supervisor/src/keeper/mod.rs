@@ -210,6 +210,10 @@ impl Keeper {
                 }
                 None => Ok(()),
             },
+            Order::Raise(key, signal) => {
+                self.workers.get(&key).into_iter().for_each(|worker| worker.raise(signal));
+                Ok(())
+            }
             Order::Give(key, wish, address) => {
                 let node = self.workers.get_mut(&key).and_then(Worker::node);
                 if let (Some(node), Some(listener)) = (node, self.listeners.get(&address)) {

@@ -55,8 +55,8 @@ pub struct Worker {
     ipc: Option<Ipc>,
     end_token: Option<Token>,
     is_told_to_end: bool,
-    /// Exit status of its leader, as text.
-    last_word: Option<String>,
+    /// Exit status of its leader, as text, and the exit code.
+    last_word: Option<(String, Option<i32>)>,
     /// No process of its group is left.
     is_over: bool,
 }
@@ -149,8 +149,8 @@ impl Worker {
 
     /// Returns how it ended, once no process of its group is left.
     pub fn end(&self) -> Option<End> {
-        let how = self.last_word.clone().filter(|_| self.is_over)?;
-        Some(End { how, last_line: self.tail.telling_line(), child: self.child.clone() })
+        let (how, code) = self.last_word.clone().filter(|_| self.is_over)?;
+        Some(End { how, code, last_line: self.tail.telling_line(), child: self.child.clone() })
     }
 
     /// Returns whether this worker has this process id.
@@ -222,6 +222,12 @@ impl Worker {
             (false, false) if runs => pidfd_send_signal(&self.pidfd, signal),
             (false, _) => kill_process_group(pid, signal),
         };
+    }
+
+    /// Sends a signal to the leader, whatever it makes of it.
+    pub fn raise(&self, signal: i32) {
+        // A process that has already ended does not need it.
+        let _ = Signal::from_named_raw(signal).map(|signal| pidfd_send_signal(&self.pidfd, signal));
     }
 
     /// Returns whether a pipe has unread output.
@@ -349,18 +355,18 @@ impl Worker {
     }
 
     /// Returns the exit description of the leader, if it has ended.
-    fn reap_leader(&self, leader: Pid) -> Option<String> {
+    fn reap_leader(&self, leader: Pid) -> Option<(String, Option<i32>)> {
         let exited = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let leader_fd = || WaitId::PidFd(self.pidfd.as_fd());
         waitid(leader_fd(), exited | WaitIdOptions::NOWAIT).ok().flatten()?;
         let _ = kill_process_group(leader, if self.is_told_to_end { Signal::TERM } else { Signal::KILL });
-        waitid(leader_fd(), exited).ok().flatten().map(|status| describe(&status))
+        waitid(leader_fd(), exited).ok().flatten().map(|status| (describe(&status), status.exit_status()))
     }
 
     /// Like [`Self::reap_leader`], for an adopted worker: its pidfd has become readable, so it has ended.
-    fn end_adopted(&self, leader: Pid) -> String {
+    fn end_adopted(&self, leader: Pid) -> (String, Option<i32>) {
         let _ = kill_process_group(leader, if self.is_told_to_end { Signal::TERM } else { Signal::KILL });
-        UNSEEN.into()
+        (UNSEEN.into(), None)
     }
 
     /// Stops watching the worker's end and its messages.

@@ -79,7 +79,7 @@ impl World {
                 let known: Vec<Key> = self.keeper.workers.keys().copied().collect();
                 self.processes.retain(|_, (key, ..)| known.contains(key));
             }
-            Order::AdoptControl | Order::Flush(_) | Order::Reopen | Order::Give(..) | Order::Refuse(..) => {}
+            Order::AdoptControl | Order::Flush(_) | Order::Reopen | Order::Raise(..) | Order::Give(..) | Order::Refuse(..) => {}
             Order::Quit => self.is_over = true,
         }
         true
