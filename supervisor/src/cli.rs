@@ -19,6 +19,8 @@ pub struct Supervisor {
 pub enum Command {
     /// Start a command, a supervisor.toml, or a stopped app
     Start(Box<Start>),
+    /// Make the list what a supervisor.toml says: what is new starts, what has changed is reloaded
+    Apply(Apply),
     /// Stop names, ids or all, and keep them in the list
     Stop(Targets),
     /// Stop and start again
@@ -166,6 +168,25 @@ pub struct Options {
     /// Signal that asks a process to end: SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1 or SIGUSR2
     #[arg(long, value_name = "SIGNAL", default_value = "SIGTERM", value_parser = stop_signal)]
     pub stop_signal: StopSignal,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// The file
+    pub file: PathBuf,
+    /// Only this app of the file
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Use the variables of [app.env.NAME] too
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Delete apps that were started from this file and are not in it any more
+    #[arg(long)]
+    pub prune: bool,
+    /// Print what differs, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Names, ids or all.

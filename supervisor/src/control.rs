@@ -16,6 +16,11 @@ pub enum Request {
         /// Number of instances.
         instances: u32,
     },
+    /// Replace the specification of an app, and its processes as a reload does.
+    Change {
+        /// The new specification.
+        spec: Box<Spec>,
+    },
     /// Start stopped instances: a name, an id or `all`.
     Resume(String),
     /// Stop the instances of a name, an id or `all`.

@@ -37,7 +37,8 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
     let spec = fs::read(path).with_context(|| path.display().to_string())?;
     let spec: Spec = serde_json::from_slice(&spec).with_context(|| path.display().to_string())?;
     rustix::stdio::dup2_stdin(File::open("/dev/null").context("/dev/null")?)?;
-    let mut command = Command::new(&spec.command[0]);
+    let program = spec.command.first().context("the command is empty")?;
+    let mut command = Command::new(program);
     command.args(&spec.command[1..]).env_clear().envs(spec.environment.0.iter().map(|(name, value)| (name, value)));
     for name in ["NOTIFY_SOCKET", "SUPERVISOR_INSTANCE", "LISTEN_FDS", "NODE_CHANNEL_FD"] {
         command.env_remove(name).envs(env::var_os(name).map(|value| (name, value)));

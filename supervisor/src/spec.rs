@@ -6,6 +6,7 @@ use crate::environment::Environment;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +28,12 @@ pub struct Spec {
     /// Addresses that the supervisor listens on for the app.
     #[serde(default)]
     pub listeners: Vec<String>,
+    /// The file that the app was read from, if it was.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+    /// The environment variables that the file sets.
+    #[serde(default)]
+    pub declared: BTreeSet<String>,
     /// It is a Node program that runs with our preload.
     #[serde(default)]
     pub is_node: bool,
@@ -235,6 +242,8 @@ impl Spec {
             umask: 0o077,
             limits: Vec::new(),
             listeners: Vec::new(),
+            file: None,
+            declared: BTreeSet::new(),
             is_node: false,
             options: Options::default(),
         }

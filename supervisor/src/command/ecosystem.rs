@@ -2,17 +2,23 @@
 //!
 //! ```toml
 //! [[app]]
-//! start = "tokio-current-thread"   # the server or command, as on the command line
+//! start = "server.js"              # the command, as on the command line; paths are relative to this file
 //! instances = "max"                # every option of `start` is a key
 //! listen = ["127.0.0.1:8080"]
 //! arguments = ["--drain", "5s"]    # the arguments after `--`
+//! depends-on = ["db"]              # these apps start first
+//! env-file = ".env"
+//! env = { PORT = 8080 }
+//!
+//! [app.env.production]             # beside or in place of those above, with `--env production`
+//! NODE_ENV = "production"
 //! ```
 
 use crate::cli::Start;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use toml::{Spanned, Value};
@@ -31,45 +37,131 @@ struct Line {
     start: Start,
 }
 
-/// Reads the apps of a file.
+/// An app of a file.
+#[derive(Debug)]
+pub struct Declared {
+    pub start: Start,
+    /// The environment variables that the file sets.
+    pub environment: BTreeMap<String, String>,
+    depends_on: Vec<String>,
+}
+
+impl Declared {
+    /// The name of the app, as far as the file says it.
+    fn name(&self) -> &str {
+        self.start.name.as_deref().unwrap_or(&self.start.what)
+    }
+}
+
+/// A file, and where in it something stands.
+struct Source<'s> {
+    path: &'s Path,
+    text: &'s str,
+}
+
+impl Source<'_> {
+    fn error(&self, at: usize, why: &str) -> anyhow::Error {
+        let line = self.text[..at.min(self.text.len())].matches('\n').count() + 1;
+        anyhow!("{}:{line}: {why}", self.path.display())
+    }
+}
+
+/// Reads the apps of a file, with the variables of this environment: those that others depend on come first.
 ///
 /// # Errors
 /// Fails on the first invalid key, with its line.
-pub fn read(path: &Path) -> Result<Vec<Start>> {
+pub fn read(path: &Path, environment: Option<&str>) -> Result<Vec<Declared>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let file: File = toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line(&text, span.start));
-        anyhow::anyhow!("{}:{line}: {}", path.display(), error.message())
-    })?;
+    let source = Source { path, text: &text };
+    let file: File =
+        toml::from_str(&text).map_err(|error| source.error(error.span().map_or(0, |span| span.start), error.message()))?;
     if file.app.is_empty() {
         bail!("{} has no [[app]]: add one with start = \"...\"", path.display());
     }
-    file.app.iter().map(|app| start(app, path, &text)).collect()
+    let all = file.app.iter().map(|app| declared(app, &source, environment)).collect::<Result<Vec<_>>>()?;
+    if let Some(environment) = environment
+        && !file.app.iter().any(|app| environments(app).contains(environment))
+    {
+        bail!("{} has no [app.env.{environment}]", path.display());
+    }
+    ordered(all, path)
 }
 
-fn start(app: &BTreeMap<String, Spanned<Value>>, path: &Path, text: &str) -> Result<Start> {
+/// Sorts apps so that each comes after those that it depends on, and otherwise as they stand in the file.
+fn ordered(mut left: Vec<Declared>, path: &Path) -> Result<Vec<Declared>> {
+    let names: BTreeSet<String> = left.iter().map(|app| app.name().to_owned()).collect();
+    for app in &left {
+        if let Some(missing) = app.depends_on.iter().find(|name| !names.contains(*name)) {
+            bail!("{}: {} depends on {missing}, which is not in the file: give that app this name", path.display(), app.name());
+        }
+    }
+    let mut done: Vec<Declared> = Vec::new();
+    while !left.is_empty() {
+        let is_done = |name: &String| done.iter().any(|app| app.name() == name);
+        let Some(next) = left.iter().position(|app| app.depends_on.iter().all(is_done)) else {
+            let names: Vec<&str> = left.iter().map(Declared::name).collect();
+            bail!("{}: {} depend on each other", path.display(), names.join(", "));
+        };
+        done.push(left.remove(next));
+    }
+    Ok(done)
+}
+
+fn declared(app: &BTreeMap<String, Spanned<Value>>, source: &Source<'_>, environment: Option<&str>) -> Result<Declared> {
     let Some(what) = app.get("start").and_then(|value| value.get_ref().as_str()) else {
-        bail!("{}: an [[app]] has no start key: add start = \"...\"", path.display());
+        let at = app.values().map(|value| value.span().start).min().unwrap_or_default();
+        return Err(source.error(at, "this [[app]] has no start key: add start = \"...\""));
     };
     let mut words = vec!["start".to_owned(), what.to_owned()];
     let mut last = Vec::new();
-    for (key, value) in app.iter().filter(|(key, _)| key.as_str() != "start") {
-        let own = option(key, value.get_ref());
-        // Parses each key alone first, so that an error has a line.
-        let alone = Line::try_parse_from(words[..2].iter().chain(&own));
-        if let Err(error) = alone {
-            let why = error.to_string();
-            let why = why.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            bail!("{}:{}: {key}: {why}", path.display(), line(text, value.span().start));
-        }
-        match value.get_ref() {
-            // A valid option that is not set.
-            Value::Boolean(false) => {}
-            _ if key == "arguments" => last = own,
-            _ => words.extend(own),
+    let mut variables = BTreeMap::new();
+    let mut depends_on = Vec::new();
+    // The files come first, so that the table can say otherwise.
+    for (key, value) in app.iter().filter(|(key, _)| matches!(key.as_str(), "env-file" | "env_file")) {
+        for file in texts(value.get_ref()) {
+            let path = source.path.parent().unwrap_or(Path::new(".")).join(&file);
+            let text = fs::read_to_string(&path);
+            let text = text.map_err(|error| source.error(value.span().start, &format!("{key}: cannot read {}: {error}", path.display())))?;
+            variables.extend(pairs(&text));
         }
     }
-    Ok(Line::try_parse_from(words.iter().chain(&last)).with_context(|| path.display().to_string())?.start)
+    for (key, value) in app {
+        let fail = |why: &str| source.error(value.span().start, &format!("{key}: {why}"));
+        match key.replace('_', "-").as_str() {
+            "start" | "env-file" => {}
+            "depends-on" => depends_on = texts(value.get_ref()),
+            "env" => {
+                let Some(table) = value.get_ref().as_table() else { return Err(fail("expected a table such as { PORT = 8080 }")) };
+                let chosen = environment.and_then(|name| table.get(name)).and_then(Value::as_table);
+                let own = table.iter().filter(|(_, value)| !value.is_table()).chain(chosen.into_iter().flatten());
+                for (name, value) in own {
+                    variables.insert(name.clone(), text(value).ok_or_else(|| fail(&format!("{name} is not text, a number or a boolean")))?);
+                }
+            }
+            _ => {
+                let own = option(key, value.get_ref());
+                // Parses each key alone first, so that an error has a line.
+                if let Err(error) = Line::try_parse_from(words[..2].iter().chain(&own)) {
+                    let why = error.to_string();
+                    return Err(fail(why.lines().next().unwrap_or_default().trim_start_matches("error: ")));
+                }
+                match value.get_ref() {
+                    // A valid option that is not set.
+                    Value::Boolean(false) => {}
+                    _ if key == "arguments" => last = own,
+                    _ => words.extend(own),
+                }
+            }
+        }
+    }
+    let start = Line::try_parse_from(words.iter().chain(&last)).with_context(|| source.path.display().to_string())?.start;
+    Ok(Declared { start, environment: variables, depends_on })
+}
+
+/// Returns the names of the environments of an app.
+fn environments(app: &BTreeMap<String, Spanned<Value>>) -> BTreeSet<&str> {
+    let table = app.get("env").and_then(|value| value.get_ref().as_table());
+    table.into_iter().flatten().filter(|(_, value)| value.is_table()).map(|(name, _)| name.as_str()).collect()
 }
 
 /// Converts a key to command-line arguments.
@@ -84,46 +176,92 @@ fn option(key: &str, value: &Value) -> Vec<String> {
     }
 }
 
-fn line(text: &str, at: usize) -> usize {
-    text[..at.min(text.len())].matches('\n').count() + 1
+/// Returns one text, or several.
+fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(values) => values.iter().filter_map(text).collect(),
+        value => text(value).into_iter().collect(),
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+/// Reads lines such as `NAME=value`, `export NAME="value"` and `# a comment`.
+fn pairs(text: &str) -> BTreeMap<String, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    let pairs = lines.filter_map(|line| line.trim_start_matches("export ").split_once('='));
+    let unquoted = |value: &str| {
+        let inner = |quote| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+        inner('"').or_else(|| inner('\'')).unwrap_or(value).to_owned()
+    };
+    pairs.map(|(name, value)| (name.trim().to_owned(), unquoted(value.trim()))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Vec<Start>> {
+    fn read_with(text: &str, environment: Option<&str>) -> Result<Vec<Declared>> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("supervisor.toml");
+        fs::write(folder.path().join(".env"), "# comment\nexport A=\"one two\"\nB=2\n").unwrap();
         fs::write(&path, text).unwrap();
-        super::read(&path)
+        read(&path, environment)
     }
 
     fn wrong(text: &str) -> String {
-        let error = read(text).unwrap_err().to_string();
+        let error = read_with(text, None).unwrap_err().to_string();
         error.split_once("supervisor.toml").unwrap().1.to_owned()
     }
 
     #[test]
     fn an_app_is_parsed_like_the_command_line() {
-        let apps = read(
-            "[[app]]\nstart = \"smol\"\ninstances = 3\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\nlog_max_size = \"1M\"\n\
-             merge_logs = true\narguments = [\"--drain\", \"5s\"]\n[[app]]\nstart = \"sleep 5\"\n",
-        )
-        .unwrap();
-        assert_eq!((apps[0].what.as_str(), apps[0].instances, apps[0].listen.len()), ("smol", Some(3), 2));
-        assert_eq!((apps[0].options.log_max_size, apps[0].options.merge_logs), (1 << 20, true));
-        assert_eq!(apps[0].arguments, ["--drain", "5s"]);
-        assert_eq!(apps[1].what, "sleep 5");
+        let text = "[[app]]\nstart = \"smol\"\ninstances = 3\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\nlog_max_size = \"1M\"\n\
+                    merge-logs = true\narguments = [\"--drain\", \"5s\"]\n[[app]]\nstart = \"sleep 5\"\n";
+        let apps = read_with(text, None).unwrap();
+        let first = &apps[0].start;
+        assert_eq!((first.what.as_str(), first.instances, first.listen.len()), ("smol", Some(3), 2));
+        assert_eq!((first.options.log_max_size, first.options.merge_logs), (1 << 20, true));
+        assert_eq!(first.arguments, ["--drain", "5s"]);
+        assert_eq!(apps[1].start.what, "sleep 5");
+    }
+
+    #[test]
+    fn variables_come_from_files_the_table_and_the_chosen_environment() {
+        let text = "[[app]]\nstart = \"x\"\nenv-file = \".env\"\nenv = { B = 3, C = true, production = { C = false, D = \"d\" } }\n";
+        let of = |environment| {
+            let apps = read_with(text, environment).unwrap();
+            apps[0].environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        assert_eq!(of(None), ["A=one two", "B=3", "C=true"]);
+        assert_eq!(of(Some("production")), ["A=one two", "B=3", "C=false", "D=d"]);
+        assert!(read_with(text, Some("staging")).unwrap_err().to_string().contains("has no [app.env.staging]"));
+    }
+
+    #[test]
+    fn apps_come_after_those_that_they_depend_on() {
+        let app = |name: &str, on: &str| format!("[[app]]\nstart = \"x\"\nname = \"{name}\"\ndepends-on = [{on}]\n");
+        let apps = read_with(&[app("web", "\"api\""), app("api", "\"db\""), app("db", "")].concat(), None).unwrap();
+        assert_eq!(apps.iter().map(Declared::name).collect::<Vec<_>>(), ["db", "api", "web"]);
+        assert!(wrong(&[app("a", "\"b\""), app("b", "\"a\"")].concat()).contains("depend on each other"));
+        assert!(wrong(&app("a", "\"c\"")).contains("depends on c, which is not in the file"));
     }
 
     #[test]
     fn an_error_names_its_line_and_key() {
-        assert!(wrong("[[app]]\nstart = \"x\"\n\ninstances = 0\n").starts_with(":4: instances: invalid value '0'"));
+        assert!(wrong("[[app]]\nstart = \"x\"\n\ninstances = 5000\n").starts_with(":4: instances: invalid value '5000'"));
         assert!(wrong("[[app]]\nstart = \"x\"\ninstancse = 2\n").starts_with(":3: instancse: unexpected argument '--instancse'"));
+        assert!(wrong("[[app]]\nstart = \"x\"\nenv = 3\n").starts_with(":3: env: expected a table"));
+        assert!(wrong("[[app]]\nstart = \"x\"\nenv-file = \"none\"\n").starts_with(":3: env-file: cannot read"));
         assert!(wrong("[[app]]\nstart = \n").starts_with(":2: "));
         assert!(wrong("[[apps]]\n").contains("unknown field `apps`"));
         assert!(wrong("app = []\n").contains("no [[app]]"));
-        assert!(wrong("[[app]]\nname = \"x\"\n").contains("has no start key"));
+        assert!(wrong("[[app]]\nname = \"x\"\n").starts_with(":2: this [[app]] has no start key"));
     }
 }

@@ -1,5 +1,6 @@
 //! The commands. Most send a request to the daemon; the others read files.
 
+mod apply;
 mod client;
 mod ecosystem;
 mod list;
@@ -42,6 +43,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
     let environment = |update: bool| update.then(|| std::env::vars_os().collect());
     match command {
         Command::Start(start) => start::run(start)?,
+        Command::Apply(apply) => apply::run(apply)?,
         Command::Stop(Targets { targets }) => client::ask_each(targets, Request::Stop)?,
         Command::Delete(Targets { targets }) => client::ask_each(targets, Request::Delete)?,
         Command::Restart(Change { targets, update_env }) => {

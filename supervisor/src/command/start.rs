@@ -1,13 +1,16 @@
 //! `start` runs an app in the environment of this command.
 
 use super::resolve::{self, Resolved};
-use super::{client, ecosystem};
+use super::{apply, client};
 use crate::cli::{self, Start};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use std::collections::BTreeSet;
+use std::fs;
 use std::net::ToSocketAddrs;
 use std::path::Path;
-use supervisor::control::{Request, View};
+use supervisor::control::{Request, Table, View};
+use supervisor::home::Home;
 use supervisor::home::current_umask;
 use supervisor::limits;
 use supervisor::spec::{Limit, Options, Restart, Spec};
@@ -34,21 +37,9 @@ pub fn run(start: &Start) -> Result<()> {
             bail!("options beside {} have no effect: write them into it", start.what);
         }
         // All apps are read before the first one starts.
-        let all = ecosystem::read(Path::new(&start.what))?;
-        let specs = all.iter().map(|one| Ok((spec(one)?, one.instances))).collect::<Result<Vec<_>>>()?;
+        let specs = apply::specs(Path::new(&start.what), None)?;
         // If one app fails, the others still start, now and on the next attempt.
-        return client::all(specs.into_iter().map(|(spec, instances)| {
-            match table.instances.iter().find(|one| one.name == spec.name) {
-                None => begin(spec, instances),
-                Some(one) => match differences(one, &spec).as_slice() {
-                    [] => client::ask(&Request::Resume(spec.name)),
-                    differ => {
-                        let (name, differ) = (&spec.name, differ.join(" and "));
-                        bail!("{name} runs with another {differ} than {} has: run `supervisor delete {name}` first", start.what)
-                    }
-                },
-            }
-        }));
+        return client::all(specs.into_iter().map(|(spec, instances)| begin_declared(spec, instances, &table, &start.what)));
     }
     let mut spec = spec(start)?;
     if start.force {
@@ -67,19 +58,16 @@ fn is_bare(start: &Start) -> bool {
     matches!(bare.map(|line| line.command), Ok(cli::Command::Start(bare)) if *bare == *start)
 }
 
-/// Returns the parts in which a running app differs from a specification.
-fn differences(one: &View, spec: &Spec) -> Vec<&'static str> {
-    let is_free = |address: &String| address.ends_with(":0");
-    let listens = one.listeners == spec.listeners || spec.listeners.iter().any(is_free);
-    [
-        ("command", one.command == spec.command),
-        ("directory", one.directory == spec.directory),
-        ("address", listens),
-        ("set of options", one.options == spec.options),
-    ]
-    .into_iter()
-    .filter_map(|(part, is_same)| (!is_same).then_some(part))
-    .collect()
+/// Starts an app of a file. One that is in the list has to be as the file says.
+fn begin_declared(spec: Spec, instances: u32, table: &Table, file: &str) -> Result<()> {
+    if !table.instances.iter().any(|one| one.name == spec.name) {
+        return begin(spec, Some(instances));
+    }
+    let old = fs::read(Home::open()?.spec(&spec.name)).ok().and_then(|text| serde_json::from_slice::<Spec>(&text).ok());
+    match old.map(|old| apply::differences(&old, &spec)).unwrap_or_default().as_slice() {
+        [] => client::ask(&Request::Resume(spec.name)),
+        differ => bail!("{} runs with another {} than {file} has: run `supervisor apply {file}`", spec.name, differ.join(", ")),
+    }
 }
 
 fn begin(spec: Spec, instances: Option<u32>) -> Result<()> {
@@ -87,7 +75,11 @@ fn begin(spec: Spec, instances: Option<u32>) -> Result<()> {
     client::ask(&Request::Start { spec: Box::new(spec), instances: instances.unwrap_or(1) })
 }
 
-fn spec(start: &Start) -> Result<Spec> {
+/// Returns the specification of a command line, with the environment of this process.
+///
+/// # Errors
+/// Fails if there is no such program, or an option has no meaning.
+pub fn spec(start: &Start) -> Result<Spec> {
     let Resolved { name, mut command, is_node } = resolve::command(&start.what, start.interpreter.as_deref())?;
     command.extend(start.arguments.iter().cloned());
     let here = resolve::here()?;
@@ -102,6 +94,8 @@ fn spec(start: &Start) -> Result<Spec> {
         environment: std::env::vars_os().collect(),
         umask: current_umask(),
         limits: limits().into_iter().map(limit).collect(),
+        file: None,
+        declared: BTreeSet::new(),
         is_node,
         listeners: start.listen.iter().map(|address| resolved(address)).collect::<Result<Vec<_>>>()?,
         options: Options { log: start.log.as_deref().map(std::path::absolute).transpose()?, ..options(&start.options) },

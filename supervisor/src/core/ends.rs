@@ -1,6 +1,6 @@
 //! The lives of processes: their starts and ends move them through [the lifecycle](super::worker).
 
-use super::Core;
+use super::{Core, Version};
 use super::table::{Instance, Worker};
 use super::worker::{Action, Event, Policy, State, Then};
 use crate::channel::{End, Job, Key, Order};
@@ -85,13 +85,14 @@ impl Core {
         let instance = &mut app.instances[number];
         let is_replacement = instance.is_replacement(key);
         let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return };
-        let policy = Policy { options: &app.spec.options, is_replacement, signals_readiness: app.spec.is_cluster() };
+        let spec = app.next.as_ref().filter(|_| worker.version == Version::Next).unwrap_or(&app.spec);
+        let policy = Policy { options: &spec.options, is_replacement, signals_readiness: spec.is_cluster() };
         let Some((state, actions)) = worker.state.after(event, policy) else { return };
         worker.state = state;
         if matches!(state, State::Online { .. }) {
             worker.online = Some(now);
         }
-        let stop_signal = app.spec.options.stop_signal.number();
+        let stop_signal = spec.options.stop_signal.number();
         self.is_dirty = true;
         let mut key = key;
         for action in actions {

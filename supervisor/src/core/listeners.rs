@@ -76,7 +76,8 @@ impl Core {
 
     /// Returns whether an app listens on an address.
     pub(super) fn is_used(&self, address: &str) -> bool {
-        self.table.apps.iter().any(|app| app.spec.listeners.iter().any(|one| one == address))
+        let specs = self.table.apps.iter().flat_map(|app| app.next.iter().chain([&app.spec]));
+        specs.flat_map(|spec| &spec.listeners).any(|one| one == address)
     }
 
     /// Notes that the keeper cannot listen on an address: apps that need it are not started.

@@ -146,7 +146,8 @@ impl Core {
         }
     }
 
-    fn unbind_unused(&mut self) {
+    /// Closes the listeners that no app has any more.
+    pub(super) fn unbind_unused(&mut self) {
         let unused: Vec<String> = self.listeners.keys().filter(|address| !self.is_used(address)).cloned().collect();
         for address in unused {
             self.listeners.remove(&address);

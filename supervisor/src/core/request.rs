@@ -36,6 +36,7 @@ impl Core {
             }
             _ if self.ending.is_some() => bail!("the supervisor is shutting down: retry once it has stopped"),
             Request::Start { spec, instances } => self.begin_start(client, *spec, instances),
+            Request::Change { spec } => self.begin_change(client, *spec),
             Request::Resume(target) => {
                 let ids = self.free(&target)?;
                 self.refuse_damaged(&ids)?;
@@ -142,6 +143,26 @@ impl Core {
         Ok(ids)
     }
 
+    /// Begins to replace the processes of an app with those of another specification.
+    fn begin_change(&mut self, client: Client, spec: Spec) -> Result<()> {
+        spec.check()?;
+        let ids = self.free(&spec.name)?;
+        let is_other = |app: &&App| app.spec.name != spec.name;
+        for address in &spec.listeners {
+            if let Some(app) = self.table.apps.iter().filter(is_other).find(|app| app.spec.listeners.contains(address)) {
+                bail!("{} already listens on {address}", app.spec.name);
+            }
+        }
+        let Some(app) = self.table.app_mut(&spec.name) else { bail!("there is no app {}", spec.name) };
+        app.next = Some(spec.clone());
+        let running = app.instances.iter().filter(|instance| !instance.is_over()).map(|instance| instance.id);
+        let running: Vec<u32> = running.filter(|id| ids.contains(id)).collect();
+        let name = spec.name.clone();
+        self.out.push(Output::Prepare(Box::new(spec), Version::Next));
+        self.push_reload(Some(client), name, running).is_prepared = false;
+        Ok(())
+    }
+
     fn created(&mut self, numbers: Vec<u32>) -> Vec<Instance> {
         numbers.into_iter().map(|number| Instance::new(self.new_id(), number, self.now.wall)).collect()
     }
@@ -210,7 +231,7 @@ impl Core {
 
     /// Begins a task for some instances of an app, as soon as the keeper listens on its addresses.
     pub(super) fn push_one(&mut self, client: Option<Client>, verb: Verb, name: String, ids: Vec<u32>) -> &mut Task {
-        let wanted = self.table.app(&name).map_or(&[][..], |app| &app.spec.listeners);
+        let wanted = self.table.app(&name).map_or(&[][..], |app| &app.spec_of(Version::Next).listeners);
         let missing: Vec<String> = wanted.iter().filter(|address| !self.listeners.contains_key(*address)).cloned().collect();
         missing.iter().cloned().for_each(|address| self.order(Order::Bind(address)));
         client.into_iter().for_each(|client| self.wait(client));

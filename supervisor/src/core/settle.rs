@@ -127,8 +127,8 @@ impl Core {
     /// Begins to replace an instance.
     fn replace(&mut self, id: u32) {
         let Some((app, _)) = self.table.instance(id) else { return };
-        let is_cluster = app.spec.is_cluster();
         let version = if app.next.is_some() { Version::Next } else { Version::Current };
+        let is_cluster = app.spec_of(version).is_cluster() && app.spec.is_cluster();
         let Some(instance) = self.table.instance_mut(id) else { return };
         instance.failures = 0;
         if !is_cluster || !matches!(instance.worker.state, State::Online { .. }) {
@@ -162,6 +162,10 @@ impl Core {
         let Some(app) = self.table.app_mut(name) else { return };
         let Some(next) = app.next.take() else { return };
         app.spec = next;
+        // What was lost is known again.
+        app.damage = None;
+        self.unbind_unused();
+        let Some(app) = self.table.app_mut(name) else { return };
         self.is_urgent = true;
         app.instances.iter_mut().flat_map(Instance::workers_mut).for_each(|worker| worker.version = Version::Current);
         self.out.push(Output::Commit(name.to_owned()));
@@ -175,6 +179,7 @@ impl Core {
                 // What runs with it goes on; what starts next does not.
                 app.instances.iter_mut().flat_map(Instance::workers_mut).for_each(|worker| worker.version = Version::Current);
                 self.out.push(Output::Discard(name.clone()));
+                self.unbind_unused();
             }
         }
     }

@@ -1,0 +1,161 @@
+//! `apply` makes the list what a file says: what is new starts, what has changed is reloaded.
+
+use super::{client, ecosystem, print, start};
+use crate::cli::Apply;
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use supervisor::control::{Request, Size, Table};
+use supervisor::home::Home;
+use supervisor::spec::Spec;
+
+/// What `apply` does about an app.
+enum Step {
+    Start(Box<Spec>, u32),
+    /// With the parts that differ, which may be none, and the number of instances if that changes.
+    Change(Box<Spec>, Vec<String>, Option<u32>),
+    Keep(String),
+    Delete(String),
+    /// It is not in the file any more.
+    Leave(String),
+}
+
+/// Applies a file, or prints what that would do.
+///
+/// # Errors
+/// Fails if the file is not valid, or with the errors of all apps.
+pub fn run(apply: &Apply) -> Result<()> {
+    let steps = plan(apply)?;
+    if apply.dry_run {
+        return steps.iter().try_for_each(|step| print(&format!("{}\n", step.text())));
+    }
+    client::begin()?;
+    client::all(steps.into_iter().map(act))
+}
+
+fn plan(apply: &Apply) -> Result<Vec<Step>> {
+    let wanted = specs(&apply.file, apply.env.as_deref())?;
+    if let Some(name) = apply.only.iter().find(|name| !wanted.iter().any(|(spec, _)| spec.name == **name)) {
+        bail!("{} has no app {name}", apply.file.display());
+    }
+    let is_meant = |name: &str| apply.only.is_empty() || apply.only.iter().any(|only| only == name);
+    let table = client::table()?;
+    let there = running(&table)?;
+    let mut steps = Vec::new();
+    for (spec, instances) in wanted.iter().filter(|(spec, _)| is_meant(&spec.name)) {
+        let Some((old, count)) = there.get(&spec.name) else {
+            steps.push(Step::Start(Box::new(spec.clone()), *instances));
+            continue;
+        };
+        let differ = old.as_ref().map_or_else(|| vec!["a specification, which was lost".to_owned()], |old| differences(old, spec));
+        let to = (count != instances).then_some(*instances);
+        steps.push(if differ.is_empty() && to.is_none() {
+            Step::Keep(spec.name.clone())
+        } else {
+            Step::Change(Box::new(spec.clone()), differ, to)
+        });
+    }
+    let file = wanted.first().and_then(|(spec, _)| spec.file.clone());
+    for (name, (old, _)) in there.iter().filter(|_| apply.only.is_empty()) {
+        let is_ours = old.as_ref().is_some_and(|old| old.file == file);
+        if is_ours && !wanted.iter().any(|(spec, _)| spec.name == *name) {
+            steps.push(if apply.prune { Step::Delete(name.clone()) } else { Step::Leave(name.clone()) });
+        }
+    }
+    Ok(steps)
+}
+
+/// Reads the specifications in a file. Paths are relative to it.
+///
+/// # Errors
+/// Fails if the file is not valid.
+pub fn specs(file: &Path, environment: Option<&str>) -> Result<Vec<(Spec, u32)>> {
+    let declared = ecosystem::read(file, environment)?;
+    let path = std::path::absolute(file)?;
+    let folder = path.parent().context("a file has a folder")?;
+    std::env::set_current_dir(folder).with_context(|| folder.display().to_string())?;
+    let specs = declared.into_iter().map(|one| {
+        let mut spec = start::spec(&one.start)?;
+        spec.declared = one.environment.keys().cloned().collect();
+        spec.environment.0.retain(|(name, _)| !name.to_str().is_some_and(|name| one.environment.contains_key(name)));
+        spec.environment.0.extend(one.environment.into_iter().map(|(name, value)| (name.into(), value.into())));
+        spec.file = Some(path.clone());
+        Ok((spec, one.start.instances.unwrap_or(1)))
+    });
+    specs.collect()
+}
+
+/// Returns the specification of each app in the list, if it can be read, and the number of its instances.
+fn running(table: &Table) -> Result<BTreeMap<String, (Option<Spec>, u32)>> {
+    let home = Home::open()?;
+    let mut all: BTreeMap<String, (Option<Spec>, u32)> = BTreeMap::new();
+    for one in &table.instances {
+        let read = || fs::read(home.spec(&one.name)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        all.entry(one.name.clone()).or_insert_with(|| (read(), 0)).1 += 1;
+    }
+    Ok(all)
+}
+
+/// Returns the parts in which two specifications differ. The environment counts as far as the file sets it: the rest is that of whoever typed the command.
+pub fn differences(old: &Spec, new: &Spec) -> Vec<String> {
+    let mut parts: Vec<String> = [
+        ("command", old.command != new.command),
+        ("directory", old.directory != new.directory),
+        ("listeners", !same_listeners(old, new)),
+    ]
+    .into_iter()
+    .filter(|(_, differs)| *differs)
+    .map(|(part, _)| part.to_owned())
+    .collect();
+    let of = |spec: &Spec, name: &str| spec.environment.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone());
+    let declared = old.declared.union(&new.declared);
+    parts.extend(declared.filter(|name| of(old, name) != of(new, name)).cloned());
+    let options = |spec: &Spec| match serde_json::to_value(&spec.options) {
+        Ok(Value::Object(options)) => options,
+        _ => serde_json::Map::default(),
+    };
+    let (old, new) = (options(old), options(new));
+    parts.extend(new.iter().filter(|(name, value)| old.get(*name) != Some(value)).map(|(name, _)| name.trim_end_matches("_ms").replace('_', "-")));
+    parts
+}
+
+/// A Node program adds listeners itself.
+fn same_listeners(old: &Spec, new: &Spec) -> bool {
+    if new.is_node { new.listeners.iter().all(|address| old.listeners.contains(address)) } else { old.listeners == new.listeners }
+}
+
+impl Step {
+    fn text(&self) -> String {
+        match self {
+            Step::Start(spec, 1) => format!("+ {}: starts", spec.name),
+            Step::Start(spec, instances) => format!("+ {}: starts, {instances} instances", spec.name),
+            Step::Change(spec, differ, to) => {
+                let mut parts = Vec::new();
+                parts.extend((!differ.is_empty()).then(|| format!("is reloaded with another {}", differ.join(", "))));
+                parts.extend(to.map(|to| format!("gets {to} instances")));
+                format!("~ {}: {}", spec.name, parts.join("; "))
+            }
+            Step::Keep(name) => format!("= {name}"),
+            Step::Delete(name) => format!("- {name}: is deleted"),
+            Step::Leave(name) => format!("- {name}: is not in the file, and stays: --prune deletes it"),
+        }
+    }
+}
+
+fn act(step: Step) -> Result<()> {
+    match step {
+        Step::Start(spec, instances) => client::ask(&Request::Start { spec, instances }),
+        Step::Change(spec, differ, to) => {
+            let name = spec.name.clone();
+            if !differ.is_empty() {
+                client::ask(&Request::Change { spec })?;
+            }
+            to.map_or(Ok(()), |to| client::ask(&Request::Scale(name, Size::To(to))))
+        }
+        Step::Delete(name) => client::ask(&Request::Delete(name)),
+        Step::Keep(_) => Ok(()),
+        Step::Leave(_) => print(&format!("{}\n", step.text())),
+    }
+}
