@@ -65,7 +65,9 @@ pub enum Command {
     #[command(visible_alias = "dump")]
     Save,
     /// Start the saved apps
-    Resurrect,
+    Resurrect(Resurrect),
+    /// Replace the supervisor with the version of this program; apps keep running
+    Update,
     /// Print a systemd unit that starts the saved apps at every boot
     Startup,
     /// Stop all apps and the supervisor
@@ -206,6 +208,14 @@ pub struct Change {
     /// Use the environment of this command from now on
     #[arg(short = 'a', long)]
     pub update_env: bool,
+}
+
+/// Arguments of `resurrect`.
+#[derive(Debug, Args)]
+pub struct Resurrect {
+    /// Start them once per boot, and do not wait until they are ready
+    #[arg(long)]
+    pub boot: bool,
 }
 
 /// Arguments of `list`.

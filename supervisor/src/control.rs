@@ -45,8 +45,13 @@ pub enum Request {
     ReloadLogs,
     /// Save the apps for `resurrect`.
     Save,
-    /// Start the saved apps.
-    Resurrect,
+    /// Start the saved apps, and wait for that; or, at boot, start them unless the supervisor continues with its list, and do not wait.
+    Resurrect {
+        /// systemd has started the supervisor.
+        is_boot: bool,
+    },
+    /// Replace the supervisor's own processes with those of this program.
+    Update(PathBuf),
     /// Stop all apps and the supervisor.
     Kill,
 }

@@ -1,14 +1,14 @@
 //! The supervisor starts any server of the workspace, or any command, as a cluster. It keeps the cluster alive, shows it,
 //! and replaces its processes without clients noticing.
 //!
-//! Users run `supervisor`, which sends requests to the *daemon* over a Unix socket. `supervisord` has three roles:
+//! Users run `supervisor`, which sends requests to the *daemon* over a Unix socket. `supervisor-keeper` has three roles:
 //!
 //! - The daemon makes the decisions, in its *core*: it owns the table of apps, and nothing else.
 //! - The *keeper* follows the daemon's orders. It starts and reaps the *workers* (the processes of the apps), and holds
 //!   listeners, log pipes and log files.
 //! - The *launcher* runs between fork and exec of a worker, and then becomes the worker.
 //!
-//! If the daemon or the keeper dies, the other one restarts it: each holds a copy of every descriptor. `supervisord` is a
+//! If the daemon or the keeper dies, the other one restarts it: each holds a copy of every descriptor. `supervisor-keeper` is a
 //! separate program so that it stays small.
 
 #![forbid(unsafe_code)]
@@ -35,7 +35,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Runs the role given on the command line of `supervisord`: `keeper`, `adopt` (a keeper that replaces a dead one),
+/// Runs the role given on the command line of `supervisor-keeper`: `keeper`, `adopt` (a keeper that replaces a dead one),
 /// `daemon`, or `launch SPEC`. Returns `None` for anything else.
 ///
 /// # Errors
@@ -47,6 +47,7 @@ pub fn play(arguments: impl IntoIterator<Item = OsString>) -> Option<Result<Exit
         ("keeper", None) => keeper::begin(),
         ("adopt", None) => keeper::adopt(),
         ("daemon", None) => daemon::run(),
+        ("version", None) => Ok(ExitCode::SUCCESS),
         ("launch", Some(spec)) => Ok(launch::run(Path::new(&spec))),
         _ => return None,
     })

@@ -9,6 +9,7 @@ use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use supervisor::control::{Answer, Request, Table};
@@ -19,6 +20,8 @@ use supervisor::home::Home;
 const LAST_BREATH: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 /// Number of bytes at the end of the supervisor's own log that are searched for its last line.
 const OWN_LOG_END: u64 = 4096;
+/// Pause before the next look whether another daemon answers.
+const AGAIN: Duration = Duration::from_millis(20);
 /// Time limit for the daemon to answer `list`.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -133,6 +136,28 @@ fn say(answer: Answer) -> Result<()> {
     }
 }
 
+/// The program of the keeper and the daemon, beside this one.
+fn background() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("supervisor-keeper"))
+}
+
+/// Lets the supervisor replace itself, and waits until the next one answers.
+///
+/// # Errors
+/// Fails if no supervisor runs, or it refuses.
+pub fn update() -> Result<()> {
+    let home = Home::open()?;
+    let before = table()?.supervisor;
+    let answer = talk(connect(&home)?, &Request::Update(background()?))?;
+    // The last one ends after its answer, and the next one accepts as soon as it knows everything.
+    if let Answer::Done(_) = answer {
+        while table()?.supervisor.is_some_and(|own| before.is_some_and(|before| before.daemon == own.daemon)) {
+            std::thread::sleep(AGAIN);
+        }
+    }
+    say(answer)
+}
+
 /// Starts a supervisor if none is running.
 ///
 /// # Errors
@@ -149,7 +174,7 @@ pub fn begin() -> Result<()> {
         return Ok(());
     }
     let own_log = OpenOptions::new().append(true).create(true).mode(0o600).open(home.own_log())?;
-    let program = std::env::current_exe()?.with_file_name("supervisord");
+    let program = background()?;
     let mut command = Command::new(&program);
     command
         .arg("keeper")

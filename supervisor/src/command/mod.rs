@@ -72,10 +72,11 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         }
         Command::ReloadLogs => client::ask(&Request::ReloadLogs)?,
         Command::Save => client::ask(&Request::Save)?,
-        Command::Resurrect => {
+        Command::Resurrect(resurrect) => {
             client::begin()?;
-            client::ask(&Request::Resurrect)?;
+            client::ask(&Request::Resurrect { is_boot: resurrect.boot })?;
         }
+        Command::Update => client::update()?,
         Command::Kill => client::kill()?,
         Command::List(output) => list::run(output)?,
         Command::Show(show) => show::run(show)?,

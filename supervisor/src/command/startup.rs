@@ -6,6 +6,9 @@ use rustix::process::geteuid;
 use std::path::Path;
 use supervisor::home::Home;
 
+/// Name of the unit. Debian's package `supervisor`, another program, has one called `supervisor.service`.
+const UNIT: &str = "stallbench-supervisor.service";
+
 /// Prints the unit to standard output, and instructions to standard error.
 ///
 /// # Errors
@@ -18,7 +21,8 @@ pub fn run() -> Result<()> {
     // Percent signs have a special meaning in units.
     let quoted = |path: &Path| path.display().to_string().replace('%', "%%");
     let (program, home) = (quoted(&program), quoted(home.path()));
-    // The keeper and the daemon restart each other, so systemd must not kill one when the other dies.
+    // The keeper and the daemon restart each other, so systemd must not kill one when the other dies. If both die, it keeps their listeners. The saved
+    // apps take as long to start as they take: nobody waits for them here.
     print(&format!(
         "[Unit]
 Description=Supervisor of {home}
@@ -28,12 +32,15 @@ After=network.target
 Type=notify
 NotifyAccess=all
 Environment=\"SUPERVISOR_HOME={home}\"
-ExecStart=\"{program}d\" keeper
-ExecStartPost=-\"{program}\" resurrect
+ExecStart=\"{program}-keeper\" keeper
+ExecStartPost=-\"{program}\" resurrect --boot
 ExecStop=\"{program}\" kill
+TimeoutStopSec=infinity
 KillMode=process
 OOMPolicy=continue
 Restart=always
+WatchdogSec=30
+FileDescriptorStoreMax=1024
 LimitNOFILE=infinity
 
 [Install]
@@ -43,12 +50,10 @@ WantedBy={target}
     let (folder, systemctl) =
         if is_root { ("/etc/systemd/system", "systemctl") } else { ("~/.config/systemd/user", "systemctl --user") };
     remark(&format!(
-        "to save the running apps and let systemd start them, now and at every boot (`{systemctl} stop supervisor` stops them):"
+        "to save the running apps and let systemd start them, now and at every boot (`{systemctl} stop {UNIT}` stops them):"
     ));
-    remark(&format!(
-        "  supervisor save && supervisor kill && mkdir -p {folder} && supervisor startup > {folder}/supervisor.service"
-    ));
-    remark(&format!("  {systemctl} daemon-reload && {systemctl} enable --now supervisor"));
+    remark(&format!("  supervisor save && supervisor kill && mkdir -p {folder} && supervisor startup > {folder}/{UNIT}"));
+    remark(&format!("  {systemctl} daemon-reload && {systemctl} enable --now {UNIT}"));
     if !is_root {
         remark("  loginctl enable-linger    # keeps it running while you are not logged in");
     }

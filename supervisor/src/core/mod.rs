@@ -65,7 +65,7 @@ pub enum Input {
     /// A client sends a command.
     Request(Client, Request),
     /// A client wants the apps back that were saved.
-    Resurrect(Client, Dump),
+    Resurrect { client: Client, dump: Dump, is_boot: bool },
     /// A client has gone, and does not wait for its answer any more.
     Gone(Client),
     /// What [`Output::Prepare`] asked for is done, or could not be.
@@ -134,6 +134,8 @@ pub struct Core {
     bind_due: Option<Instant>,
     /// Apps whose program has changed while a command was in progress for them.
     changed: Vec<String>,
+    /// The table is that of an earlier daemon of the same boot.
+    is_continued: bool,
     /// The table differs from the saved one.
     is_dirty: bool,
     /// The same, and what comes out must not happen before it is saved.
@@ -160,6 +162,7 @@ impl Core {
             memory_due: None,
             bind_due: None,
             changed: Vec::new(),
+            is_continued: false,
             is_dirty: false,
             is_urgent: false,
             ending: None,
@@ -177,7 +180,7 @@ impl Core {
                 self.remark("the keeper died and was replaced".into());
             }
             Input::Request(client, request) => self.begin(client, request),
-            Input::Resurrect(client, dump) => self.resurrect(client, dump),
+            Input::Resurrect { client, dump, is_boot } => self.resurrect(client, dump, is_boot),
             Input::Gone(client) => {
                 self.waiting.remove(&client);
                 self.cancel(|task| task.client == Some(client), "its command was interrupted");
@@ -196,6 +199,11 @@ impl Core {
     /// Returns the earliest expiry of all timers.
     pub fn due(&self) -> Option<Instant> {
         [self.table.due(), self.memory_due, self.bind_due].into_iter().flatten().min()
+    }
+
+    /// Returns whether a command is in progress.
+    pub fn is_at_work(&self) -> bool {
+        !self.tasks.is_empty()
     }
 
     /// Returns whether the keeper is still to report what it holds.

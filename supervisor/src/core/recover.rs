@@ -57,6 +57,7 @@ impl Core {
     pub(super) fn recover(&mut self) {
         let Some(Recovery { mut found, reported }) = self.recovery.take() else { return };
         self.is_urgent = true;
+        self.is_continued = found.is_known && found.is_same_boot;
         self.table.next_id = found.saved.next_id();
         let saved = std::mem::take(&mut found.saved.apps);
         for app in &saved {

@@ -35,7 +35,7 @@ impl Core {
                 Ok(())
             }
             _ if self.ending.is_some() => bail!("the supervisor is shutting down: retry once it has stopped"),
-            Request::Start { spec, instances } => self.begin_start(client, *spec, instances),
+            Request::Start { spec, instances } => self.begin_start(Some(client), *spec, instances),
             Request::Change { spec } => self.begin_change(client, *spec),
             Request::Resume(target) => {
                 let ids = self.free(&target)?;
@@ -107,7 +107,7 @@ impl Core {
                 Ok(())
             }
             // The daemon reads the saved apps first.
-            Request::Resurrect => bail!("the saved apps were not read"),
+            Request::Resurrect { .. } | Request::Update(_) => bail!("the daemon does this itself"),
             Request::Kill => {
                 self.end_all(Some(client));
                 Ok(())
@@ -115,9 +115,9 @@ impl Core {
         }
     }
 
-    fn begin_start(&mut self, client: Client, spec: Spec, instances: u32) -> Result<()> {
+    fn begin_start(&mut self, client: Option<Client>, spec: Spec, instances: u32) -> Result<()> {
         let ids = self.add(&spec, instances)?;
-        self.push_one(Some(client), Verb::Start { is_new: true, is_begun: false }, spec.name, ids).is_prepared = false;
+        self.push_one(client, Verb::Start { is_new: true, is_begun: false }, spec.name, ids).is_prepared = false;
         Ok(())
     }
 
@@ -373,10 +373,15 @@ impl Core {
     }
 
     /// Brings the saved apps back: those that are not in the list, and those that the system's last shutdown has ended.
-    pub(super) fn resurrect(&mut self, client: Client, dump: Dump) {
+    pub(super) fn resurrect(&mut self, client: Client, dump: Dump, is_boot: bool) {
         if self.ending.is_some() {
             return self.answer(client, Answer::Error("the supervisor is shutting down: retry once it has stopped".into()));
         }
+        if is_boot && self.is_continued {
+            return self.answer(client, Answer::Done("the supervisor continues with the list that it had".into()));
+        }
+        // At boot, nobody waits, and an address that is not there yet is tried again.
+        let waiting = (!is_boot).then_some(client);
         // It waits for this, too, so that it is not answered before the last app is looked at.
         self.wait(client);
         for Dumped { spec, instances, is_stopped } in dump.apps {
@@ -385,12 +390,12 @@ impl Core {
                 Some(app) => {
                     let ended: Vec<u32> = app.instances.iter().filter(|one| one.is_ended_by_boot).map(|one| one.id).collect();
                     if !ended.is_empty() && !self.is_busy(&name) {
-                        self.push_one(Some(client), Verb::Start { is_new: false, is_begun: false }, name.clone(), ended);
+                        self.push_one(waiting, Verb::Start { is_new: false, is_begun: false }, name.clone(), ended);
                     }
                     Ok(())
                 }
                 None if is_stopped => self.add(&spec, instances).map(drop),
-                None => self.begin_start(client, spec, instances),
+                None => self.begin_start(waiting, spec, instances),
             };
             // One that cannot be started does not keep the others from it.
             if let Err(error) = begun {

@@ -3,13 +3,14 @@
 use super::{Daemon, Source};
 use crate::channel::{Channel, Order, pair};
 use crate::core::Input;
-use crate::keeper::role;
+use crate::keeper::role_of;
 use crate::poll::{Poller, Token};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, getppid, kill_process};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::{Child, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// If a keeper that this daemon started ends within this time, the next one starts only after it.
@@ -26,6 +27,8 @@ pub struct Keeper {
     started: Instant,
     /// Time at which to start another keeper, if one is to be started.
     start_due: Option<Instant>,
+    /// The program that the next one runs, if not this one.
+    program: Option<PathBuf>,
 }
 
 impl Keeper {
@@ -34,7 +37,7 @@ impl Keeper {
         let channel = Channel::new(io::stdin().as_fd().try_clone_to_owned()?);
         let token = Some(poller.add(&channel, Source::Keeper)?);
         let pid = getppid().map_or(0, Pid::as_raw_pid);
-        Ok(Keeper { channel, token, child: None, pid, started: Instant::now(), start_due: None })
+        Ok(Keeper { channel, token, child: None, pid, started: Instant::now(), start_due: None, program: None })
     }
 
     /// The next time at which something has to be done about it.
@@ -93,11 +96,29 @@ impl Daemon {
         self.start_keeper()
     }
 
+    /// Replaces the keeper with one of another program.
+    ///
+    /// # Errors
+    /// Fails if the program cannot be run; the old keeper then goes on.
+    pub(super) fn replace_keeper(&mut self, program: PathBuf) -> Result<()> {
+        // It says what it is, and that it can run here.
+        let said = Command::new(&program).arg("version").output().with_context(|| format!("cannot run {}", program.display()))?;
+        if !said.status.success() {
+            bail!("{} is not a supervisor", program.display());
+        }
+        self.keeper.program = Some(program);
+        if let Some(token) = self.keeper.token.take() {
+            self.poller.remove(token, &self.keeper.channel);
+        }
+        self.keeper.end();
+        self.start_keeper()
+    }
+
     /// Starts another keeper. A temporary shortage, such as of memory, must not end the daemon.
     fn start_keeper(&mut self) -> Result<()> {
         (self.keeper.started, self.keeper.start_due) = (Instant::now(), None);
         let (own, other) = pair()?;
-        let child = role("adopt").stdin(other).stdout(Stdio::null()).spawn().context("cannot start a keeper");
+        let child = role_of(self.keeper.program.as_deref(), "adopt").stdin(other).stdout(Stdio::null()).spawn().context("cannot start a keeper");
         match child {
             Ok(child) => {
                 self.keeper.pid = child.id() as i32;

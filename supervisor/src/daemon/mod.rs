@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +58,8 @@ struct Daemon {
     listeners: BTreeMap<String, OwnedFd>,
     workers: BTreeMap<Key, Vec<OwnedFd>>,
     watch: watch::Watch,
+    /// Another version of this program is taking over.
+    is_leaving: bool,
     is_over: bool,
 }
 
@@ -85,6 +88,7 @@ pub fn run() -> Result<ExitCode> {
         listeners: BTreeMap::new(),
         workers: BTreeMap::new(),
         watch: watch::Watch::default(),
+        is_leaving: false,
         is_over: false,
     };
     while !daemon.is_over {
@@ -117,7 +121,24 @@ impl Daemon {
         }
         self.watch_control()?;
         self.clients.flush(&mut self.poller);
+        // The keeper of the other version has everything now, and starts a daemon of its own once this one has ended.
+        self.is_over |= self.is_leaving && !self.keeper.channel.has_unsent();
         self.keeper.watch(&self.poller)
+    }
+
+    /// Hands everything over to a keeper of another version of this program.
+    fn update(&mut self, client: u64, program: PathBuf) -> Result<()> {
+        let answer = if self.core.is_at_work() {
+            Answer::Error("another command is in progress: retry when it is done".into())
+        } else {
+            match self.replace_keeper(program) {
+                Ok(()) => Answer::Done("the supervisor was replaced; its apps kept running".into()),
+                Err(error) => Answer::Error(format!("{error:#}")),
+            }
+        };
+        self.is_leaving = matches!(answer, Answer::Done(_));
+        self.clients.answer(client, &answer);
+        Ok(())
     }
 
     /// Lets the core decide about an input, and carries out its decisions. What is to outlive this process is written before anything is done about it.
@@ -295,8 +316,14 @@ impl Daemon {
                 self.clients.answer(id, &Answer::Error(why));
                 Ok(())
             }
-            Word::Request(Request::Resurrect) => match store::dumped(&self.home) {
-                Ok(dump) => self.handle(Input::Resurrect(id, dump)),
+            Word::Request(Request::Update(program)) => self.update(id, program),
+            Word::Request(Request::Resurrect { is_boot }) => match store::dumped(&self.home) {
+                Ok(dump) => self.handle(Input::Resurrect { client: id, dump, is_boot }),
+                // Nothing has to be saved for a supervisor to be started.
+                Err(_) if is_boot && !self.home.dump().exists() => {
+                    self.clients.answer(id, &Answer::Done("there are no saved apps".into()));
+                    Ok(())
+                }
                 Err(error) => {
                     self.clients.answer(id, &Answer::Error(format!("{error:#}")));
                     Ok(())

@@ -8,6 +8,7 @@ use rustix::fs::fstat;
 use rustix::net::listen;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::process::{Pid, Signal, kill_process};
+use sd_notify::NotifyState;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
@@ -52,7 +53,10 @@ impl Keeper {
     pub(super) fn bind(&mut self, address: String) -> Result<()> {
         if !self.listeners.contains_key(&address) {
             match Listener::open(&address) {
-                Ok(listener) => drop(self.listeners.insert(address.clone(), listener)),
+                Ok(listener) => {
+                    store(&address, &listener);
+                    self.listeners.insert(address.clone(), listener);
+                }
                 Err(error) => return self.report(&Report::CannotBind(address, error.to_string())),
             }
         }
@@ -67,6 +71,7 @@ impl Keeper {
     /// Stops listening on an address. Whoever still holds the listener would keep it open, and is ended.
     pub(super) fn unbind(&mut self, address: &str) -> Result<()> {
         let Some(listener) = self.listeners.remove(address) else { return Ok(()) };
+        let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(&address.replace(':', "_"))]);
         let socket = format!("socket:[{}]", fstat(&listener.socket)?.st_ino);
         drop(listener);
         let own = [Some(std::process::id() as i32), self.daemon.as_ref().map(|daemon| daemon.pid)];
@@ -95,6 +100,13 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// Lets systemd keep a listener, in case the keeper and the daemon both die.
+fn store(address: &str, listener: &Listener) {
+    // Names have no colons. Without systemd, nobody keeps it.
+    let name = address.replace(':', "_");
+    let _ = sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(&name)], &[listener.socket.as_fd()]);
 }
 
 /// Returns the address of a listener.

@@ -35,10 +35,10 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use sweep::Left;
 use worker::Worker;
 
@@ -86,6 +86,9 @@ struct Keeper {
     hangups: UnixStream,
     children: UnixStream,
     buffer: Vec<u8>,
+    /// How often systemd wants a sign of life, if it does, and when the next one is due.
+    watchdog: Option<Duration>,
+    watchdog_due: Option<Instant>,
     is_over: bool,
 }
 
@@ -117,6 +120,8 @@ impl Keeper {
             hangups,
             children,
             buffer: vec![0; CHUNK],
+            watchdog: None,
+            watchdog_due: None,
             is_over: false,
         })
     }
@@ -125,7 +130,7 @@ impl Keeper {
         while !self.is_over {
             let silence = self.daemon.as_ref().and_then(|daemon| daemon.channel.due());
             let left = self.left.as_ref().map(|left| left.due);
-            let due = self.workers.values().filter_map(Worker::due).chain(self.daemon_due).chain(silence).chain(left).min();
+            let due = self.workers.values().filter_map(Worker::due).chain(self.daemon_due).chain(silence).chain(left).chain(self.watchdog_due).min();
             let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
             for source in self.poller.wait(timeout)? {
                 self.handle(source)?;
@@ -134,6 +139,7 @@ impl Keeper {
                 self.try_daemon();
             }
             self.check_daemon()?;
+            self.tell_systemd();
             self.tick()?;
             if let Some(daemon) = &self.daemon {
                 self.poller.set_interest(daemon.token, &daemon.channel, true, daemon.channel.has_unsent())?;
@@ -141,6 +147,16 @@ impl Keeper {
         }
         let _ = fs::remove_file(self.home.control());
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Gives systemd the sign of life that it wants.
+    fn tell_systemd(&mut self) {
+        let Some(every) = self.watchdog else { return };
+        let now = Instant::now();
+        if self.watchdog_due.is_none_or(|due| due <= now) {
+            self.watchdog_due = Some(now + every);
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        }
     }
 
     fn handle(&mut self, source: Source) -> Result<()> {
@@ -362,8 +378,13 @@ fn forget_the_caller() -> Result<()> {
 
 /// Builds a command that runs this program in another role. Its standard error is that of this process.
 pub fn role(name: &str) -> Command {
+    role_of(None, name)
+}
+
+/// Like [`role`], for another program.
+pub fn role_of(program: Option<&Path>, name: &str) -> Command {
     // The link leads to this very program, even if its file has been replaced.
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(program.unwrap_or(Path::new("/proc/self/exe")));
     command.arg(name).env_remove("NOTIFY_SOCKET");
     command
 }

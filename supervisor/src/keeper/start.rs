@@ -1,11 +1,14 @@
 //! The start of a keeper: the first one, or one that replaces another.
 
 use super::Keeper;
+use super::listeners::Listener;
 use crate::channel::Channel;
 use crate::control::{Answer, Request};
 use crate::home::{Home, replace};
 use anyhow::{Context, Result};
+use listenfd::ListenFd;
 use sd_notify::NotifyState;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
@@ -18,6 +21,7 @@ use std::process::ExitCode;
 /// # Errors
 /// Fails if another supervisor runs, or a system call fails.
 pub fn begin() -> Result<ExitCode> {
+    let stored = stored_listeners();
     close_inherited();
     let home = Home::open()?;
     let control = home.control();
@@ -30,6 +34,8 @@ pub fn begin() -> Result<ExitCode> {
     let mut keeper = Keeper::new(home)?;
     replace(&keeper.home.preload(), include_bytes!("preload.cjs"))?;
     keeper.control = Some(control.into());
+    keeper.listeners = stored;
+    keeper.watchdog = sd_notify::watchdog_enabled().map(|time| time / 2);
     keeper.start_daemon()?;
     // The command or systemd that started this process can continue.
     sd_notify::notify(&[NotifyState::Ready]).context("cannot notify systemd over NOTIFY_SOCKET")?;
@@ -37,11 +43,28 @@ pub fn begin() -> Result<ExitCode> {
     keeper.run()
 }
 
+/// Takes the listeners that systemd has kept since the last keeper and daemon have both died.
+fn stored_listeners() -> BTreeMap<String, Listener> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut stored = ListenFd::from_env();
+    let mut listeners = BTreeMap::new();
+    for (number, name) in names.split(':').enumerate().take(stored.len()) {
+        let address = name.replace('_', ":");
+        if let Ok(Some(listener)) = stored.take_tcp_listener(number) {
+            listeners.insert(address.clone(), Listener::new(&address, listener.into()));
+        }
+    }
+    listeners
+}
+
 /// Closes what the caller's shell has left open, such as the lock of a deploy script: it would be held as long as the supervisor runs.
 fn close_inherited() {
     let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let numbers: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    for number in numbers.into_iter().filter(|number| *number > 2) {
+    // Those that systemd has kept are in use.
+    let stored = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse::<i32>().ok()).unwrap_or(0);
+    let is_ours = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
+    for number in numbers.into_iter().filter(|number| *number > if is_ours { 2 + stored } else { 2 }) {
         // The listing's own descriptor is closed already.
         let _ = nix::unistd::close(number);
     }
