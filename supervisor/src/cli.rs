@@ -39,6 +39,14 @@ pub enum Command {
     /// Show logs
     #[command(visible_alias = "log")]
     Logs(Logs),
+    /// Show what has happened to the apps, and when
+    Events(Events),
+    /// Print processes, restarts, memory and CPU in the text format of Prometheus, or serve them
+    Metrics(Metrics),
+    /// Run a supervisor.toml in the foreground until it ends, as a container does
+    Run(Run),
+    /// Convert an ecosystem file or a dump of PM2's to a supervisor.toml
+    Import(Import),
     /// Show processes, their CPU and memory, and their logs, full-screen
     Monit,
     /// Set the restart counters to zero
@@ -242,6 +250,54 @@ pub struct Flush {
     /// A name, an id or all
     #[arg(default_value = "all")]
     pub target: String,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// A name, an id or all
+    #[arg(default_value = "all")]
+    pub target: String,
+    /// Number of events to show
+    #[arg(long, default_value_t = 50)]
+    pub lines: usize,
+    /// Keep printing new events
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Print JSON, one line each
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `metrics`.
+#[derive(Debug, Args)]
+pub struct Metrics {
+    /// Serve /metrics on this address, such as 127.0.0.1:9209
+    #[arg(long, value_name = "ADDR", conflicts_with = "socket")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Serve /metrics on this Unix socket
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The file
+    pub file: PathBuf,
+    /// Use the variables of [app.env.NAME] too
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+}
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// An ecosystem.config.js, .cjs or .json, or the dump.pm2 of `pm2 save`
+    pub file: PathBuf,
+    /// Write to this file [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Arguments of `send-signal`.

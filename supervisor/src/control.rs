@@ -89,6 +89,21 @@ pub struct Table {
     pub instances: Vec<View>,
 }
 
+/// Something that has happened to an app, as the event log keeps it: one line of JSON each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Name of the app.
+    pub app: String,
+    /// Id of the instance, if it is about one.
+    pub id: Option<u32>,
+    /// What: `started`, `ready`, `stopped`, `ended`, `given up`, `reload` and so on.
+    pub what: String,
+    /// More about it, such as how a process ended.
+    pub why: Option<String>,
+}
+
 /// The process ids of the supervisor itself.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Own {

@@ -13,8 +13,8 @@ const LONGEST_SOCKET: usize = 107;
 /// Length that the longest name of a notify socket adds to the folder's path.
 const LONGEST_NAME: usize = "/notify/4294967295-4294967295".len();
 
-/// Size in bytes at which the supervisor's own log is started anew.
-const LONGEST_OWN_LOG: u64 = 1 << 20;
+/// Size in bytes at which a log of the supervisor's own is started anew.
+pub const LONGEST_LOG: u64 = 1 << 20;
 
 /// The folder, `SUPERVISOR_HOME` or `~/.supervisor`.
 #[derive(Debug, Clone)]
@@ -96,11 +96,16 @@ impl Home {
     /// Fails if the file cannot be written, for example because the disk is full.
     pub fn tell(&self, text: &str) -> std::io::Result<()> {
         let path = self.own_log();
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LONGEST_OWN_LOG) {
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LONGEST_LOG) {
             fs::rename(&path, path.with_extension("log.1"))?;
         }
         let mut log = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
         writeln!(log, "{} {text}", humantime::format_rfc3339_seconds(std::time::SystemTime::now()))
+    }
+
+    /// What has happened to the apps, a line of JSON each.
+    pub fn events(&self) -> PathBuf {
+        self.0.join("events.log")
     }
 
     /// The state file: the table of apps and their instances.

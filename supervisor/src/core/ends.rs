@@ -88,12 +88,20 @@ impl Core {
         let spec = app.next.as_ref().filter(|_| worker.version == Version::Next).unwrap_or(&app.spec);
         let policy = Policy { options: &spec.options, is_replacement, signals_readiness: spec.is_cluster() };
         let Some((state, actions)) = worker.state.after(event, policy) else { return };
-        worker.state = state;
+        let before = std::mem::replace(&mut worker.state, state);
         if matches!(state, State::Online { .. }) {
             worker.online = Some(now);
         }
+        let told = told(before, state).map(|what| (app.spec.name.clone(), what, instance.last_end.clone()));
         let stop_signal = spec.options.stop_signal.number();
         self.is_dirty = true;
+        if let Some((name, what, last_end)) = told {
+            let why = match (what, state.process()) {
+                ("ended" | "stopped" | "given up", _) => last_end,
+                (_, process) => process.map(|process| format!("process {}", process.pid)),
+            };
+            self.note(&name, Some(key.instance), what, why);
+        }
         let mut key = key;
         for action in actions {
             match action {
@@ -130,6 +138,20 @@ impl Core {
         }
         self.spawn(next);
         next
+    }
+}
+
+/// Returns the name of a change of state in the event log, if it is worth one.
+fn told(before: State, now: State) -> Option<&'static str> {
+    match (before, now) {
+        (_, State::Errored) => Some("given up"),
+        (_, State::Waiting) => Some("ended"),
+        // It is started again at once.
+        (State::Starting { process: Some(_) } | State::Online { .. } | State::Stopping { .. }, State::Starting { process: None }) => Some("ended"),
+        (State::Starting { process: None }, State::Starting { process: Some(_) }) => Some("started"),
+        (State::Starting { .. }, State::Online { .. }) => Some("ready"),
+        (State::Stopping { .. } | State::Online { .. } | State::Starting { .. }, State::Stopped) => Some("stopped"),
+        _ => None,
     }
 }
 

@@ -21,7 +21,7 @@ mod worker;
 pub use saved::{Dump, Found, Saved};
 
 use crate::channel::{Job, Key, Order, Report, Standing};
-use crate::control::{Answer, Request};
+use crate::control::{self, Answer, Request};
 use crate::home::Home;
 use crate::proc::Identity;
 use crate::spec::Spec;
@@ -99,6 +99,8 @@ pub enum Output {
     Watch(Box<Spec>),
     /// Measure the memory of these processes, and say [`Input::Memory`].
     Measure(Vec<(Key, Identity)>),
+    /// Add to the event log.
+    Event(control::Event),
     /// Save the apps for `resurrect`, and answer the client.
     Save(Client, Dump),
     /// Everything has ended.
@@ -267,6 +269,13 @@ impl Core {
 
     fn order(&mut self, order: Order) {
         self.out.push(Output::Order(order));
+    }
+
+    /// Notes what has happened to an app.
+    fn note(&mut self, app: &str, id: Option<u32>, what: &str, why: Option<String>) {
+        let since = self.now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        self.out.push(Output::Event(control::Event { at_ms, app: app.to_owned(), id, what: what.to_owned(), why }));
     }
 
     fn remark(&mut self, remark: String) {

@@ -188,6 +188,8 @@ impl Core {
         if trouble.is_none() {
             task.apps.iter().for_each(|name| self.commit(name));
         }
+        let what = if trouble.is_none() { past(&task.verb) } else { format!("{} failed", task.verb.name()) };
+        task.apps.iter().for_each(|name| self.note(name, None, &what, trouble.clone()));
         let done = format!("{} {}", task.apps.join(", "), past(&task.verb));
         if let Some(client) = task.client {
             self.told(client, trouble.map_or(Ok(done), Err));

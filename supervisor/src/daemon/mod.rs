@@ -195,6 +195,8 @@ impl Daemon {
                 let memory = processes.into_iter().filter_map(|(key, process)| Some((key, groups.memory(process.pid)?)));
                 return Ok(Some(Input::Memory(memory.collect())));
             }
+            // A full disk must not stop the apps, and is told elsewhere.
+            Output::Event(event) => drop(store::note(&event, &self.home)),
             Output::Save(client, dump) => {
                 let answer = match store::dump(&dump, &self.home) {
                     Ok(()) => {

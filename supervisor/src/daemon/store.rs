@@ -1,7 +1,9 @@
 //! The files of the daemon: the state, which it leaves to the next one, the specifications of the apps, and the saved apps. Each is replaced as a whole.
 
 use crate::core::{Dump, Found, Saved, Version};
-use crate::home::{Home, replace, replace_durably};
+use crate::control::Event;
+use crate::home::{Home, LONGEST_LOG, replace, replace_durably};
+use crate::keeper::rotated;
 use crate::proc::boot_id;
 use crate::spec::Spec;
 use anyhow::{Context, Result, bail};
@@ -9,6 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Version of the files' format. An older one can be read: what it does not have takes its default.
@@ -142,6 +146,21 @@ pub fn commit(name: &str, home: &Home) -> Result<()> {
 /// Removes a specification.
 pub fn remove(name: &str, version: Version, home: &Home) {
     let _ = fs::remove_file(path(home, name, version));
+}
+
+/// Adds to the event log, which is started anew when it has become long.
+///
+/// # Errors
+/// Fails if the file cannot be written, for example because the disk is full.
+pub fn note(event: &Event, home: &Home) -> Result<()> {
+    let path = home.events();
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LONGEST_LOG) {
+        fs::rename(&path, rotated(&path, 1))?;
+    }
+    let mut log = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+    Ok(log.write_all(&line)?)
 }
 
 /// Saves the apps for `resurrect`, so that they survive a power loss.

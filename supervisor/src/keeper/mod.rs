@@ -120,7 +120,7 @@ impl Keeper {
             hangups,
             children,
             buffer: vec![0; CHUNK],
-            watchdog: None,
+            watchdog: watchdog(),
             watchdog_due: None,
             is_over: false,
         })
@@ -385,8 +385,14 @@ pub fn role(name: &str) -> Command {
 pub fn role_of(program: Option<&Path>, name: &str) -> Command {
     // The link leads to this very program, even if its file has been replaced.
     let mut command = Command::new(program.unwrap_or(Path::new("/proc/self/exe")));
-    command.arg(name).env_remove("NOTIFY_SOCKET");
+    command.arg(name);
     command
+}
+
+/// Returns how often systemd wants a sign of life, twice as often as it has to be. It may come from a keeper that systemd has not started itself.
+fn watchdog() -> Option<Duration> {
+    let time: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    Some(Duration::from_micros(time) / 2)
 }
 
 /// Returns a stream that becomes readable once one of these signals has come.

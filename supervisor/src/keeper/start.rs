@@ -35,7 +35,6 @@ pub fn begin() -> Result<ExitCode> {
     replace(&keeper.home.preload(), include_bytes!("preload.cjs"))?;
     keeper.control = Some(control.into());
     keeper.listeners = stored;
-    keeper.watchdog = sd_notify::watchdog_enabled().map(|time| time / 2);
     keeper.start_daemon()?;
     // The command or systemd that started this process can continue.
     sd_notify::notify(&[NotifyState::Ready]).context("cannot notify systemd over NOTIFY_SOCKET")?;

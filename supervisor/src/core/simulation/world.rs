@@ -134,7 +134,7 @@ impl World {
                 }
                 Output::Remove(name) => drop(self.specs.remove(&name)),
                 Output::Quit => self.is_over = true,
-                Output::Commit(_) | Output::Discard(_) | Output::Watch(..) | Output::Measure(_) | Output::Save(..) => {}
+                Output::Event(_) | Output::Commit(_) | Output::Discard(_) | Output::Watch(..) | Output::Measure(_) | Output::Save(..) => {}
             }
         }
     }
