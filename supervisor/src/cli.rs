@@ -340,6 +340,9 @@ pub struct Logs {
     /// Keep printing new lines
     #[arg(short, long)]
     pub follow: bool,
+    /// With --follow: do not mind if there are no apps yet
+    #[arg(long, hide = true)]
+    pub wait: bool,
     /// Print control characters as they are, on a terminal too
     #[arg(long)]
     pub raw: bool,

@@ -52,6 +52,8 @@ pub enum Request {
     },
     /// Replace the supervisor's own processes with those of this program.
     Update(PathBuf),
+    /// Answer once an app is given up, or all have ended by themselves.
+    AwaitEnd,
     /// Stop all apps and the supervisor.
     Kill,
 }
@@ -72,6 +74,13 @@ pub enum Size {
 pub enum Answer {
     /// The command succeeded, with a message.
     Done(String),
+    /// An app has ended, as the answer to `AwaitEnd`.
+    Ended {
+        /// What has ended, and how.
+        text: String,
+        /// The exit code to end with.
+        code: u8,
+    },
     /// The table, as the answer to `List`.
     Table(Table),
     /// The command failed, with the reason.

@@ -35,6 +35,29 @@ pub fn ask(request: &Request) -> Result<()> {
     say(talk(stream, request)?)
 }
 
+/// Like [`ask`], and prints no success.
+///
+/// # Errors
+/// Fails if no supervisor runs, or the answer is an error.
+pub fn ask_quietly(request: &Request) -> Result<()> {
+    match talk(connect(&Home::open()?)?, request)? {
+        Answer::Error(error) => bail!(error),
+        _ => Ok(()),
+    }
+}
+
+/// Sends a request; its answer can be read from the connection.
+///
+/// # Errors
+/// Fails if no supervisor runs.
+pub fn send(request: &Request) -> Result<UnixStream> {
+    let mut stream = connect(&Home::open()?)?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line).context("cannot send the request to the daemon")?;
+    Ok(stream)
+}
+
 /// Sends a request for each target, even if some of them fail.
 ///
 /// # Errors
@@ -78,9 +101,22 @@ pub fn table() -> Result<Table> {
 /// # Errors
 /// Fails if the daemon does not answer.
 pub fn kill() -> Result<()> {
+    end()?.map_or_else(|| print("no supervisor is running\n"), say)
+}
+
+/// Like [`kill`], and prints nothing.
+///
+/// # Errors
+/// Fails if the daemon does not answer.
+pub fn kill_quietly() -> Result<()> {
+    end().map(drop)
+}
+
+/// Stops all apps and the supervisor; returns its answer, if one runs.
+fn end() -> Result<Option<Answer>> {
     let home = Home::open()?;
     if !is_there(&home)? {
-        return print("no supervisor is running\n");
+        return Ok(None);
     }
     let stream = connect(&home)?;
     // Opened before the request, so that this command can wait for the keeper's end.
@@ -90,7 +126,7 @@ pub fn kill() -> Result<()> {
     if let Some(keeper) = keeper {
         poll(&mut [PollFd::new(&keeper, PollFlags::IN)], Some(&LAST_BREATH))?;
     }
-    say(answer)
+    Ok(Some(answer))
 }
 
 /// Returns whether a supervisor runs, or has left something to continue with.
@@ -132,7 +168,7 @@ fn say(answer: Answer) -> Result<()> {
     match answer {
         Answer::Error(error) => bail!(error),
         Answer::Done(text) => print(&format!("{text}\n")),
-        Answer::Table(_) => Ok(()),
+        Answer::Table(_) | Answer::Ended { .. } => Ok(()),
     }
 }
 

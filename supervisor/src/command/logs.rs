@@ -13,6 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use supervisor::control::{Table, View};
 use supervisor::files::last_lines;
+use supervisor::home::Home;
 use supervisor::rotated;
 
 /// A log that is being followed.
@@ -34,6 +35,9 @@ pub fn run(logs: &Logs) -> Result<()> {
     let table = client::table()?;
     let mut followed = Vec::new();
     add(&mut followed, &table, logs)?;
+    if table.instances.is_empty() && logs.wait {
+        return follow(&mut followed, logs);
+    }
     if table.instances.is_empty() {
         bail!("no apps yet: run `supervisor start`");
     }
@@ -128,7 +132,8 @@ impl Followed {
 
 /// Prints new lines, including those of instances that start later.
 fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
-    let folders: BTreeSet<&Path> = followed.iter().filter_map(|log| log.path.parent()).collect();
+    let usual = Home::open()?.logs();
+    let folders: BTreeSet<&Path> = followed.iter().filter_map(|log| log.path.parent()).chain([usual.as_path()]).collect();
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC).context("cannot set up inotify for --follow")?;
     for folder in folders {
         let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;

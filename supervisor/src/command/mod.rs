@@ -3,10 +3,14 @@
 mod apply;
 mod client;
 mod ecosystem;
+mod events;
+mod import;
 mod list;
 mod logs;
+mod metrics;
 mod monit;
 mod resolve;
+mod run;
 mod show;
 mod start;
 mod startup;
@@ -82,6 +86,10 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         Command::Show(show) => show::run(show)?,
         Command::Logs(logs) => logs::run(logs)?,
         Command::Monit => monit::run()?,
+        Command::Events(events) => events::run(events)?,
+        Command::Metrics(metrics) => metrics::run(metrics)?,
+        Command::Run(run) => return run::run(run),
+        Command::Import(import) => import::run(import)?,
         Command::Startup => startup::run()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -58,7 +58,7 @@ impl Core {
             (_, None) => describe(worker, end),
             _ => end.how.clone(),
         };
-        instance.last_end = Some(how);
+        (instance.last_end, instance.last_code) = (Some(how), end.code);
         if !was_asked && !matches!(worker_state, State::Stopping { .. }) && !options.restarts(end.code) {
             instance.is_finished = is_current;
             return self.feed(key, Event::Finished);

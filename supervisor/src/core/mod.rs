@@ -124,6 +124,8 @@ pub struct Core {
     table: Table,
     tasks: Vec<Task>,
     waiting: BTreeMap<Client, answers::Waiting>,
+    /// Clients that want to know when an app is given up, or all have ended.
+    awaiting: Vec<Client>,
     /// The addresses that the keeper listens on, each with the actual one: the system may have chosen the port.
     listeners: BTreeMap<String, String>,
     /// What processes want to listen on and did not get yet, or got and did not say so.
@@ -156,6 +158,7 @@ impl Core {
             table: Table::default(),
             tasks: Vec::new(),
             waiting: BTreeMap::new(),
+            awaiting: Vec::new(),
             listeners: BTreeMap::new(),
             wishes: Vec::new(),
             log_troubles: BTreeMap::new(),
@@ -185,6 +188,7 @@ impl Core {
             Input::Resurrect { client, dump, is_boot } => self.resurrect(client, dump, is_boot),
             Input::Gone(client) => {
                 self.waiting.remove(&client);
+                self.awaiting.retain(|one| *one != client);
                 self.cancel(|task| task.client == Some(client), "its command was interrupted");
             }
             Input::Prepared(name, result) => self.prepared(&name, result),

@@ -108,6 +108,10 @@ impl Core {
             }
             // The daemon reads the saved apps first.
             Request::Resurrect { .. } | Request::Update(_) => bail!("the daemon does this itself"),
+            Request::AwaitEnd => {
+                self.awaiting.push(client);
+                Ok(())
+            }
             Request::Kill => {
                 self.end_all(Some(client));
                 Ok(())

@@ -36,6 +36,7 @@ impl Core {
                 }
             }
         }
+        self.tell_of_end();
         if let Some(client) = self.ending
             && self.table.apps.is_empty()
         {
@@ -45,6 +46,27 @@ impl Core {
             }
             self.order(Order::Quit);
             self.out.push(Output::Quit);
+        }
+    }
+
+    /// Answers whoever wants to know of the end.
+    fn tell_of_end(&mut self) {
+        if self.awaiting.is_empty() || !self.tasks.is_empty() || self.table.apps.is_empty() {
+            return;
+        }
+        let given_up = self.table.all().find(|(_, instance)| instance.worker.state == State::Errored);
+        let is_over = self.table.all().all(|(_, instance)| instance.is_over());
+        let (text, code) = match given_up {
+            Some((app, instance)) => {
+                let how = instance.last_end.as_deref().unwrap_or("ended");
+                (format!("{} ({}) was given up: {how}", app.spec.name, instance.id), instance.last_code.filter(|code| *code > 0).unwrap_or(1))
+            }
+            None if is_over => ("all apps have ended".to_owned(), 0),
+            None => return,
+        };
+        let code = u8::try_from(code).unwrap_or(1);
+        for client in std::mem::take(&mut self.awaiting) {
+            self.answer(client, Answer::Ended { text: text.clone(), code });
         }
     }
 

@@ -48,6 +48,7 @@ pub struct Instance {
     /// The instance is removed once its processes have ended.
     pub is_leaving: bool,
     pub last_end: Option<String>,
+    pub last_code: Option<i32>,
     /// Its process has ended by itself, and is not started again.
     pub is_finished: bool,
     /// It ran until the system was shut down, and has not been started since.
@@ -141,6 +142,7 @@ impl Instance {
             memory: Memory::default(),
             is_leaving: false,
             last_end: None,
+            last_code: None,
             is_finished: false,
             is_ended_by_boot: false,
             worker: Worker::new(Key { instance: id, generation: 0 }, State::Stopped, Version::Current),

@@ -1,0 +1,290 @@
+//! `import` converts the files of PM2's users to a supervisor.toml: ecosystem files, which may be programs, and what `pm2 save` has written.
+
+use super::{print, remark};
+use crate::cli::Import;
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use toml::{Table, Value as Toml};
+
+/// Keys that mean the same under another name, and how their value is written here.
+const KEYS: [(&str, &str, Kind); 27] = [
+    ("script", "start", Kind::Text),
+    ("pm_exec_path", "start", Kind::Text),
+    ("name", "name", Kind::Text),
+    ("namespace", "namespace", Kind::Namespace),
+    ("cwd", "cwd", Kind::Text),
+    ("pm_cwd", "cwd", Kind::Text),
+    ("interpreter", "interpreter", Kind::Interpreter),
+    ("exec_interpreter", "interpreter", Kind::Interpreter),
+    ("instances", "instances", Kind::Instances),
+    ("watch", "watch", Kind::Switch),
+    ("max_memory_restart", "max-memory-restart", Kind::Size),
+    ("min_uptime", "min-uptime", Kind::Time),
+    ("max_restarts", "max-restarts", Kind::Number),
+    ("restart_delay", "restart-delay", Kind::Time),
+    ("exp_backoff_restart_delay", "restart-delay", Kind::Time),
+    ("kill_timeout", "kill-timeout", Kind::Time),
+    ("listen_timeout", "listen-timeout", Kind::Time),
+    ("wait_ready", "wait-ready", Kind::Switch),
+    ("autorestart", "no-autorestart", Kind::Opposite),
+    ("stop_exit_codes", "stop-exit-codes", Kind::Codes),
+    ("log_date_format", "log-date-format", Kind::Date),
+    ("merge_logs", "merge-logs", Kind::Switch),
+    ("combine_logs", "merge-logs", Kind::Switch),
+    ("time", "time", Kind::Switch),
+    ("log_file", "log", Kind::Text),
+    ("args", "arguments", Kind::Words),
+    ("kill_signal", "stop-signal", Kind::Text),
+];
+/// Keys that say nothing that would have to be said here.
+const NOTHING: [&str; 13] = [
+    "exec_mode", "automation", "autostart", "vizion", "treekill", "pmx", "windowsHide", "kill_retry_time", "username", "instance_var",
+    "merge_type", "env", "source_map_support",
+];
+/// What `pm2 save` writes beside an app's own settings.
+const STATE: [&str; 7] = ["pm_", "_pm2", "unstable_restarts", "created_at", "prev_restart_delay", "status", "axm_"];
+
+/// How a value is written here.
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Namespace,
+    Interpreter,
+    Instances,
+    Switch,
+    Opposite,
+    Number,
+    /// Milliseconds, or a text such as `10s`.
+    Time,
+    /// Bytes, or a text such as `300M`.
+    Size,
+    Codes,
+    /// PM2's date formats are those of moment.js.
+    Date,
+    /// Words, or a text of words.
+    Words,
+}
+
+/// Converts a file.
+///
+/// # Errors
+/// Fails if the file cannot be read, is a program and there is no node, or has no apps.
+pub fn run(import: &Import) -> Result<()> {
+    let value = read(&import.file)?;
+    let (text, missing) = converted(&value).with_context(|| import.file.display().to_string())?;
+    match &import.output {
+        Some(path) if path.exists() => bail!("{} exists: name another file with --output", path.display()),
+        Some(path) => fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?,
+        None => print(&text)?,
+    }
+    missing.iter().for_each(|key| remark(&format!("{key} has no counterpart here, and was left out")));
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<Value> {
+    let is_program = file.extension().is_some_and(|ending| ending == "js" || ending == "cjs");
+    if !is_program {
+        let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        return serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", file.display()));
+    }
+    let path = std::path::absolute(file)?;
+    let script = "process.stdout.write(JSON.stringify(require(process.argv[1])))";
+    let output = Command::new("node").args(["-e", script]).arg(&path).output();
+    let output = output.with_context(|| format!("{} is a program: cannot run node", file.display()))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let why = said.lines().find(|line| line.contains("Error")).unwrap_or("it ended with an error");
+        bail!("cannot read {}: {why}", file.display());
+    }
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{} exports something else than apps", file.display()))
+}
+
+/// Returns the text of a supervisor.toml, and the keys that are not in it.
+fn converted(value: &Value) -> Result<(String, Vec<String>)> {
+    let apps = match value {
+        Value::Array(apps) => apps.as_slice(),
+        Value::Object(file) => file.get("apps").and_then(Value::as_array).map_or(&[][..], Vec::as_slice),
+        _ => &[],
+    };
+    if apps.is_empty() {
+        bail!("there are no apps in it");
+    }
+    let mut missing = Vec::new();
+    // A dump has an entry for each process.
+    let mut all: Vec<(Table, usize)> = Vec::new();
+    for app in apps {
+        let app = app.as_object().context("an app is not an object")?;
+        let table = converted_app(app, &mut missing)?;
+        match all.iter_mut().find(|(own, _)| app.contains_key("pm_exec_path") && own.get("name") == table.get("name")) {
+            Some((_, count)) => *count += 1,
+            None => all.push((table, 1)),
+        }
+    }
+    let tables = all.into_iter().map(|(mut table, count)| {
+        if count > 1 {
+            table.insert("instances".into(), Toml::Integer(count as i64));
+        }
+        Toml::Table(table)
+    });
+    let file = Table::from_iter([("app".to_owned(), Toml::Array(tables.collect()))]);
+    missing.sort();
+    missing.dedup();
+    Ok((toml::to_string(&file)?, missing))
+}
+
+fn converted_app(app: &Map<String, Value>, missing: &mut Vec<String>) -> Result<Table> {
+    let mut table = Table::new();
+    let mut environment = Table::new();
+    let is_dump = app.contains_key("pm_exec_path");
+    for (key, value) in app.iter().filter(|(_, value)| !value.is_null()) {
+        if let Some((_, own, kind)) = KEYS.iter().find(|(theirs, ..)| theirs == key) {
+            match kind.converted(value) {
+                Some(Some(value)) => drop(table.insert((*own).to_owned(), value)),
+                Some(None) => {}
+                None => missing.push(format!("{key} = {value}")),
+            }
+        } else if key == "node_args" || key == "interpreter_args" {
+            let words = words(value);
+            if !words.is_empty() {
+                let interpreter = app.get("interpreter").or(app.get("exec_interpreter")).and_then(Value::as_str).unwrap_or("node");
+                table.insert("interpreter".into(), Toml::String(format!("{interpreter} {}", words.join(" "))));
+            }
+        } else if let Some(name) = key.strip_prefix("env_") {
+            environment.insert(name.to_owned(), Toml::Table(variables(value, false)));
+        } else if !NOTHING.contains(&key.as_str()) && !(is_dump && STATE.iter().any(|prefix| key.starts_with(prefix)) || is_dump && is_variable(key)) {
+            missing.push(key.clone());
+        }
+    }
+    environment.extend(app.get("env").map(|value| variables(value, is_dump)).unwrap_or_default());
+    if !environment.is_empty() {
+        table.insert("env".into(), Toml::Table(environment));
+    }
+    if !table.contains_key("start") {
+        bail!("an app has no script");
+    }
+    Ok(table)
+}
+
+/// A dump repeats the environment among the settings.
+fn is_variable(key: &str) -> bool {
+    key.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+}
+
+/// Converts variables. Those of a dump that this process has too are not the app's own.
+fn variables(value: &Value, is_dump: bool) -> Table {
+    let own = value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_object() && !value.is_null());
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let own = own.map(|(name, value)| (name.clone(), text(value)));
+    let own = own.filter(|(name, value)| !is_dump || std::env::var(name).ok().as_ref() != Some(value) && name != "unique_id");
+    own.map(|(name, value)| (name, Toml::String(value))).collect::<BTreeMap<_, _>>().into_iter().collect()
+}
+
+fn words(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(words) => words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned)).collect(),
+        Value::String(text) => text.split_whitespace().map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
+impl Kind {
+    /// Returns the value here: `Some(None)` if it is the usual one, and `None` if it cannot be said.
+    fn converted(self, value: &Value) -> Option<Option<Toml>> {
+        let text = |text: &str| Some(Some(Toml::String(text.to_owned())));
+        match (self, value) {
+            (Kind::Text, Value::String(own)) => text(own),
+            (Kind::Namespace, Value::String(own)) if own == "default" => Some(None),
+            (Kind::Namespace, Value::String(own)) => text(own),
+            // The ending says it, or node does.
+            (Kind::Interpreter, Value::String(own)) if own == "node" => Some(None),
+            (Kind::Interpreter, Value::String(own)) => text(own),
+            (Kind::Instances, Value::String(own)) if own == "max" => text(own),
+            (Kind::Instances | Kind::Number, value) => Some(Some(Toml::Integer(value.as_i64().or_else(|| value.as_str()?.parse().ok())?))),
+            (Kind::Switch, Value::Bool(is_on)) => Some(is_on.then_some(Toml::Boolean(true))),
+            // Paths to watch: here it is the program.
+            (Kind::Switch, Value::Array(_) | Value::String(_)) => None,
+            (Kind::Opposite, Value::Bool(is_on)) => Some((!is_on).then_some(Toml::Boolean(true))),
+            (Kind::Time, Value::Number(ms)) => text(&format!("{ms}ms")),
+            (Kind::Time, Value::String(own)) if own.parse::<u64>().is_ok() => text(&format!("{own}ms")),
+            (Kind::Time | Kind::Size, Value::String(own)) => text(own),
+            (Kind::Size, Value::Number(bytes)) => text(&bytes.to_string()),
+            (Kind::Codes, Value::Array(codes)) => {
+                Some(Some(Toml::Array(codes.iter().filter_map(Value::as_i64).map(Toml::Integer).collect())))
+            }
+            (Kind::Codes, Value::Number(code)) => Some(Some(Toml::Array(vec![Toml::Integer(code.as_i64()?)]))),
+            (Kind::Date, Value::String(own)) => text(&strftime(own)?),
+            (Kind::Words, value) => {
+                let words = words(value);
+                Some((!words.is_empty()).then(|| Toml::Array(words.into_iter().map(Toml::String).collect())))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Converts a date format of moment.js, if it consists of the usual parts.
+fn strftime(format: &str) -> Option<String> {
+    let parts = [
+        ("YYYY", "%Y"), ("MM", "%m"), ("DD", "%d"), ("HH", "%H"), ("mm", "%M"), ("ss", "%S"), ("SSS", "%3f"), ("ZZ", "%z"), ("Z", "%:z"), ("YY", "%y"),
+    ];
+    let mut rest = format;
+    let mut own = String::new();
+    while let Some(first) = rest.chars().next() {
+        if let Some((theirs, ours)) = parts.iter().find(|(theirs, _)| rest.starts_with(theirs)) {
+            own.push_str(ours);
+            rest = &rest[theirs.len()..];
+        } else if first.is_ascii_alphabetic() && first != 'T' {
+            return None;
+        } else {
+            own.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    Some(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_ecosystem_file_becomes_a_file_that_start_takes() {
+        let file = json!({ "apps": [{
+            "name": "api", "script": "./server.js", "args": "--port 3000", "instances": "max", "exec_mode": "cluster",
+            "max_memory_restart": "300M", "kill_timeout": 5000, "autorestart": true, "watch": false, "node_args": "--max-old-space-size=200",
+            "env": { "PORT": 3000 }, "env_production": { "NODE_ENV": "production" }, "log_date_format": "YYYY-MM-DD HH:mm:ss", "cron_restart": "0 3 * * *"
+        }] });
+        let (text, missing) = converted(&file).unwrap();
+        assert_eq!(missing, ["cron_restart"]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("supervisor.toml");
+        fs::write(&path, &text).unwrap();
+        let apps = super::super::ecosystem::read(&path, Some("production")).unwrap_or_else(|error| panic!("{error:#}: {text}"));
+        let start = &apps[0].start;
+        assert_eq!((start.what.as_str(), start.name.as_deref(), start.arguments.as_slice()), ("./server.js", Some("api"), &["--port".to_owned(), "3000".into()][..]));
+        assert_eq!(start.interpreter.as_deref(), Some("node --max-old-space-size=200"));
+        assert_eq!(start.options.log_date_format.as_deref(), Some("%Y-%m-%d %H:%M:%S"));
+        assert_eq!(apps[0].environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(), ["NODE_ENV=production", "PORT=3000"]);
+    }
+
+    #[test]
+    fn a_dump_counts_the_processes_of_an_app() {
+        let process = json!({ "name": "api", "pm_exec_path": "/srv/server.js", "pm_cwd": "/srv", "exec_interpreter": "node", "node_args": [],
+            "env": { "ONLY_HERE": "1" }, "ONLY_HERE": "1", "pm_uptime": 1, "unstable_restarts": 0, "status": "online", "namespace": "default" });
+        let (text, missing) = converted(&json!([process, process])).unwrap();
+        assert!(text.contains("instances = 2") && text.contains("ONLY_HERE = \"1\"") && text.contains("start = \"/srv/server.js\""), "{text}");
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_named() {
+        let (_, missing) = converted(&json!([{ "script": "x.js", "watch": ["src"], "log_date_format": "dddd" }])).unwrap();
+        assert_eq!(missing, ["log_date_format = \"dddd\"", "watch = [\"src\"]"]);
+        assert!(converted(&json!({})).is_err() && converted(&json!([{ "name": "x" }])).is_err());
+    }
+}
