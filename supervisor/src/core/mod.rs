@@ -4,6 +4,7 @@
 //! answer. So every order of events can be tried in a test, with a death of the daemon or the keeper at each of them.
 
 mod answers;
+mod change;
 mod ends;
 mod listeners;
 mod memory;

@@ -3,7 +3,6 @@
 use super::table::{App, Instance, Other};
 use super::task::{Task, Verb};
 use super::worker::Event;
-use super::saved::Dumped;
 use super::{Client, Core, Dump, Output, Version};
 use crate::channel::{Key, Order};
 use crate::control::{Answer, Request, Size};
@@ -119,14 +118,14 @@ impl Core {
         }
     }
 
-    fn begin_start(&mut self, client: Option<Client>, spec: Spec, instances: u32) -> Result<()> {
+    pub(super) fn begin_start(&mut self, client: Option<Client>, spec: Spec, instances: u32) -> Result<()> {
         let ids = self.add(&spec, instances)?;
         self.push_one(client, Verb::Start { is_new: true, is_begun: false }, spec.name, ids).is_prepared = false;
         Ok(())
     }
 
     /// Adds an app to the list; returns the ids of its instances.
-    fn add(&mut self, spec: &Spec, instances: u32) -> Result<Vec<u32>> {
+    pub(super) fn add(&mut self, spec: &Spec, instances: u32) -> Result<Vec<u32>> {
         spec.check()?;
         if !(1..=MOST_INSTANCES).contains(&instances) {
             bail!("{} cannot have {instances} instances, only 1 to {MOST_INSTANCES}", spec.name);
@@ -145,26 +144,6 @@ impl Core {
         self.table.apps.push(App { spec: spec.clone(), next: None, damage: None, instances: created });
         self.is_urgent = true;
         Ok(ids)
-    }
-
-    /// Begins to replace the processes of an app with those of another specification.
-    fn begin_change(&mut self, client: Client, spec: Spec) -> Result<()> {
-        spec.check()?;
-        let ids = self.free(&spec.name)?;
-        let is_other = |app: &&App| app.spec.name != spec.name;
-        for address in &spec.listeners {
-            if let Some(app) = self.table.apps.iter().filter(is_other).find(|app| app.spec.listeners.contains(address)) {
-                bail!("{} already listens on {address}", app.spec.name);
-            }
-        }
-        let Some(app) = self.table.app_mut(&spec.name) else { bail!("there is no app {}", spec.name) };
-        app.next = Some(spec.clone());
-        let running = app.instances.iter().filter(|instance| !instance.is_over()).map(|instance| instance.id);
-        let running: Vec<u32> = running.filter(|id| ids.contains(id)).collect();
-        let name = spec.name.clone();
-        self.out.push(Output::Prepare(Box::new(spec), Version::Next));
-        self.push_reload(Some(client), name, running).is_prepared = false;
-        Ok(())
     }
 
     fn created(&mut self, numbers: Vec<u32>) -> Vec<Instance> {
@@ -250,13 +229,13 @@ impl Core {
         self.push_one(client, verb, name, ids)
     }
 
-    fn names(&self, ids: &[u32]) -> Vec<String> {
+    pub(super) fn names(&self, ids: &[u32]) -> Vec<String> {
         let has_one = |app: &&App| app.instances.iter().any(|instance| ids.contains(&instance.id));
         self.table.apps.iter().filter(has_one).map(|app| app.spec.name.clone()).collect()
     }
 
     /// Returns those of the ids that belong to an app.
-    fn of(&self, ids: &[u32], name: &str) -> Vec<u32> {
+    pub(super) fn of(&self, ids: &[u32], name: &str) -> Vec<u32> {
         let own = self.table.app(name).into_iter().flat_map(|app| &app.instances).map(|instance| instance.id);
         own.filter(|id| ids.contains(id)).collect()
     }
@@ -302,7 +281,7 @@ impl Core {
     }
 
     /// Returns the ids of a target, if no other command is at work on its apps.
-    fn free(&self, target: &str) -> Result<Vec<u32>> {
+    pub(super) fn free(&self, target: &str) -> Result<Vec<u32>> {
         let ids = self.table.select(target)?;
         if ids.is_empty() {
             bail!("no apps yet: run `supervisor start`");
@@ -318,16 +297,6 @@ impl Core {
             bail!("{name} is being deleted: retry when it is gone");
         }
         Ok(ids)
-    }
-
-    fn refuse_damaged(&self, ids: &[u32]) -> Result<()> {
-        let damaged = ids.iter().filter_map(|id| self.table.instance(*id)).find_map(|(app, _)| Some((app, app.damage.as_ref()?)));
-        match damaged {
-            Some((app, why)) => {
-                bail!("{0} cannot be started, since its specification is lost ({why}): run `supervisor delete {0}`, and start it anew", app.spec.name)
-            }
-            None => Ok(()),
-        }
     }
 
     fn begin_scale(&mut self, client: Client, target: &str, size: Size) -> Result<()> {
@@ -374,40 +343,6 @@ impl Core {
         paths.chunks(FLUSHED).for_each(|some| self.order(Order::Flush(some.to_vec())));
         self.answer(client, Answer::Done(format!("{count} logs are being emptied")));
         Ok(())
-    }
-
-    /// Brings the saved apps back: those that are not in the list, and those that the system's last shutdown has ended.
-    pub(super) fn resurrect(&mut self, client: Client, dump: Dump, is_boot: bool) {
-        if self.ending.is_some() {
-            return self.answer(client, Answer::Error("the supervisor is shutting down: retry once it has stopped".into()));
-        }
-        if is_boot && self.is_continued {
-            return self.answer(client, Answer::Done("the supervisor continues with the list that it had".into()));
-        }
-        // At boot, nobody waits, and an address that is not there yet is tried again.
-        let waiting = (!is_boot).then_some(client);
-        // It waits for this, too, so that it is not answered before the last app is looked at.
-        self.wait(client);
-        for Dumped { spec, instances, is_stopped } in dump.apps {
-            let name = spec.name.clone();
-            let begun = match self.table.app(&name) {
-                Some(app) => {
-                    let ended: Vec<u32> = app.instances.iter().filter(|one| one.is_ended_by_boot).map(|one| one.id).collect();
-                    if !ended.is_empty() && !self.is_busy(&name) {
-                        self.push_one(waiting, Verb::Start { is_new: false, is_begun: false }, name.clone(), ended);
-                    }
-                    Ok(())
-                }
-                None if is_stopped => self.add(&spec, instances).map(drop),
-                None => self.begin_start(waiting, spec, instances),
-            };
-            // One that cannot be started does not keep the others from it.
-            if let Err(error) = begun {
-                self.wait(client);
-                self.told(client, Err(format!("cannot start {name}: {error:#}")));
-            }
-        }
-        self.told(client, Ok("the saved apps are in the list".into()));
     }
 
     /// Stops all apps, even if other commands are in progress.

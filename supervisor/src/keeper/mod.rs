@@ -9,6 +9,7 @@ mod lines;
 mod listeners;
 mod log;
 mod notify;
+mod output;
 mod reap;
 mod start;
 mod sweep;
@@ -312,36 +313,6 @@ impl Keeper {
         }
         self.workers.insert(key, worker);
         Ok(())
-    }
-
-    fn reopen_logs(&mut self) {
-        self.logs.values_mut().for_each(Log::reopen);
-    }
-
-    /// Moves a worker's new output to its log, as far as its lines are complete.
-    fn log(&mut self, key: Key, stream: usize) -> Result<()> {
-        let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
-        let Some(count) = worker.read(stream, &mut self.buffer, &mut self.poller) else { return Ok(()) };
-        let lines = worker.lines[stream].push(&self.buffer[..count]).into_owned();
-        self.write(key, stream, &lines)
-    }
-
-    /// Writes the beginning of a line whose end has not come; at the end of the worker, it is the last line.
-    fn log_rest(&mut self, key: Key, stream: usize, is_last: bool) -> Result<()> {
-        let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
-        let mut rest = worker.lines[stream].take();
-        rest.extend((is_last && !rest.is_empty()).then_some(b'\n'));
-        self.write(key, stream, &rest)
-    }
-
-    fn write(&mut self, key: Key, stream: usize, lines: &[u8]) -> Result<()> {
-        let Some(worker) = self.workers.get(&key).filter(|_| !lines.is_empty()) else { return Ok(()) };
-        let path = worker.job.logs[stream].path.clone();
-        let Some(log) = self.logs.get_mut(&path) else { return Ok(()) };
-        match log.write(key, lines) {
-            Some(trouble) => self.report(&Report::LogTrouble(path, trouble)),
-            None => Ok(()),
-        }
     }
 
     /// Reads a worker's messages. Each is reported before it is taken from the socket: if this keeper died in between, the next one would read it again.

@@ -1,0 +1,75 @@
+//! Commands that bring specifications with them: changed ones, saved ones, and what is done about lost ones.
+
+use super::saved::Dumped;
+use super::table::App;
+use super::task::Verb;
+use super::{Client, Core, Dump, Output, Version};
+use crate::control::Answer;
+use crate::spec::Spec;
+use anyhow::{Result, bail};
+
+impl Core {
+    /// Begins to replace the processes of an app with those of another specification.
+    pub(super) fn begin_change(&mut self, client: Client, spec: Spec) -> Result<()> {
+        spec.check()?;
+        let ids = self.free(&spec.name)?;
+        let is_other = |app: &&App| app.spec.name != spec.name;
+        for address in &spec.listeners {
+            if let Some(app) = self.table.apps.iter().filter(is_other).find(|app| app.spec.listeners.contains(address)) {
+                bail!("{} already listens on {address}", app.spec.name);
+            }
+        }
+        let Some(app) = self.table.app_mut(&spec.name) else { bail!("there is no app {}", spec.name) };
+        app.next = Some(spec.clone());
+        let running = app.instances.iter().filter(|instance| !instance.is_over()).map(|instance| instance.id);
+        let running: Vec<u32> = running.filter(|id| ids.contains(id)).collect();
+        let name = spec.name.clone();
+        self.out.push(Output::Prepare(Box::new(spec), Version::Next));
+        self.push_reload(Some(client), name, running).is_prepared = false;
+        Ok(())
+    }
+
+    /// Brings the saved apps back: those that are not in the list, and those that the system's last shutdown has ended.
+    pub(super) fn resurrect(&mut self, client: Client, dump: Dump, is_boot: bool) {
+        if self.ending.is_some() {
+            return self.answer(client, Answer::Error("the supervisor is shutting down: retry once it has stopped".into()));
+        }
+        if is_boot && self.is_continued {
+            return self.answer(client, Answer::Done("the supervisor continues with the list that it had".into()));
+        }
+        // At boot, nobody waits, and an address that is not there yet is tried again.
+        let waiting = (!is_boot).then_some(client);
+        // It waits for this, too, so that it is not answered before the last app is looked at.
+        self.wait(client);
+        for Dumped { spec, instances, is_stopped } in dump.apps {
+            let name = spec.name.clone();
+            let begun = match self.table.app(&name) {
+                Some(app) => {
+                    let ended: Vec<u32> = app.instances.iter().filter(|one| one.is_ended_by_boot).map(|one| one.id).collect();
+                    if !ended.is_empty() && !self.is_busy(&name) {
+                        self.push_one(waiting, Verb::Start { is_new: false, is_begun: false }, name.clone(), ended);
+                    }
+                    Ok(())
+                }
+                None if is_stopped => self.add(&spec, instances).map(drop),
+                None => self.begin_start(waiting, spec, instances),
+            };
+            // One that cannot be started does not keep the others from it.
+            if let Err(error) = begun {
+                self.wait(client);
+                self.told(client, Err(format!("cannot start {name}: {error:#}")));
+            }
+        }
+        self.told(client, Ok("the saved apps are in the list".into()));
+    }
+
+    pub(super) fn refuse_damaged(&self, ids: &[u32]) -> Result<()> {
+        let damaged = ids.iter().filter_map(|id| self.table.instance(*id)).find_map(|(app, _)| Some((app, app.damage.as_ref()?)));
+        match damaged {
+            Some((app, why)) => {
+                bail!("{0} cannot be started, since its specification is lost ({why}): run `supervisor delete {0}`, and start it anew", app.spec.name)
+            }
+            None => Ok(()),
+        }
+    }
+}
