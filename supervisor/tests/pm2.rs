@@ -1,0 +1,283 @@
+//! What PM2's users type, and what follows from it.
+
+mod common;
+
+use common::load::{Load, connect};
+use common::{Supervisor, is_gone, server, signal, start, until};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+fn status<'l>(list: &'l [Value], name: &str) -> &'l str {
+    let one = list.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name} is not in the list"));
+    one["status"].as_str().unwrap()
+}
+
+fn file(supervisor: &Supervisor, text: &str) -> PathBuf {
+    let path = supervisor.home.path().join("supervisor.toml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn a_job_that_has_ended_is_not_started_again() {
+    let supervisor = Supervisor::new();
+    for (name, options, code) in
+        [("once", &["--no-autorestart"][..], 7), ("fine", &["--on-failure"], 0), ("coded", &["--stop-exit-codes", "3,4"], 4)]
+    {
+        let exit = format!("exit {code}");
+        let words = [&["start", "sh", "--name", name], options, &["--", "-c", &exit]].concat();
+        supervisor.ok(&words);
+        let list = supervisor.list();
+        assert_eq!(status(&list, name), "stopped");
+        assert_eq!(list.last().unwrap()["last_end"], format!("exited with {code}"));
+        assert_eq!(list.last().unwrap()["restarts"], 1, "it ended unasked");
+    }
+    supervisor.fails(&["start", "sh", "--name", "bad", "--on-failure", "--max-restarts", "2", "--restart-delay", "1ms", "--", "-c", "exit 1"]);
+    until("it is given up", || status(&supervisor.list(), "bad") == "errored");
+    supervisor.ok(&["start", "once"]);
+}
+
+#[test]
+fn patterns_and_namespaces_name_several_apps() {
+    let supervisor = Supervisor::new();
+    for (name, space) in [("api-one", "web"), ("api-two", "jobs"), ("other", "web")] {
+        supervisor.ok(&["start", "sleep 1000", "--name", name, "--namespace", space, "--min-uptime", "10ms"]);
+    }
+    supervisor.ok(&["stop", "api-*"]);
+    let list = supervisor.list();
+    assert_eq!([status(&list, "api-one"), status(&list, "api-two"), status(&list, "other")], ["stopped", "stopped", "online"]);
+    supervisor.ok(&["restart", "web"]);
+    let list = supervisor.list();
+    assert_eq!([status(&list, "api-one"), status(&list, "api-two"), status(&list, "other")], ["online", "stopped", "online"]);
+    assert!(supervisor.fails(&["stop", "x*"]).contains("there is no app or id 'x*'"));
+}
+
+#[test]
+fn small_commands_do_what_they_say() {
+    let supervisor = Supervisor::new();
+    let own = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    assert!(supervisor.ok(&["ping"]).starts_with("pong: keeper "));
+    let mut begin = supervisor.command(&["start", "sh", "--name", "app", "--min-uptime", "50ms", "--nice", "5", "--", "-c"]);
+    begin.arg("trap 'echo reopened' USR2; while :; do sleep 0.02; done").env("DB_PASSWORD", "hush").env("OWN", &own);
+    assert!(begin.status().unwrap().success());
+    let pid = supervisor.pids()[0];
+    assert_eq!(supervisor.ok(&["pid", "app"]), format!("{pid}\n"));
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert_eq!(stat.rsplit(") ").next().unwrap().split(' ').nth(16), Some("5"), "{stat}");
+    supervisor.ok(&["send-signal", "SIGUSR2", "app"]);
+    until("it has come", || supervisor.ok(&["logs", "app"]).contains("reopened"));
+    assert_eq!(supervisor.pids()[0], pid);
+    let environment = supervisor.ok(&["env", "app"]);
+    assert!(environment.contains("DB_PASSWORD=***") && environment.contains(&format!("OWN={own}")), "{environment}");
+    assert!(supervisor.ok(&["env", "app", "--show"]).contains("DB_PASSWORD=hush"));
+    signal("KILL", pid);
+    until("it is counted", || supervisor.list()[0]["restarts"] == 1);
+    supervisor.ok(&["reset", "app"]);
+    assert_eq!(supervisor.list()[0]["restarts"], 0);
+    assert!(supervisor.ok(&["completion", "bash"]).contains("supervisor"));
+    supervisor.ok(&["start", "sh", "--name", "app", "-f", "--min-uptime", "50ms", "--", "-c", "exec sleep 1000"]);
+    assert_eq!(status(&supervisor.list(), "app-2"), "online");
+    let metrics = supervisor.ok(&["metrics"]);
+    assert!(metrics.contains("supervisor_instance_online{app=\"app-2\",id=\"1\"} 1"), "{metrics}");
+}
+
+#[test]
+fn a_file_is_applied_and_only_what_differs_changes() {
+    let supervisor = Supervisor::new();
+    let server = server();
+    let app = |name: &str, more: &str| {
+        let program = server.display();
+        format!("[[app]]\nstart = \"{program}\"\nname = \"{name}\"\nlisten = [\"127.0.0.1:0\"]\narguments = [\"--model\", \"current-thread\"]\n{more}\n")
+    };
+    let path = file(&supervisor, &[app("one", ""), app("two", "env = { X = 1 }")].concat());
+    let path = path.to_str().unwrap();
+    supervisor.ok(&["apply", path]);
+    let pids = |name: &str| supervisor.list().iter().filter(|one| one["name"] == name).map(|one| one["pid"].as_i64().unwrap()).collect::<Vec<_>>();
+    let (one, two) = (pids("one"), pids("two"));
+    assert_eq!(supervisor.ok(&["apply", path, "--dry-run"]), "= one\n= two\n");
+    file(&supervisor, &[app("two", "env = { X = 2 }\ninstances = 2"), app("three", "depends-on = [\"two\"]")].concat());
+    let plan = supervisor.ok(&["apply", path, "--dry-run"]);
+    assert_eq!(plan, "~ two: is reloaded with another X; gets 2 instances\n+ three: starts\n- one: is not in the file, and stays: --prune deletes it\n");
+    assert!(supervisor.fails(&["start", path]).contains("run `supervisor apply"));
+    supervisor.ok(&["apply", path, "--only", "three"]);
+    assert_eq!((pids("one"), pids("two"), pids("three").len()), (one.clone(), two.clone(), 1));
+    supervisor.ok(&["apply", path]);
+    assert_eq!((pids("one"), pids("two").len()), (one, 2));
+    assert!(!pids("two").contains(&two[0]));
+    for pid in pids("two") {
+        assert!(String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/environ")).unwrap()).contains("\0X=2\0"));
+    }
+    supervisor.ok(&["apply", path, "--prune"]);
+    assert!(pids("one").is_empty());
+    assert_eq!(supervisor.ok(&["apply", path, "--dry-run"]), "= two\n= three\n");
+    assert!(supervisor.fails(&["apply", path, "--only", "nobody"]).contains("has no app nobody"));
+}
+
+#[test]
+fn an_address_that_changes_is_bound_before_the_old_one_is_left() {
+    let supervisor = Supervisor::new();
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (old, new) = (free(), free());
+    let text = |address: &str| {
+        let program = server();
+        format!("[[app]]\nstart = \"{}\"\nname = \"api\"\nlisten = [\"{address}\"]\narguments = [\"--model\", \"current-thread\"]\n", program.display())
+    };
+    let path = file(&supervisor, &text(&old));
+    supervisor.ok(&["apply", path.to_str().unwrap()]);
+    file(&supervisor, &text(&new));
+    supervisor.ok(&["apply", path.to_str().unwrap()]);
+    assert!(connect(&new).is_ok());
+    until("the old one is closed", || connect(&old).is_err());
+    // A bad build changes nothing.
+    file(&supervisor, &text(&free()).replace("current-thread", "nonsense"));
+    let before = supervisor.pids();
+    supervisor.fails(&["apply", path.to_str().unwrap()]);
+    assert_eq!((supervisor.pids(), supervisor.list()[0]["listeners"][0].as_str()), (before, Some(new.as_str())));
+}
+
+#[test]
+fn pm2s_files_become_one_that_start_takes() {
+    let supervisor = Supervisor::new();
+    let ecosystem = supervisor.home.path().join("ecosystem.json");
+    fs::write(&ecosystem, r#"{"apps":[{"name":"job","script":"./job.sh","min_uptime":50,"instances":2,"cron_restart":"0 3 * * *"}]}"#).unwrap();
+    fs::write(supervisor.home.path().join("job.sh"), "while :; do sleep 0.05; done\n").unwrap();
+    let path = supervisor.home.path().join("supervisor.toml");
+    let output = supervisor.run(&["import", ecosystem.to_str().unwrap(), "-o", path.to_str().unwrap()]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cron_restart has no counterpart here"));
+    supervisor.ok(&["start", path.to_str().unwrap()]);
+    assert_eq!(supervisor.pids().len(), 2);
+}
+
+#[test]
+fn in_the_foreground_everything_ends_with_the_command() {
+    let supervisor = Supervisor::new();
+    let path = file(&supervisor, "[[app]]\nstart = \"sh\"\nname = \"talker\"\nmin-uptime = \"50ms\"\narguments = [\"-c\", \"echo hello; exec sleep 1000\"]\n");
+    let mut run = supervisor.command(&["run", path.to_str().unwrap()]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(lines.next().unwrap(), "0|talker out| hello");
+    let app = supervisor.pids()[0];
+    signal("TERM", i64::from(run.id()));
+    assert!(run.wait().unwrap().success());
+    assert!(is_gone(app));
+    let path = file(&supervisor, "[[app]]\nstart = \"sh\"\nname = \"bad\"\nmin-uptime = \"10ms\"\nmax-restarts = 1\nrestart-delay = \"1ms\"\narguments = [\"-c\", \"sleep 0.1; exit 5\"]\n");
+    let output = supervisor.run(&["run", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
+    let path = file(&supervisor, "[[app]]\nstart = \"sh\"\nname = \"job\"\nno-autorestart = true\narguments = [\"-c\", \"sleep 0.1\"]\n");
+    assert_eq!(supervisor.run(&["run", path.to_str().unwrap()]).status.code(), Some(0));
+}
+
+#[test]
+fn what_happens_is_kept_with_its_time() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    signal("KILL", supervisor.pids()[0]);
+    until("another", || supervisor.list()[0]["restarts"] == 1 && status(&supervisor.list(), "app") == "online");
+    supervisor.ok(&["stop", "app"]);
+    let events = supervisor.ok(&["events"]);
+    for what in ["app (0) started: process", "app (0) ready", "app (0) ended: killed by SIGKILL", "app is online", "app (0) stopped", "app was stopped"] {
+        assert!(events.contains(what), "{what}: {events}");
+    }
+    let last = supervisor.ok(&["events", "app", "--lines", "1", "--json"]);
+    let event: Value = serde_json::from_str(&last).unwrap();
+    assert_eq!((&event["app"], &event["what"]), (&"app".into(), &"was stopped".into()));
+    let mut follow = supervisor.command(&["events", "--follow", "--lines", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines().map_while(Result::ok);
+    until("it follows", || {
+        supervisor.ok(&["start", "app"]);
+        supervisor.ok(&["stop", "app"]);
+        lines.next().is_some_and(|line| line.contains("app (0)"))
+    });
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+}
+
+#[test]
+fn metrics_are_served_over_http() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut served = supervisor.command(&["metrics", "--listen", &address]).spawn().unwrap();
+    let ask = |path: &str| -> std::io::Result<String> {
+        let mut stream = std::net::TcpStream::connect(&address)?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    until("it answers", || ask("/metrics").is_ok_and(|text| text.starts_with("HTTP/1.1 200") && text.contains("supervisor_instance_online{app=\"app\"")));
+    assert!(ask("/").unwrap().starts_with("HTTP/1.1 404"));
+    served.kill().unwrap();
+    served.wait().unwrap();
+}
+
+#[test]
+fn the_supervisor_replaces_itself_and_clients_do_not_notice() {
+    let supervisor = Supervisor::new();
+    let address = start(&supervisor, &server());
+    let (before, own) = (supervisor.pids(), [supervisor.role("keeper"), supervisor.role("daemon")]);
+    let load = Load::start(&address);
+    load.answers_more();
+    supervisor.ok(&["update"]);
+    assert!(own.iter().all(|pid| is_gone(*pid)));
+    assert_eq!(supervisor.pids(), before);
+    assert!(![supervisor.role("keeper"), supervisor.role("daemon")].iter().any(|pid| own.contains(pid)));
+    load.answers_more();
+    supervisor.ok(&["reload", "api"]);
+    load.answers_more();
+    assert_eq!(load.stop().0, [""; 0]);
+}
+
+#[test]
+fn files_run_in_the_interpreter_of_their_ending() {
+    let supervisor = Supervisor::new();
+    let path = supervisor.home.path().join("job.sh");
+    fs::write(&path, "echo \"in bash $BASH_VERSION\"; exec sleep 1000\n").unwrap();
+    supervisor.ok(&["start", path.to_str().unwrap(), "--min-uptime", "50ms"]);
+    until("it is bash", || supervisor.ok(&["logs", "job"]).contains("in bash 5"));
+    assert!(supervisor.fails(&["start", path.to_str().unwrap(), "--name", "plain", "--interpreter", "none"]).contains("is not executable"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    supervisor.ok(&["start", path.to_str().unwrap(), "--name", "named", "--interpreter", "sh -e", "--min-uptime", "50ms"]);
+    assert_eq!(supervisor.list().last().unwrap()["command"][1], "-e");
+}
+
+#[test]
+fn after_a_restart_of_the_system_nothing_starts_by_itself() {
+    let supervisor = Supervisor::new();
+    for name in ["saved", "stopped", "unsaved"] {
+        supervisor.ok(&["start", "sleep 1000", "--name", name, "--min-uptime", "10ms"]);
+        if name == "stopped" {
+            supervisor.ok(&["stop", "stopped"]);
+            supervisor.ok(&["save"]);
+        }
+    }
+    // As if the power had failed: everything is gone, and the kernel counts anew.
+    let pids = [supervisor.role("keeper"), supervisor.role("daemon")];
+    pids.iter().for_each(|pid| signal("STOP", *pid));
+    let state = supervisor.path().join("state.json");
+    let text = fs::read_to_string(&state).unwrap();
+    let apps: Vec<i64> = serde_json::from_str::<Value>(&text).unwrap()["apps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|app| app["instances"][0]["processes"][0]["pid"].as_i64())
+        .collect();
+    pids.iter().for_each(|pid| signal("KILL", *pid));
+    apps.iter().for_each(|pid| signal("KILL", *pid));
+    until("all is gone", || pids.iter().chain(&apps).all(|pid| is_gone(*pid)));
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    fs::write(&state, text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000")).unwrap();
+    let list = supervisor.list();
+    assert!(list.iter().all(|one| one["status"] == "stopped"), "{list:?}");
+    assert!(supervisor.listed()["remarks"].to_string().contains("the system was restarted"));
+    supervisor.ok(&["resurrect"]);
+    let list = supervisor.list();
+    assert_eq!([status(&list, "saved"), status(&list, "stopped"), status(&list, "unsaved")], ["online", "stopped", "stopped"]);
+    supervisor.ok(&["delete", "saved"]);
+    assert!(supervisor.ok(&["resurrect", "--boot"]).contains("continues with the list") || !supervisor.list().iter().any(|one| one["name"] == "saved"));
+}
