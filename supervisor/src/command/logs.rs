@@ -34,7 +34,7 @@ struct Followed {
 pub fn run(logs: &Logs) -> Result<()> {
     let table = client::table()?;
     let mut followed = Vec::new();
-    add(&mut followed, &table, logs)?;
+    add(&mut followed, &table, logs, |_| logs.lines)?;
     if table.instances.is_empty() && logs.wait {
         return follow(&mut followed, logs);
     }
@@ -48,7 +48,7 @@ pub fn run(logs: &Logs) -> Result<()> {
 }
 
 /// Prints the last lines of each requested log that is not followed yet.
-fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs) -> Result<()> {
+fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs, lines: impl Fn(&Path) -> usize) -> Result<()> {
     let is_meant = |one: &&View| logs.target == "all" || one.name == logs.target || one.id.to_string() == logs.target;
     for one in table.instances.iter().filter(is_meant) {
         for (path, stream) in one.logs.iter().zip(["out", "error"]) {
@@ -56,7 +56,7 @@ fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs) -> Result<()> {
                 let label = format!("{}|{} {stream}| ", one.id, one.name);
                 let is_raw = logs.raw || !std::io::stdout().is_terminal();
                 let mut log = Followed { label, is_raw, path: path.clone(), file: None, rest: Vec::new() };
-                log.print_end(logs.lines, logs.follow)?;
+                log.print_end(lines(path), logs.follow)?;
                 followed.push(log);
             }
         }
@@ -141,6 +141,7 @@ fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
     }
     let mut buffer = [MaybeUninit::uninit(); 64 * 1024];
     let mut events = inotify::Reader::new(&watch, &mut buffer);
+    let before: BTreeSet<PathBuf> = fs::read_dir(&usual).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     let mut seen = BTreeSet::new();
     loop {
         followed.iter_mut().try_for_each(Followed::print_new)?;
@@ -154,7 +155,8 @@ fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
         }
         // A new file may belong to a new instance; the daemon knows, if it answers.
         if is_new && let Ok(table) = client::table() {
-            add(followed, &table, logs)?;
+            // Nothing of a log that was not there is missed.
+            add(followed, &table, logs, |path| if before.contains(path) { logs.lines } else { usize::MAX })?;
         }
     }
 }

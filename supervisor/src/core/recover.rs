@@ -166,6 +166,13 @@ impl Core {
             self.place_unknown(id, &processes[0].1.job, found);
         }
         let now = self.now.instant;
+        if let Some((number, _)) = self.table.position(id)
+            && let app = &mut self.table.apps[number]
+            && app.damage.is_some()
+        {
+            // They are all that is known of it, and its processes hold them.
+            app.spec.listeners.clone_from(&processes[0].1.job.listeners);
+        }
         let Some((app, _)) = self.table.instance(id) else { return };
         let (is_cluster, options) = (app.spec.is_cluster(), app.spec.options.clone());
         let Some(instance) = self.table.instance_mut(id) else { return };

@@ -75,7 +75,8 @@ impl Keeper {
         let socket = format!("socket:[{}]", fstat(&listener.socket)?.st_ino);
         drop(listener);
         let own = [Some(std::process::id() as i32), self.daemon.as_ref().map(|daemon| daemon.pid)];
-        for pid in proc::all().into_iter().filter(|pid| !own.contains(&Some(*pid)) && proc::holds(*pid, &socket)) {
+        let is_known = |pid: &i32| own.contains(&Some(*pid)) || self.is_marked(*pid);
+        for pid in proc::all().into_iter().filter(|pid| !is_known(pid) && proc::holds(*pid, &socket)).collect::<Vec<_>>() {
             let name = proc::name(pid).unwrap_or_default();
             let killed = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
             if matches!(killed, Some(Ok(()))) {

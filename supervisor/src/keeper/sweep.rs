@@ -67,6 +67,11 @@ impl Keeper {
         Ok(())
     }
 
+    /// Returns whether a process bears the mark of a worker that runs.
+    pub(super) fn is_marked(&self, pid: i32) -> bool {
+        mark(&self.home, pid).is_some_and(|key| self.runs(key))
+    }
+
     fn runs(&self, key: Key) -> bool {
         self.workers.get(&key).is_some_and(super::worker::Worker::runs)
     }
