@@ -25,9 +25,6 @@ pub fn last_lines(file: &mut File, count: usize) -> io::Result<Vec<u8>> {
         let text = tail_of(file, bytes)?;
         let newlines = text.iter().filter(|byte| **byte == b'\n').count();
         // One newline more stands before the first of them.
-        if count == usize::MAX && (text.len() as u64) < bytes {
-            return Ok(text);
-        }
         if newlines > count || (text.len() as u64) < bytes {
             let mut lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
             lines.drain(..lines.len().saturating_sub(count));

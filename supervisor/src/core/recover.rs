@@ -166,10 +166,8 @@ impl Core {
             self.place_unknown(id, &processes[0].1.job, found);
         }
         let now = self.now.instant;
-        if let Some((number, _)) = self.table.position(id)
-            && let app = &mut self.table.apps[number]
-            && app.damage.is_some()
-        {
+        let lost = self.table.position(id).map(|(number, _)| &mut self.table.apps[number]).filter(|app| app.damage.is_some());
+        if let Some(app) = lost {
             // They are all that is known of it, and its processes hold them.
             app.spec.listeners.clone_from(&processes[0].1.job.listeners);
         }
