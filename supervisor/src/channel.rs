@@ -133,7 +133,7 @@ pub enum Order {
     AdoptListener(String),
     /// Hold a worker of the previous keeper; comes with its descriptors.
     AdoptWorker(Job, Identity, Standing),
-    /// Hold the control socket of the previous keeper; comes with its descriptor.
+    /// Hold the control socket and the lock of the previous keeper; comes with their descriptors.
     AdoptControl,
     /// End whatever earlier keepers have started and nobody knows any more: these processes, and those that carry the mark of a worker.
     Sweep(Vec<Identity>),
@@ -144,7 +144,7 @@ pub enum Order {
 /// A report from the keeper to the daemon. A new daemon first gets reports of everything that the keeper holds.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
-    /// The control socket, with its descriptor.
+    /// The control socket; comes with its descriptor and that of the lock.
     Control,
     /// The keeper listens on this address, and the actual one; comes with the listener's descriptor.
     Bound(String, String),

@@ -85,6 +85,11 @@ impl Home {
         self.0.join("lock")
     }
 
+    /// Lock file, held as long as a supervisor runs; it contains the process id of the keeper.
+    pub fn alive(&self) -> PathBuf {
+        self.0.join("alive")
+    }
+
     /// The supervisor's own log.
     pub fn own_log(&self) -> PathBuf {
         self.0.join("supervisor.log")

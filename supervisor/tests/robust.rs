@@ -307,3 +307,32 @@ fn a_helper_that_has_ended_may_say_that_its_app_is_ready() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     supervisor.ok(&["start", file.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
 }
+
+#[test]
+fn a_control_socket_that_was_removed_comes_back_and_no_second_supervisor() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let (keeper, pids) = (supervisor.role("keeper"), supervisor.pids());
+    fs::remove_file(supervisor.path().join("control.sock")).unwrap();
+    assert_eq!((supervisor.role("keeper"), supervisor.pids()), (keeper, pids));
+    // The lock outlives the keeper that took it.
+    signal("KILL", keeper);
+    until("another keeper", || supervisor.role("keeper") != keeper);
+    fs::remove_file(supervisor.path().join("control.sock")).unwrap();
+    assert_eq!(supervisor.list().len(), 1);
+}
+
+#[test]
+fn of_many_keepers_that_are_started_at_once_one_stays() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["ping"]);
+    supervisor.ok(&["kill"]);
+    let program = Path::new(env!("CARGO_BIN_EXE_supervisor")).with_file_name("supervisor-keeper");
+    let begin = || Command::new(&program).arg("keeper").env("SUPERVISOR_HOME", supervisor.path()).stdout(std::process::Stdio::null()).spawn();
+    let mut keepers: Vec<_> = (0..8).map(|_| begin().unwrap()).collect();
+    until("seven have ended", || keepers.iter_mut().filter(|keeper| keeper.try_wait().unwrap().is_some()).count() == 7);
+    let keeper = supervisor.role("keeper");
+    assert!(keepers.iter().any(|one| i64::from(one.id()) == keeper));
+    supervisor.ok(&["kill"]);
+    keepers.iter_mut().for_each(|keeper| drop(keeper.wait().unwrap()));
+}

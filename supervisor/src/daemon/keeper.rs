@@ -138,7 +138,7 @@ impl Daemon {
     fn hand_over(&mut self) -> Result<()> {
         for order in self.core.handover() {
             let descriptors: Vec<BorrowedFd<'_>> = match &order {
-                Order::AdoptControl => self.control.iter().map(AsFd::as_fd).collect(),
+                Order::AdoptControl => self.control.iter().map(AsFd::as_fd).chain(self.lock.iter().map(AsFd::as_fd)).collect(),
                 Order::AdoptListener(address) => self.listeners.get(address).map(AsFd::as_fd).into_iter().collect(),
                 Order::AdoptWorker(job, ..) => self.workers.get(&job.key).into_iter().flatten().map(AsFd::as_fd).collect(),
                 _ => Vec::new(),

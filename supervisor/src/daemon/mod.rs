@@ -49,6 +49,8 @@ struct Daemon {
     poller: Poller<Source>,
     keeper: Keeper,
     control: Option<UnixListener>,
+    /// Held as long as a supervisor runs.
+    lock: Option<OwnedFd>,
     /// `None` while clients are not accepted.
     control_token: Option<Token>,
     /// Time at which they are accepted again.
@@ -82,6 +84,7 @@ pub fn run() -> Result<ExitCode> {
         poller,
         keeper,
         control: None,
+        lock: None,
         control_token: None,
         accept_due: None,
         clients: Clients::default(),
@@ -257,8 +260,13 @@ impl Daemon {
     fn keep(&mut self, report: &Report, mut descriptors: Vec<OwnedFd>) -> Result<()> {
         match report {
             Report::Control => {
+                self.lock = descriptors.pop();
                 let control = UnixListener::from(descriptors.pop().context("the control socket came without its descriptor")?);
                 control.set_nonblocking(true)?;
+                // The last one was removed, and this one takes its place.
+                if let (Some(before), Some(token)) = (&self.control, self.control_token.take()) {
+                    self.poller.remove(token, before);
+                }
                 self.control = Some(control);
             }
             Report::Bound(address, _) => {

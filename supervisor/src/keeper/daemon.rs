@@ -6,6 +6,7 @@ use crate::poll::Token;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, getppid, kill_process};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -66,8 +67,8 @@ impl Keeper {
 
     fn tell_everything(&mut self) -> Result<()> {
         let Some(Daemon { channel, .. }) = &mut self.daemon else { return Ok(()) };
-        if let Some(control) = &self.control {
-            channel.send(&Report::Control, &[control.as_fd()])?;
+        if let (Some(control), Some(lock)) = (&self.control, &self.lock) {
+            channel.send(&Report::Control, &[control.as_fd(), lock.as_fd()])?;
         }
         for (address, listener) in &self.listeners {
             channel.send(&Report::Bound(address.clone(), listener.actual.clone()), &[listener.socket.as_fd()])?;
@@ -112,6 +113,23 @@ impl Keeper {
             self.control_token = Some(self.poller.add(control, Source::Control)?);
         }
         Ok(())
+    }
+
+    /// Makes the control socket anew if somebody has removed it.
+    pub(super) fn restore_control(&mut self) -> Result<()> {
+        let path = self.home.control();
+        if path.exists() {
+            return Ok(());
+        }
+        let control = UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+        if let (Some(before), Some(token)) = (&self.control, self.control_token.take()) {
+            self.poller.remove(token, before);
+        }
+        self.control = Some(control.into());
+        if let (Some(daemon), Some(control), Some(lock)) = (&mut self.daemon, &self.control, &self.lock) {
+            daemon.channel.send(&Report::Control, &[control.as_fd(), lock.as_fd()])?;
+        }
+        self.watch_control()
     }
 
     /// Asks the daemon for a sign of life, since a client has come.

@@ -77,6 +77,8 @@ struct Keeper {
     /// Something that the next daemon should know about the last one.
     remark: Option<String>,
     control: Option<OwnedFd>,
+    /// Held as long as a supervisor runs.
+    lock: Option<OwnedFd>,
     control_token: Option<Token>,
     listeners: BTreeMap<String, Listener>,
     workers: BTreeMap<Key, Worker>,
@@ -112,6 +114,7 @@ impl Keeper {
             daemon_due: None,
             remark: None,
             control: None,
+            lock: None,
             control_token: None,
             listeners: BTreeMap::new(),
             workers: BTreeMap::new(),
@@ -171,7 +174,7 @@ impl Keeper {
             Source::Hangups => {
                 let _ = self.hangups.read(&mut self.buffer);
                 self.reopen_logs();
-                Ok(())
+                self.restore_control()
             }
             Source::Children => {
                 let _ = self.children.read(&mut self.buffer);
@@ -263,8 +266,10 @@ impl Keeper {
                 Ok(())
             }
             Order::AdoptControl => {
+                self.lock = descriptors.pop();
                 self.control = descriptors.pop();
-                Ok(())
+                // Whoever finds the lock held can find this keeper.
+                Ok(fs::write(self.home.alive(), std::process::id().to_string())?)
             }
             Order::AdoptListener(address) => {
                 let listener = descriptors.pop().map(|socket| Listener::new(&address, socket));

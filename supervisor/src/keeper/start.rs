@@ -5,16 +5,28 @@ use super::listeners::Listener;
 use crate::channel::Channel;
 use crate::control::{Answer, Request};
 use crate::home::{Home, replace};
+use crate::proc;
 use anyhow::{Context, Result};
 use listenfd::ListenFd;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+/// Name of this program.
+const NAME: &str = "supervisor-keeper";
+/// How often the supervisor that holds the lock is looked for, and the pause in between.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs a keeper without workers, which listens for commands and starts its daemon.
 ///
@@ -25,15 +37,19 @@ pub fn begin() -> Result<ExitCode> {
     close_inherited();
     let home = Home::open()?;
     let control = home.control();
-    if let Ok(stream) = UnixStream::connect(&control) {
-        return stand_back(stream, &control);
+    let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(home.alive());
+    let lock = lock.with_context(|| home.alive().display().to_string())?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return stand_back(find(&home)?, &control);
     }
-    // The socket is a leftover: no process answers on it.
+    // The socket is a leftover: whoever made it has ended.
     let _ = fs::remove_file(&control);
+    fs::write(home.alive(), std::process::id().to_string())?;
     let control = UnixListener::bind(&control).with_context(|| format!("cannot listen on {}", control.display()))?;
     let mut keeper = Keeper::new(home)?;
     replace(&keeper.home.preload(), include_bytes!("preload.cjs"))?;
     keeper.control = Some(control.into());
+    keeper.lock = Some(lock.into());
     keeper.listeners = stored;
     keeper.start_daemon()?;
     // The command or systemd that started this process can continue.
@@ -67,6 +83,22 @@ fn close_inherited() {
         // The listing's own descriptor is closed already.
         let _ = nix::unistd::close(number);
     }
+}
+
+/// Connects to the supervisor that holds the lock. If its socket was removed, it makes another when it is told to.
+fn find(home: &Home) -> Result<UnixStream> {
+    for _ in 0..TRIES {
+        if let Ok(stream) = UnixStream::connect(home.control()) {
+            return Ok(stream);
+        }
+        let keeper = fs::read_to_string(home.alive()).ok().and_then(|pid| Pid::from_raw(pid.trim().parse().ok()?));
+        // The id is that of a keeper, or nobody's any more.
+        if let Some(keeper) = keeper.filter(|keeper| proc::name(keeper.as_raw_pid()).is_some_and(|name| NAME.starts_with(&name))) {
+            let _ = kill_process(keeper, Signal::HUP);
+        }
+        thread::sleep(PAUSE);
+    }
+    anyhow::bail!("a supervisor holds {} and does not answer on {}", home.alive().display(), home.control().display())
 }
 
 /// Leaves the work to the running supervisor. Under systemd, its keeper becomes the main process: the daemon has started it
