@@ -6,7 +6,7 @@ use common::load::Load;
 use common::{Supervisor, until};
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A server as its author wrote it, who knows nothing of the supervisor.
@@ -34,7 +34,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn start(supervisor: &Supervisor, program: &PathBuf, port: u16, options: &[&str]) -> Output {
+fn start(supervisor: &Supervisor, program: &Path, port: u16, options: &[&str]) -> Output {
     let mut command = supervisor.command(&[&["start", program.to_str().unwrap(), "--listen-timeout", "10s"], options].concat());
     command.env("PORT", port.to_string()).output().unwrap()
 }
@@ -109,7 +109,9 @@ fn a_program_gets_the_signal_that_it_was_written_for() {
         return;
     }
     let supervisor = Supervisor::new();
-    let text = format!("const http = require('node:http');\n{SERVER}process.on('SIGINT', () => {{ console.log('bye'); process.exit(3); }});\n");
+    let text = format!(
+        "const http = require('node:http');\n{SERVER}process.on('SIGINT', () => {{ console.log('bye'); process.exit(3); }});\n"
+    );
     let file = program(&supervisor, "app.js", &text);
     let output = start(&supervisor, &file, free_port(), &["--stop-signal", "INT"]);
     assert!(output.status.success(), "{}", said(&output));

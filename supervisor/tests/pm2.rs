@@ -42,7 +42,20 @@ fn a_job_that_has_ended_is_not_started_again() {
         assert_eq!(list.last().unwrap()["last_end"], format!("exited with {code}"));
         assert_eq!(list.last().unwrap()["restarts"], 0);
     }
-    supervisor.fails(&["start", "sh", "--name", "bad", "--on-failure", "--max-restarts", "2", "--restart-delay", "1ms", "--", "-c", "exit 1"]);
+    supervisor.fails(&[
+        "start",
+        "sh",
+        "--name",
+        "bad",
+        "--on-failure",
+        "--max-restarts",
+        "2",
+        "--restart-delay",
+        "1ms",
+        "--",
+        "-c",
+        "exit 1",
+    ]);
     until("it is given up", || status(&supervisor.list(), "bad") == "errored");
     supervisor.ok(&["start", "once"]);
 }
@@ -99,17 +112,24 @@ fn a_file_is_applied_and_only_what_differs_changes() {
     let app = |name: &str, more: &str| {
         let program = server.display();
         let listen = &addresses[["one", "two", "three"].iter().position(|own| *own == name).unwrap()];
-        format!("[[app]]\nstart = \"{program}\"\nname = \"{name}\"\nlisten = [\"{listen}\"]\narguments = [\"--model\", \"current-thread\"]\n{more}\n")
+        format!(
+            "[[app]]\nstart = \"{program}\"\nname = \"{name}\"\nlisten = [\"{listen}\"]\narguments = [\"--model\", \"current-thread\"]\n{more}\n"
+        )
     };
     let path = file(&supervisor, &[app("one", ""), app("two", "env = { X = 1 }")].concat());
     let path = path.to_str().unwrap();
     supervisor.ok(&["apply", path]);
-    let pids = |name: &str| supervisor.list().iter().filter(|one| one["name"] == name).map(|one| one["pid"].as_i64().unwrap()).collect::<Vec<_>>();
+    let pids = |name: &str| {
+        supervisor.list().iter().filter(|one| one["name"] == name).map(|one| one["pid"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
     let (one, two) = (pids("one"), pids("two"));
     assert_eq!(supervisor.ok(&["apply", path, "--dry-run"]), "= one\n= two\n");
     file(&supervisor, &[app("two", "env = { X = 2 }\ninstances = 2"), app("three", "depends-on = [\"two\"]")].concat());
     let plan = supervisor.ok(&["apply", path, "--dry-run"]);
-    assert_eq!(plan, "~ two: is reloaded with another X; gets 2 instances\n+ three: starts\n- one: is not in the file, and stays: --prune deletes it\n");
+    assert_eq!(
+        plan,
+        "~ two: is reloaded with another X; gets 2 instances\n+ three: starts\n- one: is not in the file, and stays: --prune deletes it\n"
+    );
     assert!(supervisor.fails(&["start", path]).contains("run `supervisor apply"));
     supervisor.ok(&["apply", path, "--only", "three"]);
     assert_eq!((pids("one"), pids("two"), pids("three").len()), (one.clone(), two.clone(), 1));
@@ -131,7 +151,10 @@ fn an_address_that_changes_is_bound_before_the_old_one_is_left() {
     let (old, new) = (free(), free());
     let text = |address: &str| {
         let program = server();
-        format!("[[app]]\nstart = \"{}\"\nname = \"api\"\nlisten = [\"{address}\"]\narguments = [\"--model\", \"current-thread\"]\n", program.display())
+        format!(
+            "[[app]]\nstart = \"{}\"\nname = \"api\"\nlisten = [\"{address}\"]\narguments = [\"--model\", \"current-thread\"]\n",
+            program.display()
+        )
     };
     let path = file(&supervisor, &text(&old));
     supervisor.ok(&["apply", path.to_str().unwrap()]);
@@ -150,7 +173,11 @@ fn an_address_that_changes_is_bound_before_the_old_one_is_left() {
 fn pm2s_files_become_one_that_start_takes() {
     let supervisor = Supervisor::new();
     let ecosystem = supervisor.home.path().join("ecosystem.json");
-    fs::write(&ecosystem, r#"{"apps":[{"name":"job","script":"./job.sh","min_uptime":50,"instances":2,"cron_restart":"0 3 * * *"}]}"#).unwrap();
+    fs::write(
+        &ecosystem,
+        r#"{"apps":[{"name":"job","script":"./job.sh","min_uptime":50,"instances":2,"cron_restart":"0 3 * * *"}]}"#,
+    )
+    .unwrap();
     fs::write(supervisor.home.path().join("job.sh"), "while :; do sleep 0.05; done\n").unwrap();
     let path = supervisor.home.path().join("supervisor.toml");
     let output = supervisor.run(&["import", ecosystem.to_str().unwrap(), "-o", path.to_str().unwrap()]);
@@ -163,7 +190,10 @@ fn pm2s_files_become_one_that_start_takes() {
 #[test]
 fn in_the_foreground_everything_ends_with_the_command() {
     let supervisor = Supervisor::new();
-    let path = file(&supervisor, "[[app]]\nstart = \"sh\"\nname = \"talker\"\nmin-uptime = \"50ms\"\narguments = [\"-c\", \"echo hello; exec sleep 1000\"]\n");
+    let path = file(
+        &supervisor,
+        "[[app]]\nstart = \"sh\"\nname = \"talker\"\nmin-uptime = \"50ms\"\narguments = [\"-c\", \"echo hello; exec sleep 1000\"]\n",
+    );
     let mut run = supervisor.command(&["run", path.to_str().unwrap()]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok);
     assert_eq!(lines.next().unwrap(), "0|talker out| hello");
@@ -171,10 +201,16 @@ fn in_the_foreground_everything_ends_with_the_command() {
     signal("TERM", i64::from(run.id()));
     assert!(run.wait().unwrap().success());
     assert!(is_gone(app));
-    let path = file(&supervisor, "[[app]]\nstart = \"sh\"\nname = \"bad\"\nmin-uptime = \"10ms\"\nmax-restarts = 1\nrestart-delay = \"1ms\"\narguments = [\"-c\", \"sleep 0.1; exit 5\"]\n");
+    let path = file(
+        &supervisor,
+        "[[app]]\nstart = \"sh\"\nname = \"bad\"\nmin-uptime = \"10ms\"\nmax-restarts = 1\nrestart-delay = \"1ms\"\narguments = [\"-c\", \"sleep 0.1; exit 5\"]\n",
+    );
     let output = supervisor.run(&["run", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
-    let path = file(&supervisor, "[[app]]\nstart = \"sh\"\nname = \"job\"\nno-autorestart = true\narguments = [\"-c\", \"sleep 0.1\"]\n");
+    let path = file(
+        &supervisor,
+        "[[app]]\nstart = \"sh\"\nname = \"job\"\nno-autorestart = true\narguments = [\"-c\", \"sleep 0.1\"]\n",
+    );
     assert_eq!(supervisor.run(&["run", path.to_str().unwrap()]).status.code(), Some(0));
 }
 
@@ -186,7 +222,14 @@ fn what_happens_is_kept_with_its_time() {
     until("another", || supervisor.list()[0]["restarts"] == 1 && status(&supervisor.list(), "app") == "online");
     supervisor.ok(&["stop", "app"]);
     let events = supervisor.ok(&["events"]);
-    for what in ["app (0) started: process", "app (0) ready", "app (0) ended: killed by SIGKILL", "app is online", "app (0) stopped", "app was stopped"] {
+    for what in [
+        "app (0) started: process",
+        "app (0) ready",
+        "app (0) ended: killed by SIGKILL",
+        "app is online",
+        "app (0) stopped",
+        "app was stopped",
+    ] {
         assert!(events.contains(what), "{what}: {events}");
     }
     let last = supervisor.ok(&["events", "app", "--lines", "1", "--json"]);
@@ -216,7 +259,10 @@ fn metrics_are_served_over_http() {
         stream.read_to_string(&mut text)?;
         Ok(text)
     };
-    until("it answers", || ask("/metrics").is_ok_and(|text| text.starts_with("HTTP/1.1 200") && text.contains("supervisor_instance_online{app=\"app\"")));
+    until("it answers", || {
+        ask("/metrics")
+            .is_ok_and(|text| text.starts_with("HTTP/1.1 200") && text.contains("supervisor_instance_online{app=\"app\""))
+    });
     assert!(ask("/").unwrap().starts_with("HTTP/1.1 404"));
     served.kill().unwrap();
     served.wait().unwrap();
@@ -246,7 +292,11 @@ fn files_run_in_the_interpreter_of_their_ending() {
     fs::write(&path, "echo \"in bash $BASH_VERSION\"; exec sleep 1000\n").unwrap();
     supervisor.ok(&["start", path.to_str().unwrap(), "--min-uptime", "50ms"]);
     until("it is bash", || supervisor.ok(&["logs", "job"]).contains("in bash 5"));
-    assert!(supervisor.fails(&["start", path.to_str().unwrap(), "--name", "plain", "--interpreter", "none"]).contains("is not executable"));
+    assert!(
+        supervisor
+            .fails(&["start", path.to_str().unwrap(), "--name", "plain", "--interpreter", "none"])
+            .contains("is not executable")
+    );
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     supervisor.ok(&["start", path.to_str().unwrap(), "--name", "named", "--interpreter", "sh -e", "--min-uptime", "50ms"]);
     assert_eq!(supervisor.list().last().unwrap()["command"][1], "-e");

@@ -120,7 +120,8 @@ fn the_files_of_the_first_version_are_understood() {
         spec.as_object_mut().unwrap().remove("schema");
         spec["doubt"] = Value::Null;
         let words = |text: &Value| json!({ "Unix": text.as_str().unwrap().as_bytes() });
-        spec["environment"] = spec["environment"].as_array().unwrap().iter().map(|pair| json!([words(&pair[0]), words(&pair[1])])).collect();
+        spec["environment"] =
+            spec["environment"].as_array().unwrap().iter().map(|pair| json!([words(&pair[0]), words(&pair[1])])).collect();
     });
     until("it is back", || settled(&supervisor, 1));
 }
@@ -148,9 +149,12 @@ fn a_reload_that_fails_leaves_the_environment_as_it_was() {
 #[test]
 fn processes_that_use_too_much_memory_are_replaced_one_after_another_and_that_is_said() {
     let supervisor = Supervisor::new();
-    let arguments = ["-i", "3", "--listen", "127.0.0.1:0", "--name", "api", "--max-memory-restart", "1M", "--", "--model", "current-thread"];
+    let arguments =
+        ["-i", "3", "--listen", "127.0.0.1:0", "--name", "api", "--max-memory-restart", "1M", "--", "--model", "current-thread"];
     supervisor.ok(&[&["start", server().to_str().unwrap()], &arguments[..]].concat());
-    until("each was replaced", || supervisor.list().iter().all(|one| one["restarts"].as_u64().is_some_and(|restarts| restarts > 0)));
+    until("each was replaced", || {
+        supervisor.list().iter().all(|one| one["restarts"].as_u64().is_some_and(|restarts| restarts > 0))
+    });
     assert!(supervisor.listed()["remarks"].to_string().contains("MiB of at most 1.0 and is being replaced, for the"));
 }
 
@@ -328,11 +332,15 @@ fn of_many_keepers_that_are_started_at_once_one_stays() {
     supervisor.ok(&["ping"]);
     supervisor.ok(&["kill"]);
     let program = Path::new(env!("CARGO_BIN_EXE_supervisor")).with_file_name("supervisor-keeper");
-    let begin = || Command::new(&program).arg("keeper").env("SUPERVISOR_HOME", supervisor.path()).stdout(std::process::Stdio::null()).spawn();
+    let begin = || {
+        Command::new(&program).arg("keeper").env("SUPERVISOR_HOME", supervisor.path()).stdout(std::process::Stdio::null()).spawn()
+    };
     let mut keepers: Vec<_> = (0..8).map(|_| begin().unwrap()).collect();
-    until("seven have ended", || keepers.iter_mut().filter(|keeper| keeper.try_wait().unwrap().is_some()).count() == 7);
+    until("seven have ended", || keepers.iter_mut().filter_map(|keeper| keeper.try_wait().unwrap()).count() == 7);
     let keeper = supervisor.role("keeper");
     assert!(keepers.iter().any(|one| i64::from(one.id()) == keeper));
     supervisor.ok(&["kill"]);
-    keepers.iter_mut().for_each(|keeper| drop(keeper.wait().unwrap()));
+    for keeper in &mut keepers {
+        keeper.wait().unwrap();
+    }
 }

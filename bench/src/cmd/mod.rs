@@ -18,8 +18,8 @@ pub mod scale_out;
 pub mod serve;
 pub mod servers;
 pub mod soak;
-pub mod start;
 mod splice;
+pub mod start;
 pub mod syscalls;
 pub mod tables;
 

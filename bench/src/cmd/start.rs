@@ -36,7 +36,9 @@ fn command(server: &Server, options: &[String]) -> Command {
         Some(end) => (&options[..end], &options[end + 1..]),
         None => (options, &[][..]),
     };
-    let has = |long: &str, short: &str| options.iter().any(|word| word.starts_with(long) || !short.is_empty() && word.starts_with(short));
+    let has = |long: &str, short: &str| {
+        options.iter().any(|word| word.starts_with(long) || !short.is_empty() && word.starts_with(short))
+    };
     let program = package::command(server, default_threads(Placement::Shared), knobs);
     let mut command = Command::new(package::supervisor());
     command.arg("start").arg(program.get_program()).args(options);

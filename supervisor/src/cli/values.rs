@@ -61,7 +61,10 @@ pub fn signal(text: &str) -> Result<i32, String> {
 pub fn stop_signal(text: &str) -> Result<StopSignal, String> {
     let name = text.to_ascii_uppercase();
     let is_meant = |signal: &StopSignal| signal.name() == name || signal.name()[3..] == name;
-    StopSignal::ALL.into_iter().find(is_meant).ok_or_else(|| "expected SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1 or SIGUSR2".into())
+    StopSignal::ALL
+        .into_iter()
+        .find(is_meant)
+        .ok_or_else(|| "expected SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1 or SIGUSR2".into())
 }
 
 /// Rejects sizes below a page, at which a log would be rotated more often than written.

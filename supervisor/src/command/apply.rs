@@ -49,7 +49,8 @@ fn plan(apply: &Apply) -> Result<Vec<Step>> {
             steps.push(Step::Start(Box::new(spec.clone()), *instances));
             continue;
         };
-        let differ = old.as_ref().map_or_else(|| vec!["a specification, which was lost".to_owned()], |old| differences(old, spec));
+        let differ =
+            old.as_ref().map_or_else(|| vec!["a specification, which was lost".to_owned()], |old| differences(old, spec));
         let to = (count != instances).then_some(*instances);
         steps.push(if differ.is_empty() && to.is_none() {
             Step::Keep(spec.name.clone())
@@ -117,7 +118,11 @@ pub fn differences(old: &Spec, new: &Spec) -> Vec<String> {
         _ => serde_json::Map::default(),
     };
     let (old, new) = (options(old), options(new));
-    parts.extend(new.iter().filter(|(name, value)| old.get(*name) != Some(value)).map(|(name, _)| name.trim_end_matches("_ms").replace('_', "-")));
+    parts.extend(
+        new.iter()
+            .filter(|(name, value)| old.get(*name) != Some(value))
+            .map(|(name, _)| name.trim_end_matches("_ms").replace('_', "-")),
+    );
     parts
 }
 

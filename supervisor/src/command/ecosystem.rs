@@ -121,7 +121,8 @@ fn declared(app: &BTreeMap<String, Spanned<Value>>, source: &Source<'_>, environ
         for file in texts(value.get_ref()) {
             let path = source.path.parent().unwrap_or(Path::new(".")).join(&file);
             let text = fs::read_to_string(&path);
-            let text = text.map_err(|error| source.error(value.span().start, &format!("{key}: cannot read {}: {error}", path.display())))?;
+            let text = text
+                .map_err(|error| source.error(value.span().start, &format!("{key}: cannot read {}: {error}", path.display())))?;
             variables.extend(pairs(&text));
         }
     }
@@ -131,11 +132,16 @@ fn declared(app: &BTreeMap<String, Spanned<Value>>, source: &Source<'_>, environ
             "start" | "env-file" => {}
             "depends-on" => depends_on = texts(value.get_ref()),
             "env" => {
-                let Some(table) = value.get_ref().as_table() else { return Err(fail("expected a table such as { PORT = 8080 }")) };
+                let Some(table) = value.get_ref().as_table() else {
+                    return Err(fail("expected a table such as { PORT = 8080 }"));
+                };
                 let chosen = environment.and_then(|name| table.get(name)).and_then(Value::as_table);
                 let own = table.iter().filter(|(_, value)| !value.is_table()).chain(chosen.into_iter().flatten());
                 for (name, value) in own {
-                    variables.insert(name.clone(), text(value).ok_or_else(|| fail(&format!("{name} is not text, a number or a boolean")))?);
+                    variables.insert(
+                        name.clone(),
+                        text(value).ok_or_else(|| fail(&format!("{name} is not text, a number or a boolean")))?,
+                    );
                 }
             }
             _ => {
@@ -234,7 +240,8 @@ mod tests {
 
     #[test]
     fn variables_come_from_files_the_table_and_the_chosen_environment() {
-        let text = "[[app]]\nstart = \"x\"\nenv-file = \".env\"\nenv = { B = 3, C = true, production = { C = false, D = \"d\" } }\n";
+        let text =
+            "[[app]]\nstart = \"x\"\nenv-file = \".env\"\nenv = { B = 3, C = true, production = { C = false, D = \"d\" } }\n";
         let of = |environment| {
             let apps = read_with(text, environment).unwrap();
             apps[0].environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()

@@ -42,8 +42,19 @@ const KEYS: [(&str, &str, Kind); 27] = [
 ];
 /// Keys that say nothing that would have to be said here.
 const NOTHING: [&str; 13] = [
-    "exec_mode", "automation", "autostart", "vizion", "treekill", "pmx", "windowsHide", "kill_retry_time", "username", "instance_var",
-    "merge_type", "env", "source_map_support",
+    "exec_mode",
+    "automation",
+    "autostart",
+    "vizion",
+    "treekill",
+    "pmx",
+    "windowsHide",
+    "kill_retry_time",
+    "username",
+    "instance_var",
+    "merge_type",
+    "env",
+    "source_map_support",
 ];
 /// What `pm2 save` writes beside an app's own settings.
 const STATE: [&str; 7] = ["pm_", "_pm2", "unstable_restarts", "created_at", "prev_restart_delay", "status", "axm_"];
@@ -150,12 +161,15 @@ fn converted_app(app: &Map<String, Value>, missing: &mut Vec<String>) -> Result<
         } else if key == "node_args" || key == "interpreter_args" {
             let words = words(value);
             if !words.is_empty() {
-                let interpreter = app.get("interpreter").or(app.get("exec_interpreter")).and_then(Value::as_str).unwrap_or("node");
+                let interpreter =
+                    app.get("interpreter").or(app.get("exec_interpreter")).and_then(Value::as_str).unwrap_or("node");
                 table.insert("interpreter".into(), Toml::String(format!("{interpreter} {}", words.join(" "))));
             }
         } else if let Some(name) = key.strip_prefix("env_") {
             environment.insert(name.to_owned(), Toml::Table(variables(value, false)));
-        } else if !NOTHING.contains(&key.as_str()) && !(is_dump && STATE.iter().any(|prefix| key.starts_with(prefix)) || is_dump && is_variable(key)) {
+        } else if !NOTHING.contains(&key.as_str())
+            && !(is_dump && STATE.iter().any(|prefix| key.starts_with(prefix)) || is_dump && is_variable(key))
+        {
             missing.push(key.clone());
         }
     }
@@ -203,7 +217,9 @@ impl Kind {
             (Kind::Interpreter, Value::String(own)) if own == "node" => Some(None),
             (Kind::Interpreter, Value::String(own)) => text(own),
             (Kind::Instances, Value::String(own)) if own == "max" => text(own),
-            (Kind::Instances | Kind::Number, value) => Some(Some(Toml::Integer(value.as_i64().or_else(|| value.as_str()?.parse().ok())?))),
+            (Kind::Instances | Kind::Number, value) => {
+                Some(Some(Toml::Integer(value.as_i64().or_else(|| value.as_str()?.parse().ok())?)))
+            }
             (Kind::Switch, Value::Bool(is_on)) => Some(is_on.then_some(Toml::Boolean(true))),
             // Paths to watch: here it is the program.
             (Kind::Switch, Value::Array(_) | Value::String(_)) => None,
@@ -229,7 +245,16 @@ impl Kind {
 /// Converts a date format of moment.js, if it consists of the usual parts.
 fn strftime(format: &str) -> Option<String> {
     let parts = [
-        ("YYYY", "%Y"), ("MM", "%m"), ("DD", "%d"), ("HH", "%H"), ("mm", "%M"), ("ss", "%S"), ("SSS", "%3f"), ("ZZ", "%z"), ("Z", "%:z"), ("YY", "%y"),
+        ("YYYY", "%Y"),
+        ("MM", "%m"),
+        ("DD", "%d"),
+        ("HH", "%H"),
+        ("mm", "%M"),
+        ("ss", "%S"),
+        ("SSS", "%3f"),
+        ("ZZ", "%z"),
+        ("Z", "%:z"),
+        ("YY", "%y"),
     ];
     let mut rest = format;
     let mut own = String::new();
@@ -266,10 +291,16 @@ mod tests {
         fs::write(&path, &text).unwrap();
         let apps = super::super::ecosystem::read(&path, Some("production")).unwrap_or_else(|error| panic!("{error:#}: {text}"));
         let start = &apps[0].start;
-        assert_eq!((start.what.as_str(), start.name.as_deref(), start.arguments.as_slice()), ("./server.js", Some("api"), &["--port".to_owned(), "3000".into()][..]));
+        assert_eq!(
+            (start.what.as_str(), start.name.as_deref(), start.arguments.as_slice()),
+            ("./server.js", Some("api"), &["--port".to_owned(), "3000".into()][..])
+        );
         assert_eq!(start.interpreter.as_deref(), Some("node --max-old-space-size=200"));
         assert_eq!(start.options.log_date_format.as_deref(), Some("%Y-%m-%d %H:%M:%S"));
-        assert_eq!(apps[0].environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(), ["NODE_ENV=production", "PORT=3000"]);
+        assert_eq!(
+            apps[0].environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
+            ["NODE_ENV=production", "PORT=3000"]
+        );
     }
 
     #[test]
@@ -277,7 +308,10 @@ mod tests {
         let process = json!({ "name": "api", "pm_exec_path": "/srv/server.js", "pm_cwd": "/srv", "exec_interpreter": "node", "node_args": [],
             "env": { "ONLY_HERE": "1" }, "ONLY_HERE": "1", "pm_uptime": 1, "unstable_restarts": 0, "status": "online", "namespace": "default" });
         let (text, missing) = converted(&json!([process, process])).unwrap();
-        assert!(text.contains("instances = 2") && text.contains("ONLY_HERE = \"1\"") && text.contains("start = \"/srv/server.js\""), "{text}");
+        assert!(
+            text.contains("instances = 2") && text.contains("ONLY_HERE = \"1\"") && text.contains("start = \"/srv/server.js\""),
+            "{text}"
+        );
         assert!(missing.is_empty(), "{missing:?}");
     }
 

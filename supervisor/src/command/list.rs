@@ -111,7 +111,8 @@ impl Sampler {
             let ((then, first), (now, last)) = (before.get(&pid)?, self.0.get(&pid)?);
             Some(last.saturating_sub(*first).as_secs_f64() / now.duration_since(*then).as_secs_f64())
         };
-        let measured = |view: View| Measured { cpu: view.pid.and_then(cpu), memory: view.pid.and_then(|pid| groups.memory(pid)), view };
+        let measured =
+            |view: View| Measured { cpu: view.pid.and_then(cpu), memory: view.pid.and_then(|pid| groups.memory(pid)), view };
         table.instances.into_iter().map(measured).collect()
     }
 }

@@ -19,19 +19,29 @@ const LONGEST: u64 = 16 * 1024;
 type Metric = (&'static str, &'static str, &'static str, fn(&Measured) -> Option<f64>);
 
 const METRICS: [Metric; 7] = [
-    ("supervisor_instance_online", "gauge", "1 if the instance is ready, else 0.", |one| Some(f64::from(u8::from(one.view.status == "online")))),
-    ("supervisor_instance_restarts_total", "counter", "Times that the instance's process ended unasked or was replaced for its memory.", |one| {
-        Some(f64::from(one.view.restarts))
+    ("supervisor_instance_online", "gauge", "1 if the instance is ready, else 0.", |one| {
+        Some(f64::from(u8::from(one.view.status == "online")))
     }),
+    (
+        "supervisor_instance_restarts_total",
+        "counter",
+        "Times that the instance's process ended unasked or was replaced for its memory.",
+        |one| Some(f64::from(one.view.restarts)),
+    ),
     ("supervisor_instance_uptime_seconds", "gauge", "Time since the instance became ready.", |one| {
         one.view.uptime_ms.map(|ms| ms as f64 / 1e3)
     }),
-    ("supervisor_instance_memory_bytes", "gauge", "Memory of the instance's processes.", |one| one.memory.map(|bytes| bytes as f64)),
+    ("supervisor_instance_memory_bytes", "gauge", "Memory of the instance's processes.", |one| {
+        one.memory.map(|bytes| bytes as f64)
+    }),
     ("supervisor_instance_cpu_ratio", "gauge", "CPU use of the instance's processes, as a share of one core.", |one| one.cpu),
     ("supervisor_instance_requests_total", "counter", "Requests, as the instance reports them.", |one| reported(one, 0)),
-    ("supervisor_instance_loop_lag_seconds", "gauge", "Longest time that one request has held the event loop since the last report.", |one| {
-        reported(one, 1).map(|ms| ms / 1e3)
-    }),
+    (
+        "supervisor_instance_loop_lag_seconds",
+        "gauge",
+        "Longest time that one request has held the event loop since the last report.",
+        |one| reported(one, 1).map(|ms| ms / 1e3),
+    ),
 ];
 
 /// Prints the metrics once, or serves them until it is ended.

@@ -21,7 +21,9 @@ pub fn run(run: &Run) -> Result<ExitCode> {
     let specs = apply::specs(&run.file, run.env.as_deref())?;
     client::begin()?;
     let mut logs = logs()?;
-    let started = client::all(specs.into_iter().map(|(spec, instances)| client::ask_quietly(&Request::Start { spec: spec.into(), instances })));
+    let started = client::all(
+        specs.into_iter().map(|(spec, instances)| client::ask_quietly(&Request::Start { spec: spec.into(), instances })),
+    );
     let code = match started {
         Ok(()) => wait_for_end(&signals, &children, &mut logs),
         Err(error) => Err(error),
@@ -45,7 +47,11 @@ fn logs() -> Result<Child> {
 fn wait_for_end(signals: &UnixStream, children: &UnixStream, logs: &mut Child) -> Result<ExitCode> {
     let mut end = BufReader::new(client::send(&Request::AwaitEnd)?);
     loop {
-        let mut sources = [PollFd::new(signals, PollFlags::IN), PollFd::new(children, PollFlags::IN), PollFd::new(end.get_ref(), PollFlags::IN)];
+        let mut sources = [
+            PollFd::new(signals, PollFlags::IN),
+            PollFd::new(children, PollFlags::IN),
+            PollFd::new(end.get_ref(), PollFlags::IN),
+        ];
         if poll(&mut sources, None) == Err(rustix::io::Errno::INTR) {
             continue;
         }

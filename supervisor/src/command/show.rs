@@ -139,7 +139,9 @@ mod tests {
 
     #[test]
     fn secrets_are_known_by_name_and_by_value() {
-        for (name, value) in [("DB_PASSWORD", "x"), ("GITHUB_TOKEN", "x"), ("STRIPE_KEY", "x"), ("URL", "postgres://me:pw@host/db")] {
+        for (name, value) in
+            [("DB_PASSWORD", "x"), ("GITHUB_TOKEN", "x"), ("STRIPE_KEY", "x"), ("URL", "postgres://me:pw@host/db")]
+        {
             assert!(is_secret(name, value), "{name}");
         }
         for (name, value) in [("PATH", "/bin"), ("URL", "http://host:80/a@b"), ("KEYBOARD", "us"), ("URL", "ssh://me@host")] {

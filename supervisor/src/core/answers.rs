@@ -11,6 +11,13 @@ pub(super) struct Waiting {
     troubles: Vec<String>,
 }
 
+impl Waiting {
+    /// Returns whether it is not only the last task that is waited for.
+    pub fn is_for_more(&self) -> bool {
+        self.left > 1 || !self.done.is_empty() || !self.troubles.is_empty()
+    }
+}
+
 impl Core {
     pub(super) fn answer(&mut self, client: Client, answer: Answer) {
         self.waiting.remove(&client);

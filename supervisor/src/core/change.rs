@@ -60,14 +60,18 @@ impl Core {
                 self.told(client, Err(format!("cannot start {name}: {error:#}")));
             }
         }
-        self.told(client, Ok("the saved apps are in the list".into()));
+        let waits = self.waiting.get(&client).is_some_and(super::answers::Waiting::is_for_more);
+        self.told(client, Ok(if waits { "the saved apps are in the list" } else { "all saved apps are already in the list" }.into()));
     }
 
     pub(super) fn refuse_damaged(&self, ids: &[u32]) -> Result<()> {
         let damaged = ids.iter().filter_map(|id| self.table.instance(*id)).find_map(|(app, _)| Some((app, app.damage.as_ref()?)));
         match damaged {
             Some((app, why)) => {
-                bail!("{0} cannot be started, since its specification is lost ({why}): run `supervisor delete {0}`, and start it anew", app.spec.name)
+                bail!(
+                    "{0} cannot be started, since its specification is lost ({why}): run `supervisor delete {0}`, and start it anew",
+                    app.spec.name
+                )
             }
             None => Ok(()),
         }

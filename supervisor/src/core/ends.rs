@@ -1,8 +1,8 @@
 //! The lives of processes: their starts and ends move them through [the lifecycle](super::worker).
 
-use super::{Core, Version};
 use super::table::{Instance, Worker};
 use super::worker::{Action, Event, Policy, State, Then};
+use super::{Core, Version};
 use crate::channel::{End, Job, Key, Order};
 use crate::proc::Identity;
 use signal_hook::consts::SIGKILL;
@@ -147,7 +147,10 @@ fn told(before: State, now: State) -> Option<&'static str> {
         (_, State::Errored) => Some("given up"),
         (_, State::Waiting) => Some("ended"),
         // It is started again at once.
-        (State::Starting { process: Some(_) } | State::Online { .. } | State::Stopping { .. }, State::Starting { process: None }) => Some("ended"),
+        (
+            State::Starting { process: Some(_) } | State::Online { .. } | State::Stopping { .. },
+            State::Starting { process: None },
+        ) => Some("ended"),
         (State::Starting { process: None }, State::Starting { process: Some(_) }) => Some("started"),
         (State::Starting { .. }, State::Online { .. }) => Some("ready"),
         (State::Stopping { .. } | State::Online { .. } | State::Starting { .. }, State::Stopped) => Some("stopped"),

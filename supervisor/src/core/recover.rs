@@ -38,7 +38,8 @@ impl Recovery {
     pub fn take(&mut self, report: Report) -> Option<Report> {
         match report {
             Report::Spawned(job, process) => {
-                let reported = Reported { process, is_ready: false, is_told_to_end: false, says: None, wishes: Vec::new(), end: None, job };
+                let reported =
+                    Reported { process, is_ready: false, is_told_to_end: false, says: None, wishes: Vec::new(), end: None, job };
                 self.reported.insert(reported.job.key, reported);
             }
             Report::Ready(key) => self.reported.get_mut(&key)?.is_ready = true,
@@ -108,13 +109,18 @@ impl Core {
             }
             self.order(Order::Sweep(left));
         } else if self.table.all().any(|(_, instance)| instance.is_ended_by_boot) {
-            self.remark("the system was restarted: run `supervisor resurrect` to start the saved apps, or `supervisor start all`".into());
+            self.remark(
+                "the system was restarted: run `supervisor resurrect` to start the saved apps, or `supervisor start all`".into(),
+            );
         }
         wishes.into_iter().for_each(|wish| self.wish(wish));
         self.unbind_unused();
         for app in &self.table.apps {
             if let Some(why) = &app.damage {
-                let remark = format!("the specification of {} is lost ({why}): it can be stopped and deleted, but not started", app.spec.name);
+                let remark = format!(
+                    "the specification of {} is lost ({why}): it can be stopped and deleted, but not started",
+                    app.spec.name
+                );
                 self.remarks.push(remark);
             } else if app.spec.options.watch {
                 self.out.push(Output::Watch(Box::new(app.spec.clone())));
@@ -180,9 +186,10 @@ impl Core {
             let process = reported.process;
             let is_ready = reported.is_ready || !is_cluster;
             let (state, due) = match (reported.is_told_to_end, is_ready) {
-                (true, _) => {
-                    (State::Stopping { process: Some(process), then: Then::Restart, is_killed: false }, Some(options.kill_timeout))
-                }
+                (true, _) => (
+                    State::Stopping { process: Some(process), then: Then::Restart, is_killed: false },
+                    Some(options.kill_timeout),
+                ),
                 (false, true) => (State::Online { process }, None),
                 (false, false) => (State::Starting { process: Some(process) }, Some(options.listen_timeout)),
             };

@@ -84,7 +84,8 @@ impl Core {
             }
             Request::Signal(target, signal) => {
                 let ids = self.table.select(&target)?;
-                let meant = self.table.all().filter(|(_, instance)| ids.contains(&instance.id)).map(|(_, instance)| &instance.worker);
+                let meant =
+                    self.table.all().filter(|(_, instance)| ids.contains(&instance.id)).map(|(_, instance)| &instance.worker);
                 let keys: Vec<Key> = meant.filter(|worker| worker.state.process().is_some()).map(|worker| worker.key).collect();
                 if keys.is_empty() {
                     bail!("{target} has no process to send a signal to");

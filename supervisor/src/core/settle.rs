@@ -59,7 +59,10 @@ impl Core {
         let (text, code) = match given_up {
             Some((app, instance)) => {
                 let how = instance.last_end.as_deref().unwrap_or("ended");
-                (format!("{} ({}) was given up: {how}", app.spec.name, instance.id), instance.last_code.filter(|code| *code > 0).unwrap_or(1))
+                (
+                    format!("{} ({}) was given up: {how}", app.spec.name, instance.id),
+                    instance.last_code.filter(|code| *code > 0).unwrap_or(1),
+                )
             }
             None if is_over => ("all apps have ended".to_owned(), 0),
             None => return,

@@ -1,7 +1,7 @@
 //! The table of apps, their instances, and the processes of each.
 
-use super::worker::State;
 use super::Version;
+use super::worker::State;
 use crate::channel::{Job, Key, LogPlan};
 use crate::home::Home;
 use crate::spec::Spec;
@@ -208,7 +208,15 @@ impl App {
             Version::Current => home.spec(&spec.name),
             Version::Next => home.next_spec(&spec.name),
         };
-        Job { key: worker.key, app: spec.name.clone(), spec: path, number, listeners: spec.listeners.clone(), logs, is_node: spec.is_node }
+        Job {
+            key: worker.key,
+            app: spec.name.clone(),
+            spec: path,
+            number,
+            listeners: spec.listeners.clone(),
+            logs,
+            is_node: spec.is_node,
+        }
     }
 
     /// Returns one of its specifications: the current one, if there is no other.

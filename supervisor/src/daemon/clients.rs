@@ -104,7 +104,9 @@ impl Clients {
             if client.input.len() > LONGEST {
                 client.has_asked = true;
                 client.input = Vec::new();
-                return Word::Wrong(format!("the request is longer than {LONGEST} bytes: start the app with a smaller environment"));
+                return Word::Wrong(format!(
+                    "the request is longer than {LONGEST} bytes: start the app with a smaller environment"
+                ));
             }
         }
         if is_end {

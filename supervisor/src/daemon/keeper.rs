@@ -118,7 +118,11 @@ impl Daemon {
     fn start_keeper(&mut self) -> Result<()> {
         (self.keeper.started, self.keeper.start_due) = (Instant::now(), None);
         let (own, other) = pair()?;
-        let child = role_of(self.keeper.program.as_deref(), "adopt").stdin(other).stdout(Stdio::null()).spawn().context("cannot start a keeper");
+        let child = role_of(self.keeper.program.as_deref(), "adopt")
+            .stdin(other)
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start a keeper");
         match child {
             Ok(child) => {
                 self.keeper.pid = child.id() as i32;

@@ -1,7 +1,7 @@
 //! The files of the daemon: the state, which it leaves to the next one, the specifications of the apps, and the saved apps. Each is replaced as a whole.
 
-use crate::core::{Dump, Found, Saved, Version};
 use crate::control::Event;
+use crate::core::{Dump, Found, Saved, Version};
 use crate::home::{Home, LONGEST_LOG, replace, replace_durably};
 use crate::keeper::rotated;
 use crate::proc::boot_id;

@@ -89,7 +89,8 @@ impl Keeper {
     /// Listens again where a worker has shut the shared listener down.
     pub(super) fn listen_again(&mut self, job: &Job) -> Result<()> {
         for address in &job.listeners {
-            let Some(listener) = self.listeners.get_mut(address).filter(|one| !socket_acceptconn(&one.socket).unwrap_or(true)) else {
+            let Some(listener) = self.listeners.get_mut(address).filter(|one| !socket_acceptconn(&one.socket).unwrap_or(true))
+            else {
                 continue;
             };
             let remark = match listener.again() {

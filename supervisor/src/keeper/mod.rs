@@ -134,7 +134,15 @@ impl Keeper {
         while !self.is_over {
             let silence = self.daemon.as_ref().and_then(|daemon| daemon.channel.due());
             let left = self.left.as_ref().map(|left| left.due);
-            let due = self.workers.values().filter_map(Worker::due).chain(self.daemon_due).chain(silence).chain(left).chain(self.watchdog_due).min();
+            let due = self
+                .workers
+                .values()
+                .filter_map(Worker::due)
+                .chain(self.daemon_due)
+                .chain(silence)
+                .chain(left)
+                .chain(self.watchdog_due)
+                .min();
             let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
             for source in self.poller.wait(timeout)? {
                 self.handle(source)?;
@@ -342,7 +350,8 @@ fn forget_the_caller() -> Result<()> {
         let unlimited = Rlimit { current: None, maximum: None };
         // Only root may raise the hard limit; the soft one can always be raised to it.
         if setrlimit(resource, unlimited).is_err() {
-            setrlimit(resource, Rlimit { current: limit.maximum, ..limit }).with_context(|| format!("cannot raise the limit {resource:?}"))?;
+            setrlimit(resource, Rlimit { current: limit.maximum, ..limit })
+                .with_context(|| format!("cannot raise the limit {resource:?}"))?;
         }
     }
     // A log that reaches the limit on file sizes is an error like a full disk, not an end.

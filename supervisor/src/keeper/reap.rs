@@ -12,8 +12,7 @@ impl Keeper {
     pub(super) fn reap_orphans(&mut self) -> Result<()> {
         let is_daemon = |pid| self.daemon.as_ref().is_some_and(|daemon| daemon.is(pid));
         let is_known = |pid| is_daemon(pid) || self.workers.values().any(|worker| worker.is(pid));
-        let orphans: Vec<Pid> =
-            proc::children().into_iter().filter_map(Pid::from_raw).filter(|pid| !is_known(*pid)).collect();
+        let orphans: Vec<Pid> = proc::children().into_iter().filter_map(Pid::from_raw).filter(|pid| !is_known(*pid)).collect();
         for pid in orphans {
             let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }
@@ -43,7 +42,7 @@ impl Keeper {
                 worker.close(stream, &mut self.poller);
             }
         }
-        match self.workers.get(&key).and_then(|worker| worker.end()) {
+        match self.workers.get(&key).and_then(super::worker::Worker::end) {
             Some(end) => self.report(&Report::Exited(key, end)),
             None => Ok(()),
         }

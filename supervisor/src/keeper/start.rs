@@ -22,8 +22,6 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-/// Name of this program.
-const NAME: &str = "supervisor-keeper";
 /// How often the supervisor that holds the lock is looked for, and the pause in between.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -92,8 +90,9 @@ fn find(home: &Home) -> Result<UnixStream> {
             return Ok(stream);
         }
         let keeper = fs::read_to_string(home.alive()).ok().and_then(|pid| Pid::from_raw(pid.trim().parse().ok()?));
-        // The id is that of a keeper, or nobody's any more.
-        if let Some(keeper) = keeper.filter(|keeper| proc::name(keeper.as_raw_pid()).is_some_and(|name| NAME.starts_with(&name))) {
+        // Only a process that holds the lock is meant: the id may be another's by now.
+        let holds_lock = |keeper: &Pid| proc::holds(keeper.as_raw_pid(), &home.alive().to_string_lossy());
+        if let Some(keeper) = keeper.filter(holds_lock) {
             let _ = kill_process(keeper, Signal::HUP);
         }
         thread::sleep(PAUSE);

@@ -46,7 +46,8 @@ impl Keeper {
     /// Asks processes to end that earlier keepers have left: these, with their groups, and all that bear a mark of which no worker is known.
     pub(super) fn sweep(&mut self, suspects: &[Identity]) -> Result<()> {
         let is_known = |pid: i32| Pid::from_raw(pid).is_some_and(|pid| self.workers.values().any(|worker| worker.is(pid)));
-        let marked = proc::all().into_iter().filter(|pid| mark(&self.home, *pid).is_some_and(|key| !self.workers.contains_key(&key)));
+        let marked =
+            proc::all().into_iter().filter(|pid| mark(&self.home, *pid).is_some_and(|key| !self.workers.contains_key(&key)));
         let mut left: Vec<Identity> = marked.filter_map(Identity::of).collect();
         for process in suspects.iter().filter(|process| process.is_alive() && !is_known(process.pid)) {
             let _ = Pid::from_raw(process.pid).map(|pid| kill_process_group(pid, Signal::TERM));

@@ -33,7 +33,9 @@ impl Tail {
 
 fn names_error(line: &str) -> bool {
     let name = line.split_once(": ").map(|(name, _)| name);
-    line.contains("' panicked at ") || line.contains(") panicked at ") || name.is_some_and(|name| NAMES.iter().any(|end| name.ends_with(end)))
+    line.contains("' panicked at ")
+        || line.contains(") panicked at ")
+        || name.is_some_and(|name| NAMES.iter().any(|end| name.ends_with(end)))
 }
 
 #[cfg(test)]

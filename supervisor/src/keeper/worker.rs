@@ -86,7 +86,9 @@ impl Worker {
         let mut ipc = None;
         if job.is_node {
             let (own, other) = Ipc::pair()?;
-            command.env("NODE_CHANNEL_FD", (FIRST_LISTENER as usize + passed.len()).to_string()).env("SUPERVISOR_PRELOAD", home.preload());
+            command
+                .env("NODE_CHANNEL_FD", (FIRST_LISTENER as usize + passed.len()).to_string())
+                .env("SUPERVISOR_PRELOAD", home.preload());
             passed.push(other);
             ipc = Some(own);
         }
@@ -109,9 +111,7 @@ impl Worker {
         let pid = Pid::from_raw(identity.pid).context("not a process id")?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         let ipc = if descriptors.len() > SOCKETS { descriptors.pop().map(Ipc::new).transpose()? } else { None };
-        let Ok([output, error, notify]) = <[OwnedFd; 3]>::try_from(descriptors) else {
-            bail!("its descriptors are missing")
-        };
+        let Ok([output, error, notify]) = <[OwnedFd; 3]>::try_from(descriptors) else { bail!("its descriptors are missing") };
         // The check comes after the pidfd is open: from then on, no other process can get this id.
         if !identity.is_alive() {
             bail!("it has ended");
@@ -184,7 +184,8 @@ impl Worker {
     /// Reports the worker's full state to a daemon.
     pub fn tell(&self, channel: &mut Channel) -> io::Result<()> {
         let ends = self.outputs.iter().filter_map(|output| output.as_ref().map(|(pipe, _)| pipe.as_fd()));
-        let descriptors: Vec<BorrowedFd<'_>> = ends.chain([self.notify.as_fd()]).chain(self.ipc.as_ref().map(AsFd::as_fd)).collect();
+        let descriptors: Vec<BorrowedFd<'_>> =
+            ends.chain([self.notify.as_fd()]).chain(self.ipc.as_ref().map(AsFd::as_fd)).collect();
         // A worker without its pipes has ended, and no keeper will have to adopt it.
         let descriptors = if descriptors.len() >= SOCKETS { descriptors } else { Vec::new() };
         channel.send(&Report::Spawned(self.job.clone(), self.identity), &descriptors)?;

@@ -83,7 +83,8 @@ fn with_a_death(request: &Request, kill: fn(&mut World), after: usize) -> bool {
     let mut steps = 0;
     let mut has_died = false;
     loop {
-        let is_moving = world.daemon_hears() || world.start_keeper() || world.keeper_acts() || world.keeper_looks() || world.process_acts();
+        let is_moving =
+            world.daemon_hears() || world.start_keeper() || world.keeper_acts() || world.keeper_looks() || world.process_acts();
         steps += 1;
         if steps == after {
             kill(&mut world);

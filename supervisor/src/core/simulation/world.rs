@@ -134,7 +134,12 @@ impl World {
                 }
                 Output::Remove(name) => drop(self.specs.remove(&name)),
                 Output::Quit => self.is_over = true,
-                Output::Event(_) | Output::Commit(_) | Output::Discard(_) | Output::Watch(..) | Output::Measure(_) | Output::Save(..) => {}
+                Output::Event(_)
+                | Output::Commit(_)
+                | Output::Discard(_)
+                | Output::Watch(..)
+                | Output::Measure(_)
+                | Output::Save(..) => {}
             }
         }
     }
@@ -282,8 +287,9 @@ impl World {
     pub fn calm_down(&mut self) {
         self.is_bad_build = false;
         for _ in 0..10_000 {
-            let is_moving =
-                [Self::daemon_hears, Self::start_keeper, Self::keeper_acts, Self::keeper_looks, Self::process_acts].map(|step| step(self)).contains(&true);
+            let is_moving = [Self::daemon_hears, Self::start_keeper, Self::keeper_acts, Self::keeper_looks, Self::process_acts]
+                .map(|step| step(self))
+                .contains(&true);
             if is_moving {
                 continue;
             }
@@ -310,7 +316,12 @@ impl World {
                 ("online", Some(pid)) => {
                     let is_ready = matches!(self.processes[&pid].1, Process::Running { is_ready: true, .. });
                     assert!(is_ready, "{} is called online and is {:?}:\n{}", one.id, self.processes[&pid], history());
-                    assert!(self.keeper.listeners.contains(&address_of(&one.name)), "{} has no listener:\n{}", one.name, history());
+                    assert!(
+                        self.keeper.listeners.contains(&address_of(&one.name)),
+                        "{} has no listener:\n{}",
+                        one.name,
+                        history()
+                    );
                 }
                 ("stopped" | "errored", None) => {}
                 (status, pid) => panic!("instance {} stays {status} with {pid:?}:\n{}", one.id, history()),
