@@ -167,9 +167,9 @@ fn converted_app(app: &Map<String, Value>, missing: &mut Vec<String>) -> Result<
             }
         } else if let Some(name) = key.strip_prefix("env_") {
             environment.insert(name.to_owned(), Toml::Table(variables(value, false)));
-        } else if !NOTHING.contains(&key.as_str())
-            && !(is_dump && STATE.iter().any(|prefix| key.starts_with(prefix)) || is_dump && is_variable(key))
-        {
+        } else if NOTHING.contains(&key.as_str()) || is_dump && is_state(key) {
+            // There is nothing to say about it.
+        } else {
             missing.push(key.clone());
         }
     }
@@ -183,9 +183,10 @@ fn converted_app(app: &Map<String, Value>, missing: &mut Vec<String>) -> Result<
     Ok(table)
 }
 
-/// A dump repeats the environment among the settings.
-fn is_variable(key: &str) -> bool {
-    key.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+/// A dump has the state of an app among its settings, and repeats the environment there.
+fn is_state(key: &str) -> bool {
+    STATE.iter().any(|prefix| key.starts_with(prefix))
+        || key.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
 /// Converts variables. Those of a dump that this process has too are not the app's own.

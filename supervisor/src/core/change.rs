@@ -61,7 +61,10 @@ impl Core {
             }
         }
         let waits = self.waiting.get(&client).is_some_and(super::answers::Waiting::is_for_more);
-        self.told(client, Ok(if waits { "the saved apps are in the list" } else { "all saved apps are already in the list" }.into()));
+        self.told(
+            client,
+            Ok(if waits { "the saved apps are in the list" } else { "all saved apps are already in the list" }.into()),
+        );
     }
 
     pub(super) fn refuse_damaged(&self, ids: &[u32]) -> Result<()> {
