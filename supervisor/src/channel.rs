@@ -137,6 +137,8 @@ pub enum Order {
     AdoptControl,
     /// End whatever earlier keepers have started and nobody knows any more: these processes, and those that carry the mark of a worker.
     Sweep(Vec<Identity>),
+    /// This daemon ends on purpose, and another is to take its place.
+    Leave,
     /// Exit: all workers have ended.
     Quit,
 }

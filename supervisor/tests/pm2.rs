@@ -278,6 +278,7 @@ fn the_supervisor_replaces_itself_and_clients_do_not_notice() {
     supervisor.ok(&["update"]);
     assert!(own.iter().all(|pid| is_gone(*pid)));
     assert_eq!(supervisor.pids(), before);
+    assert_eq!(supervisor.listed()["remarks"], serde_json::json!([]), "nothing has gone wrong");
     assert!(![supervisor.role("keeper"), supervisor.role("daemon")].iter().any(|pid| own.contains(pid)));
     load.answers_more();
     supervisor.ok(&["reload", "api"]);

@@ -111,7 +111,8 @@ impl Daemon {
             self.poller.remove(token, &self.keeper.channel);
         }
         self.keeper.end();
-        self.start_keeper()
+        self.start_keeper()?;
+        Ok(self.keeper.channel.send(&Order::Leave, &[])?)
     }
 
     /// Starts another keeper. A temporary shortage, such as of memory, must not end the daemon.

@@ -148,7 +148,9 @@ impl Keeper {
         self.poller.remove(daemon.token, &daemon.channel);
         let status = daemon.end()?;
         tell(&self.home, &format!("the daemon {why} ({status}) and is being replaced"));
-        self.remark = Some(format!("the daemon {why} and was replaced"));
+        if !std::mem::take(&mut self.is_left) {
+            self.remark = Some(format!("the daemon {why} and was replaced"));
+        }
         if daemon.started.elapsed() < PAUSE {
             self.daemon_due = Some(Instant::now() + PAUSE);
         } else {

@@ -74,6 +74,8 @@ struct Keeper {
     daemon: Option<Daemon>,
     /// Time at which to start a daemon after the last one ended too soon.
     daemon_due: Option<Instant>,
+    /// The daemon has said that it ends on purpose.
+    is_left: bool,
     /// Something that the next daemon should know about the last one.
     remark: Option<String>,
     control: Option<OwnedFd>,
@@ -112,6 +114,7 @@ impl Keeper {
             poller,
             daemon: None,
             daemon_due: None,
+            is_left: false,
             remark: None,
             control: None,
             lock: None,
@@ -285,6 +288,10 @@ impl Keeper {
                 Ok(())
             }
             Order::AdoptWorker(job, identity, standing) => self.adopt_worker(job, identity, standing, descriptors),
+            Order::Leave => {
+                self.is_left = true;
+                Ok(())
+            }
             Order::Quit => {
                 self.is_over = true;
                 Ok(())

@@ -80,6 +80,7 @@ impl World {
                 self.processes.retain(|_, (key, ..)| known.contains(key));
             }
             Order::AdoptControl | Order::Flush(_) | Order::Reopen | Order::Raise(..) | Order::Give(..) | Order::Refuse(..) => {}
+            Order::Leave => {}
             Order::Quit => self.is_over = true,
         }
         true
