@@ -47,13 +47,15 @@ impl Acceptor {
     /// after a pause if it would come again at once. An error of `take` ends only this connection.
     pub fn accept<S: AsRawFd>(&self, take: impl FnOnce(TcpStream) -> io::Result<S>) -> io::Result<Served<S>> {
         loop {
-            let stream = match &self.source {
-                Source::Listener(listener) => self.accept_from(listener).map(TcpStream::from),
-                Source::Parent(slot) => slot.take(self.flags.contains(SockFlag::SOCK_NONBLOCK)),
+            let taken = match &self.source {
+                Source::Listener(listener) => self.accept_from(listener).map(|fd| (TcpStream::from(fd), None)),
+                Source::Parent(slot) => {
+                    slot.take(self.flags.contains(SockFlag::SOCK_NONBLOCK)).map(|(stream, arrival)| (stream, Some(arrival)))
+                }
             };
-            match stream {
+            match taken {
                 // Registered behind `take`: if that fails, it has closed the socket.
-                Ok(stream) => return Ok(Served::new(self.service, take(stream)?)),
+                Ok((stream, arrival)) => return Ok(Served::new(self.service, take(stream)?, arrival)),
                 // Try the next connection: an edge-triggered runtime must get `WouldBlock` only if no connection is left.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
@@ -76,7 +78,7 @@ impl Acceptor {
     /// # Errors
     /// Returns `WouldBlock` if it has accepted nothing; then try again. The error is handled as in [`Acceptor::accept`].
     pub fn accepted<S: AsRawFd>(&self, accepted: io::Result<S>) -> io::Result<Served<S>> {
-        accepted.map(|stream| Served::new(self.service, stream)).map_err(|error| {
+        accepted.map(|stream| Served::new(self.service, stream, None)).map_err(|error| {
             match error.raw_os_error().map_or(Errno::EIO, Errno::from_raw) {
                 Errno::ECONNABORTED | Errno::EINTR => io::ErrorKind::WouldBlock.into(),
                 error => self.failed(error),

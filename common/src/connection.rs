@@ -4,13 +4,14 @@
 //! connection always has pending output written before blocking work starts, because that work may take any amount of time.
 
 use crate::Service;
+use crate::dispatch::Arrival;
 use crate::http::answer::{CONTINUE, Form, encode};
 use crate::http::{Answer, BodyLength, Decoder, Head, Refusal, parse_head};
 use crate::input::{Input, give_output, take_output};
 use crate::routes::{self, Outcome, Request};
 use crate::share::Share;
 use crate::watch::{Phase, Slot};
-use crate::work::Work;
+use crate::work::{Call, Work};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::task::Poll;
@@ -40,10 +41,13 @@ pub struct Connection {
     receiving: Option<Box<Receiving>>,
     /// The part of the memory for bodies that the current request holds until it is answered.
     share: Share,
-    pending: Option<(Work, Reply)>,
+    pending: Option<(Call, Reply)>,
     reply: Reply,
     state: State,
     peer_is_done: bool,
+    /// Held until the first request runs, is answered, or turns out to be incomplete.
+    arrival: Option<Arrival>,
+    has_read: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +82,7 @@ struct Reply {
 const HIGH_WATER: usize = 64 * 1024;
 
 impl Connection {
-    pub(crate) fn new(service: Service, socket: &impl AsRawFd) -> Self {
+    pub(crate) fn new(service: Service, socket: &impl AsRawFd, arrival: Option<Arrival>) -> Self {
         Connection {
             service,
             slot: service.watch().open(socket),
@@ -91,6 +95,8 @@ impl Connection {
             reply: Reply::default(),
             state: State::Open,
             peer_is_done: false,
+            arrival,
+            has_read: false,
         }
     }
 
@@ -117,11 +123,14 @@ impl Connection {
                 State::Lingering if self.peer_is_done => return Step::Close,
                 State::Lingering => return Step::Read,
             }
-            if let Some((work, reply)) = self.pending.take() {
+            if let Some((call, reply)) = self.pending.take() {
                 self.reply = reply;
-                return Step::Run(work);
+                return Step::Run(Work::new(call, self.arrival.take()));
             }
             if !self.advance() {
+                if self.has_read {
+                    self.arrival = None;
+                }
                 return self.wait();
             }
         }
@@ -134,6 +143,7 @@ impl Connection {
 
     /// Records that `count` bytes were read into [`Connection::space`]. 0 means that the client sends no more.
     pub fn received(&mut self, count: usize) {
+        self.has_read = true;
         self.peer_is_done |= count == 0;
         self.input.add(count);
         if self.state == State::Lingering {
@@ -298,14 +308,15 @@ impl Connection {
         self.slot.count();
         match outcome {
             Outcome::Instant(answer) => self.respond(&answer, reply),
-            Outcome::Blocking(work) => {
+            Outcome::Blocking(call) => {
                 self.slot.block();
-                self.pending = Some((work, reply));
+                self.pending = Some((call, reply));
             }
         }
     }
 
     fn respond(&mut self, answer: &Answer, reply: Reply) {
+        self.arrival = None;
         self.slot.settle();
         self.share = Share::default();
         let close = !reply.keep_alive || self.service.is_draining();

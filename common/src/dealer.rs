@@ -157,7 +157,7 @@ impl Dealer {
         let count = self.offers.len();
         let in_turn = (0..count).map(|step| (self.next + step) % count);
         let found = in_turn.into_iter().find_map(|worker| {
-            let is_free = self.offers[worker].is_none() && self.table.cells[worker].is_idle();
+            let is_free = self.offers[worker].is_none() && self.table.cells[worker].is_free();
             channels[worker].filter(|_| is_free).map(|channel| (worker, channel))
         })?;
         self.next = (found.0 + 1) % count;
@@ -178,7 +178,7 @@ impl Dealer {
     /// Returns an offer to the head of the queue, unless the worker has already taken it.
     pub fn take_back(&mut self, worker: usize) {
         if let Some(offer) = self.offers[worker].take()
-            && self.table.cells[worker].claim(offer.number)
+            && self.table.cells[worker].take_back(offer.number)
         {
             self.queue.push_front(offer.stream);
         }
@@ -200,5 +200,28 @@ impl Dealer {
     /// True if the parent holds no connection.
     pub fn is_empty(&self) -> bool {
         self.silent.is_empty() && self.queue.is_empty() && self.offers.iter().all(Option::is_none)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::OfferedWorker;
+
+    #[test]
+    fn a_worker_that_has_taken_a_connection_is_offered_the_next_one_only_when_it_has_begun() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let worker = OfferedWorker::new();
+        let mut dealer = Dealer::new(listener, worker.table, Duration::from_secs(60));
+        dealer.queue.extend((0..2).map(|_| TcpStream::connect(address).unwrap()));
+        dealer.deal(&[Some(&worker.channel)]);
+        let arrival = worker.take_offer().unwrap();
+        dealer.deal(&[Some(&worker.channel)]);
+        // On its way to the handler, which may block.
+        assert_eq!(worker.take_offer().err(), Some(Errno::EAGAIN));
+        drop(arrival);
+        dealer.deal(&[Some(&worker.channel)]);
+        assert!(worker.take_offer().is_ok());
     }
 }

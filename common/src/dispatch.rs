@@ -8,6 +8,7 @@
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, send, sendmsg};
+use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::net::TcpStream;
 use std::num::NonZeroUsize;
@@ -16,6 +17,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::Instant;
 
+/// Stands for an offer that the worker has taken and does not yet show in the number of running handlers.
+const TAKEN: u64 = u64::MAX;
+
 /// A worker's entry in the shared table, on its own cache line.
 #[repr(C, align(64))]
 pub(crate) struct Cell {
@@ -23,11 +27,12 @@ pub(crate) struct Cell {
     running: AtomicU32,
     /// The number of running handlers at which a new connection would have to wait.
     capacity: AtomicU32,
-    /// The number of the offered connection; 0 without an offer.
+    /// The number of the offered connection; 0 without one, [`TAKEN`] from its taking until its first request runs.
     offer: AtomicU64,
 }
 
 impl Cell {
+    /// True if an offered connection would not have to wait for a running handler.
     pub fn is_idle(&self) -> bool {
         self.running.load(SeqCst) < self.capacity.load(SeqCst)
     }
@@ -43,13 +48,24 @@ impl Cell {
         self.offer.store(number, SeqCst);
     }
 
-    /// Takes the offer out of the cell; true if this call got it.
-    pub fn claim(&self, number: u64) -> bool {
+    /// Takes the offer back; true if this call got it.
+    pub fn take_back(&self, number: u64) -> bool {
         self.offer.compare_exchange(number, 0, SeqCst, SeqCst).is_ok()
     }
 
+    /// Takes the offer for the worker; true if this call got it.
+    fn take(&self, number: u64) -> bool {
+        self.offer.compare_exchange(number, TAKEN, SeqCst, SeqCst).is_ok()
+    }
+
+    /// True if nobody has taken the offer yet.
     pub fn has_offer(&self) -> bool {
-        self.offer.load(SeqCst) != 0
+        !matches!(self.offer.load(SeqCst), 0 | TAKEN)
+    }
+
+    /// True if a connection may be offered.
+    pub fn is_free(&self) -> bool {
+        self.offer.load(SeqCst) == 0 && self.is_idle()
     }
 }
 
@@ -130,22 +146,22 @@ impl WorkerSlot {
         let _ = send(self.channel.as_raw_fd(), &[word as u8], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
     }
 
-    /// Takes the offered connection.
+    /// Takes the offered connection. The worker gets no other one while the arrival lives.
     ///
     /// # Errors
     /// `EAGAIN` if there is no offer.
-    pub fn take(&self, nonblocking: bool) -> nix::Result<TcpStream> {
+    pub fn take(&self, nonblocking: bool) -> nix::Result<(TcpStream, Arrival)> {
         loop {
             let (number, stream) = receive(self.channel.as_raw_fd())?;
             // The parent took this offer back and may have given it to another worker: close this copy, try the next one.
-            if !self.cell.claim(number) {
+            if !self.cell.take(number) {
                 continue;
             }
-            self.say(Word::Look);
+            let arrival = Arrival(*self);
             if !nonblocking {
                 stream.set_nonblocking(false).map_err(|_| Errno::EIO)?;
             }
-            return Ok(stream);
+            return Ok((stream, arrival));
         }
     }
 }
@@ -153,6 +169,23 @@ impl WorkerSlot {
 impl AsFd for WorkerSlot {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
+    }
+}
+
+/// A connection that was taken from the parent and whose first request neither runs nor is answered. Were it not counted, the parent could offer
+/// the next connection to a worker that is about to block.
+pub(crate) struct Arrival(WorkerSlot);
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.0.cell.offer.store(0, SeqCst);
+        self.0.say(Word::Look);
+    }
+}
+
+impl fmt::Debug for Arrival {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Arrival")
     }
 }
 
@@ -222,4 +255,41 @@ fn receive(channel: RawFd) -> nix::Result<(u64, TcpStream)> {
     // SAFETY: the kernel has just opened the descriptor for this message, and nothing else owns it.
     let stream = unsafe { TcpStream::from_raw_fd(fd) };
     Ok((u64::from_ne_bytes(number), stream))
+}
+
+/// A worker to which a test offers connections.
+#[cfg(test)]
+pub(crate) struct OfferedWorker {
+    pub table: Table,
+    pub channel: OwnedFd,
+    slot: WorkerSlot,
+}
+
+#[cfg(test)]
+impl OfferedWorker {
+    pub fn new() -> Self {
+        let (channel, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+        let table = Table::new(1).unwrap();
+        let slot = WorkerSlot { channel: Box::leak(Box::new(ours.into())), cell: &table.cells[0], table };
+        slot.ready(1);
+        OfferedWorker { table, channel: channel.into(), slot }
+    }
+
+    /// Offers a connection, which the worker takes.
+    pub fn take(&self) -> Arrival {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        self.slot.cell.put(1);
+        offer(&self.channel, 1, &stream).unwrap();
+        self.take_offer().unwrap()
+    }
+
+    /// Takes what is offered.
+    pub fn take_offer(&self) -> nix::Result<Arrival> {
+        self.slot.take(true).map(|(_, arrival)| arrival)
+    }
+
+    pub fn is_free(&self) -> bool {
+        self.slot.cell.is_free()
+    }
 }

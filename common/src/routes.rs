@@ -7,7 +7,7 @@ use crate::hits;
 use crate::http::{Answer, Status, Target};
 use crate::rendezvous;
 use crate::state::{self, Ask, NewLaunch, Page};
-use crate::work::{Clock, Work};
+use crate::work::{Call, Clock};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -20,7 +20,7 @@ pub enum Outcome {
     /// An answer that took no time to make.
     Instant(Answer),
     /// Work that will block the thread that runs it.
-    Blocking(Work),
+    Blocking(Call),
 }
 
 /// The server state that the routes need.
@@ -143,16 +143,16 @@ fn route(context: Context, path: &str, query: Query<'_>, request: Request<'_>) -
             let page = Page { number: query.number("page", 1, 1..=u32::MAX)?, limit: query.number("limit", 100, 1..=1_000)? };
             return Ok(ask(Ask::List(page)));
         }
-        "/timer" => Work::Timer { length: query.length(context)?, clock: query.clock()? },
-        "/sleep" => Work::Sleep(query.length(context)?),
-        "/wait" => Work::Wait { ticket: query.number("t", 0, 0..=u32::MAX)?, most: query.length(context)? },
+        "/timer" => Call::Timer { length: query.length(context)?, clock: query.clock()? },
+        "/sleep" => Call::Sleep(query.length(context)?),
+        "/wait" => Call::Wait { ticket: query.number("t", 0, 0..=u32::MAX)?, most: query.length(context)? },
         "/release" => return Ok(Outcome::Instant(release(query.number("t", 0, 0..=u32::MAX)?))),
-        "/json/stringify" => Work::Stringify { items: query.number("items", 10_000, 0..=1_000_000)? },
-        "/json/parse" => Work::Parse(request.body),
-        "/sort" => Work::Sort { items: query.number("items", 100_000, 0..=10_000_000)? },
-        "/pbkdf2" => Work::Pbkdf2 { iterations: query.number("iterations", 100_000, 1..=10_000_000)? },
-        "/panic" => Work::Panic,
-        "/scrypt" => Work::Scrypt { log_n: query.number("log_n", 14, 1..=20)? },
+        "/json/stringify" => Call::Stringify { items: query.number("items", 10_000, 0..=1_000_000)? },
+        "/json/parse" => Call::Parse(request.body),
+        "/sort" => Call::Sort { items: query.number("items", 100_000, 0..=10_000_000)? },
+        "/pbkdf2" => Call::Pbkdf2 { iterations: query.number("iterations", 100_000, 1..=10_000_000)? },
+        "/panic" => Call::Panic,
+        "/scrypt" => Call::Scrypt { log_n: query.number("log_n", 14, 1..=20)? },
         _ => return Ok(one_launch(request.method, flight(path).unwrap_or_default())),
     };
     Ok(Outcome::Blocking(work))
@@ -169,7 +169,7 @@ fn one_launch(method: &str, flight: &str) -> Outcome {
 /// Memory answers at once; a database blocks the thread that asks it.
 fn ask(ask: Ask) -> Outcome {
     let state = state::here();
-    if state.blocks() { Outcome::Blocking(Work::Launches(ask)) } else { Outcome::Instant(state.answer(ask)) }
+    if state.blocks() { Outcome::Blocking(Call::Launches(ask)) } else { Outcome::Instant(state.answer(ask)) }
 }
 
 fn new_launch(request: &Request<'_>) -> Result<NewLaunch, Refused> {
@@ -266,22 +266,22 @@ mod tests {
 
     #[test]
     fn classifies_blocking_work_before_doing_it() {
-        assert_eq!(get("/timer"), Outcome::Blocking(Work::Timer { length: Duration::from_secs(9), clock: Clock::Wall }));
+        assert_eq!(get("/timer"), Outcome::Blocking(Call::Timer { length: Duration::from_secs(9), clock: Clock::Wall }));
         assert_eq!(
             get("/timer?clock=cpu&ms=0.5"),
-            Outcome::Blocking(Work::Timer { length: Duration::from_micros(500), clock: Clock::Cpu })
+            Outcome::Blocking(Call::Timer { length: Duration::from_micros(500), clock: Clock::Cpu })
         );
-        assert_eq!(get("/sleep?ms=60000"), Outcome::Blocking(Work::Sleep(Duration::from_secs(60))));
-        assert_eq!(get("/sort?items=5"), Outcome::Blocking(Work::Sort { items: 5 }));
+        assert_eq!(get("/sleep?ms=60000"), Outcome::Blocking(Call::Sleep(Duration::from_secs(60))));
+        assert_eq!(get("/sort?items=5"), Outcome::Blocking(Call::Sort { items: 5 }));
         assert_eq!(
             handle(CONTEXT, Request { method: "POST", target: "/json/parse", is_json: false, body: b"[]".to_vec() }),
-            Outcome::Blocking(Work::Parse(b"[]".to_vec()))
+            Outcome::Blocking(Call::Parse(b"[]".to_vec()))
         );
     }
 
     #[test]
     fn names_and_values_may_be_percent_encoded_and_targets_absolute() {
-        let millisecond = Outcome::Blocking(Work::Timer { length: Duration::from_millis(1), clock: Clock::Wall });
+        let millisecond = Outcome::Blocking(Call::Timer { length: Duration::from_millis(1), clock: Clock::Wall });
         for target in ["/%74imer?ms=1", "/timer?%6ds=1", "/timer?ms=%31", "http://h/timer?ms=1", "HTTPS://h:1/timer?a=b&ms=1"] {
             assert_eq!(get(target), millisecond, "{target}");
         }

@@ -3,6 +3,7 @@
 //! The side thread shuts down the sockets of late clients by their descriptors. So a connection must leave the watch before its socket closes: the
 //! number of a closed descriptor may be another connection's at once.
 
+use crate::dispatch::Arrival;
 use crate::watch::Slot;
 use crate::{Connection, Service};
 use std::os::fd::AsRawFd;
@@ -15,8 +16,8 @@ pub struct Served<S> {
 }
 
 impl<S: AsRawFd> Served<S> {
-    pub(crate) fn new(service: Service, stream: S) -> Self {
-        Served { connection: Connection::new(service, &stream), stream }
+    pub(crate) fn new(service: Service, stream: S, arrival: Option<Arrival>) -> Self {
+        Served { connection: Connection::new(service, &stream, arrival), stream }
     }
 }
 
@@ -68,7 +69,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let service = Service::for_tests();
         let noted = AtomicUsize::new(usize::MAX);
-        let open = || Served::new(service, Noting(TcpStream::connect(listener.local_addr().unwrap()).unwrap(), service, &noted));
+        let open =
+            || Served::new(service, Noting(TcpStream::connect(listener.local_addr().unwrap()).unwrap(), service, &noted), None);
         drop(open());
         assert_eq!(noted.swap(usize::MAX, Ordering::Relaxed), 0);
         drop(open().into_registered());

@@ -63,7 +63,7 @@ impl Service {
     pub fn answer(self, request: routes::Request<'_>) -> http::Answer {
         match routes::handle(self.context(), request) {
             routes::Outcome::Instant(answer) => answer,
-            routes::Outcome::Blocking(work) => work.run(),
+            routes::Outcome::Blocking(call) => Work::new(call, None).run(),
         }
     }
 
@@ -90,7 +90,7 @@ impl Service {
     ) -> http::Answer {
         let work = match routes::handle(self.context(), request) {
             routes::Outcome::Instant(answer) => return answer,
-            routes::Outcome::Blocking(work) => work,
+            routes::Outcome::Blocking(call) => Work::new(call, None),
         };
         let failed =
             |error| http::Answer::error(http::Status::InternalServerError, format!("the blocking call failed: {error}\n"));
@@ -121,7 +121,7 @@ impl Service {
     #[doc(hidden)]
     #[must_use]
     pub fn connection(self, socket: &impl AsRawFd) -> Connection {
-        Connection::new(self, socket)
+        Connection::new(self, socket, None)
     }
 
     pub(crate) fn watch(self) -> &'static Watch {

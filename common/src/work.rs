@@ -3,6 +3,7 @@
 //! A [`Work`] is a value, so a model can send it to another thread. [`Work::run`] does the work on the calling thread, whichever
 //! thread that is.
 
+use crate::dispatch::{Arrival, Running};
 use crate::http::{Answer, Status};
 use crate::rendezvous;
 use crate::state::{self, Ask};
@@ -14,8 +15,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// The blocking work of one request, ready to run.
+#[derive(Debug)]
+pub struct Work {
+    pub(crate) call: Call,
+    /// Released once the work is counted as running: in between, the parent would take this worker for idle.
+    arrival: Option<Arrival>,
+}
+
+/// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Work {
+pub enum Call {
     /// Spins until `length` has passed on `clock`.
     Timer {
         /// The time to spin.
@@ -70,40 +79,47 @@ pub enum Clock {
 }
 
 impl Work {
+    pub(crate) fn new(call: Call, arrival: Option<Arrival>) -> Self {
+        Work { call, arrival }
+    }
+
     /// Does the work on the calling thread and returns the answer; 500 if it panics, so that only this request fails, whatever the
     /// runtime makes of a panic.
     #[must_use]
     pub fn run(self) -> Answer {
-        let _running = crate::dispatch::Running::start();
-        // What a panic leaves behind is dropped with the work.
-        catch_unwind(AssertUnwindSafe(|| self.run_here()))
+        let _running = Running::start();
+        drop(self.arrival);
+        // What a panic leaves behind is dropped with the call.
+        catch_unwind(AssertUnwindSafe(|| self.call.run()))
             .unwrap_or_else(|_| Answer::error(Status::InternalServerError, "the handler panicked\n"))
     }
+}
 
-    fn run_here(self) -> Answer {
+impl Call {
+    fn run(self) -> Answer {
         match self {
-            Work::Panic => panic!("a request to /panic asked for this"),
-            Work::Timer { length, clock } => {
+            Call::Panic => panic!("a request to /panic asked for this"),
+            Call::Timer { length, clock } => {
                 spin(length, clock);
                 Answer::text(format!("spun for {} ms\n", length.as_secs_f64() * 1e3))
             }
-            Work::Sleep(length) => {
+            Call::Sleep(length) => {
                 std::thread::sleep(length);
                 Answer::text(format!("slept for {} ms\n", length.as_secs_f64() * 1e3))
             }
-            Work::Wait { ticket, most } => {
+            Call::Wait { ticket, most } => {
                 Answer::text(if rendezvous::wait(ticket, most) { "released\n" } else { "waited in vain\n" })
             }
-            Work::Stringify { items } => digest("stringified", items, &stringify(items)),
-            Work::Parse(document) => parse(&document),
-            Work::Launches(ask) => state::here().answer(ask),
-            Work::Sort { items } => {
+            Call::Stringify { items } => digest("stringified", items, &stringify(items)),
+            Call::Parse(document) => parse(&document),
+            Call::Launches(ask) => state::here().answer(ask),
+            Call::Sort { items } => {
                 let sorted = sort(items);
                 let bytes: Vec<u8> = sorted.iter().flat_map(|number| number.to_le_bytes()).collect();
                 digest("sorted", items, &bytes)
             }
-            Work::Pbkdf2 { iterations } => digest("pbkdf2", iterations as usize, &pbkdf2(iterations)),
-            Work::Scrypt { log_n } => scrypt(log_n).map_or_else(
+            Call::Pbkdf2 { iterations } => digest("pbkdf2", iterations as usize, &pbkdf2(iterations)),
+            Call::Scrypt { log_n } => scrypt(log_n).map_or_else(
                 |error| Answer::error(Status::InternalServerError, format!("scrypt: {error}\n")),
                 |key| digest("scrypt", log_n.into(), &key),
             ),
@@ -226,18 +242,18 @@ mod tests {
 
     #[test]
     fn the_same_request_gives_the_same_answer() {
-        for work in
-            [Work::Stringify { items: 3 }, Work::Sort { items: 100 }, Work::Pbkdf2 { iterations: 2 }, Work::Scrypt { log_n: 4 }]
+        for call in
+            [Call::Stringify { items: 3 }, Call::Sort { items: 100 }, Call::Pbkdf2 { iterations: 2 }, Call::Scrypt { log_n: 4 }]
         {
-            let answer = work.clone().run();
-            assert_eq!(answer.status, Status::Ok, "{work:?}");
-            assert_eq!(answer, work.run());
+            let answer = call.clone().run();
+            assert_eq!(answer.status, Status::Ok, "{call:?}");
+            assert_eq!(answer, call.run());
         }
     }
 
     #[test]
     fn a_panic_is_an_answer() {
-        assert_eq!(Work::Panic.run().status, Status::InternalServerError);
+        assert_eq!(Work::new(Call::Panic, None).run().status, Status::InternalServerError);
     }
 
     #[test]
@@ -247,8 +263,8 @@ mod tests {
 
     #[test]
     fn parse_reads_back_what_stringify_wrote_and_refuses_garbage() {
-        assert_eq!(Work::Parse(stringify(2)).run().status, Status::Ok);
-        assert_eq!(Work::Parse(b"{".to_vec()).run().status, Status::BadRequest);
+        assert_eq!(Call::Parse(stringify(2)).run().status, Status::Ok);
+        assert_eq!(Call::Parse(b"{".to_vec()).run().status, Status::BadRequest);
     }
 
     #[test]

@@ -1,20 +1,25 @@
 //! A connection against a scripted client.
 
 use super::*;
+use crate::dispatch::OfferedWorker;
 use std::os::unix::net::UnixStream;
 
 /// A connection and the bytes that it has written; it runs blocking work inline.
 struct Client {
     connection: Connection,
     written: Vec<u8>,
-    ran: Vec<(Work, usize)>,
+    ran: Vec<(Call, usize)>,
     _socket: UnixStream,
 }
 
 impl Client {
     fn new() -> Self {
+        Self::taken_from_the_parent(None)
+    }
+
+    fn taken_from_the_parent(arrival: Option<Arrival>) -> Self {
         let (socket, _) = UnixStream::pair().unwrap();
-        let connection = Connection::new(Service::for_tests(), &socket);
+        let connection = Connection::new(Service::for_tests(), &socket, arrival);
         Client { connection, written: Vec::new(), ran: Vec::new(), _socket: socket }
     }
 
@@ -38,7 +43,7 @@ impl Client {
                     self.connection.sent(count);
                 }
                 Step::Run(work) => {
-                    self.ran.push((work.clone(), self.written.len()));
+                    self.ran.push((work.call.clone(), self.written.len()));
                     self.connection.answer(&work.run());
                 }
                 Step::CloseSend => {
@@ -82,7 +87,7 @@ fn reads_a_body_that_arrives_byte_by_byte_by_length_and_by_chunk() {
         for byte in request.as_bytes() {
             assert!(!client.send(&[*byte]));
         }
-        assert_eq!(client.ran[0].0, Work::Parse(b"[1, 2]".to_vec()));
+        assert_eq!(client.ran[0].0, Call::Parse(b"[1, 2]".to_vec()));
         assert!(client.text().starts_with("HTTP/1.1 200 OK"), "{}", client.text());
     }
 }
@@ -165,4 +170,29 @@ fn an_idle_connection_holds_no_buffers_and_little_state() {
     client.connection.rest();
     assert_eq!((client.connection.input.capacity(), client.connection.output.capacity()), (0, 0));
     assert!(size_of::<Connection>() + crate::watch::STATE_PER_CONNECTION <= 1024);
+}
+
+#[test]
+fn a_worker_gets_the_next_connection_once_the_first_request_runs_is_answered_or_turns_out_to_be_incomplete() {
+    let worker = OfferedWorker::new();
+    // Its first bytes are about to be read.
+    let mut client = Client::taken_from_the_parent(Some(worker.take()));
+    assert!(matches!(client.connection.step(), Step::Read));
+    assert!(!worker.is_free());
+    client.send(b"GET / HTTP/1.1\r\n");
+    assert!(worker.is_free());
+
+    let mut client = Client::taken_from_the_parent(Some(worker.take()));
+    client.send(GET);
+    assert!(worker.is_free());
+
+    let mut client = Client::taken_from_the_parent(Some(worker.take()));
+    client.connection.receive(b"GET /timer?ms=0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let Step::Run(work) = client.connection.step() else { panic!("nothing to run") };
+    assert!(!worker.is_free());
+    client.connection.answer(&work.run());
+    assert!(worker.is_free());
+
+    drop(Client::taken_from_the_parent(Some(worker.take())));
+    assert!(worker.is_free());
 }
