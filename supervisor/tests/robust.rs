@@ -354,3 +354,40 @@ fn of_many_keepers_that_are_started_at_once_one_stays() {
         keeper.wait().unwrap();
     }
 }
+
+#[test]
+fn a_command_that_waits_while_another_ends_the_supervisor_starts_none() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    // Both die, so that the next command starts another supervisor, which continues.
+    let pids = [supervisor.role("keeper"), supervisor.role("daemon")];
+    let app = supervisor.pids()[0];
+    pids.iter().for_each(|pid| signal("STOP", *pid));
+    pids.iter().for_each(|pid| signal("KILL", *pid));
+    until("both have ended", || pids.iter().all(|pid| is_gone(*pid)));
+    // As `kill` does: it has the lock until there is nothing left to continue with.
+    let lock = fs::File::open(supervisor.path().join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let mut list =
+        supervisor.command(&["list"]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let waits = format!("-> FLOCK  ADVISORY  WRITE {} ", list.id());
+    until("it waits", || fs::read_to_string("/proc/locks").unwrap().contains(&waits));
+    fs::remove_file(supervisor.path().join("state.json")).unwrap();
+    signal("KILL", app);
+    drop(lock);
+    list.wait().unwrap();
+    assert_eq!(supervisors(&supervisor), [0; 0]);
+}
+
+/// Process ids of the keepers and daemons of a test.
+fn supervisors(supervisor: &Supervisor) -> Vec<i64> {
+    let home = format!("SUPERVISOR_HOME={}", supervisor.path().display());
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i64>().ok());
+    let is_ours = |pid: &i64| {
+        let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let is_role = |word: &[u8]| [&b"keeper"[..], b"daemon", b"adopt"].contains(&word);
+        read("environ").split(|byte| *byte == 0).any(|one| one == home.as_bytes())
+            && read("cmdline").split(|byte| *byte == 0).any(is_role)
+    };
+    pids.filter(is_ours).filter(|pid| !is_gone(*pid)).collect()
+}

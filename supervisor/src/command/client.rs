@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
@@ -115,14 +115,21 @@ pub fn kill_quietly() -> Result<()> {
 /// Stops all apps and the supervisor; returns its answer, if one runs.
 fn end() -> Result<Option<Answer>> {
     let home = Home::open()?;
+    // Whoever starts a supervisor meanwhile waits for the end of this one, and finds nothing to continue with.
+    let lock = Lock::take(&home)?;
     if !is_there(&home)? {
         return Ok(None);
     }
-    let stream = connect(&home)?;
-    // Opened before the request, so that this command can wait for the keeper's end.
-    let keeper = table()?.supervisor.and_then(|own| Pid::from_raw(own.keeper));
+    lock.begin()?;
+    let ask = |request: &Request| talk(UnixStream::connect(home.control()).context("cannot connect to the daemon")?, request);
+    // Opened before the request, so that this command can wait for the keeper's end. A daemon that has just been replaced did not get to answer.
+    let own = match ask(&Request::List).or_else(|_| ask(&Request::List))? {
+        Answer::Table(table) => table.supervisor,
+        _ => None,
+    };
+    let keeper = own.and_then(|own| Pid::from_raw(own.keeper));
     let keeper = keeper.and_then(|keeper| pidfd_open(keeper, PidfdFlags::empty()).ok());
-    let answer = talk(stream, &Request::Kill)?;
+    let answer = ask(&Request::Kill)?;
     if let Some(keeper) = keeper {
         poll(&mut [PollFd::new(&keeper, PollFlags::IN)], Some(&LAST_BREATH))?;
     }
@@ -141,7 +148,11 @@ fn is_there(home: &Home) -> Result<bool> {
 /// Connects to the daemon. If both keeper and daemon have died, starts a supervisor, which continues from their state file.
 fn connect(home: &Home) -> Result<UnixStream> {
     if UnixStream::connect(home.control()).is_err() && home.state().exists() {
-        begin()?;
+        let lock = Lock::take(home)?;
+        // It may have been ended on request while this command waited.
+        if home.state().exists() {
+            lock.begin()?;
+        }
     }
     let none = || format!("no supervisor is running in {}: run `supervisor start`", home.path().display());
     UnixStream::connect(home.control()).with_context(none)
@@ -200,35 +211,48 @@ pub fn update() -> Result<()> {
 /// Fails if the supervisor does not start.
 pub fn begin() -> Result<()> {
     let home = Home::open()?;
-    if UnixStream::connect(home.control()).is_ok() {
-        return Ok(());
+    if UnixStream::connect(home.control()).is_ok() { Ok(()) } else { Lock::take(&home)?.begin() }
+}
+
+/// The right to start or end a supervisor, which one command has at a time.
+struct Lock<'h> {
+    home: &'h Home,
+    /// Locked until it is closed.
+    _file: File,
+}
+
+impl<'h> Lock<'h> {
+    /// Waits for the right.
+    fn take(home: &'h Home) -> Result<Self> {
+        let path = home.lock();
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.with_context(|| path.display().to_string())?;
+        flock(&file, FlockOperation::LockExclusive).with_context(|| path.display().to_string())?;
+        Ok(Lock { home, _file: file })
     }
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(home.lock())?;
-    flock(&lock, FlockOperation::LockExclusive).with_context(|| home.lock().display().to_string())?;
-    // Another command may have started it while this one waited for the lock.
-    if UnixStream::connect(home.control()).is_ok() {
-        return Ok(());
+
+    /// Starts a supervisor if none is running.
+    fn begin(&self) -> Result<()> {
+        let home = self.home;
+        if UnixStream::connect(home.control()).is_ok() {
+            return Ok(());
+        }
+        let own_log = OpenOptions::new().append(true).create(true).mode(0o600).open(home.own_log())?;
+        let program = background()?;
+        let mut command = Command::new(&program);
+        command.arg("keeper").env_remove("NOTIFY_SOCKET").current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(own_log);
+        let mut keeper =
+            command.spawn().with_context(|| format!("cannot start {}: it must be next to this program", program.display()))?;
+        let mut said = String::new();
+        let output = keeper.stdout.take().context("the supervisor has no output")?;
+        BufReader::new(output).read_line(&mut said)?;
+        // Another supervisor ran, and only its socket was missing.
+        if said.trim() != "ready" && UnixStream::connect(home.control()).is_err() {
+            bail!("the supervisor did not start; last line of {}: {}", home.own_log().display(), last_line(home)?);
+        }
+        Ok(())
     }
-    let own_log = OpenOptions::new().append(true).create(true).mode(0o600).open(home.own_log())?;
-    let program = background()?;
-    let mut command = Command::new(&program);
-    command
-        .arg("keeper")
-        .env_remove("NOTIFY_SOCKET")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(own_log);
-    let mut keeper =
-        command.spawn().with_context(|| format!("cannot start {}: it must be next to this program", program.display()))?;
-    let mut said = String::new();
-    let output = keeper.stdout.take().context("the supervisor has no output")?;
-    BufReader::new(output).read_line(&mut said)?;
-    // Another supervisor ran, and only its socket was missing.
-    if said.trim() != "ready" && UnixStream::connect(home.control()).is_err() {
-        bail!("the supervisor did not start; last line of {}: {}", home.own_log().display(), last_line(&home)?);
-    }
-    Ok(())
 }
 
 fn last_line(home: &Home) -> Result<String> {
