@@ -12,34 +12,34 @@ mod notify;
 mod output;
 mod reap;
 mod start;
+mod surroundings;
 mod sweep;
 mod tail;
 mod worker;
 
 pub use log::rotated;
+pub use surroundings::role_of;
 pub use start::{adopt, begin};
 
 use crate::channel::{Job, Key, Order, Report, Standing};
 use crate::home::Home;
-use crate::launch::limits;
 use crate::poll::{Poller, Token};
 use crate::proc::Identity;
 use anyhow::{Context, Result};
 use daemon::Daemon;
 use listeners::Listener;
 use log::Log;
-use rustix::fs::Mode;
-use rustix::process::{Rlimit, getpid, getrlimit, set_child_subreaper, setrlimit, setsid, umask};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXCPU, SIGXFSZ};
+use rustix::process::{getpid, set_child_subreaper, setsid};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use surroundings::{forget_the_caller, readable, role, watchdog};
 use sweep::Left;
 use worker::Worker;
 
@@ -347,54 +347,6 @@ impl Keeper {
         workers.get_mut(&key).into_iter().for_each(|worker| worker.pause(poller));
         Ok(())
     }
-}
-
-/// Drops what the first caller's shell has set for itself: its file mode mask, and its limits as far as possible. Each app has those of its own `start`.
-fn forget_the_caller() -> Result<()> {
-    umask(Mode::RWXG | Mode::RWXO);
-    for resource in limits() {
-        let limit = getrlimit(resource);
-        let unlimited = Rlimit { current: None, maximum: None };
-        // Only root may raise the hard limit; the soft one can always be raised to it.
-        if setrlimit(resource, unlimited).is_err() {
-            setrlimit(resource, Rlimit { current: limit.maximum, ..limit })
-                .with_context(|| format!("cannot raise the limit {resource:?}"))?;
-        }
-    }
-    // A log that reaches the limit on file sizes is an error like a full disk, not an end.
-    for signal in [SIGXFSZ, SIGXCPU] {
-        signal_hook::flag::register(signal, Arc::default())?;
-    }
-    Ok(())
-}
-
-/// Builds a command that runs this program in another role. Its standard error is that of this process.
-pub fn role(name: &str) -> Command {
-    role_of(None, name)
-}
-
-/// Like [`role`], for another program.
-pub fn role_of(program: Option<&Path>, name: &str) -> Command {
-    // The link leads to this very program, even if its file has been replaced.
-    let mut command = Command::new(program.unwrap_or(Path::new("/proc/self/exe")));
-    command.arg(name);
-    command
-}
-
-/// Returns how often systemd wants a sign of life, twice as often as it has to be. It may come from a keeper that systemd has not started itself.
-fn watchdog() -> Option<Duration> {
-    let time: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
-    Some(Duration::from_micros(time) / 2)
-}
-
-/// Returns a stream that becomes readable once one of these signals has come.
-fn readable(signals: &[i32]) -> io::Result<UnixStream> {
-    let (read, raised) = UnixStream::pair()?;
-    for signal in signals {
-        signal_hook::low_level::pipe::register(*signal, raised.try_clone()?)?;
-    }
-    read.set_nonblocking(true)?;
-    Ok(read)
 }
 
 /// Writes a message to the supervisor's own log. A full disk is not a reason to end.

@@ -1,4 +1,6 @@
-//! One worker of the keeper: its start, its pipes, its messages and its end.
+//! One worker of the keeper: its start, its pipes and its messages.
+
+mod end;
 
 use super::ipc::{Ipc, Said};
 use super::lines::Lines;
@@ -8,15 +10,12 @@ use super::{Source, role};
 use crate::channel::{Channel, End, Job, Key, Report, Standing};
 use crate::home::Home;
 use crate::poll::{Poller, Token};
-use crate::proc::{self, Identity};
+use crate::proc::Identity;
 use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_passcred;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpgid, kill_process_group, pidfd_open, pidfd_send_signal,
-    test_kill_process_group, waitid,
-};
+use rustix::process::{Pid, PidfdFlags, getpgid, pidfd_open};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,8 +25,6 @@ use std::time::Instant;
 
 /// First descriptor of inherited listeners, as systemd defines it.
 const FIRST_LISTENER: i32 = 3;
-/// Description of the exit of a worker that another keeper had started: the kernel tells only a parent the exit status.
-const UNSEEN: &str = "ended, with unknown exit status: its parent, the previous keeper, has died";
 /// Descriptors that each worker has: two pipes and the notify socket.
 const SOCKETS: usize = 3;
 /// What a worker writes to its standard error.
@@ -207,30 +204,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Asks the worker's leader to end, or kills its whole group.
-    pub fn signal(&mut self, signal: i32) {
-        let (Some(signal), Some(pid)) = (Signal::from_named_raw(signal), Pid::from_raw(self.identity.pid)) else { return };
-        let was_told = std::mem::replace(&mut self.is_told_to_end, true);
-        let runs = self.runs();
-        if runs && !self.is_ready && !self.job.listeners.is_empty() {
-            self.child = proc::group(self.identity.pid).into_iter().find(|pid| *pid != self.identity.pid).and_then(proc::name);
-        }
-        // A process that has already ended does not need the signal.
-        let _ = match (self.is_over, signal == Signal::KILL) {
-            (true, _) => Ok(()),
-            // The leader may ask its own children to end. A second signal would tell them to end at once, so it is not sent.
-            (false, false) if runs && was_told => Ok(()),
-            (false, false) if runs => pidfd_send_signal(&self.pidfd, signal),
-            (false, _) => kill_process_group(pid, signal),
-        };
-    }
-
-    /// Sends a signal to the leader, whatever it makes of it.
-    pub fn raise(&self, signal: i32) {
-        // A process that has already ended does not need it.
-        let _ = Signal::from_named_raw(signal).map(|signal| pidfd_send_signal(&self.pidfd, signal));
-    }
-
     /// Returns whether a pipe has unread output.
     pub fn has_output(&self, stream: usize) -> bool {
         self.outputs[stream].as_ref().is_some_and(|(pipe, _)| rustix::io::ioctl_fionread(pipe).is_ok_and(|count| count > 0))
@@ -338,38 +311,6 @@ impl Worker {
             || getpgid(Some(sender)).map_or_else(|error| error == Errno::SRCH, |group| group.as_raw_pid() == self.identity.pid)
     }
 
-    /// Returns whether its whole group has ended just now. If the leader was asked to end, the processes that it leaves behind are asked to end too,
-    /// while its process id is still taken. Otherwise, they are killed.
-    pub fn reap(&mut self, poller: &mut Poller<Source>) -> bool {
-        let Some(leader) = Pid::from_raw(self.identity.pid).filter(|_| !self.is_over) else { return false };
-        if self.last_word.is_none() {
-            let how = if self.is_own { self.reap_leader(leader) } else { Some(self.end_adopted(leader)) };
-            if how.is_none() {
-                return false;
-            }
-            self.last_word = how;
-            self.unwatch(poller);
-        }
-        // The process id belongs to the group while one of its processes exists.
-        self.is_over = !self.is_own || test_kill_process_group(leader).is_err();
-        self.is_over
-    }
-
-    /// Returns the exit description of the leader, if it has ended.
-    fn reap_leader(&self, leader: Pid) -> Option<(String, Option<i32>)> {
-        let exited = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let leader_fd = || WaitId::PidFd(self.pidfd.as_fd());
-        waitid(leader_fd(), exited | WaitIdOptions::NOWAIT).ok().flatten()?;
-        let _ = kill_process_group(leader, if self.is_told_to_end { Signal::TERM } else { Signal::KILL });
-        waitid(leader_fd(), exited).ok().flatten().map(|status| (describe(&status), status.exit_status()))
-    }
-
-    /// Like [`Self::reap_leader`], for an adopted worker: its pidfd has become readable, so it has ended.
-    fn end_adopted(&self, leader: Pid) -> (String, Option<i32>) {
-        let _ = kill_process_group(leader, if self.is_told_to_end { Signal::TERM } else { Signal::KILL });
-        (UNSEEN.into(), None)
-    }
-
     /// Stops watching the worker's end and its messages.
     fn unwatch(&mut self, poller: &mut Poller<Source>) {
         if let Some(token) = self.end_token.take() {
@@ -385,14 +326,4 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&read, true)?;
     Ok((read, write))
-}
-
-fn describe(status: &WaitIdStatus) -> String {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => format!("exited with {code}"),
-        (None, Some(signal)) => {
-            format!("killed by {}", signal_hook::low_level::signal_name(signal).unwrap_or("a signal without a name"))
-        }
-        (None, None) => "ended".into(),
-    }
 }

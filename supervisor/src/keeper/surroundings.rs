@@ -1,0 +1,61 @@
+//! What the keeper gets from the process that starts it, and what it starts itself.
+
+use crate::launch::limits;
+use anyhow::{Context, Result};
+use rustix::fs::Mode;
+use rustix::process::{Rlimit, getrlimit, setrlimit, umask};
+use signal_hook::consts::{SIGXCPU, SIGXFSZ};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Drops what the first caller's shell has set for itself: its file mode mask, and its limits as far as possible. Each app has those of its own `start`.
+pub fn forget_the_caller() -> Result<()> {
+    umask(Mode::RWXG | Mode::RWXO);
+    for resource in limits() {
+        let limit = getrlimit(resource);
+        let unlimited = Rlimit { current: None, maximum: None };
+        // Only root may raise the hard limit; the soft one can always be raised to it.
+        if setrlimit(resource, unlimited).is_err() {
+            setrlimit(resource, Rlimit { current: limit.maximum, ..limit })
+                .with_context(|| format!("cannot raise the limit {resource:?}"))?;
+        }
+    }
+    // A log that reaches the limit on file sizes is an error like a full disk, not an end.
+    for signal in [SIGXFSZ, SIGXCPU] {
+        signal_hook::flag::register(signal, Arc::default())?;
+    }
+    Ok(())
+}
+
+/// Builds a command that runs this program in another role. Its standard error is that of this process.
+pub fn role(name: &str) -> Command {
+    role_of(None, name)
+}
+
+/// Like [`role`], for another program.
+pub fn role_of(program: Option<&Path>, name: &str) -> Command {
+    // The link leads to this very program, even if its file has been replaced.
+    let mut command = Command::new(program.unwrap_or(Path::new("/proc/self/exe")));
+    command.arg(name);
+    command
+}
+
+/// Returns how often systemd wants a sign of life, twice as often as it has to be. It may come from a keeper that systemd has not started itself.
+pub fn watchdog() -> Option<Duration> {
+    let time: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    Some(Duration::from_micros(time) / 2)
+}
+
+/// Returns a stream that becomes readable once one of these signals has come.
+pub fn readable(signals: &[i32]) -> io::Result<UnixStream> {
+    let (read, raised) = UnixStream::pair()?;
+    for signal in signals {
+        signal_hook::low_level::pipe::register(*signal, raised.try_clone()?)?;
+    }
+    read.set_nonblocking(true)?;
+    Ok(read)
+}
