@@ -63,7 +63,7 @@ impl Service {
     pub fn answer(self, request: routes::Request<'_>) -> http::Answer {
         match routes::handle(self.context(), request) {
             routes::Outcome::Instant(answer) => answer,
-            routes::Outcome::Blocking(call) => Work::new(call, None).run(),
+            routes::Outcome::Blocking(call) => Work::from(call).run(),
         }
     }
 
@@ -90,7 +90,7 @@ impl Service {
     ) -> http::Answer {
         let work = match routes::handle(self.context(), request) {
             routes::Outcome::Instant(answer) => return answer,
-            routes::Outcome::Blocking(call) => Work::new(call, None),
+            routes::Outcome::Blocking(call) => Work::from(call),
         };
         let failed =
             |error| http::Answer::error(http::Status::InternalServerError, format!("the blocking call failed: {error}\n"));

@@ -95,6 +95,12 @@ impl Work {
     }
 }
 
+impl From<Call> for Work {
+    fn from(call: Call) -> Self {
+        Work::new(call, None)
+    }
+}
+
 impl Call {
     fn run(self) -> Answer {
         match self {
@@ -253,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_answer() {
-        assert_eq!(Work::new(Call::Panic, None).run().status, Status::InternalServerError);
+        assert_eq!(Work::from(Call::Panic).run().status, Status::InternalServerError);
     }
 
     #[test]
