@@ -5,6 +5,7 @@
 //! channel. The process that takes the number out of the cell owns the connection. If a worker blocks or dies before it takes
 //! its offer, the parent takes the offer back.
 
+use crate::holding;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, send, sendmsg};
@@ -205,7 +206,9 @@ pub(crate) struct Running {
 
 impl Running {
     pub fn start() -> Self {
+        let since = Instant::now();
         RUNNING.fetch_add(1, SeqCst);
+        holding::begin(since);
         let slot = WorkerSlot::here();
         if let Some(slot) = slot {
             slot.cell.running.fetch_add(1, SeqCst);
@@ -215,13 +218,14 @@ impl Running {
                 slot.say(Word::Look);
             }
         }
-        Running { slot, since: Instant::now() }
+        Running { slot, since }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         RUNNING.fetch_sub(1, SeqCst);
+        holding::end();
         crate::tell::held(self.since.elapsed());
         if let Some(slot) = self.slot {
             slot.cell.running.fetch_sub(1, SeqCst);

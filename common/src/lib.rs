@@ -15,6 +15,7 @@ mod dispatch;
 mod fork;
 mod gate;
 mod hits;
+mod holding;
 pub mod http;
 mod in_child;
 mod input;
@@ -345,7 +346,7 @@ fn serve_here(knobs: Knobs, address: SocketAddr, sources: Vec<Source>, signals: 
     // Block the signals before any thread starts: all threads inherit the mask, so only the side thread takes signals.
     signals.thread_block()?;
     let service = Service::new(knobs, address, sources.len())?;
-    service.watch().start(signals, tell::StatusReporter::new(&knobs))?;
+    service.watch().start(signals, tell::StatusReporter::new(&knobs), tell::Heartbeat::wanted(&knobs))?;
     let mut acceptors = sources.into_iter().map(|source| Acceptor::new(source, service, knobs.model.blocking_sockets));
     let acceptor = acceptors.next().ok_or(io::ErrorKind::NotFound)?;
     (knobs.model.serve)(Server { knobs, acceptor, siblings: acceptors.collect(), stop: service.watch().stop(), service })

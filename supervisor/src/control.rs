@@ -28,7 +28,7 @@ pub enum Request {
     /// Stop the instances and start them again, with a new environment if one is given.
     Restart(String, Option<Environment>),
     /// Replace one instance after the other, with a new environment if one is given.
-    Reload(String, Option<Environment>),
+    Reload(String, Option<Environment>, Pace),
     /// Stop the instances and remove them from the table.
     Delete(String),
     /// Change the number of instances of an app.
@@ -56,6 +56,21 @@ pub enum Request {
     AwaitEnd,
     /// Stop all apps and the supervisor.
     Kill,
+}
+
+/// How a reload proceeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Number of instances that are replaced at a time.
+    pub parallel: u32,
+    /// The first new process runs beside the old one for this number of milliseconds, and the reload goes on only if nothing is wrong with it.
+    pub canary_ms: Option<u64>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace { parallel: 1, canary_ms: None }
+    }
 }
 
 /// A new number of instances.
@@ -151,6 +166,15 @@ pub struct View {
     pub listeners: Vec<String>,
     /// Its status text, from `STATUS=`.
     pub says: Option<String>,
+    /// It sends signs of life.
+    #[serde(default)]
+    pub sends_life: bool,
+    /// Checks in a row that it has failed.
+    #[serde(default)]
+    pub failed_checks: u32,
+    /// How the last check failed, if it did.
+    #[serde(default)]
+    pub last_failure: Option<String>,
     /// Paths of the logs of standard output and error.
     pub logs: [PathBuf; 2],
     /// The reason that a log cannot be written, if it cannot.

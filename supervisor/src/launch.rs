@@ -56,6 +56,11 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
         command.env("SUPERVISOR_STOP_SIGNAL", spec.options.stop_signal.name());
         command.envs(spec.options.wait_ready.then_some(("SUPERVISOR_WAIT_READY", "1")));
     }
+    let stall = spec.options.health.stall;
+    if !stall.is_zero() {
+        // As systemd asks for signs of life.
+        command.env("WATCHDOG_USEC", stall.as_micros().to_string()).env("WATCHDOG_PID", std::process::id().to_string());
+    }
     if spec.is_cluster() {
         // Exec keeps the process id.
         command.env("LISTEN_PID", std::process::id().to_string());

@@ -18,6 +18,7 @@ pub mod environment;
 pub mod files;
 pub mod home;
 pub mod proc;
+pub mod reports;
 pub mod spec;
 
 mod channel;

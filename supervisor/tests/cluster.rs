@@ -16,9 +16,9 @@ fn reload_and_scale_drop_no_request() {
     let address = start(&supervisor, &server());
     let load = Load::start(&address);
     let mut before = supervisor.pids();
-    for _ in 0..3 {
+    for parallel in ["1", "2", "5"] {
         load.answers_more();
-        supervisor.ok(&["reload", "api"]);
+        supervisor.ok(&["reload", "api", "--parallel", parallel]);
         let now = supervisor.pids();
         assert_eq!(now.len(), 2);
         assert!(now.iter().all(|pid| !before.contains(pid)), "{before:?} {now:?}");

@@ -135,3 +135,62 @@ fn a_program_that_listens_nowhere_runs_as_well() {
     });
     assert_eq!(supervisor.list()[0]["mode"], "fork");
 }
+
+/// A server of which one build fails every other request, another holds its event loop, and the rest is fine.
+const BUILDS: &str = "const http = require('node:http');
+http.createServer((request, answer) => {
+  if (process.env.BUILD === 'slow') for (const end = Date.now() + 300; Date.now() < end; );
+  if (process.env.BUILD === 'failing') answer.statusCode = 500;
+  answer.end('hello');
+}).listen(Number(process.env.PORT), '127.0.0.1');
+";
+
+#[test]
+fn a_canary_that_fails_or_hangs_is_taken_back_and_one_that_is_fine_is_followed_by_the_rest() {
+    if !has_node() {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let port = free_port();
+    let file = program(&supervisor, "app.js", BUILDS);
+    assert!(start(&supervisor, &file, port, &["-i", "3"]).status.success());
+    let before = supervisor.pids();
+    let reload = |build: &str, time: &str| {
+        let words = ["reload", "app", "--update-env", "--canary", "--canary-for", time];
+        let port = port.to_string();
+        let ask = || {
+            std::net::TcpStream::connect(("127.0.0.1", port.parse().unwrap())).and_then(|mut stream| {
+                std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+                std::io::copy(&mut stream, &mut std::io::sink())
+            })
+        };
+        let mut command = supervisor.command(&words);
+        let child = command.env("BUILD", build).env("PORT", &port).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let load: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                            ask().unwrap();
+                        }
+                    })
+                })
+                .collect();
+            let output = child.wait_with_output().unwrap();
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            load.into_iter().for_each(|one| one.join().unwrap());
+            output
+        })
+    };
+    for (build, why) in [("failing", " requests, and the others 0 of "), ("slow", "held its event loop for up to ")] {
+        let output = reload(build, "60s");
+        assert!(!output.status.success() && said(&output).contains(why), "{}", said(&output));
+        assert!(said(&output).contains("but its instances keep running"), "{}", said(&output));
+        until("the canary is gone", || supervisor.list().iter().all(|one| one["status"] == "online"));
+        assert_eq!(supervisor.pids(), before, "{build}");
+    }
+    let output = reload("fine", "2500ms");
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(supervisor.pids().iter().all(|pid| !before.contains(pid)));
+}

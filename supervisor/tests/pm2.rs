@@ -341,3 +341,15 @@ fn after_a_restart_of_the_system_nothing_starts_by_itself() {
     assert!(supervisor.ok(&["resurrect", "--boot"]).contains("continues with the list"));
     assert!(!supervisor.list().iter().any(|one| one["name"] == "saved"));
 }
+
+#[test]
+fn a_job_with_a_schedule_starts_again_when_its_time_has_come() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sh", "--name", "job", "--no-autorestart", "--cron", "* * * * * *", "--", "-c", "echo it ran"]);
+    let runs = || supervisor.ok(&["logs", "job", "--lines", "100"]).matches("it ran").count();
+    until("it ran three times", || runs() >= 3);
+    assert_eq!(supervisor.list()[0]["restarts"], 0);
+    supervisor.ok(&["stop", "job"]);
+    let said = supervisor.fails(&["start", "sleep 1", "--cron", "61 * * * *"]);
+    assert!(said.contains("'61 * * * *' is not a pattern such as '0 3 * * *'"), "{said}");
+}

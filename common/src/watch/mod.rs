@@ -10,7 +10,7 @@ mod drain;
 
 use crate::args::Limits;
 use crate::dispatch;
-use crate::tell::{self, StatusReporter};
+use crate::tell::{self, Heartbeat, StatusReporter};
 use clients::Seen;
 use drain::Drain;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -185,10 +185,10 @@ impl Watch {
     }
 
     /// Starts the side thread, which takes `signals`. They must be blocked in every thread.
-    pub fn start(&'static self, signals: &SigSet, mut reporter: StatusReporter) -> io::Result<()> {
+    pub fn start(&'static self, signals: &SigSet, mut reporter: StatusReporter, mut heart: Option<Heartbeat>) -> io::Result<()> {
         let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let thread = std::thread::Builder::new().name("watch".into()).stack_size(64 * 1024);
-        thread.spawn(move || self.run(&signals, &mut reporter))?;
+        thread.spawn(move || self.run(&signals, &mut reporter, heart.as_mut()))?;
         Ok(())
     }
 
@@ -247,11 +247,12 @@ impl Watch {
         let _ = self.wake.write(1);
     }
 
-    fn run(&self, signals: &SignalFd, reporter: &mut StatusReporter) {
+    fn run(&self, signals: &SignalFd, reporter: &mut StatusReporter, mut heart: Option<&mut Heartbeat>) {
         let mut drain = None;
         let mut checked = Instant::now();
         loop {
-            let timeout = self.timeout(drain.as_ref(), reporter, checked);
+            let until_beat = heart.as_ref().map(|heart| heart.wait());
+            let timeout = self.timeout(drain.as_ref(), reporter, checked, until_beat);
             let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut fds, timeout);
             let _ = self.wake.read();
@@ -272,6 +273,9 @@ impl Watch {
             if self.reports_status {
                 reporter.report(self.requests());
             }
+            if let Some(heart) = &mut heart {
+                heart.beat();
+            }
         }
     }
 
@@ -290,13 +294,21 @@ impl Watch {
         self.has_clients.load(Ordering::Acquire).then(|| self.limits.idle_timeout / clients::CHECKS)
     }
 
-    fn timeout(&self, drain: Option<&Drain>, reporter: &StatusReporter, checked: Instant) -> PollTimeout {
+    fn timeout(
+        &self,
+        drain: Option<&Drain>,
+        reporter: &StatusReporter,
+        checked: Instant,
+        until_beat: Option<Duration>,
+    ) -> PollTimeout {
         let until_check = self.check_interval().map(|interval| interval.saturating_sub(checked.elapsed()));
         let until_drained = drain.map(Drain::next_deadline).map(|at| at.saturating_duration_since(Instant::now()));
         // Without open connections the status does not change: once it is reported, this thread can sleep.
         let is_news = self.reports_status && (!self.entries().is_empty() || reporter.has_news(self.requests()));
         let until_report = is_news.then(|| reporter.wait());
-        let Some(wait) = until_check.into_iter().chain(until_drained).chain(until_report).min() else { return PollTimeout::NONE };
+        let Some(wait) = [until_check, until_drained, until_report, until_beat].into_iter().flatten().min() else {
+            return PollTimeout::NONE;
+        };
         // Rounded up; otherwise the thread would spin for the last fraction of a millisecond.
         PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     }

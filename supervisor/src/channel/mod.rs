@@ -56,6 +56,12 @@ pub struct Job {
     pub logs: [LogPlan; 2],
     /// It is a Node program that runs with our preload.
     pub is_node: bool,
+    /// It is ready once it writes a line with this text.
+    #[serde(default)]
+    pub ready_text: Option<String>,
+    /// Longest time without a sign of life, in milliseconds, once it has sent one.
+    #[serde(default)]
+    pub stall_ms: Option<u64>,
 }
 
 /// The state of a worker that a new keeper takes over.
@@ -65,6 +71,9 @@ pub struct Standing {
     pub is_ready: bool,
     /// The worker was asked to end. A second request would mean "end at once".
     pub is_told_to_end: bool,
+    /// It sends signs of life.
+    #[serde(default)]
+    pub sends_life: bool,
 }
 
 /// The end of a worker.
@@ -145,6 +154,10 @@ pub enum Report {
     Wants(Key, u64, String),
     /// A worker's status text, from `STATUS=`.
     Status(Key, String),
+    /// A worker sends signs of life: this is the first, or the first after a pause that was too long.
+    Lives(Key),
+    /// A worker has sent none for this number of milliseconds.
+    Stalled(Key, u64),
     /// A worker was sent the signal to end.
     Signalled(Key),
     /// A worker ended.

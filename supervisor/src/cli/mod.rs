@@ -1,13 +1,15 @@
 //! The command line, which follows PM2's.
 
+mod options;
 mod values;
+
+pub use options::Options;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 use supervisor::control::Size;
-use supervisor::spec::StopSignal;
-use values::{date_format, instances, log_mode, log_size, scale, signal, size, stop_signal, time};
+use values::{instances, scale, signal};
 
 /// Starts any server as a cluster, keeps it alive, and replaces it without clients noticing
 #[derive(Debug, Parser)]
@@ -29,7 +31,7 @@ pub enum Command {
     /// Stop and start again
     Restart(Change),
     /// Replace one instance after the other, without dropping a request
-    Reload(Change),
+    Reload(Reload),
     /// Stop, and remove from the list
     #[command(visible_alias = "del")]
     Delete(Targets),
@@ -118,71 +120,6 @@ pub struct Start {
     pub arguments: Vec<String>,
 }
 
-/// Restart, log and watch options of an app.
-#[derive(Debug, Clone, PartialEq, Args)]
-pub struct Options {
-    /// Give up after this many early exits in a row
-    #[arg(long, default_value_t = 16)]
-    pub max_restarts: u32,
-    /// An exit before this uptime is an early exit
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
-    pub min_uptime: Duration,
-    /// Pause before the third start in a row; it doubles for each later one, up to 15 s, or to this pause if it is longer
-    #[arg(long, alias = "exp-backoff-restart-delay", value_name = "TIME", default_value = "100ms", value_parser = time)]
-    pub restart_delay: Duration,
-    /// Replace an instance that uses more resident memory than this, such as 300M
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    pub max_memory_restart: Option<u64>,
-    /// Time between SIGTERM and SIGKILL
-    #[arg(short, long, value_name = "TIME", default_value = "12s", value_parser = time)]
-    pub kill_timeout: Duration,
-    /// Time limit for a new process to send READY=1
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = time)]
-    pub listen_timeout: Duration,
-    /// Size at which a log file is rotated, at least 4K
-    #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = log_size)]
-    pub log_max_size: u64,
-    /// Rotated files to keep of each log
-    #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=1000))]
-    pub log_keep: u32,
-    /// Prefix each log line with the date, in this strftime format
-    #[arg(long, value_name = "FORMAT", value_parser = date_format)]
-    pub log_date_format: Option<String>,
-    /// Prefix each log line with the date, such as 2026-01-31T12:00:00
-    #[arg(long, conflicts_with = "log_date_format")]
-    pub time: bool,
-    /// Permissions of log files, such as 640 for a log shipper of their group
-    #[arg(long, value_name = "MODE", default_value = "600", value_parser = log_mode)]
-    pub log_mode: u32,
-    /// Write the logs of all instances to one file
-    #[arg(long)]
-    pub merge_logs: bool,
-    /// Reload the app when its program file changes
-    #[arg(long)]
-    pub watch: bool,
-    /// Do not start a process again that has ended by itself: it is a job
-    #[arg(long, conflicts_with = "on_failure")]
-    pub no_autorestart: bool,
-    /// Start a process again only if it did not exit with 0
-    #[arg(long)]
-    pub on_failure: bool,
-    /// Exit codes after which a process is not started again, such as 0,143
-    #[arg(long, value_name = "CODES", value_delimiter = ',')]
-    pub stop_exit_codes: Vec<i32>,
-    /// Name that stands for several apps in other commands
-    #[arg(long, value_name = "NAME")]
-    pub namespace: Option<String>,
-    /// Scheduling priority, from -20, the highest, to 19
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
-    pub nice: Option<i32>,
-    /// A Node program is ready when it calls process.send('ready'), not as soon as it listens
-    #[arg(long)]
-    pub wait_ready: bool,
-    /// Signal that asks a process to end: SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1 or SIGUSR2
-    #[arg(long, value_name = "SIGNAL", default_value = "SIGTERM", value_parser = stop_signal)]
-    pub stop_signal: StopSignal,
-}
-
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
 pub struct Apply {
@@ -210,7 +147,23 @@ pub struct Targets {
     pub targets: Vec<String>,
 }
 
-/// Arguments of `restart` and `reload`.
+/// Arguments of `reload`.
+#[derive(Debug, Args)]
+pub struct Reload {
+    #[command(flatten)]
+    pub change: Change,
+    /// Number of instances that are replaced at a time
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub parallel: u32,
+    /// Let the first new process run beside the old one for a while, and go on only if it does not fail, hang or answer more slowly than the others
+    #[arg(long)]
+    pub canary: bool,
+    /// How long
+    #[arg(long, value_name = "TIME", default_value = "30s", requires = "canary", value_parser = values::time)]
+    pub canary_for: Duration,
+}
+
+/// Arguments of `restart`.
 #[derive(Debug, Args)]
 pub struct Change {
     /// Names, ids or all

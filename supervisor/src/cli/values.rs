@@ -1,8 +1,9 @@
 //! The values of options, as users type them.
 
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 use supervisor::control::Size;
-use supervisor::spec::{LONGEST, LONGEST_FORMAT, SMALLEST_LOG, StopSignal};
+use supervisor::spec::{self, LONGEST, LONGEST_FORMAT, ReadyWhen, SMALLEST_LOG, StopSignal, Target};
 
 /// Parses a number of instances.
 pub fn instances(text: &str) -> Result<u32, String> {
@@ -39,6 +40,11 @@ pub fn date_format(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Rejects patterns that are none, or never come.
+pub fn cron(text: &str) -> Result<String, String> {
+    spec::schedule(text).map(|_| text.to_owned()).map_err(|error| format!("{error:#}"))
+}
+
 /// Parses permissions, which must let the supervisor write.
 pub fn log_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
@@ -65,6 +71,37 @@ pub fn stop_signal(text: &str) -> Result<StopSignal, String> {
         .into_iter()
         .find(is_meant)
         .ok_or_else(|| "expected SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1 or SIGUSR2".into())
+}
+
+/// Parses what tells that a process is ready.
+pub fn ready_when(text: &str) -> Result<ReadyWhen, String> {
+    match text.split_once(':') {
+        None if text == "listening" => Ok(ReadyWhen::Listening),
+        Some(("http", rest)) if rest.starts_with("//") => target(text).map(ReadyWhen::Http),
+        Some(("http", path)) => target(path).map(ReadyWhen::Http),
+        Some(("log", text)) if !text.is_empty() => Ok(ReadyWhen::Log(text.to_owned())),
+        _ => Err("expected listening, http:PATH, http://ADDR/PATH, or log:TEXT".into()),
+    }
+}
+
+/// Parses where a request goes: a path, or an address and a path. A name becomes a number now, so that the daemon never waits for a name server.
+pub fn target(text: &str) -> Result<Target, String> {
+    let uri: http::Uri =
+        text.parse().map_err(|error| format!("{error}: expected a path such as /healthz, or http://ADDR/PATH"))?;
+    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+    let address = match (uri.scheme_str(), uri.host()) {
+        (None, None) if path.starts_with('/') => None,
+        (Some("http"), Some(host)) => {
+            let mut all = (host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(80))
+                .to_socket_addrs()
+                .map_err(|error| error.to_string())?;
+            // Of several, that of IPv4: a server that listens on one of both listens on that.
+            let first = all.clone().find(SocketAddr::is_ipv4).or_else(|| all.next());
+            Some(first.ok_or("it has no IP address")?.to_string())
+        }
+        _ => return Err("expected a path such as /healthz, or http://ADDR/PATH".into()),
+    };
+    Ok(Target { address, path })
 }
 
 /// Rejects sizes below a page, at which a log would be rotated more often than written.
@@ -96,5 +133,25 @@ mod tests {
         assert_eq!((scale("+2"), scale("-1"), scale("4")), (Ok(Size::By(2)), Ok(Size::By(-1)), Ok(Size::To(4))));
         assert!(["", "x", "1001", "-1001"].iter().all(|text| instances(text).is_err()));
         assert_eq!((instances("3"), instances("0"), instances("-1000")), (Ok(3), instances("max"), Ok(1)));
+    }
+    #[test]
+    fn patterns_of_cron_are_checked() {
+        assert!(["0 3 * * *", "*/5 * * * *", "* * * * * *", "@daily", "0 0 29 2 *"].iter().all(|text| cron(text).is_ok()));
+        assert!(["", "x", "* * *", "61 * * * *", "0 0 31 2 *"].iter().all(|text| cron(text).is_err()));
+    }
+
+    #[test]
+    fn checks_are_parsed_and_nonsense_is_rejected() {
+        let path = |path: &str| Target { address: None, path: path.into() };
+        let there = |address: &str, path: &str| Target { address: Some(address.into()), path: path.into() };
+        assert_eq!(target("/healthz?full=1"), Ok(path("/healthz?full=1")));
+        assert_eq!(target("http://127.0.0.1:3000"), Ok(there("127.0.0.1:3000", "/")));
+        assert_eq!(target("http://[::1]:3000/x"), Ok(there("[::1]:3000", "/x")));
+        assert_eq!(ready_when("listening"), Ok(ReadyWhen::Listening));
+        assert_eq!(ready_when("log:Listening on http://"), Ok(ReadyWhen::Log("Listening on http://".into())));
+        assert_eq!(ready_when("http:/ok"), Ok(ReadyWhen::Http(path("/ok"))));
+        assert_eq!(ready_when("http://127.0.0.1:1/ok"), Ok(ReadyWhen::Http(there("127.0.0.1:1", "/ok"))));
+        assert!(["", "log:", "http:", "http:ok", "tcp:80", "listen"].iter().all(|text| ready_when(text).is_err()));
+        assert!(["", "healthz", "https://a/", "ftp://a/", "http://"].iter().all(|text| target(text).is_err()));
     }
 }

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
+use supervisor::reports::Reported;
 
 /// Time limit for a client to send its request, and to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -18,14 +19,14 @@ const LONGEST: u64 = 16 * 1024;
 /// A metric: its name, its type, what it says, and its value for an instance.
 type Metric = (&'static str, &'static str, &'static str, fn(&Measured) -> Option<f64>);
 
-const METRICS: [Metric; 7] = [
+const METRICS: [Metric; 8] = [
     ("supervisor_instance_online", "gauge", "1 if the instance is ready, else 0.", |one| {
         Some(f64::from(u8::from(one.view.status == "online")))
     }),
     (
         "supervisor_instance_restarts_total",
         "counter",
-        "Times that the instance's process ended unasked or was replaced for its memory.",
+        "Times that the instance's process ended unasked or was replaced since it was unfit.",
         |one| Some(f64::from(one.view.restarts)),
     ),
     ("supervisor_instance_uptime_seconds", "gauge", "Time since the instance became ready.", |one| {
@@ -35,12 +36,20 @@ const METRICS: [Metric; 7] = [
         one.memory.map(|bytes| bytes as f64)
     }),
     ("supervisor_instance_cpu_ratio", "gauge", "CPU use of the instance's processes, as a share of one core.", |one| one.cpu),
-    ("supervisor_instance_requests_total", "counter", "Requests, as the instance reports them.", |one| reported(one, 0)),
+    ("supervisor_instance_requests_total", "counter", "Requests, as the instance reports them.", |one| {
+        reported(one).map(|reported| reported.requests as f64)
+    }),
+    (
+        "supervisor_instance_failed_requests_total",
+        "counter",
+        "Requests answered with a status from 500 on, as the instance reports them.",
+        |one| reported(one).map(|reported| reported.failed as f64),
+    ),
     (
         "supervisor_instance_loop_lag_seconds",
         "gauge",
         "Longest time that one request has held the event loop since the last report.",
-        |one| reported(one, 1).map(|ms| ms / 1e3),
+        |one| reported(one)?.lag_ms.map(|ms| ms / 1e3),
     ),
 ];
 
@@ -123,12 +132,7 @@ fn formatted(measured: &[Measured]) -> String {
     text
 }
 
-/// Returns the number of requests or the lag in ms, from a report such as `983 requests, lag up to 0.1 ms`.
-fn reported(one: &Measured, number: usize) -> Option<f64> {
-    let says = one.view.says.as_deref()?;
-    let (requests, lag) = says.split_once(" requests")?;
-    match number {
-        0 => requests.parse().ok(),
-        _ => lag.strip_prefix(", lag up to ")?.strip_suffix(" ms")?.parse().ok(),
-    }
+/// Returns what an instance reports.
+fn reported(one: &Measured) -> Option<Reported> {
+    Reported::read(one.view.says.as_deref()?)
 }

@@ -15,12 +15,12 @@ mod show;
 mod start;
 mod startup;
 
-use crate::cli::{self, Change, Command, SendSignal, Targets};
+use crate::cli::{self, Change, Command, Reload, SendSignal, Targets};
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
-use supervisor::control::Request;
+use supervisor::control::{Pace, Request};
 
 /// Prints text. A reader that has gone away, such as `head`, is not an error.
 ///
@@ -53,8 +53,10 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         Command::Restart(Change { targets, update_env }) => {
             client::ask_each(targets, |target| Request::Restart(target, environment(*update_env)))?;
         }
-        Command::Reload(Change { targets, update_env }) => {
-            client::ask_each(targets, |target| Request::Reload(target, environment(*update_env)))?;
+        Command::Reload(Reload { change: Change { targets, update_env }, parallel, canary, canary_for }) => {
+            let canary_ms = canary.then(|| u64::try_from(canary_for.as_millis()).unwrap_or(u64::MAX));
+            let pace = Pace { parallel: *parallel, canary_ms };
+            client::ask_each(targets, |target| Request::Reload(target, environment(*update_env), pace))?;
         }
         Command::Scale(scale) => client::ask(&Request::Scale(scale.name.clone(), scale.size))?,
         Command::Flush(flush) => client::ask(&Request::Flush(flush.target.clone()))?,

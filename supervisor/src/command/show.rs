@@ -9,9 +9,9 @@ use humantime::{format_duration, format_rfc3339_seconds};
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
-use supervisor::control::Table;
+use supervisor::control::{Table, View};
 use supervisor::home::Home;
-use supervisor::spec::Spec;
+use supervisor::spec::{Health, Spec};
 
 /// Prints the details.
 ///
@@ -106,6 +106,7 @@ fn grid(one: &Measured) -> Grid {
     row("restarts", Some(view.restarts.to_string()));
     row("last exit", view.last_end.clone());
     row("reports", view.says.clone());
+    row("health", health(view));
     row("stdout", Some(view.logs[0].display().to_string()));
     row("stderr", Some(view.logs[1].display().to_string()));
     row("log error", view.log_trouble.clone());
@@ -123,6 +124,19 @@ fn grid(one: &Measured) -> Grid {
     row("logs", Some(format!("rotated at {}, {} kept", size(options.log_max_size), options.log_keep)));
     row("memory limit", options.max_memory_restart.map(size));
     grid
+}
+
+/// Returns how the health of an instance is checked, and with what result.
+fn health(view: &View) -> Option<String> {
+    let Health { http, exec, interval, retries, stall, .. } = &view.options.health;
+    let what = http.as_ref().map(ToString::to_string).or_else(|| exec.clone());
+    let failure = view.last_failure.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    let checked = what
+        .map(|what| format!("{what} each {}: {} of {retries} failed{failure}", format_duration(*interval), view.failed_checks));
+    let life = if view.sends_life { "" } else { ", but it has not sent WATCHDOG=1 yet" };
+    let stalls = (!stall.is_zero()).then(|| format!("a sign of life each {}{life}", format_duration(*stall)));
+    let all: Vec<String> = checked.into_iter().chain(stalls).collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 fn mode(one: &Measured) -> String {

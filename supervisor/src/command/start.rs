@@ -13,10 +13,7 @@ use supervisor::control::{Request, Table, View};
 use supervisor::home::Home;
 use supervisor::home::current_umask;
 use supervisor::limits;
-use supervisor::spec::{Limit, Options, Restart, Spec};
-
-/// The date format of `--time`.
-const TIME: &str = "%Y-%m-%dT%H:%M:%S";
+use supervisor::spec::{Limit, Options, Spec};
 
 /// Starts an app, and waits until it is ready.
 ///
@@ -98,7 +95,7 @@ pub fn spec(start: &Start) -> Result<Spec> {
         declared: BTreeSet::new(),
         is_node,
         listeners: start.listen.iter().map(|address| resolved(address)).collect::<Result<Vec<_>>>()?,
-        options: Options { log: start.log.as_deref().map(std::path::absolute).transpose()?, ..options(&start.options) },
+        options: Options { log: start.log.as_deref().map(std::path::absolute).transpose()?, ..(&start.options).into() },
     };
     spec.check()?;
     Ok(spec)
@@ -122,32 +119,4 @@ fn resolved(address: &str) -> Result<String> {
 fn limit(resource: rustix::process::Resource) -> Limit {
     let limit = rustix::process::getrlimit(resource);
     Limit { current: limit.current, maximum: limit.maximum }
-}
-
-fn options(options: &cli::Options) -> Options {
-    Options {
-        max_restarts: options.max_restarts,
-        min_uptime: options.min_uptime,
-        restart_delay: options.restart_delay,
-        max_memory_restart: options.max_memory_restart,
-        kill_timeout: options.kill_timeout,
-        listen_timeout: options.listen_timeout,
-        log_max_size: options.log_max_size,
-        log_keep: options.log_keep,
-        log_date_format: if options.time { Some(TIME.into()) } else { options.log_date_format.clone() },
-        log: None,
-        log_mode: options.log_mode,
-        merge_logs: options.merge_logs,
-        watch: options.watch,
-        restart: match (options.no_autorestart, options.on_failure) {
-            (true, _) => Restart::Never,
-            (false, true) => Restart::OnFailure,
-            (false, false) => Restart::Always,
-        },
-        stop_exit_codes: options.stop_exit_codes.clone(),
-        namespace: options.namespace.clone(),
-        nice: options.nice,
-        wait_ready: options.wait_ready,
-        stop_signal: options.stop_signal,
-    }
 }

@@ -5,6 +5,7 @@ use super::worker::{Action, Event, Policy, State, Then};
 use super::{Core, Version};
 use crate::channel::{End, Job, Key, Order};
 use crate::proc::Identity;
+use crate::spec::Options;
 use signal_hook::consts::SIGKILL;
 use std::time::Duration;
 
@@ -39,8 +40,8 @@ impl Core {
         let app = &mut self.table.apps[app_number];
         let options = app.spec.options.clone();
         // A process that does not say when it is ready is online after this time, and has been up for long enough then.
-        let min_uptime = if app.spec.is_cluster() { options.min_uptime } else { Duration::ZERO };
-        let (listen_timeout, most) = (options.listen_timeout, options.max_restarts);
+        let min_uptime = if app.spec.signals_readiness() { options.min_uptime } else { Duration::ZERO };
+        let most = options.max_restarts;
         let instance = &mut app.instances[number];
         let is_current = instance.worker.key == key;
         let before = instance.failures;
@@ -54,7 +55,7 @@ impl Core {
             (false, false) => before + 1,
         };
         let how = match (worker.state, worker.online) {
-            (State::Stopping { then: Then::Fail, .. }, _) => not_ready(listen_timeout, end),
+            (State::Stopping { then: Then::Fail, .. }, _) => not_ready(&options, worker.last_failure.as_deref(), end),
             (_, None) => describe(worker, end),
             _ => end.how.clone(),
         };
@@ -86,7 +87,7 @@ impl Core {
         let is_replacement = instance.is_replacement(key);
         let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return };
         let spec = app.next.as_ref().filter(|_| worker.version == Version::Next).unwrap_or(&app.spec);
-        let policy = Policy { options: &spec.options, is_replacement, signals_readiness: spec.is_cluster() };
+        let policy = Policy { options: &spec.options, is_replacement, signals_readiness: spec.signals_readiness() };
         let Some((state, actions)) = worker.state.after(event, policy) else { return };
         let before = std::mem::replace(&mut worker.state, state);
         if matches!(state, State::Online { .. }) {
@@ -159,14 +160,18 @@ fn told(before: State, now: State) -> Option<&'static str> {
 }
 
 /// Describes the end of a process that was not ready in time.
-fn not_ready(limit: Duration, end: &End) -> String {
-    let limit = humantime::format_duration(limit);
+fn not_ready(options: &Options, failure: Option<&str>, end: &End) -> String {
+    let limit = humantime::format_duration(options.listen_timeout);
+    if let Some(when) = &options.ready_when {
+        let failure = failure.map(|failure| format!(": {failure}")).unwrap_or_default();
+        return format!("{} within {limit}{failure}", when.missing());
+    }
     match &end.child {
         Some(child) => format!(
             "did not send READY=1 within {limit}; it has started {child}, which does not get its listeners: \
              start that program itself, or with exec"
         ),
-        None => format!("did not send READY=1 within {limit}; if the command cannot send it, start it without --listen"),
+        None => format!("did not send READY=1 within {limit}; if the command cannot send it, see --ready-when"),
     }
 }
 

@@ -1,9 +1,9 @@
 //! The limit on memory: processes that use more are replaced.
 
+use super::table::UnfitKind;
 use super::{Core, Output};
 use crate::channel::Key;
 use crate::proc::Identity;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Interval between checks of apps with a limit; other apps are never checked.
@@ -23,37 +23,16 @@ impl Core {
         }
     }
 
-    /// Replaces processes that use too much memory, as a reload does: one after another, and each of an instance later than the one before it.
+    /// Finds processes unfit that use too much memory.
     pub(super) fn check_memory(&mut self, measured: &[(Key, u64)]) {
-        let now = self.now.instant;
-        let mut too_big: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-        let mut remarks = Vec::new();
         for (key, memory) in measured {
-            let Some((app, instance)) = self.table.instance(key.instance) else { continue };
-            let Some(most) = app.spec.options.max_memory_restart.filter(|most| memory > most) else { continue };
-            let is_meant = instance.worker.key == *key && instance.is_online() && instance.memory.may_be_replaced(now);
-            if is_meant && !self.is_busy(&app.spec.name) {
-                too_big.entry(app.spec.name.clone()).or_default().push(instance.id);
-                let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-                remarks.push(format!(
-                    "{} ({}) used {:.1} MiB of at most {:.1} and is being replaced, for the {}. time",
-                    app.spec.name,
-                    instance.id,
-                    mib(*memory),
-                    mib(most),
-                    instance.memory.replaced() + 1
-                ));
+            let Some((app, _)) = self.table.instance(key.instance) else { continue };
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            let most = app.spec.options.max_memory_restart.filter(|most| memory > most);
+            let why = most.map(|most| format!("used {:.1} MiB of at most {:.1}", mib(*memory), mib(most)));
+            if let Some(worker) = self.table.worker_mut(*key) {
+                worker.judge(UnfitKind::Memory, why);
             }
         }
-        for (name, ids) in too_big {
-            for id in &ids {
-                if let Some(instance) = self.table.instance_mut(*id) {
-                    instance.memory.note(now);
-                    instance.restarts += 1;
-                }
-            }
-            self.push_reload(None, name, ids);
-        }
-        remarks.into_iter().for_each(|remark| self.remark(remark));
     }
 }

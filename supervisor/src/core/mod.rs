@@ -4,7 +4,9 @@
 //! answer. So every order of events can be tried in a test, with a death of the daemon or the keeper at each of them.
 
 mod answers;
+mod canary;
 mod change;
+mod checks;
 mod ends;
 mod listeners;
 mod memory;
@@ -16,9 +18,11 @@ mod settle;
 mod simulation;
 mod table;
 mod task;
+mod unfit;
 mod view;
 mod worker;
 
+pub use checks::{Checked, Checks, Purpose, Test};
 pub use saved::{Dump, Found, Saved};
 
 use crate::channel::{Job, Key, Order, Report, Standing};
@@ -31,7 +35,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 use table::Table;
-use task::Task;
+use task::{Task, Verb};
 use worker::{Event, State};
 
 /// Identifies a client of the daemon.
@@ -60,7 +64,7 @@ impl Now {
 #[derive(Debug)]
 pub enum Input {
     /// The keeper reports something.
-    Report(Report),
+    Report(Box<Report>),
     /// The keeper has died; the next one gets what [`Core::handover`] returns.
     KeeperDied,
     /// A client sends a command.
@@ -73,8 +77,12 @@ pub enum Input {
     Prepared(String, Result<(), String>),
     /// The program of a watched app has changed.
     Changed(String),
+    /// A time in the schedule of an app has come.
+    Scheduled(String),
     /// The memory that processes use, in bytes.
     Memory(Vec<(Key, u64)>),
+    /// What [`Output::Check`] asked for is done.
+    Checked(Checked),
     /// Something that the user should know.
     Remark(String),
     /// A timer may have expired.
@@ -88,7 +96,7 @@ pub enum Output {
     Order(Order),
     /// Answer a client.
     Answer(Client, Answer),
-    /// Write the specification of an app, watch its program if it asks for that, and say [`Input::Prepared`].
+    /// Write the specification of an app, follow it as for [`Output::Follow`] if it is the current one, and say [`Input::Prepared`].
     Prepare(Box<Spec>, Version),
     /// The next specification of an app becomes its current one.
     Commit(String),
@@ -96,10 +104,12 @@ pub enum Output {
     Discard(String),
     /// An app is gone, and with it its specification.
     Remove(String),
-    /// Watch the program of an app.
-    Watch(Box<Spec>),
+    /// Watch the program of an app and follow its schedule, as far as its specification asks for that.
+    Follow(Box<Spec>),
     /// Measure the memory of these processes, and say [`Input::Memory`].
     Measure(Vec<(Key, Identity)>),
+    /// Check processes, and say [`Input::Checked`]; other things may happen meanwhile.
+    Check(Box<Checks>),
     /// Add to the event log.
     Event(control::Event),
     /// Save the apps for `resurrect`, and answer the client.
@@ -137,8 +147,8 @@ pub struct Core {
     recovery: Option<recover::Recovery>,
     memory_due: Option<Instant>,
     bind_due: Option<Instant>,
-    /// Apps whose program has changed while a command was in progress for them.
-    changed: Vec<String>,
+    /// Apps that are to be reloaded, since their program has changed or their time has come, once no command is in progress for them.
+    to_reload: Vec<String>,
     /// The table is that of an earlier daemon of the same boot.
     is_continued: bool,
     /// The table differs from the saved one.
@@ -167,7 +177,7 @@ impl Core {
             recovery: Some(recover::Recovery::new(found)),
             memory_due: None,
             bind_due: None,
-            changed: Vec::new(),
+            to_reload: Vec::new(),
             is_continued: false,
             is_dirty: false,
             is_urgent: false,
@@ -179,7 +189,7 @@ impl Core {
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Output> {
         self.now = now;
         match input {
-            Input::Report(report) => self.hear(report),
+            Input::Report(report) => self.hear(*report),
             Input::KeeperDied => {
                 // The dead keeper will not report the rest.
                 self.recover();
@@ -193,8 +203,9 @@ impl Core {
                 self.cancel(|task| task.client == Some(client), "its command was interrupted");
             }
             Input::Prepared(name, result) => self.prepared(&name, result),
-            Input::Changed(name) => self.changed.push(name),
+            Input::Changed(name) | Input::Scheduled(name) => self.to_reload.push(name),
             Input::Memory(measured) => self.check_memory(&measured),
+            Input::Checked(checked) => self.checked(checked),
             Input::Remark(remark) => self.remark(remark),
             Input::Tick => {}
         }
@@ -205,7 +216,8 @@ impl Core {
 
     /// Returns the earliest expiry of all timers.
     pub fn due(&self) -> Option<Instant> {
-        [self.table.due(), self.memory_due, self.bind_due].into_iter().flatten().min()
+        let timers = [self.table.due(), self.memory_due, self.bind_due, self.check_due(), self.replacement_due()];
+        timers.into_iter().flatten().min()
     }
 
     /// Returns whether a command is in progress.
@@ -251,7 +263,8 @@ impl Core {
                     (_, None) => {}
                     (state, Some(process)) => {
                         let is_told_to_end = matches!(state, State::Stopping { .. }) && worker.is_told_to_end;
-                        let standing = Standing { is_ready: worker.online.is_some(), is_told_to_end };
+                        let (is_ready, sends_life) = (worker.online.is_some(), worker.sends_life);
+                        let standing = Standing { is_ready, is_told_to_end, sends_life };
                         orders.push(Order::AdoptWorker(job(), process, standing));
                         if let State::Stopping { is_killed, .. } = state
                             && !is_told_to_end
@@ -308,8 +321,11 @@ impl Core {
                 self.feed(key, Event::Ready);
             }
             Report::Wants(key, number, address) => self.wish(listeners::Wish { key, number, address }),
+            Report::Lives(key) => self.lives(key),
+            Report::Stalled(key, silence_ms) => self.stalled(key, silence_ms),
             Report::Status(key, says) => {
                 if let Some(worker) = self.table.worker_mut(key) {
+                    worker.record.add(&says);
                     worker.says = Some(says);
                 }
             }
@@ -338,6 +354,10 @@ impl Core {
             self.feed(key, Event::Due);
         }
         self.reload_changed();
+        if self.ending.is_none() {
+            self.replace_unfit();
+        }
+        self.begin_checks();
         if self.bind_due.is_some_and(|due| due <= now) {
             self.bind_again();
         }
@@ -346,20 +366,26 @@ impl Core {
         }
     }
 
-    /// Reloads the apps whose program has changed, unless another command is at work on them: it may still start the old program, so the reload follows it.
+    /// Reloads apps, or starts jobs again that have ended, unless another command is at work on them: it may still start the old program.
     fn reload_changed(&mut self) {
-        let changed = std::mem::take(&mut self.changed);
-        for name in changed {
+        let names = std::mem::take(&mut self.to_reload);
+        for name in names {
             if self.ending.is_some() {
                 continue;
             }
             if self.is_busy(&name) {
-                self.changed.push(name);
+                self.to_reload.push(name);
                 continue;
             }
-            let Some(app) = self.table.app(&name) else { continue };
-            let ids: Vec<u32> = app.instances.iter().filter(|one| !one.is_over() && !one.is_leaving).map(|one| one.id).collect();
-            self.push_reload(None, name, ids);
+            let Some(app) = self.table.app(&name).filter(|app| app.damage.is_none()) else { continue };
+            let staying = || app.instances.iter().filter(|one| !one.is_leaving);
+            let running: Vec<u32> = staying().filter(|one| !one.is_over()).map(|one| one.id).collect();
+            let ended: Vec<u32> = staying().filter(|one| one.is_finished).map(|one| one.id).collect();
+            if !running.is_empty() {
+                self.push_reload(None, name, running);
+            } else if !ended.is_empty() {
+                self.push_one(None, Verb::Start { is_new: false, is_begun: false }, name, ended);
+            }
         }
     }
 

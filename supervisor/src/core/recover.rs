@@ -25,6 +25,8 @@ struct Reported {
     is_ready: bool,
     is_told_to_end: bool,
     says: Option<String>,
+    sends_life: bool,
+    stalled_ms: Option<u64>,
     wishes: Vec<Wish>,
     end: Option<End>,
 }
@@ -38,13 +40,24 @@ impl Recovery {
     pub fn take(&mut self, report: Report) -> Option<Report> {
         match report {
             Report::Spawned(job, process) => {
-                let reported =
-                    Reported { process, is_ready: false, is_told_to_end: false, says: None, wishes: Vec::new(), end: None, job };
+                let reported = Reported {
+                    process,
+                    is_ready: false,
+                    is_told_to_end: false,
+                    says: None,
+                    sends_life: false,
+                    stalled_ms: None,
+                    wishes: Vec::new(),
+                    end: None,
+                    job,
+                };
                 self.reported.insert(reported.job.key, reported);
             }
             Report::Ready(key) => self.reported.get_mut(&key)?.is_ready = true,
             Report::Signalled(key) => self.reported.get_mut(&key)?.is_told_to_end = true,
             Report::Status(key, says) => self.reported.get_mut(&key)?.says = Some(says),
+            Report::Lives(key) => self.reported.get_mut(&key)?.sends_life = true,
+            Report::Stalled(key, silence_ms) => self.reported.get_mut(&key)?.stalled_ms = Some(silence_ms),
             Report::Exited(key, end) => self.reported.get_mut(&key)?.end = Some(end),
             Report::Wants(key, number, address) => self.reported.get_mut(&key)?.wishes.push(Wish { key, number, address }),
             other => return Some(other),
@@ -68,7 +81,7 @@ impl Core {
                 Some(Err(why)) => (Spec::lost(&app.name), Some(why)),
                 None => (Spec::lost(&app.name), Some("its file is missing".into())),
             };
-            self.table.apps.push(App { spec, next: None, damage, instances });
+            self.table.apps.push(App::new(spec, damage, instances));
         }
         let mut ended = Vec::new();
         let mut by_instance: BTreeMap<u32, Vec<(Key, Reported)>> = BTreeMap::new();
@@ -87,7 +100,7 @@ impl Core {
             for (name, spec) in std::mem::take(&mut found.specs) {
                 let (spec, damage) = spec.map_or_else(|why| (Spec::lost(&name), Some(why)), |spec| (spec, None));
                 let instance = Instance::new(self.new_id(), 0, self.now.wall);
-                self.table.apps.push(App { spec, next: None, damage, instances: vec![instance] });
+                self.table.apps.push(App::new(spec, damage, vec![instance]));
             }
         }
         let instances = || saved.iter().flat_map(|app| &app.instances);
@@ -122,8 +135,8 @@ impl Core {
                     app.spec.name
                 );
                 self.remarks.push(remark);
-            } else if app.spec.options.watch {
-                self.out.push(Output::Watch(Box::new(app.spec.clone())));
+            } else {
+                self.out.push(Output::Follow(Box::new(app.spec.clone())));
             }
         }
         self.measure_memory();
@@ -178,13 +191,13 @@ impl Core {
             app.spec.listeners.clone_from(&processes[0].1.job.listeners);
         }
         let Some((app, _)) = self.table.instance(id) else { return };
-        let (is_cluster, options) = (app.spec.is_cluster(), app.spec.options.clone());
+        let (signals_readiness, options) = (app.spec.signals_readiness(), app.spec.options.clone());
         let Some(instance) = self.table.instance_mut(id) else { return };
-        let (mut unwanted, mut confirmed, mut surplus) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut unwanted, mut confirmed, mut surplus, mut stalled) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         // The processes come by generation. The newest takes the instance if it is ready or the only one.
         for (key, reported) in processes {
             let process = reported.process;
-            let is_ready = reported.is_ready || !is_cluster;
+            let is_ready = reported.is_ready || !signals_readiness;
             let (state, due) = match (reported.is_told_to_end, is_ready) {
                 (true, _) => (
                     State::Stopping { process: Some(process), then: Then::Restart, is_killed: false },
@@ -198,13 +211,16 @@ impl Core {
             worker.due = due.map(|due| now + due);
             worker.is_told_to_end = reported.is_told_to_end;
             worker.says = reported.says;
+            worker.sends_life = reported.sends_life;
+            stalled.extend(reported.stalled_ms.map(|silence_ms| (key, silence_ms)));
             confirmed.extend(reported.end.is_none().then_some(key));
             instance.generation = instance.generation.max(key.generation);
             if instance.worker.state.is_over() {
                 instance.worker = worker;
                 continue;
             }
-            let before = if is_ready {
+            // What an earlier daemon was trying out does not take over.
+            let before = if is_ready && instance.tried != Some(key.generation) {
                 let last = std::mem::replace(&mut instance.worker, worker);
                 unwanted.push(last.key);
                 instance.other.replace(Other::Retiring(last))
@@ -216,8 +232,9 @@ impl Core {
             // An instance has room for two.
             surplus.extend(before.map(|other| other.worker().key));
         }
-        instance.is_ended_by_boot = false;
+        (instance.is_ended_by_boot, instance.tried) = (false, None);
         let leaving = instance.is_leaving.then_some(instance.worker.key);
+        stalled.into_iter().for_each(|(key, silence_ms)| self.stalled(key, silence_ms));
         surplus.into_iter().for_each(|key| self.order(Order::Signal(key, SIGKILL)));
         confirmed.into_iter().for_each(|key| self.order(Order::Confirm(key)));
         unwanted.into_iter().chain(leaving).for_each(|key| self.feed(key, Event::Stop));
@@ -235,7 +252,7 @@ impl Core {
                     Some(Err(why)) => (Spec::lost(&job.app), Some(why)),
                     None => (Spec::lost(&job.app), Some("its file is missing".into())),
                 };
-                self.table.apps.push(App { spec, next: None, damage, instances: vec![instance] });
+                self.table.apps.push(App::new(spec, damage, vec![instance]));
             }
         }
     }

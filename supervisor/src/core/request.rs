@@ -5,11 +5,12 @@ use super::task::{Task, Verb};
 use super::worker::Event;
 use super::{Client, Core, Dump, Output, Version};
 use crate::channel::{Key, Order};
-use crate::control::{Answer, Request, Size};
+use crate::control::{Answer, Pace, Request, Size};
 use crate::environment::Environment;
-use crate::spec::Spec;
+use crate::spec::{LONGEST, Spec};
 use anyhow::{Result, bail};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Most logs that one order empties; each has a path of at most 4 KiB.
 const FLUSHED: usize = 8;
@@ -62,7 +63,7 @@ impl Core {
                 }
                 Ok(())
             }
-            Request::Reload(target, environment) => self.begin_reload(client, &target, environment.as_ref()),
+            Request::Reload(target, environment, pace) => self.begin_reload(client, &target, environment.as_ref(), pace),
             Request::Delete(target) => {
                 self.take_over(&target, "delete")?;
                 let ids = self.free(&target)?;
@@ -76,7 +77,7 @@ impl Core {
                 let ids = self.table.select(&target)?;
                 for instance in self.table.all_mut().filter(|instance| ids.contains(&instance.id)) {
                     (instance.restarts, instance.failures) = (0, 0);
-                    instance.memory = super::table::Memory::default();
+                    instance.replacements = super::table::Replacements::default();
                 }
                 self.is_urgent = true;
                 self.answer(client, Answer::Done(format!("the counters of {target} are zero")));
@@ -142,7 +143,7 @@ impl Core {
         let created = self.created((0..instances).collect());
         let ids = created.iter().map(|instance| instance.id).collect();
         self.out.push(Output::Prepare(Box::new(spec.clone()), Version::Current));
-        self.table.apps.push(App { spec: spec.clone(), next: None, damage: None, instances: created });
+        self.table.apps.push(App::new(spec.clone(), None, created));
         self.is_urgent = true;
         Ok(ids)
     }
@@ -176,7 +177,10 @@ impl Core {
         true
     }
 
-    fn begin_reload(&mut self, client: Client, target: &str, environment: Option<&Environment>) -> Result<()> {
+    fn begin_reload(&mut self, client: Client, target: &str, environment: Option<&Environment>, pace: Pace) -> Result<()> {
+        if pace.parallel == 0 || pace.canary_ms.is_some_and(|length| Duration::from_millis(length) > LONGEST) {
+            bail!("a reload replaces at least one instance at a time, and tries a process out for a day at most");
+        }
         let mut ids = self.free(target)?;
         // Somebody stopped them on purpose, and `all` does not name them.
         if target == ALL {
@@ -190,7 +194,11 @@ impl Core {
         for name in self.names(&ids) {
             let own = self.of(&ids, &name);
             let has_next = self.prepare_next(&name, environment);
-            self.push_reload(Some(client), name, own).is_prepared = !has_next;
+            let task = self.push_reload(Some(client), name, own);
+            task.is_prepared = !has_next;
+            if let Verb::Reload { pace: own, .. } = &mut task.verb {
+                *own = pace;
+            }
         }
         Ok(())
     }
@@ -200,7 +208,7 @@ impl Core {
         self.is_urgent = true;
         for id in ids {
             let Some(instance) = self.table.instance_mut(*id) else { continue };
-            instance.failures = 0;
+            (instance.failures, instance.is_finished) = (0, false);
             let keys: Vec<Key> = instance.workers().map(|worker| worker.key).collect();
             keys.into_iter().for_each(|key| self.feed(key, Event::Stop));
         }
@@ -226,7 +234,7 @@ impl Core {
 
     /// Begins to replace instances of an app, one after another.
     pub(super) fn push_reload(&mut self, client: Option<Client>, name: String, ids: Vec<u32>) -> &mut Task {
-        let verb = Verb::Reload { left: ids.iter().copied().collect(), now: None };
+        let verb = Verb::Reload { left: ids.iter().copied().collect(), now: Vec::new(), pace: Pace::default() };
         self.push_one(client, verb, name, ids)
     }
 

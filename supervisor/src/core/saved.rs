@@ -52,6 +52,9 @@ pub(super) struct SavedInstance {
     pub is_ended_by_boot: bool,
     pub is_stopped: bool,
     pub is_errored: bool,
+    pub is_finished: bool,
+    /// The generation of a process that is only tried out.
+    pub tried: Option<u32>,
     pub processes: Vec<Identity>,
 }
 
@@ -98,6 +101,8 @@ impl SavedInstance {
             is_ended_by_boot: instance.is_ended_by_boot,
             is_stopped: matches!(state, State::Stopped | State::Stopping { then: Then::Stop, .. }),
             is_errored: state == State::Errored,
+            is_finished: instance.is_finished,
+            tried: instance.trial.is_some().then_some(instance.generation),
             processes: instance.workers().filter_map(|worker| worker.state.process()).collect(),
         }
     }
@@ -114,9 +119,10 @@ impl SavedInstance {
         instance.generation = self.generation;
         instance.restarts = self.restarts;
         instance.failures = self.failures;
-        instance.is_leaving = self.is_leaving;
+        (instance.is_leaving, instance.is_finished) = (self.is_leaving, self.is_finished);
         instance.last_end.clone_from(&self.last_end);
         instance.is_ended_by_boot = self.is_ended_by_boot || !is_same_boot && self.is_wanted();
+        instance.tried = self.tried;
         instance.worker.key.generation = self.generation;
         instance.worker.state = if self.is_errored { State::Errored } else { State::Stopped };
         instance

@@ -1,11 +1,13 @@
 //! The progress of commands: each advances as far as its processes have come.
 
+use super::canary::Trial;
 use super::table::{Instance, Other, Worker};
-use super::task::{Task, Verb, Verdict};
+use super::task::{Task, Verb, Verdict, progress};
 use super::worker::{Event, State};
 use super::{Core, Output, Version};
 use crate::channel::{Key, Order};
 use crate::control::Answer;
+use std::time::Duration;
 
 impl Core {
     /// Advances all tasks that can advance.
@@ -75,12 +77,17 @@ impl Core {
 
     /// Puts ready replacements in place, retires the processes that they replace, and drops retired processes that have ended.
     fn change_over(&mut self) {
+        self.begin_trials();
+        let now = self.now.instant;
         let mut retiring = Vec::new();
         let mut has_changed = false;
         for instance in self.table.all_mut() {
             match instance.other.take() {
-                Some(Other::Replacement(next)) if matches!(next.state, State::Online { .. }) => {
-                    instance.failures = 0;
+                Some(Other::Replacement(next))
+                    if matches!(next.state, State::Online { .. })
+                        && instance.trial.as_ref().is_none_or(|trial| trial.is_over(now)) =>
+                {
+                    (instance.failures, instance.trial) = (0, None);
                     let last = std::mem::replace(&mut instance.worker, next);
                     retiring.push(last.key);
                     instance.other = Some(Other::Retiring(last));
@@ -139,18 +146,20 @@ impl Core {
                 }
                 false
             }
-            Verb::Reload { left, now } => {
-                *now = left.pop_front();
-                let Some(id) = *now else { return true };
-                self.replace(id);
+            Verb::Reload { left, now, pace } => {
+                now.retain(|id| progress(&self.table, *id) == Verdict::Wait);
+                let Some(id) = left.pop_front() else { return true };
+                now.push(id);
+                let canary = pace.canary_ms.take();
+                self.replace(id, canary.map(Duration::from_millis));
                 false
             }
             _ => false,
         }
     }
 
-    /// Begins to replace an instance.
-    fn replace(&mut self, id: u32) {
+    /// Begins to replace an instance. With `canary`, the new process runs beside the old one for this time before it takes over.
+    fn replace(&mut self, id: u32, canary: Option<Duration>) {
         let Some((app, _)) = self.table.instance(id) else { return };
         let version = if app.next.is_some() { Version::Next } else { Version::Current };
         let is_cluster = app.spec_of(version).is_cluster() && app.spec.is_cluster();
@@ -162,6 +171,10 @@ impl Core {
             return self.feed(key, Event::Restart);
         }
         let key = instance.next_key();
+        instance.trial = canary.map(Trial::new);
+        // The next daemon has to know that it is only tried out.
+        self.is_urgent |= canary.is_some();
+        let Some(instance) = self.table.instance_mut(id) else { return };
         instance.other = Some(Other::Replacement(Worker::new(key, State::Starting { process: None }, version)));
         self.is_dirty = true;
         self.spawn(key);
@@ -193,7 +206,9 @@ impl Core {
         let Some(app) = self.table.app_mut(name) else { return };
         self.is_urgent = true;
         app.instances.iter_mut().flat_map(Instance::workers_mut).for_each(|worker| worker.version = Version::Current);
+        let spec = Box::new(app.spec.clone());
         self.out.push(Output::Commit(name.to_owned()));
+        self.out.push(Output::Follow(spec));
     }
 
     /// Drops the specifications that a task tried out.
@@ -226,23 +241,26 @@ impl Core {
 
     fn fail(&mut self, task: &Task, why: &str) {
         // Drops the failed replacements; the processes that they were to replace keep running.
+        let mut unwanted = Vec::new();
         for id in &task.ids {
-            if let Some(instance) = self.table.instance_mut(*id)
-                && matches!(&instance.other, Some(Other::Replacement(worker)) if worker.state.is_over())
-            {
-                instance.other = None;
+            let Some(instance) = self.table.instance_mut(*id) else { continue };
+            match &instance.other {
+                Some(Other::Replacement(worker)) if worker.state.is_over() => instance.other = None,
+                Some(Other::Replacement(worker)) => unwanted.push(worker.key),
+                _ => {}
             }
         }
+        unwanted.into_iter().for_each(|key| self.feed(key, Event::Stop));
         self.discard(task);
         let what = match &task.verb {
-            Verb::Reload { left, .. } => {
+            Verb::Reload { left, now, .. } => {
                 let keeps_running =
-                    task.ids.iter().filter_map(|id| self.table.instance(*id)).all(|(_, instance)| instance.is_online());
+                    task.ids.iter().filter_map(|id| self.table.instance(*id)).all(|(_, instance)| instance.serves());
                 let rest = if keeps_running { "but its instances keep running" } else { "after the old process had ended" };
                 format!(
                     "the reload of {} failed, {rest} (instances not replaced: {}): {why}",
                     task.apps.join(", "),
-                    left.len() + 1
+                    left.len() + now.len()
                 )
             }
             verb => format!("cannot {}: {why}", verb.name()),

@@ -1,18 +1,19 @@
 //! The table of apps, their instances, and the processes of each.
 
 use super::Version;
+use super::canary::{Record, Trial};
 use super::worker::State;
 use crate::channel::{Job, Key, LogPlan};
 use crate::home::Home;
-use crate::spec::Spec;
+use crate::spec::{ReadyWhen, Spec};
 use anyhow::{Result, bail};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
 /// The time in which exits are counted.
 const MINUTE: Duration = Duration::from_secs(60);
-/// Shortest and longest time between two replacements of a process because of its memory.
-const MEMORY_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(900)];
+/// Shortest and longest time between two replacements of an unfit process.
+const REPLACEMENT_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(900)];
 
 /// All apps, in the order of their start.
 #[derive(Default)]
@@ -29,6 +30,16 @@ pub struct App {
     /// The reason that the specification is not known, if it is not: the app can then only be stopped and deleted.
     pub damage: Option<String>,
     pub instances: Vec<Instance>,
+    /// When its processes are checked next: whether those that start are ready, and whether the others work.
+    pub checks: [Check; 2],
+}
+
+/// A check of an app's processes that is repeated.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Check {
+    pub due: Option<Instant>,
+    /// It has begun, and its result has not come yet.
+    pub is_begun: bool,
 }
 
 /// A slot of an app, which one process after the other fills.
@@ -44,7 +55,7 @@ pub struct Instance {
     pub failures: u32,
     /// The unasked exits of the last minute.
     pub exits: VecDeque<Instant>,
-    pub memory: Memory,
+    pub replacements: Replacements,
     /// The instance is removed once its processes have ended.
     pub is_leaving: bool,
     pub last_end: Option<String>,
@@ -56,32 +67,36 @@ pub struct Instance {
     pub worker: Worker,
     /// During a reload: the next process, or the previous one.
     pub other: Option<Other>,
+    /// The next process is tried out beside the present one.
+    pub trial: Option<Trial>,
+    /// The generation of a process that an earlier daemon was trying out.
+    pub tried: Option<u32>,
 }
 
-/// Replacements of an instance's processes because of their memory.
+/// Replacements of an instance's processes that were unfit.
 #[derive(Default)]
-pub struct Memory {
-    replaced: u32,
+pub struct Replacements {
+    count: u32,
     /// Time of the last one, and the pause after it.
     last: Option<(Instant, Duration)>,
 }
 
-impl Memory {
-    /// Returns how often a process was replaced.
-    pub fn replaced(&self) -> u32 {
-        self.replaced
+impl Replacements {
+    /// Returns how many there were.
+    pub fn count(&self) -> u32 {
+        self.count
     }
 
-    /// Returns whether the pause after the last replacement is over.
-    pub fn may_be_replaced(&self, now: Instant) -> bool {
-        self.last.is_none_or(|(last, pause)| now.duration_since(last) >= pause)
+    /// Returns the end of the pause after the last one.
+    pub fn due(&self) -> Option<Instant> {
+        self.last.map(|(last, pause)| last + pause)
     }
 
     /// Notes a replacement. The pause after it doubles, unless the last one was long ago.
     pub fn note(&mut self, now: Instant) {
-        let [shortest, longest] = MEMORY_PAUSE;
+        let [shortest, longest] = REPLACEMENT_PAUSE;
         let again = self.last.filter(|(last, pause)| now.duration_since(*last) < 4 * *pause);
-        self.replaced += 1;
+        self.count += 1;
         self.last = Some((now, again.map_or(shortest, |(_, pause)| (2 * pause).min(longest))));
     }
 }
@@ -105,12 +120,56 @@ pub struct Worker {
     /// The keeper has sent it the signal to end.
     pub is_told_to_end: bool,
     pub says: Option<String>,
+    /// What it has reported so far.
+    pub record: Record,
+    /// It sends signs of life.
+    pub sends_life: bool,
+    /// Checks in a row that it has failed, and how the last one failed.
+    pub failed_checks: u32,
+    pub last_failure: Option<String>,
+    /// Why it is to be replaced, if it is.
+    pub unfit: Option<Unfit>,
+}
+
+/// Why a process is to be replaced, such as `used 310.0 MiB of at most 300.0`.
+pub struct Unfit {
+    pub kind: UnfitKind,
+    pub why: String,
+}
+
+/// What has found a process unfit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnfitKind {
+    Memory,
+    Health,
+    Stall,
 }
 
 impl Worker {
     /// Creates a worker without a process.
     pub fn new(key: Key, state: State, version: Version) -> Self {
-        Worker { key, state, version, due: None, online: None, is_told_to_end: false, says: None }
+        Worker {
+            key,
+            state,
+            version,
+            due: None,
+            online: None,
+            is_told_to_end: false,
+            says: None,
+            record: Record::default(),
+            sends_life: false,
+            failed_checks: 0,
+            last_failure: None,
+            unfit: None,
+        }
+    }
+
+    /// Notes whether it is to be replaced, as one kind of observer sees it.
+    pub fn judge(&mut self, kind: UnfitKind, why: Option<String>) {
+        match why {
+            Some(why) => self.unfit = Some(Unfit { kind, why }),
+            None => drop(self.unfit.take_if(|unfit| unfit.kind == kind)),
+        }
     }
 }
 
@@ -139,7 +198,7 @@ impl Instance {
             restarts: 0,
             failures: 0,
             exits: VecDeque::new(),
-            memory: Memory::default(),
+            replacements: Replacements::default(),
             is_leaving: false,
             last_end: None,
             last_code: None,
@@ -147,6 +206,8 @@ impl Instance {
             is_ended_by_boot: false,
             worker: Worker::new(Key { instance: id, generation: 0 }, State::Stopped, Version::Current),
             other: None,
+            trial: None,
+            tried: None,
         }
     }
 
@@ -186,6 +247,11 @@ impl Instance {
         self.other.is_none() && matches!(self.worker.state, State::Online { .. })
     }
 
+    /// Returns whether a process of it is ready, whatever becomes of another one.
+    pub fn serves(&self) -> bool {
+        self.workers().any(|worker| matches!(worker.state, State::Online { .. }))
+    }
+
     /// Returns whether none of its processes runs or is about to.
     pub fn is_over(&self) -> bool {
         self.other.is_none() && self.worker.state.is_over()
@@ -193,6 +259,10 @@ impl Instance {
 }
 
 impl App {
+    pub fn new(spec: Spec, damage: Option<String>, instances: Vec<Instance>) -> Self {
+        App { spec, next: None, damage, instances, checks: Default::default() }
+    }
+
     /// Returns the data that the keeper needs to start a process of an instance.
     pub fn job(&self, worker: &Worker, number: u32, home: &Home) -> Job {
         let spec = self.spec_of(worker.version);
@@ -216,6 +286,11 @@ impl App {
             listeners: spec.listeners.clone(),
             logs,
             is_node: spec.is_node,
+            ready_text: match &options.ready_when {
+                Some(ReadyWhen::Log(text)) => Some(text.clone()),
+                _ => None,
+            },
+            stall_ms: u64::try_from(options.health.stall.as_millis()).ok().filter(|stall| *stall > 0),
         }
     }
 
@@ -298,7 +373,8 @@ impl Table {
 
     /// Returns the earliest expiry of all timers.
     pub fn due(&self) -> Option<Instant> {
-        self.all().flat_map(|(_, instance)| instance.workers()).filter_map(|worker| worker.due).min()
+        let workers = self.all().flat_map(|(_, instance)| instance.workers()).filter_map(|worker| worker.due);
+        workers.chain(self.all().filter_map(|(_, instance)| instance.trial.as_ref()?.until())).min()
     }
 
     /// Clears the timers that have expired, and returns their workers.

@@ -1,8 +1,9 @@
 //! Commands in progress.
 
-use super::Client;
 use super::table::{App, Instance, Other, Table};
 use super::worker::State;
+use super::{Client, canary};
+use crate::control::Pace;
 use std::collections::VecDeque;
 
 /// A command in progress.
@@ -46,8 +47,9 @@ pub enum Verb {
     Reload {
         /// Ids of the instances that are still to be replaced.
         left: VecDeque<u32>,
-        /// Id of the instance that is being replaced.
-        now: Option<u32>,
+        /// Ids of the instances that are being replaced.
+        now: Vec<u32>,
+        pace: Pace,
     },
 }
 
@@ -103,16 +105,21 @@ impl Task {
             }
             Verb::Stop => wait_for(instances().all(|(_, instance)| instance.is_over())),
             Verb::Delete | Verb::Scale { is_up: false, .. } => wait_for(instances().next().is_none()),
-            Verb::Reload { left, now } => {
-                let step = match now.and_then(|id| table.instance(id)) {
-                    // No replacement has begun yet, or the instance was deleted meanwhile.
-                    None => Verdict::Next,
-                    Some((app, instance)) => replaced(app, instance),
-                };
-                let next = left.front().and_then(|id| table.instance(*id));
+            Verb::Reload { left, now, pace } => {
+                let mut at_work = 0;
+                for id in now {
+                    match progress(table, *id) {
+                        Verdict::Failed(why) => return Verdict::Failed(why),
+                        Verdict::Wait => at_work += 1,
+                        _ => {}
+                    }
+                }
+                let Some(next) = left.front() else { return if at_work == 0 { Verdict::Next } else { Verdict::Wait } };
                 // A replacement that a previous daemon began may still be in progress.
-                let is_busy = next.is_some_and(|(_, instance)| instance.other.is_some());
-                if step == Verdict::Next && is_busy { Verdict::Wait } else { step }
+                let is_busy = table.instance(*next).is_some_and(|(_, instance)| instance.other.is_some());
+                // Beside the first new process, no other is tried out.
+                let most = if pace.canary_ms.is_some() { 1 } else { pace.parallel as usize };
+                if at_work < most && !is_busy { Verdict::Next } else { Verdict::Wait }
             }
         }
     }
@@ -122,7 +129,16 @@ fn wait_for(is_done: bool) -> Verdict {
     if is_done { Verdict::Done } else { Verdict::Wait }
 }
 
+/// Returns how far the replacement of an instance has come.
+pub fn progress(table: &Table, id: u32) -> Verdict {
+    // It may have been deleted meanwhile.
+    table.instance(id).map_or(Verdict::Next, |(app, instance)| replaced(app, instance))
+}
+
 fn replaced(app: &App, instance: &Instance) -> Verdict {
+    if let Some(wrong) = canary::wrong(app, instance) {
+        return Verdict::Failed(format!("{} ({}) {wrong}", app.spec.name, instance.id));
+    }
     match &instance.other {
         Some(Other::Replacement(worker)) if worker.state.is_over() => Verdict::Failed(why(app, instance)),
         Some(_) => Verdict::Wait,

@@ -5,7 +5,9 @@
 //! If the daemon dies, the keeper starts another. The new daemon reads the table from disk, and the keeper reports the running
 //! workers to it. If the keeper dies, the daemon starts another and hands it copies of every descriptor that the old one held.
 
+mod checks;
 mod clients;
+mod cron;
 mod keeper;
 mod store;
 mod watch;
@@ -16,6 +18,7 @@ use crate::core::{Core, Input, Now, Output, Version};
 use crate::home::Home;
 use crate::poll::{Poller, Token};
 use crate::proc::Groups;
+use crate::spec::Spec;
 use anyhow::{Context, Result};
 use clients::{Clients, Word};
 use keeper::Keeper;
@@ -40,6 +43,8 @@ enum Source {
     Client(u64),
     /// The folders of watched programs.
     Programs,
+    /// A check of processes has a result.
+    Checks,
 }
 
 /// The daemon.
@@ -60,6 +65,8 @@ struct Daemon {
     listeners: BTreeMap<String, OwnedFd>,
     workers: BTreeMap<Key, Vec<OwnedFd>>,
     watch: watch::Watch,
+    schedule: cron::Schedule,
+    checking: checks::Checking,
     /// Another version of this program is taking over.
     is_leaving: bool,
     is_over: bool,
@@ -78,6 +85,7 @@ pub fn run() -> Result<ExitCode> {
     let keeper = Keeper::parent(&mut poller)?;
     let home = Home::open()?;
     let found = store::load(&home);
+    let checking = checks::Checking::new(&mut poller)?;
     let mut daemon = Daemon {
         core: Core::new(home.clone(), found, Now::read()),
         home,
@@ -91,6 +99,8 @@ pub fn run() -> Result<ExitCode> {
         listeners: BTreeMap::new(),
         workers: BTreeMap::new(),
         watch: watch::Watch::default(),
+        schedule: cron::Schedule::default(),
+        checking,
         is_leaving: false,
         is_over: false,
     };
@@ -103,7 +113,8 @@ pub fn run() -> Result<ExitCode> {
 impl Daemon {
     /// Waits for events, and handles them.
     fn turn(&mut self) -> Result<()> {
-        let own = [self.core.due(), self.keeper.due(), self.clients.due(), self.watch.due(), self.accept_due];
+        let own =
+            [self.core.due(), self.keeper.due(), self.clients.due(), self.watch.due(), self.schedule.due(), self.accept_due];
         let due = own.into_iter().flatten().min();
         for source in self.poller.wait(due.map(|due| due.saturating_duration_since(Instant::now())))? {
             match source {
@@ -111,12 +122,16 @@ impl Daemon {
                 Source::Control => self.accept()?,
                 Source::Client(id) => self.serve(id)?,
                 Source::Programs => self.watch.note_changes(),
+                Source::Checks => self.checking.take().into_iter().try_for_each(|input| self.handle(input))?,
             }
         }
         self.check_keeper()?;
         self.clients.end_hanging(&mut self.poller);
         for name in self.watch.take_changed() {
             self.handle(Input::Changed(name))?;
+        }
+        for name in self.schedule.take_due() {
+            self.handle(Input::Scheduled(name))?;
         }
         self.handle(Input::Tick)?;
         if let Some(saved) = self.core.take_changes() {
@@ -183,21 +198,23 @@ impl Daemon {
             }
             Output::Prepare(spec, version) => {
                 let result = store::write(&spec, version, &self.home);
-                let result = result.and_then(|()| if version == Version::Current { self.watch_program(&spec) } else { Ok(()) });
+                let result = result.and_then(|()| if version == Version::Current { self.follow(&spec) } else { Ok(()) });
                 return Ok(Some(Input::Prepared(spec.name.clone(), result.map_err(|error| format!("{error:#}")))));
             }
             Output::Commit(name) => return Ok(remark(store::commit(&name, &self.home))),
             Output::Discard(name) => store::remove(&name, Version::Next, &self.home),
             Output::Remove(name) => {
                 self.watch.forget(&name);
+                self.schedule.forget(&name);
                 store::remove(&name, Version::Current, &self.home);
             }
-            Output::Watch(spec) => return Ok(remark(self.watch_program(&spec))),
+            Output::Follow(spec) => return Ok(remark(self.follow(&spec))),
             Output::Measure(processes) => {
                 let groups = Groups::read();
                 let memory = processes.into_iter().filter_map(|(key, process)| Some((key, groups.memory(process.pid)?)));
                 return Ok(Some(Input::Memory(memory.collect())));
             }
+            Output::Check(checks) => return Ok(self.check(*checks)),
             // A full disk must not stop the apps, and is told elsewhere.
             Output::Event(event) => drop(store::note(&event, &self.home)),
             Output::Save(client, dump) => {
@@ -217,6 +234,12 @@ impl Daemon {
             }
         }
         Ok(None)
+    }
+
+    /// Watches the program of an app and follows its schedule, as far as it asks for that.
+    fn follow(&mut self, spec: &Spec) -> Result<()> {
+        self.schedule(spec);
+        self.watch_program(spec)
     }
 
     /// Sends an order to the keeper. One that is not running gets it when it takes over.
@@ -248,7 +271,7 @@ impl Daemon {
                 Ok(None) => return Ok(()),
                 Ok(Some((report, descriptors))) => {
                     self.keep(&report, descriptors)?;
-                    self.handle(Input::Report(report))?;
+                    self.handle(Input::Report(Box::new(report)))?;
                 }
                 Err(_) if self.is_over => return Ok(()),
                 Err(_) => return self.lose_keeper(),

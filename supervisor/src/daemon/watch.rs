@@ -80,6 +80,10 @@ impl Daemon {
     /// # Errors
     /// Fails if the folder cannot be watched.
     pub(super) fn watch_program(&mut self, spec: &Spec) -> Result<()> {
+        // It may be watched already, and ask for something else now.
+        let changed = self.watch.changed.remove(&spec.name);
+        self.watch.forget(&spec.name);
+        self.watch.changed.extend(changed.map(|due| (spec.name.clone(), due)));
         let program = Path::new(spec.command.first().filter(|_| spec.options.watch).map_or("", String::as_str));
         let (Some(folder), Some(file)) = (program.parent(), program.file_name()) else { return Ok(()) };
         if self.watch.inotify.is_none() {

@@ -35,6 +35,10 @@ pub struct Ipc {
 pub enum Said {
     /// It is ready.
     Ready,
+    /// Its event loop turns.
+    Lives,
+    /// How it is doing.
+    Says(String),
     /// It wants to listen on an address; the number identifies its wish.
     Wants(u64, String),
 }
@@ -45,6 +49,7 @@ enum Message {
     Word(String),
     Wants { cmd: String, id: u64, wants: String },
     Is { cmd: String, is: String },
+    Says { cmd: String, says: String },
 }
 
 impl AsFd for Ipc {
@@ -140,6 +145,8 @@ fn said(line: &[u8]) -> Option<Said> {
     match serde_json::from_slice(line).ok()? {
         Message::Word(word) if word == "ready" => Some(Said::Ready),
         Message::Is { cmd, is } if cmd == NAME && is == "listening" => Some(Said::Ready),
+        Message::Is { cmd, is } if cmd == NAME && is == "alive" => Some(Said::Lives),
+        Message::Says { cmd, says } if cmd == NAME => Some(Said::Says(says)),
         Message::Wants { cmd, id, wants } if cmd == NAME => Some(Said::Wants(id, wants)),
         _ => None,
     }
@@ -153,6 +160,7 @@ mod tests {
     fn messages_of_the_preload_are_understood_and_others_ignored() {
         assert_eq!(said(br#""ready""#), Some(Said::Ready));
         assert_eq!(said(br#"{"cmd":"NODE_SUPERVISOR","is":"listening"}"#), Some(Said::Ready));
+        assert_eq!(said(br#"{"cmd":"NODE_SUPERVISOR","is":"alive"}"#), Some(Said::Lives));
         let wants = said(br#"{"cmd":"NODE_SUPERVISOR","wants":"[::]:3000","id":1}"#);
         assert_eq!(wants, Some(Said::Wants(1, "[::]:3000".into())));
         for other in [&br#"{"cmd":"NODE_HANDLE_ACK"}"#[..], br#"{"type":"axm:monitor"}"#, b"", b"{", b"\"shutdown\""] {

@@ -18,14 +18,14 @@ mod tail;
 mod worker;
 
 pub use log::rotated;
-pub use surroundings::role_of;
 pub use start::{adopt, begin};
+pub use surroundings::role_of;
 
 use crate::channel::{Job, Key, Order, Report, Standing};
 use crate::home::Home;
 use crate::poll::{Poller, Token};
 use crate::proc::Identity;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use daemon::Daemon;
 use listeners::Listener;
 use log::Log;

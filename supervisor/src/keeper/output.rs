@@ -27,8 +27,11 @@ impl Keeper {
     }
 
     pub(super) fn write(&mut self, key: Key, stream: usize, lines: &[u8]) -> Result<()> {
-        let Some(worker) = self.workers.get(&key).filter(|_| !lines.is_empty()) else { return Ok(()) };
+        let Some(worker) = self.workers.get_mut(&key).filter(|_| !lines.is_empty()) else { return Ok(()) };
         let path = worker.job.logs[stream].path.clone();
+        if worker.becomes_ready(lines) {
+            self.report(&Report::Ready(key))?;
+        }
         let Some(log) = self.logs.get_mut(&path) else { return Ok(()) };
         match log.write(key, lines) {
             Some(trouble) => self.report(&Report::LogTrouble(path, trouble)),

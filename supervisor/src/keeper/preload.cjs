@@ -3,9 +3,12 @@
 //
 // - takes its listeners from the supervisor: `server.listen(3000)` in several processes listens once, and stays open while processes are replaced;
 // - says that it is ready once it listens, or with `process.send('ready')` if it was started with --wait-ready;
+// - reports its requests, those that failed, and the lag of its event loop;
+// - gives signs of life, if it was started with --health-stall;
 // - on the stop signal, answers the requests that it has and ends, unless it has a handler of its own for the signal.
 const net = require('node:net');
 const dns = require('node:dns');
+const { monitorEventLoopDelay } = require('node:perf_hooks');
 const { isMainThread } = require('node:worker_threads');
 
 // The environment is inherited by child processes, which are their own masters.
@@ -13,7 +16,7 @@ if (isMainThread && process.send && Number(process.env.SUPERVISOR_PID) === proce
   begin(process.env);
 }
 
-function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPERVISOR_WAIT_READY }) {
+function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPERVISOR_WAIT_READY, WATCHDOG_USEC }) {
   const NAME = 'NODE_SUPERVISOR'; // Messages with this prefix do not reach the program's own handlers.
   const IDLE = 1000; // Milliseconds after which a kept connection without a request is closed.
   const listen = net.Server.prototype.listen;
@@ -25,6 +28,33 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
   let isEnding = false;
 
   const say = (message) => process.connected && process.send({ cmd: NAME, ...message }, undefined, undefined, () => {});
+
+  // Signs of life, as systemd asks for them: none comes while one request holds the event loop.
+  const life = () => say({ is: 'alive' });
+  if (WATCHDOG_USEC) setInterval(life, Number(WATCHDOG_USEC) / 1000 / 4).unref();
+
+  const REPORT = 1000; // Milliseconds from a request to the report about it and those that follow.
+  const RESOLUTION = 20; // Milliseconds between two looks at the lag, while there are requests.
+  const delay = monitorEventLoopDelay({ resolution: RESOLUTION });
+  let requests = 0;
+  let failed = 0;
+  let reporting;
+
+  function count(answer) {
+    requests++;
+    answer.once('finish', () => answer.statusCode >= 500 && failed++);
+    if (reporting) return;
+    delay.reset();
+    delay.enable();
+    reporting = setTimeout(report, REPORT).unref();
+  }
+
+  function report() {
+    reporting = undefined;
+    delay.disable();
+    const lag = Math.max(0, delay.max / 1e6 - RESOLUTION).toFixed(1);
+    say({ says: `${requests} requests, ${failed} failed, lag up to ${lag} ms` });
+  }
 
   net.Server.prototype.listen = function (...words) {
     const wanted = read(words);
@@ -95,6 +125,7 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     server.once('close', () => servers.delete(server));
     server.on('listening', () => SUPERVISOR_WAIT_READY || say({ is: 'listening' }));
     server.prependListener('request', (request, answer) => {
+      count(answer);
       if (isEnding) answer.shouldKeepAlive = false;
       answers.add(answer);
       answer.once('close', () => answers.delete(answer));

@@ -2,15 +2,19 @@
 //!
 //! It is kept in a file, which later versions of this program have to read: what an older one did not know has a default.
 
+mod checks;
 mod options;
 
+pub use checks::{Health, ReadyWhen, Target};
 pub use options::{Options, Restart, StopSignal};
 
 use crate::environment::Environment;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use croner::Cron;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// An app: one command, run by any number of instances.
@@ -51,6 +55,8 @@ pub const LONGEST: Duration = Duration::from_secs(86_400);
 pub const MOST_KEPT: u32 = 1000;
 /// Smallest size at which a log is rotated, a page: below, it would be rotated more often than written.
 pub const SMALLEST_LOG: u64 = 4096;
+/// Shortest pause between two checks of a process.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest date format, in bytes.
 pub const LONGEST_FORMAT: usize = 100;
 
@@ -91,7 +97,8 @@ impl Spec {
     pub fn check(&self) -> Result<()> {
         check_name(&self.name)?;
         let Options { min_uptime, restart_delay, kill_timeout, listen_timeout, .. } = self.options;
-        let times = [min_uptime, restart_delay, kill_timeout, listen_timeout];
+        let Health { interval, timeout, stall, retries, .. } = self.options.health;
+        let times = [min_uptime, restart_delay, kill_timeout, listen_timeout, interval, timeout, stall];
         let format = self.options.log_date_format.as_deref().unwrap_or_default();
         if !self.command.first().is_some_and(|program| Path::new(program).is_absolute()) {
             bail!("the command of {} does not begin with the absolute path of a program", self.name);
@@ -102,8 +109,23 @@ impl Spec {
         if times.iter().any(|time| *time > LONGEST) {
             bail!("a duration of {} is longer than a day", self.name);
         }
+        if interval < SHORTEST_INTERVAL || timeout.is_zero() || retries == 0 {
+            bail!("the health of {} is checked more often than each {SHORTEST_INTERVAL:?}, or with no time or try", self.name);
+        }
+        if !stall.is_zero() && stall < SHORTEST_INTERVAL {
+            bail!("no process of {} can send a sign of life each {stall:?}", self.name);
+        }
+        if let Some(target) = self.targets().find(|target| target.address.is_none())
+            && !self.is_cluster()
+            && !self.is_node
+        {
+            bail!("{target}: {} has no listener: add --listen, or write the whole address, http://ADDR/PATH", self.name);
+        }
         if self.options.log_max_size < SMALLEST_LOG || self.options.log_keep > MOST_KEPT {
             bail!("the logs of {} are rotated at less than {SMALLEST_LOG} bytes, or more than {MOST_KEPT} are kept", self.name);
+        }
+        if let Some(pattern) = &self.options.cron {
+            schedule(pattern).with_context(|| format!("the schedule of {}", self.name))?;
         }
         if format.len() > LONGEST_FORMAT {
             bail!("the date format of {} is longer than {LONGEST_FORMAT} characters", self.name);
@@ -115,6 +137,20 @@ impl Spec {
             bail!("{} cannot listen on '{address}', which is not an address such as 127.0.0.1:8080", self.name);
         }
         Ok(())
+    }
+
+    /// Returns where the requests of its checks go.
+    fn targets(&self) -> impl Iterator<Item = &Target> {
+        let ready = self.options.ready_when.iter().filter_map(|when| match when {
+            ReadyWhen::Http(target) => Some(target),
+            ReadyWhen::Listening | ReadyWhen::Log(_) => None,
+        });
+        ready.chain(&self.options.health.http)
+    }
+
+    /// Returns whether something tells when a process is ready. If not, it counts as ready once it has been up for `min_uptime`.
+    pub fn signals_readiness(&self) -> bool {
+        self.is_cluster() || self.options.ready_when.is_some()
     }
 
     /// Returns whether the workers share listeners that the supervisor holds, so that one can replace another unnoticed. If not,
@@ -136,6 +172,16 @@ impl Spec {
             None => folder.join(format!("{}-{number}-{stream}.log", self.name)),
         }
     }
+}
+
+/// Parses a pattern of cron, such as `0 3 * * *`.
+///
+/// # Errors
+/// Fails if it is none, or has no next time.
+pub fn schedule(text: &str) -> Result<Cron> {
+    let pattern = Cron::from_str(text).with_context(|| format!("'{text}' is not a pattern such as '0 3 * * *'"))?;
+    pattern.find_next_occurrence(&jiff::Zoned::now(), false).with_context(|| format!("'{text}' never comes"))?;
+    Ok(pattern)
 }
 
 /// Checks a name, which becomes part of file names and must not look like an id.

@@ -1,5 +1,6 @@
 //! The options of an app: how its processes are started again, watched and ended, and what becomes of what they write.
 
+use super::checks::{Health, ReadyWhen};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::path::PathBuf;
@@ -45,10 +46,16 @@ pub struct Options {
     pub stop_exit_codes: Vec<i32>,
     /// Apps of a namespace can be named together.
     pub namespace: Option<String>,
+    /// Times at which the app is reloaded, or started again if it is a job that has ended: a pattern of cron.
+    pub cron: Option<String>,
     /// Scheduling priority, from -20, the highest, to 19.
     pub nice: Option<i32>,
     /// A Node program is ready when it says so, not as soon as it listens.
     pub wait_ready: bool,
+    /// What tells that a process is ready that does not say so itself.
+    pub ready_when: Option<ReadyWhen>,
+    /// How the health of its processes is checked.
+    pub health: Health,
     /// The signal that asks a process to end.
     pub stop_signal: StopSignal,
 }
@@ -152,15 +159,18 @@ impl Default for Options {
             restart: Restart::Always,
             stop_exit_codes: Vec::new(),
             namespace: None,
+            cron: None,
             nice: None,
             wait_ready: false,
+            ready_when: None,
+            health: Health::default(),
             stop_signal: StopSignal::Term,
         }
     }
 }
 
 /// Durations as whole milliseconds; the field names end in `_ms`.
-mod milliseconds {
+pub(super) mod milliseconds {
     use serde::{Deserialize, Deserializer, Serializer};
     use std::time::Duration;
 

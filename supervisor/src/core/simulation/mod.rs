@@ -7,7 +7,7 @@
 mod keeper;
 mod world;
 
-use crate::control::{Request, Size};
+use crate::control::{Pace, Request, Size};
 use crate::core::Input;
 use crate::environment::Environment;
 use std::time::Duration;
@@ -24,8 +24,12 @@ impl World {
             }
             6..10 => self.request(Request::Stop(name)),
             10..14 => self.request(Request::Restart(name, None)),
-            14..19 => self.request(Request::Reload(name, None)),
-            19..21 => self.request(Request::Reload(name, Some(Environment(vec![("X".into(), "2".into())])))),
+            14..19 => self.request(Request::Reload(name, None, Pace::default())),
+            19..20 => self.request(Request::Reload(name, Some(other_environment()), Pace::default())),
+            20..21 => {
+                let pace = Pace { parallel: self.rng.u32(1..4), canary_ms: self.rng.bool().then_some(2000) };
+                self.request(Request::Reload(name, Some(other_environment()), pace));
+            }
             21..23 => self.request(Request::Delete(name)),
             23..27 => {
                 let to = self.rng.u32(1..5);
@@ -41,7 +45,8 @@ impl World {
                 }
             }
             31..34 => self.crash(),
-            34..36 => self.is_bad_build ^= true,
+            34..35 => self.is_bad_build ^= true,
+            35..36 => self.stall(),
             36..43 if self.rng.u32(..4) >= self.turbulence => drop(self.daemon_hears()),
             36..39 => self.kill_daemon(),
             39..42 => self.kill_keeper(),
@@ -57,6 +62,10 @@ impl World {
             _ => drop(self.process_acts()),
         }
     }
+}
+
+fn other_environment() -> Environment {
+    Environment(vec![("X".into(), "2".into())])
 }
 
 #[test]
@@ -103,10 +112,11 @@ fn with_a_death(request: &Request, kill: fn(&mut World), after: usize) -> bool {
 #[test]
 fn a_death_at_any_moment_of_any_command_leaves_a_true_list() {
     let name = || "a".to_owned();
-    let next = Some(Environment(vec![("X".into(), "2".into())]));
+    let canary = Pace { parallel: 2, canary_ms: Some(2000) };
     for request in [
-        Request::Reload(name(), None),
-        Request::Reload(name(), next),
+        Request::Reload(name(), None, Pace::default()),
+        Request::Reload(name(), Some(other_environment()), Pace { parallel: 2, canary_ms: None }),
+        Request::Reload(name(), Some(other_environment()), canary),
         Request::Restart(name(), None),
         Request::Stop(name()),
         Request::Delete(name()),

@@ -137,8 +137,9 @@ impl World {
                 Output::Event(_)
                 | Output::Commit(_)
                 | Output::Discard(_)
-                | Output::Watch(..)
+                | Output::Follow(_)
                 | Output::Measure(_)
+                | Output::Check(_)
                 | Output::Save(..) => {}
             }
         }
@@ -169,7 +170,7 @@ impl World {
             Request::Start { spec, .. } => (spec.name.clone(), Expected::Running),
             Request::Stop(name) => (name.clone(), Expected::Stopped),
             Request::Resume(name) | Request::Restart(name, _) => (name.clone(), Expected::Running),
-            Request::Reload(name, _) | Request::Scale(name, _) => (name.clone(), Expected::Kept),
+            Request::Reload(name, ..) | Request::Scale(name, _) => (name.clone(), Expected::Kept),
             Request::Delete(name) => (name.clone(), Expected::Anything),
             _ => (String::new(), Expected::Anything),
         };
@@ -191,7 +192,7 @@ impl World {
         }
         let Some(report) = self.reports.pop_front() else { return false };
         self.note(format!("daemon: {report:?}"));
-        self.handle(Input::Report(report));
+        self.handle(Input::Report(Box::new(report)));
         true
     }
 
@@ -217,6 +218,13 @@ impl World {
             self.note(format!("process {pid} dies"));
             self.processes.remove(pid);
         }
+    }
+
+    /// Lets a process that is ready give no sign of life for too long.
+    pub fn stall(&mut self) {
+        let ready = self.processes.values().filter(|(_, process, _)| matches!(process, Process::Running { is_ready: true, .. }));
+        let keys: Vec<Key> = ready.map(|(key, ..)| *key).filter(|key| self.keeper.workers.contains_key(key)).collect();
+        self.reports.extend(self.rng.choice(keys).map(|key| Report::Stalled(key, 500)));
     }
 
     pub fn found(&self) -> Found {

@@ -21,7 +21,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// First descriptor of inherited listeners, as systemd defines it.
 const FIRST_LISTENER: i32 = 3;
@@ -48,6 +48,9 @@ pub struct Worker {
     /// The name of a process that it had started and that was not ready, when it was asked to end.
     child: Option<String>,
     notify: Notify,
+    /// When it has last sent a sign of life; and it has sent none for too long since, which was reported.
+    life: Option<Instant>,
+    is_stalled: bool,
     /// The channel of a Node program.
     ipc: Option<Ipc>,
     end_token: Option<Token>,
@@ -114,7 +117,9 @@ impl Worker {
             bail!("it has ended");
         }
         let worker = Worker::new(job, (identity, pidfd), [output, error], notify.into());
-        Ok(Worker { is_ready: standing.is_ready, is_told_to_end: standing.is_told_to_end, ipc, ..worker })
+        // The last sign of life may be that of a moment ago.
+        let life = standing.sends_life.then(Instant::now);
+        Ok(Worker { is_ready: standing.is_ready, is_told_to_end: standing.is_told_to_end, life, ipc, ..worker })
     }
 
     fn new(job: Job, (identity, pidfd): (Identity, OwnedFd), [output, error]: [OwnedFd; 2], notify: UnixDatagram) -> Self {
@@ -130,6 +135,8 @@ impl Worker {
             tail: Tail::default(),
             child: None,
             notify: Notify::new(notify),
+            life: None,
+            is_stalled: false,
             ipc: None,
             end_token: None,
             is_told_to_end: false,
@@ -195,6 +202,12 @@ impl Worker {
         for (wish, address) in self.ipc.iter().flat_map(Ipc::wishes) {
             channel.send(&Report::Wants(self.key(), *wish, address.clone()), &[])?;
         }
+        if self.life.is_some() {
+            channel.send(&Report::Lives(self.key()), &[])?;
+        }
+        if let Some(stalled) = self.stalled() {
+            channel.send(&stalled, &[])?;
+        }
         if self.is_told_to_end {
             channel.send(&Report::Signalled(self.key()), &[])?;
         }
@@ -249,12 +262,41 @@ impl Worker {
             if line == "READY=1" && !self.is_ready {
                 self.is_ready = true;
                 reports.push(Report::Ready(self.key()));
+            } else if line == "WATCHDOG=1" {
+                reports.extend(self.lives());
             } else if let Some(status) = line.strip_prefix("STATUS=") {
                 self.notify.set_status(status);
             }
         }
         reports.extend(self.report_status());
         Some(reports)
+    }
+
+    /// Notes a sign of life; returns a report if it is news.
+    fn lives(&mut self) -> Option<Report> {
+        let is_first = self.life.replace(Instant::now()).is_none();
+        (std::mem::take(&mut self.is_stalled) || is_first).then(|| Report::Lives(self.key()))
+    }
+
+    /// When it has been silent for too long.
+    fn silent_at(&self) -> Option<Instant> {
+        let stall = Duration::from_millis(self.job.stall_ms?);
+        self.life.filter(|_| self.runs() && !self.is_told_to_end).map(|life| life + stall)
+    }
+
+    /// The report that it has given no sign of life for too long, if so.
+    fn stalled(&self) -> Option<Report> {
+        let is_late = self.silent_at().is_some_and(|silent| silent <= Instant::now());
+        let silence = self.life.filter(|_| is_late)?.elapsed();
+        Some(Report::Stalled(self.key(), u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// Notes that it has written these lines; returns whether they tell that it is ready.
+    pub fn becomes_ready(&mut self, lines: &[u8]) -> bool {
+        let text = self.job.ready_text.as_ref().filter(|_| !self.is_ready);
+        let is_ready = text.is_some_and(|text| String::from_utf8_lossy(lines).contains(text.as_str()));
+        self.is_ready |= is_ready;
+        is_ready
     }
 
     /// The newest status, unless another was reported a moment ago.
@@ -266,14 +308,20 @@ impl Worker {
     pub fn hear_node(&mut self, poller: &mut Poller<Source>) -> Vec<Report> {
         let key = self.key();
         let said = self.ipc.as_mut().map(|ipc| ipc.read(poller)).unwrap_or_default();
-        let reports = said.into_iter().map(|said| match said {
-            Said::Ready => {
-                self.is_ready = true;
-                Report::Ready(key)
+        let mut reports = Vec::new();
+        for said in said {
+            match said {
+                Said::Ready => {
+                    self.is_ready = true;
+                    reports.push(Report::Ready(key));
+                }
+                Said::Lives => reports.extend(self.lives()),
+                Said::Says(status) => self.notify.set_status(&status),
+                Said::Wants(wish, address) => reports.push(Report::Wants(key, wish, address)),
             }
-            Said::Wants(wish, address) => Report::Wants(key, wish, address),
-        });
-        reports.collect()
+        }
+        reports.extend(self.report_status());
+        reports
     }
 
     /// The channel of a Node program.
@@ -293,16 +341,19 @@ impl Worker {
 
     /// When [`Self::tick`] has something to do.
     pub fn due(&self) -> Option<Instant> {
-        self.lines.iter().filter_map(Lines::due).chain(self.notify.due()).min()
+        let silent = self.silent_at().filter(|_| !self.is_stalled);
+        self.lines.iter().filter_map(Lines::due).chain(self.notify.due()).chain(silent).min()
     }
 
-    /// Continues to read messages after a pause, and reports a status that had to wait.
+    /// Continues to read messages after a pause, reports a status that had to wait, and a silence that is too long.
     ///
     /// # Errors
     /// Fails if the socket cannot be watched.
-    pub fn tick(&mut self, poller: &mut Poller<Source>) -> io::Result<Option<Report>> {
+    pub fn tick(&mut self, poller: &mut Poller<Source>) -> io::Result<Vec<Report>> {
         self.notify.resume(self.key(), poller)?;
-        Ok(self.report_status())
+        let stalled = self.stalled().filter(|_| !self.is_stalled);
+        self.is_stalled |= stalled.is_some();
+        Ok(stalled.into_iter().chain(self.report_status()).collect())
     }
 
     /// A wrapper's child may send messages for it, as may a helper such as `systemd-notify`, which has often ended by now.

@@ -1,5 +1,7 @@
 //! Facts about a process that the kernel reports.
 
+pub mod sockets;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
@@ -48,6 +50,11 @@ impl Groups {
             group.into_iter().for_each(|group| groups.entry(group).or_default().push(pid));
         }
         Groups(groups)
+    }
+
+    /// The ids of the processes in a group.
+    pub fn members(&self, leader: i32) -> &[i32] {
+        self.0.get(&leader).map_or(&[], Vec::as_slice)
     }
 
     /// The memory of a process and its group, in bytes. What several processes of a group share counts once.

@@ -1,0 +1,79 @@
+//! The threads that a handler holds, and since when.
+//!
+//! A thread writes the start of its handler into a place of its own, so that noting it costs two stores and no lock.
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// The number of places. Threads beyond that share one: with so many, none of them is an event loop.
+const PLACES: usize = 256;
+
+/// The start of the handler that runs in each place, in microseconds since [`epoch`]; 0 without one.
+static SINCE_US: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static PLACE: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// A moment before any handler.
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
+}
+
+fn place() -> &'static AtomicU64 {
+    let place = PLACE.get();
+    if place < PLACES {
+        return &SINCE_US[place];
+    }
+    let place = TAKEN.fetch_add(1, Ordering::Relaxed) % PLACES;
+    PLACE.set(place);
+    &SINCE_US[place]
+}
+
+fn since_epoch(moment: Instant) -> u64 {
+    u64::try_from(moment.saturating_duration_since(epoch()).as_micros()).unwrap_or(u64::MAX).max(1)
+}
+
+/// Notes that a handler has started on this thread.
+pub(crate) fn begin(since: Instant) {
+    place().store(since_epoch(since), Ordering::Relaxed);
+}
+
+/// Notes that the handler on this thread has ended.
+pub(crate) fn end() {
+    place().store(0, Ordering::Relaxed);
+}
+
+/// How long the handler has run that has run for longest; zero if none runs.
+pub(crate) fn longest() -> Duration {
+    let starts = SINCE_US.iter().map(|since| since.load(Ordering::Relaxed)).filter(|since| *since > 0);
+    let first = starts.min().map(Duration::from_micros);
+    first.map_or(Duration::ZERO, |first| epoch().elapsed().saturating_sub(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_handler_that_has_run_for_longest_counts() {
+        epoch();
+        let early = Instant::now();
+        begin(early);
+        let before = longest();
+        assert!(before <= early.elapsed());
+        std::thread::spawn(|| {
+            begin(Instant::now());
+            end();
+        })
+        .join()
+        .unwrap();
+        assert!(longest() >= before);
+        end();
+        assert_eq!(longest(), Duration::ZERO);
+    }
+}

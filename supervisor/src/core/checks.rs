@@ -1,0 +1,185 @@
+//! Checks of processes from outside: whether those that start are ready, and whether the others work.
+
+use super::table::{App, Check, Instance, UnfitKind};
+use super::worker::{Event, State};
+use super::{Core, Output, Version};
+use crate::channel::Key;
+use crate::proc::Identity;
+use crate::spec::{ReadyWhen, Spec, Target};
+use std::time::{Duration, Instant};
+
+/// Pause between two looks at whether a process is ready.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// A check of some processes of an app, which takes time.
+#[derive(Debug)]
+pub struct Checks {
+    /// The app, with the command and the environment that a check may need.
+    pub spec: Box<Spec>,
+    /// What is to be found out.
+    pub purpose: Purpose,
+    /// How.
+    pub test: Test,
+    /// Time limit of each.
+    pub timeout: Duration,
+    /// The processes.
+    pub processes: Vec<(Key, Identity)>,
+}
+
+/// What a check is to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Whether processes that start are ready.
+    Readiness,
+    /// Whether processes that are ready work.
+    Health,
+}
+
+/// How a process is checked.
+#[derive(Debug)]
+pub enum Test {
+    /// It listens by itself; or it waits for connections on one of these listeners of its app, if it has any.
+    Listens(Vec<String>),
+    /// It answers a request to this address.
+    Answers(String, Target),
+    /// A command finds nothing wrong.
+    Passes(String),
+}
+
+/// What a check has found.
+#[derive(Debug)]
+pub struct Checked {
+    /// Name of the app.
+    pub app: String,
+    pub purpose: Purpose,
+    /// Each process, with the reason if it has failed.
+    pub processes: Vec<(Key, Option<String>)>,
+}
+
+impl Core {
+    /// Begins the checks that are due.
+    pub(super) fn begin_checks(&mut self) {
+        let now = self.now.instant;
+        for number in 0..self.table.apps.len() {
+            for purpose in [Purpose::Readiness, Purpose::Health] {
+                let app = &self.table.apps[number];
+                let check = app.checks[purpose as usize];
+                let processes = to_check(app, purpose);
+                if check.is_begun || processes.is_empty() {
+                    continue;
+                }
+                let interval = interval(app, purpose);
+                // A process that is just ready works; one that has just started may be ready at once.
+                let due = check.due.unwrap_or(if purpose == Purpose::Health { now + interval } else { now });
+                let checks = if due <= now { self.checks(app, purpose, processes) } else { None };
+                let check = &mut self.table.apps[number].checks[purpose as usize];
+                check.due = Some(if due <= now { now + interval } else { due });
+                check.is_begun = checks.is_some();
+                self.out.extend(checks.map(|checks| Output::Check(Box::new(checks))));
+            }
+        }
+    }
+
+    fn checks(&self, app: &App, purpose: Purpose, processes: Vec<(Key, Identity)>) -> Option<Checks> {
+        let spec = spec_of(app, purpose);
+        let options = &spec.options;
+        let listeners = || spec.listeners.iter().map(|address| self.listeners.get(address).unwrap_or(address).clone());
+        let answers = |target: &Target| {
+            // A Node program has no listener yet as long as it has not asked for one.
+            let address = target.address.clone().or_else(|| listeners().next())?;
+            Some(Test::Answers(address, target.clone()))
+        };
+        let test = match (purpose, &options.ready_when, &options.health) {
+            (Purpose::Readiness, Some(ReadyWhen::Listening), _) => Test::Listens(spec.listeners.clone()),
+            (Purpose::Readiness, Some(ReadyWhen::Http(target)), _) => answers(target)?,
+            (Purpose::Readiness, _, _) => return None,
+            (Purpose::Health, _, health) => match (&health.http, &health.exec) {
+                (Some(target), _) => answers(target)?,
+                (None, Some(command)) => Test::Passes(command.clone()),
+                (None, None) => return None,
+            },
+        };
+        let timeout = match purpose {
+            Purpose::Readiness => options.listen_timeout,
+            Purpose::Health => options.health.timeout,
+        };
+        Some(Checks { spec: Box::new(spec.clone()), purpose, test, timeout, processes })
+    }
+
+    /// Returns when the next check is due.
+    pub(super) fn check_due(&self) -> Option<Instant> {
+        let apps = self.table.apps.iter();
+        let checks = apps.flat_map(|app| [Purpose::Readiness, Purpose::Health].map(|purpose| (app, purpose)));
+        let waiting =
+            checks.filter(|(app, purpose)| !app.checks[*purpose as usize].is_begun && !to_check(app, *purpose).is_empty());
+        waiting.filter_map(|(app, purpose)| app.checks[purpose as usize].due).min()
+    }
+
+    /// Takes what a check has found.
+    pub(super) fn checked(&mut self, checked: Checked) {
+        let now = self.now.instant;
+        let Some(app) = self.table.app_mut(&checked.app) else { return };
+        let pause = interval(app, checked.purpose);
+        app.checks[checked.purpose as usize] = Check { due: Some(now + pause), is_begun: false };
+        let retries = app.spec.options.health.retries;
+        for (key, failure) in checked.processes {
+            let Some(worker) = self.table.worker_mut(key) else { continue };
+            worker.last_failure.clone_from(&failure);
+            match (checked.purpose, failure) {
+                (Purpose::Readiness, None) => self.feed(key, Event::Ready),
+                (Purpose::Readiness, Some(_)) => {}
+                (Purpose::Health, None) => {
+                    worker.failed_checks = 0;
+                    worker.judge(UnfitKind::Health, None);
+                }
+                (Purpose::Health, Some(why)) => {
+                    worker.failed_checks += 1;
+                    let count = worker.failed_checks;
+                    let why = (count >= retries).then(|| format!("failed {count} checks in a row ({why})"));
+                    worker.judge(UnfitKind::Health, why);
+                }
+            }
+        }
+    }
+}
+
+/// Returns the processes that a check is about.
+fn to_check(app: &App, purpose: Purpose) -> Vec<(Key, Identity)> {
+    let options = &spec_of(app, purpose).options;
+    let is_wanted = match purpose {
+        Purpose::Readiness => matches!(options.ready_when, Some(ReadyWhen::Listening | ReadyWhen::Http(_))),
+        Purpose::Health => options.health.is_checked(),
+    };
+    let workers = app.instances.iter().flat_map(Instance::workers).filter(|_| is_wanted);
+    let meant = workers.filter_map(|worker| match (purpose, worker.state) {
+        (Purpose::Readiness, State::Starting { process: Some(process) }) if worker.version == starting(app) => {
+            Some((worker.key, process))
+        }
+        (Purpose::Health, State::Online { process }) => Some((worker.key, process)),
+        _ => None,
+    });
+    meant.collect()
+}
+
+/// Returns the specification that says how processes are checked.
+fn spec_of(app: &App, purpose: Purpose) -> &Spec {
+    match purpose {
+        Purpose::Readiness => app.spec_of(starting(app)),
+        Purpose::Health => &app.spec,
+    }
+}
+
+/// Returns the version of the specification that processes start with: a reload may be trying another one out.
+fn starting(app: &App) -> Version {
+    let mut workers = app.instances.iter().flat_map(Instance::workers);
+    let is_next =
+        workers.any(|worker| worker.version == Version::Next && matches!(worker.state, State::Starting { process: Some(_) }));
+    if is_next { Version::Next } else { Version::Current }
+}
+
+fn interval(app: &App, purpose: Purpose) -> Duration {
+    match purpose {
+        Purpose::Readiness => AGAIN,
+        Purpose::Health => app.spec.options.health.interval,
+    }
+}

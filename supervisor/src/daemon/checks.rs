@@ -1,0 +1,82 @@
+//! Checks of processes, each on a thread beside the daemon's loop.
+
+mod answers;
+mod listens;
+mod passes;
+
+use super::{Daemon, Source};
+use crate::channel::Key;
+use crate::core::{Checked, Checks, Input, Test};
+use crate::poll::Poller;
+use crate::proc::Identity;
+use anyhow::Result;
+use rustix::fs::fstat;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+/// The stack size of a thread, in bytes.
+const STACK_SIZE: usize = 256 * 1024;
+
+/// The checks that go on.
+pub struct Checking {
+    sender: Sender<Checked>,
+    results: Receiver<Checked>,
+    /// Readable once a result has come.
+    wake: UnixStream,
+    waker: UnixStream,
+}
+
+impl Checking {
+    pub fn new(poller: &mut Poller<Source>) -> Result<Self> {
+        let (sender, results) = channel();
+        let (wake, waker) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        // A full one is readable already.
+        waker.set_nonblocking(true)?;
+        poller.add(&wake, Source::Checks)?;
+        Ok(Checking { sender, results, wake, waker })
+    }
+
+    /// Takes the results that have come.
+    pub fn take(&mut self) -> Vec<Input> {
+        let _ = self.wake.read(&mut [0; 64]);
+        self.results.try_iter().map(Input::Checked).collect()
+    }
+}
+
+impl Daemon {
+    /// Begins a check; returns its result if it cannot be begun.
+    pub(super) fn check(&self, checks: Checks) -> Option<Input> {
+        let nothing = Checked { app: checks.spec.name.clone(), purpose: checks.purpose, processes: Vec::new() };
+        let sender = self.checking.sender.clone();
+        let sockets: Vec<u64> = match &checks.test {
+            Test::Listens(addresses) => {
+                let held = addresses.iter().filter_map(|address| self.listeners.get(address));
+                held.filter_map(|listener| Some(fstat(listener).ok()?.st_ino)).collect()
+            }
+            Test::Answers(..) | Test::Passes(_) => Vec::new(),
+        };
+        let Ok(mut waker) = self.checking.waker.try_clone() else { return Some(Input::Checked(nothing)) };
+        let work = move || {
+            let processes = run(&checks, &sockets);
+            let _ = sender.send(Checked { app: checks.spec.name.clone(), purpose: checks.purpose, processes });
+            let _ = waker.write(&[1]);
+        };
+        let begun = thread::Builder::new().name("check".into()).stack_size(STACK_SIZE).spawn(work);
+        begun.err().map(|_| Input::Checked(nothing))
+    }
+}
+
+/// Checks processes; returns each with the reason if it has failed. `sockets` are the inodes of the listeners that they were given.
+fn run(checks: &Checks, sockets: &[u64]) -> Vec<(Key, Option<String>)> {
+    match &checks.test {
+        Test::Listens(_) => {
+            let look = |process: &Identity| listens::look(process.pid, sockets).err();
+            checks.processes.iter().map(|(key, process)| (*key, look(process))).collect()
+        }
+        Test::Answers(address, target) => answers::ask(checks, address, target),
+        Test::Passes(command) => passes::run(checks, command),
+    }
+}

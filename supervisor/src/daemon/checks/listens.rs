@@ -1,0 +1,69 @@
+//! Whether a process listens, as the kernel shows it.
+
+use crate::proc::{self, sockets};
+use std::fs;
+
+/// The function of the kernel in which a thread waits that accepts connections.
+const ACCEPTS: &str = "inet_csk_accept";
+
+/// Looks at a process and its group: whether one of them has a listener of its own, or waits for connections on one of these sockets if there are any.
+///
+/// # Errors
+/// Returns what it does not do.
+pub fn look(leader: i32, given: &[u64]) -> Result<(), String> {
+    let members = proc::group(leader);
+    let is_there = if given.is_empty() {
+        let listening = sockets::listening();
+        members.iter().any(|pid| sockets::of(*pid).iter().any(|socket| listening.contains(socket)))
+    } else {
+        members.iter().any(|pid| waits(*pid, given))
+    };
+    let what = if given.is_empty() { "it has no listening socket" } else { "it does not wait for connections" };
+    if is_there { Ok(()) } else { Err(what.into()) }
+}
+
+/// Returns whether a process has one of these sockets in an epoll set, or a thread that waits in accept(2).
+fn waits(pid: i32, given: &[u64]) -> bool {
+    let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    let mut infos = infos.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    let has = |info: String| info.lines().filter_map(watched).any(|socket| given.contains(&socket));
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let accepts = || threads().any(|thread| fs::read_to_string(thread.path().join("wchan")).is_ok_and(|name| name == ACCEPTS));
+    infos.any(has) || accepts() && sockets::of(pid).iter().any(|socket| given.contains(socket))
+}
+
+/// Reads a line of an epoll set's fdinfo, such as `tfd:        5 events:       19 data: 5  pos:0 ino:1a2b sdev:9`.
+fn watched(line: &str) -> Option<u64> {
+    let inode = line.strip_prefix("tfd:")?.split_whitespace().find_map(|word| word.strip_prefix("ino:"))?;
+    u64::from_str_radix(inode, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::poll::Poller;
+    use rustix::fs::fstat;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_listener_counts_once_somebody_waits_for_its_connections() {
+        let own = std::process::id() as i32;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = fstat(&listener).unwrap().st_ino;
+        assert!(sockets::listening().contains(&inode));
+        assert!(!waits(own, &[inode]));
+        let mut poller = Poller::new().unwrap();
+        poller.add(&listener, ()).unwrap();
+        assert!(waits(own, &[inode]));
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = fstat(&other).unwrap().st_ino;
+        assert!(!waits(own, &[inode]));
+        let client = other.local_addr().unwrap();
+        let thread = std::thread::spawn(move || other.accept().map(drop));
+        while !waits(own, &[inode]) {
+            std::thread::yield_now();
+        }
+        drop(std::net::TcpStream::connect(client).unwrap());
+        thread.join().unwrap().unwrap();
+    }
+}

@@ -1,0 +1,230 @@
+//! Processes that do not say when they are ready, and processes that run and do not work.
+
+mod common;
+
+use common::load::{Load, ask_for, connect};
+use common::{Supervisor, is_gone, server, until};
+use serde_json::Value;
+use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A server as asyncio has it. It says nothing, and takes its time until it listens.
+const PYTHON: &str = r#"
+import asyncio, os, signal, socket, sys, time
+
+is_broken = False
+
+async def serve(reader, writer):
+    global is_broken
+    head = await reader.readuntil(b"\r\n\r\n")
+    is_broken = is_broken or b"/break" in head
+    status = "500 Internal Server Error" if is_broken and b"/ok" in head else "200 OK"
+    body = str(os.getpid()).encode()
+    writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+    await writer.drain()
+    writer.close()
+
+async def main():
+    stop = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set_result, None)
+    time.sleep(0.3)
+    given = socket.socket(fileno=3) if os.environ.get("LISTEN_FDS") else socket.create_server(("127.0.0.1", int(sys.argv[1])))
+    server = await asyncio.start_server(serve, sock=given)
+    print("now it listens", flush=True)
+    await stop
+    server.close()
+    # What is accepted becomes a task in the next turns of the loop.
+    for _ in range(10):
+        await asyncio.sleep(0)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*others, return_exceptions=True)
+
+asyncio.run(main())
+"#;
+
+fn program(supervisor: &Supervisor, name: &str, text: &str) -> PathBuf {
+    let path = supervisor.home.path().join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// An address that is free now.
+fn free() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// Sends a request on a connection of its own; returns the whole answer.
+fn answer(address: &str, path: &str) -> String {
+    use std::io::Write;
+    let mut stream = connect(address).unwrap().into_inner();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// The body of an answer, which is the id of the process that has given it.
+fn answered_by(address: &str, path: &str) -> i64 {
+    answer(address, path).split("\r\n\r\n").nth(1).and_then(|pid| pid.parse().ok()).unwrap()
+}
+
+fn is_online(one: &Value) -> bool {
+    one["status"] == "online"
+}
+
+#[test]
+fn a_process_that_says_nothing_is_ready_when_it_listens_answers_or_writes_a_text() {
+    let supervisor = Supervisor::new();
+    let file = program(&supervisor, "app.py", PYTHON);
+    let address = free();
+    let port = address.rsplit(':').next().unwrap();
+    for when in ["listening", &format!("http://{address}/"), "log:now it listens"] {
+        supervisor.ok(&["start", file.to_str().unwrap(), "--listen-timeout", "20s", "--ready-when", when, "--", port]);
+        // It is answered at once, as soon as the command has ended.
+        assert!(answer(&address, "/").starts_with("HTTP/1.1 200"), "{when}");
+        assert!(supervisor.list().iter().all(is_online), "{when}");
+        supervisor.ok(&["delete", "app"]);
+    }
+}
+
+#[test]
+fn a_process_that_is_never_ready_fails_with_what_it_did_not_do() {
+    let supervisor = Supervisor::new();
+    let free = free();
+    for (when, what) in [
+        ("listening", "did not listen within 1s: it has no listening socket".to_owned()),
+        ("log:up", "did not write 'up' within 1s".to_owned()),
+        (&format!("http://{free}/up"), format!("did not answer GET http://{free}/up within 1s: Connection refused")),
+    ] {
+        let words =
+            ["start", "sleep 1000", "--name", "app", "--ready-when", when, "--listen-timeout", "1s", "--max-restarts", "0"];
+        let said = supervisor.fails(&words);
+        assert!(said.contains(&what), "{said}");
+        supervisor.ok(&["delete", "app"]);
+    }
+    let said = supervisor.fails(&["start", "sleep 1000", "--health-http", "/ok"]);
+    assert!(said.contains("has no listener: add --listen, or write the whole address"), "{said}");
+}
+
+#[test]
+fn a_cluster_that_says_nothing_is_replaced_without_dropping_a_request() {
+    let supervisor = Supervisor::new();
+    let file = program(&supervisor, "app.py", PYTHON);
+    for when in ["listening", "http:/", "log:now it listens"] {
+        let address = free();
+        let words =
+            ["start", file.to_str().unwrap(), "-i", "2", "--listen", &address, "--listen-timeout", "20s", "--ready-when", when];
+        supervisor.ok(&words);
+        let load = Load::start(&address);
+        load.answers_more();
+        let before = supervisor.pids();
+        supervisor.ok(&["reload", "app"]);
+        assert!(supervisor.pids().iter().all(|pid| !before.contains(pid)), "{when}");
+        load.answers_more();
+        let (failures, _) = load.stop();
+        assert_eq!(failures, [""; 0], "{when}");
+        supervisor.ok(&["delete", "app"]);
+    }
+}
+
+#[test]
+fn the_process_of_a_cluster_that_answers_wrongly_is_replaced_and_the_other_is_not() {
+    let supervisor = Supervisor::new();
+    let file = program(&supervisor, "app.py", PYTHON);
+    let address = free();
+    let checks = ["--health-http", "/ok", "--health-interval", "100ms", "--health-retries", "2"];
+    let words = [
+        "start",
+        file.to_str().unwrap(),
+        "-i",
+        "2",
+        "--listen",
+        &address,
+        "--listen-timeout",
+        "20s",
+        "--ready-when",
+        "listening",
+    ];
+    supervisor.ok(&[&words[..], &checks].concat());
+    let before = supervisor.pids();
+    let broken = answered_by(&address, "/break");
+    until("the broken one is gone", || is_gone(broken));
+    until("two are online", || supervisor.list().iter().filter(|one| is_online(one)).count() == 2);
+    let now = supervisor.pids();
+    let kept: Vec<&i64> = before.iter().filter(|pid| now.contains(pid)).collect();
+    assert_eq!((kept.len(), kept[0] == &broken), (1, false), "{before:?}, broken {broken}, then {now:?}");
+    let remarks = supervisor.listed()["remarks"].to_string();
+    assert!(remarks.contains("failed 2 checks in a row (status 500) and is being replaced"), "{remarks}");
+    assert!(supervisor.ok(&["show", "0"]).contains("GET /ok each 100ms: 0 of 2 failed"));
+}
+
+#[test]
+fn a_process_for_which_a_command_fails_is_replaced() {
+    let supervisor = Supervisor::new();
+    let bad = supervisor.home.path().join("bad-");
+    let command = format!("test ! -e {}$SUPERVISOR_PID || {{ echo it is bad >&2; exit 3; }}", bad.display());
+    let checks = ["--health-exec", &command, "--health-interval", "100ms", "--health-retries", "1"];
+    supervisor.ok(&[&["start", "sleep 1000", "--name", "app", "-i", "2", "--min-uptime", "10ms"][..], &checks].concat());
+    let before = supervisor.pids();
+    fs::write(format!("{}{}", bad.display(), before[0]), "").unwrap();
+    until("it is replaced", || {
+        let list = supervisor.list();
+        list.iter().all(is_online) && !supervisor.pids().contains(&before[0])
+    });
+    assert!(supervisor.pids().contains(&before[1]));
+    let remarks = supervisor.listed()["remarks"].to_string();
+    assert!(remarks.contains("(exit status: 3: it is bad) and is being replaced"), "{remarks}");
+}
+
+/// Holds an event loop of a cluster of two for so long that it is replaced; checks that its substitute comes first, and that its client is answered.
+fn hold(supervisor: &Supervisor, address: &str, path: &str) {
+    until("they send signs of life", || supervisor.list().iter().all(|one| one["sends_life"] == true));
+    let before = supervisor.pids();
+    let mut stream = connect(address).unwrap();
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| ask_for(path, &mut stream));
+        until("another one is online beside it", || {
+            let now = supervisor.pids();
+            let old = before.iter().filter(|pid| !now.contains(pid)).collect::<Vec<_>>();
+            // The one that is held is not in the list any more, and still there.
+            old.len() == 1 && !is_gone(*old[0])
+        });
+        client.join().unwrap().expect("the client is answered");
+    });
+    until("it has ended", || before.iter().filter(|pid| is_gone(**pid)).count() == 1);
+    let remarks = supervisor.listed()["remarks"].to_string();
+    assert!(remarks.contains("gave no sign of life for"), "{remarks}");
+    let events = supervisor.ok(&["events"]);
+    assert!(events.contains("unfit"), "{events}");
+}
+
+#[test]
+fn a_server_whose_event_loop_is_held_gets_a_substitute_first() {
+    let supervisor = Supervisor::new();
+    let address = free();
+    let words = ["--listen", &address, "--name", "api", "-i", "2", "--listen-timeout", "10s", "--health-stall", "400ms"];
+    supervisor.ok(&[&["start", server().to_str().unwrap()][..], &words, &["--", "--model", "current-thread"]].concat());
+    hold(&supervisor, &address, "/timer?ms=4000");
+}
+
+#[test]
+fn a_node_program_whose_event_loop_is_held_gets_a_substitute_first() {
+    if Command::new("node").arg("--version").output().is_err() {
+        return println!("skipped: there is no node");
+    }
+    let supervisor = Supervisor::new();
+    let text = "require('node:http').createServer((request, answer) => {
+      const end = Date.now() + (request.url === '/spin' ? 4000 : 0);
+      while (Date.now() < end);
+      answer.end('hello');
+    }).listen(Number(process.env.PORT), '127.0.0.1');";
+    let file = program(&supervisor, "app.js", text);
+    let address = free();
+    let words = ["start", file.to_str().unwrap(), "-i", "2", "--listen-timeout", "10s", "--health-stall", "400ms"];
+    let mut command = supervisor.command(&words);
+    assert!(command.env("PORT", address.rsplit(':').next().unwrap()).status().unwrap().success());
+    hold(&supervisor, &address, "/spin");
+}
