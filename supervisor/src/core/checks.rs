@@ -38,8 +38,8 @@ pub enum Purpose {
 /// How a process is checked.
 #[derive(Debug)]
 pub enum Test {
-    /// It listens by itself; or it waits for connections on one of these listeners of its app, if it has any.
-    Listens(Vec<String>),
+    /// It listens by itself; or it waits for connections on a listener of its app, if that has any.
+    Listens,
     /// It answers a request to this address.
     Answers(String, Target),
     /// A command finds nothing wrong.
@@ -90,7 +90,7 @@ impl Core {
             Some(Test::Answers(address, target.clone()))
         };
         let test = match (purpose, &options.ready_when, &options.health) {
-            (Purpose::Readiness, Some(ReadyWhen::Listening), _) => Test::Listens(spec.listeners.clone()),
+            (Purpose::Readiness, Some(ReadyWhen::Listening), _) => Test::Listens,
             (Purpose::Readiness, Some(ReadyWhen::Http(target)), _) => answers(target)?,
             (Purpose::Readiness, _, _) => return None,
             (Purpose::Health, _, health) => match (&health.http, &health.exec) {

@@ -51,13 +51,8 @@ impl Daemon {
     pub(super) fn check(&self, checks: Checks) -> Option<Input> {
         let nothing = Checked { app: checks.spec.name.clone(), purpose: checks.purpose, processes: Vec::new() };
         let sender = self.checking.sender.clone();
-        let sockets: Vec<u64> = match &checks.test {
-            Test::Listens(addresses) => {
-                let held = addresses.iter().filter_map(|address| self.listeners.get(address));
-                held.filter_map(|listener| Some(fstat(listener).ok()?.st_ino)).collect()
-            }
-            Test::Answers(..) | Test::Passes(_) => Vec::new(),
-        };
+        let held = checks.spec.listeners.iter().filter_map(|address| self.listeners.get(address));
+        let sockets: Vec<u64> = held.filter_map(|listener| Some(fstat(listener).ok()?.st_ino)).collect();
         let Ok(mut waker) = self.checking.waker.try_clone() else { return Some(Input::Checked(nothing)) };
         let work = move || {
             let processes = run(&checks, &sockets);
@@ -72,11 +67,11 @@ impl Daemon {
 /// Checks processes; returns each with the reason if it has failed. `sockets` are the inodes of the listeners that they were given.
 fn run(checks: &Checks, sockets: &[u64]) -> Vec<(Key, Option<String>)> {
     match &checks.test {
-        Test::Listens(_) => {
+        Test::Listens => {
             let look = |process: &Identity| listens::look(process.pid, sockets).err();
             checks.processes.iter().map(|(key, process)| (*key, look(process))).collect()
         }
-        Test::Answers(address, target) => answers::ask(checks, address, target),
+        Test::Answers(address, target) => answers::ask(checks, address, target, sockets),
         Test::Passes(command) => passes::run(checks, command),
     }
 }

@@ -37,8 +37,8 @@ enum Holder {
     Other,
 }
 
-/// Asks the processes; returns each with the reason if it has failed.
-pub fn ask(checks: &Checks, address: &str, target: &Target) -> Vec<(Key, Option<String>)> {
+/// Asks the processes; returns each with the reason if it has failed. `sockets` are the inodes of the listeners that they share.
+pub fn ask(checks: &Checks, address: &str, target: &Target, sockets: &[u64]) -> Vec<(Key, Option<String>)> {
     let Ok(address) = address.parse::<SocketAddr>().map(reachable) else { return Vec::new() };
     let is_shared = checks.spec.is_cluster();
     let count = if is_shared { (EACH * checks.processes.len()).min(MOST) } else { 1 };
@@ -55,14 +55,15 @@ pub fn ask(checks: &Checks, address: &str, target: &Target) -> Vec<(Key, Option<
         let threads: Vec<_> = (0..count).filter_map(begin).collect();
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
-    let judged = checks.processes.iter().map(|(key, _)| {
+    let judged = checks.processes.iter().map(|(key, process)| {
         // A connection that nobody has accepted speaks against all of them.
         let is_its = |answer: &&Answer| !is_shared || [Holder::One(*key), Holder::Nobody].contains(&answer.holder);
         let mut own = answers.iter().filter(is_its).map(|answer| &answer.result);
         let failed = own.clone().find_map(|result| result.as_ref().err().cloned());
         match checks.purpose {
             Purpose::Readiness if own.any(Result::is_ok) => (*key, None),
-            Purpose::Readiness => (*key, Some(failed.unwrap_or_else(|| "others answered for it".into()))),
+            // Beside busy ones, it may get no connection for long. It counts that it waits for them, and has failed none.
+            Purpose::Readiness => (*key, failed.or_else(|| super::listens::look(process.pid, sockets).err())),
             Purpose::Health => (*key, failed),
         }
     });
