@@ -1,18 +1,19 @@
 //! The supervisor's folder: it belongs to one user, and no other user may enter it.
 
+use crate::spec::LONGEST_SOCKET;
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
 use rustix::process::{geteuid, umask};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Longest path of a Unix socket on Linux, without its final zero byte.
-const LONGEST_SOCKET: usize = 107;
 /// Length that the longest name of a notify socket adds to the folder's path.
 const LONGEST_NAME: usize = "/notify/4294967295-4294967295".len();
 
+/// Folder of what programs of all users may read.
+const SHARED: &str = "/run/stallbench-supervisor";
 /// Size in bytes at which a log of the supervisor's own is started anew.
 pub const LONGEST_LOG: u64 = 1 << 20;
 
@@ -140,7 +141,8 @@ impl Home {
 
     /// What Node programs load before themselves.
     pub fn preload(&self) -> PathBuf {
-        self.0.join("preload.cjs")
+        // Root can start programs as other users, who must be able to read it.
+        if geteuid().is_root() { Path::new(SHARED).join("preload.cjs") } else { self.0.join("preload.cjs") }
     }
 
     /// The folder of log files.
@@ -155,7 +157,9 @@ impl Home {
 
     /// The instance and the generation of the worker whose notify socket this is; `None` for a path that is not one.
     pub fn key_of(&self, socket: &Path) -> Option<(u32, u32)> {
-        let name = socket.strip_prefix(self.0.join("notify")).ok()?.to_str()?;
+        // Without a file, its name begins with @.
+        let path = socket.to_str().and_then(|path| path.strip_prefix('@')).map_or(socket, Path::new);
+        let name = path.strip_prefix(self.0.join("notify")).ok()?.to_str()?;
         let (instance, generation) = name.split_once('-')?;
         Some((instance.parse().ok()?, generation.parse().ok()?))
     }
@@ -178,6 +182,22 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
         .and_then(|mut file| file.write_all(content))
         .and_then(|()| fs::rename(&new, path))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Like [`replace`], for a file that everybody may read, in a folder that everybody may enter.
+///
+/// # Errors
+/// Fails if the file cannot be written, for example because the disk is full.
+pub fn publish(path: &Path, content: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
+    replace(path, content)?;
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    open(folder, 0o755).and_then(|()| open(path, 0o644)).with_context(|| format!("cannot open {} to all", path.display()))
 }
 
 /// Like [`replace`], for a file that has to survive a power loss.

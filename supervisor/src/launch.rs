@@ -3,6 +3,7 @@
 //! It waits for a confirmation on its standard input. If the keeper dies before it comes, nobody knows this process, and it ends.
 
 use crate::spec::Spec;
+use crate::user::As;
 use anyhow::{Context, Result};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit, umask};
@@ -40,6 +41,9 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
     let program = spec.command.first().context("the command is empty")?;
     let mut command = Command::new(program);
     command.args(&spec.command[1..]).env_clear().envs(spec.environment.0.iter().map(|(name, value)| (name, value)));
+    let user = As::of(&spec.options)?;
+    let variables = user.as_ref().map(As::variables).unwrap_or_default();
+    command.envs(variables.into_iter().filter(|(name, _)| !spec.declared.contains(*name)));
     for name in ["NOTIFY_SOCKET", "SUPERVISOR_INSTANCE", "LISTEN_FDS", "NODE_CHANNEL_FD"] {
         command.env_remove(name).envs(env::var_os(name).map(|value| (name, value)));
     }
@@ -65,6 +69,7 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
         // Exec keeps the process id.
         command.env("LISTEN_PID", std::process::id().to_string());
     }
+    umask(Mode::from_bits_truncate(spec.umask));
     env::set_current_dir(&spec.directory).with_context(|| format!("working directory {}", spec.directory.display()))?;
     for (resource, limit) in limits().into_iter().zip(&spec.limits) {
         // A worker cannot get more than the supervisor's own hard limit. `None` means unlimited.
@@ -76,7 +81,8 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
     if let Some(nice) = spec.options.nice {
         setpriority_process(None, nice).with_context(|| format!("priority {nice}, which only root may raise"))?;
     }
-    umask(Mode::from_bits_truncate(spec.umask));
+    // At last, since it gives up the right to the rest.
+    user.map_or(Ok(()), |user| user.become_it())?;
     // The standard library resets the signal mask and SIGPIPE on exec.
     Err(command.exec()).with_context(|| format!("cannot run {}", spec.command[0]))
 }

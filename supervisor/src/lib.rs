@@ -20,6 +20,7 @@ pub mod home;
 pub mod proc;
 pub mod reports;
 pub mod spec;
+pub mod user;
 
 mod channel;
 mod core;

@@ -101,8 +101,7 @@ fn run(seed: u64) -> Found {
     // A port of its own: one that the system chooses would be another after the death of both.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let program = server();
-    let words =
-        ["start", program.to_str().unwrap(), "--name", "api", "-i", "2", "--listen", &address, "--listen-timeout", "10s"];
+    let words = ["start", program.to_str().unwrap(), "--name", "api", "-i", "2", "--listen", &address, "--listen-timeout", "10s"];
     supervisor.ok(&[&words[..], &["--", "--model", "current-thread"]].concat());
     let load = Load::start(&address);
     let mut found = Found { slowest: Duration::ZERO, answered: 0, failures: Vec::new(), workers_killed: 0, has_lost_both: false };

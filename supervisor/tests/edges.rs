@@ -265,3 +265,41 @@ fn an_app_that_exits_again_and_again_is_given_up_even_if_each_time_was_long_enou
     supervisor.run(&[&["start", "sleep 0.05", "--name", "app"], &options[..]].concat());
     until("it is given up", || supervisor.list()[0]["status"] == "errored");
 }
+
+#[test]
+fn a_unix_socket_is_shared_like_any_listener_and_goes_with_its_app() {
+    let supervisor = Supervisor::new();
+    let path = supervisor.home.path().join("app.sock");
+    let text = "import os, signal, socket, sys
+listener = socket.socket(fileno=3)
+assert os.get_blocking(3)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+while True:
+    client, _ = listener.accept()
+    client.sendall(str(os.getpid()).encode())
+    client.close()
+";
+    let program = supervisor.home.path().join("app.py");
+    fs::write(&program, text).unwrap();
+    // What a process that has died has left there.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let address = format!("unix:{}", path.display());
+    let words =
+        ["start", program.to_str().unwrap(), "-i", "2", "--listen", &address, "--blocking-listener", "--listen-timeout", "10s"];
+    supervisor.ok(&[&words[..], &["--ready-when", "listening"]].concat());
+    let ask = || {
+        let mut said = String::new();
+        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        std::io::Read::read_to_string(&mut stream, &mut said).unwrap();
+        said.parse::<i64>().unwrap()
+    };
+    let before = supervisor.pids();
+    assert!(before.contains(&ask()));
+    supervisor.ok(&["reload", "app"]);
+    assert!(!before.contains(&ask()) && supervisor.pids().contains(&ask()));
+    assert_eq!(supervisor.list()[0]["listeners"][0], address);
+    supervisor.ok(&["delete", "app"]);
+    assert!(!path.exists());
+    let said = supervisor.fails(&["start", "sleep 1000", "--listen", "unix:/no/such/folder/app.sock"]);
+    assert!(said.contains("cannot listen on unix:/no/such/folder/app.sock"), "{said}");
+}

@@ -194,3 +194,17 @@ fn a_canary_that_fails_or_hangs_is_taken_back_and_one_that_is_fine_is_followed_b
     assert!(output.status.success(), "{}", said(&output));
     assert!(supervisor.pids().iter().all(|pid| !before.contains(pid)));
 }
+
+#[test]
+fn a_program_runs_as_another_user() {
+    if !has_node() || !nix::unistd::geteuid().is_root() {
+        return println!("skipped: it takes node, and root");
+    }
+    let supervisor = Supervisor::new();
+    let text = "require('node:http').createServer((_, answer) => answer.end(String(process.getuid()))).listen(Number(process.env.PORT));";
+    let (file, port) = (program(&supervisor, "app.js", text), free_port());
+    fs::set_permissions(supervisor.home.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let output = start(&supervisor, &file, port, &["-i", "2", "--uid", "nobody", "--cwd", "/"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!((supervisor.pids().len(), supervisor.list()[0]["mode"].as_str()), (2, Some("cluster")));
+}

@@ -175,14 +175,14 @@ fn pm2s_files_become_one_that_start_takes() {
     let ecosystem = supervisor.home.path().join("ecosystem.json");
     fs::write(
         &ecosystem,
-        r#"{"apps":[{"name":"job","script":"./job.sh","min_uptime":50,"instances":2,"cron_restart":"0 3 * * *"}]}"#,
+        r#"{"apps":[{"name":"job","script":"./job.sh","min_uptime":50,"instances":2,"post_update":["npm install"]}]}"#,
     )
     .unwrap();
     fs::write(supervisor.home.path().join("job.sh"), "while :; do sleep 0.05; done\n").unwrap();
     let path = supervisor.home.path().join("supervisor.toml");
     let output = supervisor.run(&["import", ecosystem.to_str().unwrap(), "-o", path.to_str().unwrap()]);
     assert!(output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cron_restart has no counterpart here"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("post_update has no counterpart here"));
     supervisor.ok(&["start", path.to_str().unwrap()]);
     assert_eq!(supervisor.pids().len(), 2);
 }
@@ -352,4 +352,33 @@ fn a_job_with_a_schedule_starts_again_when_its_time_has_come() {
     supervisor.ok(&["stop", "job"]);
     let said = supervisor.fails(&["start", "sleep 1", "--cron", "61 * * * *"]);
     assert!(said.contains("'61 * * * *' is not a pattern such as '0 3 * * *'"), "{said}");
+}
+
+#[test]
+fn an_app_runs_as_the_user_that_it_asks_for_and_says_that_it_is_ready() {
+    let supervisor = Supervisor::new();
+    if !nix::unistd::geteuid().is_root() {
+        let said = supervisor.fails(&["start", "sleep 1000", "--uid", "0"]);
+        return assert!(said.contains("only root can start processes as another user"), "{said}");
+    }
+    let text = "import os, socket, sys, time
+print(os.getuid(), os.getgid(), os.environ['USER'], flush=True)
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.connect('\\0' + os.environ['NOTIFY_SOCKET'][1:])
+notify.send(b'READY=1')
+time.sleep(1000)
+";
+    let path = supervisor.home.path().join("app.py");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(supervisor.home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let words = ["start", path.to_str().unwrap(), "--interpreter", "/usr/bin/python3", "--uid", "nobody", "--cwd", "/"];
+    supervisor.ok(&[&words[..], &["--listen", &free(), "--listen-timeout", "10s"]].concat());
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let said = supervisor.ok(&["logs", "app"]);
+    assert!(said.contains(&format!("{} {} nobody", nobody.uid, nobody.gid)), "{said}");
+    // It is known and swept by its mark as any other.
+    signal("KILL", supervisor.role("keeper"));
+    until("another keeper has it", || supervisor.list()[0]["status"] == "online");
+    let said = supervisor.fails(&["start", "sleep 1000", "--uid", "no-such-user"]);
+    assert!(said.contains("there is no user no-such-user"), "{said}");
 }

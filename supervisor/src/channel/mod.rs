@@ -56,6 +56,12 @@ pub struct Job {
     pub logs: [LogPlan; 2],
     /// It is a Node program that runs with our preload.
     pub is_node: bool,
+    /// Its listeners block, for a server that accepts on a thread and does not say so itself.
+    #[serde(default)]
+    pub blocks: bool,
+    /// It runs as another user, who may not enter the supervisor's folder.
+    #[serde(default)]
+    pub has_user: bool,
     /// It is ready once it writes a line with this text.
     #[serde(default)]
     pub ready_text: Option<String>,

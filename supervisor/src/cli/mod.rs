@@ -110,7 +110,7 @@ pub struct Start {
     /// Working directory [default: this one]
     #[arg(long, value_name = "FOLDER")]
     pub cwd: Option<PathBuf>,
-    /// Listen on ADDR and pass the socket to all instances in LISTEN_FDS
+    /// Listen on ADDR, such as 127.0.0.1:8080 or unix:/run/app.sock, and pass the socket to all instances in LISTEN_FDS
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
     #[command(flatten)]

@@ -65,6 +65,12 @@ pub struct Options {
     /// Reload the app, or start a job again that has ended, at these times: minute, hour, day, month, day of the week, such as '0 3 * * *'
     #[arg(long, alias = "cron-restart", value_name = "PATTERN", value_parser = cron)]
     pub cron: Option<String>,
+    /// User that the processes run as, by name or number; only root can choose another
+    #[arg(long, alias = "user", value_name = "USER")]
+    pub uid: Option<String>,
+    /// Group that they run as [default: the user's]
+    #[arg(long, alias = "group", value_name = "GROUP")]
+    pub gid: Option<String>,
     /// Scheduling priority, from -20, the highest, to 19
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
     pub nice: Option<i32>,
@@ -92,6 +98,9 @@ pub struct Options {
     /// Replace a process whose event loop one request has held for this time, if it sends WATCHDOG=1
     #[arg(long, value_name = "TIME", default_value = "0s", hide_default_value = true, value_parser = time)]
     pub health_stall: Duration,
+    /// Pass listeners that block, for a server that accepts on a thread and does not set that itself
+    #[arg(long)]
+    pub blocking_listener: bool,
     /// Signal that asks a process to end: SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1 or SIGUSR2
     #[arg(long, value_name = "SIGNAL", default_value = "SIGTERM", value_parser = stop_signal)]
     pub stop_signal: StopSignal,
@@ -121,6 +130,8 @@ impl From<&Options> for spec::Options {
             stop_exit_codes: options.stop_exit_codes.clone(),
             namespace: options.namespace.clone(),
             cron: options.cron.clone(),
+            uid: options.uid.clone(),
+            gid: options.gid.clone(),
             nice: options.nice,
             wait_ready: options.wait_ready,
             ready_when: options.ready_when.clone(),
@@ -132,6 +143,7 @@ impl From<&Options> for spec::Options {
                 retries: options.health_retries,
                 stall: options.health_stall,
             },
+            blocking_listener: options.blocking_listener,
             stop_signal: options.stop_signal,
         }
     }

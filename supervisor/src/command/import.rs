@@ -11,7 +11,7 @@ use std::process::Command;
 use toml::{Table, Value as Toml};
 
 /// Keys that mean the same under another name, and how their value is written here.
-const KEYS: [(&str, &str, Kind); 27] = [
+const KEYS: [(&str, &str, Kind); 30] = [
     ("script", "start", Kind::Text),
     ("pm_exec_path", "start", Kind::Text),
     ("name", "name", Kind::Text),
@@ -36,6 +36,9 @@ const KEYS: [(&str, &str, Kind); 27] = [
     ("merge_logs", "merge-logs", Kind::Switch),
     ("combine_logs", "merge-logs", Kind::Switch),
     ("time", "time", Kind::Switch),
+    ("uid", "uid", Kind::Text),
+    ("gid", "gid", Kind::Text),
+    ("cron_restart", "cron", Kind::Text),
     ("log_file", "log", Kind::Text),
     ("args", "arguments", Kind::Words),
     ("kill_signal", "stop-signal", Kind::Text),
@@ -283,10 +286,10 @@ mod tests {
         let file = json!({ "apps": [{
             "name": "api", "script": "./server.js", "args": "--port 3000", "instances": "max", "exec_mode": "cluster",
             "max_memory_restart": "300M", "kill_timeout": 5000, "autorestart": true, "watch": false, "node_args": "--max-old-space-size=200",
-            "env": { "PORT": 3000 }, "env_production": { "NODE_ENV": "production" }, "log_date_format": "YYYY-MM-DD HH:mm:ss", "cron_restart": "0 3 * * *"
+            "env": { "PORT": 3000 }, "env_production": { "NODE_ENV": "production" }, "log_date_format": "YYYY-MM-DD HH:mm:ss", "cron_restart": "0 3 * * *", "post_update": ["npm install"]
         }] });
         let (text, missing) = converted(&file).unwrap();
-        assert_eq!(missing, ["cron_restart"]);
+        assert_eq!(missing, ["post_update"]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("supervisor.toml");
         fs::write(&path, &text).unwrap();
@@ -297,6 +300,7 @@ mod tests {
             ("./server.js", Some("api"), &["--port".to_owned(), "3000".into()][..])
         );
         assert_eq!(start.interpreter.as_deref(), Some("node --max-old-space-size=200"));
+        assert_eq!(start.options.cron.as_deref(), Some("0 3 * * *"));
         assert_eq!(start.options.log_date_format.as_deref(), Some("%Y-%m-%d %H:%M:%S"));
         assert_eq!(
             apps[0].environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),

@@ -13,7 +13,7 @@ use supervisor::control::{Request, Table, View};
 use supervisor::home::Home;
 use supervisor::home::current_umask;
 use supervisor::limits;
-use supervisor::spec::{Limit, Options, Spec};
+use supervisor::spec::{Limit, Options, Spec, UNIX};
 
 /// Starts an app, and waits until it is ready.
 ///
@@ -103,8 +103,12 @@ pub fn spec(start: &Start) -> Result<Spec> {
 
 /// Resolves an address to numbers, so that the keeper never waits for a name server.
 fn resolved(address: &str) -> Result<String> {
-    let all =
-        address.to_socket_addrs().with_context(|| format!("--listen {address} is not an address such as 127.0.0.1:8080"))?;
+    if let Some(path) = address.strip_prefix(UNIX) {
+        return Ok(format!("{UNIX}{}", resolve::here()?.join(path).display()));
+    }
+    let all = address
+        .to_socket_addrs()
+        .with_context(|| format!("--listen {address} is not an address such as 127.0.0.1:8080 or unix:/run/app.sock"))?;
     let mut all: Vec<String> = all.map(|one| one.to_string()).collect();
     all.sort();
     all.dedup();

@@ -286,6 +286,8 @@ impl App {
             listeners: spec.listeners.clone(),
             logs,
             is_node: spec.is_node,
+            blocks: options.blocking_listener,
+            has_user: options.uid.is_some() || options.gid.is_some(),
             ready_text: match &options.ready_when {
                 Some(ReadyWhen::Log(text)) => Some(text.clone()),
                 _ => None,

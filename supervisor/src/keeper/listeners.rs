@@ -3,15 +3,19 @@
 use super::Keeper;
 use crate::channel::{Job, Report};
 use crate::proc;
+use crate::spec::UNIX;
 use anyhow::Result;
 use rustix::fs::fstat;
 use rustix::net::listen;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::process::{Pid, Signal, kill_process};
 use sd_notify::NotifyState;
+use std::fs;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 
 /// Connections that the kernel queues until a worker accepts them.
 const BACKLOG: i32 = 4096;
@@ -30,18 +34,21 @@ impl Listener {
     }
 
     fn open(address: &str) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
+        let socket = match address.strip_prefix(UNIX) {
+            Some(path) => open_unix(path)?,
+            None => TcpListener::bind(address)?.into(),
+        };
         // The flag belongs to the open file, so it holds for all processes that share it.
-        listener.set_nonblocking(true)?;
+        rustix::io::ioctl_fionbio(&socket, true)?;
         // A second listen with a longer queue, for clients that connect while a restart leaves no process to accept.
-        listen(&listener, BACKLOG)?;
-        Ok(Listener::new(address, listener.into()))
+        listen(&socket, BACKLOG)?;
+        Ok(Listener::new(address, socket))
     }
 
     /// Listens again after somebody has shut it down. If the system has chosen the port, that is lost with it, and takes another socket.
     fn again(&mut self) -> io::Result<()> {
         listen(&self.socket, BACKLOG)?;
-        if address_of(&self.socket).as_ref() != Some(&self.actual) {
+        if address_of(&self.socket).is_some_and(|address| address != self.actual) {
             self.socket = Listener::open(&self.actual)?.socket;
         }
         Ok(())
@@ -71,9 +78,10 @@ impl Keeper {
     /// Stops listening on an address. Whoever still holds the listener would keep it open, and is ended.
     pub(super) fn unbind(&mut self, address: &str) -> Result<()> {
         let Some(listener) = self.listeners.remove(address) else { return Ok(()) };
-        let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(&address.replace(':', "_"))]);
+        let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(&stored_name(address))]);
         let socket = format!("socket:[{}]", fstat(&listener.socket)?.st_ino);
         drop(listener);
+        let _ = address.strip_prefix(UNIX).map(fs::remove_file);
         let own = [Some(std::process::id() as i32), self.daemon.as_ref().map(|daemon| daemon.pid)];
         let is_known = |pid: &i32| own.contains(&Some(*pid)) || self.is_marked(*pid);
         for pid in proc::all().into_iter().filter(|pid| !is_known(pid) && proc::holds(*pid, &socket)).collect::<Vec<_>>() {
@@ -104,10 +112,31 @@ impl Keeper {
     }
 }
 
+/// Opens a Unix socket that every user may connect to who may enter its folder, in place of one that a process has left.
+fn open_unix(path: &str) -> io::Result<OwnedFd> {
+    let is_leftover = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    if is_leftover && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    Ok(listener.into())
+}
+
+/// The name under which systemd keeps a listener. Names have no colons.
+fn stored_name(address: &str) -> String {
+    address.replace('%', "%25").replace(':', "%3A")
+}
+
+/// The address of a listener that systemd has kept.
+pub fn address_of_stored(name: &str) -> String {
+    name.replace("%3A", ":").replace("%25", "%")
+}
+
 /// Lets systemd keep a listener, in case the keeper and the daemon both die.
 fn store(address: &str, listener: &Listener) {
-    // Names have no colons. Without systemd, nobody keeps it.
-    let name = address.replace(':', "_");
+    // Without systemd, nobody keeps it.
+    let name = stored_name(address);
     let _ = sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(&name)], &[listener.socket.as_fd()]);
 }
 

@@ -304,6 +304,10 @@ impl Keeper {
         self.listen_again(&job)?;
         let listeners = job.listeners.iter().filter_map(|address| self.listeners.get(address)).map(|listener| &listener.socket);
         let listeners: Vec<&OwnedFd> = listeners.collect();
+        for listener in &listeners {
+            // The flag is shared with all that have the listener, and all of them want it so.
+            rustix::io::ioctl_fionbio(listener, !job.blocks)?;
+        }
         match Worker::spawn(&self.home, job, &listeners) {
             Ok(worker) => self.keep(key, worker),
             Err(error) => self.report(&Report::CannotSpawn(key, format!("{error:#}"))),

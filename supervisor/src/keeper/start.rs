@@ -1,20 +1,21 @@
 //! The start of a keeper: the first one, or one that replaces another.
 
 use super::Keeper;
-use super::listeners::Listener;
+use super::listeners::{Listener, address_of_stored};
 use crate::channel::Channel;
 use crate::control::{Answer, Request};
-use crate::home::{Home, replace};
+use crate::home::{Home, publish, replace};
 use crate::proc;
+use crate::spec::UNIX;
 use anyhow::{Context, Result};
 use listenfd::ListenFd;
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -45,7 +46,8 @@ pub fn begin() -> Result<ExitCode> {
     fs::write(home.alive(), std::process::id().to_string())?;
     let control = UnixListener::bind(&control).with_context(|| format!("cannot listen on {}", control.display()))?;
     let mut keeper = Keeper::new(home)?;
-    replace(&keeper.home.preload(), include_bytes!("preload.cjs"))?;
+    let preload = if geteuid().is_root() { publish } else { replace };
+    preload(&keeper.home.preload(), include_bytes!("preload.cjs"))?;
     keeper.control = Some(control.into());
     keeper.lock = Some(lock.into());
     keeper.listeners = stored;
@@ -62,10 +64,13 @@ fn stored_listeners() -> BTreeMap<String, Listener> {
     let mut stored = ListenFd::from_env();
     let mut listeners = BTreeMap::new();
     for (number, name) in names.split(':').enumerate().take(stored.len()) {
-        let address = name.replace('_', ":");
-        if let Ok(Some(listener)) = stored.take_tcp_listener(number) {
-            listeners.insert(address.clone(), Listener::new(&address, listener.into()));
-        }
+        let address = address_of_stored(name);
+        let socket: Option<OwnedFd> = if address.starts_with(UNIX) {
+            stored.take_unix_listener(number).ok().flatten().map(OwnedFd::from)
+        } else {
+            stored.take_tcp_listener(number).ok().flatten().map(OwnedFd::from)
+        };
+        listeners.extend(socket.map(|socket| (address.clone(), Listener::new(&address, socket))));
     }
     listeners
 }

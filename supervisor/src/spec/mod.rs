@@ -116,14 +116,15 @@ impl Spec {
             bail!("no process of {} can send a sign of life each {stall:?}", self.name);
         }
         if let Some(target) = self.targets().find(|target| target.address.is_none())
-            && !self.is_cluster()
             && !self.is_node
+            && self.listeners.first().is_none_or(|address| address.starts_with(UNIX))
         {
-            bail!("{target}: {} has no listener: add --listen, or write the whole address, http://ADDR/PATH", self.name);
+            bail!("{target}: {} has no TCP listener: add --listen, or write the whole address, http://ADDR/PATH", self.name);
         }
         if self.options.log_max_size < SMALLEST_LOG || self.options.log_keep > MOST_KEPT {
             bail!("the logs of {} are rotated at less than {SMALLEST_LOG} bytes, or more than {MOST_KEPT} are kept", self.name);
         }
+        crate::user::As::of(&self.options).with_context(|| format!("the user of {}", self.name))?;
         if let Some(pattern) = &self.options.cron {
             schedule(pattern).with_context(|| format!("the schedule of {}", self.name))?;
         }
@@ -133,8 +134,11 @@ impl Spec {
         if self.options.log.as_ref().is_some_and(|log| !log.is_absolute()) {
             bail!("the log of {} is not an absolute path", self.name);
         }
-        if let Some(address) = self.listeners.iter().find(|address| address.parse::<std::net::SocketAddr>().is_err()) {
-            bail!("{} cannot listen on '{address}', which is not an address such as 127.0.0.1:8080", self.name);
+        if let Some(address) = self.listeners.iter().find(|address| !is_address(address)) {
+            bail!(
+                "{} cannot listen on '{address}', which is not an address such as 127.0.0.1:8080 or unix:/run/app.sock",
+                self.name
+            );
         }
         Ok(())
     }
@@ -171,6 +175,20 @@ impl Spec {
             None if self.options.merge_logs => folder.join(format!("{}-{stream}.log", self.name)),
             None => folder.join(format!("{}-{number}-{stream}.log", self.name)),
         }
+    }
+}
+
+/// Begins the address of a Unix socket, before its path.
+pub const UNIX: &str = "unix:";
+/// Longest path of a Unix socket on Linux, without its final zero byte.
+pub const LONGEST_SOCKET: usize = 107;
+
+/// Returns whether this is the address of a listener: numeric, or a Unix socket.
+pub fn is_address(text: &str) -> bool {
+    match text.strip_prefix(UNIX) {
+        // Addresses are handed on in a list.
+        Some(path) => Path::new(path).is_absolute() && path.len() <= LONGEST_SOCKET && !path.contains(','),
+        None => text.parse::<std::net::SocketAddr>().is_ok(),
     }
 }
 

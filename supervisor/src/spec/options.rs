@@ -48,6 +48,10 @@ pub struct Options {
     pub namespace: Option<String>,
     /// Times at which the app is reloaded, or started again if it is a job that has ended: a pattern of cron.
     pub cron: Option<String>,
+    /// The user that its processes run as, by name or number; only root can choose another.
+    pub uid: Option<String>,
+    /// Their group.
+    pub gid: Option<String>,
     /// Scheduling priority, from -20, the highest, to 19.
     pub nice: Option<i32>,
     /// A Node program is ready when it says so, not as soon as it listens.
@@ -56,6 +60,8 @@ pub struct Options {
     pub ready_when: Option<ReadyWhen>,
     /// How the health of its processes is checked.
     pub health: Health,
+    /// The listeners block, for a server that accepts on a thread.
+    pub blocking_listener: bool,
     /// The signal that asks a process to end.
     pub stop_signal: StopSignal,
 }
@@ -160,10 +166,13 @@ impl Default for Options {
             stop_exit_codes: Vec::new(),
             namespace: None,
             cron: None,
+            uid: None,
+            gid: None,
             nice: None,
             wait_ready: false,
             ready_when: None,
             health: Health::default(),
+            blocking_listener: false,
             stop_signal: StopSignal::Term,
         }
     }

@@ -3,8 +3,8 @@
 use crate::proc::{self, sockets};
 use std::fs;
 
-/// The function of the kernel in which a thread waits that accepts connections.
-const ACCEPTS: &str = "inet_csk_accept";
+/// The functions of the kernel in which a thread waits that accepts connections, by TCP and on a Unix socket.
+const ACCEPTS: [&str; 2] = ["inet_csk_accept", "__skb_wait_for_more_packets"];
 
 /// Looks at a process and its group: whether one of them has a listener of its own, or waits for connections on one of these sockets if there are any.
 ///
@@ -28,7 +28,9 @@ fn waits(pid: i32, given: &[u64]) -> bool {
     let mut infos = infos.filter_map(|entry| fs::read_to_string(entry.path()).ok());
     let has = |info: String| info.lines().filter_map(watched).any(|socket| given.contains(&socket));
     let threads = || fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let accepts = || threads().any(|thread| fs::read_to_string(thread.path().join("wchan")).is_ok_and(|name| name == ACCEPTS));
+    let accepts = || {
+        threads().any(|thread| fs::read_to_string(thread.path().join("wchan")).is_ok_and(|name| ACCEPTS.contains(&name.as_str())))
+    };
     infos.any(has) || accepts() && sockets::of(pid).iter().any(|socket| given.contains(socket))
 }
 

@@ -3,6 +3,7 @@
 use crate::channel::Key;
 use crate::core::Checks;
 use crate::proc::Identity;
+use crate::user::As;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use std::io::Read;
@@ -37,6 +38,9 @@ fn one(checks: &Checks, text: &str, pid: i32) -> Result<(), String> {
     command.args(["-c", text]).current_dir(&spec.directory).env_clear();
     command.envs(spec.environment.0.iter().map(|(name, value)| (name, value))).env("SUPERVISOR_PID", pid.to_string());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+    if let Some(user) = As::of(&spec.options).map_err(|error| format!("{error:#}"))? {
+        command.gid(user.gid.as_raw()).uid(user.uid.as_raw());
+    }
     let mut child = command.spawn().map_err(plain)?;
     let leader = Pid::from_child(&child);
     let time = Timespec::try_from(checks.timeout).ok();

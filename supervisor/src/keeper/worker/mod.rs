@@ -16,10 +16,12 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::process::{Pid, PidfdFlags, getpgid, pidfd_open};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
@@ -67,9 +69,16 @@ impl Worker {
     /// # Errors
     /// Fails if a system call fails.
     pub fn spawn(home: &Home, job: Job, listeners: &[&OwnedFd]) -> Result<Self> {
-        let path = home.notify(job.key.instance, job.key.generation);
+        let mut path = home.notify(job.key.instance, job.key.generation).into_os_string();
         let _ = fs::remove_file(&path);
-        let notify = UnixDatagram::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+        let notify = if job.has_user {
+            let address = SocketAddr::from_abstract_name(path.as_encoded_bytes())?;
+            path = [OsStr::new("@"), &path].into_iter().collect();
+            UnixDatagram::bind_addr(&address)
+        } else {
+            UnixDatagram::bind(&path)
+        };
+        let notify = notify.with_context(|| format!("cannot listen on {}", path.to_string_lossy()))?;
         notify.set_nonblocking(true)?;
         // The kernel then tells the sender of each message.
         set_socket_passcred(&notify, true)?;
