@@ -208,3 +208,23 @@ fn a_program_runs_as_another_user() {
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!((supervisor.pids().len(), supervisor.list()[0]["mode"].as_str()), (2, Some("cluster")));
 }
+
+#[test]
+fn a_program_that_takes_the_listener_itself_is_ready_once_it_listens() {
+    if !has_node() {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let text = "const http = require('node:http');
+    http.createServer((_, answer) => answer.end('hello')).listen({ fd: Number(process.env.LISTEN_FDS) + 2 });";
+    let file = program(&supervisor, "app.js", text);
+    let address = format!("127.0.0.1:{}", free_port());
+    let words = ["start", file.to_str().unwrap(), "-i", "2", "--listen", &address, "--listen-timeout", "10s"];
+    supervisor.ok(&words);
+    let load = Load::start(&address);
+    load.answers_more();
+    supervisor.ok(&["reload", "app"]);
+    load.answers_more();
+    let (failures, _) = load.stop();
+    assert_eq!(failures, [""; 0]);
+}

@@ -37,6 +37,8 @@ const DELAYED: Duration = Duration::from_millis(150);
 const GRACE: Duration = Duration::from_secs(5);
 /// The lanes of quick requests; the slow route's lane follows.
 const QUICK: usize = 4;
+/// Those of them on fresh connections.
+const FRESH: [usize; 2] = [1, 3];
 
 const FIRST_ANSWER: Family = Family::new("first_answer_ms", Unit::Ms, Role::Detail);
 const MANAGER: Family = Family::new("manager_rss_mib", Unit::Mib, Role::Detail);
@@ -73,7 +75,7 @@ struct Done {
     failed: u64,
     /// The reason of the first.
     first_failure: Option<String>,
-    /// Answers that took longer than 150 ms, the slow route's left out.
+    /// Answers that took longer than 150 ms, the slow route's left out; of stuck workers, only those on fresh connections.
     delayed: u64,
     /// The longest, likewise.
     max_ms: f64,
@@ -102,7 +104,7 @@ impl Experiment for Reload {
     }
 
     fn seconds(settings: &Settings) -> f64 {
-        22.0 + 1.4 * settings.reloads as f64
+        30.0 + 1.6 * settings.reloads as f64
     }
 
     fn unsupported(server: &Server, _: &Settings) -> Option<String> {
@@ -155,7 +157,8 @@ impl Experiment for Reload {
 
     fn tables(_: &Settings, view: &View<'_>) -> Vec<Table> {
         let mut columns = vec![report::Column::number("first answer ms").wide(), report::Column::number("manager MiB").wide()];
-        columns.extend(Act::ALL.iter().flat_map(|act| {
+        let acts = acts(view);
+        columns.extend(acts.iter().flat_map(|act| {
             [format!("{}: failed", act.name()), format!("{}: longest ms", act.name())].map(report::Column::number)
         }));
         columns.push(report::Column::number("reload took ms").wide());
@@ -163,7 +166,7 @@ impl Experiment for Reload {
         let cells = |row: &Row| -> Vec<Cell> {
             let at = |family: Family, place: &str| family.at(Self::NAME, place);
             let mut cells = vec![view.cell(row, &at(FIRST_ANSWER, "")), view.cell(row, &at(MANAGER, ""))];
-            for act in Act::ALL {
+            for act in &acts {
                 // Over all trials: a median would hide what failed in one of them.
                 let [failed, of] = [FAILED, REQUESTS].map(|family| view.sum(row, &at(family, act.name())));
                 cells.push(if of == 0.0 {
@@ -180,12 +183,22 @@ impl Experiment for Reload {
     }
 
     fn figures(_: &Settings, view: &View<'_>) -> Vec<Figure> {
-        let x = Places::even("", &Act::ALL.map(Act::name));
+        let acts = acts(view);
+        let x = Places::even("", &acts.iter().map(|act| act.name()).collect::<Vec<_>>());
         let scale = Scale { limits: Vec::new(), ..Scale::response_time(view.percentile) };
         let scale = Scale { label: "longest wait".into(), ..scale };
         let title = "The longest wait for an answer while the processes of a cluster are replaced";
-        view.figure(Self::NAME, title, x, scale, |at| LONGEST.at(Self::NAME, Act::ALL[at].name())).into_iter().collect()
+        view.figure(Self::NAME, title, x, scale, |at| LONGEST.at(Self::NAME, acts[at].name())).into_iter().collect()
     }
+}
+
+/// The acts of a round: an older one lacks those that have been added since.
+fn acts(view: &View<'_>) -> Vec<Act> {
+    let is_there = |act: &Act| {
+        let metric = FAILED.at(Reload::NAME, act.name());
+        view.rows.iter().any(|row| view.numbers.cell(&row.name, &metric).is_some())
+    };
+    Act::ALL.into_iter().filter(is_there).collect()
 }
 
 fn lanes(page: &Target, posted: &Target, slow: &Target) -> Vec<Lane> {
@@ -230,7 +243,9 @@ fn act_on(manager: &mut Manager, act: Act, times: usize) -> (Vec<f64>, Option<St
 }
 
 fn found(act: Act, took_ms: Vec<f64>, trouble: Option<String>, seen: &Observation) -> Done {
-    let quick = &seen.lanes[..QUICK];
+    // A kept connection belongs to its process, and waits while that is stuck.
+    let counts = |lane: &usize| act != Act::Stick || FRESH.contains(lane);
+    let quick: Vec<_> = (0..QUICK).filter(counts).map(|lane| &seen.lanes[lane]).collect();
     let delayed = DELAYED.as_nanos() as u64;
     Done {
         act,

@@ -58,11 +58,11 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
 
   net.Server.prototype.listen = function (...words) {
     const wanted = read(words);
-    // A path, a descriptor, a handle, or what is an error anyway.
+    watch(this);
+    // A path, a descriptor that the program has taken itself, a handle, or what is an error anyway.
     if (!wanted) return listen.apply(this, words);
     const done = words.at(-1);
     if (typeof done === 'function') this.once('listening', done);
-    watch(this);
     resolve(wanted.host, (error, host) => (error ? this.emit('error', error) : take(this, host, wanted)));
     return this;
   };

@@ -1,8 +1,9 @@
 //! Process managers that keep a cluster of two, each told on its own command line.
 
 use super::pm2::{self, Pm2};
-use super::supervisor::{Site, Supervised};
+use super::supervisor::{self, Site, Supervised};
 use crate::catalog::Server;
+use crate::http::{Client, get};
 use crate::process::{Running, Start};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -10,8 +11,13 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
+/// How long one request holds an event loop.
+pub(super) const STUCK: Duration = Duration::from_secs(4);
+/// Pause between two requests that hold event loops.
+const APART: Duration = Duration::from_millis(100);
 /// Processes of each cluster.
 pub(super) const PROCESSES: usize = 2;
 
@@ -29,6 +35,8 @@ pub enum Act {
     BadBuild,
     /// Kill one of the processes.
     KillWorker,
+    /// Hold the event loops of all processes, each with one request.
+    Stick,
     /// Kill the manager's process that decides.
     KillDaemon,
     /// Kill the manager's process that holds listeners and children.
@@ -37,8 +45,8 @@ pub enum Act {
 
 impl Act {
     /// All of them, in the order of a trial: what may leave the server in ruins comes last.
-    pub const ALL: [Act; 7] =
-        [Act::Reload, Act::Restart, Act::Scale, Act::BadBuild, Act::KillWorker, Act::KillDaemon, Act::KillKeeper];
+    pub const ALL: [Act; 8] =
+        [Act::Reload, Act::Restart, Act::Scale, Act::BadBuild, Act::Stick, Act::KillWorker, Act::KillDaemon, Act::KillKeeper];
 
     /// Its name in tables.
     pub fn name(self) -> &'static str {
@@ -47,6 +55,7 @@ impl Act {
             Act::Restart => "restart",
             Act::Scale => "scale",
             Act::BadBuild => "bad build",
+            Act::Stick => "workers stuck",
             Act::KillWorker => "worker killed",
             Act::KillDaemon => "daemon killed",
             Act::KillKeeper => "keeper killed",
@@ -56,13 +65,13 @@ impl Act {
 
 /// The reason why a server cannot run under a manager.
 pub fn unsupported(server: &Server) -> Option<&'static str> {
-    let can = !server.is_peer || pm2::keeps(server);
+    let can = !server.is_peer || pm2::keeps(server) || supervisor::script(server).is_some();
     (!can).then_some("does not take its listener from the process that starts it")
 }
 
 /// Whether the supervisor of this workspace has to be built for it.
 pub fn needs_supervisor(server: &Server) -> bool {
-    !server.is_peer
+    !pm2::keeps(server)
 }
 
 /// A cluster and its manager.
@@ -96,19 +105,25 @@ impl Manager {
     /// # Errors
     /// The manager says that it cannot.
     pub fn act(&mut self, act: Act) -> Result<()> {
-        match self {
-            Manager::Supervisor(supervised) => supervised.act(act),
-            Manager::Pm2(pm2) => pm2.act(act),
+        match (act, &mut *self) {
+            (Act::Stick, manager) => stick(manager),
+            (act, Manager::Supervisor(supervised)) => supervised.act(act),
+            (act, Manager::Pm2(pm2)) => pm2.act(act),
         }
     }
 
     /// About how long that takes.
     pub fn usual(&self, act: Act) -> Duration {
+        let is_node = matches!(self, Manager::Supervisor(supervised) if supervised.is_node());
         let (ours, pm2) = match act {
+            Act::Reload if is_node => (1500, 2500),
             Act::Reload => (300, 2500),
             Act::Restart => (2500, 2500),
             Act::Scale => (2500, 5000),
+            Act::BadBuild if is_node => (7000, 0),
             Act::BadBuild => (2500, 0),
+            // The request, and that it may have begun late.
+            Act::Stick => (STUCK.as_millis() as u64 + 1000, STUCK.as_millis() as u64 + 1000),
             Act::KillWorker | Act::KillDaemon | Act::KillKeeper => (1000, 3000),
         };
         Duration::from_millis(if matches!(self, Manager::Pm2(_)) { pm2 } else { ours })
@@ -133,6 +148,26 @@ impl Manager {
         };
         Ok(pids.into_iter().filter_map(rss_kib).sum::<u64>() as f64 / 1024.0)
     }
+}
+
+/// Holds each event loop with a request, until these are answered.
+fn stick(manager: &mut Manager) -> Result<()> {
+    let mut clients = Vec::new();
+    for _ in 0..PROCESSES {
+        let mut client = Client::connect(manager.cluster().address)?;
+        client.send(&get(&format!("/sleep?ms={}", STUCK.as_millis())))?;
+        clients.push(client);
+        // The next connection goes to a process that can accept one.
+        thread::sleep(APART);
+    }
+    // Each client is answered, whatever becomes of the process.
+    for client in &mut clients {
+        let status = client.receive(false)?.status;
+        if status != 200 {
+            bail!("a request that held an event loop was answered {status}");
+        }
+    }
+    Ok(())
 }
 
 /// Runs a command and returns its output.

@@ -2,7 +2,7 @@
 
 use super::manager::{Act, PROCESSES, end, run};
 use super::package;
-use crate::catalog::Server;
+use crate::catalog::{Program, Server};
 use crate::process::{Enter, Running, Start};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -18,12 +18,19 @@ use tempfile::TempDir;
 
 /// The time that a replacement has to get ready, so that one that never does is found out soon.
 const LISTEN_TIMEOUT: &str = "1s";
+/// Node takes longer to begin.
+const NODE_TIMEOUT: &str = "3s";
+/// A process is replaced whose event loop one request has held for this time.
+const STALL: &str = "1s";
+/// The interpreter that the supervisor gives its listeners to, in programs that know nothing of it.
+const NODE: &str = "node";
 
 /// A cluster under the supervisor.
 pub struct Supervised {
     /// Holds the supervisor's home, and the link that is its program.
     folder: TempDir,
     program: PathBuf,
+    is_node: bool,
     enter: Enter,
     /// Dropped last, when there is nothing left to end.
     _guard: Option<Guard>,
@@ -88,19 +95,35 @@ impl Supervised {
         // A short path: it becomes that of sockets.
         let parent = if site.enter.is_elsewhere() { tempfile::env::temp_dir() } else { "/tmp".into() };
         let folder = tempfile::Builder::new().prefix("sb").tempdir_in(parent).context("cannot make a folder")?;
-        let program = folder.path().join("server");
-        symlink(package::binary(&server.program), &program)?;
+        let script = script(server);
+        let program = folder.path().join(if script.is_some() { "server.js" } else { "server" });
+        let node = package::binary(&server.program);
+        symlink(script.as_ref().unwrap_or(&node), &program)?;
         let own = package::command(server, start.threads, &start.more);
-        let own: Vec<String> = own.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
-        let path = program.to_string_lossy().into_owned();
+        let own = own.get_args().map(|argument| argument.to_string_lossy().into_owned());
+        // The first argument of Node is the script.
+        let own: Vec<String> = own.skip(usize::from(script.is_some())).collect();
+        let (path, node) = (program.to_string_lossy().into_owned(), node.to_string_lossy().into_owned());
         let (count, listen) = (site.processes.to_string(), site.listen.to_string());
-        let mut words = vec!["start", &path, "-i", &count, "--listen", &listen, "--listen-timeout", LISTEN_TIMEOUT, "--"];
+        let mut words = vec!["start", &path, "--name", "server", "-i", &count, "--health-stall", STALL, "--listen-timeout"];
+        if script.is_some() {
+            words.extend([NODE_TIMEOUT, "--interpreter", &node, "--", "--listen", &listen]);
+        } else {
+            words.extend([LISTEN_TIMEOUT, "--listen", &listen, "--"]);
+        }
         words.extend(own.iter().map(String::as_str));
         let guard = Guard::over(&site.enter, folder.path())?;
         supervisor(&site.enter, folder.path(), &words)?;
         let listed = listed(&site.enter, folder.path())?;
         let address = listed["instances"][0]["listeners"][0].as_str().context("the supervisor names no address")?.parse()?;
-        Ok(Supervised { cluster: Running::elsewhere(address)?, folder, program, enter: site.enter, _guard: guard })
+        Ok(Supervised {
+            cluster: Running::elsewhere(address)?,
+            folder,
+            program,
+            is_node: script.is_some(),
+            enter: site.enter,
+            _guard: guard,
+        })
     }
 
     fn supervisor(&self, arguments: &[&str]) -> Result<String> {
@@ -150,6 +173,7 @@ impl Supervised {
             Act::Restart => self.supervisor(&["restart", "all"]).map(drop),
             Act::Scale => ["4", "1", "2"].iter().try_for_each(|count| self.supervisor(&["scale", "server", count]).map(drop)),
             Act::BadBuild => self.reload_badly(),
+            Act::Stick => Ok(()),
             Act::KillWorker => end(self.listed()?["instances"][0]["pid"].as_i64()),
             Act::KillDaemon => end(self.listed()?["supervisor"]["daemon"].as_i64()),
             Act::KillKeeper => end(self.listed()?["supervisor"]["keeper"].as_i64()),
@@ -164,12 +188,17 @@ impl Supervised {
     /// Reloads into two bad builds; the supervisor must refuse both.
     fn reload_badly(&self) -> Result<()> {
         let good = fs::read_link(&self.program)?;
-        let refused = ["exit 3", "exec sleep 100"].iter().try_for_each(|script| {
+        let bad = if self.is_node() {
+            ["process.exit(3);\n", "setTimeout(() => {}, 100_000);\n"]
+        } else {
+            ["#!/bin/sh\nexit 3\n", "#!/bin/sh\nexec sleep 100\n"]
+        };
+        let refused = bad.iter().try_for_each(|script| {
             fs::remove_file(&self.program)?;
-            fs::write(&self.program, format!("#!/bin/sh\n{script}\n"))?;
+            fs::write(&self.program, script)?;
             fs::set_permissions(&self.program, fs::Permissions::from_mode(0o755))?;
             match self.supervisor(&["reload", "all"]) {
-                Ok(_) => bail!("the supervisor accepted a reload into `{script}`"),
+                Ok(_) => bail!("the supervisor accepted a reload into `{}`", script.lines().last().unwrap_or_default()),
                 Err(_) => Ok(()),
             }
         });
@@ -178,9 +207,21 @@ impl Supervised {
         refused
     }
 
+    /// Whether it is a program for Node.
+    pub(super) fn is_node(&self) -> bool {
+        self.is_node
+    }
+
     fn listed(&self) -> Result<Value> {
         listed(&self.enter, self.folder.path())
     }
+}
+
+/// The script of a server that Node runs in one process, of which the supervisor makes a cluster.
+pub(super) fn script(server: &Server) -> Option<PathBuf> {
+    let Program::Foreign(foreign) = &server.program else { return None };
+    let is_one = server.is_one_process && foreign.command[0] == NODE;
+    foreign.command.get(1).filter(|_| is_one).map(|script| foreign.folder.join(script))
 }
 
 fn listed(enter: &Enter, folder: &Path) -> Result<Value> {
