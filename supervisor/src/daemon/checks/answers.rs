@@ -37,7 +37,7 @@ enum Holder {
     Other,
 }
 
-/// Asks the processes; returns each with the reason if it has failed. `sockets` are the inodes of the listeners that they share.
+/// Asks the processes; returns each that has answered or failed, with the reason if it has failed. `sockets` are the inodes of the listeners that they share.
 pub fn ask(checks: &Checks, address: &str, target: &Target, sockets: &[u64]) -> Vec<(Key, Option<String>)> {
     let Ok(address) = address.parse::<SocketAddr>().map(reachable) else { return Vec::new() };
     let is_shared = checks.spec.is_cluster();
@@ -55,16 +55,17 @@ pub fn ask(checks: &Checks, address: &str, target: &Target, sockets: &[u64]) -> 
         let threads: Vec<_> = (0..count).filter_map(begin).collect();
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
-    let judged = checks.processes.iter().map(|(key, process)| {
+    let judged = checks.processes.iter().filter_map(|(key, process)| {
         // A connection that nobody has accepted speaks against all of them.
         let is_its = |answer: &&Answer| !is_shared || [Holder::One(*key), Holder::Nobody].contains(&answer.holder);
-        let mut own = answers.iter().filter(is_its).map(|answer| &answer.result);
-        let failed = own.clone().find_map(|result| result.as_ref().err().cloned());
+        let own: Vec<&Result<(), String>> = answers.iter().filter(is_its).map(|answer| &answer.result).collect();
+        let failed = own.iter().find_map(|result| result.as_ref().err().cloned());
         match checks.purpose {
-            Purpose::Readiness if own.any(Result::is_ok) => (*key, None),
+            Purpose::Readiness if own.iter().any(|result| result.is_ok()) => Some((*key, None)),
             // Beside busy ones, it may get no connection for long. It counts that it waits for them, and has failed none.
-            Purpose::Readiness => (*key, failed.or_else(|| super::listens::look(process.pid, sockets).err())),
-            Purpose::Health => (*key, failed),
+            Purpose::Readiness => Some((*key, failed.or_else(|| super::listens::look(process.pid, sockets).err()))),
+            // Nothing is known of one that got none this time.
+            Purpose::Health => (!own.is_empty()).then_some((*key, failed)),
         }
     });
     judged.collect()
