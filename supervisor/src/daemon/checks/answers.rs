@@ -92,18 +92,21 @@ fn request(address: SocketAddr, path: &str, timeout: Duration, holder: &dyn Fn(u
         Ok(stream) => stream,
         Err(error) => return Answer { result: Err(plain(error)), holder: Holder::Nobody },
     };
-    let own = stream.local_addr().map_or(0, |own| own.port());
+    let Ok(own) = stream.local_addr() else {
+        return Answer { result: Err("the connection is gone".into()), holder: Holder::Nobody };
+    };
+    let other_end = || sockets::other_end(address, own);
     // Before the request is sent, since a server that has answered may have closed its end. Some accept only once it has come.
     let begin = Instant::now();
-    let mut socket = sockets::other_end(address.port(), own);
+    let mut socket = other_end();
     while socket.is_none() && begin.elapsed() < ACCEPTANCE.min(timeout) {
         thread::sleep(LOOK);
-        socket = sockets::other_end(address.port(), own);
+        socket = other_end();
     }
     let first = socket.map(holder);
     let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: supervisor\r\n\r\n");
     let status = exchange(&mut stream, &head, until).map_err(plain);
-    let holder = first.or_else(|| sockets::other_end(address.port(), own).map(holder));
+    let holder = first.or_else(|| other_end().map(holder));
     let is_answered = status.is_ok();
     let result = status.and_then(|status| if status < 400 { Ok(()) } else { Err(format!("status {status}")) });
     // Whoever has answered has closed it.
