@@ -17,6 +17,9 @@ const TIMES: usize = 9;
 /// Number of restarts of a cluster of two, and instances of a large cluster.
 const RESTARTS: usize = 500;
 const MANY: usize = 100;
+/// Number of processes that do nothing, and of commands that are timed beside them.
+const THOUSAND: usize = 1000;
+const COMMANDS: usize = 300;
 /// Duration of the idle phase, and of the log flood.
 const IDLE: Duration = Duration::from_secs(10);
 const FLOOD: Duration = Duration::from_secs(10);
@@ -99,6 +102,7 @@ fn main() {
     ends(&supervisor);
     restarts(&supervisor);
     many(&supervisor);
+    thousand(&supervisor);
     flood(&supervisor);
 }
 
@@ -129,26 +133,25 @@ fn weight(supervisor: &Supervisor) {
     println!("wake-ups in {} idle seconds: {}", IDLE.as_secs(), switches() - before);
 }
 
-/// Times the replacement of a killed process, until a process of the next generation is in the state file.
+/// Times the replacement of a killed process, until the next one has said that it is ready.
 fn ends(supervisor: &Supervisor) {
     let mut times: Vec<f64> = (0..TIMES)
         .map(|_| {
-            let generation = || state(supervisor)["apps"][0]["instances"][0]["generation"].as_u64();
+            let ready = || {
+                let events = fs::read_to_string(supervisor.home().join("events.log")).expect("events");
+                events.lines().filter(|line| line.contains(r#""what":"ready""#)).count()
+            };
             let pid = supervisor.listed()["instances"][0]["pid"].as_i64().expect("a process");
-            let (before, started) = (generation(), Instant::now());
+            let (before, started) = (ready(), Instant::now());
             assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill").success());
-            while generation() == before {}
+            while ready() == before {}
             let time = ms(started);
             // The process must be up for longer than --min-uptime, so that the next end is not an early exit.
             thread::sleep(Duration::from_millis(1200));
             time
         })
         .collect();
-    println!("replacement of a killed process: {} ms", median(&mut times));
-}
-
-fn state(supervisor: &Supervisor) -> Value {
-    serde_json::from_slice(&fs::read(supervisor.home().join("state.json")).expect("state")).expect("JSON")
+    println!("from the end of a killed process until another is ready: {} ms", median(&mut times));
 }
 
 fn restarts(supervisor: &Supervisor) {
@@ -167,6 +170,32 @@ fn many(supervisor: &Supervisor) {
     supervisor.run(&["scale", "api", &MANY.to_string()]);
     println!("scale to {MANY}: {:.0} ms; resident memory afterwards: {:.2} MiB", ms(started), supervisor.rss_mib());
     supervisor.run(&["scale", "api", "2"]);
+}
+
+/// Times the start and the end of a thousand processes, and commands beside them.
+fn thousand(supervisor: &Supervisor) {
+    let before = supervisor.rss_mib();
+    let started = Instant::now();
+    supervisor.run(&["start", "sleep", "--name", "many", "-i", &THOUSAND.to_string(), "--min-uptime", "10ms", "--", "100000"]);
+    let start = ms(started);
+    let resident = supervisor.rss_mib();
+    let mut times: Vec<f64> = (0..COMMANDS)
+        .map(|_| {
+            let asked = Instant::now();
+            supervisor.run(&["pid", "many"]);
+            ms(asked)
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let started = Instant::now();
+    supervisor.run(&["delete", "many"]);
+    println!(
+        "{THOUSAND} instances: started in {start:.0} ms, ended in {:.0} ms; resident memory {before:.2} to {resident:.2} MiB; \
+         a command beside them: median {:.1} ms, p99 {:.1} ms",
+        ms(started),
+        times[COMMANDS / 2],
+        times[COMMANDS * 99 / 100]
+    );
 }
 
 /// Measures the supervisor while a worker writes to its log as fast as it can.
