@@ -50,9 +50,13 @@ pub(crate) fn end() {
 
 /// How long the handler has run that has run for longest; zero if none runs.
 pub(crate) fn longest() -> Duration {
-    let starts = SINCE_US.iter().map(|since| since.load(Ordering::Relaxed)).filter(|since| *since > 0);
-    let first = starts.min().map(Duration::from_micros);
-    first.map_or(Duration::ZERO, |first| epoch().elapsed().saturating_sub(first))
+    since(&SINCE_US).map_or(Duration::ZERO, |first| epoch().elapsed().saturating_sub(first))
+}
+
+/// The first of the starts that are noted in these places.
+fn since(places: &[AtomicU64]) -> Option<Duration> {
+    let starts = places.iter().map(|since| since.load(Ordering::Relaxed)).filter(|since| *since > 0);
+    starts.min().map(Duration::from_micros)
 }
 
 #[cfg(test)]
@@ -61,19 +65,24 @@ mod tests {
 
     #[test]
     fn the_handler_that_has_run_for_longest_counts() {
-        epoch();
-        let early = Instant::now();
-        begin(early);
-        let before = longest();
-        assert!(before <= early.elapsed());
+        let places = [0, 7, 0, 5].map(AtomicU64::new);
+        assert_eq!(since(&places), Some(Duration::from_micros(5)));
+        places[3].store(0, Ordering::Relaxed);
+        assert_eq!(since(&places), Some(Duration::from_micros(7)));
+        places[1].store(0, Ordering::Relaxed);
+        assert_eq!(since(&places), None);
+    }
+
+    #[test]
+    fn a_handler_is_noted_as_long_as_it_runs() {
         std::thread::spawn(|| {
-            begin(Instant::now());
+            let moment = Instant::now();
+            begin(moment);
+            assert!(longest() <= epoch().elapsed() && place().load(Ordering::Relaxed) == since_epoch(moment));
             end();
+            assert_eq!(place().load(Ordering::Relaxed), 0);
         })
         .join()
         .unwrap();
-        assert!(longest() >= before);
-        end();
-        assert_eq!(longest(), Duration::ZERO);
     }
 }

@@ -272,8 +272,7 @@ impl Keeper {
                 Ok(())
             }
             Order::Forget(key) => {
-                self.workers.remove(&key);
-                self.close_logs();
+                self.forget(key);
                 Ok(())
             }
             Order::AdoptControl => {

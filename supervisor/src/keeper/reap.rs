@@ -1,26 +1,34 @@
 //! The keeper's handling of ends: of workers, of what they leave behind, and of orphans.
 
 use super::Keeper;
+use super::worker::Worker;
 use crate::channel::{Key, Report};
 use crate::proc;
 use anyhow::Result;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-use std::path::Path;
+use std::collections::BTreeSet;
 
 impl Keeper {
     /// Reaps orphans, which have no other parent, and workers whose group's last process has ended.
     pub(super) fn reap_orphans(&mut self) -> Result<()> {
         let is_daemon = |pid| self.daemon.as_ref().is_some_and(|daemon| daemon.is(pid));
-        let is_known = |pid| is_daemon(pid) || self.workers.values().any(|worker| worker.is(pid));
-        let orphans: Vec<Pid> = proc::children().into_iter().filter_map(Pid::from_raw).filter(|pid| !is_known(*pid)).collect();
+        let known = self.leaders();
+        let children = proc::children().into_iter().filter(|pid| !known.contains(pid)).filter_map(Pid::from_raw);
+        let orphans: Vec<Pid> = children.filter(|pid| !is_daemon(*pid)).collect();
         for pid in orphans {
             let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }
-        // Adopted workers are not children of this keeper; their pidfds report their end.
-        let own: Vec<Key> = self.workers.iter().filter(|(_, worker)| worker.is_own).map(|(key, _)| *key).collect();
-        own.into_iter().try_for_each(|key| self.reap(key))?;
+        // The end of a leader is reported by its pidfd; that of the last process of its group is not.
+        let left: Vec<Key> =
+            self.workers.iter().filter(|(_, worker)| worker.is_own && !worker.runs()).map(|(key, _)| *key).collect();
+        left.into_iter().try_for_each(|key| self.reap(key))?;
         self.end_strays();
         Ok(())
+    }
+
+    /// The process ids of the workers.
+    pub(super) fn leaders(&self) -> BTreeSet<i32> {
+        self.workers.values().map(Worker::pid).collect()
     }
 
     pub(super) fn reap(&mut self, key: Key) -> Result<()> {
@@ -42,16 +50,20 @@ impl Keeper {
                 worker.close(stream, &mut self.poller);
             }
         }
-        match self.workers.get(&key).and_then(super::worker::Worker::end) {
+        match self.workers.get(&key).and_then(Worker::end) {
             Some(end) => self.report(&Report::Exited(key, end)),
             None => Ok(()),
         }
     }
 
-    /// Closes the files that no worker writes to any more.
-    pub(super) fn close_logs(&mut self) {
-        let workers = &self.workers;
-        let is_used = |path: &Path| workers.values().any(|worker| worker.job.logs.iter().any(|plan| plan.path == path));
-        self.logs.retain(|path, _| is_used(path));
+    /// Forgets a worker, and closes its logs unless another one writes to them.
+    pub(super) fn forget(&mut self, key: Key) {
+        let Some(worker) = self.workers.remove(&key) else { return };
+        for plan in &worker.job.logs {
+            let is_used = self.workers.values().any(|other| other.job.logs.iter().any(|own| own.path == plan.path));
+            if !is_used {
+                self.logs.remove(&plan.path);
+            }
+        }
     }
 }

@@ -35,8 +35,8 @@ impl Left {
 impl Keeper {
     /// Kills what workers have left behind in sessions of their own. An orphan becomes a child of the keeper.
     pub(super) fn end_strays(&self) {
-        let is_known = |pid: &Pid| self.workers.values().any(|worker| worker.is(*pid));
-        for pid in proc::children().into_iter().filter_map(Pid::from_raw).filter(|pid| !is_known(pid)) {
+        let known = self.leaders();
+        for pid in proc::children().into_iter().filter(|pid| !known.contains(pid)).filter_map(Pid::from_raw) {
             if mark(&self.home, pid.as_raw_pid()).is_some_and(|key| !self.runs(key)) {
                 let _ = kill_process(pid, Signal::KILL);
             }
@@ -45,11 +45,11 @@ impl Keeper {
 
     /// Asks processes to end that earlier keepers have left: these, with their groups, and all that bear a mark of which no worker is known.
     pub(super) fn sweep(&mut self, suspects: &[Identity]) -> Result<()> {
-        let is_known = |pid: i32| Pid::from_raw(pid).is_some_and(|pid| self.workers.values().any(|worker| worker.is(pid)));
+        let known = self.leaders();
         let marked =
             proc::all().into_iter().filter(|pid| mark(&self.home, *pid).is_some_and(|key| !self.workers.contains_key(&key)));
         let mut left: Vec<Identity> = marked.filter_map(Identity::of).collect();
-        for process in suspects.iter().filter(|process| process.is_alive() && !is_known(process.pid)) {
+        for process in suspects.iter().filter(|process| process.is_alive() && !known.contains(&process.pid)) {
             let _ = Pid::from_raw(process.pid).map(|pid| kill_process_group(pid, Signal::TERM));
             left.extend((!left.contains(process)).then_some(*process));
         }

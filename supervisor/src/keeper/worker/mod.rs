@@ -166,9 +166,9 @@ impl Worker {
         Some(End { how, code, last_line: self.tail.telling_line(), child: self.child.clone() })
     }
 
-    /// Returns whether this worker has this process id.
-    pub fn is(&self, pid: Pid) -> bool {
-        self.identity.pid == pid.as_raw_pid()
+    /// The process id of its leader.
+    pub fn pid(&self) -> i32 {
+        self.identity.pid
     }
 
     /// Returns whether its leader runs.
