@@ -2,10 +2,12 @@
 
 mod common;
 
+use command_fds::{CommandFdExt, FdMapping};
 use common::load::{Load, ask, ask_for, connect};
-use common::{Supervisor, server, start, start_within, until};
+use common::{Supervisor, is_gone, server, signal, start, start_within, until};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -236,4 +238,31 @@ fn kill_also_ends_a_reload_in_progress() {
     until("the replacement", || !supervisor.run(&["scale", "api", "2"]).status.success());
     supervisor.ok(&["kill"]);
     assert!(!reload.wait().unwrap().success());
+}
+
+#[test]
+fn a_listener_that_systemd_has_kept_is_used_again() {
+    let supervisor = Supervisor::new();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let program = server();
+    let words = ["start", program.to_str().unwrap(), "--listen", &address, "--name", "api", "--listen-timeout", "10s"];
+    supervisor.ok(&[&words[..], &["--", "--model", "current-thread"]].concat());
+    let all = [supervisor.role("keeper"), supervisor.role("daemon"), supervisor.pids()[0]];
+    ["STOP", "KILL"].iter().for_each(|name| all.iter().for_each(|pid| signal(name, *pid)));
+    until("all have ended", || all.iter().all(|pid| is_gone(*pid)));
+    // What systemd keeps; a client has come meanwhile.
+    let listener = TcpListener::bind(&address).unwrap();
+    let mut client = connect(&address).unwrap();
+    std::io::Write::write_all(client.get_mut(), b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "LISTEN_PID=$$ exec \"$0\" keeper", env!("CARGO_BIN_EXE_supervisor-keeper")]);
+    command.env("SUPERVISOR_HOME", supervisor.path()).env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", address.replace(':', "%3A"));
+    command.fd_mappings(vec![FdMapping { parent_fd: listener.into(), child_fd: 3 }]).unwrap();
+    let mut keeper = command.stdout(Stdio::null()).spawn().unwrap();
+    drop(command);
+    let mut answer = String::new();
+    client.read_line(&mut answer).unwrap();
+    assert_eq!(answer, "HTTP/1.1 200 OK\r\n");
+    supervisor.ok(&["kill"]);
+    assert!(keeper.wait().unwrap().success());
 }

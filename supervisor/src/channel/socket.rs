@@ -134,7 +134,10 @@ impl Channel {
     }
 
     fn receive_bytes(&mut self) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
-        let length = match recv(&self.socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::TRUNC) {
+        let peek = || recv(&self.socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::TRUNC);
+        let length = match peek() {
+            // The other side has closed without reading all that it was sent. The kernel says so once, before what that side has sent last.
+            Err(Errno::CONNRESET) => peek()?.1,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
             result => result?.1,
         };
@@ -224,6 +227,17 @@ mod tests {
         assert!(!one.is_silent(), "it is asked twice");
         one.asked = one.asked.map(|(asked, count)| (asked - 2 * PATIENCE, count));
         assert!(one.is_silent());
+    }
+
+    #[test]
+    fn what_a_side_has_sent_last_is_read_although_it_has_not_read_all_itself() {
+        let (one, other) = pair().unwrap();
+        let (mut one, mut other) = (Channel::new(one), Channel::new(other));
+        other.send(&Report::Terminate, &[]).unwrap();
+        one.send(&Order::Quit, &[]).unwrap();
+        drop(one);
+        assert!(matches!(other.receive::<Order>().unwrap(), Some((Order::Quit, _))));
+        assert!(other.receive::<Order>().is_err());
     }
 
     #[test]

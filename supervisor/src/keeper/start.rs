@@ -15,7 +15,7 @@ use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Fails if another supervisor runs, or a system call fails.
 pub fn begin() -> Result<ExitCode> {
     let stored = stored_listeners();
-    close_inherited();
+    close_inherited(&stored);
     let home = Home::open()?;
     let control = home.control();
     let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(home.alive());
@@ -76,13 +76,11 @@ fn stored_listeners() -> BTreeMap<String, Listener> {
 }
 
 /// Closes what the caller's shell has left open, such as the lock of a deploy script: it would be held as long as the supervisor runs.
-fn close_inherited() {
+fn close_inherited(stored: &BTreeMap<String, Listener>) {
     let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let numbers: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    // Those that systemd has kept are in use.
-    let stored = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse::<i32>().ok()).unwrap_or(0);
-    let is_ours = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
-    for number in numbers.into_iter().filter(|number| *number > if is_ours { 2 + stored } else { 2 }) {
+    let is_stored = |number: i32| stored.values().any(|listener| listener.socket.as_raw_fd() == number);
+    for number in numbers.into_iter().filter(|number| *number > 2 && !is_stored(*number)) {
         // The listing's own descriptor is closed already.
         let _ = nix::unistd::close(number);
     }
