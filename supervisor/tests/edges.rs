@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Supervisor, is_gone, signal, until};
+use common::{Supervisor, has, is_gone, signal, until};
 use serde_json::Value;
 use std::fs;
 use std::net::TcpListener;
@@ -268,6 +268,9 @@ fn an_app_that_exits_again_and_again_is_given_up_even_if_each_time_was_long_enou
 
 #[test]
 fn a_unix_socket_is_shared_like_any_listener_and_goes_with_its_app() {
+    if !has("python3") {
+        return;
+    }
     let supervisor = Supervisor::new();
     let path = supervisor.home.path().join("app.sock");
     let text = "import os, signal, socket, sys

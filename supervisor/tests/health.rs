@@ -3,13 +3,12 @@
 mod common;
 
 use common::load::{Load, ask_for, connect};
-use common::{Supervisor, is_gone, server, until};
+use common::{Supervisor, has, is_gone, server, until};
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Command;
 
 /// A server as asyncio has it. It says nothing, and takes its time until it listens.
 const PYTHON: &str = r#"
@@ -77,6 +76,9 @@ fn is_online(one: &Value) -> bool {
 
 #[test]
 fn a_process_that_says_nothing_is_ready_when_it_listens_answers_or_writes_a_text() {
+    if !has("python3") {
+        return;
+    }
     let supervisor = Supervisor::new();
     let file = program(&supervisor, "app.py", PYTHON);
     let address = free();
@@ -111,6 +113,9 @@ fn a_process_that_is_never_ready_fails_with_what_it_did_not_do() {
 
 #[test]
 fn a_cluster_that_says_nothing_is_replaced_without_dropping_a_request() {
+    if !has("python3") {
+        return;
+    }
     let supervisor = Supervisor::new();
     let file = program(&supervisor, "app.py", PYTHON);
     for when in ["listening", "http:/", "log:now it listens"] {
@@ -132,6 +137,9 @@ fn a_cluster_that_says_nothing_is_replaced_without_dropping_a_request() {
 
 #[test]
 fn the_process_of_a_cluster_that_answers_wrongly_is_replaced_and_the_other_is_not() {
+    if !has("python3") {
+        return;
+    }
     let supervisor = Supervisor::new();
     let file = program(&supervisor, "app.py", PYTHON);
     let address = free();
@@ -212,8 +220,8 @@ fn a_server_whose_event_loop_is_held_gets_a_substitute_first() {
 
 #[test]
 fn a_node_program_whose_event_loop_is_held_gets_a_substitute_first() {
-    if Command::new("node").arg("--version").output().is_err() {
-        return println!("skipped: there is no node");
+    if !has("node") {
+        return;
     }
     let supervisor = Supervisor::new();
     let text = "require('node:http').createServer((request, answer) => {

@@ -3,25 +3,17 @@
 mod common;
 
 use common::load::Load;
-use common::{Supervisor, until};
+use common::{Supervisor, has, until};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// A server as its author wrote it, who knows nothing of the supervisor.
 const SERVER: &str = "http.createServer((request, answer) => {
   if (request.url === '/pid') answer.end(String(process.pid)); else setTimeout(() => answer.end('hello'), 5);
 }).listen(Number(process.env.PORT));
 ";
-
-fn has_node() -> bool {
-    let has_one = Command::new("node").arg("--version").output().is_ok();
-    if !has_one {
-        println!("skipped: there is no node");
-    }
-    has_one
-}
 
 /// Writes a program into the supervisor's folder.
 fn program(supervisor: &Supervisor, name: &str, text: &str) -> PathBuf {
@@ -45,7 +37,7 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn a_server_runs_as_a_cluster_and_reloads_without_dropping_a_request() {
-    if !has_node() {
+    if !has("node") {
         return;
     }
     for (name, first) in [("app.js", "const http = require('node:http');\n"), ("app.mjs", "import http from 'node:http';\n")] {
@@ -71,7 +63,7 @@ fn a_server_runs_as_a_cluster_and_reloads_without_dropping_a_request() {
 
 #[test]
 fn a_port_that_is_taken_is_told_as_node_tells_it() {
-    if !has_node() {
+    if !has("node") {
         return;
     }
     let supervisor = Supervisor::new();
@@ -83,7 +75,7 @@ fn a_port_that_is_taken_is_told_as_node_tells_it() {
 
 #[test]
 fn a_program_that_wants_to_say_itself_when_it_is_ready_does() {
-    if !has_node() {
+    if !has("node") {
         return;
     }
     let supervisor = Supervisor::new();
@@ -105,7 +97,7 @@ fn a_program_that_wants_to_say_itself_when_it_is_ready_does() {
 
 #[test]
 fn a_program_gets_the_signal_that_it_was_written_for() {
-    if !has_node() {
+    if !has("node") {
         return;
     }
     let supervisor = Supervisor::new();
@@ -122,7 +114,7 @@ fn a_program_gets_the_signal_that_it_was_written_for() {
 
 #[test]
 fn a_program_that_listens_nowhere_runs_as_well() {
-    if !has_node() {
+    if !has("node") {
         return;
     }
     let supervisor = Supervisor::new();
@@ -147,7 +139,7 @@ http.createServer((request, answer) => {
 
 #[test]
 fn a_canary_that_fails_or_hangs_is_taken_back_and_one_that_is_fine_is_followed_by_the_rest() {
-    if !has_node() {
+    if !has("node") {
         return;
     }
     let supervisor = Supervisor::new();
@@ -197,7 +189,7 @@ fn a_canary_that_fails_or_hangs_is_taken_back_and_one_that_is_fine_is_followed_b
 
 #[test]
 fn a_program_runs_as_another_user() {
-    if !has_node() || !nix::unistd::geteuid().is_root() {
+    if !has("node") || !nix::unistd::geteuid().is_root() {
         return println!("skipped: it takes node, and root");
     }
     let supervisor = Supervisor::new();
@@ -211,7 +203,7 @@ fn a_program_runs_as_another_user() {
 
 #[test]
 fn a_program_that_takes_the_listener_itself_is_ready_once_it_listens() {
-    if !has_node() {
+    if !has("node") {
         return;
     }
     let supervisor = Supervisor::new();

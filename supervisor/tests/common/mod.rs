@@ -77,6 +77,15 @@ impl Supervisor {
     }
 }
 
+/// Returns whether there is a program to test with; says so if not, since only Rust and a C compiler are promised.
+pub fn has(program: &str) -> bool {
+    let has_one = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !has_one {
+        println!("skipped: there is no {program}");
+    }
+    has_one
+}
+
 /// Sends a signal, by name, to a process or, with a minus, to a group.
 pub fn signal(name: &str, pid: i64) {
     let status = Command::new("kill").args(["-s", name, "--"]).arg(pid.to_string()).status().unwrap();
