@@ -26,7 +26,7 @@ pub struct Options {
     /// Time between SIGTERM and SIGKILL
     #[arg(short, long, value_name = "TIME", default_value = "12s", value_parser = time)]
     pub kill_timeout: Duration,
-    /// Time limit for a new process to send READY=1
+    /// Time limit for a new process to become ready
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = time)]
     pub listen_timeout: Duration,
     /// Size at which a log file is rotated, at least 4K

@@ -150,9 +150,12 @@ fn to_check(app: &App, purpose: Purpose) -> Vec<(Key, Identity)> {
         Purpose::Readiness => matches!(options.ready_when, Some(ReadyWhen::Listening | ReadyWhen::Http(_))),
         Purpose::Health => options.health.is_checked(),
     };
-    let workers = app.instances.iter().flat_map(Instance::workers).filter(|_| is_wanted);
-    let meant = workers.filter_map(|worker| match (purpose, worker.state) {
-        (Purpose::Readiness, State::Starting { process: Some(process) }) if worker.version == starting(app) => {
+    if !is_wanted {
+        return Vec::new();
+    }
+    let version = starting(app);
+    let meant = app.instances.iter().flat_map(Instance::workers).filter_map(|worker| match (purpose, worker.state) {
+        (Purpose::Readiness, State::Starting { process: Some(process) }) if worker.version == version => {
             Some((worker.key, process))
         }
         (Purpose::Health, State::Online { process }) => Some((worker.key, process)),

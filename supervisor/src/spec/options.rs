@@ -23,7 +23,7 @@ pub struct Options {
     /// Time between SIGTERM and SIGKILL.
     #[serde(rename = "kill_timeout_ms", with = "milliseconds")]
     pub kill_timeout: Duration,
-    /// Time limit for a new worker to send READY=1.
+    /// Time limit for a new worker to become ready.
     #[serde(rename = "listen_timeout_ms", with = "milliseconds")]
     pub listen_timeout: Duration,
     /// Size in bytes at which a log file is rotated.
