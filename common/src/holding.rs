@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// The number of places. Threads beyond that share one: with so many, none of them is an event loop.
+/// The number of places. With more threads than that, some share a place; a server with so many threads has no event loop.
 const PLACES: usize = 256;
 
 /// The start of the handler that runs in each place, in microseconds since [`epoch`]; 0 without one.

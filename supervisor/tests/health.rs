@@ -9,10 +9,16 @@ use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::process::Stdio;
 
-/// A server as asyncio has it. It says nothing, and takes its time until it listens.
+/// A server as asyncio has it. It says nothing, and listens when it is told to.
 const PYTHON: &str = r#"
 import asyncio, os, signal, socket, sys, time
+
+print("begun", flush=True)
+# Until the test lets it go on.
+while "WAIT_FOR" in os.environ and not os.path.exists(os.environ["WAIT_FOR"]):
+    time.sleep(0.005)
 
 is_broken = False
 
@@ -29,7 +35,6 @@ async def serve(reader, writer):
 async def main():
     stop = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set_result, None)
-    time.sleep(0.3)
     given = socket.socket(fileno=3) if os.environ.get("LISTEN_FDS") else socket.create_server(("127.0.0.1", int(sys.argv[1])))
     server = await asyncio.start_server(serve, sock=given)
     print("now it listens", flush=True)
@@ -70,6 +75,14 @@ fn answered_by(address: &str, path: &str) -> i64 {
     answer(address, path).split("\r\n\r\n").nth(1).and_then(|pid| pid.parse().ok()).unwrap()
 }
 
+/// Starts a cluster of two of the server; returns its address.
+fn start_cluster(supervisor: &Supervisor, options: &[&str]) -> String {
+    let (file, address) = (program(supervisor, "app.py", PYTHON), free());
+    let words = ["start", file.to_str().unwrap(), "-i", "2", "--listen", &address, "--listen-timeout", "20s"];
+    supervisor.ok(&[&words[..], options].concat());
+    address
+}
+
 fn is_online(one: &Value) -> bool {
     one["status"] == "online"
 }
@@ -83,12 +96,24 @@ fn a_process_that_says_nothing_is_ready_when_it_listens_answers_or_writes_a_text
     let file = program(&supervisor, "app.py", PYTHON);
     let address = free();
     let port = address.rsplit(':').next().unwrap();
+    let gate = supervisor.home.path().join("gate");
     for when in ["listening", &format!("http://{address}/"), "log:now it listens"] {
-        supervisor.ok(&["start", file.to_str().unwrap(), "--listen-timeout", "20s", "--ready-when", when, "--", port]);
+        // Without the check, it would be online after --min-uptime.
+        let words = ["start", file.to_str().unwrap(), "--listen-timeout", "20s", "--min-uptime", "1ms", "--ready-when", when];
+        let mut start = supervisor.command(&[&words[..], &["--", port]].concat());
+        let mut start = start.env("WAIT_FOR", &gate).stdout(Stdio::null()).spawn().unwrap();
+        until("it has begun", || String::from_utf8_lossy(&supervisor.run(&["logs", "app"]).stdout).contains("begun"));
+        assert_eq!((supervisor.list()[0]["status"].as_str(), start.try_wait().unwrap()), (Some("launching"), None), "{when}");
+        fs::write(&gate, "").unwrap();
+        assert!(start.wait().unwrap().success(), "{when}");
         // It is answered at once, as soon as the command has ended.
         assert!(answer(&address, "/").starts_with("HTTP/1.1 200"), "{when}");
         assert!(supervisor.list().iter().all(is_online), "{when}");
         supervisor.ok(&["delete", "app"]);
+        fs::remove_file(&gate).unwrap();
+        for stream in ["out", "error"] {
+            let _ = fs::remove_file(supervisor.path().join(format!("logs/app-0-{stream}.log")));
+        }
     }
 }
 
@@ -117,12 +142,8 @@ fn a_cluster_that_says_nothing_is_replaced_without_dropping_a_request() {
         return;
     }
     let supervisor = Supervisor::new();
-    let file = program(&supervisor, "app.py", PYTHON);
     for when in ["listening", "http:/", "log:now it listens"] {
-        let address = free();
-        let words =
-            ["start", file.to_str().unwrap(), "-i", "2", "--listen", &address, "--listen-timeout", "20s", "--ready-when", when];
-        supervisor.ok(&words);
+        let address = start_cluster(&supervisor, &["--ready-when", when]);
         let load = Load::start(&address);
         load.answers_more();
         let before = supervisor.pids();
@@ -141,22 +162,8 @@ fn the_process_of_a_cluster_that_answers_wrongly_is_replaced_and_the_other_is_no
         return;
     }
     let supervisor = Supervisor::new();
-    let file = program(&supervisor, "app.py", PYTHON);
-    let address = free();
     let checks = ["--health-http", "/ok", "--health-interval", "100ms", "--health-retries", "2"];
-    let words = [
-        "start",
-        file.to_str().unwrap(),
-        "-i",
-        "2",
-        "--listen",
-        &address,
-        "--listen-timeout",
-        "20s",
-        "--ready-when",
-        "listening",
-    ];
-    supervisor.ok(&[&words[..], &checks].concat());
+    let address = start_cluster(&supervisor, &[&["--ready-when", "listening"], &checks[..]].concat());
     let before = supervisor.pids();
     let broken = answered_by(&address, "/break");
     until("the broken one is gone", || is_gone(broken));

@@ -6,11 +6,11 @@ use super::worker::State;
 use crate::reports::Reported;
 use std::time::{Duration, Instant};
 
-/// A lag that people do not notice is no reason to go back.
+/// A shorter lag is never a reason to go back, since people do not notice it.
 const NOTICED_MS: f64 = 100.0;
-/// A lag that is so many times that of the others is one, and so is a share of failures.
+/// The reload goes back if the lag of the new process, or its share of failed requests, is more than this many times that of the others.
 const WORSE: f64 = 2.0;
-/// Fewer failures than this say nothing.
+/// Fewer failures than this may be chance.
 const FEWEST_FAILURES: u64 = 5;
 
 /// What a process has reported, since its start or since a trial began.

@@ -56,12 +56,16 @@ pub struct Checked {
     pub processes: Vec<(Key, Option<String>)>,
 }
 
+impl Purpose {
+    const ALL: [Purpose; 2] = [Purpose::Readiness, Purpose::Health];
+}
+
 impl Core {
     /// Begins the checks that are due.
     pub(super) fn begin_checks(&mut self) {
         let now = self.now.instant;
         for number in 0..self.table.apps.len() {
-            for purpose in [Purpose::Readiness, Purpose::Health] {
+            for purpose in Purpose::ALL {
                 let app = &self.table.apps[number];
                 let check = app.checks[purpose as usize];
                 let processes = to_check(app, purpose);
@@ -109,7 +113,7 @@ impl Core {
     /// Returns when the next check is due.
     pub(super) fn check_due(&self) -> Option<Instant> {
         let apps = self.table.apps.iter();
-        let checks = apps.flat_map(|app| [Purpose::Readiness, Purpose::Health].map(|purpose| (app, purpose)));
+        let checks = apps.flat_map(|app| Purpose::ALL.map(|purpose| (app, purpose)));
         let waiting =
             checks.filter(|(app, purpose)| !app.checks[*purpose as usize].is_begun && !to_check(app, *purpose).is_empty());
         waiting.filter_map(|(app, purpose)| app.checks[purpose as usize].due).min()

@@ -75,10 +75,8 @@ pub enum Input {
     Gone(Client),
     /// What [`Output::Prepare`] asked for is done, or could not be.
     Prepared(String, Result<(), String>),
-    /// The program of a watched app has changed.
-    Changed(String),
-    /// A time in the schedule of an app has come.
-    Scheduled(String),
+    /// An app is to be reloaded: its program, which is watched, has changed, or a time in its schedule has come.
+    Reload(String),
     /// The memory that processes use, in bytes.
     Memory(Vec<(Key, u64)>),
     /// What [`Output::Check`] asked for is done.
@@ -203,7 +201,7 @@ impl Core {
                 self.cancel(|task| task.client == Some(client), "its command was interrupted");
             }
             Input::Prepared(name, result) => self.prepared(&name, result),
-            Input::Changed(name) | Input::Scheduled(name) => self.to_reload.push(name),
+            Input::Reload(name) => self.to_reload.push(name),
             Input::Memory(measured) => self.check_memory(&measured),
             Input::Checked(checked) => self.checked(checked),
             Input::Remark(remark) => self.remark(remark),
@@ -353,7 +351,7 @@ impl Core {
         for key in self.table.expired(now) {
             self.feed(key, Event::Due);
         }
-        self.reload_changed();
+        self.begin_reloads();
         if self.ending.is_none() {
             self.replace_unfit();
         }
@@ -367,7 +365,7 @@ impl Core {
     }
 
     /// Reloads apps, or starts jobs again that have ended, unless another command is at work on them: it may still start the old program.
-    fn reload_changed(&mut self) {
+    fn begin_reloads(&mut self) {
         let names = std::mem::take(&mut self.to_reload);
         for name in names {
             if self.ending.is_some() {

@@ -127,11 +127,8 @@ impl Daemon {
         }
         self.check_keeper()?;
         self.clients.end_hanging(&mut self.poller);
-        for name in self.watch.take_changed() {
-            self.handle(Input::Changed(name))?;
-        }
-        for name in self.schedule.take_due() {
-            self.handle(Input::Scheduled(name))?;
+        for name in self.watch.take_changed().into_iter().chain(self.schedule.take_due()) {
+            self.handle(Input::Reload(name))?;
         }
         self.handle(Input::Tick)?;
         if let Some(saved) = self.core.take_changes() {
