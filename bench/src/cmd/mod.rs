@@ -49,6 +49,13 @@ fn round_or_newest(name: Option<&Path>, is_wanted: impl Fn(&Header) -> bool) -> 
     }
 }
 
+/// The round of a name, or the newest one that says something about servers; one that goes on only if none is finished.
+fn round_to_show(name: Option<&Path>) -> Result<PathBuf> {
+    let says_something = |header: &Header| !header.settings.is_null;
+    let finished = round_or_newest(name, |header| says_something(header) && header.finished.is_some());
+    finished.or_else(|_| round_or_newest(name, says_something))
+}
+
 /// The folders of rounds: around the current directory, and of the checkout.
 fn bases() -> Vec<PathBuf> {
     let mut bases = vec![tree::results()];

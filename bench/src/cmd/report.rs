@@ -17,7 +17,7 @@ use std::process::ExitCode;
 /// # Errors
 /// Rounds that cannot be read, have no trial or nothing in common; a full disk.
 pub fn run(arguments: &Report) -> Result<ExitCode> {
-    let round = Round::open(&super::round_or_newest(arguments.round.as_deref(), |header| !header.settings.is_null)?)?;
+    let round = Round::open(&super::round_to_show(arguments.round.as_deref())?)?;
     let path = match &arguments.beside {
         None => alone(&round, arguments)?,
         Some(_) => beside(&round, arguments)?,

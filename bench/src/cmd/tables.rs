@@ -34,8 +34,7 @@ pub fn run(arguments: &Tables) -> Result<ExitCode> {
 }
 
 fn open(arguments: &Tables) -> Result<(Round, Numbers)> {
-    let is_wanted = |header: &round::Header| !header.settings.is_null;
-    let mut round = Round::open(&super::round_or_newest(arguments.round.as_deref(), is_wanted)?)?;
+    let mut round = Round::open(&super::round_to_show(arguments.round.as_deref())?)?;
     let filters = &arguments.shape.filters;
     if let Some(metric) = filters.iter().find(|filter| filter.is_about_metrics())
         && arguments.shape.format() != Format::Csv

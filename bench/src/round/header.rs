@@ -158,7 +158,9 @@ impl Header {
     /// A line for above its tables.
     pub fn describe(&self, folder: &Path) -> String {
         let (settings, environment) = (&self.settings, &self.environment);
-        let resumed: String = self.resumed.iter().map(|one| format!(", resumed at {}", one.commit)).collect();
+        let mut commits: Vec<&str> = self.resumed.iter().map(|one| one.commit.as_str()).collect();
+        commits.dedup();
+        let resumed = if commits.is_empty() { String::new() } else { format!(", resumed at {}", commits.join(", ")) };
         let state = if self.finished.is_some() { "" } else { ", not finished" };
         format!(
             "round {}: started {}{state}, {} servers, {} trials, commit {}{resumed}",
