@@ -9,15 +9,16 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
 /// How long one request holds an event loop.
-pub(super) const STUCK: Duration = Duration::from_secs(4);
-/// Pause between two requests that hold event loops.
-const APART: Duration = Duration::from_millis(100);
+const STUCK: Duration = Duration::from_secs(4);
+/// Connections that are tried until each process has one.
+const TRIES: usize = 1000;
 /// Processes of each cluster.
 pub(super) const PROCESSES: usize = 2;
 
@@ -105,10 +106,12 @@ impl Manager {
     /// # Errors
     /// The manager says that it cannot.
     pub fn act(&mut self, act: Act) -> Result<()> {
-        match (act, &mut *self) {
-            (Act::Stick, manager) => stick(manager),
-            (act, Manager::Supervisor(supervised)) => supervised.act(act),
-            (act, Manager::Pm2(pm2)) => pm2.act(act),
+        if act == Act::Stick {
+            return stick(self.cluster().address);
+        }
+        match self {
+            Manager::Supervisor(supervised) => supervised.act(act),
+            Manager::Pm2(pm2) => pm2.act(act),
         }
     }
 
@@ -150,17 +153,13 @@ impl Manager {
     }
 }
 
-/// Holds each event loop with a request, until these are answered.
-fn stick(manager: &mut Manager) -> Result<()> {
-    let mut clients = Vec::new();
-    for _ in 0..PROCESSES {
-        let mut client = Client::connect(manager.cluster().address)?;
+/// Holds the event loop of each process with a request, until these are answered.
+fn stick(address: SocketAddr) -> Result<()> {
+    let mut clients = one_to_each(address)?;
+    for client in &mut clients {
         client.send(&get(&format!("/sleep?ms={}", STUCK.as_millis())))?;
-        clients.push(client);
-        // The next connection goes to a process that can accept one.
-        thread::sleep(APART);
     }
-    // Each client is answered, whatever becomes of the process.
+    // Each client is answered, whatever becomes of its process.
     for client in &mut clients {
         let status = client.receive(false)?.status;
         if status != 200 {
@@ -168,6 +167,21 @@ fn stick(manager: &mut Manager) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Opens a connection to each process of a cluster; one that is kept stays with the process that has accepted it.
+fn one_to_each(address: SocketAddr) -> Result<Vec<Client>> {
+    let mut found = BTreeMap::new();
+    for _ in 0..TRIES {
+        let mut client = Client::connect(address)?;
+        client.send(&get("/"))?;
+        let worker = client.receive(false)?.header("X-Worker").context("an answer without X-Worker")?.to_owned();
+        found.entry(worker).or_insert(client);
+        if found.len() == PROCESSES {
+            return Ok(found.into_values().collect());
+        }
+    }
+    bail!("only {} of {PROCESSES} processes accepted one of {TRIES} connections", found.len())
 }
 
 /// Runs a command and returns its output.
