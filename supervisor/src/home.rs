@@ -141,8 +141,13 @@ impl Home {
 
     /// What Node programs load before themselves.
     pub fn preload(&self) -> PathBuf {
-        // Root can start programs as other users, who must be able to read it.
-        if geteuid().is_root() { Path::new(SHARED).join("preload.cjs") } else { self.0.join("preload.cjs") }
+        self.0.join("preload.cjs")
+    }
+
+    /// The same for programs that run as another user, who may not enter this folder. Each supervisor has its own.
+    pub fn shared_preload(&self) -> PathBuf {
+        let name = self.0.to_string_lossy().replace('/', "-");
+        Path::new(SHARED).join(format!("preload{name}.cjs"))
     }
 
     /// The folder of log files.

@@ -356,6 +356,18 @@ fn of_many_keepers_that_are_started_at_once_one_stays() {
 }
 
 #[test]
+fn supervisors_of_different_homes_do_not_disturb_each_other_when_they_start() {
+    for _ in 0..5 {
+        let supervisors: Vec<Supervisor> = (0..8).map(|_| Supervisor::new()).collect();
+        let begin = |one: &Supervisor| one.command(&["ping"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let commands: Vec<_> = supervisors.iter().map(begin).collect();
+        assert!(commands.into_iter().all(|mut command| command.wait().unwrap().success()));
+        let log = |one: &Supervisor| fs::read_to_string(one.path().join("supervisor.log")).unwrap();
+        supervisors.iter().for_each(|one| assert_eq!(log(one), ""));
+    }
+}
+
+#[test]
 fn a_command_that_waits_while_another_ends_the_supervisor_starts_none() {
     let supervisor = Supervisor::new();
     supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);

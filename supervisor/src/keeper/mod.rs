@@ -161,6 +161,7 @@ impl Keeper {
             }
         }
         let _ = fs::remove_file(self.home.control());
+        let _ = fs::remove_file(self.home.shared_preload());
         Ok(ExitCode::SUCCESS)
     }
 

@@ -1,7 +1,7 @@
 //! The start of a keeper: the first one, or one that replaces another.
 
-use super::Keeper;
 use super::listeners::{Listener, address_of_stored};
+use super::{Keeper, tell};
 use crate::channel::Channel;
 use crate::control::{Answer, Request};
 use crate::home::{Home, publish, replace};
@@ -23,6 +23,8 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+/// What Node programs load before themselves.
+const PRELOAD: &[u8] = include_bytes!("preload.cjs");
 /// How often the supervisor that holds the lock is looked for, and the pause in between.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -46,8 +48,13 @@ pub fn begin() -> Result<ExitCode> {
     fs::write(home.alive(), std::process::id().to_string())?;
     let control = UnixListener::bind(&control).with_context(|| format!("cannot listen on {}", control.display()))?;
     let mut keeper = Keeper::new(home)?;
-    let preload = if geteuid().is_root() { publish } else { replace };
-    preload(&keeper.home.preload(), include_bytes!("preload.cjs"))?;
+    replace(&keeper.home.preload(), PRELOAD)?;
+    // Only root can start programs as other users. Where there is no such folder, those of Node do not start, and all others do.
+    if geteuid().is_root()
+        && let Err(error) = publish(&keeper.home.shared_preload(), PRELOAD)
+    {
+        tell(&keeper.home, &format!("{error:#}"));
+    }
     keeper.control = Some(control.into());
     keeper.lock = Some(lock.into());
     keeper.listeners = stored;

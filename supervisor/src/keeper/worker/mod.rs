@@ -97,7 +97,7 @@ impl Worker {
             let (own, other) = Ipc::pair()?;
             command
                 .env("NODE_CHANNEL_FD", (FIRST_LISTENER as usize + passed.len()).to_string())
-                .env("SUPERVISOR_PRELOAD", home.preload());
+                .env("SUPERVISOR_PRELOAD", if job.has_user { home.shared_preload() } else { home.preload() });
             passed.push(other);
             ipc = Some(own);
         }
