@@ -5,11 +5,10 @@
 mod common;
 
 use common::load::Load;
-use common::{Supervisor, is_gone, server, signal, until};
+use common::{Supervisor, free, is_gone, server, signal, until};
 use fastrand::Rng;
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -99,7 +98,7 @@ fn run(seed: u64) -> Found {
     let mut rng = Rng::with_seed(seed);
     let supervisor = Supervisor::new();
     // A port of its own: one that the system chooses would be another after the death of both.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let address = free();
     let program = server();
     let words = ["start", program.to_str().unwrap(), "--name", "api", "-i", "2", "--listen", &address, "--listen-timeout", "10s"];
     supervisor.ok(&[&words[..], &["--", "--model", "current-thread"]].concat());

@@ -4,7 +4,7 @@ mod common;
 
 use command_fds::{CommandFdExt, FdMapping};
 use common::load::{Load, ask, ask_for, connect};
-use common::{Supervisor, is_gone, server, signal, start, start_within, until};
+use common::{Supervisor, free, is_gone, server, signal, start, start_within, until};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -243,7 +243,7 @@ fn kill_also_ends_a_reload_in_progress() {
 #[test]
 fn a_listener_that_systemd_has_kept_is_used_again() {
     let supervisor = Supervisor::new();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let address = free();
     let program = server();
     let words = ["start", program.to_str().unwrap(), "--listen", &address, "--name", "api", "--listen-timeout", "10s"];
     supervisor.ok(&[&words[..], &["--", "--model", "current-thread"]].concat());

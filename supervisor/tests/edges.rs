@@ -172,7 +172,7 @@ fn outputs_that_are_full_or_closed_are_an_error_and_no_panic() {
     let supervisor = Supervisor::new();
     supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
     let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    for words in [&["list"][..], &["list", "--json"], &["show", "app"], &["startup"], &["stop", "app"]] {
+    for words in [&["list"][..], &["list", "--json"], &["show", "app"], &["startup"], &["unstartup"], &["stop", "app"]] {
         let output = supervisor.command(words).stdout(full()).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && said.contains("cannot write to standard output"), "{words:?}: {said}");

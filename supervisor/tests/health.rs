@@ -3,11 +3,10 @@
 mod common;
 
 use common::load::{Load, ask_for, connect};
-use common::{Supervisor, has, is_gone, server, until};
+use common::{Supervisor, free, has, is_gone, server, until};
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -53,11 +52,6 @@ fn program(supervisor: &Supervisor, name: &str, text: &str) -> PathBuf {
     let path = supervisor.home.path().join(name);
     fs::write(&path, text).unwrap();
     path
-}
-
-/// An address that is free now.
-fn free() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 /// Sends a request on a connection of its own; returns the whole answer.

@@ -3,7 +3,7 @@
 mod common;
 
 use common::load::Load;
-use common::{Supervisor, has, until};
+use common::{Supervisor, free, free_port, has, until};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,6 @@ fn program(supervisor: &Supervisor, name: &str, text: &str) -> PathBuf {
     let path = supervisor.home.path().join(name);
     fs::write(&path, text).unwrap();
     path
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn start(supervisor: &Supervisor, program: &Path, port: u16, options: &[&str]) -> Output {
@@ -210,7 +206,7 @@ fn a_program_that_takes_the_listener_itself_is_ready_once_it_listens() {
     let text = "const http = require('node:http');
     http.createServer((_, answer) => answer.end('hello')).listen({ fd: Number(process.env.LISTEN_FDS) + 2 });";
     let file = program(&supervisor, "app.js", text);
-    let address = format!("127.0.0.1:{}", free_port());
+    let address = free();
     let words = ["start", file.to_str().unwrap(), "-i", "2", "--listen", &address, "--listen-timeout", "10s"];
     supervisor.ok(&words);
     let load = Load::start(&address);

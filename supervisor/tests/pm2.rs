@@ -3,11 +3,10 @@
 mod common;
 
 use common::load::{Load, connect};
-use common::{Supervisor, has, is_gone, server, signal, start, until};
+use common::{Supervisor, free, has, is_gone, server, signal, start, until};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -18,11 +17,6 @@ const PYTHON: &str = "/usr/bin/python3";
 fn status<'l>(list: &'l [Value], name: &str) -> &'l str {
     let one = list.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name} is not in the list"));
     one["status"].as_str().unwrap()
-}
-
-/// An address that is free now.
-fn free() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 fn file(supervisor: &Supervisor, text: &str) -> PathBuf {
@@ -64,6 +58,22 @@ fn a_job_that_has_ended_is_not_started_again() {
 }
 
 #[test]
+fn each_stream_goes_to_the_file_that_is_named_for_it() {
+    let supervisor = Supervisor::new();
+    let folder = supervisor.home.path();
+    let [out, second] = ["app.log", "app-1.log"].map(|name| folder.join(name));
+    let words = ["start", "sh", "-i", "2", "--name", "app", "-o", "app.log", "-e", "/dev/null", "--", "-c"];
+    let script = "echo $NODE_APP_INSTANCE; echo lost >&2; exec sleep 1000";
+    let mut command = supervisor.command(&words);
+    command.arg(script).current_dir(folder);
+    assert!(command.output().unwrap().status.success());
+    let read = |path: &PathBuf| fs::read_to_string(path).unwrap_or_default();
+    until("both have written", || (read(&out).as_str(), read(&second).as_str()) == ("0\n", "1\n"));
+    assert!(!supervisor.ok(&["logs"]).contains("lost"));
+    supervisor.fails(&["start", "sleep 9", "--log", "all.log", "-o", "out.log"]);
+}
+
+#[test]
 fn patterns_and_namespaces_name_several_apps() {
     let supervisor = Supervisor::new();
     for (name, space) in [("api-one", "web"), ("api-two", "jobs"), ("other", "web")] {
@@ -90,6 +100,7 @@ fn small_commands_do_what_they_say() {
     assert_eq!(supervisor.ok(&["pid", "app"]), format!("{pid}\n"));
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     assert_eq!(stat.rsplit(") ").next().unwrap().split(' ').nth(16), Some("5"), "{stat}");
+    assert!(supervisor.ok(&["unstartup"]).contains("disable --now stallbench-supervisor.service\n"));
     supervisor.ok(&["send-signal", "SIGUSR2", "app"]);
     until("it has come", || supervisor.ok(&["logs", "app"]).contains("reopened"));
     assert_eq!(supervisor.pids()[0], pid);

@@ -83,6 +83,8 @@ pub enum Command {
     Update,
     /// Print a systemd unit that starts the saved apps at every boot
     Startup,
+    /// Print the commands that remove that unit
+    Unstartup,
     /// Stop all apps and the supervisor
     Kill,
 }
@@ -98,6 +100,12 @@ pub struct Start {
     /// One log file for all instances and both streams [default: one file each, in the supervisor's folder]
     #[arg(short, long, value_name = "FILE")]
     pub log: Option<PathBuf>,
+    /// Log file for standard output; later instances have their number before its ending, unless --merge-logs is given
+    #[arg(short, long, value_name = "FILE", conflicts_with = "log")]
+    pub output: Option<PathBuf>,
+    /// Log file for standard error, likewise
+    #[arg(short, long, value_name = "FILE", conflicts_with = "log")]
+    pub error: Option<PathBuf>,
     /// Start it once more, under another name, if it is in the list
     #[arg(short, long)]
     pub force: bool,

@@ -118,7 +118,10 @@ impl From<&Options> for spec::Options {
             log_max_size: options.log_max_size,
             log_keep: options.log_keep,
             log_date_format: if options.time { Some(TIME.into()) } else { options.log_date_format.clone() },
+            // Paths, which are relative to the working directory.
             log: None,
+            output: None,
+            error: None,
             log_mode: options.log_mode,
             merge_logs: options.merge_logs,
             watch: options.watch,

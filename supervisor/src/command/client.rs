@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use supervisor::control::{Answer, Request, Table};
 use supervisor::files::tail;
 use supervisor::home::Home;
@@ -22,6 +22,8 @@ const LAST_BREATH: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 const OWN_LOG_END: u64 = 4096;
 /// Pause before the next look whether another daemon answers.
 const AGAIN: Duration = Duration::from_millis(20);
+/// The longest time until systemd has started a supervisor anew.
+const SYSTEMD_TAKES: Duration = Duration::from_secs(5);
 /// Time limit for the daemon to answer `list`.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -234,7 +236,8 @@ impl<'h> Lock<'h> {
     /// Starts a supervisor if none is running.
     fn begin(&self) -> Result<()> {
         let home = self.home;
-        if UnixStream::connect(home.control()).is_ok() {
+        let is_there = || UnixStream::connect(home.control()).is_ok();
+        if is_there() || home.state().exists() && home.is_kept_by_systemd() && is_soon(is_there) {
             return Ok(());
         }
         let own_log = OpenOptions::new().append(true).create(true).mode(0o600).open(home.own_log())?;
@@ -253,6 +256,18 @@ impl<'h> Lock<'h> {
         }
         Ok(())
     }
+}
+
+/// Waits for the supervisor that systemd starts in place of one that has died: only that one gets the listeners that systemd has kept.
+fn is_soon(is_there: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + SYSTEMD_TAKES;
+    while Instant::now() < deadline {
+        std::thread::sleep(AGAIN);
+        if is_there() {
+            return true;
+        }
+    }
+    false
 }
 
 fn last_line(home: &Home) -> Result<String> {

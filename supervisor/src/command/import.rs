@@ -11,7 +11,7 @@ use std::process::Command;
 use toml::{Table, Value as Toml};
 
 /// Keys that mean the same under another name, and how their value is written here.
-const KEYS: [(&str, &str, Kind); 30] = [
+const KEYS: [(&str, &str, Kind); 40] = [
     ("script", "start", Kind::Text),
     ("pm_exec_path", "start", Kind::Text),
     ("name", "name", Kind::Text),
@@ -40,6 +40,16 @@ const KEYS: [(&str, &str, Kind); 30] = [
     ("gid", "gid", Kind::Text),
     ("cron_restart", "cron", Kind::Text),
     ("log_file", "log", Kind::Text),
+    ("log", "log", Kind::Text),
+    ("out_file", "output", Kind::Log),
+    ("output", "output", Kind::Log),
+    ("out", "output", Kind::Log),
+    ("out_log", "output", Kind::Log),
+    ("error_file", "error", Kind::Log),
+    ("error", "error", Kind::Log),
+    ("err", "error", Kind::Log),
+    ("err_file", "error", Kind::Log),
+    ("err_log", "error", Kind::Log),
     ("args", "arguments", Kind::Words),
     ("kill_signal", "stop-signal", Kind::Text),
 ];
@@ -77,6 +87,8 @@ enum Kind {
     /// Bytes, or a text such as `300M`.
     Size,
     Codes,
+    /// A file, or `NULL` for none.
+    Log,
     /// PM2's date formats are those of moment.js.
     Date,
     /// Words, or a text of words.
@@ -214,7 +226,8 @@ impl Kind {
     fn converted(self, value: &Value) -> Option<Option<Toml>> {
         let text = |text: &str| Some(Some(Toml::String(text.to_owned())));
         match (self, value) {
-            (Kind::Text, Value::String(own)) => text(own),
+            (Kind::Log, Value::String(own)) if own == "NULL" => text("/dev/null"),
+            (Kind::Text | Kind::Log, Value::String(own)) => text(own),
             (Kind::Namespace, Value::String(own)) if own == "default" => Some(None),
             (Kind::Namespace, Value::String(own)) => text(own),
             // The ending says it, or node does.
@@ -286,7 +299,7 @@ mod tests {
         let file = json!({ "apps": [{
             "name": "api", "script": "./server.js", "args": "--port 3000", "instances": "max", "exec_mode": "cluster",
             "max_memory_restart": "300M", "kill_timeout": 5000, "autorestart": true, "watch": false, "node_args": "--max-old-space-size=200",
-            "env": { "PORT": 3000 }, "env_production": { "NODE_ENV": "production" }, "log_date_format": "YYYY-MM-DD HH:mm:ss", "cron_restart": "0 3 * * *", "post_update": ["npm install"]
+            "env": { "PORT": 3000 }, "env_production": { "NODE_ENV": "production" }, "log_date_format": "YYYY-MM-DD HH:mm:ss", "cron_restart": "0 3 * * *", "out_file": "logs/out.log", "error_file": "NULL", "post_update": ["npm install"]
         }] });
         let (text, missing) = converted(&file).unwrap();
         assert_eq!(missing, ["post_update"]);
@@ -301,6 +314,7 @@ mod tests {
         );
         assert_eq!(start.interpreter.as_deref(), Some("node --max-old-space-size=200"));
         assert_eq!(start.options.cron.as_deref(), Some("0 3 * * *"));
+        assert_eq!((&start.output, &start.error), (&Some("logs/out.log".into()), &Some("/dev/null".into())));
         assert_eq!(start.options.log_date_format.as_deref(), Some("%Y-%m-%d %H:%M:%S"));
         assert_eq!(
             apps[0].environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),

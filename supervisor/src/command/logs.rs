@@ -15,6 +15,7 @@ use supervisor::control::{Table, View};
 use supervisor::files::last_lines;
 use supervisor::home::Home;
 use supervisor::rotated;
+use supervisor::spec::STREAMS;
 
 /// A log that is being followed.
 struct Followed {
@@ -51,7 +52,7 @@ pub fn run(logs: &Logs) -> Result<()> {
 fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs, lines: impl Fn(&Path) -> usize) -> Result<()> {
     let is_meant = |one: &&View| logs.target == "all" || one.name == logs.target || one.id.to_string() == logs.target;
     for one in table.instances.iter().filter(is_meant) {
-        for (path, stream) in one.logs.iter().zip(["out", "error"]) {
+        for (path, stream) in one.logs.iter().zip(STREAMS) {
             if !followed.iter().any(|log| log.path == *path) {
                 let label = format!("{}|{} {stream}| ", one.id, one.name);
                 let is_raw = logs.raw || !std::io::stdout().is_terminal();

@@ -93,6 +93,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         Command::Run(run) => return run::run(run),
         Command::Import(import) => import::run(import)?,
         Command::Startup => startup::run()?,
+        Command::Unstartup => startup::undo()?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use clap::Parser;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::ToSocketAddrs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use supervisor::control::{Request, Table, View};
 use supervisor::home::Home;
 use supervisor::home::current_umask;
@@ -95,10 +95,19 @@ pub fn spec(start: &Start) -> Result<Spec> {
         declared: BTreeSet::new(),
         is_node,
         listeners: start.listen.iter().map(|address| resolved(address)).collect::<Result<Vec<_>>>()?,
-        options: Options { log: start.log.as_deref().map(std::path::absolute).transpose()?, ..(&start.options).into() },
+        options: Options {
+            log: file(start.log.as_ref())?,
+            output: file(start.output.as_ref())?,
+            error: file(start.error.as_ref())?,
+            ..(&start.options).into()
+        },
     };
     spec.check()?;
     Ok(spec)
+}
+
+fn file(path: Option<&PathBuf>) -> Result<Option<PathBuf>> {
+    Ok(path.map(std::path::absolute).transpose()?)
 }
 
 /// Resolves an address to numbers, so that the keeper never waits for a name server.

@@ -1,4 +1,4 @@
-//! `startup` prints a systemd unit.
+//! `startup` prints a systemd unit, and `unstartup` how to remove it.
 
 use super::{print, remark};
 use anyhow::Result;
@@ -47,8 +47,7 @@ LimitNOFILE=infinity
 WantedBy={target}
 "
     ))?;
-    let (folder, systemctl) =
-        if is_root { ("/etc/systemd/system", "systemctl") } else { ("~/.config/systemd/user", "systemctl --user") };
+    let Place { folder, systemctl } = Place::here();
     remark(&format!(
         "to save the running apps and let systemd start them, now and at every boot (`{systemctl} stop {UNIT}` stops them):"
     ));
@@ -58,4 +57,32 @@ WantedBy={target}
         remark("  loginctl enable-linger    # keeps it running while you are not logged in");
     }
     Ok(())
+}
+
+/// Prints the commands that remove the unit to standard output, so that a shell can run them, and what they do to standard error.
+///
+/// # Errors
+/// Fails if standard output is closed.
+pub fn undo() -> Result<()> {
+    let Place { folder, systemctl } = Place::here();
+    remark(
+        "these commands stop all apps, and nothing starts them at boot any more; `supervisor resurrect` starts what was saved:",
+    );
+    print(&format!("{systemctl} disable --now {UNIT}\nrm {folder}/{UNIT}\n{systemctl} daemon-reload\n"))
+}
+
+/// Where systemd finds the unit, and how it is told.
+struct Place {
+    folder: &'static str,
+    systemctl: &'static str,
+}
+
+impl Place {
+    fn here() -> Self {
+        if geteuid().is_root() {
+            Place { folder: "/etc/systemd/system", systemctl: "systemctl" }
+        } else {
+            Place { folder: "~/.config/systemd/user", systemctl: "systemctl --user" }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use super::canary::{Record, Trial};
 use super::worker::State;
 use crate::channel::{Job, Key, LogPlan};
 use crate::home::Home;
-use crate::spec::{ReadyWhen, Spec};
+use crate::spec::{ReadyWhen, STREAMS, Spec};
 use anyhow::{Result, bail};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
@@ -267,7 +267,7 @@ impl App {
     pub fn job(&self, worker: &Worker, number: u32, home: &Home) -> Job {
         let spec = self.spec_of(worker.version);
         let options = &spec.options;
-        let logs = ["out", "error"].map(|stream| LogPlan {
+        let logs = STREAMS.map(|stream| LogPlan {
             path: spec.log(&home.logs(), number, stream),
             max_size: options.log_max_size,
             keep: options.log_keep,

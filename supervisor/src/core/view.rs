@@ -3,6 +3,7 @@
 use super::Core;
 use super::table::{App, Instance};
 use crate::control::{Table, View};
+use crate::spec::STREAMS;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
@@ -15,7 +16,7 @@ impl Core {
 
     /// Returns the paths of an instance's logs.
     pub(super) fn logs(&self, app: &App, instance: &Instance) -> [PathBuf; 2] {
-        ["out", "error"].map(|stream| app.spec.log(&self.home.logs(), instance.number, stream))
+        STREAMS.map(|stream| app.spec.log(&self.home.logs(), instance.number, stream))
     }
 
     fn view_of(&self, app: &App, instance: &Instance) -> View {

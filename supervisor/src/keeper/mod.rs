@@ -280,7 +280,7 @@ impl Keeper {
                 self.lock = descriptors.pop();
                 self.control = descriptors.pop();
                 // Whoever finds the lock held can find this keeper.
-                Ok(fs::write(self.home.alive(), std::process::id().to_string())?)
+                Ok(self.home.note_keeper()?)
             }
             Order::AdoptListener(address) => {
                 let listener = descriptors.pop().map(|socket| Listener::new(&address, socket));

@@ -45,7 +45,7 @@ pub fn begin() -> Result<ExitCode> {
     }
     // The socket is a leftover: whoever made it has ended.
     let _ = fs::remove_file(&control);
-    fs::write(home.alive(), std::process::id().to_string())?;
+    home.note_keeper()?;
     let control = UnixListener::bind(&control).with_context(|| format!("cannot listen on {}", control.display()))?;
     let mut keeper = Keeper::new(home)?;
     replace(&keeper.home.preload(), PRELOAD)?;
@@ -99,7 +99,7 @@ fn find(home: &Home) -> Result<UnixStream> {
         if let Ok(stream) = UnixStream::connect(home.control()) {
             return Ok(stream);
         }
-        let keeper = fs::read_to_string(home.alive()).ok().and_then(|pid| Pid::from_raw(pid.trim().parse().ok()?));
+        let keeper = home.keeper().and_then(Pid::from_raw);
         // Only a process that holds the lock is meant: the id may be another's by now.
         let holds_lock = |keeper: &Pid| proc::holds(keeper.as_raw_pid(), &home.alive().to_string_lossy());
         if let Some(keeper) = keeper.filter(holds_lock) {

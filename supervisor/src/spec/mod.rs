@@ -131,7 +131,8 @@ impl Spec {
         if format.len() > LONGEST_FORMAT {
             bail!("the date format of {} is longer than {LONGEST_FORMAT} characters", self.name);
         }
-        if self.options.log.as_ref().is_some_and(|log| !log.is_absolute()) {
+        let Options { log, output, error, .. } = &self.options;
+        if [log, output, error].into_iter().flatten().any(|log| !log.is_absolute()) {
             bail!("the log of {} is not an absolute path", self.name);
         }
         if let Some(address) = self.listeners.iter().find(|address| !is_address(address)) {
@@ -170,12 +171,31 @@ impl Spec {
 
     /// Path of the log of an instance's stream; `folder` is the folder of logs.
     pub fn log(&self, folder: &Path, number: u32, stream: &str) -> PathBuf {
-        match &self.options.log {
-            Some(path) => path.clone(),
-            None if self.options.merge_logs => folder.join(format!("{}-{stream}.log", self.name)),
+        let Options { log, output, error, merge_logs, .. } = &self.options;
+        let own = if stream == ERROR { error } else { output };
+        match log.as_ref().or(own.as_ref()) {
+            // A device is no file that could have a number.
+            Some(path) if log.is_some() || *merge_logs || number == 0 || path.starts_with("/dev") => path.clone(),
+            Some(path) => numbered(path, number),
+            None if *merge_logs => folder.join(format!("{}-{stream}.log", self.name)),
             None => folder.join(format!("{}-{number}-{stream}.log", self.name)),
         }
     }
+}
+
+/// The streams of a process, as they stand in the names of logs.
+pub const STREAMS: [&str; 2] = ["out", ERROR];
+const ERROR: &str = "error";
+
+/// Puts a number before the ending of a path: `api.log` becomes `api-1.log`.
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{number}"));
+    if let Some(ending) = path.extension() {
+        name.push(".");
+        name.push(ending);
+    }
+    path.with_file_name(name)
 }
 
 /// Begins the address of a Unix socket, before its path.
@@ -234,5 +254,20 @@ pub mod tests {
         assert_eq!((spec.name.as_str(), spec.listeners.as_slice()), ("api", &["127.0.0.1:8081".to_owned()][..]));
         assert!(spec.environment.0.contains(&("PATH".into(), "/usr/bin:/bin".into())));
         spec.check().unwrap();
+    }
+
+    #[test]
+    fn each_instance_has_logs_of_its_own_unless_they_are_merged() {
+        let logs = |options: Options, number: u32| {
+            let spec = Spec { options, ..Spec::lost("api") };
+            STREAMS.map(|stream| spec.log(Path::new("/logs"), number, stream).display().to_string())
+        };
+        let files = Options { output: Some("/srv/api.out.log".into()), error: Some("/dev/null".into()), ..options() };
+        assert_eq!(logs(options(), 1), ["/logs/api-1-out.log", "/logs/api-1-error.log"]);
+        assert_eq!(logs(files.clone(), 0), ["/srv/api.out.log", "/dev/null"]);
+        assert_eq!(logs(files.clone(), 1), ["/srv/api.out-1.log", "/dev/null"]);
+        assert_eq!(logs(Options { merge_logs: true, ..files.clone() }, 1), ["/srv/api.out.log", "/dev/null"]);
+        assert_eq!(logs(Options { error: None, ..files }, 1), ["/srv/api.out-1.log", "/logs/api-1-error.log"]);
+        assert_eq!(logs(Options { log: Some("/srv/all".into()), ..options() }, 1), ["/srv/all", "/srv/all"]);
     }
 }

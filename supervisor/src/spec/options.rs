@@ -34,6 +34,10 @@ pub struct Options {
     pub log_date_format: Option<String>,
     /// One file for all logs, instead of one for each instance and stream in the supervisor's folder.
     pub log: Option<PathBuf>,
+    /// File for what the first instance writes to standard output, in place of that in the supervisor's folder; others are numbered.
+    pub output: Option<PathBuf>,
+    /// File for standard error, likewise.
+    pub error: Option<PathBuf>,
     /// Permissions of log files.
     pub log_mode: u32,
     /// Write the logs of all instances to one file.
@@ -159,6 +163,8 @@ impl Default for Options {
             log_keep: 3,
             log_date_format: None,
             log: None,
+            output: None,
+            error: None,
             log_mode: 0o600,
             merge_logs: false,
             watch: false,

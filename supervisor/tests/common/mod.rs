@@ -5,6 +5,7 @@ pub mod load;
 
 use serde_json::Value;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Once;
@@ -84,6 +85,16 @@ pub fn has(program: &str) -> bool {
         println!("skipped: there is no {program}");
     }
     has_one
+}
+
+/// A port of 127.0.0.1 that is free now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// An address that is free now.
+pub fn free() -> String {
+    format!("127.0.0.1:{}", free_port())
 }
 
 /// Sends a signal, by name, to a process or, with a minus, to a group.

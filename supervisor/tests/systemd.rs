@@ -1,0 +1,110 @@
+//! The unit that `startup` prints, under a real systemd: the first process of namespaces that end with the test.
+
+mod common;
+
+use common::load::{Load, connect};
+use common::{Supervisor, free, server, until};
+use rustix::process::geteuid;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+/// Namespaces with a systemd of their own; the network is that of the test.
+struct Machine {
+    unshare: Child,
+    /// The process id of systemd, as the test sees it.
+    init: String,
+    supervisor: Supervisor,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // With unshare, systemd ends, and with its first process everything in the namespace.
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+    }
+}
+
+impl Machine {
+    /// Boots one; `None`, said aloud, where that cannot be.
+    fn boot() -> Option<Self> {
+        let namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--uts", "--ipc", "--cgroup"];
+        let can = || Command::new("unshare").args(namespaces).arg("true").output().is_ok_and(|output| output.status.success());
+        if !geteuid().is_root() || !Path::new("/lib/systemd/systemd").exists() || !can() {
+            println!("skipped: only root can start a systemd of its own, in namespaces");
+            return None;
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/files/systemd.sh");
+        let mut unshare = Command::new("unshare");
+        unshare.args(namespaces).args(["sh", script]).stdin(Stdio::null()).stdout(Stdio::null());
+        let unshare = unshare.spawn().unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+        let init = || fs::read_to_string(&children).unwrap_or_default().trim().to_owned();
+        until("unshare has a child", || !init().is_empty());
+        let machine = Machine { init: init(), unshare, supervisor: Supervisor::new() };
+        until("systemd answers", || machine.sh("systemctl show --property Version").status.success());
+        Some(machine)
+    }
+
+    /// Runs a line of a shell there, as somebody who has put the programs on PATH.
+    fn sh(&self, line: &str) -> Output {
+        let programs = Path::new(env!("CARGO_BIN_EXE_supervisor")).parent().unwrap();
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.init, "--mount", "--pid", "--uts", "--ipc", "--cgroup", "sh", "-c", line]);
+        command.env("PATH", path).env("SUPERVISOR_HOME", self.supervisor.path()).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs a line that must succeed; returns what it says on either output.
+    fn ok(&self, line: &str) -> [String; 2] {
+        let output = self.sh(line);
+        let [out, error] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert!(output.status.success(), "{line}: {error}");
+        [out, error]
+    }
+
+    /// The processes of the apps that are online, by their ids there, and the names of all apps.
+    fn online(&self) -> (Vec<i64>, Vec<String>) {
+        let Ok(table) = serde_json::from_slice::<serde_json::Value>(&self.sh("supervisor list --json").stdout) else {
+            return Default::default();
+        };
+        let all = table["instances"].as_array().cloned().unwrap_or_default();
+        let online = all.iter().filter(|one| one["status"] == "online").filter_map(|one| one["pid"].as_i64());
+        (online.collect(), all.iter().filter_map(|one| one["name"].as_str().map(str::to_owned)).collect())
+    }
+}
+
+#[test]
+fn under_systemd_no_request_fails_when_both_processes_die_and_what_was_deleted_stays_so() {
+    let Some(machine) = Machine::boot() else { return };
+    let address = free();
+    let server = server();
+    machine.ok(&format!("supervisor start {} -i 2 --name api --listen {address} -- --model current-thread", server.display()));
+    machine.ok("supervisor start 'sleep 1000' --name other --min-uptime 10ms");
+    // The commands that it prints, as they stand there.
+    let [_, says] = machine.ok("supervisor startup");
+    says.lines().filter_map(|line| line.strip_prefix("  ")).for_each(|line| drop(machine.ok(line)));
+    until("the saved apps are there", || machine.online().0.len() == 3);
+    machine.ok("supervisor delete other");
+
+    let (before, _) = machine.online();
+    let load = Load::start(&address);
+    load.answers_more();
+    machine.ok("set -- $(supervisor ping | grep -o '[0-9]*'); kill -STOP $1 $2; kill -KILL $1 $2");
+    // `list` finds neither, and waits for systemd: a supervisor of its own would not have the listener.
+    until("both were replaced, and the processes too", || {
+        let (online, _) = machine.online();
+        online.len() == 2 && !online.iter().any(|pid| before.contains(pid))
+    });
+    load.answers_more();
+    let (failures, _) = load.stop();
+    assert!(failures.is_empty(), "{failures:?}");
+    assert_eq!(machine.online().1, ["api", "api"]);
+    let restarts = machine.ok("systemctl show --property NRestarts stallbench-supervisor.service");
+    assert_eq!(restarts[0], "NRestarts=1\n");
+
+    let [commands, _] = machine.ok("supervisor unstartup");
+    machine.ok(&commands);
+    until("nobody listens any more", || connect(&address).is_err());
+    machine.ok("! systemctl is-enabled stallbench-supervisor.service");
+}
