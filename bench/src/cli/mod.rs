@@ -368,9 +368,12 @@ pub struct Tables {
     /// Only these columns, by their heads
     #[arg(long = "columns", value_name = "HEAD", value_delimiter = ',')]
     pub columns: Vec<String>,
-    /// Draw the response time against the number of blockers into this SVG file instead
+    /// Draw a figure into this SVG file instead
     #[arg(long, value_name = "FILE", conflicts_with_all = ["format", "tables", "columns"])]
     pub svg: Option<PathBuf>,
+    /// Which figure, such as sleep, cpu, footprint, reload [default: the first]
+    #[arg(long, value_name = "NAME", requires = "svg")]
+    pub figure: Option<String>,
     /// Fill in the tables that the marks in this page ask for
     #[arg(long, value_name = "PAGE", conflicts_with_all = ["format", "filters", "percentile", "tables", "columns", "svg"])]
     pub splice: Option<PathBuf>,

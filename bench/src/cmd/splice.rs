@@ -4,7 +4,7 @@
 use super::tables;
 use crate::cli::{Cli, Command, Tables};
 use crate::console::output::say;
-use crate::report::Format;
+use crate::report::{self, Format};
 use crate::round::{Header, Round, name_of};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -61,8 +61,9 @@ fn filled(text: &str, round: Option<&Path>, folder: &Path) -> Result<String> {
         }
         let content = if let Some(path) = &arguments.svg {
             let (file, shown): (PathBuf, _) = (folder.join(path), path.display());
-            fs::write(&file, tables::picture(&arguments)?).with_context(|| format!("cannot write {}", file.display()))?;
-            format!("![Response time of / beside blocking requests, by server]({shown})\n")
+            let figure = tables::figure(&arguments)?;
+            fs::write(&file, report::svg(&figure)?).with_context(|| format!("cannot write {}", file.display()))?;
+            format!("![{}]({shown})\n", figure.title)
         } else {
             tables::shown(&arguments, Format::Markdown)?
         };

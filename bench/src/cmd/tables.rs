@@ -7,10 +7,10 @@ use crate::console::hint::nearest;
 use crate::console::output::{print, say};
 use crate::console::usage::refuse;
 use crate::metrics::Numbers;
-use crate::report::{Format, Table, render, wrap};
+use crate::report::{self, Figure, Format, Table, render, wrap};
 use crate::round::{self, Round};
 use crate::summary;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs;
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ pub fn run(arguments: &Tables) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(path) = &arguments.svg {
-        let svg = picture(arguments)?;
+        let svg = report::svg(&figure(arguments)?)?;
         fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
         say(&format!("{}: written", path.display()));
         return Ok(ExitCode::SUCCESS);
@@ -66,13 +66,20 @@ pub fn shown(arguments: &Tables, format: Format) -> Result<String> {
     })
 }
 
-/// The response time against the number of blockers, as SVG.
+/// The figure that the arguments ask for.
 ///
 /// # Errors
-/// A round without such numbers.
-pub fn picture(arguments: &Tables) -> Result<String> {
+/// A round or a figure that does not exist; filters that leave nothing.
+pub fn figure(arguments: &Tables) -> Result<Figure> {
     let (round, numbers) = open(arguments)?;
-    summary::figure(&round, &numbers, arguments.shape.percentile)
+    let figures = summary::figures(&round, &numbers, arguments.shape.percentile)?;
+    let known: Vec<&str> = figures.iter().map(|figure| figure.name.as_str()).collect();
+    let Some(first) = known.first() else { bail!("{} has nothing to draw", round.folder.display()) };
+    let wanted = arguments.figure.as_deref().unwrap_or(first);
+    let Some(at) = known.iter().position(|name| *name == wanted) else {
+        refuse!("this round has no figure '{wanted}'; {}", nearest(wanted, &known));
+    };
+    Ok(figures[at].clone())
 }
 
 fn select(tables: Vec<Table>, names: &[String]) -> Result<Vec<Table>> {

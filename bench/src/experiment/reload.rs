@@ -104,7 +104,7 @@ impl Experiment for Reload {
     }
 
     fn seconds(settings: &Settings) -> f64 {
-        30.0 + 1.6 * settings.reloads as f64
+        36.0 + 1.6 * settings.reloads as f64
     }
 
     fn unsupported(server: &Server, _: &Settings) -> Option<String> {
@@ -156,30 +156,30 @@ impl Experiment for Reload {
     }
 
     fn tables(_: &Settings, view: &View<'_>) -> Vec<Table> {
-        let mut columns = vec![report::Column::number("first answer ms").wide(), report::Column::number("manager MiB").wide()];
         let acts = acts(view);
-        columns.extend(acts.iter().flat_map(|act| {
-            [format!("{}: failed", act.name()), format!("{}: longest ms", act.name())].map(report::Column::number)
-        }));
-        columns.push(report::Column::number("reload took ms").wide());
-        let title = "A cluster of two under a thousand requests a second, half on fresh connections, while its processes are replaced: how many failed in all trials, and the longest wait of those that did not";
-        let cells = |row: &Row| -> Vec<Cell> {
-            let at = |family: Family, place: &str| family.at(Self::NAME, place);
-            let mut cells = vec![view.cell(row, &at(FIRST_ANSWER, "")), view.cell(row, &at(MANAGER, ""))];
-            for act in &acts {
-                // Over all trials: a median would hide what failed in one of them.
-                let [failed, of] = [FAILED, REQUESTS].map(|family| view.sum(row, &at(family, act.name())));
-                cells.push(if of == 0.0 {
-                    view.cell(row, &at(FAILED, act.name()))
-                } else {
-                    Cell::words(format!("{} of {}", report::count(failed), report::count(of)))
-                });
-                cells.push(view.cell(row, &at(LONGEST, act.name())));
+        let columns = || acts.iter().map(|act| report::Column::number(act.name())).collect::<Vec<_>>();
+        let wide = |head: &str| report::Column::number(head).wide();
+        let at = |family: Family, place: &str| family.at(Self::NAME, place);
+        // Over all trials: a median would hide what failed in one of them.
+        let failed = |row: &Row, act: &Act| {
+            let [failed, of] = [FAILED, REQUESTS].map(|family| view.sum(row, &at(family, act.name())));
+            if of == 0.0 {
+                view.cell(row, &at(FAILED, act.name()))
+            } else {
+                Cell::words(format!("{} of {}", report::count(failed), report::count(of)))
             }
-            cells.push(view.cell(row, &at(TOOK, Act::Reload.name())));
-            cells
         };
-        vec![view.table(Self::NAME, title, columns, cells)]
+        let title = "Requests that failed, of those in all trials, while the processes of a cluster of two are replaced under a thousand a second, half of them on fresh connections";
+        let own = ["first answer ms", "manager MiB", "reload took ms"].map(wide);
+        let all = view.table(Self::NAME, title, columns().into_iter().chain(own).collect(), |row| {
+            let own = [at(FIRST_ANSWER, ""), at(MANAGER, ""), at(TOOK, Act::Reload.name())].map(|metric| view.cell(row, &metric));
+            acts.iter().map(|act| failed(row, act)).chain(own).collect()
+        });
+        let title = "The longest wait, in ms, of the requests that did not fail";
+        let waits = view.table("reload-waits", title, columns(), |row| {
+            acts.iter().map(|act| view.cell(row, &at(LONGEST, act.name()))).collect()
+        });
+        vec![all, waits]
     }
 
     fn figures(_: &Settings, view: &View<'_>) -> Vec<Figure> {

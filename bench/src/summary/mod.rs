@@ -16,7 +16,7 @@ use crate::experiment::{self, Column};
 use crate::metrics::{Numbers, Percentile};
 use crate::report::{self, Cell, Figure, Group, Table, View};
 use crate::round::{Outcome, Round, remarks};
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 /// The name of the headline among tables.
 const HEADLINE: &str = "headline";
@@ -53,17 +53,6 @@ pub fn tables(round: &Round, numbers: &Numbers, percentile: Percentile) -> Resul
 pub fn invalid(round: &Round, numbers: &Numbers) -> Result<Vec<String>> {
     let view = view(round, numbers, Percentile::default())?;
     Ok(round.header.settings.experiments().flat_map(|(one, _)| view.invalid_trials(one.name())).collect())
-}
-
-/// The response time of each server against the number of blockers, as SVG.
-///
-/// # Errors
-/// A round in which it was not measured.
-pub fn figure(round: &Round, numbers: &Numbers, percentile: Percentile) -> Result<String> {
-    match figures(round, numbers, percentile)?.first() {
-        Some(figure) => report::svg(figure),
-        None => bail!("{} has nothing to draw: collateral was not measured", round.folder.display()),
-    }
 }
 
 /// All figures of a round, in the order of a trial's experiments, the lines in the order of its tables.

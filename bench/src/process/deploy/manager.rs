@@ -36,6 +36,10 @@ pub enum Act {
     BadBuild,
     /// Kill one of the processes.
     KillWorker,
+    /// Apply a file in which the app has changed.
+    Apply,
+    /// Replace the manager itself.
+    Update,
     /// Hold the event loops of all processes, each with one request.
     Stick,
     /// Kill the manager's process that decides.
@@ -46,8 +50,18 @@ pub enum Act {
 
 impl Act {
     /// All of them, in the order of a trial: what may leave the server in ruins comes last.
-    pub const ALL: [Act; 8] =
-        [Act::Reload, Act::Restart, Act::Scale, Act::BadBuild, Act::Stick, Act::KillWorker, Act::KillDaemon, Act::KillKeeper];
+    pub const ALL: [Act; 10] = [
+        Act::Reload,
+        Act::Restart,
+        Act::Scale,
+        Act::BadBuild,
+        Act::Apply,
+        Act::Update,
+        Act::Stick,
+        Act::KillWorker,
+        Act::KillDaemon,
+        Act::KillKeeper,
+    ];
 
     /// Its name in tables.
     pub fn name(self) -> &'static str {
@@ -56,6 +70,8 @@ impl Act {
             Act::Restart => "restart",
             Act::Scale => "scale",
             Act::BadBuild => "bad build",
+            Act::Apply => "apply",
+            Act::Update => "update",
             Act::Stick => "workers stuck",
             Act::KillWorker => "worker killed",
             Act::KillDaemon => "daemon killed",
@@ -78,7 +94,7 @@ pub fn needs_supervisor(server: &Server) -> bool {
 /// A cluster and its manager.
 pub enum Manager {
     /// This project's.
-    Supervisor(Supervised),
+    Supervisor(Box<Supervised>),
     /// PM2, with a home of its own.
     Pm2(Pm2),
 }
@@ -92,13 +108,13 @@ impl Manager {
         if pm2::keeps(server) {
             Pm2::start(server, start).map(Manager::Pm2)
         } else {
-            Supervised::start(server, start, Site::here()).map(Manager::Supervisor)
+            Supervised::start(server, start, Site::here()).map(Box::new).map(Manager::Supervisor)
         }
     }
 
     /// Whether it can be told to.
     pub fn can(&self, act: Act) -> bool {
-        matches!(self, Manager::Supervisor(_)) || !matches!(act, Act::BadBuild | Act::KillKeeper)
+        matches!(self, Manager::Supervisor(_)) || !matches!(act, Act::BadBuild | Act::Apply | Act::Update | Act::KillKeeper)
     }
 
     /// Does it, and waits until the manager says that it is done.
@@ -119,15 +135,15 @@ impl Manager {
     pub fn usual(&self, act: Act) -> Duration {
         let is_node = matches!(self, Manager::Supervisor(supervised) if supervised.is_node());
         let (ours, pm2) = match act {
-            Act::Reload if is_node => (1500, 2500),
-            Act::Reload => (300, 2500),
+            Act::Reload | Act::Apply if is_node => (1500, 2500),
+            Act::Reload | Act::Apply => (300, 2500),
             Act::Restart => (2500, 2500),
             Act::Scale => (2500, 5000),
             Act::BadBuild if is_node => (7000, 0),
             Act::BadBuild => (2500, 0),
             // The request, and that it may have begun late.
             Act::Stick => (STUCK.as_millis() as u64 + 1000, STUCK.as_millis() as u64 + 1000),
-            Act::KillWorker | Act::KillDaemon | Act::KillKeeper => (1000, 3000),
+            Act::Update | Act::KillWorker | Act::KillDaemon | Act::KillKeeper => (1000, 3000),
         };
         Duration::from_millis(if matches!(self, Manager::Pm2(_)) { pm2 } else { ours })
     }

@@ -53,7 +53,7 @@ impl Pm2 {
                 end(listed[0]["pid"].as_i64())
             }
             Act::KillDaemon => end(self.daemon().map(i64::from)),
-            Act::BadBuild | Act::Stick | Act::KillKeeper => Ok(()),
+            Act::BadBuild | Act::Apply | Act::Update | Act::Stick | Act::KillKeeper => Ok(()),
         }
     }
 

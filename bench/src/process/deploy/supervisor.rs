@@ -7,7 +7,9 @@ use crate::process::{Enter, Running, Start};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -27,7 +29,8 @@ const NODE: &str = "node";
 
 /// A cluster under the supervisor.
 pub struct Supervised {
-    /// Holds the supervisor's home, and the link that is its program.
+    app: App,
+    /// Holds the supervisor's home, the file with the app, and the link that is its program.
     folder: TempDir,
     program: PathBuf,
     is_node: bool,
@@ -36,6 +39,33 @@ pub struct Supervised {
     _guard: Option<Guard>,
     /// The cluster, as a client sees it.
     pub cluster: Running,
+}
+
+/// The app of a `supervisor.toml`.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct App {
+    start: String,
+    name: &'static str,
+    instances: usize,
+    listen: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interpreter: Option<String>,
+    health_stall: &'static str,
+    listen_timeout: &'static str,
+    arguments: Vec<String>,
+    /// What `apply` finds changed.
+    env: BTreeMap<&'static str, usize>,
+}
+
+impl App {
+    /// Writes the file into a folder, and returns its path.
+    fn write(&self, folder: &Path) -> Result<String> {
+        let path = folder.join("supervisor.toml");
+        let text = toml::to_string(&BTreeMap::from([("app", [self])])).context("cannot write an app as TOML")?;
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path.to_string_lossy().into_owned())
+    }
 }
 
 /// Where a cluster runs, and how large it is.
@@ -103,21 +133,30 @@ impl Supervised {
         let own = own.get_args().map(|argument| argument.to_string_lossy().into_owned());
         // The first argument of Node is the script.
         let own: Vec<String> = own.skip(usize::from(script.is_some())).collect();
-        let (path, node) = (program.to_string_lossy().into_owned(), node.to_string_lossy().into_owned());
-        let (count, listen) = (site.processes.to_string(), site.listen.to_string());
-        let mut words = vec!["start", &path, "--name", "server", "-i", &count, "--health-stall", STALL, "--listen-timeout"];
+        let listen = site.listen.to_string();
+        let mut app = App {
+            start: program.to_string_lossy().into_owned(),
+            name: "server",
+            instances: site.processes,
+            health_stall: STALL,
+            listen_timeout: LISTEN_TIMEOUT,
+            ..App::default()
+        };
         if script.is_some() {
-            words.extend([NODE_TIMEOUT, "--interpreter", &node, "--", "--listen", &listen]);
+            (app.listen_timeout, app.interpreter) = (NODE_TIMEOUT, Some(node.to_string_lossy().into_owned()));
+            app.arguments.extend(["--listen".to_owned(), listen]);
         } else {
-            words.extend([LISTEN_TIMEOUT, "--listen", &listen, "--"]);
+            app.listen.push(listen);
         }
-        words.extend(own.iter().map(String::as_str));
+        app.arguments.extend(own);
+        let file = app.write(folder.path())?;
         let guard = Guard::over(&site.enter, folder.path())?;
-        supervisor(&site.enter, folder.path(), &words)?;
+        supervisor(&site.enter, folder.path(), &["start", &file])?;
         let listed = listed(&site.enter, folder.path())?;
         let address = listed["instances"][0]["listeners"][0].as_str().context("the supervisor names no address")?.parse()?;
         Ok(Supervised {
             cluster: Running::elsewhere(address)?,
+            app,
             folder,
             program,
             is_node: script.is_some(),
@@ -147,11 +186,35 @@ impl Supervised {
     /// # Errors
     /// The supervisor says that it cannot, or a process is still there.
     pub fn reload(&self) -> Result<()> {
+        self.replace(&["reload", "all"])
+    }
+
+    fn replace(&self, command: &[&str]) -> Result<()> {
         let before = self.pids()?;
-        self.supervisor(&["reload", "all"])?;
+        self.supervisor(command)?;
         let after = self.pids()?;
         if let Some(pid) = before.iter().find(|pid| after.contains(pid)) {
-            bail!("process {pid} was not replaced by the reload");
+            bail!("process {pid} was not replaced by `supervisor {}`", command.join(" "));
+        }
+        Ok(())
+    }
+
+    /// Changes the app's environment in its file, and applies that.
+    fn apply(&mut self) -> Result<()> {
+        *self.app.env.entry("APPLIED").or_default() += 1;
+        let file = self.app.write(self.folder.path())?;
+        self.replace(&["apply", &file])
+    }
+
+    /// Replaces the supervisor itself, and no process of the cluster.
+    fn update(&self) -> Result<()> {
+        let (own, workers) = (self.own_pids()?, self.pids()?);
+        self.supervisor(&["update"])?;
+        if self.own_pids()?.iter().any(|pid| own.contains(pid)) {
+            bail!("a process of the supervisor was not replaced by `supervisor update`");
+        }
+        if self.pids()? != workers {
+            bail!("`supervisor update` replaced a process of the cluster");
         }
         Ok(())
     }
@@ -173,6 +236,8 @@ impl Supervised {
             Act::Restart => self.supervisor(&["restart", "all"]).map(drop),
             Act::Scale => ["4", "1", "2"].iter().try_for_each(|count| self.supervisor(&["scale", "server", count]).map(drop)),
             Act::BadBuild => self.reload_badly(),
+            Act::Apply => self.apply(),
+            Act::Update => self.update(),
             Act::Stick => Ok(()),
             Act::KillWorker => end(self.listed()?["instances"][0]["pid"].as_i64()),
             Act::KillDaemon => end(self.listed()?["supervisor"]["daemon"].as_i64()),
