@@ -216,3 +216,31 @@ fn a_program_that_takes_the_listener_itself_is_ready_once_it_listens() {
     let (failures, _) = load.stop();
     assert_eq!(failures, [""; 0]);
 }
+
+#[test]
+fn a_program_that_a_file_changes_keeps_the_listener_that_it_has_asked_for() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let port = free_port();
+    program(&supervisor, "app.js", &format!("const http = require('node:http');\n{SERVER}"));
+    let apply = |number: u32| {
+        let text = format!(
+            "[[app]]\nstart = \"app.js\"\ninstances = 2\nlisten-timeout = \"10s\"\nenv = {{ PORT = {port}, NUMBER = {number} }}\n"
+        );
+        supervisor.ok(&["apply", program(&supervisor, "supervisor.toml", &text).to_str().unwrap()]);
+    };
+    apply(1);
+    let load = Load::start(&format!("127.0.0.1:{port}"));
+    for number in 2..4 {
+        load.answers_more();
+        let before = supervisor.pids();
+        apply(number);
+        assert!(supervisor.pids().iter().all(|pid| !before.contains(pid)));
+        assert_eq!(supervisor.list()[0]["mode"], "cluster");
+    }
+    load.answers_more();
+    let (failures, _) = load.stop();
+    assert_eq!(failures, [""; 0]);
+}

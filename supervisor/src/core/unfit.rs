@@ -50,7 +50,7 @@ impl Core {
         }
         for (name, id, why, count) in remarks {
             self.note(&name, Some(id), "unfit", Some(why.clone()));
-            self.remark(format!("{name} ({id}) {why} and is being replaced, for the {count}. time"));
+            self.remark(format!("{name} ({id}) {why} and is being replaced (replacements so far: {count})"));
         }
     }
 
