@@ -33,8 +33,8 @@ bench-quick *args:
 bench-peers *args:
     {{stallbench}} bench --peers "$@"
 
-# Memory and response times of the supervisor; then reload, restart, scale and kill a cluster under load, and Express under PM2
-bench-reload *args="tokio-current-thread smol-current-thread std-thread-per express-pm2":
+# Memory and response times of the supervisor; then reload, restart, scale, update and kill a cluster under load, and Express under both managers
+bench-reload *args="tokio-current-thread smol-current-thread std-thread-per express-plain express-pm2":
     cargo bench --quiet --package supervisor
     {{stallbench}} bench --experiment reload "$@"
 

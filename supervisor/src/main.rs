@@ -8,11 +8,31 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match command::run(&cli::Supervisor::parse().command) {
+    let line = match cli::Supervisor::try_parse() {
+        Ok(line) => line,
+        Err(error) if error.use_stderr() => {
+            say(&one_line(&error.to_string()));
+            return ExitCode::from(2);
+        }
+        // What was asked for, such as --help.
+        Err(text) => return text.print().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
+    };
+    match command::run(&line.command) {
         Ok(code) => code,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "supervisor: {error:#}");
+            say(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "supervisor: {text}");
+}
+
+/// Returns a usage error and its tip in one line, without the usage.
+fn one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let words: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    format!("{}; see --help", words.join(" ").trim_start_matches("error: ").replace(" tip: ", "; "))
 }

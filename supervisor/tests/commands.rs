@@ -55,11 +55,14 @@ fn errors_are_one_line() {
         (&["start", "sleep", "--listen", "127.0.0.1:0", "--", "9"], "api already listens on 127.0.0.1:0"),
         (&["start", "sleep", "--listen", &address, "--name", "other", "--", "9"], "cannot listen on"),
         (&["start", "nosuch.toml"], "cannot read nosuch.toml"),
+        (&["start", "sleep", "--env", "production", "--", "9"], "sleep is none"),
+        (&["start", "sleep", "--nonsense"], "unexpected argument '--nonsense' found; to pass"),
+        (&["start"], "the following required arguments were not provided: <WHAT>; see --help"),
         (&["scale", "api", "x"], "expected a number of instances"),
         (&["scale", "api", "-9"], "cannot have -7 instances"),
     ] {
         let said = supervisor.fails(arguments);
-        assert!(said.contains(expected), "{arguments:?}: {said}");
+        assert!(said.contains(expected) && said.lines().count() == 1, "{arguments:?}: {said}");
     }
     assert_eq!(supervisor.list().len(), 2);
 }

@@ -160,6 +160,22 @@ fn a_file_is_applied_and_only_what_differs_changes() {
 }
 
 #[test]
+fn a_file_starts_with_the_variables_and_the_apps_that_are_named() {
+    let supervisor = Supervisor::new();
+    let app = |name: &str| {
+        format!("[[app]]\nstart = \"sleep 1000\"\nname = \"{name}\"\nmin-uptime = \"10ms\"\n[app.env]\nMODE = \"usual\"\n[app.env.production]\nMODE = \"hard\"\n")
+    };
+    let path = file(&supervisor, &[app("one"), app("two")].concat());
+    let path = path.to_str().unwrap();
+    assert!(supervisor.fails(&["start", path, "--only", "three"]).contains("has no app three"));
+    supervisor.ok(&["start", path, "--env", "production", "--only", "one"]);
+    assert!(supervisor.ok(&["env", "one"]).contains("MODE=hard\n"));
+    assert_eq!(supervisor.list().len(), 1);
+    supervisor.ok(&["start", path]);
+    assert!(supervisor.ok(&["env", "two"]).contains("MODE=usual\n"));
+}
+
+#[test]
 fn an_address_that_changes_is_bound_before_the_old_one_is_left() {
     let supervisor = Supervisor::new();
     let (old, new) = (free(), free());

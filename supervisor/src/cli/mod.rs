@@ -23,7 +23,7 @@ pub struct Supervisor {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start a command, a supervisor.toml, or a stopped app
-    Start(Box<Start>),
+    Start(Box<Begin>),
     /// Make the list what a supervisor.toml says: what is new starts, what has changed is reloaded
     Apply(Apply),
     /// Stop names, ids or all, and keep them in the list
@@ -90,6 +90,19 @@ pub enum Command {
 }
 
 /// Arguments of `start`.
+#[derive(Debug, Args)]
+pub struct Begin {
+    #[command(flatten)]
+    pub start: Start,
+    /// Of a supervisor.toml: use the variables of [app.env.NAME] too
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Of a supervisor.toml: only this app
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub only: Vec<String>,
+}
+
+/// An app, as a command line or a file describes it.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Start {
     /// A command, a supervisor.toml, or a name or id from the list

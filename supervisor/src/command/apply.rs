@@ -36,15 +36,11 @@ pub fn run(apply: &Apply) -> Result<()> {
 }
 
 fn plan(apply: &Apply) -> Result<Vec<Step>> {
-    let wanted = specs(&apply.file, apply.env.as_deref())?;
-    if let Some(name) = apply.only.iter().find(|name| !wanted.iter().any(|(spec, _)| spec.name == **name)) {
-        bail!("{} has no app {name}", apply.file.display());
-    }
-    let is_meant = |name: &str| apply.only.is_empty() || apply.only.iter().any(|only| only == name);
+    let wanted = specs(&apply.file, apply.env.as_deref(), &apply.only)?;
     let table = client::table()?;
     let there = running(&table)?;
     let mut steps = Vec::new();
-    for (spec, instances) in wanted.iter().filter(|(spec, _)| is_meant(&spec.name)) {
+    for (spec, instances) in &wanted {
         let Some((old, count)) = there.get(&spec.name) else {
             steps.push(Step::Start(Box::new(spec.clone()), *instances));
             continue;
@@ -68,11 +64,11 @@ fn plan(apply: &Apply) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// Reads the specifications in a file. Paths are relative to it.
+/// Reads the specifications in a file, or those with these names. Paths are relative to it.
 ///
 /// # Errors
-/// Fails if the file is not valid.
-pub fn specs(file: &Path, environment: Option<&str>) -> Result<Vec<(Spec, u32)>> {
+/// Fails if the file is not valid, or has no app of such a name.
+pub fn specs(file: &Path, environment: Option<&str>, only: &[String]) -> Result<Vec<(Spec, u32)>> {
     let declared = ecosystem::read(file, environment)?;
     let path = std::path::absolute(file)?;
     let folder = path.parent().context("a file has a folder")?;
@@ -85,7 +81,12 @@ pub fn specs(file: &Path, environment: Option<&str>) -> Result<Vec<(Spec, u32)>>
         spec.file = Some(path.clone());
         Ok((spec, one.start.instances.unwrap_or(1)))
     });
-    specs.collect()
+    let mut specs = specs.collect::<Result<Vec<_>>>()?;
+    if let Some(name) = only.iter().find(|name| !specs.iter().any(|(spec, _)| spec.name == **name)) {
+        bail!("{} has no app {name}", file.display());
+    }
+    specs.retain(|(spec, _)| only.is_empty() || only.contains(&spec.name));
+    Ok(specs)
 }
 
 /// Returns the specification of each app in the list, if it can be read, and the number of its instances.

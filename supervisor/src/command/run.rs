@@ -18,7 +18,7 @@ use supervisor::control::{Answer, Request};
 pub fn run(run: &Run) -> Result<ExitCode> {
     let signals = readable(&[SIGTERM, SIGINT, SIGQUIT, SIGHUP])?;
     let children = readable(&[SIGCHLD])?;
-    let specs = apply::specs(&run.file, run.env.as_deref())?;
+    let specs = apply::specs(&run.file, run.env.as_deref(), &[])?;
     client::begin()?;
     let mut logs = logs()?;
     let started = client::all(

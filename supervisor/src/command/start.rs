@@ -2,7 +2,7 @@
 
 use super::resolve::{self, Resolved};
 use super::{apply, client};
-use crate::cli::{self, Start};
+use crate::cli::{self, Begin, Start};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use std::collections::BTreeSet;
@@ -19,7 +19,12 @@ use supervisor::spec::{Limit, Options, Spec, UNIX};
 ///
 /// # Errors
 /// Fails if there is no such program, or it does not become ready.
-pub fn run(start: &Start) -> Result<()> {
+pub fn run(begin: &Begin) -> Result<()> {
+    let Begin { start, env, only } = begin;
+    let is_file = Path::new(&start.what).extension().is_some_and(|extension| extension == "toml");
+    if !is_file && (env.is_some() || !only.is_empty()) {
+        bail!("--env and --only choose from a supervisor.toml, and {} is none", start.what);
+    }
     let table = client::table()?;
     let is_there = |one: &View| one.name == start.what || one.id.to_string() == start.what || start.what == "all";
     // With a name of its own, it is a new app, whatever the others are called.
@@ -29,12 +34,12 @@ pub fn run(start: &Start) -> Result<()> {
         }
         return client::ask(&Request::Resume(start.what.clone()));
     }
-    if Path::new(&start.what).extension().is_some_and(|extension| extension == "toml") {
+    if is_file {
         if !is_bare(start) {
             bail!("options beside {} have no effect: write them into it", start.what);
         }
         // All apps are read before the first one starts.
-        let specs = apply::specs(Path::new(&start.what), None)?;
+        let specs = apply::specs(Path::new(&start.what), env.as_deref(), only)?;
         // If one app fails, the others still start, now and on the next attempt.
         return client::all(specs.into_iter().map(|(spec, instances)| begin_declared(spec, instances, &table, &start.what)));
     }
@@ -46,13 +51,13 @@ pub fn run(start: &Start) -> Result<()> {
             spec.name = free;
         }
     }
-    begin(spec, start.instances)
+    self::begin(spec, start.instances)
 }
 
 /// Returns whether nothing but the argument itself was given.
 fn is_bare(start: &Start) -> bool {
     let bare = cli::Supervisor::try_parse_from(["supervisor", "start", &start.what]);
-    matches!(bare.map(|line| line.command), Ok(cli::Command::Start(bare)) if *bare == *start)
+    matches!(bare.map(|line| line.command), Ok(cli::Command::Start(bare)) if bare.start == *start)
 }
 
 /// Starts an app of a file. One that is in the list has to be as the file says.

@@ -218,7 +218,8 @@ impl Daemon {
                 let answer = match store::dump(&dump, &self.home) {
                     Ok(()) => {
                         let path = self.home.dump();
-                        Answer::Done(format!("saved {} apps for `supervisor resurrect` in {}", dump.apps.len(), path.display()))
+                        let count = if dump.apps.len() == 1 { "1 app".into() } else { format!("{} apps", dump.apps.len()) };
+                        Answer::Done(format!("saved {count} for `supervisor resurrect` in {}", path.display()))
                     }
                     Err(error) => Answer::Error(format!("{error:#}")),
                 };
