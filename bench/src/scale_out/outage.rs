@@ -23,7 +23,7 @@ const BEFORE: Duration = Duration::from_secs(1);
 const RELOADING: Duration = Duration::from_millis(2500);
 /// Stream while a host is down, and after that.
 const DOWN: Duration = Duration::from_secs(3);
-const UP: Duration = Duration::from_secs(4);
+const UP: Duration = Duration::from_secs(10);
 /// Longest wait for answers.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -60,11 +60,13 @@ pub fn lost_host(session: &Session<'_>, network: &Network, fleet: &mut Fleet) ->
         // Frozen first, so that what is in flight on it stays so until it dies, which takes a moment.
         let host = &mut fleet.members[0].host;
         host.freeze()?;
-        let mut in_flight = fleet.balancer.seen("host1")?.in_flight;
+        let frozen = fleet.balancer.seen("host1")?;
         host.strike();
         while !host.is_dead() {
-            in_flight = in_flight.max(fleet.balancer.seen("host1")?.in_flight);
+            thread::sleep(ASK);
         }
+        // A frozen host answers nothing: what it is given stays in flight too.
+        let in_flight = frozen.in_flight + fleet.balancer.seen("host1")?.requests.saturating_sub(frozen.requests);
         host.kill();
         thread::sleep(DOWN);
         let before = fleet.balancer.seen("host1")?.requests;
