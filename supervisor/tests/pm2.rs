@@ -163,7 +163,9 @@ fn a_file_is_applied_and_only_what_differs_changes() {
 fn a_file_starts_with_the_variables_and_the_apps_that_are_named() {
     let supervisor = Supervisor::new();
     let app = |name: &str| {
-        format!("[[app]]\nstart = \"sleep 1000\"\nname = \"{name}\"\nmin-uptime = \"10ms\"\n[app.env]\nMODE = \"usual\"\n[app.env.production]\nMODE = \"hard\"\n")
+        format!(
+            "[[app]]\nstart = \"sleep 1000\"\nname = \"{name}\"\nmin-uptime = \"10ms\"\n[app.env]\nMODE = \"usual\"\n[app.env.production]\nMODE = \"hard\"\n"
+        )
     };
     let path = file(&supervisor, &[app("one"), app("two")].concat());
     let path = path.to_str().unwrap();
@@ -171,7 +173,7 @@ fn a_file_starts_with_the_variables_and_the_apps_that_are_named() {
     supervisor.ok(&["start", path, "--env", "production", "--only", "one"]);
     assert!(supervisor.ok(&["env", "one"]).contains("MODE=hard\n"));
     assert_eq!(supervisor.list().len(), 1);
-    supervisor.ok(&["start", path]);
+    supervisor.ok(&["start", path, "--only", "two"]);
     assert!(supervisor.ok(&["env", "two"]).contains("MODE=usual\n"));
 }
 
