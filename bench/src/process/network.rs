@@ -131,27 +131,23 @@ impl Host {
         checked(self.enter.command(&program("sh")?)?.args(["-c", "kill -s STOP -- -1"]))
     }
 
-    /// Begins to kill it, as a machine loses its power: all processes, then its network.
-    pub fn strike(&self) {
-        // The kernel ends every process of a namespace whose first process ends, before that one is gone.
-        let _ = kill(self.pid, Signal::SIGKILL);
+    /// Kills all of its processes, as a machine loses its power, and waits until they are gone; its network stays.
+    pub fn strike(&mut self) {
+        // Once it has been waited for, its process id may be another's.
+        if matches!(self.init.try_wait(), Ok(None)) {
+            // The kernel ends every process of a namespace whose first process ends, before that one is gone.
+            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = self.init.wait();
+        }
     }
 
-    /// Whether all of its processes are gone.
-    pub fn is_dead(&mut self) -> bool {
-        !matches!(self.init.try_wait(), Ok(None))
-    }
-
-    /// Kills it, and waits until it is gone.
+    /// Kills it, with its network, and waits until it is gone.
     pub fn kill(&mut self) {
         // Another host may have its name by now.
         if std::mem::replace(&mut self.is_gone, true) {
             return;
         }
-        if !self.is_dead() {
-            self.strike();
-        }
-        let _ = self.init.wait();
+        self.strike();
         // It takes its time with the network.
         let _ = ip(&["link", "delete", &link(self.number)]);
     }

@@ -62,9 +62,6 @@ pub fn lost_host(session: &Session<'_>, network: &Network, fleet: &mut Fleet) ->
         host.freeze()?;
         let frozen = fleet.balancer.seen("host1")?;
         host.strike();
-        while !host.is_dead() {
-            thread::sleep(ASK);
-        }
         // A frozen host answers nothing: what it is given stays in flight too.
         let in_flight = frozen.in_flight + fleet.balancer.seen("host1")?.requests.saturating_sub(frozen.requests);
         host.kill();
