@@ -12,8 +12,6 @@ use std::path::{Path, PathBuf};
 /// Length that the longest name of a notify socket adds to the folder's path.
 const LONGEST_NAME: usize = "/notify/4294967295-4294967295".len();
 
-/// Marks a keeper that systemd has started.
-const SYSTEMD: &str = "systemd";
 /// Folder of what programs of all users may read.
 const SHARED: &str = "/run/stallbench-supervisor";
 /// Size in bytes at which a log of the supervisor's own is started anew.
@@ -88,28 +86,14 @@ impl Home {
         self.0.join("lock")
     }
 
-    /// Lock file, held as long as a supervisor runs; it contains the process id of the keeper, and whether systemd has started it.
+    /// Lock file, held as long as a supervisor runs; it contains the process id of the keeper.
     pub fn alive(&self) -> PathBuf {
         self.0.join("alive")
     }
 
-    /// Notes that this process is the keeper.
-    ///
-    /// # Errors
-    /// Fails if the file cannot be written.
-    pub fn note_keeper(&self) -> std::io::Result<()> {
-        let by = if std::env::var_os("NOTIFY_SOCKET").is_some() { SYSTEMD } else { "" };
-        fs::write(self.alive(), format!("{} {by}", std::process::id()))
-    }
-
-    /// Returns the process id of the last keeper, which may have died.
-    pub fn keeper(&self) -> Option<i32> {
-        fs::read_to_string(self.alive()).ok()?.split_whitespace().next()?.parse().ok()
-    }
-
-    /// Returns whether systemd starts the supervisor anew when it has died.
-    pub fn is_kept_by_systemd(&self) -> bool {
-        fs::read_to_string(self.alive()).is_ok_and(|text| text.ends_with(SYSTEMD))
+    /// A file that is there if systemd has started the supervisor, and will again once it has died.
+    pub fn systemd(&self) -> PathBuf {
+        self.0.join("systemd")
     }
 
     /// The supervisor's own log.

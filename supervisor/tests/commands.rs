@@ -55,7 +55,7 @@ fn errors_are_one_line() {
         (&["start", "sleep", "--listen", "127.0.0.1:0", "--", "9"], "api already listens on 127.0.0.1:0"),
         (&["start", "sleep", "--listen", &address, "--name", "other", "--", "9"], "cannot listen on"),
         (&["start", "nosuch.toml"], "cannot read nosuch.toml"),
-        (&["start", "sleep", "--env", "production", "--", "9"], "sleep is none"),
+        (&["start", "sleep", "--env", "production", "--", "9"], "sleep is not one"),
         (&["start", "sleep", "--nonsense"], "unexpected argument '--nonsense' found; to pass"),
         (&["start"], "the following required arguments were not provided: <WHAT>; see --help"),
         (&["scale", "api", "x"], "expected a number of instances"),

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::load::{Load, connect};
+use common::load::Load;
 use common::{Supervisor, free, has, is_gone, server, signal, start, until};
 use serde_json::Value;
 use std::fs;
@@ -17,12 +17,6 @@ const PYTHON: &str = "/usr/bin/python3";
 fn status<'l>(list: &'l [Value], name: &str) -> &'l str {
     let one = list.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name} is not in the list"));
     one["status"].as_str().unwrap()
-}
-
-fn file(supervisor: &Supervisor, text: &str) -> PathBuf {
-    let path = supervisor.home.path().join("supervisor.toml");
-    fs::write(&path, text).unwrap();
-    path
 }
 
 #[test]
@@ -116,134 +110,6 @@ fn small_commands_do_what_they_say() {
     assert_eq!(status(&supervisor.list(), "app-2"), "online");
     let metrics = supervisor.ok(&["metrics"]);
     assert!(metrics.contains("supervisor_instance_online{app=\"app-2\",id=\"1\"} 1"), "{metrics}");
-}
-
-#[test]
-fn a_file_is_applied_and_only_what_differs_changes() {
-    let supervisor = Supervisor::new();
-    let server = server();
-    let addresses = [(); 3].map(|()| free());
-    let app = |name: &str, more: &str| {
-        let program = server.display();
-        let listen = &addresses[["one", "two", "three"].iter().position(|own| *own == name).unwrap()];
-        format!(
-            "[[app]]\nstart = \"{program}\"\nname = \"{name}\"\nlisten = [\"{listen}\"]\narguments = [\"--model\", \"current-thread\"]\n{more}\n"
-        )
-    };
-    let path = file(&supervisor, &[app("one", ""), app("two", "env = { X = 1 }")].concat());
-    let path = path.to_str().unwrap();
-    supervisor.ok(&["apply", path]);
-    let pids = |name: &str| {
-        supervisor.list().iter().filter(|one| one["name"] == name).map(|one| one["pid"].as_i64().unwrap()).collect::<Vec<_>>()
-    };
-    let (one, two) = (pids("one"), pids("two"));
-    assert_eq!(supervisor.ok(&["apply", path, "--dry-run"]), "= one\n= two\n");
-    file(&supervisor, &[app("two", "env = { X = 2 }\ninstances = 2"), app("three", "depends-on = [\"two\"]")].concat());
-    let plan = supervisor.ok(&["apply", path, "--dry-run"]);
-    assert_eq!(
-        plan,
-        "~ two: is reloaded with another X; gets 2 instances\n+ three: starts\n- one: is not in the file, and stays: --prune deletes it\n"
-    );
-    assert!(supervisor.fails(&["start", path]).contains("run `supervisor apply"));
-    supervisor.ok(&["apply", path, "--only", "three"]);
-    assert_eq!((pids("one"), pids("two"), pids("three").len()), (one.clone(), two.clone(), 1));
-    supervisor.ok(&["apply", path]);
-    assert_eq!((pids("one"), pids("two").len()), (one, 2));
-    assert!(!pids("two").contains(&two[0]));
-    for pid in pids("two") {
-        assert!(String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/environ")).unwrap()).contains("\0X=2\0"));
-    }
-    supervisor.ok(&["apply", path, "--prune"]);
-    assert!(pids("one").is_empty());
-    assert_eq!(supervisor.ok(&["apply", path, "--dry-run"]), "= two\n= three\n");
-    assert!(supervisor.fails(&["apply", path, "--only", "nobody"]).contains("has no app nobody"));
-}
-
-#[test]
-fn a_file_starts_with_the_variables_and_the_apps_that_are_named() {
-    let supervisor = Supervisor::new();
-    let app = |name: &str| {
-        format!(
-            "[[app]]\nstart = \"sleep 1000\"\nname = \"{name}\"\nmin-uptime = \"10ms\"\n[app.env]\nMODE = \"usual\"\n[app.env.production]\nMODE = \"hard\"\n"
-        )
-    };
-    let path = file(&supervisor, &[app("one"), app("two")].concat());
-    let path = path.to_str().unwrap();
-    assert!(supervisor.fails(&["start", path, "--only", "three"]).contains("has no app three"));
-    supervisor.ok(&["start", path, "--env", "production", "--only", "one"]);
-    assert!(supervisor.ok(&["env", "one"]).contains("MODE=hard\n"));
-    assert_eq!(supervisor.list().len(), 1);
-    supervisor.ok(&["start", path, "--only", "two"]);
-    assert!(supervisor.ok(&["env", "two"]).contains("MODE=usual\n"));
-}
-
-#[test]
-fn an_address_that_changes_is_bound_before_the_old_one_is_left() {
-    let supervisor = Supervisor::new();
-    let (old, new) = (free(), free());
-    let text = |address: &str| {
-        let program = server();
-        format!(
-            "[[app]]\nstart = \"{}\"\nname = \"api\"\nlisten = [\"{address}\"]\narguments = [\"--model\", \"current-thread\"]\n",
-            program.display()
-        )
-    };
-    let path = file(&supervisor, &text(&old));
-    supervisor.ok(&["apply", path.to_str().unwrap()]);
-    file(&supervisor, &text(&new));
-    supervisor.ok(&["apply", path.to_str().unwrap()]);
-    assert!(connect(&new).is_ok());
-    until("the old one is closed", || connect(&old).is_err());
-    // A bad build changes nothing.
-    file(&supervisor, &text(&free()).replace("current-thread", "nonsense"));
-    let before = supervisor.pids();
-    supervisor.fails(&["apply", path.to_str().unwrap()]);
-    assert_eq!((supervisor.pids(), supervisor.list()[0]["listeners"][0].as_str()), (before, Some(new.as_str())));
-}
-
-#[test]
-fn pm2s_files_become_one_that_start_takes() {
-    let supervisor = Supervisor::new();
-    let ecosystem = supervisor.home.path().join("ecosystem.json");
-    fs::write(
-        &ecosystem,
-        r#"{"apps":[{"name":"job","script":"./job.sh","min_uptime":50,"instances":2,"post_update":["npm install"]}]}"#,
-    )
-    .unwrap();
-    fs::write(supervisor.home.path().join("job.sh"), "while :; do sleep 0.05; done\n").unwrap();
-    let path = supervisor.home.path().join("supervisor.toml");
-    let output = supervisor.run(&["import", ecosystem.to_str().unwrap(), "-o", path.to_str().unwrap()]);
-    assert!(output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("post_update has no counterpart here"));
-    supervisor.ok(&["start", path.to_str().unwrap()]);
-    assert_eq!(supervisor.pids().len(), 2);
-}
-
-#[test]
-fn in_the_foreground_everything_ends_with_the_command() {
-    let supervisor = Supervisor::new();
-    let path = file(
-        &supervisor,
-        "[[app]]\nstart = \"sh\"\nname = \"talker\"\nmin-uptime = \"50ms\"\narguments = [\"-c\", \"echo hello; exec sleep 1000\"]\n",
-    );
-    let mut run = supervisor.command(&["run", path.to_str().unwrap()]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert_eq!(lines.next().unwrap(), "0|talker out| hello");
-    let app = supervisor.pids()[0];
-    signal("TERM", i64::from(run.id()));
-    assert!(run.wait().unwrap().success());
-    assert!(is_gone(app));
-    let path = file(
-        &supervisor,
-        "[[app]]\nstart = \"sh\"\nname = \"bad\"\nmin-uptime = \"10ms\"\nmax-restarts = 1\nrestart-delay = \"1ms\"\narguments = [\"-c\", \"sleep 0.1; exit 5\"]\n",
-    );
-    let output = supervisor.run(&["run", path.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
-    let path = file(
-        &supervisor,
-        "[[app]]\nstart = \"sh\"\nname = \"job\"\nno-autorestart = true\narguments = [\"-c\", \"sleep 0.1\"]\n",
-    );
-    assert_eq!(supervisor.run(&["run", path.to_str().unwrap()]).status.code(), Some(0));
 }
 
 #[test]

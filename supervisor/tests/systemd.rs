@@ -63,6 +63,23 @@ impl Machine {
         [out, error]
     }
 
+    /// Kills the keeper and the daemon, and waits until systemd has replaced them and they their processes.
+    fn loses_both(&self) {
+        let (before, _) = self.online();
+        self.ok("set -- $(supervisor ping | grep -o '[0-9]*'); kill -STOP $1 $2; kill -KILL $1 $2");
+        // `list` finds neither, and waits for systemd: a supervisor of its own would not have the listener.
+        until("both were replaced, and the processes too", || {
+            let (online, _) = self.online();
+            online.len() == before.len() && !online.iter().any(|pid| before.contains(pid))
+        });
+    }
+
+    /// What `ping` says about the keeper.
+    fn keeper(&self) -> String {
+        let [pong, _] = self.ok("supervisor ping | grep -o 'keeper [0-9]*'");
+        pong.trim().trim_start_matches("keeper ").to_owned()
+    }
+
     /// The processes of the apps that are online, by their ids there, and the names of all apps.
     fn online(&self) -> (Vec<i64>, Vec<String>) {
         let Ok(table) = serde_json::from_slice::<serde_json::Value>(&self.sh("supervisor list --json").stdout) else {
@@ -87,21 +104,23 @@ fn under_systemd_no_request_fails_when_both_processes_die_and_what_was_deleted_s
     until("the saved apps are there", || machine.online().0.len() == 3);
     machine.ok("supervisor delete other");
 
-    let (before, _) = machine.online();
     let load = Load::start(&address);
     load.answers_more();
-    machine.ok("set -- $(supervisor ping | grep -o '[0-9]*'); kill -STOP $1 $2; kill -KILL $1 $2");
-    // `list` finds neither, and waits for systemd: a supervisor of its own would not have the listener.
-    until("both were replaced, and the processes too", || {
-        let (online, _) = machine.online();
-        online.len() == 2 && !online.iter().any(|pid| before.contains(pid))
-    });
+    machine.loses_both();
+    let restarts = machine.ok("systemctl show --property NRestarts stallbench-supervisor.service");
+    assert_eq!(restarts[0], "NRestarts=1\n");
+    // A keeper that its daemon has started is no less systemd's.
+    let keeper = machine.keeper();
+    machine.ok(&format!("kill -KILL {keeper}"));
+    until("there is another keeper", || machine.keeper() != keeper);
+    let main = format!("MainPID={}\nActiveState=active\n", machine.keeper());
+    let show = "systemctl show --property MainPID --property ActiveState stallbench-supervisor.service";
+    until("systemd knows it", || machine.ok(show)[0] == main);
+    machine.loses_both();
     load.answers_more();
     let (failures, _) = load.stop();
     assert!(failures.is_empty(), "{failures:?}");
     assert_eq!(machine.online().1, ["api", "api"]);
-    let restarts = machine.ok("systemctl show --property NRestarts stallbench-supervisor.service");
-    assert_eq!(restarts[0], "NRestarts=1\n");
 
     let [commands, _] = machine.ok("supervisor unstartup");
     machine.ok(&commands);

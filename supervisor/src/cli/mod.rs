@@ -116,7 +116,7 @@ pub struct Start {
     /// Log file for standard output; later instances have their number before its ending, unless --merge-logs is given
     #[arg(short, long, value_name = "FILE", conflicts_with = "log")]
     pub output: Option<PathBuf>,
-    /// Log file for standard error, likewise
+    /// Log file for standard error, numbered in the same way
     #[arg(short, long, value_name = "FILE", conflicts_with = "log")]
     pub error: Option<PathBuf>,
     /// Start it once more, under another name, if it is in the list

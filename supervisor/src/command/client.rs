@@ -1,7 +1,7 @@
 //! Requests to the daemon, and the start of a supervisor where none runs.
 
 use super::print;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -237,7 +237,16 @@ impl<'h> Lock<'h> {
     fn begin(&self) -> Result<()> {
         let home = self.home;
         let is_there = || UnixStream::connect(home.control()).is_ok();
-        if is_there() || home.state().exists() && home.is_kept_by_systemd() && is_soon(is_there) {
+        if is_there() {
+            return Ok(());
+        }
+        if home.state().exists() && home.systemd().exists() {
+            let path = home.systemd();
+            ensure!(
+                is_soon(is_there),
+                "systemd has not started the supervisor again yet: see `systemctl status`, or remove {} to go on without systemd",
+                path.display()
+            );
             return Ok(());
         }
         let own_log = OpenOptions::new().append(true).create(true).mode(0o600).open(home.own_log())?;

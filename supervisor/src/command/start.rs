@@ -23,7 +23,7 @@ pub fn run(begin: &Begin) -> Result<()> {
     let Begin { start, env, only } = begin;
     let is_file = Path::new(&start.what).extension().is_some_and(|extension| extension == "toml");
     if !is_file && (env.is_some() || !only.is_empty()) {
-        bail!("--env and --only choose from a supervisor.toml, and {} is none", start.what);
+        bail!("--env and --only choose from a supervisor.toml, and {} is not one", start.what);
     }
     let table = client::table()?;
     let is_there = |one: &View| one.name == start.what || one.id.to_string() == start.what || start.what == "all";
@@ -101,9 +101,9 @@ pub fn spec(start: &Start) -> Result<Spec> {
         is_node,
         listeners: start.listen.iter().map(|address| resolved(address)).collect::<Result<Vec<_>>>()?,
         options: Options {
-            log: file(start.log.as_ref())?,
-            output: file(start.output.as_ref())?,
-            error: file(start.error.as_ref())?,
+            log: absolute(start.log.as_ref())?,
+            output: absolute(start.output.as_ref())?,
+            error: absolute(start.error.as_ref())?,
             ..(&start.options).into()
         },
     };
@@ -111,7 +111,8 @@ pub fn spec(start: &Start) -> Result<Spec> {
     Ok(spec)
 }
 
-fn file(path: Option<&PathBuf>) -> Result<Option<PathBuf>> {
+/// Returns a path that stays the same in another folder.
+fn absolute(path: Option<&PathBuf>) -> Result<Option<PathBuf>> {
     Ok(path.map(std::path::absolute).transpose()?)
 }
 

@@ -280,7 +280,7 @@ impl Keeper {
                 self.lock = descriptors.pop();
                 self.control = descriptors.pop();
                 // Whoever finds the lock held can find this keeper.
-                Ok(self.home.note_keeper()?)
+                Ok(fs::write(self.home.alive(), std::process::id().to_string())?)
             }
             Order::AdoptListener(address) => {
                 let listener = descriptors.pop().map(|socket| Listener::new(&address, socket));

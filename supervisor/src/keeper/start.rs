@@ -40,12 +40,17 @@ pub fn begin() -> Result<ExitCode> {
     let control = home.control();
     let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(home.alive());
     let lock = lock.with_context(|| home.alive().display().to_string())?;
-    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return stand_back(find(&home)?, &control);
+    if let Some(other) = take(&lock, &home)? {
+        return stand_back(other, &control);
     }
     // The socket is a leftover: whoever made it has ended.
     let _ = fs::remove_file(&control);
-    home.note_keeper()?;
+    fs::write(home.alive(), std::process::id().to_string())?;
+    if std::env::var_os("NOTIFY_SOCKET").is_some() {
+        fs::write(home.systemd(), "")?;
+    } else {
+        let _ = fs::remove_file(home.systemd());
+    }
     let control = UnixListener::bind(&control).with_context(|| format!("cannot listen on {}", control.display()))?;
     let mut keeper = Keeper::new(home)?;
     replace(&keeper.home.preload(), PRELOAD)?;
@@ -93,13 +98,17 @@ fn close_inherited(stored: &BTreeMap<String, Listener>) {
     }
 }
 
-/// Connects to the supervisor that holds the lock. If its socket was removed, it makes another when it is told to.
-fn find(home: &Home) -> Result<UnixStream> {
+/// Takes the lock, or connects to the supervisor that holds it. If its socket was removed, it makes another when it is told to.
+fn take(lock: &File, home: &Home) -> Result<Option<UnixStream>> {
     for _ in 0..TRIES {
-        if let Ok(stream) = UnixStream::connect(home.control()) {
-            return Ok(stream);
+        // Whoever holds it may die at any time.
+        if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(None);
         }
-        let keeper = home.keeper().and_then(Pid::from_raw);
+        if let Ok(stream) = UnixStream::connect(home.control()) {
+            return Ok(Some(stream));
+        }
+        let keeper = fs::read_to_string(home.alive()).ok().and_then(|pid| Pid::from_raw(pid.trim().parse().ok()?));
         // Only a process that holds the lock is meant: the id may be another's by now.
         let holds_lock = |keeper: &Pid| proc::holds(keeper.as_raw_pid(), &home.alive().to_string_lossy());
         if let Some(keeper) = keeper.filter(holds_lock) {

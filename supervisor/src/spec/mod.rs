@@ -174,7 +174,7 @@ impl Spec {
         let Options { log, output, error, merge_logs, .. } = &self.options;
         let own = if stream == ERROR { error } else { output };
         match log.as_ref().or(own.as_ref()) {
-            // A device is no file that could have a number.
+            // A device such as /dev/null has no numbered neighbours.
             Some(path) if log.is_some() || *merge_logs || number == 0 || path.starts_with("/dev") => path.clone(),
             Some(path) => numbered(path, number),
             None if *merge_logs => folder.join(format!("{}-{stream}.log", self.name)),

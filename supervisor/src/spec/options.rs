@@ -36,7 +36,7 @@ pub struct Options {
     pub log: Option<PathBuf>,
     /// File for what the first instance writes to standard output, in place of that in the supervisor's folder; others are numbered.
     pub output: Option<PathBuf>,
-    /// File for standard error, likewise.
+    /// The same for standard error.
     pub error: Option<PathBuf>,
     /// Permissions of log files.
     pub log_mode: u32,

@@ -1,0 +1,92 @@
+//! Clients of the control socket that are too many, say nonsense, or leave early.
+
+mod common;
+
+use common::{Supervisor, until};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+
+/// Sends raw bytes to the daemon, and reads its answer.
+fn raw(supervisor: &Supervisor, bytes: &[u8], is_half_closed: bool) -> String {
+    let mut stream = UnixStream::connect(supervisor.path().join("control.sock")).unwrap();
+    stream.write_all(bytes).unwrap();
+    if is_half_closed {
+        stream.shutdown(Shutdown::Write).unwrap();
+    }
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_client_that_has_nothing_more_to_say_still_gets_its_answer() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    for request in [&b"\"list\"\n"[..], b"\"list\""] {
+        assert!(raw(&supervisor, request, true).starts_with("{\"table\""));
+    }
+    assert!(raw(&supervisor, b"{\"stop\":\"app\"}\n", true).contains("app was stopped"));
+}
+
+#[test]
+fn too_many_clients_are_told_so() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let control = supervisor.path().join("control.sock");
+    let idle: Vec<UnixStream> = (0..64).map(|_| UnixStream::connect(&control).unwrap()).collect();
+    assert!(supervisor.fails(&["list"]).contains("64 other commands wait for the supervisor"));
+    drop(idle);
+    until("there is room again", || supervisor.run(&["list"]).status.success());
+}
+
+#[test]
+fn a_daemon_without_descriptors_serves_again_once_it_has_some() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let daemon = supervisor.role("daemon");
+    let pid = Pid::from_raw(daemon as i32);
+    let none = Rlimit { current: Some(1), maximum: getrlimit(Resource::Nofile).maximum };
+    let before = prlimit(pid, Resource::Nofile, none).unwrap();
+    let mut list = supervisor.command(&["list", "--json"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    assert!(list.try_wait().unwrap().is_none());
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    assert!(list.wait().unwrap().success());
+    assert_eq!(supervisor.role("daemon"), daemon);
+}
+
+#[test]
+fn wild_requests_are_refused_and_harm_nobody() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let daemon = supervisor.role("daemon");
+    let text = fs::read(supervisor.path().join("specs/app.json")).unwrap();
+    let spec: Value = serde_json::from_slice(&text).unwrap();
+    let wild = |change: &dyn Fn(&mut Value), instances: u64| {
+        let mut spec = spec.clone();
+        spec["name"] = "wild".into();
+        change(&mut spec);
+        json!({ "start": { "spec": spec, "instances": instances } })
+    };
+    let requests = [
+        (wild(&|_| {}, u64::from(u32::MAX)), "only 1 to 1000"),
+        (wild(&|_| {}, 0), "only 1 to 1000"),
+        (wild(&|spec| spec["options"]["kill_timeout_ms"] = u64::MAX.into(), 1), "longer than a day"),
+        (wild(&|spec| spec["options"]["log_max_size"] = 0.into(), 1), "rotated at less than"),
+        (wild(&|spec| spec["command"] = json!([]), 1), "absolute path of a program"),
+        (wild(&|spec| spec["name"] = "../../x".into(), 1), "is not a valid name"),
+        (wild(&|spec| spec["listeners"] = json!(["nowhere"]), 1), "not an address"),
+        (json!({ "scale": ["app", { "by": i32::MIN }] }), "only 1 to 1000"),
+        (json!({ "scale": ["app", { "to": u32::MAX }] }), "only 1 to 1000"),
+        (json!({ "stop": "4294967295" }), "there is no app or id"),
+        (json!({ "explode": 1 }), "cannot read the request"),
+    ];
+    for (request, expected) in requests {
+        let answer = raw(&supervisor, format!("{request}\n").as_bytes(), false);
+        assert!(answer.starts_with("{\"error\"") && answer.contains(expected), "{request}: {answer}");
+    }
+    assert_eq!((supervisor.role("daemon"), supervisor.list().len()), (daemon, 1));
+}
