@@ -4,12 +4,18 @@ mod cli;
 mod command;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let line = match cli::Supervisor::try_parse() {
         Ok(line) => line,
+        // Nothing was asked for: the help says what can be.
+        Err(help) if help.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = help.print();
+            return ExitCode::from(2);
+        }
         Err(error) if error.use_stderr() => {
             say(&one_line(&error.to_string()));
             return ExitCode::from(2);

@@ -32,6 +32,7 @@ fn a_hanging_client_does_not_affect_others() {
     BufReader::new(&hanging[1]).read_line(&mut answer).unwrap();
     assert!(answer.contains("error"), "{answer}");
     assert_eq!(supervisor.list().len(), 2);
+    assert!(supervisor.fails(&[]).contains("Commands:\n  start"));
 }
 
 #[test]
