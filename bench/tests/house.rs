@@ -101,3 +101,43 @@ fn no_file_is_longer_than_four_hundred_lines() {
         assert!(text.lines().count() <= 400, "{} has {} lines", path.display(), text.lines().count());
     }
 }
+
+/// The pages of the project, without those that are generated.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let (mut pages, mut folders) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            if path.is_dir() && !name.starts_with('.') && !["target", "node_modules", "bench-results"].contains(&name.as_str()) {
+                folders.push(path);
+            } else if name.ends_with(".md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages
+}
+
+#[test]
+fn every_file_that_a_page_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut named = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let is_source = |word: &&str| {
+            let is_path = word.chars().all(|c| c.is_alphanumeric() || "/._-".contains(c)) && !word.starts_with(['/', '.']);
+            is_path && word.contains('/') && [".rs", ".toml", ".md", ".cjs"].iter().any(|ending| word.ends_with(ending))
+        };
+        for word in text.split('`').skip(1).step_by(2).filter(is_source) {
+            // A path without its first folder here is one of a folder that the reader makes.
+            let first = word.split('/').next().unwrap();
+            let folders: Vec<&Path> =
+                [root, page.parent().unwrap()].into_iter().filter(|folder| folder.join(first).exists()).collect();
+            let is_there = folders.is_empty() || folders.iter().any(|folder| folder.join(word).exists());
+            assert!(is_there, "{} names {word}, which does not exist", page.display());
+            named += usize::from(!folders.is_empty());
+        }
+    }
+    assert!(named > 20, "only {named} were found");
+}

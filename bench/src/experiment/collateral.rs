@@ -9,7 +9,7 @@ use super::probes;
 use crate::catalog::{Row, Server};
 use crate::measure::{Kind, Mode, Session};
 use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Value};
-use crate::report::{self, Cell, Figure, Group, Mark, Places, Point, Scale, Series, Table, View};
+use crate::report::{self, Cell, Figure, Group, Legend, Mark, Places, Point, Scale, Series, Table, View};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -26,12 +26,6 @@ const LIMIT_MS: f64 = 1000.0;
 const LONG: (f64, u64, f64, [usize; 5]) = (1000.0, 15_000, 10_000.0, [1, 2, 4, 8, 16]);
 /// Number of blockers at which details are given: every mode of a round measures it.
 const DETAILS_AT: usize = 4;
-/// The head of the column of blockers that were served.
-pub const SLOW: &str = "slow/s";
-/// What it says.
-pub fn about_slow() -> String {
-    format!("{SLOW}: slow requests answered each second at k={DETAILS_AT}; who serves fewer of them at a time harms others less")
-}
 /// The numbers of blockers that answer the question.
 const TELLING: [usize; 4] = [0, 1, 4, 64];
 
@@ -158,7 +152,13 @@ impl Experiment for Collateral {
         let mut columns: Vec<Column> = settings.blockers.iter().map(|k| response(kind, block, *k)).collect();
         // The other side of the price: who blocks less often harms others less.
         let served = climb::BLOCKERS_PER_S.at(Self::NAME, place(kind.name(), block, DETAILS_AT));
-        columns.push(Column { column: report::Column::number(SLOW), cell: Box::new(move |view, row| view.cell(row, &served)) });
+        let about = format!(
+            "slow requests answered each second at k={DETAILS_AT}; a server that runs fewer at once delays others less, but serves fewer"
+        );
+        columns.push(Column {
+            column: report::Column::number("slow/s").explained(about),
+            cell: Box::new(move |view, row| view.cell(row, &served)),
+        });
         for limit_ms in LIMITS_MS {
             // Beyond the limit of a climb nothing was measured; long blockers climb to the last one.
             let (block, is_known) = if limit_ms <= LIMIT_MS { (block, true) } else { (LONG.0, settings.has_long) };
@@ -326,28 +326,26 @@ fn details(settings: &Settings, view: &View<'_>, kind: Kind) -> Table {
     let limits: Vec<f64> = LIMITS_MS.into_iter().filter(|limit| *limit <= LIMIT_MS).collect();
     columns.extend(limits.iter().map(|limit| report::Column::number(freeze_head(*limit))));
     let mut families = vec![
-        ("dead", climb::DEAD),
-        ("fresh max ms", climb::FRESH_MAX),
-        ("recovery ms", climb::RECOVERY),
-        ("blockers/s", climb::BLOCKERS_PER_S),
+        ("dead", climb::DEAD, "the share of kept-alive connections whose median probe takes over 0.1 s"),
+        ("fresh max ms", climb::FRESH_MAX, "the longest first request on a new connection"),
+        ("recovery ms", climb::RECOVERY, "from the last blocker's end until the delayed probes are answered"),
+        ("blockers/s", climb::BLOCKERS_PER_S, "slow requests that were served"),
     ];
     let of = |family: &Family| family.clone().at(Collateral::NAME, place(kind.name(), block, DETAILS_AT));
     if view.rows.iter().any(|row| view.sum(row, &of(&climb::SHED_PER_S)) > 0.0) {
-        families.push(("shed/s", climb::SHED_PER_S));
+        families.push(("shed/s", climb::SHED_PER_S, "slow requests that were answered 503"));
     }
-    columns.extend(families.iter().map(|(head, _)| report::Column::number(*head).wide()));
+    columns.extend(families.iter().map(|(head, _, about)| report::Column::number(*head).wide().explained(*about)));
     let mut table = view.table(kind.name(), title, columns, |row| {
         let mut cells: Vec<Cell> = loads.iter().map(|k| added(settings, view, row, kind, *k)).collect();
         cells
             .extend(limits.iter().map(|limit| freezing(view, row, &freeze_metric(Collateral::NAME, kind.name(), block, *limit))));
-        cells.extend(families.iter().map(|(_, family)| view.cell(row, &of(family))));
+        cells.extend(families.iter().map(|(_, family, _)| view.cell(row, &of(family))));
         cells
     });
-    let is_expected = |cell: &Cell| matches!(cell, Cell::Quantity(one) if one.expected.is_some());
-    if table.lines.iter().flat_map(|line| &line.cells).any(is_expected) {
-        table.notes.push("of: what arithmetic gives where each connection stays on one loop, and connections are spread evenly over the loops: T (1 - (1 - q) / f), f being the share of connections and time behind the blocker".into());
-    }
-    table.details.push("dead: the share of kept-alive connections whose median probe takes over 0.1 s; fresh max: the longest first request on a new connection; recovery: from the last blocker's end until the delayed probes are answered".into());
+    let expected = "of: what arithmetic gives where each connection stays on one loop, and connections are spread evenly over the loops: T (1 - (1 - q) / f), f being the share of connections and time behind the blocker";
+    table.legend.push(Legend { mark: r" of \d", text: expected.into() });
+    table.legend.extend(Legend::of_freezing());
     table
 }
 

@@ -21,7 +21,7 @@ mod throughput;
 mod two_tabs;
 
 pub use climb::{Climb, freeze_k, freeze_metric, place};
-pub use collateral::{SLOW, about_slow, freeze_head, freezing};
+pub use collateral::{freeze_head, freezing};
 pub use contract::{Any, Choices, Column, Erased, Needs, Scene, Step};
 pub use state::{kept_by, table as table_of_kept};
 pub use two_tabs::{TwoTabs, picture};

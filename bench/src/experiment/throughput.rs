@@ -5,7 +5,7 @@ use super::contract::{Choices, Column, Experiment};
 use crate::catalog::{Blocking, Row, Server};
 use crate::measure::{Mode, Session, WARM_CONNECTIONS, learn};
 use crate::metrics::{Family, Metric, Percentile, Reading, Role, Unit, Value};
-use crate::report::{self, Cell, Table, View};
+use crate::report::{self, Cell, Legend, Table, View};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -146,9 +146,8 @@ impl Experiment for Throughput {
             metrics.iter().map(|(_, metric)| view.cell(row, metric)).chain(floors.iter().map(distance)).collect()
         };
         let mut table = view.table("costs", title, columns, cells);
-        table
-            .notes
-            .push(">=: the driver was the limit, so the server can do more; its CPU time per request is still valid".into());
+        let at_least = ">=: the driver was the limit, so the server can do more; its CPU time per request is still valid";
+        table.legend.push(Legend { mark: "^>= ", text: at_least.into() });
         if !floors.is_empty() {
             table.notes.push("floor: CPU µs divided by those of the bare event loop, which has no runtime".into());
         }

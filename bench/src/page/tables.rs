@@ -59,7 +59,7 @@ pub fn of(table: &Table) -> TableOf {
         title: table.title.clone(),
         columns: table.columns.iter().map(column).collect(),
         rows: table.lines.iter().map(row).collect(),
-        notes: table.notes.iter().chain(&table.details).cloned().collect(),
+        notes: table.all_notes(&table.texts(true).0),
     }
 }
 

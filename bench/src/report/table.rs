@@ -2,6 +2,7 @@
 
 use super::{Absence, Cell, Format, Terminal};
 use anyhow::Result;
+use regex_lite::Regex;
 use serde_json::{Value as Json, json};
 
 /// A table: its name, its columns, its lines, and the notes below it.
@@ -17,8 +18,30 @@ pub struct Table {
     pub lines: Vec<Line>,
     /// Notes below it; reasons of missing numbers are added when it is written.
     pub notes: Vec<String>,
+    /// What its marks mean.
+    pub legend: Vec<Legend>,
     /// Notes that only matter to a reader of every detail.
     pub details: Vec<String>,
+}
+
+/// What a mark in a cell means: it stands below the table only if the mark stands in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Legend {
+    /// A regular expression that the text of a cell matches if it has the mark.
+    pub mark: &'static str,
+    /// Its meaning.
+    pub text: String,
+}
+
+impl Legend {
+    /// What the cells of thresholds and of loads that were not tried mean.
+    pub fn of_freezing() -> [Legend; 2] {
+        [
+            (r"^k=\d+ \(\d", "k=4 (5/6): it froze there or before in five of six trials"),
+            ("^frozen$", "frozen: not tried, since fewer blockers froze it already"),
+        ]
+        .map(|(mark, text)| Legend { mark, text: text.into() })
+    }
 }
 
 /// A column.
@@ -30,12 +53,14 @@ pub struct Column {
     pub is_wide: bool,
     /// Its cells are words, which begin at the left.
     pub is_words: bool,
+    /// What it shows, if its head does not say all of it; stands below the table if the column is shown.
+    pub about: Option<String>,
 }
 
 impl Column {
     /// A column of numbers that answers the question of the table.
     pub fn number(head: impl Into<String>) -> Self {
-        Column { head: head.into(), is_wide: false, is_words: false }
+        Column { head: head.into(), is_wide: false, is_words: false, about: None }
     }
 
     /// A column of words.
@@ -46,6 +71,11 @@ impl Column {
     /// The same column, shown where there is room.
     pub fn wide(self) -> Self {
         Column { is_wide: true, ..self }
+    }
+
+    /// The same column, with what it shows.
+    pub fn explained(self, about: impl Into<String>) -> Self {
+        Column { about: Some(about.into()), ..self }
     }
 }
 
@@ -98,7 +128,7 @@ pub fn render(tables: &[Table], format: Format, terminal: &Terminal) -> Result<S
 
 impl Table {
     /// The cells as text, and the notes that explain missing numbers.
-    pub(super) fn texts(&self, with_intervals: bool) -> (Vec<Vec<String>>, Vec<String>) {
+    pub fn texts(&self, with_intervals: bool) -> (Vec<Vec<String>>, Vec<String>) {
         let mut reasons: Vec<String> = Vec::new();
         let mut number_of = |absence: &Absence| {
             let (Absence::Unsupported(reason) | Absence::Invalid(reason)) = absence else { return None };
@@ -116,6 +146,23 @@ impl Table {
         (rows, reasons.iter().enumerate().map(|(number, reason)| format!("({}) {reason}", number + 1)).collect())
     }
 
+    /// The notes below it if these columns are shown, with these texts in the cells.
+    pub fn notes_below(&self, shown: &[usize], rows: &[Vec<String>]) -> Vec<String> {
+        let about = |column: &usize| Some(format!("{}: {}", self.columns[*column].head, self.columns[*column].about.as_ref()?));
+        let stands = |legend: &&Legend| {
+            let mark = Regex::new(legend.mark).expect("marks are written in this program");
+            rows.iter().any(|row| shown.iter().any(|column| row.get(*column).is_some_and(|text| mark.is_match(text))))
+        };
+        let legend = self.legend.iter().filter(stands).map(|legend| legend.text.clone());
+        self.notes.iter().cloned().chain(shown.iter().filter_map(about)).chain(legend).collect()
+    }
+
+    /// All notes below it if every column is shown.
+    pub fn all_notes(&self, rows: &[Vec<String>]) -> Vec<String> {
+        let all: Vec<usize> = (0..self.columns.len()).collect();
+        self.notes_below(&all, rows).into_iter().chain(self.details.iter().cloned()).collect()
+    }
+
     /// For a page.
     pub fn to_markdown(&self, with_intervals: bool) -> String {
         let (rows, reasons) = self.texts(with_intervals);
@@ -123,9 +170,9 @@ impl Table {
         let mut text = format!("**{}**\n\n", self.title);
         text.push_str(&line(self.columns.iter().map(|column| column.head.clone()).collect()));
         text.push_str(&line(self.columns.iter().map(|column| if column.is_words { "---" } else { "---:" }.into()).collect()));
-        rows.into_iter().for_each(|row| text.push_str(&line(row.iter().map(|cell| cell.replace('|', "\\|")).collect())));
+        rows.iter().for_each(|row| text.push_str(&line(row.iter().map(|cell| cell.replace('|', "\\|")).collect())));
         text.push('\n');
-        reasons.iter().chain(&self.notes).chain(&self.details).fold(text, |text, note| text + "- " + note + "\n")
+        reasons.iter().chain(&self.all_notes(&rows)).fold(text, |text, note| text + "- " + note + "\n")
     }
 
     fn to_csv(&self) -> Result<String> {
@@ -141,7 +188,7 @@ impl Table {
             let named = self.columns.iter().zip(row).map(|(column, cell)| (column.head.clone(), Json::from(cell)));
             named.collect::<serde_json::Map<_, _>>().into()
         };
-        let notes: Vec<&String> = reasons.iter().chain(&self.notes).chain(&self.details).collect();
+        let notes: Vec<String> = reasons.into_iter().chain(self.all_notes(&rows)).collect();
         json!({ "name": self.name, "title": self.title, "rows": rows.into_iter().map(row).collect::<Vec<_>>(), "notes": notes })
     }
 }
@@ -171,6 +218,20 @@ mod tests {
             table().to_markdown(false),
             "**Title**\n\n| server | p99 ms |\n| --- | ---: |\n| tokio\\|forked | 0.12 |\n| smol | invalid (1) |\n| may | invalid (1) |\n\n- (1) lag: late\n- a note\n"
         );
+    }
+
+    #[test]
+    fn marks_and_columns_are_explained_where_they_are_shown() {
+        let explained = Table {
+            columns: vec![Column::words("server"), Column::number("p99 ms").explained("of all probes")],
+            legend: [("^invalid", "invalid: why"), ("^frozen$", "frozen: why")]
+                .map(|(mark, text)| Legend { mark, text: text.into() })
+                .into(),
+            ..table()
+        };
+        let (rows, _) = explained.texts(false);
+        assert_eq!(explained.notes_below(&[0, 1], &rows), ["a note", "p99 ms: of all probes", "invalid: why"]);
+        assert_eq!(explained.notes_below(&[0], &rows), ["a note"]);
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Terminal {
         let left_out = table.columns.len() - shown.len();
         let hidden = (left_out > 0).then(|| format!("{left_out} more column{}: --wide", if left_out == 1 { "" } else { "s" }));
         let details = if self.wide { table.details.as_slice() } else { &[] };
-        for note in reasons.iter().chain(&table.notes).chain(details).chain(&hidden) {
+        for note in reasons.iter().chain(&table.notes_below(&shown, &rows)).chain(details).chain(&hidden) {
             text.push_str(&(wrap(note, self.text_width().saturating_sub(2), "  ") + "\n"));
         }
         text

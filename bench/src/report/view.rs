@@ -1,6 +1,6 @@
 //! A round as tables see it: its rows and its numbers.
 
-use super::{Absence, Cell, Column, Figure, Group, Line, Mark, Places, Point, Quantity, Scale, Series, Table};
+use super::{Absence, Cell, Column, Figure, Group, Legend, Line, Mark, Places, Point, Quantity, Scale, Series, Table};
 use crate::catalog::Row;
 use crate::measure::Conditions;
 use crate::metrics::{Metric, Numbers, Percentile, Role, Unit, Value};
@@ -100,13 +100,11 @@ impl<'r> View<'r> {
             table.lines.push(Line { group: *group, cells: line });
             table.notes.extend(row.unavailable.as_ref().map(|reason| format!("{}: unavailable({reason})", row.name)));
         }
-        if self.rows.iter().any(|row| row.is_peer) {
-            table.notes.push("^: a third-party server".into());
-        }
+        table.legend.push(Legend { mark: r" \^$", text: "^: a third-party server".into() });
         table
     }
 
-    /// The reasons of invalid trials of an experiment, each with the number of trials.
+    /// What trials of an experiment are invalid, and why: a line for each server and kind of reason, with the first one in full.
     pub fn invalid_trials(&self, experiment: &str) -> Vec<String> {
         let mut notes = Vec::new();
         for row in &self.rows {
@@ -114,16 +112,17 @@ impl<'r> View<'r> {
             let cells = self.numbers.of_server(&row.name).filter(|(metric, _)| metric.experiment == experiment);
             let cells = cells.filter(|(metric, _)| metric.family.role != Role::Detail);
             let of_cells = cells.flat_map(|(metric, cell)| cell.invalid.iter().map(move |reason| (metric.to_string(), reason)));
-            let mut seen: Vec<(&String, Vec<String>)> = Vec::new();
+            let mut seen: Vec<(&str, usize, String)> = Vec::new();
             for (place, reason) in whole.chain(of_cells) {
-                match seen.iter_mut().find(|(known, _)| *known == reason) {
-                    Some((_, places)) => places.push(place),
-                    None => seen.push((reason, vec![place])),
+                let kind = reason.split(": ").next().unwrap_or_default();
+                match seen.iter_mut().find(|(known, ..)| *known == kind) {
+                    Some((_, count, _)) => *count += 1,
+                    None => seen.push((kind, 1, format!("{place} is invalid({reason})"))),
                 }
             }
-            for (reason, places) in seen {
-                let more = if places.len() > 1 { format!(" and {} more", places.len() - 1) } else { String::new() };
-                notes.push(format!("{}: a trial of {}{more} is invalid({reason})", row.name, places[0]));
+            for (_, count, first) in seen {
+                let more = if count > 1 { format!(", and {} more for such a reason", count - 1) } else { String::new() };
+                notes.push(format!("{}: a trial of {first}{more}", row.name));
             }
         }
         notes

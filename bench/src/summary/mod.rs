@@ -14,16 +14,12 @@ pub use told::Told;
 use crate::catalog::Row;
 use crate::experiment::{self, Column};
 use crate::metrics::{Numbers, Percentile};
-use crate::report::{self, Cell, Figure, Group, Table, View};
+use crate::report::{self, Cell, Figure, Group, Legend, Table, View};
 use crate::round::{Outcome, Round, remarks};
 use anyhow::Result;
 
 /// The name of the headline among tables.
 const HEADLINE: &str = "headline";
-
-/// How to read the cells of the headline.
-const LEGEND: &str =
-    "k=4 (5/7): it froze there or before in five of seven trials; frozen: not tried, since fewer blockers froze it already";
 
 /// All tables of a round.
 ///
@@ -125,7 +121,8 @@ fn headline_of(round: &Round, view: &View<'_>) -> Result<Option<Table>> {
     let mut heads: Vec<report::Column> =
         has_words.then(|| report::Column::words("blocking call runs on").wide()).into_iter().collect();
     heads.extend(columns.iter().map(|column| column.column.clone()));
-    heads.push(report::Column::words("threads").wide());
+    let threads_head = report::Column::words("threads").wide();
+    heads.push(threads_head.explained("those that run handlers / those that may poll I/O, in each process"));
     let mut table = view.table(HEADLINE, title, heads, |row| {
         let mut cells: Vec<Cell> = has_words.then(|| Cell::words(runs_on(row, view.conditions.threads))).into_iter().collect();
         cells.extend(columns.iter().map(|column| (column.cell)(view, row)));
@@ -133,10 +130,7 @@ fn headline_of(round: &Round, view: &View<'_>) -> Result<Option<Table>> {
         cells
     });
     table.notes.extend(own_servers(view));
-    table.notes.push(LEGEND.into());
-    if table.columns.iter().any(|column| column.head == experiment::SLOW) {
-        table.notes.push(experiment::about_slow());
-    }
+    table.legend.extend(Legend::of_freezing());
     table.details.extend(settings.left_out.iter().map(|what| format!("left out: {what}")));
     table.details.extend(settled(round));
     table.details.extend(statuses(view));
@@ -185,11 +179,7 @@ fn statuses(view: &View<'_>) -> Vec<String> {
         let status = row.receipt.as_ref()?.knobs.get("status")?;
         Some(format!("{}: {status}", row.name))
     };
-    let mut notes: Vec<String> = view.rows.iter().filter_map(status).collect();
-    if view.rows.iter().any(|row| row.receipt.is_some()) {
-        notes.push("threads: those that run handlers / those that may poll I/O, in each process".into());
-    }
-    notes
+    view.rows.iter().filter_map(status).collect()
 }
 
 /// The servers that cannot keep all of the contract, in one line.

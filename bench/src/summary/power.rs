@@ -34,6 +34,6 @@ pub fn table(round: &Round, numbers: &Numbers) -> Table {
             "both sides are drawn from the trials of servers that were measured twice; one cell of the family changes, the others do not".into(),
             "latencies below 2 ms are left out: no difference of them is claimed".into(),
         ],
-        details: Vec::new(),
+        ..Table::default()
     }
 }
