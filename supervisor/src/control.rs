@@ -1,6 +1,7 @@
 //! The control protocol between the commands and the daemon: a request and an answer, each one line of JSON.
 
 use crate::environment::Environment;
+use crate::selector::Selector;
 use crate::spec::Spec;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -21,9 +22,9 @@ pub enum Request {
         /// The new specification.
         spec: Box<Spec>,
     },
-    /// Start stopped instances: a name, an id or `all`.
+    /// Start the stopped instances of a target.
     Resume(String),
-    /// Stop the instances of a name, an id or `all`.
+    /// Stop the instances of a target.
     Stop(String),
     /// Stop the instances and start them again, with a new environment if one is given.
     Restart(String, Option<Environment>),
@@ -120,6 +121,9 @@ pub struct Event {
     pub at_ms: u64,
     /// Name of the app.
     pub app: String,
+    /// Its namespace, if it has one.
+    #[serde(default)]
+    pub namespace: Option<String>,
     /// Id of the instance, if it is about one.
     pub id: Option<u32>,
     /// What: `started`, `ready`, `stopped`, `ended`, `given up`, `reload` and so on.
@@ -185,4 +189,11 @@ pub struct View {
     pub last_end: Option<String>,
     /// The restart, log and watch options of its app.
     pub options: crate::spec::Options,
+}
+
+impl View {
+    /// Returns whether a target means it.
+    pub fn is_meant(&self, selector: &Selector) -> bool {
+        selector.means(&self.name, self.options.namespace.as_deref(), Some(self.id))
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! It waits for a confirmation on its standard input. If the keeper dies before it comes, nobody knows this process, and it ends.
 
+use crate::cgroup::Delegated;
 use crate::spec::Spec;
 use crate::user::As;
 use anyhow::{Context, Result};
@@ -77,6 +78,9 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
         let at_most = |wanted: Option<u64>| wanted.map_or(most, |wanted| Some(most.map_or(wanted, |most| wanted.min(most))));
         let limit = Rlimit { current: at_most(limit.current), maximum: at_most(limit.maximum) };
         setrlimit(resource, limit).with_context(|| format!("limit {resource:?} {limit:?}"))?;
+    }
+    if spec.options.has_cgroup() {
+        Delegated::find().and_then(|delegated| delegated.enter(&spec.options)).context("--memory-max and --cpu-max")?;
     }
     if let Some(nice) = spec.options.nice {
         setpriority_process(None, nice).with_context(|| format!("priority {nice}, which only root may raise"))?;

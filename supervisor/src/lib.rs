@@ -19,9 +19,12 @@ pub mod files;
 pub mod home;
 pub mod proc;
 pub mod reports;
+pub mod selector;
+pub mod signals;
 pub mod spec;
 pub mod user;
 
+mod cgroup;
 mod channel;
 mod core;
 mod daemon;
@@ -34,8 +37,12 @@ pub use launch::limits;
 
 use anyhow::Result;
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+
+/// What `supervisor-keeper version` prints.
+const IDENTITY: &str = concat!("supervisor-keeper ", env!("CARGO_PKG_VERSION"));
 
 /// Runs the role given on the command line of `supervisor-keeper`: `keeper`, `adopt` (a keeper that replaces a dead one),
 /// `daemon`, or `launch SPEC`. Returns `None` for anything else.
@@ -49,7 +56,8 @@ pub fn play(arguments: impl IntoIterator<Item = OsString>) -> Option<Result<Exit
         ("keeper", None) => keeper::begin(),
         ("adopt", None) => keeper::adopt(),
         ("daemon", None) => daemon::run(),
-        ("version", None) => Ok(ExitCode::SUCCESS),
+        // Without anybody to read it, there is nothing to do about it.
+        ("version", None) => Ok(writeln!(std::io::stdout(), "{IDENTITY}").map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)),
         ("launch", Some(spec)) => Ok(launch::run(Path::new(&spec))),
         _ => return None,
     })

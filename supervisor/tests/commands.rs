@@ -92,6 +92,17 @@ fn a_watched_app_is_reloaded_when_its_program_is_replaced() {
 }
 
 #[test]
+fn a_watched_script_is_reloaded_when_it_is_written() {
+    let supervisor = Supervisor::new();
+    let script = supervisor.home.path().join("app.sh");
+    fs::write(&script, "exec sleep 1000\n").unwrap();
+    supervisor.ok(&["start", script.to_str().unwrap(), "--watch", "--min-uptime", "10ms"]);
+    let before = supervisor.pids();
+    fs::write(&script, "exec sleep 2000\n").unwrap();
+    until("another process", || supervisor.list()[0]["status"] == "online" && supervisor.pids() != before);
+}
+
+#[test]
 fn an_app_that_uses_too_much_memory_is_replaced() {
     let supervisor = Supervisor::new();
     let arguments = ["--listen", "127.0.0.1:0", "--max-memory-restart", "1M", "--", "--model", "current-thread"];

@@ -3,11 +3,9 @@
 mod common;
 
 use common::load::connect;
-use common::{Supervisor, free, is_gone, server, signal, until};
+use common::{Supervisor, free, server, until};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Stdio;
 
 fn file(supervisor: &Supervisor, text: &str) -> PathBuf {
     let path = supervisor.home.path().join("supervisor.toml");
@@ -39,9 +37,10 @@ fn a_file_is_applied_and_only_what_differs_changes() {
     let plan = supervisor.ok(&["apply", path, "--dry-run"]);
     assert_eq!(
         plan,
-        "~ two: is reloaded with another X; gets 2 instances\n+ three: starts\n- one: is not in the file, and stays: --prune deletes it\n"
+        "~ two: is reloaded: X changed; gets 2 instances\n+ three: starts\n- one: is not in the file, and stays: --prune deletes it\n"
     );
-    assert!(supervisor.fails(&["start", path]).contains("run `supervisor apply"));
+    let said = supervisor.fails(&["start", path]);
+    assert!(said.contains("(X, number of instances): run `supervisor apply"), "{said}");
     supervisor.ok(&["apply", path, "--only", "three"]);
     assert_eq!((pids("one"), pids("two"), pids("three").len()), (one.clone(), two.clone(), 1));
     supervisor.ok(&["apply", path]);
@@ -114,31 +113,4 @@ fn pm2s_files_become_one_that_start_takes() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("post_update has no counterpart here"));
     supervisor.ok(&["start", path.to_str().unwrap()]);
     assert_eq!(supervisor.pids().len(), 2);
-}
-
-#[test]
-fn in_the_foreground_everything_ends_with_the_command() {
-    let supervisor = Supervisor::new();
-    let path = file(
-        &supervisor,
-        "[[app]]\nstart = \"sh\"\nname = \"talker\"\nmin-uptime = \"50ms\"\narguments = [\"-c\", \"echo hello; exec sleep 1000\"]\n",
-    );
-    let mut run = supervisor.command(&["run", path.to_str().unwrap()]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert_eq!(lines.next().unwrap(), "0|talker out| hello");
-    let app = supervisor.pids()[0];
-    signal("TERM", i64::from(run.id()));
-    assert!(run.wait().unwrap().success());
-    assert!(is_gone(app));
-    let path = file(
-        &supervisor,
-        "[[app]]\nstart = \"sh\"\nname = \"bad\"\nmin-uptime = \"10ms\"\nmax-restarts = 1\nrestart-delay = \"1ms\"\narguments = [\"-c\", \"sleep 0.1; exit 5\"]\n",
-    );
-    let output = supervisor.run(&["run", path.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
-    let path = file(
-        &supervisor,
-        "[[app]]\nstart = \"sh\"\nname = \"job\"\nno-autorestart = true\narguments = [\"-c\", \"sleep 0.1\"]\n",
-    );
-    assert_eq!(supervisor.run(&["run", path.to_str().unwrap()]).status.code(), Some(0));
 }

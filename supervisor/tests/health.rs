@@ -3,7 +3,7 @@
 mod common;
 
 use common::load::{Load, ask_for, connect};
-use common::{Supervisor, free, has, is_gone, server, until};
+use common::{Supervisor, free, has, is_gone, server, signal, until};
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
@@ -186,6 +186,37 @@ fn a_process_for_which_a_command_fails_is_replaced() {
     assert!(supervisor.pids().contains(&before[1]));
     let remarks = supervisor.listed()["remarks"].to_string();
     assert!(remarks.contains("(exit status: 3: it is bad) and is being replaced"), "{remarks}");
+}
+
+/// The processes that checks have left behind.
+fn left_behind(supervisor: &Supervisor) -> Vec<i64> {
+    let home = supervisor.path().to_string_lossy().into_owned();
+    let all = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    all.filter(|pid: &i64| {
+        let read =
+            |name: &str| String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default()).into_owned();
+        let environment = read("environ");
+        read("cmdline") == "sleep\x001000\0" && environment.contains("SUPERVISOR_PID=") && environment.contains(&home)
+    })
+    .collect()
+}
+
+#[test]
+fn a_command_that_writes_much_or_leaves_a_process_behind_is_judged_by_its_exit() {
+    let supervisor = Supervisor::new();
+    let bad = supervisor.home.path().join("bad");
+    let command = format!("head -c 300000 /dev/zero >&2; setsid sleep 1000 & test ! -e {}", bad.display());
+    let checks = ["--health-exec", &command, "--health-interval", "100ms", "--health-retries", "1"];
+    supervisor.ok(&[&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"][..], &checks].concat());
+    let before = supervisor.pids();
+    // A check that has passed leaves its process behind.
+    until("a check has passed", || !left_behind(&supervisor).is_empty());
+    assert_eq!(supervisor.pids(), before);
+    fs::write(&bad, "").unwrap();
+    until("it is replaced", || supervisor.list().iter().all(is_online) && supervisor.pids() != before);
+    for pid in left_behind(&supervisor) {
+        signal("KILL", pid);
+    }
 }
 
 /// Holds an event loop of a cluster of two for so long that it is replaced; checks that its substitute comes first, and that its client is answered.

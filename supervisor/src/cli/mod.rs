@@ -62,13 +62,13 @@ pub enum Command {
     /// Print the environment of a name or an id; values that look like secrets are masked
     Env(Env),
     /// Print the process ids of a name, an id or all
-    Pid(Flush),
+    Pid(OptionalTarget),
     /// Ask whether the supervisor answers
     Ping,
     /// Print a script that completes commands in a shell
     Completion(Completion),
     /// Empty logs
-    Flush(Flush),
+    Flush(OptionalTarget),
     /// Open all logs anew, after another program has moved them
     #[command(name = "reload-logs", visible_alias = "reloadLogs")]
     ReloadLogs,
@@ -94,10 +94,10 @@ pub enum Command {
 pub struct Begin {
     #[command(flatten)]
     pub start: Start,
-    /// Of a supervisor.toml: use the variables of [app.env.NAME] too
+    /// With a supervisor.toml: also use the variables of [app.env.NAME]
     #[arg(long, value_name = "NAME")]
     pub env: Option<String>,
-    /// Of a supervisor.toml: only this app
+    /// With a supervisor.toml: start only these apps
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub only: Vec<String>,
 }
@@ -146,10 +146,10 @@ pub struct Start {
 pub struct Apply {
     /// The file
     pub file: PathBuf,
-    /// Only this app of the file
+    /// Only these apps of the file
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub only: Vec<String>,
-    /// Use the variables of [app.env.NAME] too
+    /// Also use the variables of [app.env.NAME]
     #[arg(long, value_name = "NAME")]
     pub env: Option<String>,
     /// Delete apps that were started from this file and are not in it any more
@@ -160,10 +160,10 @@ pub struct Apply {
     pub dry_run: bool,
 }
 
-/// Names, ids or all.
+/// Targets.
 #[derive(Debug, Args)]
 pub struct Targets {
-    /// Names, ids or all
+    /// Names, patterns such as 'api-*', namespaces, ids, or all
     #[arg(required = true)]
     pub targets: Vec<String>,
 }
@@ -176,10 +176,10 @@ pub struct Reload {
     /// Number of instances that are replaced at a time
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub parallel: u32,
-    /// Let the first new process run beside the old one for a while, and go on only if it does not fail, hang or answer more slowly than the others
+    /// Run the first new process beside the old one for a while, and go on only if it stays up and does no worse than the others
     #[arg(long)]
     pub canary: bool,
-    /// How long
+    /// How long it runs beside the old one
     #[arg(long, value_name = "TIME", default_value = "30s", requires = "canary", value_parser = values::time)]
     pub canary_for: Duration,
 }
@@ -187,7 +187,7 @@ pub struct Reload {
 /// Arguments of `restart`.
 #[derive(Debug, Args)]
 pub struct Change {
-    /// Names, ids or all
+    /// Names, patterns such as 'api-*', namespaces, ids, or all
     #[arg(required = true)]
     pub targets: Vec<String>,
     /// Use the environment of this command from now on
@@ -214,17 +214,17 @@ pub struct Output {
 /// Arguments of `show`.
 #[derive(Debug, Args)]
 pub struct Show {
-    /// A name, an id or all
+    /// A name, a pattern such as 'api-*', a namespace, an id, or all
     pub target: String,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// Arguments of `flush`.
+/// Arguments of `flush` and `pid`.
 #[derive(Debug, Args)]
-pub struct Flush {
-    /// A name, an id or all
+pub struct OptionalTarget {
+    /// A name, a pattern such as 'api-*', a namespace, an id, or all
     #[arg(default_value = "all")]
     pub target: String,
 }
@@ -232,7 +232,7 @@ pub struct Flush {
 /// Arguments of `events`.
 #[derive(Debug, Args)]
 pub struct Events {
-    /// A name, an id or all
+    /// A name, a pattern such as 'api-*', a namespace, an id, or all
     #[arg(default_value = "all")]
     pub target: String,
     /// Number of events to show
@@ -262,7 +262,7 @@ pub struct Metrics {
 pub struct Run {
     /// The file
     pub file: PathBuf,
-    /// Use the variables of [app.env.NAME] too
+    /// Also use the variables of [app.env.NAME]
     #[arg(long, value_name = "NAME")]
     pub env: Option<String>,
 }
@@ -283,7 +283,7 @@ pub struct SendSignal {
     /// Name of the signal
     #[arg(value_parser = signal)]
     pub signal: i32,
-    /// Names, ids or all
+    /// Names, patterns such as 'api-*', namespaces, ids, or all
     #[arg(required = true)]
     pub targets: Vec<String>,
 }
@@ -291,7 +291,7 @@ pub struct SendSignal {
 /// Arguments of `env`.
 #[derive(Debug, Args)]
 pub struct Env {
-    /// A name or an id
+    /// A name, a pattern such as 'api-*', a namespace, or an id
     pub target: String,
     /// Print secrets too
     #[arg(long)]
@@ -308,7 +308,7 @@ pub struct Completion {
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// A name, an id or all
+    /// A name, a pattern such as 'api-*', a namespace, an id, or all
     #[arg(default_value = "all")]
     pub target: String,
     /// Number of lines to show of each log
@@ -317,7 +317,7 @@ pub struct Logs {
     /// Keep printing new lines
     #[arg(short, long)]
     pub follow: bool,
-    /// With --follow: do not mind if there are no apps yet
+    /// With --follow: do not mind if there are no apps yet, and end when standard input is closed
     #[arg(long, hide = true)]
     pub wait: bool,
     /// Print control characters as they are, on a terminal too
@@ -339,9 +339,17 @@ pub struct Scale {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use supervisor::spec;
 
     #[test]
     fn the_command_line_is_valid() {
         Supervisor::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_a_specification() {
+        let line = Supervisor::try_parse_from(["supervisor", "start", "app"]).unwrap();
+        let Command::Start(begin) = line.command else { panic!("it is another command") };
+        assert_eq!(spec::Options::from(&begin.start.options), spec::Options::default());
     }
 }

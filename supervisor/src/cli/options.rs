@@ -1,6 +1,6 @@
 //! The options of an app, on the command line.
 
-use super::values::{cron, date_format, log_mode, log_size, ready_when, size, stop_signal, target, time};
+use super::values::{cron, date_format, log_mode, log_size, percent, ready_when, size, stop_signal, target, time};
 use clap::Args;
 use std::time::Duration;
 use supervisor::spec::{self, Health, ReadyWhen, Restart, StopSignal, Target};
@@ -11,7 +11,7 @@ const TIME: &str = "%Y-%m-%dT%H:%M:%S";
 /// Restart, log and watch options of an app.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Options {
-    /// Give up after this many early exits in a row
+    /// Early exits in a row to tolerate, and restarts a minute; one more, and the instance is given up
     #[arg(long, default_value_t = 16)]
     pub max_restarts: u32,
     /// An exit before this uptime is an early exit
@@ -23,6 +23,12 @@ pub struct Options {
     /// Replace an instance that uses more resident memory than this, such as 300M
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_memory_restart: Option<u64>,
+    /// Memory that a process and all that it starts can use at most: the kernel kills what wants more (needs a delegated cgroup)
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory_max: Option<u64>,
+    /// Processor time that they can use at most, such as 50% or 150% of one processor (needs a delegated cgroup)
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub cpu_max: Option<u32>,
     /// Time between SIGTERM and SIGKILL
     #[arg(short, long, value_name = "TIME", default_value = "12s", value_parser = time)]
     pub kill_timeout: Duration,
@@ -50,10 +56,10 @@ pub struct Options {
     /// Reload the app when its program file changes
     #[arg(long)]
     pub watch: bool,
-    /// Do not start a process again that has ended by itself: it is a job
+    /// Do not restart a process that ends by itself (for jobs)
     #[arg(long, conflicts_with = "on_failure")]
     pub no_autorestart: bool,
-    /// Start a process again only if it did not exit with 0
+    /// Restart a process that ends by itself only if it did not exit with 0
     #[arg(long)]
     pub on_failure: bool,
     /// Exit codes after which a process is not started again, such as 0,143
@@ -77,7 +83,7 @@ pub struct Options {
     /// A Node program is ready when it calls process.send('ready'), not as soon as it listens
     #[arg(long)]
     pub wait_ready: bool,
-    /// What tells that a process is ready that does not send READY=1: listening, http:PATH, http://ADDR/PATH, or log:TEXT
+    /// Readiness check for a process that does not send READY=1: listening, http:PATH, http://ADDR/PATH, or log:TEXT
     #[arg(long, value_name = "WHEN", value_parser = ready_when)]
     pub ready_when: Option<ReadyWhen>,
     /// Replace a process that does not answer GET requests for this path, or http://ADDR/PATH, with a status below 400
@@ -113,6 +119,8 @@ impl From<&Options> for spec::Options {
             min_uptime: options.min_uptime,
             restart_delay: options.restart_delay,
             max_memory_restart: options.max_memory_restart,
+            memory_max: options.memory_max,
+            cpu_max: options.cpu_max,
             kill_timeout: options.kill_timeout,
             listen_timeout: options.listen_timeout,
             log_max_size: options.log_max_size,

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 use supervisor::control::Size;
-use supervisor::spec::{self, LONGEST, LONGEST_FORMAT, ReadyWhen, SMALLEST_LOG, StopSignal, Target};
+use supervisor::spec::{self, LONGEST, LONGEST_FORMAT, PERCENT, ReadyWhen, SMALLEST_LOG, StopSignal, Target};
 
 /// Parses a number of instances.
 pub fn instances(text: &str) -> Result<u32, String> {
@@ -57,8 +57,8 @@ pub fn log_mode(text: &str) -> Result<u32, String> {
 pub fn signal(text: &str) -> Result<i32, String> {
     let name = text.to_ascii_uppercase();
     let known = (1..32).find(|number| {
-        let own = signal_hook::low_level::signal_name(*number).unwrap_or_default();
-        own == name || own.trim_start_matches("SIG") == name || number.to_string() == name
+        let own = signal_hook::low_level::signal_name(*number);
+        own.is_some_and(|own| own == name || own.trim_start_matches("SIG") == name) || number.to_string() == name
     });
     known.ok_or_else(|| "expected the name of a signal, such as SIGUSR2".into())
 }
@@ -121,6 +121,14 @@ pub fn size(text: &str) -> Result<u64, String> {
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "expected a number of bytes, or a size such as 300K, 300M or 3G".into())
 }
 
+/// Parses a share of one processor, such as `150%`.
+pub fn percent(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    number
+        .filter(|percent| PERCENT.contains(percent))
+        .ok_or_else(|| "expected a share of one processor, such as 50% or 150%".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,10 +138,19 @@ mod tests {
         assert_eq!(size("3K"), Ok(3072));
         assert_eq!(size("5"), Ok(5));
         assert!(["", "M", "0", "-1", "99999999999G"].iter().all(|text| size(text).is_err()));
+        assert_eq!((percent("150%"), percent("5")), (Ok(150), Ok(5)));
+        assert!(["", "%", "0%", "1.5", "-1", "100001%"].iter().all(|text| percent(text).is_err()));
         assert_eq!((scale("+2"), scale("-1"), scale("4")), (Ok(Size::By(2)), Ok(Size::By(-1)), Ok(Size::To(4))));
         assert!(["", "x", "1001", "-1001"].iter().all(|text| instances(text).is_err()));
         assert_eq!((instances("3"), instances("0"), instances("-1000")), (Ok(3), instances("max"), Ok(1)));
     }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        assert_eq!((signal("usr2"), signal("SIGHUP"), signal("9")), (Ok(12), Ok(1), Ok(9)));
+        assert!(["", "SIG", "0", "99", "SIGNAL"].iter().all(|text| signal(text).is_err()));
+    }
+
     #[test]
     fn patterns_of_cron_are_checked() {
         assert!(["0 3 * * *", "*/5 * * * *", "* * * * * *", "@daily", "0 0 29 2 *"].iter().all(|text| cron(text).is_ok()));

@@ -139,7 +139,7 @@ impl Step {
             Step::Start(spec, instances) => format!("+ {}: starts, {instances} instances", spec.name),
             Step::Change(spec, differ, to) => {
                 let mut parts = Vec::new();
-                parts.extend((!differ.is_empty()).then(|| format!("is reloaded with another {}", differ.join(", "))));
+                parts.extend((!differ.is_empty()).then(|| format!("is reloaded: {} changed", differ.join(", "))));
                 parts.extend(to.map(|to| format!("gets {to} instances")));
                 format!("~ {}: {}", spec.name, parts.join("; "))
             }

@@ -200,9 +200,8 @@ pub fn update() -> Result<()> {
     let answer = talk(connect(&home)?, &Request::Update(background()?))?;
     // The last one ends after its answer, and the next one accepts as soon as it knows everything.
     if let Answer::Done(_) = answer {
-        while table()?.supervisor.is_some_and(|own| before.is_some_and(|before| before.daemon == own.daemon)) {
-            std::thread::sleep(AGAIN);
-        }
+        let is_replaced = || Ok(table()?.supervisor.is_none_or(|own| before.is_none_or(|before| before.daemon != own.daemon)));
+        ensure!(is_soon(PATIENCE, is_replaced)?, "the supervisor has not replaced itself yet: check `supervisor list`");
     }
     say(answer)
 }
@@ -242,8 +241,9 @@ impl<'h> Lock<'h> {
         }
         if home.state().exists() && home.systemd().exists() {
             let path = home.systemd();
+            // Only that one gets the listeners that systemd has kept.
             ensure!(
-                is_soon(is_there),
+                is_soon(SYSTEMD_TAKES, || Ok(is_there()))?,
                 "systemd has not started the supervisor again yet: see `systemctl status`, or remove {} to go on without systemd",
                 path.display()
             );
@@ -267,16 +267,16 @@ impl<'h> Lock<'h> {
     }
 }
 
-/// Waits for the supervisor that systemd starts in place of one that has died: only that one gets the listeners that systemd has kept.
-fn is_soon(is_there: impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + SYSTEMD_TAKES;
+/// Looks again and again whether something is so; returns whether it was in time.
+fn is_soon(limit: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<bool> {
+    let deadline = Instant::now() + limit;
     while Instant::now() < deadline {
-        std::thread::sleep(AGAIN);
-        if is_there() {
-            return true;
+        if is_so()? {
+            return Ok(true);
         }
+        std::thread::sleep(AGAIN);
     }
-    false
+    Ok(false)
 }
 
 fn last_line(home: &Home) -> Result<String> {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use toml::{Table, Value as Toml};
 
@@ -101,7 +101,8 @@ enum Kind {
 /// Fails if the file cannot be read, is a program and there is no node, or has no apps.
 pub fn run(import: &Import) -> Result<()> {
     let value = read(&import.file)?;
-    let (text, missing) = converted(&value).with_context(|| import.file.display().to_string())?;
+    let places = Places::new(&import.file, import.output.as_deref())?;
+    let (text, missing) = converted(&value, &places).with_context(|| import.file.display().to_string())?;
     match &import.output {
         Some(path) if path.exists() => bail!("{} exists: name another file with --output", path.display()),
         Some(path) => fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?,
@@ -129,8 +130,43 @@ fn read(file: &Path) -> Result<Value> {
     serde_json::from_slice(&output.stdout).with_context(|| format!("{} exports something else than apps", file.display()))
 }
 
+/// Where the two files are, since paths in each are relative to its folder.
+struct Places {
+    /// The folder of PM2's file.
+    folder: PathBuf,
+    /// The other file is in another folder.
+    is_elsewhere: bool,
+}
+
+impl Places {
+    fn new(file: &Path, output: Option<&Path>) -> Result<Self> {
+        let folder =
+            |path: &Path| Ok::<_, std::io::Error>(std::path::absolute(path)?.parent().map(Path::to_owned).unwrap_or_default());
+        let (from, to) = (folder(file)?, folder(output.unwrap_or(Path::new("supervisor.toml")))?);
+        Ok(Places { is_elsewhere: from != to, folder: from })
+    }
+
+    /// Makes the paths of an app relative to the new file, or absolute. To PM2, they are relative to the app's working directory.
+    fn place(&self, table: &mut Table) {
+        let text = |table: &Table, key: &str| table.get(key).and_then(Toml::as_str).map(PathBuf::from);
+        let base = if self.is_elsewhere { self.folder.clone() } else { PathBuf::new() };
+        let base = text(table, "cwd").map_or(base.clone(), |cwd| base.join(cwd));
+        if text(table, "cwd").is_some() || self.is_elsewhere {
+            table.insert("cwd".into(), Toml::String(base.display().to_string()));
+        }
+        for key in ["start", "log", "output", "error"] {
+            let Some(path) = text(table, key) else { continue };
+            let placed = base.join(&path);
+            // What is not a file there is a command.
+            if key != "start" || self.folder.join(&placed).is_file() {
+                table.insert(key.into(), Toml::String(placed.display().to_string()));
+            }
+        }
+    }
+}
+
 /// Returns the text of a supervisor.toml, and the keys that are not in it.
-fn converted(value: &Value) -> Result<(String, Vec<String>)> {
+fn converted(value: &Value, places: &Places) -> Result<(String, Vec<String>)> {
     let apps = match value {
         Value::Array(apps) => apps.as_slice(),
         Value::Object(file) => file.get("apps").and_then(Value::as_array).map_or(&[][..], Vec::as_slice),
@@ -144,7 +180,7 @@ fn converted(value: &Value) -> Result<(String, Vec<String>)> {
     let mut all: Vec<(Table, usize)> = Vec::new();
     for app in apps {
         let app = app.as_object().context("an app is not an object")?;
-        let table = converted_app(app, &mut missing)?;
+        let table = converted_app(app, places, &mut missing)?;
         match all.iter_mut().find(|(own, _)| app.contains_key("pm_exec_path") && own.get("name") == table.get("name")) {
             Some((_, count)) => *count += 1,
             None => all.push((table, 1)),
@@ -162,7 +198,7 @@ fn converted(value: &Value) -> Result<(String, Vec<String>)> {
     Ok((toml::to_string(&file)?, missing))
 }
 
-fn converted_app(app: &Map<String, Value>, missing: &mut Vec<String>) -> Result<Table> {
+fn converted_app(app: &Map<String, Value>, places: &Places, missing: &mut Vec<String>) -> Result<Table> {
     let mut table = Table::new();
     let mut environment = Table::new();
     let is_dump = app.contains_key("pm_exec_path");
@@ -195,6 +231,7 @@ fn converted_app(app: &Map<String, Value>, missing: &mut Vec<String>) -> Result<
     if !table.contains_key("start") {
         bail!("an app has no script");
     }
+    places.place(&mut table);
     Ok(table)
 }
 
@@ -294,6 +331,26 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn converted_here(value: &Value) -> Result<(String, Vec<String>)> {
+        converted(value, &Places { folder: "/nowhere".into(), is_elsewhere: false })
+    }
+
+    #[test]
+    fn paths_are_those_of_pm2_wherever_the_new_file_is() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("api")).unwrap();
+        fs::write(folder.path().join("api/index.js"), "").unwrap();
+        let apps = json!([{ "script": "./index.js", "cwd": "./api", "out_file": "out.log" }, { "script": "npm", "error_file": "/var/err.log" }]);
+        let lines = |is_elsewhere: bool| {
+            let (text, _) = converted(&apps, &Places { folder: folder.path().into(), is_elsewhere }).unwrap();
+            text.replace(&*folder.path().to_string_lossy(), "/there")
+        };
+        let both = "[[app]]\ncwd = \"{}api\"\noutput = \"{}api/out.log\"\nstart = \"{}api/./index.js\"\n\n[[app]]\n{}error = \"/var/err.log\"\nstart = \"npm\"\n";
+        let both = |base: &str, cwd: &str| both.replacen("{}", base, 3).replace("{}", cwd);
+        assert_eq!(lines(false).replace("./api", "api"), both("", ""));
+        assert_eq!(lines(true).replace("./api", "api"), both("/there/", "cwd = \"/there\"\n"));
+    }
+
     #[test]
     fn an_ecosystem_file_becomes_a_file_that_start_takes() {
         let file = json!({ "apps": [{
@@ -301,7 +358,7 @@ mod tests {
             "max_memory_restart": "300M", "kill_timeout": 5000, "autorestart": true, "watch": false, "node_args": "--max-old-space-size=200",
             "env": { "PORT": 3000 }, "env_production": { "NODE_ENV": "production" }, "log_date_format": "YYYY-MM-DD HH:mm:ss", "cron_restart": "0 3 * * *", "out_file": "logs/out.log", "error_file": "NULL", "post_update": ["npm install"]
         }] });
-        let (text, missing) = converted(&file).unwrap();
+        let (text, missing) = converted_here(&file).unwrap();
         assert_eq!(missing, ["post_update"]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("supervisor.toml");
@@ -326,7 +383,7 @@ mod tests {
     fn a_dump_counts_the_processes_of_an_app() {
         let process = json!({ "name": "api", "pm_exec_path": "/srv/server.js", "pm_cwd": "/srv", "exec_interpreter": "node", "node_args": [],
             "env": { "ONLY_HERE": "1" }, "ONLY_HERE": "1", "pm_uptime": 1, "unstable_restarts": 0, "status": "online", "namespace": "default" });
-        let (text, missing) = converted(&json!([process, process])).unwrap();
+        let (text, missing) = converted_here(&json!([process, process])).unwrap();
         assert!(
             text.contains("instances = 2") && text.contains("ONLY_HERE = \"1\"") && text.contains("start = \"/srv/server.js\""),
             "{text}"
@@ -336,8 +393,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_said_is_named() {
-        let (_, missing) = converted(&json!([{ "script": "x.js", "watch": ["src"], "log_date_format": "dddd" }])).unwrap();
+        let (_, missing) = converted_here(&json!([{ "script": "x.js", "watch": ["src"], "log_date_format": "dddd" }])).unwrap();
         assert_eq!(missing, ["log_date_format = \"dddd\"", "watch = [\"src\"]"]);
-        assert!(converted(&json!({})).is_err() && converted(&json!([{ "name": "x" }])).is_err());
+        assert!(converted_here(&json!({})).is_err() && converted_here(&json!([{ "name": "x" }])).is_err());
     }
 }

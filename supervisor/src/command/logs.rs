@@ -1,31 +1,26 @@
 //! `logs` prints the last lines of logs, and new lines with `--follow`.
 
-use super::client;
+use super::growing::{Changes, Growing};
+use super::{client, stream};
 use crate::cli::Logs;
 use anyhow::{Context, Result, bail};
-use rustix::fs::inotify;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{ErrorKind, IsTerminal, Read, Seek, SeekFrom, Write};
-use std::mem::MaybeUninit;
-use std::os::unix::fs::MetadataExt;
+use std::fs;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use supervisor::control::{Table, View};
-use supervisor::files::last_lines;
+use supervisor::control::Table;
 use supervisor::home::Home;
-use supervisor::rotated;
+use supervisor::selector::Selector;
 use supervisor::spec::STREAMS;
 
-/// A log that is being followed.
+/// A log whose end was printed.
 struct Followed {
     label: String,
     /// Control characters are printed as they are.
     is_raw: bool,
-    path: PathBuf,
-    file: Option<File>,
-    /// The beginning of a line that is not complete yet.
-    rest: Vec<u8>,
+    log: Growing,
 }
 
 /// Prints the logs.
@@ -39,26 +34,23 @@ pub fn run(logs: &Logs) -> Result<()> {
     if table.instances.is_empty() && logs.wait {
         return follow(&mut followed, logs);
     }
-    if table.instances.is_empty() {
-        bail!("no apps yet: run `supervisor start`");
-    }
     if followed.is_empty() {
-        bail!("there is no app or id '{}'", logs.target);
+        bail!(Selector::new(&logs.target).nothing(table.instances.iter().map(|one| one.name.as_str())));
     }
     if logs.follow { follow(&mut followed, logs) } else { Ok(()) }
 }
 
 /// Prints the last lines of each requested log that is not followed yet.
 fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs, lines: impl Fn(&Path) -> usize) -> Result<()> {
-    let is_meant = |one: &&View| logs.target == "all" || one.name == logs.target || one.id.to_string() == logs.target;
-    for one in table.instances.iter().filter(is_meant) {
+    let selector = Selector::new(&logs.target);
+    for one in table.instances.iter().filter(|one| one.is_meant(&selector)) {
         for (path, stream) in one.logs.iter().zip(STREAMS) {
-            if !followed.iter().any(|log| log.path == *path) {
+            if !followed.iter().any(|one| one.log.path == *path) {
                 let label = format!("{}|{} {stream}| ", one.id, one.name);
                 let is_raw = logs.raw || !std::io::stdout().is_terminal();
-                let mut log = Followed { label, is_raw, path: path.clone(), file: None, rest: Vec::new() };
-                log.print_end(lines(path), logs.follow)?;
-                followed.push(log);
+                let mut one = Followed { label, is_raw, log: Growing::new(path.clone()) };
+                one.print_end(lines(path), logs.follow)?;
+                followed.push(one);
             }
         }
     }
@@ -66,110 +58,53 @@ fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs, lines: impl Fn(
 }
 
 impl Followed {
-    /// Prints the last lines, including those in rotated files. A line without an end is left to [`Self::print_new`], if that follows.
+    /// Prints the last lines. One without an end comes later, if new lines do.
     fn print_end(&mut self, lines: usize, follows: bool) -> Result<()> {
-        let (mut text, file) = match File::open(&self.path) {
-            Ok(mut file) => (last_lines(&mut file, lines)?, Some(file)),
-            Err(_) => (Vec::new(), None),
-        };
-        self.file = file;
-        for number in 1.. {
-            let there = text.split_inclusive(|byte| *byte == b'\n').count();
-            let Some(older) = File::open(rotated(&self.path, number)).ok().filter(|_| there < lines) else { break };
-            text.splice(..0, last_lines(&mut { older }, lines - there)?);
-        }
-        let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let rest = text.split_off(end);
-        text.split_inclusive(|byte| *byte == b'\n').try_for_each(|line| print(&self.label, line, self.is_raw))?;
-        if follows {
-            self.rest = rest;
-        } else if !rest.is_empty() {
-            print(&self.label, &[&rest[..], b"\n"].concat(), self.is_raw)?;
-        }
-        Ok(())
+        let text = self.log.last_lines(lines)?;
+        self.print(&text)?;
+        let rest = if follows { Vec::new() } else { self.log.take_rest() };
+        if rest.is_empty() { Ok(()) } else { self.print(&[&rest[..], b"\n"].concat()) }
     }
 
-    /// Prints lines that have been added since the last call, even across rotations.
     fn print_new(&mut self) -> Result<()> {
-        loop {
-            if let Some(file) = &mut self.file {
-                // The log has been emptied.
-                if file.metadata()?.len() < file.stream_position()? {
-                    file.seek(SeekFrom::Start(0))?;
-                    self.rest.clear();
-                }
-                file.read_to_end(&mut self.rest)?;
-                while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = self.rest.drain(..=end).collect();
-                    print(&self.label, &line, self.is_raw)?;
-                }
-            }
-            match self.next() {
-                Some(path) => self.file = File::open(path).ok(),
-                None => return Ok(()),
-            }
-        }
+        let text = self.log.new_lines()?;
+        self.print(&text)
     }
 
-    /// Returns the next file after the open one, if there is one.
-    fn next(&self) -> Option<PathBuf> {
-        let inode = |path: &Path| fs::metadata(path).map(|metadata| metadata.ino()).ok();
-        let open = self.file.as_ref().and_then(|file| file.metadata().ok()).map(|metadata| metadata.ino());
-        let mut newer = self.path.clone();
-        if inode(&newer)? == open.unwrap_or(0) {
-            return None;
-        }
-        for number in 1.. {
-            let older = rotated(&self.path, number);
-            match inode(&older) {
-                Some(found) if Some(found) != open => newer = older,
-                // The previous candidate follows ours, or ours is gone and the oldest existing file comes next.
-                _ => break,
-            }
-        }
-        Some(if open.is_some() { newer } else { self.path.clone() })
+    fn print(&self, text: &[u8]) -> Result<()> {
+        text.split_inclusive(|byte| *byte == b'\n').try_for_each(|line| {
+            let shown = if self.is_raw { Cow::Borrowed(line) } else { Cow::Owned(harmless(line)) };
+            stream(&[self.label.as_bytes(), &shown].concat())
+        })
     }
 }
 
 /// Prints new lines, including those of instances that start later.
 fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
-    let usual = Home::open()?.logs();
-    let folders: BTreeSet<&Path> = followed.iter().filter_map(|log| log.path.parent()).chain([usual.as_path()]).collect();
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).context("cannot set up inotify for --follow")?;
-    for folder in folders {
-        let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
-        inotify::add_watch(&watch, folder, events).with_context(|| folder.display().to_string())?;
-    }
-    let mut buffer = [MaybeUninit::uninit(); 64 * 1024];
-    let mut events = inotify::Reader::new(&watch, &mut buffer);
+    let home = Home::open()?;
+    let usual = home.logs();
+    let mut changes = Changes::new().context("cannot set up inotify for --follow")?;
+    changes.watch(&usual).with_context(|| usual.display().to_string())?;
+    // The list of what runs is written anew with every change.
+    changes.watch(home.path()).with_context(|| home.path().display().to_string())?;
+    let state = home.state();
     let before: BTreeSet<PathBuf> = fs::read_dir(&usual).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    let mut seen = BTreeSet::new();
+    let input = std::io::stdin();
+    let end = logs.wait.then(|| input.as_fd());
     loop {
-        followed.iter_mut().try_for_each(Followed::print_new)?;
-        let mut is_new = false;
-        loop {
-            let event = events.next()?;
-            is_new |= event.file_name().is_some_and(|name| seen.insert(name.to_owned()));
-            if events.is_buffer_empty() {
-                break;
-            }
+        for one in followed.iter_mut() {
+            // Without its folder, it has no new lines.
+            let _ = one.log.path.parent().map(|folder| changes.watch(folder));
+            one.print_new()?;
         }
-        // A new file may belong to a new instance; the daemon knows, if it answers.
-        if is_new && let Ok(table) = client::table() {
+        let Some(names) = changes.wait(end)? else { return followed.iter_mut().try_for_each(Followed::print_new) };
+        // Another instance may have logs of its own; the daemon knows, if it answers.
+        if state.file_name().is_some_and(|state| names.contains(state))
+            && let Ok(table) = client::table()
+        {
             // Nothing of a log that was not there is missed.
             add(followed, &table, logs, |path| if before.contains(path) { logs.lines } else { usize::MAX })?;
         }
-    }
-}
-
-/// Prints a line, and exits if the reader has gone away.
-fn print(label: &str, line: &[u8], is_raw: bool) -> Result<()> {
-    let mut output = std::io::stdout().lock();
-    let shown = if is_raw { Cow::Borrowed(line) } else { Cow::Owned(harmless(line)) };
-    let line = &*shown;
-    match output.write_all(label.as_bytes()).and_then(|()| output.write_all(line)).and_then(|()| output.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
-        result => Ok(result?),
     }
 }
 

@@ -3,18 +3,28 @@
 use super::list::{Measured, measure};
 use super::{client, print};
 use crate::cli::Metrics;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 use supervisor::reports::Reported;
 
-/// Time limit for a client to send its request, and to read the answer.
+/// Time limit for a client to send its request, and another to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest request in bytes.
-const LONGEST: u64 = 16 * 1024;
+const LONGEST: usize = 16 * 1024;
+/// Most clients at a time; others are let go.
+const MOST_CLIENTS: usize = 32;
+/// Pause after a client could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A metric: its name, its type, what it says, and its value for an instance.
 type Metric = (&'static str, &'static str, &'static str, fn(&Measured) -> Option<f64>);
@@ -60,54 +70,73 @@ const METRICS: [Metric; 8] = [
 pub fn run(metrics: &Metrics) -> Result<()> {
     if let Some(address) = metrics.listen {
         let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
-        for stream in listener.incoming() {
-            let stream = stream?;
-            let _ = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
-            // A client that has gone is its own matter.
-            let _ = serve(&stream);
-        }
-        return Ok(());
-    }
-    if let Some(path) = &metrics.socket {
-        // The socket of an earlier run, on which nobody answers.
-        if std::os::unix::net::UnixStream::connect(path).is_err() {
-            let _ = std::fs::remove_file(path);
+        serve_all(|| Ok(listener.accept()?.0.into()))
+    } else if let Some(path) = &metrics.socket {
+        let there = std::fs::symlink_metadata(path).map(|metadata| metadata.file_type().is_socket());
+        match there {
+            Ok(false) => bail!("{} exists and is not a socket: name another path", path.display()),
+            // The socket of an earlier run, on which nobody answers.
+            Ok(true) if UnixStream::connect(path).is_err() => std::fs::remove_file(path)?,
+            _ => {}
         }
         let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-        for stream in listener.incoming() {
-            let stream = stream?;
-            let _ = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
-            let _ = serve(&stream);
-        }
-        return Ok(());
+        serve_all(|| Ok(listener.accept()?.0.into()))
+    } else {
+        print(&text()?)
     }
-    print(&text()?)
 }
 
-/// Answers one request.
-fn serve<S>(stream: &S) -> Result<()>
-where
-    for<'s> &'s S: Read + Write,
-{
-    let mut lines = BufReader::new(stream.take(LONGEST)).lines();
-    let first = lines.next().transpose()?.unwrap_or_default();
+/// Answers clients for ever, each on a thread of its own, so that a slow one holds up nobody else.
+fn serve_all(accept: impl Fn() -> io::Result<OwnedFd>) -> ! {
+    let busy = Arc::new(());
+    loop {
+        match accept() {
+            Ok(_) if Arc::strong_count(&busy) > MOST_CLIENTS => {}
+            Ok(socket) => {
+                let busy = Arc::clone(&busy);
+                let work = move || {
+                    // A client that has gone is its own matter.
+                    let _ = serve(File::from(socket));
+                    drop(busy);
+                };
+                // Without another thread, this client is let go.
+                let _ = thread::Builder::new().spawn(work);
+            }
+            // It has gone, or there are no descriptors for a moment.
+            Err(_) => thread::sleep(PAUSE),
+        }
+    }
+}
+
+/// Answers one request, in limited time.
+fn serve(mut socket: File) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let (mut head, mut buffer) = (Vec::new(), [0; 1024]);
     // A browser would see a reset if its headers were not read.
-    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
-    let path = first.split(' ').nth(1).unwrap_or_default().split('?').next().unwrap_or_default();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < LONGEST {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        set_socket_timeout(&socket, Timeout::Recv, Some(left))?;
+        let count = socket.read(&mut buffer)?;
+        if count == 0 || Instant::now() >= deadline {
+            return Ok(());
+        }
+        head.extend_from_slice(&buffer[..count]);
+    }
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    let first = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let path = first.split(|byte| matches!(byte, b' ' | b'?')).nth(1).unwrap_or_default();
     let (status, body) = match path {
-        "/metrics" => match text() {
+        b"/metrics" => match text() {
             Ok(text) => ("200 OK", text),
             Err(error) => ("503 Service Unavailable", format!("{error:#}\n")),
         },
         _ => ("404 Not Found", "see /metrics\n".to_owned()),
     };
-    let mut output = stream;
-    write!(
-        output,
+    let answer = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
-    )?;
-    Ok(output.flush()?)
+    );
+    Ok(socket.write_all(answer.as_bytes())?)
 }
 
 fn text() -> Result<String> {

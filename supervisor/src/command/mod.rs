@@ -4,6 +4,7 @@ mod apply;
 mod client;
 mod ecosystem;
 mod events;
+mod growing;
 mod import;
 mod list;
 mod logs;
@@ -30,6 +31,18 @@ fn print(text: &str) -> Result<()> {
     let mut output = std::io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to standard output"),
+    }
+}
+
+/// Prints what goes on for as long as somebody reads it: without a reader, the program ends.
+///
+/// # Errors
+/// Fails if standard output is full or closed.
+fn stream(text: &[u8]) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         result => result.context("cannot write to standard output"),
     }
 }

@@ -143,7 +143,10 @@ impl Screen {
     fn sample(&mut self) {
         let table = match client::table() {
             Ok(table) => table,
-            Err(error) => return self.remarks.push(format!("{error:#}")),
+            Err(error) => {
+                self.remarks = vec![format!("{error:#}")];
+                return;
+            }
         };
         self.remarks.clone_from(&table.remarks);
         self.measured = self.sampler.measure(table);

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
 use std::env;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,8 @@ pub struct Resolved {
     pub name: String,
     /// The program as an absolute path, and its arguments.
     pub command: Vec<String>,
+    /// The file that is run, if the command begins with its interpreter.
+    pub script: Option<PathBuf>,
     /// It runs in Node.
     pub is_node: bool,
 }
@@ -40,7 +43,7 @@ pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
     let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let usual = INTERPRETERS.iter().find(|(own, _)| *own == ending).map(|(_, interpreter)| *interpreter);
     // With #!, an executable file says itself what runs it.
-    let says_itself = access(file, Access::EXEC_OK).is_ok() && fs::read(file).is_ok_and(|text| text.starts_with(b"#!"));
+    let says_itself = access(file, Access::EXEC_OK).is_ok() && begins_with_interpreter(file);
     let chosen = match interpreter {
         Some(NONE) => None,
         Some(interpreter) => Some(interpreter),
@@ -53,17 +56,24 @@ pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
         let path = find(program)?;
         let is_node = base(Path::new(&path)) == NODE;
         let name = if usual.is_some() { stem(file) } else { base(file) };
-        return Ok(Resolved { name, command: std::iter::once(path).chain(own).collect(), is_node });
+        return Ok(Resolved { name, command: std::iter::once(path).chain(own).collect(), script: None, is_node });
     };
     if !file.is_file() {
         bail!("there is no file {program}");
     }
     let mut runs = chosen.split_whitespace();
     let interpreter = runs.next().context("--interpreter is empty: name a program, or none")?;
-    let path = std::path::absolute(here()?.join(file))?.to_string_lossy().into_owned();
+    let script = std::path::absolute(here()?.join(file))?;
+    let path = script.to_string_lossy().into_owned();
     let is_node = base(Path::new(interpreter)) == NODE;
     let command = std::iter::once(find(interpreter)?).chain(runs.map(str::to_owned)).chain([path]).chain(own);
-    Ok(Resolved { name: stem(file), command: command.collect(), is_node })
+    Ok(Resolved { name: stem(file), command: command.collect(), script: Some(script), is_node })
+}
+
+/// Returns whether a file names its interpreter itself, after `#!`.
+fn begins_with_interpreter(file: &Path) -> bool {
+    let mut beginning = [0; 2];
+    fs::File::open(file).and_then(|mut file| file.read_exact(&mut beginning)).is_ok() && beginning == *b"#!"
 }
 
 /// Returns the working directory as the user typed it. A `current` link that is moved later leads to the new release then.

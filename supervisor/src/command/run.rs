@@ -2,84 +2,129 @@
 
 use super::{apply, client};
 use crate::cli::Run;
-use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, WaitOptions, wait};
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, wait};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitCode, Stdio};
 use supervisor::control::{Answer, Request};
+use supervisor::home::Home;
+use supervisor::signals::readable;
+use supervisor::spec::Spec;
+
+/// Time limit for the last lines of the logs to be printed.
+const LAST_LINES: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// Starts the apps, and waits until one is given up, all have ended by themselves, or a signal comes. Everything ends with this process.
 ///
 /// # Errors
-/// Fails if an app does not start.
+/// Fails if a supervisor runs already, or an app does not start.
 pub fn run(run: &Run) -> Result<ExitCode> {
-    let signals = readable(&[SIGTERM, SIGINT, SIGQUIT, SIGHUP])?;
-    let children = readable(&[SIGCHLD])?;
+    let (signals, children) = (readable(&[SIGTERM, SIGINT, SIGQUIT, SIGHUP])?, readable(&[SIGCHLD])?);
     let specs = apply::specs(&run.file, run.env.as_deref(), &[])?;
+    let home = Home::open()?;
+    if UnixStream::connect(home.control()).is_ok() {
+        bail!(
+            "a supervisor runs in {}, and would end with this command: use `supervisor apply {}`, or set SUPERVISOR_HOME to another folder",
+            home.path().display(),
+            run.file.display()
+        );
+    }
     client::begin()?;
-    let mut logs = logs()?;
-    let started = client::all(
-        specs.into_iter().map(|(spec, instances)| client::ask_quietly(&Request::Start { spec: spec.into(), instances })),
-    );
-    let code = match started {
-        Ok(()) => wait_for_end(&signals, &children, &mut logs),
-        Err(error) => Err(error),
-    };
+    let mut foreground = Foreground { signals, children, logs: None };
+    let outcome = foreground.keep(specs);
     let killed = client::kill_quietly();
-    // What they have written last.
-    let _ = logs.kill();
-    let _ = logs.wait();
-    killed?;
-    code
+    drop(foreground);
+    killed.and(outcome)
 }
 
-/// Another process of this program prints the logs.
+/// What a command in the foreground looks at.
+struct Foreground {
+    signals: UnixStream,
+    children: UnixStream,
+    logs: Option<Child>,
+}
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        let Some(logs) = &mut self.logs else { return };
+        // It prints what the apps have written last, and ends.
+        drop(logs.stdin.take());
+        if let Ok(end) = pidfd_open(Pid::from_child(logs), PidfdFlags::empty()) {
+            let _ = poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&LAST_LINES));
+        }
+        let _ = logs.kill();
+        let _ = logs.wait();
+    }
+}
+
+impl Foreground {
+    fn keep(&mut self, specs: Vec<(Spec, u32)>) -> Result<ExitCode> {
+        // What a container that was killed has left in the list is not what the file says.
+        if !client::table()?.instances.is_empty() {
+            client::ask_quietly(&Request::Delete("all".into()))?;
+        }
+        self.logs = Some(logs()?);
+        let mut errors = Vec::new();
+        for (spec, instances) in specs {
+            match self.ask(&Request::Start { spec: spec.into(), instances })? {
+                None => return Ok(ExitCode::SUCCESS),
+                Some(Answer::Error(why)) => errors.push(why),
+                Some(_) => {}
+            }
+        }
+        if !errors.is_empty() {
+            bail!(errors.join("; "));
+        }
+        match self.ask(&Request::AwaitEnd)? {
+            Some(Answer::Ended { text, code }) => {
+                super::remark(&text);
+                Ok(ExitCode::from(code))
+            }
+            Some(Answer::Error(why)) => bail!(why),
+            _ => Ok(ExitCode::SUCCESS),
+        }
+    }
+
+    /// Returns the answer to a request, or `None` if a signal to end comes first.
+    fn ask(&mut self, request: &Request) -> Result<Option<Answer>> {
+        let mut answers = BufReader::new(client::send(request)?);
+        loop {
+            let sources = [&self.signals, &self.children, answers.get_ref()];
+            let mut sources = sources.map(|source| PollFd::new(source, PollFlags::IN));
+            if poll(&mut sources, None) == Err(Errno::INTR) {
+                continue;
+            }
+            let [is_told, has_child, has_answer] = sources.map(|source| !source.revents().is_empty());
+            if is_told {
+                return Ok(None);
+            }
+            if has_child {
+                let _ = (&self.children).read(&mut [0; 64]);
+                self.logs.iter_mut().for_each(reap);
+            }
+            if has_answer {
+                let mut line = String::new();
+                answers.read_line(&mut line)?;
+                match serde_json::from_str(&line) {
+                    Ok(answer) => return Ok(Some(answer)),
+                    // The daemon was replaced.
+                    Err(_) => answers = BufReader::new(client::send(request)?),
+                }
+            }
+        }
+    }
+}
+
+/// Another process of this program prints the logs, until its standard input is closed.
 fn logs() -> Result<Child> {
     let program = std::env::current_exe()?;
     let mut command = Command::new(program);
-    command.args(["logs", "all", "--follow", "--lines", "0", "--wait"]).stdin(Stdio::null());
+    command.args(["logs", "all", "--follow", "--lines", "0", "--wait"]).stdin(Stdio::piped());
     command.spawn().context("cannot print the logs")
-}
-
-fn wait_for_end(signals: &UnixStream, children: &UnixStream, logs: &mut Child) -> Result<ExitCode> {
-    let mut end = BufReader::new(client::send(&Request::AwaitEnd)?);
-    loop {
-        let mut sources = [
-            PollFd::new(signals, PollFlags::IN),
-            PollFd::new(children, PollFlags::IN),
-            PollFd::new(end.get_ref(), PollFlags::IN),
-        ];
-        if poll(&mut sources, None) == Err(rustix::io::Errno::INTR) {
-            continue;
-        }
-        let [is_told, has_child, has_answer] = sources.map(|source| !source.revents().is_empty());
-        if is_told {
-            return Ok(ExitCode::SUCCESS);
-        }
-        if has_child {
-            let _ = (&mut &*children).read(&mut [0; 64]);
-            reap(logs);
-        }
-        if has_answer {
-            let mut line = String::new();
-            end.read_line(&mut line)?;
-            return match serde_json::from_str(&line) {
-                Ok(Answer::Ended { text, code }) => {
-                    super::remark(&text);
-                    Ok(ExitCode::from(code))
-                }
-                Ok(Answer::Error(why)) => anyhow::bail!(why),
-                // The daemon was replaced.
-                _ => {
-                    end = BufReader::new(client::send(&Request::AwaitEnd)?);
-                    continue;
-                }
-            };
-        }
-    }
 }
 
 /// Reaps orphans, which become children of the first process of a container.
@@ -92,14 +137,4 @@ fn reap(logs: &mut Child) {
             }
         }
     }
-}
-
-/// Returns a stream that becomes readable once one of these signals has come.
-fn readable(signals: &[i32]) -> Result<UnixStream> {
-    let (read, raised) = UnixStream::pair()?;
-    for signal in signals {
-        signal_hook::low_level::pipe::register(*signal, raised.try_clone()?)?;
-    }
-    read.set_nonblocking(true)?;
-    Ok(read)
 }

@@ -11,7 +11,8 @@ use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 use supervisor::control::{Table, View};
 use supervisor::home::Home;
-use supervisor::spec::{Health, Spec};
+use supervisor::selector::Selector;
+use supervisor::spec::{Health, Options, Spec};
 
 /// Prints the details.
 ///
@@ -32,14 +33,11 @@ pub fn run(show: &Show) -> Result<()> {
 
 /// Returns the instances of a target.
 fn meant(mut table: Table, target: &str) -> Result<Table> {
-    let is_meant = |name: &str, id: u32| target == "all" || name == target || id.to_string() == target;
+    let selector = Selector::new(target);
     let names: BTreeSet<String> = table.instances.iter().map(|one| one.name.clone()).collect();
-    if names.is_empty() {
-        bail!("no apps yet: run `supervisor start`");
-    }
-    table.instances.retain(|one| is_meant(&one.name, one.id));
+    table.instances.retain(|one| one.is_meant(&selector));
     if table.instances.is_empty() {
-        bail!("there is no app or id '{target}'; the apps are: {}", names.into_iter().collect::<Vec<_>>().join(", "));
+        bail!(selector.nothing(names.iter().map(String::as_str)));
     }
     Ok(table)
 }
@@ -122,8 +120,17 @@ fn grid(one: &Measured) -> Grid {
         )),
     );
     row("logs", Some(format!("rotated at {}, {} kept", size(options.log_max_size), options.log_keep)));
-    row("memory limit", options.max_memory_restart.map(size));
+    row("memory limit", options.max_memory_restart.map(|most| format!("replaced above {}", size(most))));
+    row("cgroup limits", cgroup(options));
     grid
+}
+
+/// Returns the limits that the kernel keeps an instance within.
+fn cgroup(options: &Options) -> Option<String> {
+    let memory = options.memory_max.map(size);
+    let cpu = options.cpu_max.map(|percent| format!("{percent} % of a processor"));
+    let all: Vec<String> = memory.into_iter().chain(cpu).collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 /// Returns how the health of an instance is checked, and with what result.

@@ -9,10 +9,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
-use supervisor::control::{Request, Table, View};
+use supervisor::control::{Request, Table};
 use supervisor::home::Home;
 use supervisor::home::current_umask;
 use supervisor::limits;
+use supervisor::selector::Selector;
 use supervisor::spec::{Limit, Options, Spec, UNIX};
 
 /// Starts an app, and waits until it is ready.
@@ -26,9 +27,9 @@ pub fn run(begin: &Begin) -> Result<()> {
         bail!("--env and --only choose from a supervisor.toml, and {} is not one", start.what);
     }
     let table = client::table()?;
-    let is_there = |one: &View| one.name == start.what || one.id.to_string() == start.what || start.what == "all";
+    let selector = Selector::new(&start.what);
     // With a name of its own, it is a new app, whatever the others are called.
-    if start.name.is_none() && !start.force && table.instances.iter().any(is_there) {
+    if start.name.is_none() && !start.force && table.instances.iter().any(|one| one.is_meant(&selector)) {
         if !is_bare(start) {
             bail!("{0} is in the list, and start does not change its options: run `supervisor delete {0}` first", start.what);
         }
@@ -66,9 +67,12 @@ fn begin_declared(spec: Spec, instances: u32, table: &Table, file: &str) -> Resu
         return begin(spec, Some(instances));
     }
     let old = fs::read(Home::open()?.spec(&spec.name)).ok().and_then(|text| serde_json::from_slice::<Spec>(&text).ok());
-    match old.map(|old| apply::differences(&old, &spec)).unwrap_or_default().as_slice() {
+    let mut differ = old.map(|old| apply::differences(&old, &spec)).unwrap_or_default();
+    let running = table.instances.iter().filter(|one| one.name == spec.name).count();
+    differ.extend((running != instances as usize).then(|| "number of instances".to_owned()));
+    match differ.as_slice() {
         [] => client::ask(&Request::Resume(spec.name)),
-        differ => bail!("{} runs with another {} than {file} has: run `supervisor apply {file}`", spec.name, differ.join(", ")),
+        differ => bail!("{} differs from {file} ({}): run `supervisor apply {file}`", spec.name, differ.join(", ")),
     }
 }
 
@@ -82,7 +86,7 @@ fn begin(spec: Spec, instances: Option<u32>) -> Result<()> {
 /// # Errors
 /// Fails if there is no such program, or an option has no meaning.
 pub fn spec(start: &Start) -> Result<Spec> {
-    let Resolved { name, mut command, is_node } = resolve::command(&start.what, start.interpreter.as_deref())?;
+    let Resolved { name, mut command, script, is_node } = resolve::command(&start.what, start.interpreter.as_deref())?;
     command.extend(start.arguments.iter().cloned());
     let here = resolve::here()?;
     let directory = start.cwd.as_ref().map_or(here.clone(), |folder| here.join(folder));
@@ -98,6 +102,7 @@ pub fn spec(start: &Start) -> Result<Spec> {
         limits: limits().into_iter().map(limit).collect(),
         file: None,
         declared: BTreeSet::new(),
+        script,
         is_node,
         listeners: start.listen.iter().map(|address| resolved(address)).collect::<Result<Vec<_>>>()?,
         options: Options {

@@ -41,6 +41,8 @@ OOMPolicy=continue
 Restart=always
 WatchdogSec=30
 FileDescriptorStoreMax=1024
+Delegate=cpu memory
+DelegateSubgroup=stallbench-supervisor
 LimitNOFILE=infinity
 
 [Install]

@@ -291,7 +291,8 @@ impl Core {
     fn note(&mut self, app: &str, id: Option<u32>, what: &str, why: Option<String>) {
         let since = self.now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        self.out.push(Output::Event(control::Event { at_ms, app: app.to_owned(), id, what: what.to_owned(), why }));
+        let namespace = self.table.app(app).and_then(|app| app.spec.options.namespace.clone());
+        self.out.push(Output::Event(control::Event { at_ms, app: app.to_owned(), namespace, id, what: what.to_owned(), why }));
     }
 
     fn remark(&mut self, remark: String) {

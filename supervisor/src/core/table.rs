@@ -5,6 +5,7 @@ use super::canary::{Record, Trial};
 use super::worker::State;
 use crate::channel::{Job, Key, LogPlan};
 use crate::home::Home;
+use crate::selector::Selector;
 use crate::spec::{ReadyWhen, STREAMS, Spec};
 use anyhow::{Result, bail};
 use std::collections::VecDeque;
@@ -288,6 +289,7 @@ impl App {
             is_node: spec.is_node,
             blocks: options.blocking_listener,
             has_user: options.uid.is_some() || options.gid.is_some(),
+            has_cgroup: options.has_cgroup(),
             ready_text: match &options.ready_when {
                 Some(ReadyWhen::Log(text)) => Some(text.clone()),
                 _ => None,
@@ -345,27 +347,15 @@ impl Table {
     /// # Errors
     /// Fails if there is no such app or id; the error suggests a similar name.
     pub fn select(&self, target: &str) -> Result<Vec<u32>> {
-        let ids: Vec<u32> = match target.parse::<u32>() {
-            _ if target == "all" => return Ok(self.all().map(|(_, instance)| instance.id).collect()),
-            Ok(id) => self.instance(id).map(|(_, instance)| instance.id).into_iter().collect(),
-            Err(_) => Vec::new(),
+        let selector = Selector::new(target);
+        let is_meant = |(app, instance): &(&App, &Instance)| {
+            selector.means(&app.spec.name, app.spec.options.namespace.as_deref(), Some(instance.id))
         };
-        if !ids.is_empty() {
-            return Ok(ids);
+        let ids: Vec<u32> = self.all().filter(is_meant).map(|(_, instance)| instance.id).collect();
+        if ids.is_empty() && target != "all" {
+            bail!(selector.nothing(self.apps.iter().map(|app| app.spec.name.as_str())));
         }
-        let is_meant = matcher(target);
-        let meant: Vec<&App> = self.apps.iter().filter(|app| is_meant(app)).collect();
-        if !meant.is_empty() {
-            return Ok(meant.into_iter().flat_map(|app| &app.instances).map(|instance| instance.id).collect());
-        }
-        let names: Vec<&str> = self.apps.iter().map(|app| app.spec.name.as_str()).collect();
-        let near =
-            names.iter().map(|name| (strsim::jaro_winkler(target, name), *name)).max_by(|one, two| one.0.total_cmp(&two.0));
-        match near {
-            Some((likeness, name)) if likeness > 0.6 => bail!("there is no app or id '{target}'; did you mean {name}?"),
-            Some(_) => bail!("there is no app or id '{target}'; the apps are: {}", names.join(", ")),
-            None => bail!("there is no app or id '{target}'; no apps yet: run `supervisor start`"),
-        }
+        Ok(ids)
     }
 
     /// Returns the process of a key.
@@ -383,16 +373,5 @@ impl Table {
     pub fn expired(&mut self, now: Instant) -> Vec<Key> {
         let workers = self.all_mut().flat_map(Instance::workers_mut).filter(|worker| worker.due.is_some_and(|due| due <= now));
         workers.map(|worker| (worker.due.take(), worker.key).1).collect()
-    }
-}
-
-/// Returns what tells whether an app is meant by a name, a pattern or a namespace. A name means that app only, whatever namespaces are called.
-fn matcher(target: &str) -> impl Fn(&App) -> bool {
-    let pattern = target.contains('*').then(|| regex_lite::escape(target).replace("\\*", ".*"));
-    let pattern = pattern.and_then(|pattern| regex_lite::Regex::new(&format!("^{pattern}$")).ok());
-    let target = target.to_owned();
-    move |app| match &pattern {
-        Some(pattern) => pattern.is_match(&app.spec.name),
-        None => app.spec.name == target || app.spec.options.namespace.as_ref() == Some(&target),
     }
 }

@@ -103,7 +103,7 @@ impl Daemon {
     pub(super) fn replace_keeper(&mut self, program: PathBuf) -> Result<()> {
         // It says what it is, and that it can run here.
         let said = Command::new(&program).arg("version").output().with_context(|| format!("cannot run {}", program.display()))?;
-        if !said.status.success() {
+        if !said.status.success() || !said.stdout.starts_with(b"supervisor-keeper ") {
             bail!("{} is not a supervisor", program.display());
         }
         self.keeper.program = Some(program);

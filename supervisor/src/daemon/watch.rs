@@ -84,7 +84,8 @@ impl Daemon {
         let changed = self.watch.changed.remove(&spec.name);
         self.watch.forget(&spec.name);
         self.watch.changed.extend(changed.map(|due| (spec.name.clone(), due)));
-        let program = Path::new(spec.command.first().filter(|_| spec.options.watch).map_or("", String::as_str));
+        let program = spec.script.as_deref().or_else(|| spec.command.first().map(Path::new));
+        let program = program.filter(|_| spec.options.watch).unwrap_or(Path::new(""));
         let (Some(folder), Some(file)) = (program.parent(), program.file_name()) else { return Ok(()) };
         if self.watch.inotify.is_none() {
             let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).context("cannot set up inotify for --watch")?;

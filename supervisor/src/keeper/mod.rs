@@ -25,13 +25,14 @@ use crate::channel::{Job, Key, Order, Report, Standing};
 use crate::home::Home;
 use crate::poll::{Poller, Token};
 use crate::proc::Identity;
+use crate::signals::readable;
 use anyhow::Result;
 use daemon::Daemon;
 use listeners::Listener;
 use log::Log;
 use rustix::process::{getpid, set_child_subreaper, setsid};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,7 +40,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use surroundings::{forget_the_caller, readable, role, watchdog};
+use surroundings::{forget_the_caller, role, watchdog};
 use sweep::Left;
 use worker::Worker;
 
@@ -84,6 +85,8 @@ struct Keeper {
     control_token: Option<Token>,
     listeners: BTreeMap<String, Listener>,
     workers: BTreeMap<Key, Worker>,
+    /// Processes that have ended, and whose cgroups are not removed yet.
+    cgroups: BTreeSet<i32>,
     /// Processes that earlier keepers have left, and that were asked to end.
     left: Option<Left>,
     logs: BTreeMap<PathBuf, Log>,
@@ -121,6 +124,7 @@ impl Keeper {
             control_token: None,
             listeners: BTreeMap::new(),
             workers: BTreeMap::new(),
+            cgroups: BTreeSet::new(),
             left: None,
             logs: BTreeMap::new(),
             signals,

@@ -2,6 +2,7 @@
 
 use super::Keeper;
 use super::worker::Worker;
+use crate::cgroup::Delegated;
 use crate::channel::{Key, Report};
 use crate::proc;
 use anyhow::Result;
@@ -23,7 +24,17 @@ impl Keeper {
             self.workers.iter().filter(|(_, worker)| worker.is_own && !worker.runs()).map(|(key, _)| *key).collect();
         left.into_iter().try_for_each(|key| self.reap(key))?;
         self.end_strays();
+        self.remove_cgroups();
         Ok(())
+    }
+
+    /// Removes the cgroups of processes that have ended. What is left in one is killed, and it can be removed after the next end.
+    fn remove_cgroups(&mut self) {
+        if !self.cgroups.is_empty()
+            && let Ok(delegated) = Delegated::find()
+        {
+            self.cgroups.retain(|pid| !delegated.remove(*pid));
+        }
     }
 
     /// The process ids of the workers.
@@ -50,6 +61,8 @@ impl Keeper {
                 worker.close(stream, &mut self.poller);
             }
         }
+        self.cgroups.extend(self.workers.get(&key).filter(|worker| worker.job.has_cgroup).map(Worker::pid));
+        self.remove_cgroups();
         match self.workers.get(&key).and_then(Worker::end) {
             Some(end) => self.report(&Report::Exited(key, end)),
             None => Ok(()),

@@ -5,8 +5,6 @@ use anyhow::{Context, Result};
 use rustix::fs::Mode;
 use rustix::process::{Rlimit, getrlimit, setrlimit, umask};
 use signal_hook::consts::{SIGXCPU, SIGXFSZ};
-use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -48,14 +46,4 @@ pub fn role_of(program: Option<&Path>, name: &str) -> Command {
 pub fn watchdog() -> Option<Duration> {
     let time: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
     Some(Duration::from_micros(time) / 2)
-}
-
-/// Returns a stream that becomes readable once one of these signals has come.
-pub fn readable(signals: &[i32]) -> io::Result<UnixStream> {
-    let (read, raised) = UnixStream::pair()?;
-    for signal in signals {
-        signal_hook::low_level::pipe::register(*signal, raised.try_clone()?)?;
-    }
-    read.set_nonblocking(true)?;
-    Ok(read)
 }

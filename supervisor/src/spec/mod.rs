@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use croner::Cron;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -41,6 +42,9 @@ pub struct Spec {
     /// The environment variables that the file sets.
     #[serde(default)]
     pub declared: BTreeSet<String>,
+    /// The file that is run, if the command begins with its interpreter.
+    #[serde(default)]
+    pub script: Option<PathBuf>,
     /// It is a Node program that runs with our preload.
     #[serde(default)]
     pub is_node: bool,
@@ -57,6 +61,8 @@ pub const MOST_KEPT: u32 = 1000;
 pub const SMALLEST_LOG: u64 = 4096;
 /// Shortest pause between two checks of a process.
 pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+/// Shares of one processor that a process can be limited to, in percent: the kernel knows none below the first.
+pub const PERCENT: RangeInclusive<u32> = 1..=100_000;
 /// Longest date format, in bytes.
 pub const LONGEST_FORMAT: usize = 100;
 
@@ -85,6 +91,7 @@ impl Spec {
             listeners: Vec::new(),
             file: None,
             declared: BTreeSet::new(),
+            script: None,
             is_node: false,
             options: Options::default(),
         }
@@ -123,6 +130,9 @@ impl Spec {
         }
         if self.options.log_max_size < SMALLEST_LOG || self.options.log_keep > MOST_KEPT {
             bail!("the logs of {} are rotated at less than {SMALLEST_LOG} bytes, or more than {MOST_KEPT} are kept", self.name);
+        }
+        if self.options.cpu_max.is_some_and(|percent| !PERCENT.contains(&percent)) {
+            bail!("the processes of {} cannot be limited to this share of a processor", self.name);
         }
         crate::user::As::of(&self.options).with_context(|| format!("the user of {}", self.name))?;
         if let Some(pattern) = &self.options.cron {

@@ -20,6 +20,10 @@ pub struct Options {
     pub restart_delay: Duration,
     /// The supervisor replaces a worker that uses more resident memory than this.
     pub max_memory_restart: Option<u64>,
+    /// The kernel lets a process and all that it starts use at most this memory, in bytes.
+    pub memory_max: Option<u64>,
+    /// And at most this share of one processor, in percent.
+    pub cpu_max: Option<u32>,
     /// Time between SIGTERM and SIGKILL.
     #[serde(rename = "kill_timeout_ms", with = "milliseconds")]
     pub kill_timeout: Duration,
@@ -84,6 +88,11 @@ pub enum Restart {
 }
 
 impl Options {
+    /// Returns whether its processes have limits that take a cgroup.
+    pub fn has_cgroup(&self) -> bool {
+        self.memory_max.is_some() || self.cpu_max.is_some()
+    }
+
     /// Returns whether a process that has ended by itself is started again; a process that was killed has no exit code.
     pub fn restarts(&self, code: Option<i32>) -> bool {
         let is_stop = code.is_some_and(|code| self.stop_exit_codes.contains(&code));
@@ -157,6 +166,8 @@ impl Default for Options {
             min_uptime: Duration::from_secs(1),
             restart_delay: Duration::from_millis(100),
             max_memory_restart: None,
+            memory_max: None,
+            cpu_max: None,
             kill_timeout: Duration::from_secs(12),
             listen_timeout: Duration::from_secs(3),
             log_max_size: 10 << 20,

@@ -5,12 +5,16 @@ use crate::core::Checks;
 use crate::proc::Identity;
 use crate::user::As;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ioctl_fionbio, read};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
-use std::io::Read;
+use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
+/// Most of what a command writes that is kept, in bytes.
+const MOST_SAID: usize = 256;
 /// Most commands at once.
 const MOST: usize = 8;
 
@@ -32,7 +36,7 @@ pub fn run(checks: &Checks, command: &str) -> Vec<(Key, Option<String>)> {
 }
 
 fn one(checks: &Checks, text: &str, pid: i32) -> Result<(), String> {
-    let plain = |error: std::io::Error| error.to_string();
+    let plain = |error: io::Error| error.to_string();
     let spec = &checks.spec;
     let mut command = Command::new("/bin/sh");
     command.args(["-c", text]).current_dir(&spec.directory).env_clear();
@@ -43,22 +47,49 @@ fn one(checks: &Checks, text: &str, pid: i32) -> Result<(), String> {
     }
     let mut child = command.spawn().map_err(plain)?;
     let leader = Pid::from_child(&child);
-    let time = Timespec::try_from(checks.timeout).ok();
-    let ended = pidfd_open(leader, PidfdFlags::empty())
-        .and_then(|pidfd| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], time.as_ref()))
-        .map_err(|error| plain(error.into()));
+    let stderr = child.stderr.take();
+    let ended = wait(leader, stderr.as_ref(), checks.timeout);
     // Whatever it has left behind ends with it; the id is still taken.
     let _ = kill_process_group(leader, Signal::KILL);
     let status = child.wait().map_err(plain)?;
-    if ended? == 0 {
+    let Some(said) = ended.map_err(plain)? else {
         return Err(format!("the command did not end within {}", humantime::format_duration(checks.timeout)));
-    }
+    };
     if status.success() {
         return Ok(());
     }
-    let mut said = [0; 256];
-    let count = child.stderr.take().map_or(Ok(0), |mut stderr| stderr.read(&mut said)).unwrap_or(0);
-    let text = String::from_utf8_lossy(&said[..count]);
+    let text = String::from_utf8_lossy(&said);
     let said = text.lines().next().map(|line| format!(": {line}")).unwrap_or_default();
     Err(format!("{status}{said}"))
+}
+
+/// Waits until a process has ended; returns the beginning of what it has written meanwhile, or `None` if it takes too long. All of that is read, since a
+/// full pipe would hold it up.
+fn wait(leader: Pid, mut stderr: Option<&ChildStderr>, limit: Duration) -> io::Result<Option<Vec<u8>>> {
+    let deadline = Instant::now() + limit;
+    let end = pidfd_open(leader, PidfdFlags::empty())?;
+    stderr.map_or(Ok(()), |stderr| ioctl_fionbio(stderr, true))?;
+    let (mut said, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let sources = std::iter::once(PollFd::new(&end, PollFlags::IN));
+        let mut sources: Vec<PollFd<'_>> = sources.chain(stderr.map(|stderr| PollFd::new(stderr, PollFlags::IN))).collect();
+        match poll(&mut sources, Timespec::try_from(left).ok().as_ref()) {
+            Ok(0) => return Ok(None),
+            Err(Errno::INTR) => continue,
+            result => result?,
+        };
+        let has_ended = !sources[0].revents().is_empty();
+        if let Some(pipe) = stderr {
+            match read(pipe, &mut buffer) {
+                Ok(count) if count > 0 => said.extend(&buffer[..count.min(MOST_SAID - said.len())]),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                // Nobody writes any more.
+                _ => stderr = None,
+            }
+        }
+        if has_ended {
+            return Ok(Some(said));
+        }
+    }
 }

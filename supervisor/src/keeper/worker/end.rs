@@ -1,6 +1,7 @@
 //! How a worker is asked to end, and how its end is seen.
 
 use super::Worker;
+use crate::cgroup::Delegated;
 use crate::keeper::Source;
 use crate::poll::Poller;
 use crate::proc;
@@ -60,7 +61,11 @@ impl Worker {
         let leader_fd = || WaitId::PidFd(self.pidfd.as_fd());
         waitid(leader_fd(), exited | WaitIdOptions::NOWAIT).ok().flatten()?;
         let _ = kill_process_group(leader, if self.is_told_to_end { Signal::TERM } else { Signal::KILL });
-        waitid(leader_fd(), exited).ok().flatten().map(|status| (describe(&status), status.exit_status()))
+        let status = waitid(leader_fd(), exited).ok().flatten()?;
+        let delegated = Some(()).filter(|()| self.job.has_cgroup && status.killed()).and_then(|()| Delegated::find().ok());
+        let is_out_of_memory = delegated.is_some_and(|delegated| delegated.ran_out_of_memory(self.pid()));
+        let why = if is_out_of_memory { ": all of its --memory-max was in use" } else { "" };
+        Some((format!("{}{why}", describe(&status)), status.exit_status()))
     }
 
     /// Like [`Self::reap_leader`], for an adopted worker: its pidfd has become readable, so it has ended.

@@ -1,0 +1,151 @@
+//! A file that grows, and is replaced by another when it has become long.
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify;
+use rustix::io::retry_on_intr;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use supervisor::files::last_lines;
+use supervisor::rotated;
+
+/// The file.
+pub struct Growing {
+    /// Its path.
+    pub path: PathBuf,
+    file: Option<File>,
+    /// The beginning of a line that is not complete yet.
+    rest: Vec<u8>,
+}
+
+impl Growing {
+    /// Begins before its first line.
+    pub fn new(path: PathBuf) -> Self {
+        Growing { path, file: None, rest: Vec::new() }
+    }
+
+    /// Returns the last lines, including those in rotated files. A line without an end is left to [`Self::new_lines`].
+    ///
+    /// # Errors
+    /// Fails if a file cannot be read.
+    pub fn last_lines(&mut self, lines: usize) -> io::Result<Vec<u8>> {
+        let (mut text, file) = match File::open(&self.path) {
+            Ok(mut file) => (last_lines(&mut file, lines)?, Some(file)),
+            Err(_) => (Vec::new(), None),
+        };
+        self.file = file;
+        for number in 1.. {
+            let there = text.split_inclusive(|byte| *byte == b'\n').count();
+            let Some(older) = File::open(rotated(&self.path, number)).ok().filter(|_| there < lines) else { break };
+            text.splice(..0, last_lines(&mut { older }, lines - there)?);
+        }
+        let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        self.rest = text.split_off(end);
+        Ok(text)
+    }
+
+    /// Takes the beginning of a line that is not complete yet.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.rest)
+    }
+
+    /// Returns the lines that have been added since the last call, even across rotations.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be read.
+    pub fn new_lines(&mut self) -> io::Result<Vec<u8>> {
+        let mut lines = Vec::new();
+        loop {
+            if let Some(file) = &mut self.file {
+                // It has been emptied.
+                if file.metadata()?.len() < file.stream_position()? {
+                    file.seek(SeekFrom::Start(0))?;
+                    self.rest.clear();
+                }
+                file.read_to_end(&mut self.rest)?;
+                let end = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+                lines.extend(self.rest.drain(..end));
+            }
+            match self.next() {
+                Some(path) => self.file = File::open(path).ok(),
+                None => return Ok(lines),
+            }
+        }
+    }
+
+    /// Returns the next file after the open one, if there is one.
+    fn next(&self) -> Option<PathBuf> {
+        let inode = |path: &Path| fs::metadata(path).map(|metadata| metadata.ino()).ok();
+        let open = self.file.as_ref().and_then(|file| file.metadata().ok()).map(|metadata| metadata.ino());
+        let mut newer = self.path.clone();
+        if inode(&newer)? == open.unwrap_or(0) {
+            return None;
+        }
+        for number in 1.. {
+            let older = rotated(&self.path, number);
+            match inode(&older) {
+                Some(found) if Some(found) != open => newer = older,
+                // The previous candidate follows ours, or ours is gone and the oldest existing file comes next.
+                _ => break,
+            }
+        }
+        Some(if open.is_some() { newer } else { self.path.clone() })
+    }
+}
+
+/// Waits for changes in folders.
+pub struct Changes {
+    watch: OwnedFd,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Changes {
+    /// Watches no folder yet.
+    ///
+    /// # Errors
+    /// Fails if the system has no more watches.
+    pub fn new() -> io::Result<Self> {
+        Ok(Changes { watch: inotify::init(inotify::CreateFlags::CLOEXEC)?, folders: BTreeSet::new() })
+    }
+
+    /// Watches a folder, unless it is watched already.
+    ///
+    /// # Errors
+    /// Fails if there is no such folder.
+    pub fn watch(&mut self, folder: &Path) -> io::Result<()> {
+        if !self.folders.contains(folder) {
+            let kinds = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+            inotify::add_watch(&self.watch, folder, kinds)?;
+            self.folders.insert(folder.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Waits until something has changed; returns the names of the files. `None` if the other descriptor is closed first.
+    ///
+    /// # Errors
+    /// Fails if a system call fails.
+    pub fn wait(&self, end: Option<BorrowedFd<'_>>) -> io::Result<Option<BTreeSet<OsString>>> {
+        let sources = std::iter::once(self.watch.as_fd()).chain(end);
+        let mut sources: Vec<PollFd<'_>> = sources.map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN)).collect();
+        retry_on_intr(|| poll(&mut sources, None))?;
+        if sources.get(1).is_some_and(|end| !end.revents().is_empty()) {
+            return Ok(None);
+        }
+        let mut buffer = [MaybeUninit::uninit(); 64 * 1024];
+        let mut reader = inotify::Reader::new(&self.watch, &mut buffer);
+        let mut names = BTreeSet::new();
+        loop {
+            let event = reader.next()?;
+            names.extend(event.file_name().map(|name| OsString::from(name.to_string_lossy().into_owned())));
+            if reader.is_buffer_empty() {
+                return Ok(Some(names));
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Apps of a file in the foreground, as in a container.
+
+mod common;
+
+use common::{Supervisor, is_gone, signal, until};
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+fn file(supervisor: &Supervisor, text: &str) -> PathBuf {
+    let path = supervisor.home.path().join("supervisor.toml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// An app of a file that runs a line of a shell.
+fn app(name: &str, line: &str, more: &str) -> String {
+    format!("[[app]]\nstart = \"sh\"\nname = \"{name}\"\nmin-uptime = \"50ms\"\narguments = [\"-c\", \"{line}\"]\n{more}\n")
+}
+
+fn run(supervisor: &Supervisor, text: &str) -> Child {
+    let path = file(supervisor, text);
+    supervisor.command(&["run", path.to_str().unwrap()]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn everything_ends_with_the_command_and_its_last_words_are_printed() {
+    let supervisor = Supervisor::new();
+    let last = "trap 'echo goodbye; exit' TERM; echo hello; while :; do sleep 0.01; done";
+    let mut run = run(&supervisor, &app("talker", last, ""));
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(lines.next().unwrap(), "0|talker out| hello");
+    let app = supervisor.pids()[0];
+    signal("TERM", i64::from(run.id()));
+    assert_eq!(lines.collect::<Vec<_>>(), ["0|talker out| goodbye"]);
+    assert!(run.wait().unwrap().success());
+    assert!(is_gone(app));
+}
+
+#[test]
+fn logs_are_printed_wherever_they_are() {
+    let supervisor = Supervisor::new();
+    let elsewhere = supervisor.home.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let log = format!("log = \"{}\"", elsewhere.join("app.log").display());
+    let mut run = run(&supervisor, &app("talker", "echo hello; exec sleep 1000", &log));
+    let mut line = String::new();
+    BufReader::new(run.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "0|talker out| hello\n");
+    signal("TERM", i64::from(run.id()));
+    assert!(run.wait().unwrap().success());
+}
+
+#[test]
+fn a_signal_ends_it_while_an_app_is_still_starting() {
+    let supervisor = Supervisor::new();
+    let mut run = run(&supervisor, &app("slow", "exec sleep 1000", "listen = [\"127.0.0.1:0\"]\nlisten-timeout = \"1h\""));
+    until("the app has a process", || supervisor.pids().len() == 1);
+    let app = supervisor.pids()[0];
+    signal("TERM", i64::from(run.id()));
+    assert!(run.wait().unwrap().success());
+    assert!(is_gone(app));
+}
+
+#[test]
+fn beside_a_supervisor_that_runs_it_is_refused_and_ends_nothing() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let before = supervisor.pids();
+    let mut run = run(&supervisor, &app("other", "exec sleep 1000", ""));
+    assert!(!run.wait().unwrap().success());
+    let mut said = String::new();
+    run.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("supervisor apply") && said.lines().count() == 1, "{said}");
+    assert_eq!(supervisor.pids(), before);
+}
+
+#[test]
+fn what_a_killed_container_has_left_in_the_list_is_not_started() {
+    let supervisor = Supervisor::new();
+    let mut first = run(&supervisor, &[app("old", "exec sleep 1000", ""), app("both", "exec sleep 1000", "")].concat());
+    until("both are online", || supervisor.list().iter().filter(|one| one["status"] == "online").count() == 2);
+    let (keeper, daemon) = (supervisor.role("keeper"), supervisor.role("daemon"));
+    let all: Vec<i64> = supervisor.pids().into_iter().chain([i64::from(first.id()), keeper, daemon]).collect();
+    all.iter().for_each(|pid| signal("STOP", *pid));
+    all.iter().for_each(|pid| signal("KILL", *pid));
+    first.wait().unwrap();
+    let mut second =
+        run(&supervisor, &[app("both", "exec sleep 1000", ""), app("new", "echo hello; exec sleep 1000", "")].concat());
+    // A command that came earlier would start a supervisor itself.
+    let mut lines = BufReader::new(second.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.ends_with("new out| hello")));
+    let list = supervisor.list();
+    assert_eq!(list.iter().map(|one| one["name"].as_str().unwrap()).collect::<Vec<_>>(), ["both", "new"]);
+    signal("TERM", i64::from(second.id()));
+    assert!(second.wait().unwrap().success());
+}
+
+#[test]
+fn the_exit_code_is_that_of_the_first_app_that_is_given_up() {
+    let supervisor = Supervisor::new();
+    let more = "max-restarts = 1\nrestart-delay = \"1ms\"";
+    let ends = |text: &str| run(&supervisor, text).wait().unwrap().code();
+    assert_eq!(ends(&app("bad", "sleep 0.1; exit 5", more)), Some(5));
+    assert_eq!(ends(&app("job", "sleep 0.1", "no-autorestart = true")), Some(0));
+}

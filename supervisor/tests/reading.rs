@@ -1,0 +1,105 @@
+//! Commands that only read: targets, logs, events and metrics, as their readers come and go.
+
+mod common;
+
+use common::{Supervisor, free, until};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Stdio};
+
+#[test]
+fn every_command_with_a_target_takes_patterns_and_namespaces() {
+    let supervisor = Supervisor::new();
+    for (name, namespace) in [("api-1", "web"), ("api-2", "web"), ("job", "work")] {
+        let program = format!("echo {name} writes; exec sleep 1000");
+        let words = ["start", "sh", "--name", name, "--namespace", namespace, "--min-uptime", "50ms", "--", "-c"];
+        supervisor.ok(&[&words[..], &[&program]].concat());
+    }
+    for target in ["api-*", "web"] {
+        assert_eq!(supervisor.ok(&["pid", target]).lines().count(), 2, "{target}");
+        let logs = supervisor.ok(&["logs", target]);
+        assert!(logs.contains("api-1 writes") && logs.contains("api-2 writes") && !logs.contains("job"), "{logs}");
+        let events = supervisor.ok(&["events", target]);
+        assert!(events.contains("api-2") && !events.contains("job"), "{events}");
+        let shown = supervisor.ok(&["show", target]);
+        assert!(shown.contains("api-1") && !shown.contains("job"), "{shown}");
+        supervisor.ok(&["stop", target]);
+        supervisor.ok(&["start", target]);
+    }
+    assert_eq!(supervisor.pids().len(), 3);
+    for command in ["logs", "show", "pid", "env", "events", "stop"] {
+        let said = supervisor.fails(&[command, "jop"]);
+        assert!(said.contains("did you mean job?") && said.lines().count() == 1, "{command}: {said}");
+    }
+}
+
+/// Reads a line of a command that goes on, and leaves.
+fn first_line(child: &mut Child) -> String {
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn what_is_followed_ends_with_its_reader() {
+    let supervisor = Supervisor::new();
+    let program = "while :; do echo line; sleep 0.01; done";
+    supervisor.ok(&["start", "sh", "--name", "app", "--min-uptime", "50ms", "--", "-c", program]);
+    for command in ["logs", "events"] {
+        let mut follows = supervisor.command(&[command, "--follow"]).stdout(Stdio::piped()).spawn().unwrap();
+        assert!(first_line(&mut follows).contains("app"));
+        until("it has ended", || {
+            supervisor.ok(&["reset", "app"]);
+            supervisor.ok(&["restart", "app"]);
+            follows.try_wait().unwrap().is_some()
+        });
+        assert!(follows.wait().unwrap().success(), "{command}");
+    }
+}
+
+/// Asks for the metrics on a connection.
+fn ask(mut stream: impl Read + Write) -> String {
+    let mut text = String::new();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn slow_clients_of_the_metrics_hold_up_nobody_else() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let address = free();
+    let mut served = supervisor.command(&["metrics", "--listen", &address]).spawn().unwrap();
+    until("it listens", || TcpStream::connect(&address).is_ok());
+    let mut slow: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    slow.iter_mut().for_each(|stream| stream.write_all(b"GET").unwrap());
+    assert!(ask(TcpStream::connect(&address).unwrap()).contains("supervisor_instance_online{app=\"app\""));
+    // None of them has been let go instead.
+    for stream in slow {
+        stream.set_nonblocking(true).unwrap();
+        assert_eq!((&stream).read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+    served.kill().unwrap();
+    served.wait().unwrap();
+}
+
+#[test]
+fn a_file_in_place_of_the_socket_of_the_metrics_stays() {
+    let supervisor = Supervisor::new();
+    let path = supervisor.home.path().join("notes");
+    fs::write(&path, "precious").unwrap();
+    let said = supervisor.fails(&["metrics", "--socket", path.to_str().unwrap()]);
+    assert!(said.contains("is not a socket") && said.lines().count() == 1, "{said}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    // The socket of an earlier run is replaced.
+    fs::remove_file(&path).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let mut served = supervisor.command(&["metrics", "--socket", path.to_str().unwrap()]).spawn().unwrap();
+    until("it listens", || UnixStream::connect(&path).is_ok());
+    assert!(ask(UnixStream::connect(&path).unwrap()).starts_with("HTTP/1.1 200 OK"));
+    served.kill().unwrap();
+    served.wait().unwrap();
+}
