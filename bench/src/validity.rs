@@ -93,8 +93,9 @@ pub fn of_driver(observation: &Observation, lane: usize) -> Result<(), Failure> 
 
 /// A tenth of what is claimed: of p99 where there are samples enough for it, otherwise of the maximum, which then stands for it.
 fn allowed_delay(recording: &Recording) -> u64 {
-    let least = if recording.response.len() < DELAYS { LEAST_CLAIM / 2 } else { LEAST_CLAIM / 10 };
-    (typical(&recording.response) / 10).max(least)
+    let times = recording.all_times();
+    let least = if times.len() < DELAYS { LEAST_CLAIM / 2 } else { LEAST_CLAIM / 10 };
+    (typical(&times) / 10).max(least)
 }
 
 /// The delay of the driver that a maximum may hold, in nanoseconds.
@@ -114,8 +115,9 @@ fn typical(times: &Times) -> u64 {
 /// It does not hold.
 pub fn littles_law(lane: &Recording, window: Duration, in_flight: f64) -> Result<(), Failure> {
     let window_ns = window.as_nanos() as f64;
-    let found = lane.answered as f64 * lane.response.mean() / window_ns;
-    let edges = lane.response.max() as f64 / window_ns;
+    let times = lane.all_times();
+    let found = lane.answered as f64 * times.mean() / window_ns;
+    let edges = times.max() as f64 / window_ns;
     check("littles-law", (found / in_flight - 1.0).abs() < LITTLE + edges, || {
         format!("rate times response time is {found:.1} requests in flight instead of {in_flight}")
     })

@@ -196,7 +196,7 @@ fn describe(driven: &Driven, arguments: &Drive) -> String {
         }
     };
     let first = driven.first_error.as_deref().unwrap_or_default();
-    add(driven.errors, &format!("requests failed; the first: {first}"));
+    add(driven.errors, &format!("requests failed, and count as never answered; the first: {first}"));
     add(driven.unanswered, "requests got no answer; they count with their age");
     add(driven.resent, "requests were sent again, since the server closed their connection before it answered");
     add(driven.refused, "attempts to connect were refused");
@@ -208,7 +208,7 @@ fn describe(driven: &Driven, arguments: &Drive) -> String {
         }
     }
     let is_stall = latency.max_us > LIMITS_MS[0] * 1e3 && latency.max_us > latency.p99_us * STALL;
-    if arguments.closed && is_stall {
+    if arguments.closed && is_stall && driven.errors == 0 {
         text.push_str(
             "  a closed loop sends nothing during a stall, so p99 hides it: --rate shows what other clients would feel\n",
         );

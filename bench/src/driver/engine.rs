@@ -272,7 +272,7 @@ impl<'l> Engine<'l> {
         let is_overdue = |planned: u64| window.contains(&planned) && now - planned > limit;
         let overdue = self.pending().filter(|(lane, _, planned)| *lane == 0 && is_overdue(*planned)).count() as u64;
         let recording = self.ledger.recording(0);
-        let slow = recording.response.len() - recording.response.count_between(0, limit);
+        let slow = recording.response.len() - recording.response.count_between(0, limit) + recording.failed;
         (overdue + slow) * 100 > recording.planned
     }
 
@@ -288,7 +288,7 @@ impl<'l> Engine<'l> {
         flying.chain(waiting)
     }
 
-    /// What is open at the end counts with its age, what was never released too.
+    /// What is open at the end counts with its age, what was never released and what failed too.
     fn count_unanswered(&mut self) {
         let now = self.now();
         let pending: Vec<(usize, usize, u64)> = self.pending().collect();
@@ -307,6 +307,7 @@ impl<'l> Engine<'l> {
                 }
             }
         }
+        self.ledger.end(now);
     }
 
     fn handle(&mut self, event: &EpollEvent) -> anyhow::Result<()> {

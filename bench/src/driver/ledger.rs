@@ -2,8 +2,12 @@
 
 use super::connection::{Flight, Want};
 use crate::load::{Lane, Live, Load, Pace, Recording, Sample, Times, What};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
+
+/// Failed requests are kept by the millisecond in which they were due, so that a server that fails fast does not fill the memory.
+const MILLISECOND: u64 = 1_000_000;
 
 /// The books of all lanes; times are nanoseconds since the start of the run.
 pub(super) struct Ledger {
@@ -22,6 +26,16 @@ struct Book {
     has_end: bool,
     /// Requests that count and are not settled yet.
     outstanding: usize,
+    /// Requests that count and failed, by the millisecond at whose end they were due at the latest. They never get an answer, so their age counts
+    /// at the end.
+    failed: BTreeMap<u64, u32>,
+}
+
+impl Book {
+    /// Whether a request without a right answer counts, `now` being when that is known.
+    fn counts(&self, window: &Range<u64>, planned: u64, now: u64) -> bool {
+        if self.is_open { window.contains(&planned) } else { planned < window.end && now >= window.start }
+    }
 }
 
 impl Ledger {
@@ -34,6 +48,7 @@ impl Ledger {
             keeps_samples: lane.keeps_samples,
             has_end: matches!(lane.pace, Pace::Closed { most: Some(_), .. }),
             outstanding: 0,
+            failed: BTreeMap::new(),
         };
         Ledger {
             window: warmup..warmup + window,
@@ -105,7 +120,7 @@ impl Ledger {
         }
         if let Some(what) = wrong {
             recording.fail(what);
-            return;
+            return self.never_answered(lane, slot, planned, now);
         }
         recording.in_window += u64::from(window.contains(&now));
         let connection = if book.is_fresh { 0 } else { slot };
@@ -122,7 +137,7 @@ impl Ledger {
             recording.count(connection, planned.saturating_sub(window.start), now - planned, is_counted);
             record(&mut recording.service, now - flight.sent);
             if self.keeps_seconds {
-                recording.count_second(second(now, &window), now - planned);
+                record(&mut recording.second(second(now, &window)).answers, now - planned);
             }
         }
     }
@@ -132,32 +147,60 @@ impl Ledger {
         self.settle(lane, want);
         self.tell(lane, slot, want.planned, What::Failed(Duration::from_nanos(now.saturating_sub(want.planned))));
         self.books[lane].recording.fail(what);
-        if want.planned < self.window.end {
-            self.unanswered(lane, slot, want.planned, now);
+        self.never_answered(lane, slot, want.planned, now);
+    }
+
+    /// A request has failed: whatever comes, it has no right answer at the end.
+    fn never_answered(&mut self, lane: usize, slot: usize, planned: u64, now: u64) {
+        let book = &mut self.books[lane];
+        if book.counts(&self.window, planned, now) {
+            book.recording.failed += 1;
+            *book.failed.entry(planned / MILLISECOND + 1).or_default() += 1;
+            self.without_answer(lane, slot, planned, now);
         }
     }
 
-    /// A request without an answer counts with its age.
+    /// A request that still waits at the end counts with its age.
     pub fn unanswered(&mut self, lane: usize, slot: usize, planned: u64, now: u64) {
         let window = self.window.clone();
         let book = &mut self.books[lane];
-        let counts = if book.is_open { window.contains(&planned) } else { planned < window.end };
-        if !counts {
+        if !book.counts(&window, planned, now) {
             return;
         }
+        let age = now.saturating_sub(planned);
+        book.recording.unanswered += 1;
+        book.recording.count_ages(age, 1);
+        if self.keeps_seconds {
+            record(&mut book.recording.second(second(now, &window)).ages, age);
+        }
+        self.without_answer(lane, slot, planned, now);
+    }
+
+    fn without_answer(&mut self, lane: usize, slot: usize, planned: u64, now: u64) {
+        let book = &mut self.books[lane];
         let connection = if book.is_fresh { 0 } else { slot };
         let age = now.saturating_sub(planned);
-        let recording = &mut book.recording;
-        recording.unanswered += 1;
-        let youngest = recording.youngest.get_or_insert(Duration::from_nanos(age));
-        *youngest = (*youngest).min(Duration::from_nanos(age));
-        recording.count(connection, planned.saturating_sub(window.start), age, false);
-        if self.keeps_seconds {
-            recording.count_second(second(now, &window), age);
-        }
+        book.recording.count_part(connection, planned.saturating_sub(self.window.start), age, false);
         if book.keeps_samples {
             let (planned, response) = (Duration::from_nanos(planned), Duration::from_nanos(age));
-            recording.samples.push(Sample { connection, planned, response, is_answered: false });
+            book.recording.samples.push(Sample { connection, planned, response, is_answered: false });
+        }
+    }
+
+    /// The run ends: requests that failed on the way are as old now as those that still wait.
+    pub fn end(&mut self, now: u64) {
+        let last = second(now, &self.window);
+        for book in &mut self.books {
+            for (millisecond, requests) in std::mem::take(&mut book.failed) {
+                let age = now.saturating_sub(millisecond * MILLISECOND);
+                book.recording.count_ages(age, requests);
+                if self.keeps_seconds {
+                    book.recording.second(last).ages.saturating_record_n(age.max(1), requests);
+                }
+            }
+            for sample in book.recording.samples.iter_mut().filter(|sample| !sample.is_answered) {
+                sample.response = Duration::from_nanos(now).saturating_sub(sample.planned);
+            }
         }
     }
 
@@ -221,7 +264,7 @@ mod tests {
             let flight = Flight { want: Want { planned, is_resent: false }, sent: planned, worker: None };
             ledger.answer(0, 0, flight, 200, None, answered);
         }
-        let counts: Vec<u64> = ledger.recording(0).seconds.iter().map(Times::len).collect();
+        let counts: Vec<u64> = ledger.recording(0).seconds.iter().map(|second| second.answers.len()).collect();
         assert_eq!(counts, [1, 2]);
     }
 }

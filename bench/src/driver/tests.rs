@@ -76,10 +76,10 @@ fn a_closed_loop_counts_what_was_never_answered_with_its_age() {
     });
     let seen = closed(address, 4, 300 * MS);
     assert_eq!((seen.answered, seen.unanswered), (40, 4));
-    assert!(seen.response.max() > 300_000_000, "{}", seen.response.max());
+    assert!(seen.ages.max() > 300_000_000, "{}", seen.ages.max());
     let never = closed(server(|_, mut stream| while stream.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}), 2, 200 * MS);
     assert_eq!((never.answered, never.unanswered), (0, 2));
-    assert!(never.response.value_at_quantile(0.99) > 150_000_000);
+    assert!(never.all_times().value_at_quantile(0.99) > 150_000_000 && never.response.is_empty());
 }
 
 #[test]
@@ -150,6 +150,25 @@ fn a_wrong_status_or_body_is_an_error_and_the_connection_goes_on() {
     let strict = Target { body: Some(b"OK".as_slice().into()), ..target(server(echo(OK))) };
     let wrong = drive(Lane::closed(strict, 1, 1), 50 * MS).lanes.remove(0);
     assert_eq!((wrong.answered, wrong.first_error.unwrap().contains("not the expected one")), (0, true));
+}
+
+#[test]
+fn a_request_that_fails_is_as_old_at_the_end_as_one_that_still_waits() {
+    for (answer, is_closed) in [(Some(b"HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n".as_slice()), false), (None, true)] {
+        let address = server(
+            move |_, mut stream| {
+                while request(&mut stream) && answer.is_some_and(|answer| stream.write_all(answer).is_ok()) {}
+            },
+        );
+        let lane = Lane { keeps_samples: true, ..Lane::open(target(address), 4, 100.0, false) };
+        let seen = drive(lane, 400 * MS).lanes.remove(0);
+        assert_eq!((seen.answered, seen.failed, seen.unanswered), (0, seen.planned, 0), "closed: {is_closed}");
+        assert_eq!((seen.response.len(), seen.ages.len()), (0, seen.planned));
+        // Even arrivals: the first waits from the start to the end, the last hardly at all.
+        assert!(seen.ages.max() >= 390_000_000 && seen.ages.min() < 100_000_000, "{} {}", seen.ages.max(), seen.ages.min());
+        assert_eq!(seen.samples.iter().filter(|sample| !sample.is_answered).count() as u64, seen.planned);
+        assert!(seen.samples.iter().any(|sample| sample.response >= 390 * MS), "{:?}", seen.samples);
+    }
 }
 
 #[test]
@@ -279,7 +298,7 @@ fn a_fresh_request_that_is_refused_waits_where_a_lane_retries() {
     let fresh = Lane { is_fresh: true, retries: true, ..Lane::open(target(nobody), 1, 100.0, false) };
     let seen = drive(fresh, 200 * MS).lanes.remove(0);
     assert_eq!((seen.errors, seen.unanswered), (0, seen.planned), "{:?}", seen.first_error);
-    assert!(seen.refused > seen.planned && seen.response.max() > 200_000_000, "{} {}", seen.refused, seen.response.max());
+    assert!(seen.refused > seen.planned && seen.ages.max() > 200_000_000, "{} {}", seen.refused, seen.ages.max());
 }
 
 #[test]

@@ -261,3 +261,32 @@ fn found(act: Act, took_ms: Vec<f64>, trouble: Option<String>, seen: &Observatio
         invalid: (0..QUICK).find_map(|lane| validity::of_driver(seen, lane).err()).map(|failure| failure.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Recording;
+
+    #[test]
+    fn a_request_that_failed_is_neither_delayed_nor_the_longest() {
+        let lane = || {
+            let mut lane = Recording { planned: 103, answered: 101, failed: 1, unanswered: 1, errors: 1, ..Recording::default() };
+            lane.response.record_n(1_000_000, 100).unwrap();
+            lane.response.record(200_000_000).unwrap();
+            // A connection broke in the beginning, and a request was never answered.
+            lane.ages.record_n(7_000_000_000, 2).unwrap();
+            lane
+        };
+        let seen = Observation {
+            lanes: (0..=QUICK).map(|_| lane()).collect(),
+            window_start: WARMUP,
+            window: Duration::from_secs(2),
+            driver_load: 0.1,
+            gave_up: false,
+            is_cut_short: false,
+            started: 0.0,
+        };
+        let done = found(Act::Reload, Vec::new(), None, &seen);
+        assert_eq!((done.failed, done.delayed, done.max_ms.round()), (10, 4, 200.0));
+    }
+}

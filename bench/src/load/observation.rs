@@ -54,11 +54,11 @@ pub struct Recording {
     pub answered: u64,
     /// Right answers that came within the window, whenever they were due: what the rate is made of.
     pub in_window: u64,
-    /// Not answered by the end; their age stands in `response`.
+    /// Still without an answer at the end.
     pub unanswered: u64,
-    /// The shortest age among them.
-    pub youngest: Option<Duration>,
-    /// Requests that failed: a wrong answer, or a connection that broke.
+    /// Requests that count and failed.
+    pub failed: u64,
+    /// All requests that failed, those of the warm-up too: a wrong answer, or a connection that broke.
     pub errors: u64,
     /// The first of them, in words.
     pub first_error: Option<String>,
@@ -72,16 +72,18 @@ pub struct Recording {
     pub refused: u64,
     /// Answers by status, right or wrong, to the requests that count.
     pub statuses: BTreeMap<u16, u64>,
-    /// From the planned instant to the last byte.
+    /// From the planned instant to the last byte of a right answer.
     pub response: Times,
+    /// The age at the end of each request that counts and never got a right answer, whether it still waits or failed.
+    pub ages: Times,
     /// From the send to the last byte.
     pub service: Times,
     /// From the planned instant to its release: the driver's own delay.
     pub lag: Times,
     /// From the moment at which an answer could have been read to the moment at which it was: the driver's own delay.
     pub read_lag: Times,
-    /// Response times by the second in which the answer came, where the load keeps them.
-    pub seconds: Vec<Times>,
+    /// The seconds of the window, where the load keeps them.
+    pub seconds: Vec<Second>,
     /// Each request, where the lane keeps them.
     pub samples: Vec<Sample>,
     /// By connection of the lane; a lane of fresh connections has one part for all.
@@ -101,7 +103,7 @@ impl Default for Recording {
             answered: 0,
             in_window: 0,
             unanswered: 0,
-            youngest: None,
+            failed: 0,
             errors: 0,
             first_error: None,
             shed: 0,
@@ -110,6 +112,7 @@ impl Default for Recording {
             refused: 0,
             statuses: BTreeMap::new(),
             response: times(),
+            ages: times(),
             service: times(),
             lag: times(),
             read_lag: times(),
@@ -124,21 +127,39 @@ impl Default for Recording {
 }
 
 impl Recording {
-    /// Counts a response time of the window, in nanoseconds; `at` is when it was due, since the window began.
-    pub fn count(&mut self, connection: usize, at: u64, response: u64, is_answered: bool) {
+    /// Counts a right answer, in nanoseconds; `at` is when it was due, since the window began.
+    pub fn count(&mut self, connection: usize, at: u64, response: u64, is_in_time: bool) {
         self.response.saturating_record(response.max(1));
+        self.count_part(connection, at, response, is_in_time);
+    }
+
+    /// Counts a request by connection and interval alone: with its response time, or with its age where no right answer came.
+    pub fn count_part(&mut self, connection: usize, at: u64, response: u64, is_answered: bool) {
         part(&mut self.by_connection, connection).add(response, is_answered);
         let interval = at / u64::try_from(INTERVAL.as_nanos()).unwrap_or(u64::MAX);
         part(&mut self.by_interval, usize::try_from(interval).unwrap_or(0)).add(response, is_answered);
     }
 
-    /// Counts a response time in the histogram of its second, in nanoseconds since the window began.
-    pub fn count_second(&mut self, at: u64, response: u64) {
+    /// Counts the ages at the end of requests without a right answer, in nanoseconds.
+    pub fn count_ages(&mut self, age: u64, requests: u32) {
+        self.ages.saturating_record_n(age.max(1), requests);
+    }
+
+    /// A second of the window, by an instant since it began, in nanoseconds.
+    pub fn second(&mut self, at: u64) -> &mut Second {
         let second = usize::try_from(at / 1_000_000_000).unwrap_or(0);
         while self.seconds.len() <= second {
-            self.seconds.push(times());
+            self.seconds.push(Second { answers: times(), ages: times() });
         }
-        self.seconds[second].saturating_record(response.max(1));
+        &mut self.seconds[second]
+    }
+
+    /// The times of all requests that count; those without a right answer have their age.
+    pub fn all_times(&self) -> Times {
+        let mut all = self.response.clone();
+        // Histograms with the same bounds always fit.
+        let _ = all.add(&self.ages);
+        all
     }
 
     /// Counts a failed request.
@@ -153,6 +174,15 @@ fn part(parts: &mut Vec<Part>, index: usize) -> &mut Part {
         parts.resize(index + 1, Part::default());
     }
     &mut parts[index]
+}
+
+/// The times of one second.
+#[derive(Debug, Clone)]
+pub struct Second {
+    /// Response times of the right answers that came in it.
+    pub answers: Times,
+    /// The ages of requests that never got one, which are known at the end.
+    pub ages: Times,
 }
 
 /// What came of a load.

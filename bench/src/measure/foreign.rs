@@ -97,6 +97,7 @@ impl Beside {
         }
         probes.answered += request.answered();
         probes.errors += request.failed;
+        probes.failed += request.failed;
         probes.unanswered += request.dropped;
         probes.planned += request.answered() + request.failed + request.dropped;
     }

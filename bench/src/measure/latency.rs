@@ -6,6 +6,7 @@ use crate::validity;
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
+use hdrhistogram::{Counter, Histogram};
 use serde::{Deserialize, Serialize};
 
 /// Samples that must lie beyond a percentile.
@@ -22,7 +23,7 @@ pub struct Latency {
     pub planned: u64,
     /// Answered before the end.
     pub answered: u64,
-    /// Not answered by the end; they count with their age.
+    /// Without a right answer at the end, those that failed included; they count with their age.
     pub unanswered: u64,
     /// Requests that failed.
     #[serde(default)]
@@ -53,37 +54,46 @@ pub struct Latency {
 impl Latency {
     /// Takes the times out of a recording.
     pub fn of(recording: &Recording) -> Self {
+        let times = recording.all_times();
         Latency {
             planned: recording.planned,
             answered: recording.answered,
-            unanswered: recording.unanswered,
-            failed: recording.errors,
-            youngest_us: recording.youngest.map(|age| age.as_secs_f64() * 1e6),
-            p50_us: recording.response.value_at_quantile(0.5) as f64 / 1e3,
-            p99_us: quantile_us(&recording.response, 0.99),
-            max_us: recording.response.max() as f64 / 1e3,
+            unanswered: recording.unanswered + recording.failed,
+            failed: recording.failed,
+            youngest_us: (!recording.ages.is_empty()).then(|| recording.ages.min() as f64 / 1e3),
+            p50_us: times.value_at_quantile(0.5) as f64 / 1e3,
+            p99_us: quantile_us(&times, 0.99),
+            max_us: times.max() as f64 / 1e3,
             service_p99_us: quantile_us(&recording.service, 0.99),
             lag_p99_us: recording.lag.value_at_quantile(0.99) as f64 / 1e3,
             lag_max_us: Some(recording.lag.max() as f64 / 1e3),
             by_interval: recording.by_interval.clone(),
-            response: encode(&recording.response),
+            response: encode(&times),
         }
     }
 
     /// A percentile of the stored response times, in ms. Requests that were not answered stand in the histogram with their age, so a
-    /// percentile that is not below the shortest age is only a lower bound.
+    /// percentile that is not below the shortest age is only a lower bound; of no times at all nothing is known but that.
     ///
     /// # Errors
     /// A histogram that cannot be read.
     pub fn response_ms(&self, percentile: Percentile) -> Result<Value> {
         let times = self.times()?;
-        let value_us = quantile_us(&times, percentile.quantile());
-        let is_old = self.youngest_us.is_none_or(|youngest| value_us >= youngest * ROUNDING);
-        // Had those requests taken for ever, a larger share would lie above the value: few of them move it by less than it is rounded.
-        let above = percentile.quantile() + self.unanswered as f64 / times.len().max(1) as f64;
-        let is_moved = above >= 1.0 || quantile_us(&times, above) * LITTLE > value_us;
-        let value = value_us / 1e3;
-        Ok(if self.unanswered > 0 && is_old && is_moved { Value::AtLeast(value) } else { Value::Exact(value) })
+        let quantile = percentile.quantile();
+        Ok(known(&times, self.unanswered, self.youngest_us, (quantile, quantile_us(&times, quantile))))
+    }
+
+    /// The middle of the stored response times, in ms, however few they are; a lower bound as any other percentile.
+    ///
+    /// # Errors
+    /// A histogram that cannot be read.
+    pub fn median_ms(&self) -> Result<Value> {
+        Ok(known(&self.times()?, self.unanswered, self.youngest_us, (0.5, self.p50_us)))
+    }
+
+    /// Whether so many requests failed that a percentile lies among them: then it is above every limit, since they are never answered.
+    pub fn fails(&self, percentile: Percentile) -> bool {
+        self.failed as f64 > (1.0 - percentile.quantile()) * (self.answered + self.unanswered) as f64
     }
 
     /// The response times, as they were counted.
@@ -109,12 +119,28 @@ impl Latency {
             ));
         }
         let value = self.max_us / 1e3;
-        Ok(if self.unanswered > 0 { Value::AtLeast(value) } else { Value::Exact(value) })
+        Ok(if self.unanswered > 0 || self.answered == 0 { Value::AtLeast(value) } else { Value::Exact(value) })
     }
 }
 
+/// What is known, in ms, of a quantile and its value in microseconds, if that many of the times are ages of requests that were not answered.
+pub(super) fn known<C: Counter>(
+    times: &Histogram<C>,
+    unanswered: u64,
+    youngest_us: Option<f64>,
+    (quantile, value_us): (f64, f64),
+) -> Value {
+    let is_old = youngest_us.is_none_or(|youngest| value_us >= youngest * ROUNDING);
+    // Had those requests taken for ever, a larger share would lie above the value: few of them move it by less than it is rounded.
+    let above = quantile + unanswered as f64 / times.len().max(1) as f64;
+    let is_moved = above >= 1.0 || quantile_us(times, above) * LITTLE > value_us;
+    let is_bound = times.is_empty() || unanswered > 0 && is_old && is_moved;
+    let value = value_us / 1e3;
+    if is_bound { Value::AtLeast(value) } else { Value::Exact(value) }
+}
+
 /// A quantile in microseconds, or the maximum where fewer than ten samples lie beyond it.
-fn quantile_us(times: &Times, quantile: f64) -> f64 {
+fn quantile_us<C: Counter>(times: &Histogram<C>, quantile: f64) -> f64 {
     // Rounded up a little: one percent of a thousand is ten, whatever floating point makes of it.
     let has_enough = times.len() as f64 * (1.0 - quantile) > BEYOND - 1e-6;
     (if has_enough { times.value_at_quantile(quantile) } else { times.max() }) as f64 / 1e3
@@ -140,8 +166,7 @@ mod tests {
     fn latency(answered: u64, unanswered: u64) -> Latency {
         let mut recording = Recording { answered, unanswered, ..Recording::default() };
         (0..answered).for_each(|_| recording.count(0, 0, 1_000_000, true));
-        (0..unanswered).for_each(|_| recording.count(0, 0, 504_000_000, false));
-        recording.youngest = (unanswered > 0).then_some(std::time::Duration::from_millis(504));
+        recording.count_ages(504_000_000, unanswered as u32);
         Latency::of(&recording)
     }
 
@@ -159,6 +184,34 @@ mod tests {
         assert!(matches!(half.max_ms(), Ok(Value::AtLeast(_))));
         let late = Latency { lag_max_us: Some(1500.0), ..all };
         assert!(late.max_ms().unwrap_err().contains("1.500 ms behind"), "a maximum of 1 ms may be the driver's");
+    }
+
+    #[test]
+    fn what_fails_is_never_answered_and_no_times_are_not_a_time_of_zero() {
+        let p99 = Percentile::default();
+        // A server that refuses at once: each of its failures is as old as the run at its end.
+        let failing = |answered: u64, failed: u64| {
+            let mut recording = Recording { failed, errors: failed, ..Recording::default() };
+            recording.answered = answered;
+            (0..answered).for_each(|_| recording.count(0, 0, 200_000, true));
+            recording.count_ages(900_000_000, failed as u32);
+            Latency::of(&recording)
+        };
+        let some = failing(980, 20);
+        assert!(some.fails(p99) && matches!(some.response_ms(p99).unwrap(), Value::AtLeast(ms) if ms > 899.0));
+        assert!(matches!(some.median_ms().unwrap(), Value::Exact(ms) if ms < 0.21));
+        assert!(matches!(failing(0, 1000).median_ms().unwrap(), Value::AtLeast(ms) if ms > 899.0));
+        assert!(!failing(999, 1).fails(p99));
+        let nothing = Latency::of(&Recording::default());
+        assert_eq!((nothing.response_ms(p99).unwrap(), nothing.max_ms()), (Value::AtLeast(0.0), Ok(Value::AtLeast(0.0))));
+    }
+
+    #[test]
+    fn a_median_is_the_middle_of_few_and_a_bound_where_answers_are_missing() {
+        let mut few = Recording { answered: 3, ..Recording::default() };
+        [1_000_000, 2_000_000, 90_000_000].into_iter().for_each(|ns| few.count(0, 0, ns, true));
+        assert!(matches!(Latency::of(&few).median_ms().unwrap(), Value::Exact(ms) if (ms - 2.0).abs() < 0.01));
+        assert!(matches!(latency(500, 600).median_ms().unwrap(), Value::AtLeast(ms) if (ms - 504.0).abs() < 1.0));
     }
 
     #[test]
