@@ -3,9 +3,13 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 fn stallbench(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stallbench"));
@@ -264,6 +268,54 @@ fn a_service_of_ones_own_gets_a_verdict_bars_and_advice() {
     assert!(shown.contains("yours: one slow request of 6") && shown.contains("freeze every other request"), "{shown}");
     assert!(shown.contains("slow requests at a time on average") && shown.contains("<- your load"), "{shown}");
     assert!(shown.contains("docs/your-own-server.md"), "{shown}");
+}
+
+/// A server on threads of its own that refuses quick requests while a slow one is in flight.
+fn refusing_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let slow = Arc::new(AtomicUsize::new(0));
+    let serve = |stream: TcpStream, slow: &AtomicUsize| {
+        let (mut input, mut output) = (BufReader::new(stream.try_clone().unwrap()), stream);
+        let mut line = String::new();
+        while input.read_line(&mut line).is_ok_and(|count| count > 0) {
+            let is_slow = line.contains("/slow");
+            while input.read_line(&mut line).is_ok_and(|count| count > 2) {}
+            line.clear();
+            if is_slow {
+                slow.fetch_add(1, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(60));
+                slow.fetch_sub(1, Ordering::SeqCst);
+            }
+            let status = if !is_slow && slow.load(Ordering::SeqCst) > 0 { "503 x" } else { "200 OK" };
+            if output.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let slow = Arc::clone(&slow);
+            std::thread::spawn(move || serve(stream, &slow));
+        }
+    });
+    address
+}
+
+#[test]
+fn a_service_that_refuses_its_quick_requests_is_not_called_healthy() {
+    let base = tempfile::tempdir().unwrap();
+    let url = format!("http://{}/", refusing_server());
+    let attempt = |number: u32| {
+        let folder = base.path().join(number.to_string()).display().to_string();
+        output(&["bench", "--url", &url, "--blocker", "/slow", "--alone", "--quick", "--out", &folder])
+    };
+    let output = (0..5).map(attempt).find(|output| output.status.code() != Some(3)).expect("a quiet moment");
+    let shown = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(output.status.success(), "{shown}{}", text(&output.stderr));
+    assert!(shown.contains("yours: one slow request makes other requests fail."), "{shown}");
+    assert!(shown.contains("Quick requests failed: ") && shown.contains(" with 1 slow"), "{shown}");
+    assert!(!shown.contains("leave the quick ones alone") && !shown.contains("Nothing to change"), "{shown}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::contract::{self, Scene};
 use super::probes::{self, FRESH, KEPT, OTHERS};
+use super::steps::{added, freeze_k, slowdown};
 use crate::load::{Lane, Load, Observation, Pace, Target};
 use crate::measure::{Kind, Latency, Session, Timeline, learn, ms};
 use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Role, Unit, Value};
@@ -28,8 +29,6 @@ pub const SHED_PER_S: Family = Family::new("shed_per_s", Unit::PerSecond, Role::
 pub const FAILED: Family = Family::new("failed", Unit::Count, Role::Detail);
 const MAX: Family = Family::new("max_ms", Unit::Ms, Role::Detail);
 const P50: Family = Family::new("p50_ms", Unit::Ms, Role::Detail);
-/// A ratio of times below this is one of noise, and is not shown.
-const LEAST_RATIO_MS: f64 = 2.0;
 
 /// One climb, by ascending k. A step without blockers comes first in rounds of schema 2.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -151,7 +150,7 @@ impl Climb<'_> {
         let mut steps = Vec::new();
         for k in self.blockers {
             let step = self.step(session, *k)?;
-            let is_frozen = step.probes.p99_us > self.limit.as_secs_f64() * 1e6;
+            let is_frozen = step.probes.p99_us > self.limit.as_secs_f64() * 1e6 || step.fails(Percentile::default());
             steps.push(step);
             if is_frozen {
                 break;
@@ -244,13 +243,14 @@ impl Run {
             let response = valid(step.response(percentile)?);
             readings.push((at(percentile.family()), response.clone()));
             if percentile.family().name != P50.name {
-                readings.push((at(P50), valid(Value::Exact(step.probes.p50_us / 1e3))));
+                readings.push((at(P50), valid(step.bound(step.probes.median_ms()?))));
             }
             readings.push((at(MAX), step.valid(step.probes.max_ms())));
-            readings.push((at(FAILED), Ok(Value::Exact((step.probes.failed + step.blockers_failed) as f64))));
+            let failed = step.probes.failed + step.fresh.failed + step.blockers_failed;
+            readings.push((at(FAILED), Ok(Value::Exact(failed as f64))));
             // A server that is frozen without blockers freezes at k=0; if that step is invalid, the others still tell.
             if step.k > 0 || response.is_ok() {
-                ladder.push((step.k, response.clone()));
+                ladder.push((step.k, if step.fails(percentile) { Ok(Value::NotReached) } else { response.clone() }));
             }
             if step.k == 0 {
                 base = Some(response);
@@ -301,71 +301,70 @@ impl Step {
         self.invalid.clone().map_or(value, Err)
     }
 
-    /// A percentile of the probes' response time. A step that was given up holds lower bounds.
+    /// Whether the percentile is above every limit, since so many probes failed. Where servers keep the contract, that step is invalid.
+    fn fails(&self, percentile: Percentile) -> bool {
+        self.invalid.is_none() && self.probes.fails(percentile)
+    }
+
+    /// A percentile of the probes' response time.
     fn response(&self, percentile: Percentile) -> Result<Value> {
-        let value = self.probes.response_ms(percentile)?;
+        Ok(self.bound(self.probes.response_ms(percentile)?))
+    }
+
+    /// A time of a step that was given up is a lower bound, where rounds do not say how old the unanswered requests were.
+    fn bound(&self, value: Value) -> Value {
         let is_bound = self.gave_up && self.probes.youngest_us.is_none() && self.probes.unanswered > 0;
-        Ok(if is_bound { value.number().map_or(value, Value::AtLeast) } else { value })
+        if is_bound { value.number().map_or(value, Value::AtLeast) } else { value }
     }
-}
-
-/// What blockers add, within one trial.
-fn added(base: &Result<Value, String>, beside: &Result<Value, String>) -> Result<Value, String> {
-    let (base, beside) = (base.clone()?, beside.clone()?);
-    let base = base.exact().ok_or("the step without blockers is only known as a bound")?;
-    Ok(beside.map(|value| value - base))
-}
-
-/// How many times slower, within one trial; `None` below what is claimed, where the ratio would be one of noise.
-fn slowdown(base: &Result<Value, String>, beside: &Result<Value, String>) -> Option<Value> {
-    let (base, beside) = (base.as_ref().ok()?.exact()?, *beside.as_ref().ok()?);
-    let is_claimed = beside.number().is_some_and(|value| value >= LEAST_RATIO_MS) && base > 0.0;
-    is_claimed.then(|| beside.map(|value| value / base))
-}
-
-/// One trial's smallest number of blockers whose percentile passes the limit. A step that is invalid, or only known as a bound below the limit,
-/// makes what lies above it unknown.
-pub fn freeze_k(ladder: &[(usize, Result<Value, String>)], limit_ms: f64) -> Result<Value, String> {
-    for (k, response) in ladder {
-        match response.clone()?.is_above(limit_ms) {
-            Some(true) => return Ok(Value::Exact(*k as f64)),
-            Some(false) => {}
-            None => return Err(format!("with {k} blockers it is not known whether {limit_ms} ms were passed")),
-        }
-    }
-    let tried = ladder.last().map_or(0, |(k, _)| *k) as f64;
-    Ok(Value::Never { tried })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::Recording;
     use Value::{AtLeast, Exact, Never};
 
-    #[test]
-    fn one_trial_freezes_at_the_smallest_number_of_blockers_that_passes_the_limit() {
-        let ladder = [(1, Ok(Exact(99.0))), (2, Ok(Exact(150.0))), (4, Ok(Exact(120.0))), (16, Ok(AtLeast(1600.0)))];
-        assert_eq!(freeze_k(&ladder, 100.0), Ok(Exact(2.0)));
-        assert_eq!(freeze_k(&ladder, 1000.0), Ok(Exact(16.0)));
-        assert_eq!(freeze_k(&ladder[..1], 100.0), Ok(Never { tried: 1.0 }));
-        assert!(freeze_k(&[(1, Ok(AtLeast(504.0)))], 1000.0).unwrap_err().contains("not known"));
+    /// A step whose probes are answered in 0.2 ms, but for those that fail.
+    fn step(k: usize, answered: u64, failed: u64, invalid: Option<&str>) -> Step {
+        let mut probes = Recording { planned: answered + failed, answered, failed, ..Recording::default() };
+        (0..answered).for_each(|_| probes.count(0, 0, 200_000, true));
+        probes.count_ages(700_000_000, failed as u32);
+        Step {
+            k,
+            invalid: invalid.map(str::to_owned),
+            probes: Latency::of(&probes),
+            fresh: Latency::of(&Recording::default()),
+            dead: 0.0,
+            recovery_ms: None,
+            blockers_per_s: 0.0,
+            blockers_failed: 0,
+            shed_per_s: 0.0,
+            driver_load: 0.0,
+            gave_up: false,
+            timeline: None,
+        }
     }
 
     #[test]
-    fn an_invalid_step_below_the_threshold_makes_it_invalid_but_not_one_above_it() {
-        let bad = || Err("lag".to_owned());
-        assert_eq!(freeze_k(&[(1, bad()), (2, Ok(Exact(500.0)))], 100.0), bad());
-        assert_eq!(freeze_k(&[(1, Ok(Exact(500.0))), (2, bad())], 100.0), Ok(Exact(1.0)));
-    }
-
-    #[test]
-    fn differences_and_ratios_are_taken_within_a_trial_and_an_invalid_base_is_not_zero() {
-        let bad = || Err("lag".to_owned());
-        assert_eq!(added(&Ok(Exact(1.0)), &Ok(Exact(99.0))), Ok(Exact(98.0)));
-        assert_eq!(added(&Ok(Exact(1.0)), &Ok(AtLeast(504.0))), Ok(AtLeast(503.0)));
-        assert_eq!(added(&bad(), &Ok(Exact(99.0))), bad());
-        assert_eq!(slowdown(&Ok(Exact(0.5)), &Ok(Exact(100.0))), Some(Exact(200.0)));
-        assert_eq!(slowdown(&Ok(Exact(0.5)), &Ok(Exact(1.9))), None, "below what is claimed");
-        assert_eq!(slowdown(&bad(), &Ok(Exact(100.0))), None);
+    fn a_server_whose_probes_fail_is_frozen_at_every_limit_however_fast_it_says_so() {
+        let read = |steps: Vec<Step>| {
+            let run = Run { kind: "slow".into(), block_ms: 110.0, limit_ms: 1000.0, steps };
+            run.read("service", &[0, 1, 2], Percentile::default()).unwrap()
+        };
+        let of = |readings: &[Reading], name: &str| {
+            readings.iter().find(|(metric, _)| metric.to_string() == name).unwrap_or_else(|| panic!("{name}")).1.clone()
+        };
+        let failing = read(vec![step(0, 1000, 0, None), step(1, 900, 100, None)]);
+        for limit in ["100ms", "1000ms"] {
+            assert_eq!(of(&failing, &format!("freeze_k[slow@110,{limit}]")), Ok(Exact(1.0)));
+        }
+        assert!(matches!(of(&failing, "p99_ms[slow@110,1]"), Ok(AtLeast(ms)) if ms > 699.0));
+        assert!(matches!(of(&failing, "p50_ms[slow@110,1]"), Ok(Exact(ms)) if ms < 0.21));
+        // Fewer than the percentile leaves beyond it do not make it one that never comes.
+        let few = read(vec![step(0, 1000, 0, None), step(1, 1999, 1, None)]);
+        assert_eq!(of(&few, "freeze_k[slow@110,100ms]"), Ok(Never { tried: 1.0 }));
+        // Of a server that keeps the contract, a wrong answer is no result.
+        let broken = read(vec![step(0, 1000, 0, None), step(1, 0, 1000, Some("answers: 1000 wrong"))]);
+        assert_eq!(of(&broken, "freeze_k[slow@110,100ms]"), Err("answers: 1000 wrong".into()));
     }
 }

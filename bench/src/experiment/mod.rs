@@ -16,14 +16,16 @@ mod rendezvous;
 mod scaling;
 pub mod service;
 mod state;
+mod steps;
 mod stream;
 mod throughput;
 mod two_tabs;
 
-pub use climb::{Climb, freeze_k, freeze_metric, place};
+pub use climb::{Climb, freeze_metric, place};
 pub use collateral::{freeze_head, freezing};
 pub use contract::{Any, Choices, Column, Erased, Needs, Scene, Step};
 pub use state::{kept_by, table as table_of_kept};
+pub use steps::freeze_k;
 pub use two_tabs::{TwoTabs, picture};
 
 use crate::console::hint::nearest;

@@ -1,8 +1,9 @@
 //! Up or out: the same server with more threads or processes, how much work it gets done, and the blockers that freeze it.
 
-use super::climb::{FREEZE_K, Ladder, Run, freeze_k};
+use super::climb::{FREEZE_K, Ladder, Run};
 use super::contract::{Choices, Experiment};
 use super::probes;
+use super::steps::freeze_k;
 use crate::catalog::{Row, Server};
 use crate::host::placement::cores;
 use crate::measure::{Conditions, Kind, Mode, Session};

@@ -6,7 +6,7 @@ use super::contract::{Choices, Column, Experiment, Scene, conditions};
 use super::probes;
 use crate::catalog::{Row, Server};
 use crate::measure::{Kind, Mode, Session, learn_own, lenient, ms};
-use crate::metrics::{LIMITS_MS, Metric, Percentile, Reading, Value};
+use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Role, Unit, Value};
 use crate::process::deploy;
 use crate::report::{self, Cell, Figure, Group, Places, Scale, Table, View};
 use anyhow::{Result, bail};
@@ -39,6 +39,10 @@ const LEAST_RATIO: f64 = 2.0;
 const ALONE: usize = 3;
 /// Probes are asked alone this many times to learn how fast the service is.
 const PROBED: usize = 20;
+
+/// Quick requests, and those of them that failed.
+const QUICK: Family = Family::new("quick", Unit::Count, Role::Detail);
+const QUICK_FAILED: Family = Family::new("quick_failed", Unit::Count, Role::Detail);
 
 /// A climb.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -104,7 +108,15 @@ impl Experiment for Service {
     }
 
     fn read(&self, settings: &Settings, percentile: Percentile) -> Result<Vec<Reading>> {
-        self.run.read(Self::NAME, &settings.blockers, percentile)
+        let mut readings = self.run.read(Self::NAME, &settings.blockers, percentile)?;
+        for step in &self.run.steps {
+            let quick = [&step.probes, &step.fresh];
+            let counts = [(QUICK, quick.map(|lane| lane.planned)), (QUICK_FAILED, quick.map(|lane| lane.failed))];
+            readings.extend(counts.map(|(family, counts)| {
+                (count_metric(&family, settings.block_ms, step.k), Ok(Value::Exact(counts.iter().sum::<u64>() as f64)))
+            }));
+        }
+        Ok(readings)
     }
 
     fn title(settings: &Settings, view: &View<'_>) -> Option<String> {
@@ -182,6 +194,15 @@ impl Experiment for Service {
 /// The response time of the quick request beside k slow ones.
 pub fn response_metric(percentile: Percentile, block_ms: f64, k: usize) -> Metric {
     percentile.family().at(Service::NAME, place(KIND, block_ms, k))
+}
+
+/// The numbers of quick requests beside k slow ones: of those that failed, and of all.
+pub fn failure_metrics(block_ms: f64, k: usize) -> [Metric; 2] {
+    [QUICK_FAILED, QUICK].map(|family| count_metric(&family, block_ms, k))
+}
+
+fn count_metric(family: &Family, block_ms: f64, k: usize) -> Metric {
+    family.at(Service::NAME, place(KIND, block_ms, k))
 }
 
 /// The freeze threshold at a limit.

@@ -5,13 +5,15 @@ use super::workload::SlowShare;
 use crate::catalog::{Blocking, Row};
 use crate::experiment::service::{self, Settings};
 use crate::metrics::{LIMITS_MS, Metric, Numbers, Percentile, Value};
-use crate::report::{Grade, Terminal, significant, value_text};
+use crate::report::{Grade, Terminal, count, significant, value_text};
 use crate::round::Round;
 use anyhow::{Context, Result};
 use std::fmt::Write;
 
 /// Columns of the longest bar.
 const BAR: usize = 30;
+/// If more quick requests than this share fail, p99 is one of those that are never answered.
+const FAILS: f64 = 0.01;
 /// Where the advice is written out.
 const ADVICE: &str = "docs/your-own-server.md";
 
@@ -56,8 +58,30 @@ impl Service<'_> {
         self.median(&service::threshold_metric(self.settings.block_ms, limit_ms))
     }
 
-    /// What slow requests do to quick ones, in a sentence.
+    /// The quick requests that failed beside k slow ones, in all trials, and all of them.
+    fn failed(&self, k: usize) -> (f64, f64) {
+        let [failed, all] = service::failure_metrics(self.settings.block_ms, k);
+        let sum = |metric| self.numbers.values(&self.row.name, metric).iter().filter_map(|value| value.exact()).sum();
+        (sum(&failed), sum(&all))
+    }
+
+    fn has_failed(&self) -> bool {
+        self.settings.blockers.iter().any(|k| self.failed(*k).0 > 0.0)
+    }
+
+    /// What slow requests do to quick ones, and how many of these failed.
     fn verdict(&self) -> String {
+        let beside = |k: &usize| {
+            let (failed, all) = self.failed(*k);
+            (failed > 0.0).then(|| format!("{} of {} with {k} slow", count(failed), count(all)))
+        };
+        let failed: Vec<String> = self.settings.blockers.iter().filter_map(beside).collect();
+        let failed = if failed.is_empty() { String::new() } else { format!(" Quick requests failed: {}.", failed.join(", ")) };
+        format!("{}{failed}", self.harm())
+    }
+
+    /// What slow requests do to quick ones, in a sentence.
+    fn harm(&self) -> String {
         let (name, block) = (&self.row.name, significant(self.settings.block_ms));
         let Some(threshold) = self.threshold(LIMITS_MS[0]) else {
             return format!("{name}: no valid measurement; the reasons stand below.");
@@ -70,6 +94,11 @@ impl Service<'_> {
             );
         };
         let k = k as usize;
+        let (failed, all) = self.failed(k);
+        let fails = failed > FAILS * all;
+        if k == 0 && fails {
+            return format!("{name}: the quick requests fail without a single slow one.");
+        }
         if k == 0 {
             let wait = self.response(0).map_or(String::new(), |value| format!(": they wait for {}", duration(value)));
             return format!(
@@ -84,12 +113,18 @@ impl Service<'_> {
             None => String::new(),
         };
         let freeze = self.response(k).map_or(String::new(), |value| format!(" for {}", duration(value)));
-        let (subject, verb) = if k == 1 { ("one slow request".to_owned(), "freezes") } else { (format!("{k}"), "freeze") };
+        let subject = if k == 1 { "one slow request".to_owned() } else { k.to_string() };
+        let effect = match (k, fails) {
+            (1, true) => "makes other requests fail".to_owned(),
+            (_, true) => "make other requests fail".to_owned(),
+            (1, false) => format!("freezes every other request{freeze}"),
+            (_, false) => format!("freeze every other request{freeze}"),
+        };
         let worse = self.threshold(LIMITS_MS[1]).and_then(Value::exact).filter(|worse| *worse as usize > k);
         let worse = worse.map_or(String::new(), |worse| format!("; {worse} for over a second"));
         let of = if harmless.is_empty() && k > 1 { format!(" slow requests of {block} ms at a time") } else { String::new() };
         let untried = untried(k, &self.settings.blockers);
-        format!("{name}: {harmless}{subject}{of} {verb} every other request{freeze}{untried}{worse}.")
+        format!("{name}: {harmless}{subject}{of} {effect}{untried}{worse}.")
     }
 
     /// A bar for each number of slow requests, on a logarithmic scale.
@@ -109,7 +144,9 @@ impl Service<'_> {
                 Value::NotReached => "frozen with fewer already".to_owned(),
                 value => format!("{} ms  {}", value_text(value), grade.name()),
             };
-            writeln!(text, "  {k:>6}  {bar} {words}{mark}")?;
+            let failed = Some(self.failed(*k).0).filter(|failed| *failed > 0.0);
+            let failed = failed.map_or(String::new(), |failed| format!(", {} failed", count(failed)));
+            writeln!(text, "  {k:>6}  {bar} {words}{failed}{mark}")?;
         }
         Ok(text)
     }
@@ -180,6 +217,9 @@ fn advice(round: &Round, numbers: &Numbers, settings: &Settings) -> String {
         );
     }
     if mine.clone().all(|row| is_well(&row)) {
+        if mine.clone().any(|row| Service { row, numbers, settings }.has_failed()) {
+            return "None froze, but quick requests failed: look for the cause in what the server says of them.".into();
+        }
         return format!("Nothing to change for requests of this length. Bound the pool all the same: {ADVICE}.");
     }
     let most = settings.blockers.iter().max().copied().unwrap_or(0);
