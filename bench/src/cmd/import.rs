@@ -35,13 +35,14 @@ fn readings(foreign: &Foreign, percentile: Percentile) -> Result<Vec<Reading>> {
     let kind = Kind::Sleep.name();
     let (mut readings, mut ladder) = (Vec::new(), Vec::new());
     for (k, step) in &foreign.steps {
+        let latency = Latency::of(&step.probes);
         let response = if step.probes.answered == 0 {
             Err("answers: no probe was answered".to_owned())
         } else {
-            Ok(Latency::of(&step.probes).response_ms(percentile)?)
+            Ok(latency.response_ms(percentile)?)
         };
         readings.push((percentile.family().at(NAME, place(kind, foreign.block_ms, *k)), response.clone()));
-        ladder.push((*k, response));
+        ladder.push((*k, if latency.fails(percentile) { Ok(Value::NotReached) } else { response }));
     }
     for limit_ms in LIMITS_MS {
         readings.push((freeze_metric(NAME, kind, foreign.block_ms, limit_ms), freeze_k(&ladder, limit_ms)));
@@ -80,7 +81,7 @@ fn steps(foreign: &Foreign, percentile: Percentile) -> Result<Table> {
         lines.push(Line { group: None, cells: step_cells(*k, step, percentile)? });
     }
     let title = format!("The same by step, of {}", foreign.engine.name());
-    let notes = vec!["not sent: probes that the engine was too busy to send in time; what they would have waited is not known, so percentiles may be bounds (>=)".into()];
+    let notes = vec!["not sent: probes that the engine was too busy to send in time; what they would have waited is not known, and what failed is never answered, so times may be bounds (>=)".into()];
     Ok(Table { name: NAME, title, columns, lines, notes, ..Table::default() })
 }
 
@@ -94,9 +95,45 @@ fn step_cells(k: usize, step: &Beside, percentile: Percentile) -> Result<Vec<Cel
         count(probes.planned),
         count(probes.unanswered),
         count(probes.errors),
-        ms(Value::Exact(latency.p50_us / 1e3)),
+        ms(latency.median_ms()?),
         ms(latency.response_ms(percentile)?),
-        ms(Value::Exact(latency.max_us / 1e3)),
+        latency.max_ms().map_or(Cell::NOTHING, ms),
         count(step.blockers),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Recording;
+
+    fn step(answered: u64, failed: u64, unanswered: u64) -> Beside {
+        let mut probes =
+            Recording { planned: answered + failed + unanswered, answered, failed, unanswered, ..Recording::default() };
+        (0..answered).for_each(|_| probes.count(0, 0, 1_000_000, true));
+        Beside { probes, blockers: 0 }
+    }
+
+    #[test]
+    fn times_beside_probes_that_were_not_sent_are_bounds() {
+        let cells = |step: &Beside| -> Vec<String> {
+            let cells = step_cells(1, step, Percentile::default()).unwrap();
+            cells[4..7].iter().map(|cell| cell.text(false, |_| None)).collect()
+        };
+        assert!(cells(&step(100, 0, 0)).iter().all(|cell| !cell.contains(">=")));
+        assert!(cells(&step(100, 0, 100)).iter().all(|cell| cell.contains(">=")), "{:?}", cells(&step(100, 0, 100)));
+    }
+
+    #[test]
+    fn a_step_whose_probes_fail_is_frozen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("locust.json");
+        let entry = |k: usize, failed: u64| {
+            format!(r#"{{"name":"probe-{k}-110","num_requests":1000,"num_failures":{failed},"response_times":{{"1":1000}}}}"#)
+        };
+        std::fs::write(&path, format!("[{},{}]", entry(0, 0), entry(1, 100))).unwrap();
+        let readings = readings(&Foreign::read(&[path]).unwrap(), Percentile::default()).unwrap();
+        let freeze = readings.iter().filter(|(metric, _)| metric.to_string().starts_with("freeze_k"));
+        assert!(freeze.map(|(_, value)| value.clone()).all(|value| value == Ok(Value::Exact(1.0))), "{readings:?}");
+    }
 }

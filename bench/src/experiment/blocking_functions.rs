@@ -5,7 +5,7 @@ use super::stream::Stream;
 use crate::catalog::Row;
 use crate::http::Request;
 use crate::measure::{Mode, Session, WARM_CONNECTIONS, learn, learn_request};
-use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
+use crate::metrics::{Family, Percentile, Reading, Role, Unit};
 use crate::report::{self, Cell, Figure, Places, Scale, Table, View};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -73,8 +73,7 @@ impl Experiment for BlockingFunctions {
             let beside = |family: Family| family.at(Self::NAME, format!("function,{name}"));
             readings.push((beside(percentile.family()), stream.valid(stream.probes.response_ms(percentile)?)));
             readings.push((beside(MAX), stream.probes.max_ms().and_then(|max| stream.valid(max))));
-            let own = Value::Exact(stream.requests.p50_us / 1e3);
-            readings.push((FUNCTION.at(Self::NAME, name.clone()), stream.valid(own)));
+            readings.push((FUNCTION.at(Self::NAME, name.clone()), stream.valid(stream.requests.median_ms()?)));
         }
         Ok(readings)
     }

@@ -96,7 +96,7 @@ impl Experiment for LatencyBelowPeak {
             let at = |family: Family| family.at(Self::NAME, format!("share,{}", share.percent));
             let valid = |value: Value| share.invalid.clone().map_or(Ok(value), Err);
             if percentile.family().name != P50.name {
-                readings.push((at(P50), valid(Value::Exact(share.latency.p50_us / 1e3))));
+                readings.push((at(P50), valid(share.latency.median_ms()?)));
             }
             readings.push((at(percentile.family()), valid(share.latency.response_ms(percentile)?)));
         }
