@@ -1,6 +1,6 @@
 //! Recorded rounds read again: compared, ranked, filtered, at other percentiles, and refused where they are broken.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -160,6 +160,15 @@ fn absolute_gates_and_servers_that_are_gone_fail_with_three() {
     let gone = stallbench(&["compare", &round, &without, "--fail-if", "p99>10%"]);
     assert_eq!(gone.status.code(), Some(3));
     assert!(text(&gone.stderr).contains("missing in the second: smol-forked"), "{}", text(&gone.stderr));
+    let base = tempfile::tempdir().unwrap();
+    let crashed = changed(base.path(), |_, trial| {
+        if trial["server"] == "smol-forked" {
+            trial["outcome"] = json!({"experiment": "invalid", "reason": "it does not get ready"});
+        }
+    });
+    let gone = stallbench(&["compare", &round, &crashed, "--fail-if", "p99>10%"]);
+    assert_eq!(gone.status.code(), Some(3));
+    assert!(text(&gone.stderr).contains("missing in the second: smol-forked (it does not get ready)"), "{}", text(&gone.stderr));
     let metrics = text(&stallbench(&["compare", &round, &round, "--list-metrics"]).stdout);
     assert!(metrics.lines().any(|line| line == "p99_ms[sleep@100,4]"), "{metrics}");
 }

@@ -79,7 +79,7 @@ fn compare(round: &Round, versions: &Versions, arguments: &Ab) -> Result<ExitCod
         return list_metrics(std::slice::from_ref(&compared));
     }
     print(&comparison::render(std::slice::from_ref(&compared), arguments.all, shape.format(), &shape.terminal())?)?;
-    let failed = report_failures(std::slice::from_ref(&compared), &[]);
+    let failed = report_failures(std::slice::from_ref(&compared));
     Ok(if failed || !summary::is_complete(round)? { ExitCode::from(super::SOME_FAILED) } else { ExitCode::SUCCESS })
 }
 

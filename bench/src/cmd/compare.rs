@@ -6,7 +6,7 @@ use crate::cli::Compare;
 use crate::console::output::{print, say};
 use crate::metrics::Numbers;
 use crate::round::{self, Round};
-use crate::summary::comparison::{self, Comparison, Sides, missing};
+use crate::summary::comparison::{self, Comparison, Sides, only_in_one};
 use crate::verdict::drift;
 use crate::verdict::gate::Gate;
 use anyhow::{Result, bail};
@@ -24,20 +24,16 @@ pub fn run(arguments: &Compare) -> Result<ExitCode> {
     let numbers: Vec<Numbers> = rounds.iter().map(|round| round::numbers(round, percentile)).collect::<Result<_>>()?;
     let wanted = Wanted { null: arguments.null.as_deref(), gates: &arguments.gates.fail_if, filters: &arguments.shape.filters };
     let mut compared = Vec::new();
-    let mut gone = Vec::new();
     for (after, theirs) in rounds[1..].iter().zip(&numbers[1..]) {
-        let only_in_one = missing(&numbers[0], theirs);
-        gone.extend(only_in_one.iter().filter(|note| note.contains("in the second")).cloned());
-        compared.push(between((&rounds[0], &numbers[0]), (after, theirs), &wanted, only_in_one)?);
+        let notes = only_in_one(&numbers[0], theirs);
+        compared.push(between((&rounds[0], &numbers[0]), (after, theirs), &wanted, notes)?);
     }
     if arguments.gates.list_metrics {
         return list_metrics(&compared);
     }
     let shape = &arguments.shape;
     print(&comparison::render(&compared, arguments.all, shape.format(), &shape.terminal())?)?;
-    // What is gone cannot be judged, so a gate does not pass over it.
-    let gone: &[String] = if arguments.gates.fail_if.is_empty() { &[] } else { &gone };
-    Ok(super::exit_code(!report_failures(&compared, gone)))
+    Ok(super::exit_code(!report_failures(&compared)))
 }
 
 /// What is wanted of a comparison.
@@ -65,11 +61,10 @@ pub fn between(
         let row = before.header.servers.iter().find(|row| row.name == name);
         row.is_some_and(|row| takes_server(wanted.filters, row))
     };
-    let both = |name: &&str| is_shown(name) && new.servers().any(|theirs| theirs == *name);
     let servers: Vec<(String, String, String)> =
-        old.servers().filter(both).map(|name| (name.to_owned(), name.to_owned(), name.to_owned())).collect();
+        old.servers().filter(|name| is_shown(name)).map(|name| (name.to_owned(), name.to_owned(), name.to_owned())).collect();
     let names = [before, after].map(|round| round.folder.display().to_string());
-    if servers.is_empty() {
+    if !servers.iter().any(|(name, ..)| new.servers().any(|theirs| theirs == name)) {
         bail!("{} and {} have no server and metric in common that the filters let through", names[0], names[1]);
     }
     // The same round twice is the same time.
@@ -100,8 +95,8 @@ pub fn list_metrics(compared: &[Comparison]) -> Result<ExitCode> {
 }
 
 /// Says which gates failed; returns whether any did.
-pub fn report_failures(compared: &[Comparison], gone: &[String]) -> bool {
-    let failed: Vec<String> = compared.iter().flat_map(Comparison::failed).chain(gone).cloned().collect();
+pub fn report_failures(compared: &[Comparison]) -> bool {
+    let failed: Vec<String> = compared.iter().flat_map(Comparison::failed).cloned().collect();
     if !failed.is_empty() {
         say(&format!("stallbench: {} beyond what --fail-if allows: {}", failed.len(), failed.join("; ")));
     }

@@ -7,7 +7,7 @@ use crate::console::output::say;
 use crate::metrics::{Numbers, Percentile};
 use crate::page::{self, Beside};
 use crate::round::{self, Round, name_of};
-use crate::summary::comparison::missing;
+use crate::summary::comparison::only_in_one;
 use anyhow::Result;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,7 +55,7 @@ fn beside(round: &Round, arguments: &Report) -> Result<PathBuf> {
     let [numbers, theirs] = [round, &other].map(|one| round::numbers(one, Percentile::default()));
     let (numbers, theirs) = (numbers?, theirs?);
     let wanted = Wanted { null: arguments.null.as_deref(), ..Wanted::default() };
-    let comparison = compare::between((round, &numbers), (&other, &theirs), &wanted, missing(&numbers, &theirs))?;
+    let comparison = compare::between((round, &numbers), (&other, &theirs), &wanted, only_in_one(&numbers, &theirs))?;
     let noise = noise::within(round, arguments.null.as_deref())?;
     let html = page::html(round, &numbers, &noise, Some(&Beside { round: &other, numbers: &theirs, comparison }))?;
     let usual = || other.folder.join(format!("report-against-{}.html", name_of(&round.folder)));

@@ -1,5 +1,6 @@
 //! Two measurements side by side: what differs by more than noise, as a table, and the gates that fail.
 
+use super::missing::{self, Missing};
 use super::told::apart;
 use crate::catalog::{Filter, takes_metric};
 use crate::console::hint::nearest;
@@ -38,6 +39,8 @@ pub struct Comparison {
     before: String,
     after: String,
     pub(super) lines: Vec<Judged>,
+    /// What a gate is about, and the second side has lost.
+    missing: Vec<String>,
     pub(super) notes: Vec<String>,
 }
 
@@ -57,13 +60,16 @@ pub(super) struct Judged {
     failed: Vec<String>,
 }
 
-/// Compares the cells that both sides have.
+/// Compares the cells that both sides have. A gate fails on a cell that the second has lost.
 ///
 /// # Errors
 /// No cell in common; a gate that covers nothing, or rests on one trial.
 pub fn compare(sides: &Sides<'_>, noise: &Noise, gates: &[Gate], filters: &[Filter], notes: Vec<String>) -> Result<Comparison> {
     let cells = common_cells(sides, filters);
-    if cells.is_empty() {
+    let lost = missing::missing(sides, filters);
+    let left: BTreeSet<&str> = cells.iter().map(|(server, ..)| server.as_str()).collect();
+    let missing = missing::in_words(&lost, gates, &left);
+    if cells.is_empty() && missing.is_empty() {
         bail!("{} and {} have no server and metric in common", sides.before.1, sides.after.1);
     }
     let pairs: Vec<Pair<'_>> = cells
@@ -101,8 +107,11 @@ pub fn compare(sides: &Sides<'_>, noise: &Noise, gates: &[Gate], filters: &[Filt
         })
     });
     let lines: Vec<Judged> = lines.collect();
-    check_gates(gates, &cells.iter().map(|(_, metric, ..)| *metric).collect::<Vec<_>>(), &lines)?;
-    let mut comparison = Comparison { before: sides.before.1.into(), after: sides.after.1.into(), lines, notes };
+    check_gates(gates, &cells.iter().map(|(_, metric, ..)| *metric).collect::<Vec<_>>(), &lines, &lost)?;
+    let mut comparison = Comparison { before: sides.before.1.into(), after: sides.after.1.into(), lines, missing, notes };
+    if !lost.is_empty() {
+        comparison.notes.push(format!("{} cells of the first have no number in the second", lost.len()));
+    }
     comparison.notes.extend(drift_note(sides));
     comparison.notes.extend(comparison.means(&cells.iter().map(|(_, metric, ..)| *metric).collect::<Vec<_>>()));
     comparison.notes.push(format!(
@@ -130,9 +139,9 @@ fn common_cells<'s>(sides: &'s Sides<'_>, filters: &[Filter]) -> Vec<Common<'s>>
     cells
 }
 
-/// A gate that can never fail is a mistake, not a pass.
-fn check_gates(gates: &[Gate], metrics: &[&Metric], lines: &[Judged]) -> Result<()> {
-    for gate in gates {
+/// A gate that can never fail is a mistake, not a pass. One that is about something lost fails in any case.
+fn check_gates(gates: &[Gate], metrics: &[&Metric], lines: &[Judged], lost: &[Missing<'_>]) -> Result<()> {
+    for gate in gates.iter().filter(|gate| !lost.iter().any(|one| one.is_of(gate))) {
         let covered: Vec<&Judged> =
             metrics.iter().zip(lines).filter(|(metric, _)| gate.covers(metric)).map(|(_, line)| line).collect();
         if covered.is_empty() {
@@ -179,7 +188,7 @@ fn drift_note(sides: &Sides<'_>) -> Vec<String> {
 impl Comparison {
     /// The gates that failed.
     pub fn failed(&self) -> impl Iterator<Item = &String> {
-        self.lines.iter().flat_map(|line| &line.failed)
+        self.lines.iter().flat_map(|line| &line.failed).chain(&self.missing)
     }
 
     /// Server and metric of every cell that differs.
@@ -298,7 +307,7 @@ fn by(ratio: f64) -> String {
 }
 
 /// Servers that only one side has.
-pub fn missing(before: &Numbers, after: &Numbers) -> Vec<String> {
+pub fn only_in_one(before: &Numbers, after: &Numbers) -> Vec<String> {
     let only = |a: &Numbers, b: &Numbers| -> Vec<String> {
         let theirs: BTreeSet<&str> = b.servers().collect();
         a.servers().filter(|server| !theirs.contains(server)).map(str::to_owned).collect()

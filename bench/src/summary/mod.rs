@@ -2,6 +2,7 @@
 
 pub mod comparison;
 mod export;
+mod missing;
 mod own;
 mod power;
 mod told;

@@ -1,0 +1,130 @@
+//! What a second measurement has lost: cells of which the first has a number and the second, which set out to measure them, has none.
+
+use super::comparison::Sides;
+use crate::catalog::{Filter, takes_metric};
+use crate::metrics::{Metric, Numbers, Role};
+use crate::verdict::gate::Gate;
+use std::collections::BTreeSet;
+
+/// A cell without a number in the second measurement.
+pub(super) struct Missing<'s> {
+    server: &'s str,
+    metric: &'s Metric,
+    /// The reason of its first trial, if any was taken.
+    why: Option<&'s str>,
+}
+
+impl Missing<'_> {
+    /// Whether a gate is about it.
+    pub(super) fn is_of(&self, gate: &Gate) -> bool {
+        gate.covers(self.metric)
+    }
+}
+
+/// All cells that the second measurement has lost. What it did not measure of any server is not lost: it had other settings.
+pub(super) fn missing<'s>(sides: &'s Sides<'_>, filters: &[Filter]) -> Vec<Missing<'s>> {
+    let second = sides.after.0;
+    let mut all = Vec::new();
+    for (server, before, after) in &sides.servers {
+        for (metric, cell) in sides.before.0.of_server(before) {
+            let counts = metric.family.role != Role::Detail && takes_metric(filters, &metric.to_string());
+            let found = second.cell(after, metric);
+            if !counts || cell.values.is_empty() || found.is_some_and(|found| !found.values.is_empty()) {
+                continue;
+            }
+            let reasons = found.map_or(second.failures(after, metric.experiment), |found| &found.invalid);
+            let was_wanted = !reasons.is_empty() || !has_server(second, after) || is_measured(second, metric);
+            all.extend(was_wanted.then(|| Missing { server, metric, why: reasons.first().map(String::as_str) }));
+        }
+    }
+    all
+}
+
+fn has_server(numbers: &Numbers, name: &str) -> bool {
+    numbers.servers().any(|server| server == name)
+}
+
+fn is_measured(numbers: &Numbers, metric: &Metric) -> bool {
+    numbers.servers().any(|server| numbers.cell(server, metric).is_some())
+}
+
+/// The lost cells that gates are about, in words: a server of which nothing is left is named once.
+pub(super) fn in_words(missing: &[Missing<'_>], gates: &[Gate], left: &BTreeSet<&str>) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for one in missing.iter().filter(|one| gates.iter().any(|gate| one.is_of(gate))) {
+        let metric = if left.contains(one.server) { format!(" {}", one.metric) } else { String::new() };
+        let why = one.why.map_or(String::new(), |why| format!(" ({why})"));
+        let said = format!("missing in the second: {}{metric}", one.server);
+        // The reason of the first of its cells stands for those of a server.
+        let is_known = words.iter().any(|known| *known == said || known.starts_with(&format!("{said} (")));
+        words.extend((!is_known).then(|| format!("{said}{why}")));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::comparison::compare;
+    use super::*;
+    use crate::metrics::{Percentile, Value};
+    use crate::verdict::noise::Noise;
+    use std::collections::BTreeMap;
+
+    fn p99(k: usize) -> Metric {
+        Percentile::default().family().at("collateral", format!("sleep@110,{k}"))
+    }
+
+    /// Seven trials of two servers beside one and four blockers, changed by `change`: (server, k) to what each trial says.
+    fn numbers(change: impl Fn(&str, usize) -> Option<Result<Value, String>>) -> Numbers {
+        let mut numbers = Numbers::default();
+        for server in ["a", "b"] {
+            for trial in 0..7 {
+                let usual = Ok(Value::Exact(10.0 + f64::from(trial)));
+                let reading = |k| (p99(k), change(server, k).unwrap_or(usual.clone()));
+                numbers.add(server, [1, 4].map(reading));
+            }
+        }
+        numbers
+    }
+
+    fn failed(after: &Numbers, gate: &str) -> Result<Vec<String>, String> {
+        let before = numbers(|_, _| None);
+        let sides = Sides {
+            before: (&before, "before"),
+            after: (after, "after"),
+            servers: ["a", "b"].map(|name| (name.to_owned(), name.to_owned(), name.to_owned())).to_vec(),
+            drift: BTreeMap::new(),
+            cannot_judge_costs: false,
+        };
+        let compared = compare(&sides, &Noise::default(), &[gate.parse().unwrap()], &[], Vec::new());
+        compared.map(|compared| compared.failed().cloned().collect()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_cell_that_is_invalid_in_every_trial_fails_its_gate_and_no_other() {
+        let after = numbers(|server, k| (server == "a" && k == 4).then(|| Err("lag: late".into())));
+        assert_eq!(failed(&after, "p99>10%").unwrap(), ["missing in the second: a p99_ms[sleep@110,4] (lag: late)"]);
+        assert!(failed(&after, "p99_ms[1]>10%").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_server_that_crashes_in_every_trial_fails_each_gate_once_also_where_it_is_the_only_one() {
+        let mut crashed = Numbers::default();
+        (0..7).for_each(|_| crashed.fail("a", "collateral", "a does not get ready"));
+        let mut both = crashed.clone();
+        (0..7).for_each(|trial| both.add("b", [1, 4].map(|k| (p99(k), Ok(Value::Exact(10.0 + f64::from(trial)))))));
+        assert_eq!(failed(&both, "p99>10%").unwrap(), ["missing in the second: a (a does not get ready)"]);
+        let of_both = ["missing in the second: a (a does not get ready)", "missing in the second: b"];
+        assert_eq!(failed(&crashed, "p99_ms[4]>50").unwrap(), of_both);
+    }
+
+    #[test]
+    fn what_the_second_did_not_set_out_to_measure_is_not_missing() {
+        let mut after = Numbers::default();
+        for server in ["a", "b"] {
+            (0..7).for_each(|trial| after.add(server, [(p99(1), Ok(Value::Exact(10.0 + f64::from(trial))))]));
+        }
+        assert!(failed(&after, "p99>10%").unwrap().is_empty());
+        assert!(failed(&after, "p99_ms[4]>10%").unwrap_err().contains("covers no metric"));
+    }
+}
