@@ -80,7 +80,7 @@ pub struct Bench {
     #[arg(long, value_name = "SHARE", requires = "rate")]
     pub slow_share: Option<Share>,
     /// Requests per second that your service gets
-    #[arg(long, value_name = "PER SECOND", requires = "slow_share", value_parser = positive::<1_000_000>)]
+    #[arg(long, value_name = "PER SECOND", requires = "slow_share", value_parser = up_to::<1_000_000>)]
     pub rate: Option<f64>,
     /// Measure your own service alone, without reference servers beside it
     #[arg(long)]
@@ -109,10 +109,13 @@ impl Bench {
     }
 }
 
-/// A number above 0, up to the greatest.
-pub(super) fn positive<const MOST: u32>(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number| *number > 0.0 && *number <= f64::from(MOST));
-    number.ok_or_else(|| format!("it has to be a number above 0, {MOST} at most"))
+/// The least rate, per second, and the least time, in seconds: below it nothing can be measured.
+const LEAST: f64 = 0.001;
+
+/// A number from the least up to the greatest.
+pub(super) fn up_to<const MOST: u32>(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (LEAST..=f64::from(MOST)).contains(number));
+    number.ok_or_else(|| format!("it has to be a number from {LEAST} to {MOST}"))
 }
 
 pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
@@ -135,10 +138,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_above_zero_and_end_somewhere() {
-        assert_eq!(positive::<3600>("0.5"), Ok(0.5));
-        for wrong in ["0", "-1", "nan", "inf", "3601", "ten", ""] {
-            assert!(positive::<3600>(wrong).unwrap_err().contains("above 0, 3600 at most"), "{wrong}");
+    fn numbers_are_large_enough_to_be_measured_and_end_somewhere() {
+        assert_eq!(up_to::<3600>("0.5"), Ok(0.5));
+        for wrong in ["0", "1e-300", "1e-10", "-1", "nan", "inf", "3601", "ten", ""] {
+            assert!(up_to::<3600>(wrong).unwrap_err().contains("from 0.001 to 3600"), "{wrong}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The command line of `drive`.
 
-use super::bench::{parse_header, positive};
+use super::bench::{parse_header, up_to};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ pub struct Drive {
     /// Address, such as http://127.0.0.1:8080/
     pub url: String,
     /// Requests per second on a fixed schedule, whatever comes back
-    #[arg(long, value_name = "PER SECOND", group = "pace", value_parser = positive::<1_000_000>)]
+    #[arg(long, value_name = "PER SECOND", group = "pace", value_parser = up_to::<1_000_000>)]
     pub rate: Option<f64>,
     /// Each connection asks again as soon as it is answered
     #[arg(long, group = "pace")]
@@ -20,7 +20,7 @@ pub struct Drive {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub connections: u32,
     /// Seconds
-    #[arg(long, default_value = "10", value_parser = positive::<3600>)]
+    #[arg(long, default_value = "10", value_parser = up_to::<3600>)]
     pub duration: f64,
     /// Requests in flight on each connection
     #[arg(long, default_value_t = 1, requires = "closed", conflicts_with = "rate", value_parser = clap::value_parser!(u16).range(1..=1024))]

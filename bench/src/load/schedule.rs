@@ -1,5 +1,8 @@
 //! The instants at which an open lane's requests are due.
 
+/// The longest gap between two requests, in nanoseconds: longer than any run, and still a number that can be added to.
+const LONGEST_GAP: f64 = 1e18;
+
 /// Instants in nanoseconds since the start of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Schedule {
@@ -9,9 +12,11 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of one of several lanes. Even lanes of one load have a phase each, so that they are not due at the same instants.
+    /// The schedule of one of several lanes. Even lanes of one load have a phase each, so that they are not due at the same instants. A rate that
+    /// is no rate has gaps that end all the same.
     pub fn new(rate: f64, is_poisson: bool, lane: usize, lanes: usize) -> Self {
-        let gap_ns = 1e9 / rate;
+        let gap = 1e9 / rate;
+        let gap_ns = if gap.is_finite() { gap.clamp(1.0, LONGEST_GAP) } else { LONGEST_GAP };
         Schedule { gap_ns, phase_ns: gap_ns * lane as f64 / lanes.max(1) as f64, is_poisson }
     }
 
@@ -23,7 +28,11 @@ impl Schedule {
     /// The instant after that of request `number` (from 0), which is `at`.
     pub fn next(&self, number: usize, at: u64, random: &mut fastrand::Rng) -> u64 {
         // Even instants are counted from the start, so that rounding does not add up.
-        if self.is_poisson { at + self.gap(random) } else { (self.phase_ns + (number + 1) as f64 * self.gap_ns) as u64 }
+        if self.is_poisson {
+            at.saturating_add(self.gap(random))
+        } else {
+            (self.phase_ns + (number + 1) as f64 * self.gap_ns) as u64
+        }
     }
 
     fn gap(&self, random: &mut fastrand::Rng) -> u64 {
@@ -49,6 +58,18 @@ mod tests {
         all.sort_unstable();
         assert!(all.windows(2).all(|pair| pair[1] - pair[0] > 900_000), "a millisecond apart");
         assert!(lanes[0].windows(2).all(|pair| (pair[1] - pair[0]).abs_diff(4_081_632) < 2));
+    }
+
+    #[test]
+    fn whatever_the_rate_time_goes_on_from_request_to_request() {
+        for rate in [1e-300, 0.0, -1.0, f64::MIN_POSITIVE, f64::INFINITY, f64::NAN, 1e12] {
+            let even = instants(Schedule::new(rate, false, 0, 1), 10);
+            assert!(even.windows(2).all(|pair| pair[0] < pair[1]), "{rate}: {even:?}");
+            let poisson = instants(Schedule::new(rate, true, 0, 1), 1000);
+            assert!(poisson.first() < poisson.last(), "{rate}");
+        }
+        let slow = instants(Schedule::new(1e-300, false, 1, 2), 2);
+        assert!(slow[0] > 1_000_000_000_000, "{slow:?}");
     }
 
     #[test]
