@@ -343,6 +343,37 @@ fn a_servers_file_takes_the_blocker_of_the_command_line_and_a_round_without_a_se
 }
 
 #[test]
+fn a_servers_file_is_refused_where_a_round_would_measure_something_else() {
+    let base = tempfile::tempdir().unwrap();
+    let (file, folder) = (base.path().join("mine.toml"), base.path().join("round").display().to_string());
+    let server = |name: &str, more: &str| {
+        let model = name.split('-').skip(1).collect::<Vec<_>>().join("-");
+        format!(
+            "[[server]]\nname = {name:?}\nmodel = {model:?}\nblocking = \"inline\"\nabout = \"x\"\nargs = [\"{{port}}\"]\n{more}"
+        )
+    };
+    let (plain, slow) = (server("mine-x", ""), server("mine-x", "blocker = \"/slow\"\n"));
+    let double = server("tokio-current-thread", "");
+    let cases: [(&str, String, &[&str], &str); 6] = [
+        ("mine", "server = []\n".into(), &[], "names no server"),
+        ("mine", format!("{plain}{plain}"), &[], "two servers are named 'mine-x'"),
+        ("tokio", double, &["tokio-current-thread"], "two servers are named 'tokio-current-thread'"),
+        ("mine", slow.clone(), &["tokio-current-thread"], "'tokio-current-thread' does not go with the servers of"),
+        ("mine", slow.clone(), &["--experiment", "footprint"], "--experiment does not go with"),
+        ("mine", slow, &["--blockers", "cpu"], "--blockers does not go with"),
+    ];
+    for (runtime, servers, more, wanted) in cases {
+        fs::write(&file, format!("peer = {runtime:?}\nhttp = \"own\"\ncommand = [\"/bin/false\"]\n{servers}")).unwrap();
+        let path = file.display().to_string();
+        let refused = output(&[&["bench", "--quick", "--no-build", "--servers-file", &path, "--out", &folder], more].concat());
+        let words = text(&refused.stderr);
+        assert!(!refused.status.success() && words.contains(wanted), "{wanted}: {words}");
+        assert_eq!(words.lines().count(), 1, "{words}");
+        assert!(!Path::new(&folder).exists());
+    }
+}
+
+#[test]
 fn a_server_of_ones_own_that_cannot_be_measured_is_told_why() {
     let cases: [(&[&str], i32, &str); 4] = [
         (&["--command", "true", "--blocker", "/"], 2, "{port}"),

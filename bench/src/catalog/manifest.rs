@@ -75,20 +75,29 @@ pub fn load() -> Result<Vec<Server>> {
             servers.extend(read(&manifest)?);
         }
     }
-    let mut names = BTreeSet::new();
-    if let Some(twice) = servers.iter().find(|server| !names.insert(&server.name)) {
-        bail!("two servers are named '{}': change the name in the servers.toml that was copied", twice.name);
-    }
+    refuse_same_names(&servers)?;
     if servers.is_empty() {
         bail!("no servers.toml below {}: run stallbench inside a checkout of it, or name one with --root", root().display());
     }
     Ok(servers)
 }
 
+/// Refuses servers of the same name: a round could not tell them apart.
+///
+/// # Errors
+/// Two have the same name.
+pub fn refuse_same_names(servers: &[Server]) -> Result<()> {
+    let mut names = BTreeSet::new();
+    match servers.iter().find(|server| !names.insert(&server.name)) {
+        Some(twice) => bail!("two servers are named '{}': rename one of them in its servers.toml", twice.name),
+        None => Ok(()),
+    }
+}
+
 /// The servers of one manifest.
 ///
 /// # Errors
-/// It cannot be read, or contradicts itself.
+/// It cannot be read, names no server, or contradicts itself.
 pub fn read(path: &Path) -> Result<Vec<Server>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let manifest: Manifest = toml::from_str(&text).with_context(|| format!("{} is not a valid servers.toml", path.display()))?;
@@ -133,6 +142,10 @@ pub fn read(path: &Path) -> Result<Vec<Server>> {
         })
     };
     let servers: Vec<Server> = manifest.server.into_iter().map(server).collect::<Result<_>>()?;
+    if servers.is_empty() {
+        bail!("{}: names no server: add a [[server]]", path.display());
+    }
+    refuse_same_names(&servers).with_context(|| path.display().to_string())?;
     if let Some(wrong) = servers.iter().find(|server| !is_named_after_its_model(server)) {
         bail!(
             "{}: rename '{}' to '{}-{}', after its runtime and its model; the variant of a model may add a word",

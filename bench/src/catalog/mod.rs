@@ -8,7 +8,7 @@ mod select;
 mod server;
 
 pub use filter::{Filter, narrow, takes_metric, takes_server};
-pub use manifest::{load, read};
+pub use manifest::{load, read, refuse_same_names};
 pub use needs::find_program;
 pub use row::Row;
 pub use select::{Allocator, find, select, tagged, with_allocators, with_second_names};

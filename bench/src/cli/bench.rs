@@ -65,13 +65,13 @@ pub struct Bench {
     #[arg(long, value_enum, default_value = "mimalloc")]
     pub allocator: Allocator,
     /// Measure your own server: a shell command that starts it, with {port} where its port goes
-    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["url", "filters", "experiment", "resume", "allocator", "peers"])]
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["url", "filters", "experiment", "blockers", "resume", "allocator", "peers"])]
     pub command: Option<String>,
     /// Measure the servers of a file of yours, in the format of servers.toml, instead of or besides those that are named
     #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "url", "resume", "peers"])]
     pub servers_file: Option<PathBuf>,
     /// Measure your own server that is running already; a path in the address is the probe's
-    #[arg(long, conflicts_with_all = ["filters", "experiment", "resume", "allocator", "peers"])]
+    #[arg(long, conflicts_with_all = ["filters", "experiment", "blockers", "resume", "allocator", "peers"])]
     pub url: Option<String>,
     /// Your own service
     #[command(flatten)]
@@ -135,7 +135,9 @@ pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Cli;
     use super::*;
+    use clap::Parser;
 
     #[test]
     fn numbers_are_large_enough_to_be_measured_and_end_somewhere() {
@@ -158,6 +160,15 @@ mod tests {
         for wrong in ["Authorization secret", "A b: secret", "A: x\r\nB: secret", ": secret"] {
             let error = parse_header(wrong).unwrap_err();
             assert!(error.contains("Name: value"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_service_of_ones_own_cannot_take_is_refused() {
+        for more in [["--blockers", "cpu"], ["--experiment", "footprint"], ["--allocator", "both"]] {
+            let fixed = ["stallbench", "bench", "--command", "x {port}", "--blocker", "/slow"];
+            let refused = Cli::try_parse_from(fixed.into_iter().chain(more)).unwrap_err().to_string();
+            assert!(refused.contains(more[0]), "{refused}");
         }
     }
 }

@@ -86,8 +86,9 @@ fn resume(arguments: &Bench) -> Result<(Round, Vec<Server>)> {
 
 /// The servers of a round that can be measured.
 fn servers_of(round: &Round) -> Result<Vec<Server>> {
-    let mut all = catalog::with_second_names(&catalog::with_allocators(catalog::load()?, Allocator::Both));
-    all.extend(round.header.settings.servers_file.as_deref().map_or(Ok(Vec::new()), catalog::read)?);
+    // A server of the user's file may have the name of one that the round left out.
+    let mut all = round.header.settings.servers_file.as_deref().map_or(Ok(Vec::new()), catalog::read)?;
+    all.extend(catalog::with_second_names(&catalog::with_allocators(catalog::load()?, Allocator::Both)));
     let available = round.header.servers.iter().filter(|row| row.unavailable.is_none());
     available.map(|row| catalog::find(&all, &row.name)).collect()
 }
@@ -145,11 +146,12 @@ pub fn settings(arguments: &Bench, experiments: &[String]) -> Result<Settings> {
 }
 
 fn servers(arguments: &Bench) -> Result<Vec<Server>> {
-    let file = arguments.servers_file.as_deref().map_or(Ok(Vec::new()), catalog::read)?;
-    if !file.is_empty() {
-        let others =
+    if let Some(file) = &arguments.servers_file {
+        let mut servers =
             if arguments.filters.is_empty() { Vec::new() } else { catalog::select(catalog::load()?, &arguments.filters)? };
-        return Ok(others.into_iter().chain(file).collect());
+        servers.extend(catalog::read(file)?);
+        catalog::refuse_same_names(&servers)?;
+        return Ok(servers);
     }
     let mut servers = catalog::select(catalog::load()?, &arguments.filters)?;
     if arguments.filters.is_empty() && !arguments.peers {

@@ -5,7 +5,7 @@
 
 use super::bench::settings;
 use super::exit_code;
-use crate::catalog::{self, Blocking, Own, Program, REFERENCE, Row, Server};
+use crate::catalog::{self, Allocator, Blocking, Own, Program, REFERENCE, Row, Server};
 use crate::cli::{Bench, OwnService};
 use crate::console::output::{print, say};
 use crate::console::progress::Progress;
@@ -38,10 +38,31 @@ pub fn of(arguments: &Bench) -> Result<Vec<Server>> {
         && arguments.url.is_none()
     {
         let servers = from_file(file, &arguments.own)?;
+        if !servers.is_empty() {
+            refuse_ignored(file, arguments)?;
+        }
         servers.iter().try_for_each(deploy::own::check)?;
         return Ok(servers);
     }
     Ok(single(arguments.command.as_deref(), arguments.url.as_deref(), &arguments.own)?.into_iter().collect())
+}
+
+/// Words that choose servers or experiments: a service has one experiment, and references beside it.
+fn refuse_ignored(file: &Path, arguments: &Bench) -> Result<()> {
+    let filter = arguments.filters.first().map(|filter| format!("'{filter}'"));
+    let given = [
+        ("--experiment", !arguments.experiment.is_empty()),
+        ("--blockers", !arguments.blockers.is_empty()),
+        ("--allocator", arguments.allocator != Allocator::Mimalloc),
+    ];
+    let option = given.iter().find(|(_, is_given)| *is_given).map(|(name, _)| (*name).to_owned());
+    match filter.or(option) {
+        Some(word) => refuse!(
+            "{word} does not go with the servers of {}, which have a slow request of their own: leave it out",
+            file.display()
+        ),
+        None => Ok(()),
+    }
 }
 
 /// The one server of the user's that a command or an address names.
@@ -144,6 +165,7 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
     let rows: Vec<Row> = rows.collect();
     servers.retain(|server| rows.iter().any(|row| row.name == server.name && row.unavailable.is_none()));
     let all: Vec<Server> = owns.into_iter().chain(servers).collect();
+    catalog::refuse_same_names(&all)?;
     let mut round = round::begin(arguments.out.as_deref(), rows, settings)?;
     round::measure(&mut round, &all)?;
     summary::write_derived(&round)?;
