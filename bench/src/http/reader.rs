@@ -6,6 +6,8 @@ use std::mem::MaybeUninit;
 
 /// The longest head that is read, in bytes.
 const MAX_HEAD: usize = 256 * 1024;
+/// The coding whose end is the end of the body.
+const CHUNKED: &str = "chunked";
 /// The most header lines that are read.
 const MAX_HEADERS: usize = 256;
 
@@ -108,6 +110,25 @@ impl Reader {
     }
 }
 
+/// The length of a body by RFC 9112, 6.3. What two readers could understand in two ways is an error.
+fn framing(lengths: &[String], codings: &[String]) -> Result<BodyLength, String> {
+    // It says nothing, and older servers say it.
+    let codings: Vec<&str> = codings.iter().map(String::as_str).filter(|coding| *coding != "identity").collect();
+    match codings.iter().position(|coding| *coding == CHUNKED) {
+        // With a length as well, the chunks count.
+        Some(at) if at + 1 == codings.len() => return Ok(BodyLength::Chunked),
+        Some(_) => return Err(format!("Transfer-Encoding is '{}', in which chunked is not the last", codings.join(", "))),
+        None if !codings.is_empty() => return Ok(BodyLength::UntilClose),
+        None => {}
+    }
+    let Some(length) = lengths.first() else { return Ok(BodyLength::UntilClose) };
+    let is_number = length.bytes().all(|byte| byte.is_ascii_digit());
+    match length.parse() {
+        Ok(known) if is_number && lengths.iter().all(|other| other == length) => Ok(BodyLength::Known(known)),
+        _ => Err(format!("Content-Length is '{}'", lengths.join(", "))),
+    }
+}
+
 type Parsed = (Head, usize, bool, Decoder);
 
 fn parse(input: &[u8], has_no_body: bool) -> Result<Option<Parsed>, String> {
@@ -123,8 +144,7 @@ fn parse(input: &[u8], has_no_body: bool) -> Result<Option<Parsed>, String> {
     if status == 101 {
         return Err("the server switched to another protocol (101)".into());
     }
-    let mut body = None;
-    let mut is_chunked = false;
+    let (mut lengths, mut codings) = (Vec::new(), Vec::new());
     // HTTP/1.0 closes unless it says otherwise.
     let (mut closes, mut keeps) = (false, response.version != Some(0));
     for header in response.headers {
@@ -134,18 +154,16 @@ fn parse(input: &[u8], has_no_body: bool) -> Result<Option<Parsed>, String> {
             closes |= has("close");
             keeps |= has("keep-alive");
         } else if header.name.eq_ignore_ascii_case("content-length") {
-            body = Some(value.trim().parse::<usize>().map_err(|_| format!("Content-Length is '{}'", value.trim()))?);
+            lengths.extend(value.split(',').map(|part| part.trim().to_owned()));
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            is_chunked |= has("chunked");
+            codings.extend(value.split(',').map(|part| part.trim().to_ascii_lowercase()));
         }
     }
-    let length_of_body = match (status, body) {
+    let framed = framing(&lengths, &codings)?;
+    let length_of_body = match status {
         _ if has_no_body => BodyLength::Known(0),
-        (100..=199 | 204 | 304, _) => BodyLength::Known(0),
-        // With both, the chunks count (RFC 9112 6.3).
-        _ if is_chunked => BodyLength::Chunked,
-        (_, Some(length)) => BodyLength::Known(length),
-        (_, None) => BodyLength::UntilClose,
+        100..=199 | 204 | 304 => BodyLength::Known(0),
+        _ => framed,
     };
     let head = Head { status, closes: closes || !keeps || length_of_body == BodyLength::UntilClose };
     let is_interim = (100..200).contains(&status);
@@ -186,7 +204,14 @@ mod tests {
 
     #[test]
     fn every_kind_of_response_reads_the_same_however_it_is_cut() {
-        let cases: [(&str, &[Wanted]); 11] = [
+        let cases: [(&str, &[Wanted]); 15] = [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\ncontent-length: 2\r\n\r\nok", &[(200, false, "ok")]),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok", &[(200, false, "ok")]),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nContent-Length: 1\r\n\r\nuntil the end",
+                &[(200, true, "until the end")],
+            ),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 1\r\n\r\nx", &[(200, false, "x")]),
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", &[(200, false, "hello")]),
             ("HTTP/1.1 204 x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", &[(204, false, ""), (200, false, "x")]),
             (
@@ -234,6 +259,13 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", "within a response"),
             ("HTTP/1.1 200", "within a head"),
             ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "Content-Length"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello", "Content-Length is '+5'"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\n", "Content-Length"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", "Content-Length is '5, 6'"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 6, 5\r\n\r\nhello", "Content-Length is '6, 5'"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n", "Content-Length"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", "chunked is not the last"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", "chunked is not the last"),
             ("HTTP/1.1 101 x\r\n\r\n", "another protocol"),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "the body"),
         ] {
