@@ -144,19 +144,23 @@ fn count_lines(path: &Path) -> usize {
 
 /// The trials of a file. A last line that is not complete is being written by somebody else, or was when the round was killed.
 fn read_trials(path: &Path) -> Result<Vec<Trial>> {
-    let text = match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.with_context(|| format!("cannot read {}", path.display()))?,
-    };
     let mut trials = Vec::new();
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        match serde_json::from_str(line) {
+    for (number, line) in read_lines(path)?.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        match serde_json::from_slice(line) {
             Ok(trial) => keep(&mut trials, Trial { line: number + 1, ..trial }),
-            Err(_) if !line.ends_with('\n') => break,
+            Err(_) if !line.ends_with(b"\n") => break,
             Err(error) => return Err(error).with_context(|| format!("{}:{}", path.display(), number + 1)),
         }
     }
     Ok(trials)
+}
+
+/// The lines of a file that is there or not yet: bytes, since the last line may end within a character.
+fn read_lines(path: &Path) -> Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 /// A trial that was taken again counts instead of the first, which stays on disk.
@@ -170,16 +174,13 @@ fn keep(trials: &mut Vec<Trial>, trial: Trial) {
 
 /// Before lines are added: cuts off a last line that is not complete, or completes one that lacks only its end.
 fn cut_half_line(path: &Path) -> Result<()> {
-    let text = match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        other => other.with_context(|| format!("cannot read {}", path.display()))?,
-    };
-    let whole = text.rfind('\n').map_or(0, |end| end + 1);
-    if whole == text.len() {
+    let lines = read_lines(path)?;
+    let whole = lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    if whole == lines.len() {
         return Ok(());
     }
     let file = OpenOptions::new().append(true).open(path);
-    let is_complete = serde_json::from_str::<Trial>(&text[whole..]).is_ok();
+    let is_complete = serde_json::from_slice::<Trial>(&lines[whole..]).is_ok();
     let mend = |mut file: File| if is_complete { file.write_all(b"\n") } else { file.set_len(whole as u64) };
     file.and_then(mend).with_context(|| format!("cannot repair {}", path.display()))
 }
@@ -278,6 +279,22 @@ pub(super) mod tests {
             round.add(trial(3)).unwrap();
             assert_eq!(Round::open(&round.folder).unwrap().trials.len(), kept);
         }
+    }
+
+    #[test]
+    fn a_line_that_is_cut_within_a_character_is_dropped_as_any_other() {
+        let base = tempfile::tempdir().unwrap();
+        let mut round = round(base.path());
+        let path = round.folder.join(TRIALS);
+        let whole = fs::read(&path).unwrap();
+        let half = r#"{"server": "a-b", "outcome": {"reason": "40 µ"#.as_bytes();
+        fs::write(&path, [whole.as_slice(), &half[..half.len() - 1]].concat()).unwrap();
+        assert!(String::from_utf8(fs::read(&path).unwrap()).is_err());
+        round = Round::open(&round.folder).unwrap();
+        assert_eq!(round.trials.len(), 1);
+        round.resume().unwrap();
+        round.add(trial(2)).unwrap();
+        assert_eq!(Round::open(&round.folder).unwrap().trials.len(), 2);
     }
 
     #[test]
