@@ -114,17 +114,14 @@ impl Manager {
 
     /// Whether it can be told to.
     pub fn can(&self, act: Act) -> bool {
-        matches!(self, Manager::Supervisor(_)) || !matches!(act, Act::BadBuild | Act::Apply | Act::Update | Act::KillKeeper)
+        matches!(self, Manager::Supervisor(_)) || Pm2::can(act)
     }
 
     /// Does it, and waits until the manager says that it is done.
     ///
     /// # Errors
-    /// The manager says that it cannot.
+    /// The manager says that it cannot, or knows no such act.
     pub fn act(&mut self, act: Act) -> Result<()> {
-        if act == Act::Stick {
-            return stick(self.cluster().address);
-        }
         match self {
             Manager::Supervisor(supervised) => supervised.act(act),
             Manager::Pm2(pm2) => pm2.act(act),
@@ -169,8 +166,8 @@ impl Manager {
     }
 }
 
-/// Holds the event loop of each process with a request, until these are answered.
-fn stick(address: SocketAddr) -> Result<()> {
+/// Holds the event loop of each process with a request, until these are answered. The manager is told nothing: it must notice.
+pub(super) fn stick(address: SocketAddr) -> Result<()> {
     let mut clients = one_to_each(address)?;
     for client in &mut clients {
         client.send(&get(&format!("/sleep?ms={}", STUCK.as_millis())))?;

@@ -1,6 +1,6 @@
 //! A cluster under PM2, with a home of its own.
 
-use super::manager::{Act, PROCESSES, end, run};
+use super::manager::{Act, PROCESSES, end, run, stick};
 use crate::catalog::{Program, Server};
 use crate::process::{Running, Start};
 use anyhow::{Context, Result, bail};
@@ -41,6 +41,11 @@ impl Pm2 {
         run(command)
     }
 
+    /// Whether it can be told to.
+    pub(super) fn can(act: Act) -> bool {
+        !matches!(act, Act::BadBuild | Act::Apply | Act::Update | Act::KillKeeper)
+    }
+
     pub(super) fn act(&mut self, act: Act) -> Result<()> {
         match act {
             Act::Reload => self.pm2(&["reload", "all"]).map(drop),
@@ -53,7 +58,8 @@ impl Pm2 {
                 end(listed[0]["pid"].as_i64())
             }
             Act::KillDaemon => end(self.daemon().map(i64::from)),
-            Act::BadBuild | Act::Apply | Act::Update | Act::Stick | Act::KillKeeper => Ok(()),
+            Act::Stick => stick(self.cluster.address),
+            Act::BadBuild | Act::Apply | Act::Update | Act::KillKeeper => bail!("PM2 knows no act '{}'", act.name()),
         }
     }
 
@@ -66,4 +72,20 @@ fn variable(pid: Pid, name: &str) -> Option<String> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let variables = environment.split(|byte| *byte == 0).filter_map(|variable| std::str::from_utf8(variable).ok());
     variables.filter_map(|variable| variable.split_once('=')).find(|(own, _)| *own == name).map(|(_, value)| value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn an_act_that_pm2_cannot_do_is_an_error_and_not_a_success() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let cluster = Running::elsewhere(listener.local_addr().unwrap()).unwrap();
+        let mut pm2 = Pm2 { cluster, program: "/nowhere/pm2".into(), home: "/nowhere".into() };
+        for act in Act::ALL.into_iter().filter(|act| !Pm2::can(*act)) {
+            assert!(pm2.act(act).unwrap_err().to_string().contains(act.name()), "{act:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! A cluster under this project's supervisor.
 
-use super::manager::{Act, PROCESSES, end, run};
+use super::manager::{Act, PROCESSES, end, run, stick};
 use super::package;
 use crate::catalog::{Program, Server};
 use crate::process::{Enter, Running, Start};
@@ -238,7 +238,7 @@ impl Supervised {
             Act::BadBuild => self.reload_badly(),
             Act::Apply => self.apply(),
             Act::Update => self.update(),
-            Act::Stick => Ok(()),
+            Act::Stick => stick(self.cluster.address),
             Act::KillWorker => end(self.listed()?["instances"][0]["pid"].as_i64()),
             Act::KillDaemon => end(self.listed()?["supervisor"]["daemon"].as_i64()),
             Act::KillKeeper => end(self.listed()?["supervisor"]["keeper"].as_i64()),
