@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn stallbench(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stallbench"));
@@ -134,14 +134,23 @@ fn running_round(folder: &Path) -> (Child, String) {
     let arguments = tiny(folder);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let child = stallbench(&arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    loop {
+    let server = until("the server runs", || {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap_or_default();
-        if let Some(server) = children.split_whitespace().next() {
-            let name = fs::read_to_string(format!("/proc/{server}/comm")).unwrap_or_default();
-            if name.starts_with("runtime-tokio") {
-                return (child, server.to_owned());
-            }
+        let server = children.split_whitespace().next()?.to_owned();
+        let name = fs::read_to_string(format!("/proc/{server}/comm")).unwrap_or_default();
+        name.starts_with("runtime-tokio").then_some(server)
+    });
+    (child, server)
+}
+
+/// Polls until there is something.
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
         }
+        assert!(begin.elapsed() < Duration::from_secs(60), "waited for a minute until {what}");
         std::thread::yield_now();
     }
 }
@@ -151,19 +160,13 @@ fn is_gone(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
-fn wait_until_gone(pid: &str) {
-    while !is_gone(pid) {
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn no_server_outlives_a_harness_that_is_killed() {
     let base = tempfile::tempdir().unwrap();
     let (mut harness, server) = running_round(&base.path().join("round"));
     harness.kill().unwrap();
     harness.wait().unwrap();
-    wait_until_gone(&server);
+    until("the server has ended", || is_gone(&server).then_some(()));
 }
 
 #[test]

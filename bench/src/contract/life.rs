@@ -1,6 +1,6 @@
 //! Receipt, arguments, listener, timeouts, drain and exit code.
 
-use super::{Check, expect, expect_page, expect_served, start};
+use super::{Check, SOON, expect, expect_page, expect_served, start, until};
 use crate::catalog::{Blocking, Server};
 use crate::http::{Client, get};
 use crate::process::Running;
@@ -12,7 +12,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 pub const CHECKS: &[Check] = &[
     ("receipt", receipt),
@@ -26,9 +25,6 @@ pub const CHECKS: &[Check] = &[
     ("drain-idle", drain_idle),
     ("second-signal", second_signal),
 ];
-
-/// Longer than any server here takes to end.
-pub const SOON: Duration = Duration::from_secs(15);
 
 fn receipt(server: &Server) -> Result<()> {
     let receipt = package::receipt(server, 2, &[])?;
@@ -156,8 +152,9 @@ fn drain_idle(server: &Server) -> Result<()> {
     expect_page(&late.ask(&get("/"))?)?;
     expect_page(&idle.ask(&get("/"))?)?;
     running.signal(Signal::SIGTERM)?;
-    // The drain has begun when nobody accepts any more.
-    while Client::connect(running.address).and_then(|mut client| client.ask(&get("/"))).is_ok() {}
+    until("nobody accepts, since the drain has begun", || {
+        Ok(Client::connect(running.address).and_then(|mut client| client.ask(&get("/"))).is_err())
+    })?;
     let answer = late.ask(&get("/healthz"))?;
     expect("status, and whether it says that it closes", &(answer.status, answer.closes), &(503, true))?;
     late.expect_close()?;
@@ -172,10 +169,13 @@ fn second_signal(server: &Server) -> Result<()> {
     client.send(&get("/sleep?ms=30000"))?;
     wait_until_taken(&running, std::slice::from_ref(&client))?;
     running.signal(Signal::SIGTERM)?;
-    while running.ended().is_none() {
-        running.signal(Signal::SIGTERM)?;
-        std::thread::yield_now();
-    }
+    until("a second signal ends the server", || {
+        let has_ended = running.ended().is_some();
+        if !has_ended {
+            running.signal(Signal::SIGTERM)?;
+        }
+        Ok(has_ended)
+    })?;
     if running.wait(SOON)?.code() == Some(0) {
         bail!("ended as if it had drained");
     }
@@ -188,20 +188,12 @@ pub fn wait_until_taken(running: &Running, clients: &[Client]) -> Result<()> {
     let hex = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
     let server = hex(running.address);
     let clients = clients.iter().map(|client| Ok(hex(client.local_address()?))).collect::<Result<HashSet<_>>>()?;
-    let begin = Instant::now();
-    while begin.elapsed() < SOON {
-        let sockets = std::fs::read_to_string("/proc/net/tcp")?;
-        let is_waiting = |line: &str| {
-            let mut fields = line.split_whitespace().skip(1);
-            let (local, remote, queues) = (fields.next(), fields.next(), fields.nth(1));
-            local == Some(&server)
-                && remote.is_some_and(|remote| clients.contains(remote))
-                && queues.is_some_and(|queues| !queues.ends_with(":00000000"))
-        };
-        if !sockets.lines().any(is_waiting) {
-            return Ok(());
-        }
-        std::thread::yield_now();
-    }
-    bail!("the server did not read a request")
+    let is_waiting = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, remote, queues) = (fields.next(), fields.next(), fields.nth(1));
+        local == Some(&server)
+            && remote.is_some_and(|remote| clients.contains(remote))
+            && queues.is_some_and(|queues| !queues.ends_with(":00000000"))
+    };
+    until("the server has read all requests", || Ok(!std::fs::read_to_string("/proc/net/tcp")?.lines().any(is_waiting)))
 }

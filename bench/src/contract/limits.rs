@@ -1,7 +1,7 @@
 //! Slow, silent and greedy clients, and what a server owes the others meanwhile.
 
-use super::life::{SOON, wait_until_taken, with_listener};
-use super::{Check, POST, expect, expect_page, expect_served, limited, start};
+use super::life::{wait_until_taken, with_listener};
+use super::{Check, POST, SOON, expect, expect_page, expect_served, limited, start};
 use crate::catalog::Server;
 use crate::http::{Client, get};
 use crate::process::Running;

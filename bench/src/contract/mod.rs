@@ -11,6 +11,7 @@ mod strict;
 mod workers;
 
 use crate::catalog::Server;
+use crate::console::interrupt;
 use crate::host::placement::{cores, set_of};
 use crate::http::{Client, Response, get};
 use crate::process::deploy::package;
@@ -18,6 +19,7 @@ use crate::process::{Running, Start};
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 pub use postgres::CHECKS as ON_POSTGRES;
 pub use soak::{Soaked, soak};
@@ -32,6 +34,9 @@ pub enum Verdict {
     /// It does not, and how that showed.
     Broken(String),
 }
+
+/// Longer than any server here takes to end.
+const SOON: Duration = Duration::from_secs(15);
 
 /// The start of a request with a body.
 const POST: &str = "POST /json/parse HTTP/1.1\r\nHost: a\r\n";
@@ -58,7 +63,7 @@ pub fn all(server: &Server) -> Result<Vec<(&'static str, Verdict)>> {
 }
 
 fn run(server: &Server, (name, check): Check) -> Result<Verdict> {
-    crate::console::interrupt::check()?;
+    interrupt::check()?;
     if let Some(reason) = server.unsupported.get(name) {
         return Ok(Verdict::Unsupported(reason.clone()));
     }
@@ -92,6 +97,22 @@ fn limited(server: &Server, descriptors: u32) -> Result<Running> {
 fn expect<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> Result<()> {
     if found != wanted {
         bail!("{what}: {found:?} instead of {wanted:?}");
+    }
+    Ok(())
+}
+
+/// Waits until something is so; nothing tells when.
+///
+/// # Errors
+/// It is not within the time that any server here takes, or it cannot be found out.
+fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let begin = Instant::now();
+    while !is_so()? {
+        if begin.elapsed() > SOON {
+            bail!("waited {} s until {what}", SOON.as_secs());
+        }
+        interrupt::check()?;
+        std::thread::yield_now();
     }
     Ok(())
 }

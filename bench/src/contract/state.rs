@@ -1,6 +1,6 @@
 //! Launches and hits: what requests change, and who sees it.
 
-use super::{Check, ask, expect, start};
+use super::{Check, ask, expect, start, until};
 use crate::catalog::Server;
 use crate::http::{Client, Response, at_once, get};
 use crate::process::Running;
@@ -230,11 +230,10 @@ fn shared_hits(server: &Server) -> Result<()> {
 /// Kills a worker, once two live. The one that was killed before may not have been replaced yet, and it is listed until its parent has noticed.
 fn kill_worker(running: &Running) -> Result<()> {
     let lives = |pid: &Pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
-    loop {
-        crate::console::interrupt::check()?;
-        let workers: Vec<Pid> = running.pids().into_iter().skip(1).filter(lives).collect();
-        if let [first, _, ..] = workers[..] {
-            return Ok(kill(first, Signal::SIGKILL)?);
-        }
-    }
+    let mut workers: Vec<Pid> = Vec::new();
+    until("two workers live", || {
+        workers = running.pids().into_iter().skip(1).filter(lives).collect();
+        Ok(workers.len() >= 2)
+    })?;
+    Ok(kill(workers[0], Signal::SIGKILL)?)
 }

@@ -1,14 +1,13 @@
 //! Several processes: replaced when they die, ended with their parent, and what each way of dispatching promises.
 
-use super::life::{SOON, wait_until_taken};
-use super::{Check, ask, expect, expect_served, start};
+use super::life::wait_until_taken;
+use super::{Check, SOON, ask, expect, expect_served, start, until};
 use crate::catalog::Server;
 use crate::http::{Client, get};
 use crate::process::Running;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::time::Instant;
 
 pub const CHECKS: &[Check] = &[
     ("processes", processes),
@@ -38,15 +37,11 @@ fn killed_worker(server: &Server, dispatch: &str) -> Result<()> {
         let worker = expect_served(&running)?.header("X-Worker").and_then(|pid| pid.parse().ok()).map(Pid::from_raw);
         expect("answered by the killed worker", &(worker == Some(killed)), &false)?;
     }
-    let begin = Instant::now();
-    let mut now = workers(&running);
-    while now.len() < 2 || now.contains(&killed) {
-        if begin.elapsed() > SOON {
-            bail!("a worker that was killed is not replaced within {} s", SOON.as_secs());
-        }
+    let mut now = Vec::new();
+    until("a worker that was killed is replaced", || {
         now = workers(&running);
-        crate::console::interrupt::check()?;
-    }
+        Ok(now.len() >= 2 && !now.contains(&killed))
+    })?;
     running.signal(Signal::SIGTERM)?;
     expect("exit code", &running.wait(std::time::Duration::from_secs(15))?.code(), &Some(0))?;
     for worker in now {
@@ -74,19 +69,15 @@ fn round_robin_promise(server: &Server) -> Result<()> {
 fn dies_at_once(server: &Server) -> Result<()> {
     let mut running = start(server, &["--processes", "2"])?;
     let parent = running.pids()[0];
-    let begin = Instant::now();
-    while running.ended().is_none() {
-        if begin.elapsed() > SOON {
-            bail!("the parent of workers that die at once goes on for {} s", SOON.as_secs());
-        }
+    until("the parent of workers that die at once ends", || {
         for worker in workers(&running) {
             if worker != parent {
                 // It may have been reaped between the look and the signal.
                 let _ = kill(worker, Signal::SIGKILL);
             }
         }
-        crate::console::interrupt::check()?;
-    }
+        Ok(running.ended().is_some())
+    })?;
     expect("exit code", &running.wait(std::time::Duration::from_secs(1))?.code(), &Some(1))?;
     expect("still served", &ask(&running, &get("/")).is_ok(), &false)
 }
@@ -103,15 +94,7 @@ fn parent_dies(server: &Server) -> Result<()> {
     expect("status of a request in flight", &client.receive(false).context("a request in flight")?.status, &200)?;
     // The command line of a process that has ended is empty, even where nobody has reaped it.
     let is_there = |pid: &Pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
-    let begin = Instant::now();
-    while orphans.iter().any(is_there) {
-        if begin.elapsed() > SOON {
-            bail!("workers go on without their parent");
-        }
-        crate::console::interrupt::check()?;
-        std::thread::yield_now();
-    }
-    Ok(())
+    until("workers end with their parent", || Ok(!orphans.iter().any(is_there)))
 }
 
 fn workers(running: &Running) -> Vec<Pid> {

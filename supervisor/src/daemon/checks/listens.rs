@@ -46,6 +46,7 @@ mod tests {
     use crate::poll::Poller;
     use rustix::fs::fstat;
     use std::net::TcpListener;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_listener_counts_once_somebody_waits_for_its_connections() {
@@ -62,7 +63,9 @@ mod tests {
         assert!(!waits(own, &[inode]));
         let client = other.local_addr().unwrap();
         let thread = std::thread::spawn(move || other.accept().map(drop));
+        let begin = Instant::now();
         while !waits(own, &[inode]) {
+            assert!(begin.elapsed() < Duration::from_secs(20), "no thread waits for a connection");
             std::thread::yield_now();
         }
         drop(std::net::TcpStream::connect(client).unwrap());
