@@ -144,13 +144,13 @@ drive *args:
 check *args:
     {{stallbench}} check "$@"
 
-# Let slow, greedy and rude clients at every server: ten minutes
+# Attack each server with slow, greedy and rude clients; verify that it serves the others and recovers: ten minutes
 soak *args:
     {{stallbench}} soak "$@"
 
 # Set one host against several: clusters behind HAProxy, launches in PostgreSQL; needs root
-scale-out name="tokio-current-thread" *args="":
-    {{stallbench}} scale-out {{name}} {{args}}
+scale-out *args:
+    {{stallbench}} scale-out "$@"
 
 # Run all tests
 test *args:

@@ -27,7 +27,7 @@ pub struct OwnService {
 /// `bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// Names, or regular expressions over names [default: all servers but peers]
+    /// Names, or regular expressions over names [default: all servers whose build needs only Rust, but those that are measured only if asked for]
     pub filters: Vec<String>,
     /// Experiments [default: two-tabs, collateral, throughput, footprint]; also dose-response, blocking-functions, latency, scaling, reload, state, handoff-cost, rendezvous
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
@@ -37,7 +37,7 @@ pub struct Bench {
     /// thorough one pbkdf2 as well]
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     pub blockers: Vec<Kinds>,
-    /// One trial, no intervals: in about six minutes once built
+    /// One trial without variants, sleeping blockers only: about six minutes once built
     #[arg(long, conflicts_with = "thorough")]
     pub quick: bool,
     /// Eleven trials, all experiments, and the limit of ten seconds: takes hours

@@ -13,7 +13,7 @@ pub struct Drive {
     /// Requests per second on a fixed schedule, whatever comes back
     #[arg(long, value_name = "PER SECOND", group = "pace", value_parser = up_to::<1_000_000>)]
     pub rate: Option<f64>,
-    /// Each connection asks again as soon as it is answered
+    /// Closed loop: each connection sends the next request as soon as it is answered
     #[arg(long, group = "pace")]
     pub closed: bool,
     /// Connections

@@ -54,7 +54,7 @@ pub enum Command {
     Start(Start),
     /// Start each server and verify its contract: routes, bytes, bad input, drain, exit code
     Check(Check),
-    /// Let slow, greedy and rude clients at each server, and verify that it serves all others and recovers
+    /// Attack each server with slow, greedy and rude clients; verify that it serves the others and recovers
     Soak(Soak),
     /// Count the system calls and context switches of a request, for each server
     Syscalls(Syscalls),
@@ -154,7 +154,7 @@ pub struct Compare {
     /// Gates
     #[command(flatten)]
     pub gates: Gates,
-    /// Null round that says what is noise [default: the newest of this machine with these settings]
+    /// Null round, which measures the noise between identical servers [default: the newest of this machine with these settings]
     #[arg(long, value_name = "ROUND")]
     pub null: Option<PathBuf>,
     /// Shape of the table
@@ -222,7 +222,7 @@ pub struct Report {
     /// File of the page [default: report.html in the folder of the round]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Null round that says what is noise [default: the newest of this machine with these settings]
+    /// Null round, which measures the noise between identical servers [default: the newest of this machine with these settings]
     #[arg(long, value_name = "ROUND")]
     pub null: Option<PathBuf>,
 }
@@ -304,7 +304,8 @@ pub struct Syscalls {
 /// `scale-out`.
 #[derive(Debug, Args)]
 pub struct ScaleOut {
-    /// Server
+    /// Server, or a runtime, which stands for its first
+    #[arg(default_value = "tokio")]
     pub name: String,
     /// Hosts that are set against one
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=8))]
@@ -387,5 +388,12 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn scale_out_takes_options_without_a_server() {
+        let parsed = Cli::try_parse_from(["stallbench", "scale-out", "--trials", "1"]).unwrap();
+        let Command::ScaleOut(scale_out) = parsed.command else { panic!("another verb") };
+        assert_eq!((scale_out.name.as_str(), scale_out.trials), ("tokio", 1));
     }
 }

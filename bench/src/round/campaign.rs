@@ -127,7 +127,7 @@ pub fn measure(round: &mut Round, servers: &[Server]) -> Result<()> {
         if spoiled.is_empty() || spoiled.len() > MOST_SPOILED.1.max((MOST_SPOILED.0 * all.len() as f64) as usize) {
             break;
         }
-        say(&format!("taking {} of {} trials again: the driver or the machine spoiled them", spoiled.len(), all.len()));
+        say(&format!("retrying {} of {} trials: the driver or the machine spoiled them", spoiled.len(), all.len()));
         take_each(round, &settings, &spoiled, started)?;
     }
     round.finish()
