@@ -125,6 +125,7 @@ impl Connection {
             }
             if let Some((call, reply)) = self.pending.take() {
                 self.reply = reply;
+                self.slot.block();
                 return Step::Run(Work::new(call, self.arrival.take()));
             }
             if !self.advance() {
@@ -308,10 +309,8 @@ impl Connection {
         self.slot.count();
         match outcome {
             Outcome::Instant(answer) => self.respond(&answer, reply),
-            Outcome::Blocking(call) => {
-                self.slot.block();
-                self.pending = Some((call, reply));
-            }
+            // At work only once the answers before it are written: until then a client that does not take them has its time limit.
+            Outcome::Blocking(call) => self.pending = Some((call, reply)),
         }
     }
 

@@ -3,11 +3,12 @@
 use super::life::{wait_until_taken, with_listener};
 use super::{Check, POST, SOON, expect, expect_page, expect_served, limited, start};
 use crate::catalog::Server;
-use crate::http::{Client, get};
+use crate::http::{Client, get, is_reset};
 use crate::process::Running;
 use crate::process::deploy::package;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
@@ -43,16 +44,37 @@ fn request_timeout(server: &Server) -> Result<()> {
     bail!("the body goes on for ever")
 }
 
-/// A silent connection is closed; one whose request takes longer than that is not.
+/// A silent connection is closed, and so is one that asks on and takes no answer; one whose request takes longer than that is not.
 fn idle_timeout(server: &Server) -> Result<()> {
     let running = start(server, &["--idle-timeout", "300ms"])?;
+    let address = running.address;
+    let greedy = ["/", "/sleep?ms=0"].map(|path| (path, thread::spawn(move || ask_until_cut_off(address, path))));
     let (mut silent, mut used, mut busy) =
         (Client::connect(running.address)?, Client::connect(running.address)?, Client::connect(running.address)?);
     expect_page(&used.ask(&get("/"))?)?;
     busy.send(&get("/sleep?ms=1500"))?;
     silent.expect_close().context("a connection that never asked")?;
     used.expect_close().context("a connection that asked once")?;
-    expect("status of a request that takes longer than the limit", &busy.receive(false)?.status, &200)
+    expect("status of a request that takes longer than the limit", &busy.receive(false)?.status, &200)?;
+    for (path, client) in greedy {
+        let cut_off = client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        cut_off.with_context(|| format!("a client that asks for {path} without end and never reads"))?;
+    }
+    Ok(())
+}
+
+/// Asks without reading until the server ends the connection.
+fn ask_until_cut_off(address: SocketAddr, path: &str) -> Result<()> {
+    let mut client = Client::connect_with(address, SOON)?;
+    let pipeline = get(path).repeat(1000);
+    loop {
+        // Once the server reads no more, this waits until it ends the connection.
+        match client.send(&pipeline) {
+            Ok(()) => crate::console::interrupt::check()?,
+            Err(error) if is_reset(&error) => return Ok(()),
+            Err(error) => return Err(error.context("stays open")),
+        }
+    }
 }
 
 /// A client is not cut off for bytes that the server has not read because it was blocked.

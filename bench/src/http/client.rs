@@ -193,10 +193,10 @@ impl Client {
     }
 }
 
-/// A reset ends a connection as well.
-fn is_reset(error: &anyhow::Error) -> bool {
+/// Whether the other side has ended the connection by a reset.
+pub fn is_reset(error: &anyhow::Error) -> bool {
     let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    kind == Some(ErrorKind::ConnectionReset)
+    matches!(kind, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe))
 }
 
 /// The lines of a head without the empty one.

@@ -79,6 +79,18 @@ fn writes_pending_answers_before_it_hands_out_blocking_work() {
 }
 
 #[test]
+fn a_request_is_at_work_only_when_the_answers_before_it_are_written() {
+    let mut client = Client::new();
+    client.connection.receive(&[GET, b"GET /sleep?ms=0 HTTP/1.1\r\nHost: a\r\n\r\n".as_slice()].concat());
+    assert!(matches!(client.connection.step(), Step::Write));
+    assert_eq!(client.connection.slot.phase(), Phase::Open);
+    let count = client.connection.unsent().len();
+    client.connection.sent(count);
+    assert!(matches!(client.connection.step(), Step::Run(_)));
+    assert_eq!(client.connection.slot.phase(), Phase::Busy);
+}
+
+#[test]
 fn reads_a_body_that_arrives_byte_by_byte_by_length_and_by_chunk() {
     let by_length = "POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n[1, 2]";
     let by_chunk = "POST /json/parse HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[1,\r\n3\r\n 2]\r\n0\r\n\r\n";

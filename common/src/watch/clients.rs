@@ -1,5 +1,6 @@
-//! Time limits for clients. They count a client's lateness only. While bytes of it lie in the socket, it is the server that is late, and it may be
-//! while as many handlers run as keep connections waiting: a runtime over io_uring has then taken the bytes out of the socket already.
+//! Time limits for clients. They count a client's lateness only. While bytes of it lie in the socket, it is the server that is late, unless the
+//! client does not take its answers: then the server does not read. The server may also be late while as many handlers run as keep connections
+//! waiting: a runtime over io_uring has then taken the bytes out of the socket already.
 
 use super::{Entry, Phase, Watch, cut};
 use nix::libc::{self, c_int};
@@ -18,7 +19,7 @@ pub(super) const CHECKS: u32 = 8;
 pub(super) struct Seen {
     /// The phase word, and the number of requests.
     marks: (u32, u32),
-    /// Since when nothing has moved.
+    /// Since when nothing has moved; in a head or a body, since when the client has not taken what was sent.
     since: Instant,
     /// When the last check was.
     at: Instant,
@@ -70,11 +71,16 @@ impl Watch {
         match Phase::of(marks.0) {
             Phase::Busy => false,
             phase @ (Phase::Head | Phase::Body) => {
-                if !self.is_late(entry.socket) {
+                let unsent = unacknowledged(entry.socket);
+                if unsent == 0 || unsent != seen.unsent || self.is_full() {
+                    (seen.unsent, seen.since) = (unsent, now);
+                }
+                // Bytes that lie in the socket were sent in time, also if the server does not read them because the client takes no answers.
+                if !self.is_full() && unread(entry.socket) == 0 {
                     seen.late += passed;
                 }
                 let limit = if phase == Phase::Head { limits.header_timeout } else { limits.request_timeout };
-                if seen.late >= limit {
+                if seen.late >= limit || now.duration_since(seen.since) >= limits.idle_timeout {
                     cut(entry.socket, Shutdown::Both);
                 }
                 true
@@ -86,7 +92,9 @@ impl Watch {
                     return is_lingering;
                 }
                 let unsent = unacknowledged(entry.socket);
-                if unsent != seen.unsent || self.is_late(entry.socket) {
+                // A client that is not done taking its answers is not read from, so then its unread bytes say nothing of the server.
+                let is_unread = unsent == 0 && unread(entry.socket) > 0;
+                if unsent != seen.unsent || is_unread || self.is_full() {
                     // The client takes its answer, or it is not its turn.
                     (seen.unsent, seen.since) = (unsent, now);
                 } else if unsent > 0 && now.duration_since(seen.since) >= limits.idle_timeout {
@@ -99,9 +107,9 @@ impl Watch {
         }
     }
 
-    /// Whether the server may be what a connection waits for.
-    fn is_late(&self, socket: RawFd) -> bool {
-        (self.running)() >= self.capacity || unread(socket) > 0
+    /// Whether so many handlers run that a connection may have to wait for one.
+    fn is_full(&self) -> bool {
+        (self.running)() >= self.capacity
     }
 
     /// The time between two checks while a connection is in a phase with a short limit.
@@ -133,7 +141,7 @@ mod tests {
     use crate::args::Limits;
     use crate::watch::Slot;
     use std::cell::Cell;
-    use std::io::{Read, Write};
+    use std::io::{self, Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
 
@@ -183,7 +191,9 @@ mod tests {
                     self.watch.check(entry, self.now);
                 }
             }
-            matches!(self.server.peek(&mut [0]), Ok(0))
+            let is_cut = |error: io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+            // What lies unread in the socket hides its end.
+            matches!(self.server.peek(&mut [0]), Ok(0)) || self.server.write(&[]).is_err_and(is_cut)
         }
 
         /// Sends from the client, and waits until it has arrived.
@@ -237,17 +247,21 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_takes_its_answers_slowly_is_not_cut_off_and_one_that_takes_none_is() {
-        let mut watched = Watched::new();
-        while watched.server.write(&[b'x'; 65536]).is_ok() {}
-        for _ in 0..5 {
-            assert!(!watched.pass(0.9));
-            // As much as it takes for the server to hear of it.
-            let before = unacknowledged(watched.server.as_raw_fd());
-            while unacknowledged(watched.server.as_raw_fd()) == before {
-                watched.client.read_exact(&mut [0; 65536]).unwrap();
+    fn a_client_that_sends_on_and_takes_its_answers_slowly_is_not_cut_off_and_one_that_takes_none_is() {
+        for phase in [Phase::Open, Phase::Head, Phase::Body] {
+            let mut watched = Watched::new();
+            while watched.server.write(&[b'x'; 65536]).is_ok() {}
+            watched.slot.set(phase);
+            watched.send(b"more requests, which the server does not read");
+            for _ in 0..5 {
+                assert!(!watched.pass(0.9), "{phase:?}");
+                // As much as it takes for the server to hear of it.
+                let before = unacknowledged(watched.server.as_raw_fd());
+                while unacknowledged(watched.server.as_raw_fd()) == before {
+                    watched.client.read_exact(&mut [0; 65536]).unwrap();
+                }
             }
+            assert!(watched.pass(2.5), "{phase:?}");
         }
-        assert!(watched.pass(2.5));
     }
 }

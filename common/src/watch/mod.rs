@@ -139,7 +139,7 @@ impl Slot {
         self.marks.phase.store(changes << Phase::BITS | phase as u32, Ordering::Release);
     }
 
-    fn phase(&self) -> Phase {
+    pub fn phase(&self) -> Phase {
         Phase::of(self.marks.phase.load(Ordering::Relaxed))
     }
 
