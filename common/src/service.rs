@@ -6,7 +6,7 @@ use crate::gate::{Admitted, Gate};
 use crate::state::Setting;
 use crate::watch::Watch;
 use crate::work::Work;
-use crate::{Connection, Model, announce, http, routes};
+use crate::{Connection, Model, Served, announce, http, routes};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -122,6 +122,13 @@ impl Service {
     #[must_use]
     pub fn connection(self, socket: &impl AsRawFd) -> Connection {
         Connection::new(self, socket, None)
+    }
+
+    /// A new connection and its socket.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn served<S: AsRawFd>(self, stream: S) -> Served<S> {
+        Served::new(self, stream, None)
     }
 
     pub(crate) fn watch(self) -> &'static Watch {

@@ -76,7 +76,9 @@ impl Parking {
     fn park(&self, mut parked: Parked, wanted: EpollFlags, is_new: bool) {
         let mut all = self.parked();
         let slot = all.vacant_entry();
-        let mut event = EpollEvent::new(wanted | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLONESHOT, slot.key() as u64);
+        // That the client sends no more stays true: one that waits to write would be reported again and again for it.
+        let end = if wanted == EpollFlags::EPOLLIN { EpollFlags::EPOLLRDHUP } else { EpollFlags::empty() };
+        let mut event = EpollEvent::new(wanted | end | EpollFlags::EPOLLONESHOT, slot.key() as u64);
         let (stream, _) = parked.parts();
         let is_watched = if is_new { self.epoll.add(&*stream, event) } else { self.epoll.modify(&*stream, &mut event) };
         // A connection that cannot be watched is dropped, and so closed.
@@ -88,7 +90,7 @@ impl Parking {
     /// Sends a connection to the pool. The pool lives as long as the process, so there is always a receiver.
     fn hand_on(&self, mut parked: Parked, events: EpollFlags, queue: &Sender<Job>, service: Service) {
         let (stream, connection) = parked.parts();
-        // One that only ends needs no thread, and must not take the place of a request.
+        // One that only ends needs no thread, and must not take the place of a request. It was waiting to read, so it has no request left.
         if events.contains(EpollFlags::EPOLLRDHUP) && matches!(stream.peek(&mut [0]), Ok(0)) {
             return self.serve(parked, None);
         }
@@ -118,5 +120,54 @@ impl Parking {
 fn work(jobs: &Receiver<Job>, parking: &Parking) {
     for (parked, place) in jobs {
         parking.serve(parked, Some(place));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{setsockopt, sockopt};
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener};
+    use std::os::fd::AsFd;
+
+    /// Sends requests and no more, and waits until their end has arrived at the server's socket.
+    fn client_that_is_done(requests: &[u8]) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        // Little room, so that a few answers fill it.
+        setsockopt(&server, sockopt::SndBuf, &4096).unwrap();
+        setsockopt(&client, sockopt::RcvBuf, &4096).unwrap();
+        client.write_all(requests).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let epoll = Epoll::new(EpollCreateFlags::empty()).unwrap();
+        epoll.add(server.as_fd(), EpollEvent::new(EpollFlags::EPOLLRDHUP, 0)).unwrap();
+        epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE).unwrap();
+        server.set_nonblocking(true).unwrap();
+        (client, server)
+    }
+
+    #[test]
+    fn a_client_that_sends_no_more_and_does_not_read_wakes_nobody_and_its_last_request_runs_in_the_pool() {
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let requests = get("/").repeat(250) + &get("/sleep?ms=0");
+        let (mut client, server) = client_that_is_done(requests.as_bytes());
+        let service = Service::for_tests();
+        let parking = Parking { parked: Mutex::default(), epoll: Epoll::new(EpollCreateFlags::empty()).unwrap() };
+        let (queue, jobs) = bounded(1);
+        let mut events = [EpollEvent::empty()];
+
+        parking.park(service.served(server), EpollFlags::EPOLLIN, true);
+        assert_eq!(parking.epoll.wait(&mut events, EpollTimeout::NONE), Ok(1));
+        parking.serve(parking.take(0).unwrap(), None);
+        assert_eq!(parking.epoll.wait(&mut events, EpollTimeout::ZERO), Ok(0), "it cannot write, and all is read");
+
+        // As much as it takes for the server to write again.
+        while parking.epoll.wait(&mut events, EpollTimeout::ZERO) == Ok(0) {
+            assert!(client.read(&mut [0; 1024]).unwrap() > 0);
+        }
+        parking.hand_on(parking.take(0).unwrap(), events[0].events(), &queue, service);
+        assert!(jobs.try_recv().is_ok(), "the thread that waits for all connections serves this one");
     }
 }
