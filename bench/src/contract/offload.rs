@@ -1,19 +1,32 @@
-//! Servers that send blocking work away: nobody else waits for it, and a full pool says so.
+//! Servers that send blocking work away: nobody else waits for it, even while the pool is full, and a full pool can refuse it.
 
 use super::life::wait_until_taken;
 use super::{Check, ask, expect, expect_served, start};
 use crate::catalog::{Blocking, Server};
 use crate::http::{Client, get};
+use crate::process::Running;
 use anyhow::{Result, bail};
 
-pub const CHECKS: &[Check] = &[("offload", offload), ("when-full", when_full)];
+pub const CHECKS: &[Check] = &[("offload", offload), ("full-pool", full_pool), ("when-full", when_full)];
 
 /// More blockers than the server has threads of its own hold nobody up.
 fn offload(server: &Server) -> Result<()> {
     if server.blocking == Blocking::Inline {
         return Ok(());
     }
-    let running = start(server, &[])?;
+    hold_nobody_up(&start(server, &[])?)
+}
+
+/// Nor do those that wait for a thread of the pool.
+fn full_pool(server: &Server) -> Result<()> {
+    if server.blocking != Blocking::Offloaded {
+        return Ok(());
+    }
+    hold_nobody_up(&start(server, &["--blocking-threads", "1"])?)
+}
+
+/// Others are served before any of four blockers.
+fn hold_nobody_up(running: &Running) -> Result<()> {
     let mut blockers = Vec::new();
     for _ in 0..4 {
         let mut blocker = Client::connect(running.address)?;
@@ -21,7 +34,7 @@ fn offload(server: &Server) -> Result<()> {
         blockers.push(blocker);
     }
     for _ in 0..20 {
-        expect_served(&running)?;
+        expect_served(running)?;
     }
     if blockers.iter().any(Client::has_more) {
         bail!("others were served only when a blocker was done");

@@ -6,33 +6,34 @@
 //! (`SO_REUSEPORT`), and the kernel distributes connections by hash, even to blocked loops. In `per-core-shared` all loops accept
 //! on one listener. A loop waits until the listener is readable and then accepts: an accept submitted to the kernel would take a
 //! connection even while its loop is blocked. In `offloaded` blocking calls go to compio's own pool (`--blocking-threads`), which all
-//! loops share.
+//! loops share; while it is full, they wait in a queue of ours.
 //!
 //! The kernel takes a buffer from the loop's pool once there is something to read, so an idle connection holds none. The size of the
 //! ring is compio's default. If the kernel or a limit refuses io_uring, the server reports the error and exits. In the results, compare
 //! compio with monoio, another implementation of the same idea.
 
-use common::{Acceptor, Knobs, Model, Pool, Runtime, Served, Server, Service, Step, Stop};
+mod offload;
+
+use common::{Acceptor, Knobs, Model, Runtime, Served, Server, Service, Step, Stop};
 use compio::BufResult;
 use compio::buf::{IntoInner, IoBuf};
-use compio::driver::{AsyncifyPool, DriverType, ProactorBuilder};
+use compio::driver::{DriverType, ProactorBuilder};
 use compio::io::{AsyncRead, AsyncReadManaged, AsyncWrite};
 use compio::net::TcpStream;
+use compio::runtime::RuntimeBuilder;
 use compio::runtime::fd::PollFd;
-use compio::runtime::{RuntimeBuilder, spawn_blocking};
 use futures_lite::future::{or, pending, yield_now};
+use offload::Pool;
 use std::io::{self, ErrorKind};
 use std::num::NonZero;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
 
 /// The number of entries in the ring; compio's default.
 const ENTRIES: u32 = 1024;
-/// The number of threads in the pool for blocking work, which all loops share, and how long they wait for more; compio's defaults.
+/// The number of threads in the pool for blocking work, which all loops share; compio's default.
 const BLOCKING_THREADS: usize = 256;
-const IDLE: Duration = Duration::from_secs(60);
 /// The number and the size in bytes of the buffers that a loop has for reads in flight.
 const BUFFERS: NonZero<u16> = NonZero::new(256).unwrap();
 const BUFFER: usize = 4 * 1024;
@@ -46,7 +47,7 @@ const MODELS: [Model; 3] = [
     Model {
         name: "offloaded",
         about: "W threads, each with its own event loop and listener; blocking calls go to a pool",
-        blocking_threads: Pool::Of(BLOCKING_THREADS),
+        blocking_threads: common::Pool::Of(BLOCKING_THREADS),
         blocking_sockets: true,
         ..Model::per_core(|server| serve(server, true))
     },
@@ -66,34 +67,34 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 
 fn serve(server: Server, offloads: bool) -> io::Result<()> {
     let Server { knobs, acceptor, siblings, stop, service } = server;
-    let pool = AsyncifyPool::new(knobs.blocking_threads.max(1), IDLE);
-    let offloading = offloads.then_some(service);
+    let pool = Pool::new(&knobs, service);
     for (number, acceptor) in siblings.into_iter().enumerate() {
         let (thread, stop) = (thread::Builder::new().name(format!("core-{}", number + 1)), stop.clone());
         let pool = pool.clone();
-        thread.spawn(move || common::or_exit(run_loop(pool, acceptor, stop, service, offloading)))?;
+        thread.spawn(move || common::or_exit(run_loop(pool, acceptor, stop, service, offloads)))?;
     }
-    run_loop(pool, acceptor, stop, service, offloading)
+    run_loop(pool, acceptor, stop, service, offloads)
 }
 
-fn run_loop(pool: AsyncifyPool, acceptor: Acceptor, stop: Stop, service: Service, offloading: Option<Service>) -> io::Result<()> {
+fn run_loop(pool: Pool, acceptor: Acceptor, stop: Stop, service: Service, offloads: bool) -> io::Result<()> {
     let mut driver = ProactorBuilder::new();
-    driver.capacity(ENTRIES).driver_type(DriverType::IoUring).reuse_thread_pool(pool);
+    driver.capacity(ENTRIES).driver_type(DriverType::IoUring).reuse_thread_pool(pool.threads.clone());
     // One thread submits, and it asks for completions when it has nothing else to do, so the kernel need not interrupt it.
     driver.single_issuer(true).coop_taskrun(true).taskrun_flag(true);
     driver.buffer_pool_size(BUFFERS).buffer_pool_buffer_len(BUFFER);
+    let offloading = offloads.then_some(pool);
     let runtime = RuntimeBuilder::new().with_proactor(driver).build();
     runtime.map_err(|error| common::no_io_uring(&error))?.block_on(accept(acceptor, stop, service, offloading))
 }
 
-async fn accept(acceptor: Acceptor, stop: Stop, service: Service, offloading: Option<Service>) -> io::Result<()> {
+async fn accept(acceptor: Acceptor, stop: Stop, service: Service, offloading: Option<Pool>) -> io::Result<()> {
     let (acceptor, stop) = (PollFd::new(acceptor)?, PollFd::new(stop)?);
     service.ready();
     let mut stopped = pin!(async { stop.read_ready().await.map(|()| true) });
     let is_acceptable = || async { acceptor.accept_ready().await.map(|()| false) };
     while !or(&mut stopped, is_acceptable()).await? {
         if let Ok(served) = acceptor.accept(TcpStream::from_std) {
-            compio::runtime::spawn(serve_connection(served, offloading)).detach();
+            compio::runtime::spawn(serve_connection(served, offloading.clone())).detach();
             // Serve this connection until it waits before accepting the next one, which an idle loop may take.
             yield_now().await;
         }
@@ -102,7 +103,7 @@ async fn accept(acceptor: Acceptor, stop: Stop, service: Service, offloading: Op
     pending().await
 }
 
-async fn serve_connection(mut served: Served<TcpStream>, offloading: Option<Service>) -> io::Result<()> {
+async fn serve_connection(mut served: Served<TcpStream>, offloading: Option<Pool>) -> io::Result<()> {
     let (stream, connection) = served.parts();
     loop {
         match connection.step() {
@@ -125,15 +126,8 @@ async fn serve_connection(mut served: Served<TcpStream>, offloading: Option<Serv
                 connection.hand_back(written.into_inner(), result?);
             }
             Step::Run(work) => {
-                let answer = match offloading {
-                    // On a thread of the pool.
-                    Some(service) => {
-                        service
-                            .offload(work, |work| async {
-                                spawn_blocking(|| work.run()).await.map_err(|_| io::Error::other("the pool dropped the work"))
-                            })
-                            .await?
-                    }
+                let answer = match &offloading {
+                    Some(pool) => pool.run(work).await?,
                     None => work.run(),
                 };
                 connection.answer(&answer);
