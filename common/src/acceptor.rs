@@ -7,6 +7,7 @@
 use crate::args::{Dispatch, Knobs};
 use crate::blocking::serve_leftover;
 use crate::dispatch::WorkerSlot;
+use crate::watch::Incoming;
 use crate::{Loops, Served, Service, turning_away};
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -36,7 +37,11 @@ pub(crate) enum Source {
 impl Acceptor {
     pub(crate) fn new(source: Source, service: Service, is_blocking: bool) -> Self {
         let flags = if is_blocking { SockFlag::empty() } else { SockFlag::SOCK_NONBLOCK };
-        let key = service.watch().accept(source.as_fd().as_raw_fd());
+        let fd = source.as_fd().as_raw_fd();
+        let key = service.watch().accept(match source {
+            Source::Listener(_) => Incoming::Listener(fd),
+            Source::Parent(_) => Incoming::Channel(fd),
+        });
         Acceptor { source, service, flags: flags | SockFlag::SOCK_CLOEXEC, key }
     }
 

@@ -127,6 +127,12 @@ impl Dealer {
         }
     }
 
+    /// Closes the connections that are still silent.
+    pub fn end_silence(&mut self, epoll: &Epoll) {
+        let silent: Vec<usize> = self.silent.iter().map(|(key, _)| key).collect();
+        silent.into_iter().for_each(|key| self.first_byte(epoll, SILENT + key as u64));
+    }
+
     /// Offers as many connections as possible. `channels` has the channels of the workers that are ready.
     pub fn deal(&mut self, channels: &[Option<&OwnedFd>]) {
         (0..self.offers.len()).for_each(|worker| self.settle(worker));

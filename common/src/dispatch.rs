@@ -254,7 +254,7 @@ fn receive(channel: RawFd) -> nix::Result<(u64, TcpStream)> {
         ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
         _ => None,
     });
-    // An empty message means that the parent is gone; the kernel is about to kill this process.
+    // An empty message means that the parent has hung up or is gone; this process drains, or is about to.
     let fd = fd.ok_or(Errno::EAGAIN)?;
     // SAFETY: the kernel has just opened the descriptor for this message, and nothing else owns it.
     let stream = unsafe { TcpStream::from_raw_fd(fd) };

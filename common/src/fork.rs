@@ -77,15 +77,15 @@ struct Worker {
 
 struct Process {
     pid: Pid,
-    channel: OwnedFd,
+    /// Closed while draining, once the parent has no connection left to offer.
+    channel: Option<OwnedFd>,
     since: Instant,
     is_ready: bool,
 }
 
 struct Draining {
-    /// The time by which the parent asks the workers to end, even if it still holds connections.
-    ask: Instant,
-    asked: bool,
+    /// Until then the parent waits for the first bytes of silent connections.
+    idle_end: Instant,
     end: Instant,
 }
 
@@ -184,10 +184,11 @@ impl Parent {
             Connections::FromParent(dealer) => dealer.timeout(),
             Connections::FromKernel(_) => None,
         };
-        let drain = self.drain.as_ref().map(|drain| if drain.asked { drain.end } else { drain.ask });
-        let drain = drain.map(|at| at.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        let drain = self.drain.as_ref().map(|drain| if now < drain.idle_end { drain.idle_end } else { drain.end });
+        let drain = drain.map(|at| at.saturating_duration_since(now));
         let retry = self.workers.iter().filter_map(|worker| worker.vacant_until).min();
-        let retry = retry.map(|at| at.saturating_duration_since(Instant::now()));
+        let retry = retry.map(|at| at.saturating_duration_since(now));
         let Some(wait) = dealing.into_iter().chain(drain).chain(retry).min() else { return EpollTimeout::NONE };
         EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
     }
@@ -202,7 +203,7 @@ impl Parent {
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
                 self.epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, WORKER + index as u64))?;
-                let process = Process { pid: child, channel: ours, since: Instant::now(), is_ready: false };
+                let process = Process { pid: child, channel: Some(ours), since: Instant::now(), is_ready: false };
                 self.workers[index].process = Some(process);
                 Ok(None)
             }
@@ -238,14 +239,19 @@ impl Parent {
     /// Reads the messages of a worker. Its state is in the table, which [`Parent::deal`] reads.
     fn listen_to(&mut self, index: usize) {
         let Some(process) = self.workers.get_mut(index).and_then(|worker| worker.process.as_mut()) else { return };
+        let Some(channel) = &process.channel else { return };
         let mut word = [0];
-        while let Ok(1) = recv(process.channel.as_raw_fd(), &mut word, MsgFlags::MSG_DONTWAIT) {
+        while let Ok(1) = recv(channel.as_raw_fd(), &mut word, MsgFlags::MSG_DONTWAIT) {
             process.is_ready |= word[0] == Word::Ready as u8;
         }
     }
 
     fn deal(&mut self) {
+        let is_past_idle = self.drain.as_ref().is_some_and(|drain| Instant::now() >= drain.idle_end);
         if let Connections::FromParent(dealer) = &mut self.connections {
+            if is_past_idle {
+                dealer.end_silence(&self.epoll);
+            }
             let channels: Vec<_> = self.workers.iter().map(Worker::channel).collect();
             dealer.deal(&channels);
             dealer.close_silent();
@@ -312,27 +318,36 @@ impl Parent {
     fn begin_drain(&mut self) {
         let (drain, drain_idle) = self.drain_limits;
         let now = Instant::now();
-        self.drain = Some(Draining { ask: now + drain_idle.min(drain), asked: false, end: now + drain });
+        self.drain = Some(Draining { idle_end: now + drain_idle.min(drain), end: now + drain });
         match &mut self.connections {
             Connections::FromKernel(listeners) => listeners.clear(),
             Connections::FromParent(dealer) => dealer.close(&self.epoll),
         }
+        // From now on they say that they close, and they end once the parent has hung up.
+        self.tell_all(Signal::SIGTERM);
     }
 
     fn continue_drain(&mut self) -> Option<Role> {
-        let drain = self.drain.as_mut()?;
-        let now = Instant::now();
+        let drain = self.drain.as_ref()?;
         let holds_none = match &self.connections {
             Connections::FromKernel(_) => true,
             Connections::FromParent(dealer) => dealer.is_empty(),
         };
-        if !drain.asked && (holds_none || now >= drain.ask) {
-            drain.asked = true;
-            self.tell_all(Signal::SIGTERM);
-        } else if now >= drain.end {
+        if Instant::now() >= drain.end {
             self.tell_all(Signal::SIGKILL);
         }
+        if holds_none {
+            self.hang_up();
+        }
         self.workers.iter().all(|worker| worker.process.is_none()).then_some(Role::Parent(0))
+    }
+
+    /// Tells the workers that no further connection comes.
+    fn hang_up(&mut self) {
+        for channel in self.workers.iter_mut().filter_map(|worker| worker.process.as_mut()?.channel.take()) {
+            // Closing alone would not remove it while a worker that has just been forked holds a copy.
+            let _ = self.epoll.delete(channel);
+        }
     }
 
     fn tell_all(&self, signal: Signal) {
@@ -364,7 +379,7 @@ impl Worker {
     }
 
     fn channel(&self) -> Option<&OwnedFd> {
-        self.process.as_ref().filter(|process| process.is_ready).map(|process| &process.channel)
+        self.process.as_ref().filter(|process| process.is_ready).and_then(|process| process.channel.as_ref())
     }
 }
 

@@ -346,8 +346,11 @@ fn serve_here(knobs: Knobs, address: SocketAddr, sources: Vec<Source>, signals: 
     // Block the signals before any thread starts: all threads inherit the mask, so only the side thread takes signals.
     signals.thread_block()?;
     let service = Service::new(knobs, address, sources.len())?;
+    // Before the side thread, which ends a process without acceptors as soon as it drains.
+    let acceptors: Vec<_> =
+        sources.into_iter().map(|source| Acceptor::new(source, service, knobs.model.blocking_sockets)).collect();
     service.watch().start(signals, tell::StatusReporter::new(&knobs), tell::Heartbeat::wanted(&knobs))?;
-    let mut acceptors = sources.into_iter().map(|source| Acceptor::new(source, service, knobs.model.blocking_sockets));
+    let mut acceptors = acceptors.into_iter();
     let acceptor = acceptors.next().ok_or(io::ErrorKind::NotFound)?;
     (knobs.model.serve)(Server { knobs, acceptor, siblings: acceptors.collect(), stop: service.watch().stop(), service })
 }

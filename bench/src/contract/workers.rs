@@ -1,7 +1,7 @@
 //! Several processes: replaced when they die, ended with their parent, and what each way of dispatching promises.
 
 use super::life::wait_until_taken;
-use super::{Check, SOON, ask, expect, expect_served, start, until};
+use super::{Check, SOON, ask, expect, expect_page, expect_served, start, until};
 use crate::catalog::Server;
 use crate::http::{Client, get};
 use crate::process::Running;
@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 pub const CHECKS: &[Check] = &[
     ("processes", processes),
     ("round-robin", round_robin_promise),
+    ("drain-round-robin", drain_round_robin),
     ("dies-at-once", dies_at_once),
     ("parent-dies", parent_dies),
 ];
@@ -63,6 +64,36 @@ fn round_robin_promise(server: &Server) -> Result<()> {
         bail!("fresh connections waited until the blocked worker was free");
     }
     expect("status of the blocker", &blocker.receive(false)?.status, &200)
+}
+
+/// A silent connection does not keep the workers from hearing of the drain, and the parent hands it over if it asks after all.
+fn drain_round_robin(server: &Server) -> Result<()> {
+    if server.unsupported.contains_key("round-robin") || server.unsupported.contains_key("drain-idle") {
+        return Ok(());
+    }
+    let limits = ["--drain", "1m", "--drain-idle", "1m"];
+    let mut running = start(server, &[&["--processes", "2", "--dispatch", "round-robin"], limits.as_slice()].concat())?;
+    let mut kept = Client::connect(running.address)?;
+    expect_page(&kept.ask(&get("/"))?)?;
+    let mut silent = Client::connect(running.address)?;
+    running.signal(Signal::SIGTERM)?;
+    let begin = Instant::now();
+    // The last answer on a connection says that it closes.
+    let last = loop {
+        let answer = kept.ask(&get("/healthz"))?;
+        if answer.closes {
+            break answer;
+        }
+        if begin.elapsed() > SOON {
+            bail!("a worker does not hear of the drain while the parent holds a silent connection");
+        }
+        crate::console::interrupt::check()?;
+    };
+    expect("health while it drains", &last.status, &503)?;
+    let answer = silent.ask(&get("/"))?;
+    expect_page(&answer)?;
+    expect("whether the answer says that it closes", &answer.closes, &true)?;
+    expect("exit code", &running.wait(SOON)?.code(), &Some(0))
 }
 
 /// A worker that dies again and again is given up, and the parent with the last one. A worker that cannot even start does that.

@@ -1,15 +1,15 @@
 //! The end of a process: no new connections, then no idle ones, then none.
 
 use super::clients::unread;
-use super::{Phase, Watch, cut};
+use super::{Incoming, Phase, Watch, cut};
 use crate::say;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::Shutdown;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How often the listeners are looked at while connections wait in them.
+/// How often the accept loops' sources are looked at while connections wait in them, or may still come from the parent.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The progress of a drain.
@@ -39,9 +39,9 @@ impl Watch {
 
     pub(super) fn continue_drain(&self, drain: &mut Drain) {
         let now = Instant::now();
-        // A connection that waits in a listener is reset when that closes. So the loops accept until none waits, even if they
-        // are late because they were blocked.
-        if !drain.has_stopped && (now >= drain.end || !self.has_waiting_connections()) {
+        // A connection that waits in a listener is reset when that closes, and so is one that the parent holds when its workers end. So the
+        // loops accept until none waits, even if they are late because they were blocked.
+        if !drain.has_stopped && (now >= drain.end || !self.may_accept_more()) {
             drain.has_stopped = true;
             let _ = self.stop.write(1);
         }
@@ -61,16 +61,12 @@ impl Watch {
         }
     }
 
-    fn has_waiting_connections(&self) -> bool {
-        let acceptors = self.acceptors();
-        // SAFETY: an acceptor takes its descriptor out of the list, under the lock, before it closes it.
-        let borrow = |(_, fd): (usize, &i32)| unsafe { BorrowedFd::borrow_raw(*fd) };
-        let mut fds: Vec<PollFd<'_>> = acceptors.iter().map(|fd| PollFd::new(borrow(fd), PollFlags::POLLIN)).collect();
-        let _ = poll(&mut fds, PollTimeout::ZERO);
-        // A channel whose parent is gone is readable for ever.
-        fds.iter()
-            .filter_map(PollFd::revents)
-            .any(|events| events.contains(PollFlags::POLLIN) && !events.contains(PollFlags::POLLHUP))
+    /// Whether connections wait in a listener, or the parent has not hung up yet.
+    fn may_accept_more(&self) -> bool {
+        self.acceptors().iter().any(|(_, source)| match source {
+            Incoming::Listener(fd) => events(*fd).contains(PollFlags::POLLIN),
+            Incoming::Channel(fd) => !events(*fd).contains(PollFlags::POLLHUP),
+        })
     }
 
     /// Ends the receiving side of idle connections: their owners see an end of file and close. A request that is on its way, by
@@ -83,4 +79,12 @@ impl Watch {
             }
         }
     }
+}
+
+/// What poll says of the descriptor of an accept loop that is in the list.
+fn events(fd: RawFd) -> PollFlags {
+    // SAFETY: an acceptor takes its descriptor out of the list, under the lock, before it closes it.
+    let mut fds = [PollFd::new(unsafe { BorrowedFd::borrow_raw(fd) }, PollFlags::POLLIN)];
+    let _ = poll(&mut fds, PollTimeout::ZERO);
+    fds[0].revents().unwrap_or(PollFlags::empty())
 }

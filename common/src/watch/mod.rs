@@ -80,9 +80,18 @@ pub(crate) struct Watch {
     is_draining: AtomicBool,
     /// The drain has ended the idle connections.
     is_past_idle: AtomicBool,
-    /// The descriptors of the running accept loops; without any, no further connection arrives.
-    acceptors: Mutex<Slab<RawFd>>,
+    /// The sources of the running accept loops; without any, no further connection arrives.
+    acceptors: Mutex<Slab<Incoming>>,
     stop: Arc<EventFd>,
+}
+
+/// The descriptor that an accept loop waits for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Incoming {
+    /// A listener: readable while connections wait in it.
+    Listener(RawFd),
+    /// The channel from the parent: it hangs up when no further connection comes.
+    Channel(RawFd),
 }
 
 struct Entry {
@@ -212,8 +221,8 @@ impl Watch {
         self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// Records the start of an accept loop, with the descriptor that it waits for. Returns its key.
-    pub fn accept(&self, source: RawFd) -> usize {
+    /// Records the start of an accept loop, with what it waits for. Returns its key.
+    pub fn accept(&self, source: Incoming) -> usize {
         self.acceptors().insert(source)
     }
 
@@ -223,7 +232,7 @@ impl Watch {
         self.wake();
     }
 
-    fn acceptors(&self) -> MutexGuard<'_, Slab<RawFd>> {
+    fn acceptors(&self) -> MutexGuard<'_, Slab<Incoming>> {
         self.acceptors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
