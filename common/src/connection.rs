@@ -12,6 +12,7 @@ use crate::routes::{self, Outcome, Request};
 use crate::share::Share;
 use crate::watch::{Phase, Slot};
 use crate::work::{Call, Work};
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::task::Poll;
@@ -166,12 +167,13 @@ impl Connection {
         }
     }
 
-    /// Answers 503 and closes, because the server has no room for this connection.
+    /// Answers 503 and closes, because the server has no room for this connection. The request may not have been read, and so be a HEAD: the
+    /// answer has no body.
     pub fn turn_away(&mut self) {
         if self.state == State::Open {
             self.receiving = None;
             self.pending = None;
-            self.respond(&Answer::busy(), Reply::default());
+            self.respond(&Answer { body: Cow::Borrowed(b""), ..Answer::busy() }, Reply::default());
         }
     }
 
