@@ -9,7 +9,7 @@ use crate::http::answer::{CONTINUE, Form, encode};
 use crate::http::{Answer, BodyLength, Decoder, Head, Refusal, parse_head};
 use crate::input::{Input, give_output, take_output};
 use crate::routes::{self, Outcome, Request};
-use crate::share::Share;
+use crate::share::{BODIES, Share};
 use crate::watch::{Phase, Slot};
 use crate::work::{Call, Work};
 use std::borrow::Cow;
@@ -91,7 +91,7 @@ impl Connection {
             output: Vec::new(),
             sent: 0,
             receiving: None,
-            share: Share::default(),
+            share: Share::of(&BODIES),
             pending: None,
             reply: Reply::default(),
             state: State::Open,
@@ -319,7 +319,7 @@ impl Connection {
     fn respond(&mut self, answer: &Answer, reply: Reply) {
         self.arrival = None;
         self.slot.settle();
-        self.share = Share::default();
+        self.share = Share::of(&BODIES);
         let close = !reply.keep_alive || self.service.is_draining();
         let connection = match (close, reply.is_http10) {
             (true, _) => Some("close"),

@@ -1,37 +1,64 @@
-//! The memory that the bodies of all connections hold together, from their first byte until they are answered.
+//! Bounds on the memory that all connections of this process hold together.
 
 use crate::http::{MAX_BODY, Refusal, Status};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The most bytes of all bodies of this process. Beyond it a body is answered 503.
+/// The most bytes of all bodies of this process, from their first byte until they are answered. Beyond it a body is answered 503.
 pub const MAX_BODIES: usize = 64 * MAX_BODY;
 
-static HELD: AtomicUsize = AtomicUsize::new(0);
+/// What all bodies hold.
+pub(crate) static BODIES: Bound = Bound::new(MAX_BODIES, "too many bodies at a time");
 
-/// The part that one connection holds; dropping it frees that part.
-#[derive(Debug, Default)]
-pub(crate) struct Share(usize);
+/// A bound, and how much of it is held.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    most: usize,
+    held: AtomicUsize,
+    /// What is said to whom it does not take.
+    reason: &'static str,
+}
+
+impl Bound {
+    const fn new(most: usize, reason: &'static str) -> Self {
+        Bound { most, held: AtomicUsize::new(0), reason }
+    }
+}
+
+/// The part of a bound that one holds; dropping it frees that part.
+#[derive(Debug)]
+pub(crate) struct Share {
+    bound: &'static Bound,
+    bytes: usize,
+}
 
 impl Share {
+    /// A share of nothing.
+    pub const fn of(bound: &'static Bound) -> Self {
+        Share { bound, bytes: 0 }
+    }
+
     /// Grows to this many bytes.
     ///
     /// # Errors
-    /// All bodies together would hold too much.
+    /// All together would hold too much.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let more = bytes.saturating_sub(self.0);
-        if HELD.fetch_add(more, Ordering::Relaxed) + more > MAX_BODIES {
-            HELD.fetch_sub(more, Ordering::Relaxed);
-            return Err(Refusal { status: Status::ServiceUnavailable, reason: "too many bodies at a time" });
+        let more = bytes.saturating_sub(self.bytes);
+        if more == 0 {
+            return Ok(());
         }
-        self.0 += more;
+        let grown = |held: usize| held.checked_add(more).filter(|held| *held <= self.bound.most);
+        if self.bound.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_err() {
+            return Err(Refusal { status: Status::ServiceUnavailable, reason: self.bound.reason });
+        }
+        self.bytes += more;
         Ok(())
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if self.0 > 0 {
-            HELD.fetch_sub(self.0, Ordering::Relaxed);
+        if self.bytes > 0 {
+            self.bound.held.fetch_sub(self.bytes, Ordering::Relaxed);
         }
     }
 }
@@ -39,17 +66,28 @@ impl Drop for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::thread;
 
     #[test]
-    fn all_bodies_together_have_a_bound_and_what_is_dropped_is_free() {
-        let mut first = Share::default();
-        assert!(
-            first.grow(MAX_BODIES / 2).is_ok() && first.grow(MAX_BODIES / 2).is_ok(),
-            "growing to the same size takes nothing"
-        );
-        let mut second = Share::default();
-        assert_eq!(second.grow(MAX_BODIES).unwrap_err().status, Status::ServiceUnavailable);
+    fn all_shares_together_have_a_bound_and_what_is_dropped_is_free() {
+        static BOUND: Bound = Bound::new(100, "full");
+        let mut first = Share::of(&BOUND);
+        assert!(first.grow(50).is_ok() && first.grow(50).is_ok(), "growing to the same size takes nothing");
+        let mut second = Share::of(&BOUND);
+        assert_eq!(second.grow(51).unwrap_err().status, Status::ServiceUnavailable);
+        assert!(second.grow(usize::MAX).is_err());
         drop(first);
-        assert!(second.grow(MAX_BODIES / 2).is_ok());
+        assert!(second.grow(51).is_ok());
+    }
+
+    #[test]
+    fn a_share_that_is_refused_takes_no_room_from_another_at_the_same_time() {
+        static BOUND: Bound = Bound::new(100, "full");
+        thread::scope(|scope| {
+            let refused = scope.spawn(|| (0..100_000).for_each(|_| assert!(Share::of(&BOUND).grow(101).is_err())));
+            while !refused.is_finished() {
+                assert!(Share::of(&BOUND).grow(100).is_ok());
+            }
+        });
     }
 }
