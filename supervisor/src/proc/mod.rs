@@ -103,9 +103,10 @@ pub fn group(leader: i32) -> Vec<i32> {
     Groups::read().0.remove(&leader).unwrap_or_default()
 }
 
-/// The name of a process: the first 15 bytes of its program's.
+/// The name of a process: the first 15 bytes of its program's, which may end within a character.
 pub fn name(pid: i32) -> Option<String> {
-    fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| name.trim_end().to_owned())
+    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
 }
 
 /// The environment that a process was started with, as the kernel shows it.
@@ -121,9 +122,10 @@ pub fn holds(pid: i32, target: &str) -> bool {
 
 /// A field of `/proc/PID/stat`, counted from 1 as in proc(5).
 fn stat_field(pid: i32, field: usize) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is a name that may contain spaces and brackets.
-    let rest = &stat[stat.rfind(')')? + 2..];
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is a name that may contain spaces, brackets and half a character.
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
     rest.split(' ').nth(field - 3)?.parse().ok()
 }
 

@@ -105,7 +105,9 @@ pub fn signal(name: &str, pid: i64) {
 
 /// Returns whether a process has ended, even if nobody has reaped it.
 pub fn is_gone(pid: i64) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let status = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before the state may contain anything.
+    let status = String::from_utf8_lossy(&status);
     status.is_empty() || status.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
 }
 
