@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Supervisor, is_gone, until};
+use common::{Supervisor, is_gone, signal, until};
 use std::fs;
 
 #[test]
@@ -18,4 +18,19 @@ fn a_process_whose_name_is_cut_within_a_character_is_kept_and_ends_with_its_app(
     assert_eq!(supervisor.pids(), before);
     supervisor.ok(&["stop", "app"]);
     until("it has ended", || is_gone(before[0]));
+}
+
+#[test]
+fn a_signal_to_end_is_not_lost_with_the_daemon() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let (keeper, daemon, app) = (supervisor.role("keeper"), supervisor.role("daemon"), supervisor.pids()[0]);
+    // The keeper finds both when it continues: the signal, and the end of the daemon.
+    signal("STOP", keeper);
+    signal("KILL", daemon);
+    until("the daemon has ended", || is_gone(daemon));
+    signal("TERM", keeper);
+    signal("CONT", keeper);
+    until("all have ended", || [keeper, app].into_iter().all(is_gone));
+    assert!(!supervisor.path().join("state.json").exists());
 }

@@ -80,6 +80,10 @@ impl Keeper {
             channel.send(&Report::Remark(remark), &[])?;
         }
         channel.send(&Report::Told, &[])?;
+        if self.is_asked_to_end {
+            // Only now: a daemon can end the apps once it knows them.
+            channel.send(&Report::Terminate, &[])?;
+        }
         Ok(())
     }
 

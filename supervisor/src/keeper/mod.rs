@@ -77,6 +77,8 @@ struct Keeper {
     daemon_due: Option<Instant>,
     /// The daemon has said that it ends on purpose.
     is_left: bool,
+    /// A signal to end has come; each daemon is told.
+    is_asked_to_end: bool,
     /// Something that the next daemon should know about the last one.
     remark: Option<String>,
     control: Option<OwnedFd>,
@@ -118,6 +120,7 @@ impl Keeper {
             daemon: None,
             daemon_due: None,
             is_left: false,
+            is_asked_to_end: false,
             remark: None,
             control: None,
             lock: None,
@@ -185,6 +188,7 @@ impl Keeper {
             Source::Control => self.check_for_client(),
             Source::Signals => {
                 let _ = self.signals.read(&mut self.buffer);
+                self.is_asked_to_end = true;
                 self.report(&Report::Terminate)
             }
             Source::Hangups => {
