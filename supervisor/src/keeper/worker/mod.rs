@@ -1,8 +1,9 @@
 //! One worker of the keeper: its start, its pipes and its messages.
 
 mod end;
+mod words;
 
-use super::ipc::{Ipc, Said};
+use super::ipc::Ipc;
 use super::lines::Lines;
 use super::notify::Notify;
 use super::tail::Tail;
@@ -13,9 +14,8 @@ use crate::poll::{Poller, Token};
 use crate::proc::Identity;
 use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_passcred;
-use rustix::process::{Pid, PidfdFlags, getpgid, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// First descriptor of inherited listeners, as systemd defines it.
 const FIRST_LISTENER: i32 = 3;
@@ -259,116 +259,6 @@ impl Worker {
         if let Some((pipe, Some(token))) = self.outputs[stream].take() {
             poller.remove(token, pipe);
         }
-    }
-
-    /// Reads its next message, and leaves it in the notify socket; returns the reports that follow from it, or `None` if there is no message.
-    /// Ignores messages of processes outside its group.
-    pub fn read_word(&mut self) -> Option<Vec<Report>> {
-        let (word, sender) = self.notify.read()?;
-        let mut reports = Vec::new();
-        let words = if self.is_of_group(sender) { word.as_str() } else { "" };
-        for line in words.lines() {
-            if line == "READY=1" && !self.is_ready {
-                self.is_ready = true;
-                reports.push(Report::Ready(self.key()));
-            } else if line == "WATCHDOG=1" {
-                reports.extend(self.lives());
-            } else if let Some(status) = line.strip_prefix("STATUS=") {
-                self.notify.set_status(status);
-            }
-        }
-        reports.extend(self.report_status());
-        Some(reports)
-    }
-
-    /// Notes a sign of life; returns a report if it is news.
-    fn lives(&mut self) -> Option<Report> {
-        let is_first = self.life.replace(Instant::now()).is_none();
-        (std::mem::take(&mut self.is_stalled) || is_first).then(|| Report::Lives(self.key()))
-    }
-
-    /// When it has been silent for too long.
-    fn silent_at(&self) -> Option<Instant> {
-        let stall = Duration::from_millis(self.job.stall_ms?);
-        self.life.filter(|_| self.runs() && !self.is_told_to_end).map(|life| life + stall)
-    }
-
-    /// The report that it has given no sign of life for too long, if so.
-    fn stalled(&self) -> Option<Report> {
-        let is_late = self.silent_at().is_some_and(|silent| silent <= Instant::now());
-        let silence = self.life.filter(|_| is_late)?.elapsed();
-        Some(Report::Stalled(self.key(), u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)))
-    }
-
-    /// Notes that it has written these lines; returns whether they tell that it is ready.
-    pub fn becomes_ready(&mut self, lines: &[u8]) -> bool {
-        let text = self.job.ready_text.as_ref().filter(|_| !self.is_ready);
-        let is_ready = text.is_some_and(|text| String::from_utf8_lossy(lines).contains(text.as_str()));
-        self.is_ready |= is_ready;
-        is_ready
-    }
-
-    /// The newest status, unless another was reported a moment ago.
-    fn report_status(&mut self) -> Option<Report> {
-        self.notify.new_status().map(|status| Report::Status(self.key(), status))
-    }
-
-    /// Reads what a Node program says over its channel.
-    pub fn hear_node(&mut self, poller: &mut Poller<Source>) -> Vec<Report> {
-        let key = self.key();
-        let said = self.ipc.as_mut().map(|ipc| ipc.read(poller)).unwrap_or_default();
-        let mut reports = Vec::new();
-        for said in said {
-            match said {
-                Said::Ready => {
-                    self.is_ready = true;
-                    reports.push(Report::Ready(key));
-                }
-                Said::Lives => reports.extend(self.lives()),
-                Said::Says(status) => self.notify.set_status(&status),
-                Said::Wants(wish, address) => reports.push(Report::Wants(key, wish, address)),
-            }
-        }
-        reports.extend(self.report_status());
-        reports
-    }
-
-    /// The channel of a Node program.
-    pub fn node(&mut self) -> Option<&mut Ipc> {
-        self.ipc.as_mut()
-    }
-
-    /// Takes the message from the notify socket that was read.
-    pub fn drop_word(&self) {
-        self.notify.drop_word();
-    }
-
-    /// Leaves it alone for a moment, since it floods its notify socket.
-    pub fn pause(&mut self, poller: &mut Poller<Source>) {
-        self.notify.pause(poller);
-    }
-
-    /// When [`Self::tick`] has something to do.
-    pub fn due(&self) -> Option<Instant> {
-        let silent = self.silent_at().filter(|_| !self.is_stalled);
-        self.lines.iter().filter_map(Lines::due).chain(self.notify.due()).chain(silent).min()
-    }
-
-    /// Continues to read messages after a pause, reports a status that had to wait, and a silence that is too long.
-    ///
-    /// # Errors
-    /// Fails if the socket cannot be watched.
-    pub fn tick(&mut self, poller: &mut Poller<Source>) -> io::Result<Vec<Report>> {
-        self.notify.resume(self.key(), poller)?;
-        let stalled = self.stalled().filter(|_| !self.is_stalled);
-        self.is_stalled |= stalled.is_some();
-        Ok(stalled.into_iter().chain(self.report_status()).collect())
-    }
-
-    /// A wrapper's child may send messages for it, as may a helper such as `systemd-notify`, which has often ended by now.
-    fn is_of_group(&self, sender: Pid) -> bool {
-        sender.as_raw_pid() == self.identity.pid
-            || getpgid(Some(sender)).map_or_else(|error| error == Errno::SRCH, |group| group.as_raw_pid() == self.identity.pid)
     }
 
     /// Stops watching the worker's end and its messages.
