@@ -34,3 +34,48 @@ fn a_signal_to_end_is_not_lost_with_the_daemon() {
     until("all have ended", || [keeper, app].into_iter().all(is_gone));
     assert!(!supervisor.path().join("state.json").exists());
 }
+
+/// Starts an app that leaves two processes behind: one of its group that ignores SIGTERM, and one with a session of its own. Returns their ids and its own.
+fn start_with_descendants(supervisor: &Supervisor) -> Vec<i64> {
+    let pids = supervisor.home.path().join("pids");
+    let _ = fs::remove_file(&pids);
+    let stubborn = format!("sh -c 'trap \"\" TERM; echo $$ >> {}; while :; do sleep 0.05; done' &", pids.display());
+    let stray = format!("setsid sh -c 'echo $$ >> {}; exec sleep 1000' &", pids.display());
+    let app = supervisor.script("app", &format!("{stubborn}\n{stray}\nexec sleep 1000"));
+    supervisor.ok(&["start", &app, "--min-uptime", "10ms", "--kill-timeout", "300ms"]);
+    let read = || fs::read_to_string(&pids).unwrap_or_default().lines().map(|pid| pid.parse().unwrap()).collect::<Vec<i64>>();
+    until("both have begun", || read().len() == 2);
+    [read(), supervisor.pids()].concat()
+}
+
+/// Replaces the keeper, in each of the ways in which that happens.
+const REPLACEMENTS: [fn(&Supervisor); 2] = [
+    |supervisor| drop(supervisor.ok(&["update"])),
+    |supervisor| {
+        let keeper = supervisor.role("keeper");
+        signal("KILL", keeper);
+        until("another keeper", || supervisor.role("keeper") != keeper);
+    },
+];
+
+#[test]
+fn a_stop_ends_all_that_an_app_has_started_after_its_keeper_was_replaced() {
+    for replace in REPLACEMENTS {
+        let supervisor = Supervisor::new();
+        let pids = start_with_descendants(&supervisor);
+        replace(&supervisor);
+        supervisor.ok(&["stop", "app"]);
+        assert!(pids.into_iter().all(is_gone), "it says that the app was stopped");
+    }
+}
+
+#[test]
+fn a_process_that_dies_takes_all_that_it_has_started_with_it_after_its_keeper_was_replaced() {
+    for replace in REPLACEMENTS {
+        let supervisor = Supervisor::new();
+        let pids = start_with_descendants(&supervisor);
+        replace(&supervisor);
+        signal("KILL", pids[2]);
+        until("all have ended", || pids.iter().all(|pid| is_gone(*pid)));
+    }
+}

@@ -46,7 +46,7 @@ impl Keeper {
         // The last messages of the worker must not get lost.
         self.hear(key)?;
         let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
-        if !worker.reap(&mut self.poller) {
+        if !worker.reap(&self.home, &mut self.poller) {
             return Ok(());
         }
         for stream in 0..2 {

@@ -33,7 +33,7 @@ impl Left {
 }
 
 impl Keeper {
-    /// Kills what workers have left behind in sessions of their own. An orphan becomes a child of the keeper.
+    /// Kills what workers have left behind in sessions of their own. An orphan becomes a child of the keeper, unless another one had started its worker.
     pub(super) fn end_strays(&self) {
         let known = self.leaders();
         for pid in proc::children().into_iter().filter(|pid| !known.contains(pid)).filter_map(Pid::from_raw) {
@@ -76,6 +76,11 @@ impl Keeper {
     fn runs(&self, key: Key) -> bool {
         self.workers.get(&key).is_some_and(super::worker::Worker::runs)
     }
+}
+
+/// Returns the processes that bear the mark of a worker.
+pub fn marked(home: &Home, key: Key) -> impl Iterator<Item = i32> {
+    proc::all().into_iter().filter(move |pid| mark(home, *pid) == Some(key))
 }
 
 /// Returns the worker whose mark a process bears.

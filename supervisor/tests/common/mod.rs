@@ -6,6 +6,7 @@ pub mod load;
 use serde_json::Value;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Once;
@@ -70,6 +71,14 @@ impl Supervisor {
 
     pub fn pids(&self) -> Vec<i64> {
         self.list().iter().filter_map(|one| one["pid"].as_i64()).collect()
+    }
+
+    /// Writes a shell script beside the supervisor's folder; returns its path.
+    pub fn script(&self, name: &str, text: &str) -> String {
+        let path = self.home.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
     }
 
     /// Process id of the keeper or the daemon.

@@ -2,11 +2,13 @@
 
 use super::Worker;
 use crate::cgroup::Delegated;
-use crate::keeper::Source;
+use crate::home::Home;
+use crate::keeper::{Source, sweep};
 use crate::poll::Poller;
 use crate::proc;
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_send_signal, test_kill_process_group, waitid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, kill_process_group, pidfd_send_signal,
+    test_kill_process_group, waitid,
 };
 use std::os::fd::AsFd;
 
@@ -40,7 +42,7 @@ impl Worker {
 
     /// Returns whether its whole group has ended just now. If the leader was asked to end, the processes that it leaves behind are asked to end too,
     /// while its process id is still taken. Otherwise, they are killed.
-    pub fn reap(&mut self, poller: &mut Poller<Source>) -> bool {
+    pub fn reap(&mut self, home: &Home, poller: &mut Poller<Source>) -> bool {
         let Some(leader) = Pid::from_raw(self.identity.pid).filter(|_| !self.is_over) else { return false };
         if self.last_word.is_none() {
             let how = if self.is_own { self.reap_leader(leader) } else { Some(self.end_adopted(leader)) };
@@ -51,7 +53,7 @@ impl Worker {
             self.unwatch(poller);
         }
         // The process id belongs to the group while one of its processes exists.
-        self.is_over = !self.is_own || test_kill_process_group(leader).is_err();
+        self.is_over = if self.is_own { test_kill_process_group(leader).is_err() } else { !self.has_remains(home, poller) };
         self.is_over
     }
 
@@ -72,6 +74,17 @@ impl Worker {
     fn end_adopted(&self, leader: Pid) -> (String, Option<i32>) {
         let _ = kill_process_group(leader, if self.is_told_to_end { Signal::TERM } else { Signal::KILL });
         (UNSEEN.into(), None)
+    }
+
+    /// Watches what an adopted worker has left behind; returns whether anything is left. What it has started in sessions of their own is killed.
+    fn has_remains(&mut self, home: &Home, poller: &mut Poller<Source>) -> bool {
+        let key = self.key();
+        let group = proc::group(self.identity.pid);
+        let strays: Vec<i32> = sweep::marked(home, key).filter(|pid| !group.contains(pid)).collect();
+        for stray in strays.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            let _ = kill_process(stray, Signal::KILL);
+        }
+        self.remains.watch(group.into_iter().chain(strays), key, poller)
     }
 }
 

@@ -1,6 +1,7 @@
 //! One worker of the keeper: its start, its pipes and its messages.
 
 mod end;
+mod remains;
 mod words;
 
 use super::ipc::Ipc;
@@ -14,6 +15,7 @@ use crate::poll::{Poller, Token};
 use crate::proc::Identity;
 use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
+use remains::Remains;
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::ffi::OsStr;
@@ -59,6 +61,8 @@ pub struct Worker {
     is_told_to_end: bool,
     /// Exit status of its leader, as text, and the exit code.
     last_word: Option<(String, Option<i32>)>,
+    /// What it has left behind, if another keeper had started it.
+    remains: Remains,
     /// No process of its group is left.
     is_over: bool,
 }
@@ -150,6 +154,7 @@ impl Worker {
             end_token: None,
             is_told_to_end: false,
             last_word: None,
+            remains: Remains::default(),
             is_over: false,
         }
     }
