@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Supervisor, has, is_gone, signal, until};
+use common::{Supervisor, has, is_gone, resident_kib, signal, until};
 use serde_json::Value;
 use std::fs;
 use std::net::TcpListener;
@@ -40,10 +40,7 @@ fn an_app_that_floods_its_status_harms_nobody_else() {
         says.split_whitespace().next().and_then(|count| count.parse::<u64>().ok()).unwrap_or(0)
     };
     until("a thousand were read", || count() > 1000);
-    let keeper = supervisor.role("keeper");
-    let memory = fs::read_to_string(format!("/proc/{keeper}/status")).unwrap();
-    let rss = memory.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let kib: u64 = rss.trim().trim_end_matches(" kB").parse().unwrap();
+    let kib = resident_kib(supervisor.role("keeper"));
     assert!(kib < 32 * 1024, "the keeper holds {kib} KiB");
     supervisor.ok(&["stop", "quiet"]);
     supervisor.ok(&["delete", "flood"]);

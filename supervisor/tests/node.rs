@@ -3,7 +3,7 @@
 mod common;
 
 use common::load::Load;
-use common::{Supervisor, free, free_port, has, until};
+use common::{Supervisor, free, free_port, has, resident_kib, signal, until};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -243,4 +243,54 @@ fn a_program_that_a_file_changes_keeps_the_listener_that_it_has_asked_for() {
     load.answers_more();
     let (failures, _) = load.stop();
     assert_eq!(failures, [""; 0]);
+}
+
+#[test]
+fn a_program_that_wants_nonsense_is_told_so_and_harms_nobody_else() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let text = "process.on('internalMessage', ({ code }) => console.log(code));
+    process.send({ cmd: 'NODE_SUPERVISOR', id: 1, wants: 'x'.repeat(300000) });
+    setInterval(() => {}, 1000);";
+    let file = program(&supervisor, "app.js", text);
+    supervisor.ok(&["ping"]);
+    let own = supervisor.listed()["supervisor"].clone();
+    assert!(start(&supervisor, &file, 0, &["--min-uptime", "10ms"]).status.success());
+    until("it is told", || supervisor.ok(&["logs", "app"]).contains("EINVAL"));
+    assert_eq!(supervisor.listed()["supervisor"], own);
+}
+
+#[test]
+fn a_program_that_floods_its_channel_harms_nobody_else() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let sent = supervisor.home.path().join("sent");
+    let text = format!(
+        "let sent = 0;
+        function more() {{
+          for (let count = 0; count < 50; count++) process.send('ready');
+          process.send({{ cmd: 'NODE_SUPERVISOR', id: sent, wants: 'nowhere' }});
+          process.send({{ cmd: 'NODE_SUPERVISOR', says: String((sent += 50)) }}, () => setImmediate(more));
+        }}
+        more();
+        setInterval(() => require('node:fs').writeFileSync('{}', String(sent)), 20);",
+        sent.display()
+    );
+    let file = program(&supervisor, "flood.js", &text);
+    assert!(start(&supervisor, &file, 0, &[]).status.success());
+    let count = || supervisor.list()[0]["says"].as_str().and_then(|says| says.parse::<u64>().ok()).unwrap_or(0);
+    until("ten thousand were read", || count() > 10_000);
+    // Whatever the keeper reports now, it has to keep.
+    let keeper = supervisor.role("keeper");
+    signal("STOP", supervisor.role("daemon"));
+    until("many more were sent", || {
+        fs::read_to_string(&sent).is_ok_and(|sent| sent.parse().is_ok_and(|sent: u64| sent > 200_000))
+    });
+    let kib = resident_kib(keeper);
+    assert!(kib < 24 * 1024, "the keeper holds {kib} KiB");
+    supervisor.ok(&["start", "sleep 1000", "--name", "quiet", "--min-uptime", "10ms"]);
 }

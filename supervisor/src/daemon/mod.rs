@@ -34,6 +34,8 @@ use std::time::{Duration, Instant};
 
 /// Pause before clients are accepted again, after there was no descriptor left for one.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+/// Most reports of the keeper that are handled before clients get their turn.
+const MOST_REPORTS: usize = 1024;
 
 /// The purpose of a watched descriptor.
 #[derive(Debug, Clone, Copy)]
@@ -263,7 +265,7 @@ impl Daemon {
 
     /// Reads the keeper's reports, and notices its end.
     fn hear(&mut self) -> Result<()> {
-        loop {
+        for _ in 0..MOST_REPORTS {
             self.keeper.channel.flush();
             match self.keeper.channel.receive::<Report>() {
                 Ok(None) => return Ok(()),
@@ -275,6 +277,7 @@ impl Daemon {
                 Err(_) => return self.lose_keeper(),
             }
         }
+        Ok(())
     }
 
     /// Keeps the descriptors of a report.

@@ -2,8 +2,10 @@
 //! `process.send('ready')`.
 
 use super::Source;
+use super::pace::Pace;
 use crate::channel::Key;
-use crate::poll::{Poller, Token};
+use crate::poll::Poller;
+use crate::spec::LONGEST_ADDRESS;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
 };
@@ -13,21 +15,27 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 /// Name of our messages. Node does not show those with this prefix to the program.
 const NAME: &str = "NODE_SUPERVISOR";
 /// Longest message in bytes; a program may send its parent anything.
 const LONGEST: usize = 1 << 20;
-/// Bytes that are read at once.
+/// Bytes that are read at once, and how often before others get their turn.
 const CHUNK: usize = 16 * 1024;
+const MOST_CHUNKS: usize = 16;
+/// Most wishes of a process that wait for an answer.
+const MOST_WISHES: usize = 1024;
 
 /// The supervisor's end of a channel.
 pub struct Ipc {
     socket: OwnedFd,
-    token: Option<Token>,
+    pace: Pace,
     input: Vec<u8>,
     /// What the process wants to listen on and has no answer for yet.
     wishes: BTreeMap<u64, String>,
+    /// It got a listener, and has not said since that it listens.
+    is_given: bool,
 }
 
 /// What a process says.
@@ -74,43 +82,80 @@ impl Ipc {
     /// Fails if the descriptor is not a socket.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Ipc { socket, token: None, input: Vec::new(), wishes: BTreeMap::new() })
+        Ok(Ipc { socket, pace: Pace::default(), input: Vec::new(), wishes: BTreeMap::new(), is_given: false })
     }
 
     /// Watches for messages.
     pub fn watch(&mut self, key: Key, poller: &mut Poller<Source>) -> io::Result<()> {
-        self.token = Some(poller.add(&self.socket, Source::Ipc(key))?);
-        Ok(())
+        self.pace.watch(&self.socket, Source::Ipc(key), poller)
     }
 
     /// Stops watching; the descriptor stays open, so that another keeper gets it.
     pub fn unwatch(&mut self, poller: &mut Poller<Source>) {
-        if let Some(token) = self.token.take() {
-            poller.remove(token, &self.socket);
-        }
+        self.pace.stop(&self.socket, poller);
     }
 
-    /// Reads what has come.
+    /// When a pause ends.
+    pub fn due(&self) -> Option<Instant> {
+        self.pace.due()
+    }
+
+    /// Continues to read after a pause.
+    pub fn resume(&mut self, key: Key, poller: &mut Poller<Source>) -> io::Result<()> {
+        self.pace.resume(&self.socket, Source::Ipc(key), poller)
+    }
+
+    /// Reads what has come. A process that says more than can be read at once is left alone for a moment.
     pub fn read(&mut self, poller: &mut Poller<Source>) -> Vec<Said> {
-        let mut buffer = [0; CHUNK];
-        match rustix::io::read(&self.socket, &mut buffer) {
-            // It has closed its end: `process.disconnect()`.
-            Ok(0) => self.unwatch(poller),
-            Ok(count) => self.input.extend_from_slice(&buffer[..count]),
-            Err(_) => {}
+        if (0..MOST_CHUNKS).all(|_| self.read_chunk(poller)) {
+            self.pace.pause(&self.socket, poller);
         }
         let end = self.input.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let lines: Vec<u8> = self.input.drain(..end).collect();
         if self.input.len() > LONGEST {
             self.input = Vec::new();
         }
-        let all: Vec<Said> = lines.split(|byte| *byte == b'\n').filter_map(said).collect();
-        for said in &all {
-            if let Said::Wants(wish, address) = said {
-                self.wishes.insert(*wish, address.clone());
-            }
-        }
+        let mut all: Vec<Said> = lines.split(|byte| *byte == b'\n').filter_map(said).collect();
+        all.retain(|said| match said {
+            Said::Wants(wish, address) => self.wants(*wish, address),
+            _ => true,
+        });
         all
+    }
+
+    /// Reads once; returns whether there may be more.
+    fn read_chunk(&mut self, poller: &mut Poller<Source>) -> bool {
+        let mut buffer = [0; CHUNK];
+        match rustix::io::read(&self.socket, &mut buffer) {
+            // It has closed its end: `process.disconnect()`.
+            Ok(0) => {
+                self.unwatch(poller);
+                false
+            }
+            Ok(count) => {
+                self.input.extend_from_slice(&buffer[..count]);
+                count == CHUNK
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Notes a wish; returns whether it is to be passed on. One that cannot be is refused.
+    fn wants(&mut self, wish: u64, address: &str) -> bool {
+        if address.len() > LONGEST_ADDRESS {
+            self.refuse(wish, "EINVAL", "not an address");
+            return false;
+        }
+        if self.wishes.len() >= MOST_WISHES {
+            self.refuse(wish, "EMFILE", "too many listeners are wanted at once");
+            return false;
+        }
+        self.wishes.insert(wish, address.to_owned()).is_none()
+    }
+
+    /// Returns whether it got a listener since this was last asked.
+    pub fn take_given(&mut self) -> bool {
+        std::mem::take(&mut self.is_given)
     }
 
     /// What the process wants to listen on and has no answer for yet.
@@ -125,6 +170,7 @@ impl Ipc {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        self.is_given = true;
         self.answer(wish, &message, &mut control);
     }
 

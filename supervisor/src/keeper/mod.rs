@@ -10,6 +10,7 @@ mod listeners;
 mod log;
 mod notify;
 mod output;
+mod pace;
 mod reap;
 mod start;
 mod surroundings;

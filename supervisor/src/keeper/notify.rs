@@ -1,8 +1,9 @@
 //! The notify socket of a worker, as systemd defines it: messages such as `READY=1` and `STATUS=...`.
 
 use super::Source;
+use super::pace::{PAUSE, Pace};
 use crate::channel::Key;
-use crate::poll::{Poller, Token};
+use crate::poll::Poller;
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::Pid;
@@ -11,12 +12,10 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Messages of a worker that are read at once.
 pub const MOST_WORDS: usize = 64;
-/// Time between two reports of a worker's status, and the pause after it has sent too many messages at once.
-const PAUSE: Duration = Duration::from_millis(100);
 /// Longest status that is kept, in characters.
 const LONGEST_STATUS: usize = 256;
 /// Longest message, in bytes.
@@ -25,9 +24,7 @@ const LONGEST_WORD: usize = 4096;
 /// A notify socket, and the newest status that came over it.
 pub struct Notify {
     socket: UnixDatagram,
-    token: Option<Token>,
-    /// When to read again, after too many messages came at once.
-    again: Option<Instant>,
+    pace: Pace,
     status: Option<String>,
     /// The status has changed since it was last reported, and when that was.
     is_new: bool,
@@ -42,13 +39,12 @@ impl AsFd for Notify {
 
 impl Notify {
     pub fn new(socket: UnixDatagram) -> Self {
-        Notify { socket, token: None, again: None, status: None, is_new: false, reported: None }
+        Notify { socket, pace: Pace::default(), status: None, is_new: false, reported: None }
     }
 
     /// Watches for messages.
     pub fn watch(&mut self, key: Key, poller: &mut Poller<Source>) -> io::Result<()> {
-        self.token = Some(poller.add(&self.socket, Source::Notify(key))?);
-        Ok(())
+        self.pace.watch(&self.socket, Source::Notify(key), poller)
     }
 
     /// Reads the next message and its sender, and leaves it in the socket.
@@ -81,35 +77,25 @@ impl Notify {
         self.status.clone()
     }
 
-    /// Stops reading for a moment. A worker that floods the socket then waits until there is room, and the others do not wait for it.
+    /// Stops reading for a moment.
     pub fn pause(&mut self, poller: &mut Poller<Source>) {
-        if let Some(token) = self.token.take() {
-            poller.remove(token, &self.socket);
-            self.again = Some(Instant::now() + PAUSE);
-        }
+        self.pace.pause(&self.socket, poller);
     }
 
     /// When there is something to do: reading goes on, or a status is to be reported.
     pub fn due(&self) -> Option<Instant> {
         let status = self.reported.filter(|_| self.is_new).map(|reported| reported + PAUSE);
-        self.again.into_iter().chain(status).min()
+        self.pace.due().into_iter().chain(status).min()
     }
 
     /// Goes on reading after a pause.
     pub fn resume(&mut self, key: Key, poller: &mut Poller<Source>) -> io::Result<()> {
-        if self.again.is_some_and(|due| due <= Instant::now()) {
-            self.again = None;
-            self.watch(key, poller)?;
-        }
-        Ok(())
+        self.pace.resume(&self.socket, Source::Notify(key), poller)
     }
 
     /// Stops reading for good, and removes the socket's name. The descriptor stays open, so that another keeper gets it.
     pub fn close(&mut self, poller: &mut Poller<Source>) {
-        if let Some(token) = self.token.take() {
-            poller.remove(token, &self.socket);
-        }
-        self.again = None;
+        self.pace.stop(&self.socket, poller);
         if let Ok(address) = self.socket.local_addr()
             && let Some(path) = address.as_pathname()
         {

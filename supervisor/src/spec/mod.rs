@@ -212,6 +212,8 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
 pub const UNIX: &str = "unix:";
 /// Longest path of a Unix socket on Linux, without its final zero byte.
 pub const LONGEST_SOCKET: usize = 107;
+/// Longest address of a listener, in bytes.
+pub const LONGEST_ADDRESS: usize = UNIX.len() + LONGEST_SOCKET;
 
 /// Returns whether this is the address of a listener: numeric, or a Unix socket.
 pub fn is_address(text: &str) -> bool {

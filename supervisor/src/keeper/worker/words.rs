@@ -71,9 +71,11 @@ impl Worker {
         let mut reports = Vec::new();
         for said in said {
             match said {
+                // It says so of each listener, and may say it for ever.
                 Said::Ready => {
+                    let is_given = self.ipc.as_mut().is_some_and(Ipc::take_given);
+                    reports.extend((is_given || !self.is_ready).then_some(Report::Ready(key)));
                     self.is_ready = true;
-                    reports.push(Report::Ready(key));
                 }
                 Said::Lives => reports.extend(self.lives()),
                 Said::Says(status) => self.notify.set_status(&status),
@@ -102,15 +104,18 @@ impl Worker {
     /// When [`Self::tick`] has something to do.
     pub fn due(&self) -> Option<Instant> {
         let silent = self.silent_at().filter(|_| !self.is_stalled);
-        self.lines.iter().filter_map(Lines::due).chain(self.notify.due()).chain(silent).min()
+        let ipc = self.ipc.as_ref().and_then(Ipc::due);
+        self.lines.iter().filter_map(Lines::due).chain(self.notify.due()).chain(ipc).chain(silent).min()
     }
 
     /// Continues to read messages after a pause, reports a status that had to wait, and a silence that is too long.
     ///
     /// # Errors
-    /// Fails if the socket cannot be watched.
+    /// Fails if a socket cannot be watched.
     pub fn tick(&mut self, poller: &mut Poller<Source>) -> io::Result<Vec<Report>> {
-        self.notify.resume(self.key(), poller)?;
+        let key = self.key();
+        self.notify.resume(key, poller)?;
+        self.ipc.as_mut().map_or(Ok(()), |ipc| ipc.resume(key, poller))?;
         let stalled = self.stalled().filter(|_| !self.is_stalled);
         self.is_stalled |= stalled.is_some();
         Ok(stalled.into_iter().chain(self.report_status()).collect())
