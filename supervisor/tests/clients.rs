@@ -79,6 +79,9 @@ fn wild_requests_are_refused_and_harm_nobody() {
         (wild(&|spec| spec["command"] = json!([]), 1), "absolute path of a program"),
         (wild(&|spec| spec["name"] = "../../x".into(), 1), "is not a valid name"),
         (wild(&|spec| spec["listeners"] = json!(["nowhere"]), 1), "not an address"),
+        (wild(&|spec| spec["listeners"] = json!([format!("127.0.0.1:{}80", "0".repeat(300_000))]), 1), "not an address"),
+        (wild(&|spec| spec["options"]["log"] = format!("/tmp/{}", "a".repeat(300_000)).into(), 1), "longer than 4095 bytes"),
+        (wild(&|spec| spec["options"]["ready_when"] = json!({ "log": "a".repeat(300_000) }), 1), "longer than 4096 bytes"),
         (json!({ "scale": ["app", { "by": i32::MIN }] }), "only 1 to 1000"),
         (json!({ "scale": ["app", { "to": u32::MAX }] }), "only 1 to 1000"),
         (json!({ "stop": "4294967295" }), "there is no app or id"),
@@ -89,4 +92,27 @@ fn wild_requests_are_refused_and_harm_nobody() {
         assert!(answer.starts_with("{\"error\"") && answer.contains(expected), "{request}: {answer}");
     }
     assert_eq!((supervisor.role("daemon"), supervisor.list().len()), (daemon, 1));
+    // None of its addresses is too long, but all of them together are.
+    let many = |spec: &mut Value| {
+        spec["listeners"] = vec![format!("127.0.0.1:{:0>100}", 0); 1200].into();
+        spec["options"]["max_restarts"] = 0.into();
+    };
+    let answer = raw(&supervisor, format!("{}\n", wild(&many, 1)).as_bytes(), false);
+    assert!(answer.contains("too long for a message to the keeper"), "{answer}");
+    assert_eq!(supervisor.role("daemon"), daemon);
+}
+
+#[test]
+fn an_app_whose_settings_are_too_long_is_refused_in_one_line() {
+    let supervisor = Supervisor::new();
+    let log = format!("/tmp/{}", "a".repeat(110_000));
+    let file = supervisor.home.path().join("supervisor.toml");
+    let text = format!("[[app]]\nstart = \"sleep 1000\"\nready-when = \"log:{}\"\n", "a".repeat(300_000));
+    fs::write(&file, text).unwrap();
+    for (words, why) in
+        [(&["start", "sleep 1000", "-l", &log][..], "4095 bytes"), (&["start", file.to_str().unwrap()], "4096 bytes")]
+    {
+        let said = supervisor.fails(words);
+        assert!(said.contains(why) && said.lines().count() == 1 && said.len() < 200, "{said}");
+    }
 }

@@ -2,7 +2,9 @@
 //!
 //! Each side asks the other for a sign of life after it has sent something. So one that hangs is noticed, and none wakes up while nothing happens.
 
+use super::Order;
 use rustix::io::Errno;
+use rustix::net::sockopt::socket_send_buffer_size;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
@@ -63,6 +65,20 @@ impl Channel {
     pub fn send(&mut self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.send_bytes(serde_json::to_vec(message)?, descriptors)?;
         self.ask()
+    }
+
+    /// Sends an order without descriptors, unless it is too long; returns whether it was sent. It may take half of the room that a message has: what
+    /// the keeper reports about it, and what a new keeper is told, repeats it and adds to it.
+    ///
+    /// # Errors
+    /// Fails if no descriptors are left.
+    pub fn order(&mut self, order: &Order) -> io::Result<bool> {
+        let bytes = serde_json::to_vec(order)?;
+        if bytes.len() > socket_send_buffer_size(&self.socket)? / 2 {
+            return Ok(false);
+        }
+        self.send_bytes(bytes, &[])?;
+        self.ask().map(|()| true)
     }
 
     /// Asks the other side for a sign of life, unless it still owes one.
@@ -178,7 +194,7 @@ fn transmit(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> R
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Key, Order, Report};
+    use super::super::{Key, Report};
     use super::*;
     use std::fs::File;
     use std::io::Read;
@@ -210,6 +226,19 @@ mod tests {
             let (order, _) = other.receive::<Order>().unwrap().unwrap();
             assert!(matches!(order, Order::Forget(key) if key.instance == number), "{order:?}");
         }
+    }
+
+    #[test]
+    fn an_order_that_is_too_long_is_not_sent_and_what_an_order_leads_to_is() {
+        let (one, other) = pair().unwrap();
+        let (mut one, mut other) = (Channel::new(one), Channel::new(other));
+        let longest = socket_send_buffer_size(&one.socket).unwrap() / 2 - r#"{"Bind":""}"#.len();
+        assert!(!one.order(&Order::Bind("x".repeat(longest + 1))).unwrap());
+        assert!(one.order(&Order::Bind("x".repeat(longest))).unwrap());
+        let (order, _) = other.receive::<Order>().unwrap().unwrap();
+        assert!(matches!(order, Order::Bind(address) if address.len() == longest));
+        other.send(&Report::CannotBind("x".repeat(longest), "the reason".repeat(100)), &[]).unwrap();
+        assert!(matches!(one.receive::<Report>().unwrap(), Some((Report::CannotBind(..), _))));
     }
 
     #[test]

@@ -259,8 +259,8 @@ impl Daemon {
             }
             _ => {}
         }
-        self.keeper.channel.send(order, &[])?;
-        Ok(remark.map(Input::Remark))
+        let is_sent = self.keeper.channel.order(order)?;
+        Ok(if is_sent { remark.map(Input::Remark) } else { Some(too_long(order)) })
     }
 
     /// Reads the keeper's reports, and notices its end.
@@ -365,5 +365,16 @@ impl Daemon {
             },
             Word::Request(request) => self.handle(Input::Request(id, request)),
         }
+    }
+}
+
+/// What follows from an order that is too long for a message.
+fn too_long(order: &Order) -> Input {
+    match order {
+        Order::Spawn(job) => {
+            let why = "cannot be started: its listeners and the paths of its logs are too long for a message to the keeper";
+            Input::Report(Box::new(Report::CannotSpawn(job.key, why.into())))
+        }
+        _ => Input::Remark("an order was not carried out: it is too long for a message to the keeper".into()),
     }
 }

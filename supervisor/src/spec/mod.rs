@@ -65,6 +65,10 @@ pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 pub const PERCENT: RangeInclusive<u32> = 1..=100_000;
 /// Longest date format, in bytes.
 pub const LONGEST_FORMAT: usize = 100;
+/// Longest path of a log, in bytes: Linux knows no longer one.
+const LONGEST_PATH: usize = 4095;
+/// Longest text of the line that tells that a process is ready, in bytes.
+const LONGEST_TEXT: usize = 4096;
 
 /// A resource limit; `None` is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -142,8 +146,17 @@ impl Spec {
             bail!("the date format of {} is longer than {LONGEST_FORMAT} characters", self.name);
         }
         let Options { log, output, error, .. } = &self.options;
-        if [log, output, error].into_iter().flatten().any(|log| !log.is_absolute()) {
+        let mut logs = [log, output, error].into_iter().flatten();
+        if logs.clone().any(|log| !log.is_absolute()) {
             bail!("the log of {} is not an absolute path", self.name);
+        }
+        if logs.any(|log| log.as_os_str().len() > LONGEST_PATH) {
+            bail!("the path of a log of {} is longer than {LONGEST_PATH} bytes", self.name);
+        }
+        if let Some(ReadyWhen::Log(text)) = &self.options.ready_when
+            && text.len() > LONGEST_TEXT
+        {
+            bail!("the text that tells that {} is ready is longer than {LONGEST_TEXT} bytes", self.name);
         }
         if let Some(address) = self.listeners.iter().find(|address| !is_address(address)) {
             bail!(
@@ -220,7 +233,8 @@ pub fn is_address(text: &str) -> bool {
     match text.strip_prefix(UNIX) {
         // Addresses are handed on in a list.
         Some(path) => Path::new(path).is_absolute() && path.len() <= LONGEST_SOCKET && !path.contains(','),
-        None => text.parse::<std::net::SocketAddr>().is_ok(),
+        // A port may begin with any number of zeros.
+        None => text.len() <= LONGEST_ADDRESS && text.parse::<std::net::SocketAddr>().is_ok(),
     }
 }
 
