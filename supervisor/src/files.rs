@@ -1,18 +1,26 @@
 //! Reading the ends of files.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// Number of bytes that are read first to find the last lines.
 const BLOCK: u64 = 16 * 1024;
+
+/// Opens a file that has an end: a pipe has none, and opening one would wait for whoever writes to it.
+///
+/// # Errors
+/// Fails if it cannot be opened, or is a pipe or a device.
+pub fn open(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() { File::open(path) } else { Err(ErrorKind::NotSeekable.into()) }
+}
 
 /// Returns the last `bytes` bytes of a file, or the whole file if it is shorter.
 ///
 /// # Errors
 /// Fails if the file cannot be read.
 pub fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
-    tail_of(&mut File::open(path)?, bytes)
+    tail_of(&mut open(path)?, bytes)
 }
 
 /// Returns the last lines of an open file, whole; leaves the file's position at its end.

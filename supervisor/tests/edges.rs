@@ -76,6 +76,29 @@ fn a_hangup_reopens_logs_and_ends_nothing() {
 }
 
 #[test]
+fn flush_and_logs_wait_for_no_pipe_and_flush_empties_nothing_through_a_link() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let talker = supervisor.script("talker", "echo hello; exec sleep 1000");
+    supervisor.ok(&["start", &talker, "--min-uptime", "10ms"]);
+    until("it has written", || supervisor.ok(&["logs", "talker"]).contains("hello"));
+    let logs = supervisor.path().join("logs");
+    let precious = supervisor.home.path().join("precious");
+    fs::write(&precious, "precious\n").unwrap();
+    symlink(&precious, logs.join("app-0-out.log")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, logs.join("app-0-error.log"), rustix::fs::Mode::RWXU).unwrap();
+    let keeper = supervisor.role("keeper");
+    supervisor.ok(&["flush", "app"]);
+    // It was done once the keeper has done what it was told later.
+    supervisor.ok(&["stop", "app"]);
+    assert_eq!((fs::read_to_string(&precious).unwrap().as_str(), supervisor.role("keeper")), ("precious\n", keeper));
+    let mut all = supervisor.command(&["logs"]).stdout(Stdio::piped()).spawn().unwrap();
+    until("all logs are printed", || all.try_wait().unwrap().is_some());
+    let output = all.wait_with_output().unwrap();
+    assert!(output.status.success() && String::from_utf8(output.stdout).unwrap().contains("talker out| hello"));
+}
+
+#[test]
 fn a_home_that_depends_on_the_current_directory_is_refused() {
     let supervisor = Supervisor::new();
     let output = supervisor.command(&["list"]).env("SUPERVISOR_HOME", "somewhere").output().unwrap();

@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use supervisor::files::last_lines;
+use supervisor::files::{self, last_lines};
 use supervisor::rotated;
 
 /// The file.
@@ -34,14 +34,14 @@ impl Growing {
     /// # Errors
     /// Fails if a file cannot be read.
     pub fn last_lines(&mut self, lines: usize) -> io::Result<Vec<u8>> {
-        let (mut text, file) = match File::open(&self.path) {
+        let (mut text, file) = match files::open(&self.path) {
             Ok(mut file) => (last_lines(&mut file, lines)?, Some(file)),
             Err(_) => (Vec::new(), None),
         };
         self.file = file;
         for number in 1.. {
             let there = text.split_inclusive(|byte| *byte == b'\n').count();
-            let Some(older) = File::open(rotated(&self.path, number)).ok().filter(|_| there < lines) else { break };
+            let Some(older) = files::open(&rotated(&self.path, number)).ok().filter(|_| there < lines) else { break };
             text.splice(..0, last_lines(&mut { older }, lines - there)?);
         }
         let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
@@ -72,7 +72,7 @@ impl Growing {
                 lines.extend(self.rest.drain(..end));
             }
             match self.next() {
-                Some(path) => self.file = File::open(path).ok(),
+                Some(path) => self.file = files::open(&path).ok(),
                 None => return Ok(lines),
             }
         }
@@ -80,7 +80,8 @@ impl Growing {
 
     /// Returns the next file after the open one, if there is one.
     fn next(&self) -> Option<PathBuf> {
-        let inode = |path: &Path| fs::metadata(path).map(|metadata| metadata.ino()).ok();
+        // A pipe or a device has no end to follow.
+        let inode = |path: &Path| fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.ino());
         let open = self.file.as_ref().and_then(|file| file.metadata().ok()).map(|metadata| metadata.ino());
         let mut newer = self.path.clone();
         if inode(&newer)? == open.unwrap_or(0) {

@@ -97,14 +97,7 @@ impl Log {
     }
 
     fn open(&mut self) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        let mut flags = OFlags::NONBLOCK;
-        // Whoever may write to the folder could let a link lead to any file of this user. Devices are links at times.
-        if !self.plan.path.starts_with("/dev") && !self.plan.path.starts_with("/proc") {
-            flags |= OFlags::NOFOLLOW;
-        }
-        options.append(true).create(true).mode(self.plan.mode).custom_flags(flags.bits().cast_signed());
-        let file = options.open(&self.plan.path)?;
+        let file = careful(&self.plan.path).append(true).create(true).mode(self.plan.mode).open(&self.plan.path)?;
         let metadata = file.metadata()?;
         (self.size, self.inode, self.is_special) = (metadata.len(), metadata.ino(), !metadata.is_file());
         self.file = Some(file);
@@ -124,6 +117,18 @@ impl Log {
         }
         self.open()
     }
+}
+
+/// Returns options that open a log without waiting for whoever reads it, and without following a link.
+fn careful(path: &Path) -> OpenOptions {
+    let mut flags = OFlags::NONBLOCK;
+    // Whoever may write to the folder could let a link lead to any file of this user. Devices are links at times.
+    if !path.starts_with("/dev") && !path.starts_with("/proc") {
+        flags |= OFlags::NOFOLLOW;
+    }
+    let mut options = OpenOptions::new();
+    options.custom_flags(flags.bits().cast_signed());
+    options
 }
 
 /// Returns how many bytes go into a file with this much room: whole lines. Only a line that is longer than a file is cut.
@@ -156,7 +161,7 @@ fn explain(error: &io::Error) -> String {
 /// Empties a log that no worker writes to, and removes its rotated files.
 pub fn flush(path: &Path, keep: u32) {
     // Missing files are not an error.
-    let _ = OpenOptions::new().write(true).truncate(true).open(path);
+    let _ = careful(path).write(true).truncate(true).open(path);
     for number in 1..=keep {
         let _ = fs::remove_file(rotated(path, number));
     }
@@ -238,6 +243,15 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_that_nobody_reads_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(folder.path(), 100, 1);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &log.plan.path, rustix::fs::Mode::RWXU).unwrap();
+        assert!(log.write(KEY, b"one\n").unwrap().is_some());
+        log.flush();
+    }
+
+    #[test]
     fn a_failing_log_is_reported_once_and_so_is_its_recovery() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("not-there-yet");
@@ -302,8 +316,10 @@ mod tests {
         let target = folder.path().join("target");
         fs::write(&target, "precious\n").unwrap();
         std::os::unix::fs::symlink(&target, folder.path().join("app.log")).unwrap();
-        let trouble = log(folder.path(), 1000, 1).write(KEY, b"one\n").unwrap().unwrap();
+        let mut log = log(folder.path(), 1000, 1);
+        let trouble = log.write(KEY, b"one\n").unwrap().unwrap();
         assert!(trouble.contains("is not followed"), "{trouble}");
+        log.flush();
         assert_eq!(fs::read_to_string(&target).unwrap(), "precious\n");
     }
 }
