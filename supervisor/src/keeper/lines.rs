@@ -12,6 +12,7 @@ const LONGEST: usize = 64 * 1024;
 #[derive(Default)]
 pub struct Lines {
     begun: Vec<u8>,
+    /// When its first byte came.
     since: Option<Instant>,
 }
 
@@ -20,6 +21,7 @@ impl Lines {
     pub fn push<'b>(&mut self, bytes: &'b [u8]) -> Cow<'b, [u8]> {
         let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let (whole, rest) = bytes.split_at(end);
+        let since = self.since.filter(|_| whole.is_empty());
         let whole = if self.begun.is_empty() || whole.is_empty() {
             Cow::Borrowed(whole)
         } else {
@@ -29,7 +31,7 @@ impl Lines {
         if self.begun.len() > LONGEST {
             return Cow::Owned([&whole[..], &self.take()].concat());
         }
-        self.since = (!self.begun.is_empty()).then(Instant::now);
+        self.since = (!self.begun.is_empty()).then(|| since.unwrap_or_else(Instant::now));
         whole
     }
 
@@ -59,6 +61,19 @@ mod tests {
         assert_eq!(lines.due(), None);
         assert_eq!(&*lines.push(b"rest"), b"");
         assert_eq!((lines.take(), lines.due()), (b"rest".to_vec(), None));
+    }
+
+    #[test]
+    fn a_line_that_grows_slowly_waits_no_longer_than_its_beginning() {
+        let mut lines = Lines::default();
+        lines.push(b".");
+        let due = lines.due();
+        lines.push(b".");
+        assert_eq!(lines.due(), due);
+        // As if it had begun long ago.
+        lines.since = lines.since.map(|since| since - PATIENCE);
+        lines.push(b"\n.");
+        assert!(lines.due() >= due, "the next line waits by itself");
     }
 
     #[test]
