@@ -61,7 +61,7 @@ impl Channel {
     /// Sends a message with copies of descriptors, or queues both until the other side reads. It never blocks.
     ///
     /// # Errors
-    /// Fails if no descriptors are left. It does not fail if the other side has closed: [`Self::receive`] reports that.
+    /// Fails if no descriptors are left, or the message has too many. It does not fail if the other side has closed: [`Self::receive`] reports that.
     pub fn send(&mut self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.send_bytes(serde_json::to_vec(message)?, descriptors)?;
         self.ask()
@@ -111,6 +111,9 @@ impl Channel {
     }
 
     fn send_bytes(&mut self, bytes: Vec<u8>, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        if descriptors.len() > MOST_DESCRIPTORS {
+            return Err(Errno::INVAL.into());
+        }
         let sent = if self.has_unsent() { Err(Errno::AGAIN) } else { transmit(&self.socket, &bytes, descriptors) };
         match sent {
             // The message or its descriptors are invalid.
@@ -187,6 +190,7 @@ fn transmit(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> R
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
+        // There is room for as many as a message may have.
         control.push(SendAncillaryMessage::ScmRights(descriptors));
     }
     sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
@@ -211,6 +215,13 @@ mod tests {
         File::from(descriptors.remove(0)).read_to_string(&mut text).unwrap();
         assert!(!text.is_empty());
         assert!(other.receive::<Order>().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_message_with_too_many_descriptors_is_an_error() {
+        let (one, _other) = pair().unwrap();
+        let file = File::open("/proc/self/comm").unwrap();
+        assert!(Channel::new(one).send(&Order::Quit, &[file.as_fd(); MOST_DESCRIPTORS + 1]).is_err());
     }
 
     #[test]
