@@ -160,17 +160,18 @@ impl Home {
         self.0.join("logs")
     }
 
-    /// The notify socket on which a worker reports that it is ready.
+    /// The notify socket on which a worker reports that it is ready. Where every user can take the name, something random is added to it.
     pub fn notify(&self, instance: u32, generation: u32) -> PathBuf {
         self.0.join("notify").join(format!("{instance}-{generation}"))
     }
 
     /// The instance and the generation of the worker whose notify socket this is; `None` for a path that is not one.
     pub fn key_of(&self, socket: &Path) -> Option<(u32, u32)> {
-        // Without a file, its name begins with @.
+        // Without a file, its name begins with @ and ends with something random.
         let path = socket.to_str().and_then(|path| path.strip_prefix('@')).map_or(socket, Path::new);
         let name = path.strip_prefix(self.0.join("notify")).ok()?.to_str()?;
-        let (instance, generation) = name.split_once('-')?;
+        let mut parts = name.splitn(3, '-');
+        let (instance, generation) = (parts.next()?, parts.next()?);
         Some((instance.parse().ok()?, generation.parse().ok()?))
     }
 }
@@ -238,4 +239,19 @@ pub fn current_umask() -> u32 {
     let mask = umask(Mode::empty());
     umask(mask);
     mask.bits()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notify_socket_tells_whose_it_is() {
+        let home = Home::at("/h");
+        assert_eq!(home.key_of(&home.notify(1, 20)), Some((1, 20)));
+        assert_eq!(home.key_of(Path::new("@/h/notify/1-20-0a1b2c3d4e5f")), Some((1, 20)));
+        for other in ["/h/notify/1", "/other/notify/1-20", "/run/systemd/notify"] {
+            assert_eq!(home.key_of(Path::new(other)), None);
+        }
+    }
 }

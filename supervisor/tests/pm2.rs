@@ -7,9 +7,12 @@ use common::{Supervisor, free, has, is_gone, server, signal, start, until};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 /// Every user may run it, unlike one in the folder of another user.
 const PYTHON: &str = "/usr/bin/python3";
@@ -282,4 +285,43 @@ time.sleep(1000)
     until("another keeper has it", || supervisor.list()[0]["status"] == "online");
     let said = supervisor.fails(&["start", "sleep 1000", "--uid", "no-such-user"]);
     assert!(said.contains("there is no user no-such-user"), "{said}");
+}
+
+/// Sends a message to a notify socket without a file, as another user, and ends.
+fn notify_as(user: u32, socket: &str, text: &str) {
+    let script = "import socket, sys
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(sys.argv[2].encode(), '\\0' + sys.argv[1][1:])";
+    let mut command = Command::new(PYTHON);
+    command.args(["-c", script, socket, text]).uid(user).gid(user).current_dir("/");
+    assert!(command.status().unwrap().success());
+}
+
+#[test]
+fn nobody_else_can_take_the_notify_socket_of_another_users_app_or_speak_for_it() {
+    if !nix::unistd::geteuid().is_root() || !has(PYTHON) {
+        return println!("skipped: it takes root, and python3");
+    }
+    let supervisor = Supervisor::new();
+    let [user, other] = ["nobody", "daemon"].map(|name| nix::unistd::User::from_name(name).unwrap().unwrap().uid.as_raw());
+    let guessed = SocketAddr::from_abstract_name(supervisor.path().join("notify/0-1").as_os_str().as_encoded_bytes()).unwrap();
+    let _taken = UnixDatagram::bind_addr(&guessed).unwrap();
+    let words = ["start", "sleep 1000", "--name", "app", "--uid", "nobody", "--cwd", "/"];
+    let mut start = supervisor.command(&[&words[..], &["--listen", &free(), "--listen-timeout", "1h"]].concat()).spawn().unwrap();
+    let is_user = |pid: &i64| fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == user);
+    until("it runs", || supervisor.pids().first().is_some_and(is_user));
+    let environment = fs::read_to_string(format!("/proc/{}/environ", supervisor.pids()[0])).unwrap();
+    let socket = environment.split('\0').find_map(|one| one.strip_prefix("NOTIFY_SOCKET=")).unwrap();
+    let keeper = supervisor.role("keeper");
+    // When the keeper reads a message, its sender has ended: a helper may.
+    let say = |all: [(u32, &str); 2]| {
+        signal("STOP", keeper);
+        all.iter().for_each(|(user, text)| notify_as(*user, socket, text));
+        signal("CONT", keeper);
+    };
+    say([(other, "READY=1"), (user, "STATUS=its own")]);
+    until("both were read", || supervisor.list()[0]["says"] == "its own");
+    assert_eq!(supervisor.list()[0]["status"], "launching");
+    say([(other, "STATUS=forged"), (user, "READY=1")]);
+    assert!(start.wait().unwrap().success());
+    assert_eq!(supervisor.list()[0]["says"], "its own");
 }

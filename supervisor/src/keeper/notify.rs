@@ -5,8 +5,7 @@ use super::pace::{PAUSE, Pace};
 use crate::channel::Key;
 use crate::poll::Poller;
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::Pid;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, UCred, recvmsg};
 use std::fs;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -48,7 +47,7 @@ impl Notify {
     }
 
     /// Reads the next message and its sender, and leaves it in the socket.
-    pub fn read(&self) -> Option<(String, Pid)> {
+    pub fn read(&self) -> Option<(String, UCred)> {
         take_word(&self.socket, RecvFlags::PEEK)
     }
 
@@ -105,7 +104,7 @@ impl Notify {
 }
 
 /// Reads a message and its sender.
-fn take_word(socket: &UnixDatagram, flags: RecvFlags) -> Option<(String, Pid)> {
+fn take_word(socket: &UnixDatagram, flags: RecvFlags) -> Option<(String, UCred)> {
     let mut bytes = [0; LONGEST_WORD];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -116,7 +115,7 @@ fn take_word(socket: &UnixDatagram, flags: RecvFlags) -> Option<(String, Pid)> {
         }
     };
     let sender = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials.pid),
+        RecvAncillaryMessage::ScmCredentials(sender) => Some(sender),
         _ => None,
     })?;
     Some((String::from_utf8_lossy(&bytes[..message.bytes]).into_owned(), sender))

@@ -4,6 +4,8 @@ pub mod sockets;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 /// A process, distinguished from a later process with the same id.
@@ -30,6 +32,16 @@ impl Identity {
 /// An id that changes with every boot.
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Twelve hexadecimal digits that nobody can guess.
+///
+/// # Errors
+/// Fails if the kernel's file cannot be read.
+pub fn random() -> io::Result<String> {
+    let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    // The last group of it is random throughout.
+    Ok(uuid.trim().rsplit('-').next().unwrap_or_default().to_owned())
 }
 
 /// The CPU time that a process has used, user and system.
@@ -107,6 +119,12 @@ pub fn group(leader: i32) -> Vec<i32> {
 pub fn name(pid: i32) -> Option<String> {
     let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(String::from_utf8_lossy(&name).trim_end().to_owned())
+}
+
+/// The number of the user that a process runs as, even if it has ended and nobody has reaped it.
+pub fn user(pid: i32) -> Option<u32> {
+    // The kernel lets the folder belong to the effective user, in any case.
+    fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| metadata.uid())
 }
 
 /// The environment that a process was started with, as the kernel shows it.

@@ -12,7 +12,7 @@ use super::{Source, role};
 use crate::channel::{Channel, End, Job, Key, Report, Standing};
 use crate::home::Home;
 use crate::poll::{Poller, Token};
-use crate::proc::Identity;
+use crate::proc::{self, Identity};
 use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
 use remains::Remains;
@@ -76,6 +76,8 @@ impl Worker {
         let mut path = home.notify(job.key.instance, job.key.generation).into_os_string();
         let _ = fs::remove_file(&path);
         let notify = if job.has_user {
+            // Every user could take a name that can be guessed, and so keep the worker from being started.
+            path.push(format!("-{}", proc::random().context("nothing random")?));
             let address = SocketAddr::from_abstract_name(path.as_encoded_bytes())?;
             path = [OsStr::new("@"), &path].into_iter().collect();
             UnixDatagram::bind_addr(&address)

@@ -6,18 +6,19 @@ use crate::keeper::Source;
 use crate::keeper::ipc::{Ipc, Said};
 use crate::keeper::lines::Lines;
 use crate::poll::Poller;
+use crate::proc;
 use rustix::io::Errno;
-use rustix::process::{Pid, getpgid};
+use rustix::process::{Pid, Uid, getpgid};
 use std::io;
 use std::time::{Duration, Instant};
 
 impl Worker {
     /// Reads its next message, and leaves it in the notify socket; returns the reports that follow from it, or `None` if there is no message.
-    /// Ignores messages of processes outside its group.
+    /// Ignores messages of processes outside its group, and of other users.
     pub fn read_word(&mut self) -> Option<Vec<Report>> {
         let (word, sender) = self.notify.read()?;
         let mut reports = Vec::new();
-        let words = if self.is_of_group(sender) { word.as_str() } else { "" };
+        let words = if self.is_of_user(sender.uid) && self.is_of_group(sender.pid) { word.as_str() } else { "" };
         for line in words.lines() {
             if line == "READY=1" && !self.is_ready {
                 self.is_ready = true;
@@ -119,6 +120,11 @@ impl Worker {
         let stalled = self.stalled().filter(|_| !self.is_stalled);
         self.is_stalled |= stalled.is_some();
         Ok(stalled.into_iter().chain(self.report_status()).collect())
+    }
+
+    /// Every user can send to a name without a file. Its launcher does so as root.
+    fn is_of_user(&self, sender: Uid) -> bool {
+        !self.job.has_user || sender.is_root() || proc::user(self.pid()) == Some(sender.as_raw())
     }
 
     /// A wrapper's child may send messages for it, as may a helper such as `systemd-notify`, which has often ended by now.
