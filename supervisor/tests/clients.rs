@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// Sends raw bytes to the daemon, and reads its answer.
 fn raw(supervisor: &Supervisor, bytes: &[u8], is_half_closed: bool) -> String {
@@ -43,6 +44,23 @@ fn too_many_clients_are_told_so() {
     until("there is room again", || supervisor.run(&["list"]).status.success());
 }
 
+/// The inode of the Unix socket that listens at a path.
+fn listener(path: &Path) -> u64 {
+    let all = fs::read_to_string("/proc/net/unix").unwrap();
+    let fields = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // The flag of a socket that accepts; each that it has accepted has the same path.
+    let mut own = fields.filter(|fields| fields.last() == path.to_str().as_ref() && fields[3] == "00010000");
+    own.next().unwrap()[6].parse().unwrap()
+}
+
+/// Returns whether a process waits for events of a socket.
+fn watches(pid: i64, inode: u64) -> bool {
+    let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten();
+    let word = format!("ino:{inode:x}");
+    let has = |info: String| info.lines().any(|line| line.starts_with("tfd:") && line.split(' ').any(|one| one == word));
+    infos.filter_map(|entry| fs::read_to_string(entry.path()).ok()).any(has)
+}
+
 #[test]
 fn a_daemon_without_descriptors_serves_again_once_it_has_some() {
     let supervisor = Supervisor::new();
@@ -51,8 +69,10 @@ fn a_daemon_without_descriptors_serves_again_once_it_has_some() {
     let pid = Pid::from_raw(daemon as i32);
     let none = Rlimit { current: Some(1), maximum: getrlimit(Resource::Nofile).maximum };
     let before = prlimit(pid, Resource::Nofile, none).unwrap();
+    let control = listener(&supervisor.path().join("control.sock"));
+    assert!(watches(daemon, control));
     let mut list = supervisor.command(&["list", "--json"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    assert!(list.try_wait().unwrap().is_none());
+    until("it has seen the client, and leaves it in the queue", || !watches(daemon, control));
     prlimit(pid, Resource::Nofile, before).unwrap();
     assert!(list.wait().unwrap().success());
     assert_eq!(supervisor.role("daemon"), daemon);
