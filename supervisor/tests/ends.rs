@@ -79,3 +79,24 @@ fn a_process_that_dies_takes_all_that_it_has_started_with_it_after_its_keeper_wa
         until("all have ended", || pids.iter().all(|pid| is_gone(*pid)));
     }
 }
+
+#[test]
+fn the_keeper_gets_the_order_to_end_behind_many_others() {
+    let supervisor = Supervisor::new();
+    let listeners: Vec<String> =
+        (0..400).map(|number| format!("\"127.0.{}.1:{:0>2$}\"", number / 80, 0, number % 80 + 1)).collect();
+    let app = supervisor.script("app", "echo up; exec sleep 1000");
+    let file = supervisor.home.path().join("supervisor.toml");
+    let text = format!("[[app]]\nstart = \"{app}\"\nready-when = \"log:up\"\nlisten = [{}]\n", listeners.join(", "));
+    fs::write(&file, text).unwrap();
+    supervisor.ok(&["start", file.to_str().unwrap()]);
+    supervisor.ok(&["stop", "app"]);
+    // One order for each listener, and then that to end, while the keeper reads none.
+    let keeper = supervisor.role("keeper");
+    signal("STOP", keeper);
+    let mut kill = supervisor.command(&["kill"]).spawn().unwrap();
+    until("nothing is left to continue with", || !supervisor.path().join("state.json").exists());
+    signal("CONT", keeper);
+    assert!(kill.wait().unwrap().success());
+    assert!(is_gone(keeper));
+}

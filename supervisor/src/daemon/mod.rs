@@ -106,7 +106,8 @@ pub fn run() -> Result<ExitCode> {
         is_leaving: false,
         is_over: false,
     };
-    while !daemon.is_over {
+    // The last orders are of use only if the keeper gets them.
+    while !daemon.is_over || daemon.keeper.channel.has_unsent() {
         daemon.turn()?;
     }
     Ok(ExitCode::SUCCESS)
