@@ -124,7 +124,7 @@ impl Latency {
 }
 
 /// What is known, in ms, of a quantile and its value in microseconds, if that many of the times are ages of requests that were not answered.
-pub(super) fn known<C: Counter>(
+pub fn known<C: Counter>(
     times: &Histogram<C>,
     unanswered: u64,
     youngest_us: Option<f64>,

@@ -16,7 +16,7 @@ pub use blocker::{Kind, Kinds};
 pub use conditions::{Conditions, Mode};
 pub use foreign::{Beside, Foreign};
 pub use hlog::{Log, write_seconds};
-pub use latency::Latency;
+pub use latency::{Latency, known};
 pub use learn::{learn, learn_own, learn_request, lenient};
 pub use session::{Session, WARM_CONNECTIONS, ms};
 pub use timeline::{Timeline, leb128};

@@ -2,7 +2,7 @@
 
 use crate::experiment::{self, Scene, Step};
 use crate::load::{Sample, Times};
-use crate::measure::{Latency, Timeline, leb128};
+use crate::measure::{Latency, Timeline, known, leb128};
 use crate::metrics::Percentile;
 use crate::report::{Figure, Places, Point, Scale, Series};
 use crate::round::{Outcome, Round, Trial};
@@ -150,7 +150,7 @@ impl Percentiles {
         let mut steps: BTreeMap<Step, BTreeMap<String, Merged>> = BTreeMap::new();
         for row in &round.header.servers {
             // Histograms are large, so those of one server are merged and read before the next.
-            let mut merged: BTreeMap<Step, (Times, f64)> = BTreeMap::new();
+            let mut merged: BTreeMap<Step, All> = BTreeMap::new();
             for trial in round.trials.iter().filter(|trial| trial.server == row.name) {
                 for scene in scenes(round, trial)? {
                     let Scene::Step { step, invalid: None, times, .. } = scene else { continue };
@@ -159,8 +159,8 @@ impl Percentiles {
                     }
                 }
             }
-            for (step, (times, youngest_us)) in merged {
-                steps.entry(step).or_default().insert(row.name.clone(), Merged::of(&times, youngest_us));
+            for (step, all) in merged {
+                steps.entry(step).or_default().insert(row.name.clone(), Merged::of(&all));
             }
         }
         Ok(Percentiles { steps })
@@ -190,16 +190,24 @@ impl Percentiles {
     }
 }
 
-fn add(merged: &mut BTreeMap<Step, (Times, f64)>, step: Step, latency: &Latency) -> Result<()> {
-    let times = latency.times()?;
-    let youngest = if latency.unanswered > 0 { latency.youngest_us.unwrap_or(0.0) } else { f64::INFINITY };
+/// The times of one step of one server in all trials, and of how many of them a right answer is missing.
+struct All {
+    times: Times,
+    unanswered: u64,
+    youngest_us: f64,
+}
+
+fn add(merged: &mut BTreeMap<Step, All>, step: Step, latency: &Latency) -> Result<()> {
+    let (times, unanswered) = (latency.times()?, latency.unanswered);
+    let youngest_us = if unanswered > 0 { latency.youngest_us.unwrap_or(0.0) } else { f64::INFINITY };
     match merged.get_mut(&step) {
-        Some((all, known)) => {
-            all.add(&times).map_err(|error| anyhow::anyhow!("histograms of one round differ: {error}"))?;
-            *known = known.min(youngest);
+        Some(all) => {
+            all.times.add(&times).map_err(|error| anyhow::anyhow!("histograms of one round differ: {error}"))?;
+            all.unanswered += unanswered;
+            all.youngest_us = all.youngest_us.min(youngest_us);
         }
         None => {
-            merged.insert(step, (times, youngest));
+            merged.insert(step, All { times, unanswered, youngest_us });
         }
     }
     Ok(())
@@ -211,13 +219,12 @@ fn place(quantile: f64) -> f64 {
 }
 
 impl Merged {
-    /// Only percentiles with enough samples beyond them. What is not below the age of the youngest unanswered request is only known as a bound.
-    fn of(times: &Times, youngest_us: f64) -> Self {
+    /// Only percentiles with enough samples beyond them.
+    fn of(All { times, unanswered, youngest_us }: &All) -> Self {
         let has_enough = |q: &&f64| times.len() as f64 * (1.0 - **q) >= BEYOND - 1e-6;
         let point = |q: &f64| {
             let us = times.value_at_quantile(*q) as f64 / 1e3;
-            // A histogram keeps three digits, so a time may stand in it a little lower.
-            (place(*q), us / 1e3, us >= youngest_us * 0.999)
+            (place(*q), us / 1e3, known(times, *unanswered, Some(*youngest_us), (*q, us)).is_open())
         };
         Merged { points: QUANTILES.iter().filter(has_enough).map(point).collect() }
     }
@@ -230,13 +237,21 @@ mod tests {
 
     #[test]
     fn percentiles_stop_where_samples_end_and_bounds_say_so() {
-        let mut all = Recording::default().response;
-        (0..900).for_each(|_| all.record(1_000_000).unwrap());
-        (0..100).for_each(|_| all.record(500_000_000).unwrap());
-        let points = Merged::of(&all, 500_000.0).points;
+        let mut times = Recording::default().response;
+        (0..900).for_each(|_| times.record(1_000_000).unwrap());
+        (0..100).for_each(|_| times.record(500_000_000).unwrap());
+        let points = Merged::of(&All { times, unanswered: 100, youngest_us: 500_000.0 }).points;
         assert_eq!(points.len(), 9, "p99 is the last with ten samples beyond it: {points:?}");
         let (x, y, is_bound) = points[3];
         assert!((x - 0.301).abs() < 1e-3 && (y - 1.0).abs() < 0.01 && !is_bound, "the median is 1 ms");
         assert!(points[6].2 && (points[6].1 - 500.0).abs() < 1.0, "p95 is at least 500 ms");
+    }
+
+    #[test]
+    fn one_young_request_without_an_answer_moves_no_percentile_of_thousands() {
+        let mut times = Recording::default().response;
+        (0..30_000).for_each(|_| times.record(1_000_000).unwrap());
+        let points = Merged::of(&All { times, unanswered: 1, youngest_us: 10.0 }).points;
+        assert!(points.iter().all(|(.., is_bound)| !is_bound), "{points:?}");
     }
 }
