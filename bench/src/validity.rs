@@ -108,6 +108,14 @@ fn typical(times: &Times) -> u64 {
     if times.len() < DELAYS { times.max() } else { times.value_at_quantile(0.99) }
 }
 
+/// Some request of these lanes was answered, so that the longest response time is one.
+///
+/// # Errors
+/// None was.
+pub fn any_answer(lanes: &[&Recording]) -> Result<(), Failure> {
+    check("answers", lanes.iter().any(|lane| !lane.response.is_empty()), || "no request was answered".into())
+}
+
 /// Little's law (1961): in a closed loop, rate times response time is the number of requests in flight. Requests that began before the window
 /// or are not done at its end may shift it by the share that the longest of them is of the window.
 ///
@@ -192,6 +200,13 @@ mod tests {
         assert_eq!(failed(|seen| seen.lanes[0].lag.record_n(300_000, 100).unwrap()), "lag");
         assert_eq!(failed(|seen| seen.lanes[0].read_lag.record_n(300_000, 100).unwrap()), "lag");
         assert_eq!(failed(|seen| seen.driver_load = 0.99), "driver");
+    }
+
+    #[test]
+    fn of_nothing_there_is_no_longest() {
+        let nothing = Recording::default();
+        assert!(any_answer(&[&nothing]).unwrap_err().to_string().starts_with("answers: no request"));
+        assert!(any_answer(&[&nothing, &observation(|_| ()).lanes[0]]).is_ok());
     }
 
     #[test]

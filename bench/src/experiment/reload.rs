@@ -258,7 +258,10 @@ fn found(act: Act, took_ms: Vec<f64>, trouble: Option<String>, seen: &Observatio
         delayed: quick.iter().map(|lane| lane.response.len() - lane.response.count_between(0, delayed)).sum(),
         max_ms: quick.iter().map(|lane| lane.response.max()).max().unwrap_or(0) as f64 / 1e6,
         // The slow route's answers are few, and none of them is claimed to be quick.
-        invalid: (0..QUICK).find_map(|lane| validity::of_driver(seen, lane).err()).map(|failure| failure.to_string()),
+        invalid: (0..QUICK)
+            .find_map(|lane| validity::of_driver(seen, lane).err())
+            .or(validity::any_answer(&quick).err())
+            .map(|failure| failure.to_string()),
     }
 }
 
@@ -273,6 +276,7 @@ mod tests {
             let mut lane = Recording { planned: 103, answered: 101, failed: 1, unanswered: 1, errors: 1, ..Recording::default() };
             lane.response.record_n(1_000_000, 100).unwrap();
             lane.response.record(200_000_000).unwrap();
+            lane.lag.record_n(1_000, 103).unwrap();
             // A connection broke in the beginning, and a request was never answered.
             lane.ages.record_n(7_000_000_000, 2).unwrap();
             lane
@@ -288,5 +292,8 @@ mod tests {
         };
         let done = found(Act::Reload, Vec::new(), None, &seen);
         assert_eq!((done.failed, done.delayed, done.max_ms.round()), (10, 4, 200.0));
+        assert_eq!(done.invalid, None);
+        let nothing = Observation { lanes: (0..=QUICK).map(|_| Recording::default()).collect(), ..seen };
+        assert!(found(Act::Reload, Vec::new(), None, &nothing).invalid.unwrap().contains("no request was answered"));
     }
 }
