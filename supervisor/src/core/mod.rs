@@ -11,6 +11,7 @@ mod ends;
 mod listeners;
 mod memory;
 mod recover;
+mod reload;
 mod request;
 mod saved;
 mod settle;
@@ -31,11 +32,11 @@ use crate::home::Home;
 use crate::proc::Identity;
 use crate::spec::Spec;
 use signal_hook::consts::SIGKILL;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 use table::Table;
-use task::{Task, Verb};
+use task::Task;
 use worker::{Event, State};
 
 /// Identifies a client of the daemon.
@@ -146,7 +147,7 @@ pub struct Core {
     memory_due: Option<Instant>,
     bind_due: Option<Instant>,
     /// Apps that are to be reloaded, since their program has changed or their time has come, once no command is in progress for them.
-    to_reload: Vec<String>,
+    to_reload: BTreeSet<String>,
     /// The table is that of an earlier daemon of the same boot.
     is_continued: bool,
     /// The table differs from the saved one.
@@ -175,7 +176,7 @@ impl Core {
             recovery: Some(recover::Recovery::new(found)),
             memory_due: None,
             bind_due: None,
-            to_reload: Vec::new(),
+            to_reload: BTreeSet::new(),
             is_continued: false,
             is_dirty: false,
             is_urgent: false,
@@ -201,7 +202,7 @@ impl Core {
                 self.cancel(|task| task.client == Some(client), "its command was interrupted");
             }
             Input::Prepared(name, result) => self.prepared(&name, result),
-            Input::Reload(name) => self.to_reload.push(name),
+            Input::Reload(name) => drop(self.to_reload.insert(name)),
             Input::Memory(measured) => self.check_memory(&measured),
             Input::Checked(checked) => self.checked(checked),
             Input::Remark(remark) => self.remark(remark),
@@ -362,29 +363,6 @@ impl Core {
         }
         if self.memory_due.is_some_and(|due| due <= now) {
             self.measure_memory();
-        }
-    }
-
-    /// Reloads apps, or starts jobs again that have ended, unless another command is at work on them: it may still start the old program.
-    fn begin_reloads(&mut self) {
-        let names = std::mem::take(&mut self.to_reload);
-        for name in names {
-            if self.ending.is_some() {
-                continue;
-            }
-            if self.is_busy(&name) {
-                self.to_reload.push(name);
-                continue;
-            }
-            let Some(app) = self.table.app(&name).filter(|app| app.damage.is_none()) else { continue };
-            let staying = || app.instances.iter().filter(|one| !one.is_leaving);
-            let running: Vec<u32> = staying().filter(|one| !one.is_over()).map(|one| one.id).collect();
-            let ended: Vec<u32> = staying().filter(|one| one.is_finished).map(|one| one.id).collect();
-            if !running.is_empty() {
-                self.push_reload(None, name, running);
-            } else if !ended.is_empty() {
-                self.push_one(None, Verb::Start { is_new: false, is_begun: false }, name, ended);
-            }
         }
     }
 

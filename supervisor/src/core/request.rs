@@ -5,17 +5,13 @@ use super::task::{Task, Verb};
 use super::worker::Event;
 use super::{Client, Core, Dump, Output, Version};
 use crate::channel::{Key, Order};
-use crate::control::{Answer, Pace, Request, Size};
-use crate::environment::Environment;
-use crate::spec::{LONGEST, Spec};
+use crate::control::{Answer, Request, Size};
+use crate::spec::Spec;
 use anyhow::{Result, bail};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Most logs that one order empties; each has a path of at most 4 KiB.
 const FLUSHED: usize = 8;
-/// The target that means all apps.
-const ALL: &str = "all";
 /// Most instances of one app.
 pub const MOST_INSTANCES: u32 = 1000;
 
@@ -168,41 +164,6 @@ impl Core {
         }
     }
 
-    /// Prepares a specification with another environment; returns whether there is one.
-    fn prepare_next(&mut self, name: &str, environment: Option<&Environment>) -> bool {
-        let (Some(environment), Some(app)) = (environment, self.table.app_mut(name)) else { return false };
-        let next = Spec { environment: environment.clone(), ..app.spec.clone() };
-        app.next = Some(next.clone());
-        self.out.push(Output::Prepare(Box::new(next), Version::Next));
-        true
-    }
-
-    fn begin_reload(&mut self, client: Client, target: &str, environment: Option<&Environment>, pace: Pace) -> Result<()> {
-        if pace.parallel == 0 || pace.canary_ms.is_some_and(|length| Duration::from_millis(length) > LONGEST) {
-            bail!("a reload replaces at least one instance at a time, and tries a process out for a day at most");
-        }
-        let mut ids = self.free(target)?;
-        // Somebody stopped them on purpose, and `all` does not name them.
-        if target == ALL {
-            ids.retain(|id| self.table.instance(*id).is_some_and(|(_, instance)| !instance.is_over()));
-        }
-        if ids.is_empty() {
-            bail!("every app is stopped: name the one to start");
-        }
-        self.refuse_damaged(&ids)?;
-        // Each app has its own task, so that one failure does not stop the others.
-        for name in self.names(&ids) {
-            let own = self.of(&ids, &name);
-            let has_next = self.prepare_next(&name, environment);
-            let task = self.push_reload(Some(client), name, own);
-            task.is_prepared = !has_next;
-            if let Verb::Reload { pace: own, .. } = &mut task.verb {
-                *own = pace;
-            }
-        }
-        Ok(())
-    }
-
     /// Asks all processes of these instances to end, those too that are being replaced.
     pub(super) fn stop(&mut self, ids: &[u32]) {
         self.is_urgent = true;
@@ -230,12 +191,6 @@ impl Core {
         let number = self.tasks.len();
         self.tasks.push(Task { missing, ..Task::new(client, verb, vec![name], ids) });
         &mut self.tasks[number]
-    }
-
-    /// Begins to replace instances of an app, one after another.
-    pub(super) fn push_reload(&mut self, client: Option<Client>, name: String, ids: Vec<u32>) -> &mut Task {
-        let verb = Verb::Reload { left: ids.iter().copied().collect(), now: Vec::new(), pace: Pace::default() };
-        self.push_one(client, verb, name, ids)
     }
 
     pub(super) fn names(&self, ids: &[u32]) -> Vec<String> {

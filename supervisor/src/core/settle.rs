@@ -1,7 +1,6 @@
 //! The progress of commands: each advances as far as its processes have come.
 
-use super::canary::Trial;
-use super::table::{Instance, Other, Worker};
+use super::table::{Instance, Other};
 use super::task::{Task, Verb, Verdict, progress};
 use super::worker::{Event, State};
 use super::{Core, Output, Version};
@@ -156,28 +155,6 @@ impl Core {
             }
             _ => false,
         }
-    }
-
-    /// Begins to replace an instance. With `canary`, the new process runs beside the old one for this time before it takes over.
-    fn replace(&mut self, id: u32, canary: Option<Duration>) {
-        let Some((app, _)) = self.table.instance(id) else { return };
-        let version = if app.next.is_some() { Version::Next } else { Version::Current };
-        let is_cluster = app.spec_of(version).is_cluster() && app.spec.is_cluster();
-        let Some(instance) = self.table.instance_mut(id) else { return };
-        instance.failures = 0;
-        if !is_cluster || !matches!(instance.worker.state, State::Online { .. }) {
-            instance.worker.version = version;
-            let key = instance.worker.key;
-            return self.feed(key, Event::Restart);
-        }
-        let key = instance.next_key();
-        instance.trial = canary.map(Trial::new);
-        // The next daemon has to know that it is only tried out.
-        self.is_urgent |= canary.is_some();
-        let Some(instance) = self.table.instance_mut(id) else { return };
-        instance.other = Some(Other::Replacement(Worker::new(key, State::Starting { process: None }, version)));
-        self.is_dirty = true;
-        self.spawn(key);
     }
 
     /// Starts instances that do not run.

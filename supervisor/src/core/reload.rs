@@ -1,0 +1,108 @@
+//! Reloads: those that a command asks for, and those that a time or a changed program begins.
+
+use super::canary::Trial;
+use super::table::{Other, Worker};
+use super::task::{Task, Verb};
+use super::worker::{Event, State};
+use super::{Client, Core, Output, Version};
+use crate::control::Pace;
+use crate::environment::Environment;
+use crate::spec::{LONGEST, Spec};
+use anyhow::{Result, bail};
+use std::time::Duration;
+
+/// The target that means all apps.
+const ALL: &str = "all";
+
+impl Core {
+    /// Prepares a specification with another environment; returns whether there is one.
+    pub(super) fn prepare_next(&mut self, name: &str, environment: Option<&Environment>) -> bool {
+        let (Some(environment), Some(app)) = (environment, self.table.app_mut(name)) else { return false };
+        let next = Spec { environment: environment.clone(), ..app.spec.clone() };
+        app.next = Some(next.clone());
+        self.out.push(Output::Prepare(Box::new(next), Version::Next));
+        true
+    }
+
+    pub(super) fn begin_reload(
+        &mut self,
+        client: Client,
+        target: &str,
+        environment: Option<&Environment>,
+        pace: Pace,
+    ) -> Result<()> {
+        if pace.parallel == 0 || pace.canary_ms.is_some_and(|length| Duration::from_millis(length) > LONGEST) {
+            bail!("a reload replaces at least one instance at a time, and tries a process out for a day at most");
+        }
+        let mut ids = self.free(target)?;
+        // Somebody stopped them on purpose, and `all` does not name them.
+        if target == ALL {
+            ids.retain(|id| self.table.instance(*id).is_some_and(|(_, instance)| !instance.is_over()));
+        }
+        if ids.is_empty() {
+            bail!("every app is stopped: name the one to start");
+        }
+        self.refuse_damaged(&ids)?;
+        // Each app has its own task, so that one failure does not stop the others.
+        for name in self.names(&ids) {
+            let own = self.of(&ids, &name);
+            let has_next = self.prepare_next(&name, environment);
+            let task = self.push_reload(Some(client), name, own);
+            task.is_prepared = !has_next;
+            if let Verb::Reload { pace: own, .. } = &mut task.verb {
+                *own = pace;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to replace instances of an app, one after another.
+    pub(super) fn push_reload(&mut self, client: Option<Client>, name: String, ids: Vec<u32>) -> &mut Task {
+        let verb = Verb::Reload { left: ids.iter().copied().collect(), now: Vec::new(), pace: Pace::default() };
+        self.push_one(client, verb, name, ids)
+    }
+
+    /// Reloads apps, or starts jobs again that have ended, unless another command is at work on them: it may still start the old program.
+    pub(super) fn begin_reloads(&mut self) {
+        for name in std::mem::take(&mut self.to_reload) {
+            if self.ending.is_some() {
+                continue;
+            }
+            if self.is_busy(&name) {
+                self.to_reload.insert(name);
+                continue;
+            }
+            let Some(app) = self.table.app(&name).filter(|app| app.damage.is_none()) else { continue };
+            let staying = || app.instances.iter().filter(|one| !one.is_leaving);
+            let running: Vec<u32> = staying().filter(|one| !one.is_over()).map(|one| one.id).collect();
+            let ended: Vec<u32> = staying().filter(|one| one.is_finished).map(|one| one.id).collect();
+            if !running.is_empty() {
+                self.push_reload(None, name, running);
+            } else if !ended.is_empty() {
+                self.push_one(None, Verb::Start { is_new: false, is_begun: false }, name, ended);
+            }
+        }
+    }
+
+    /// Begins to replace an instance. With `canary`, the new process runs beside the old one for this time before it takes over.
+    pub(super) fn replace(&mut self, id: u32, canary: Option<Duration>) {
+        let Some((app, _)) = self.table.instance(id) else { return };
+        let version = if app.next.is_some() { Version::Next } else { Version::Current };
+        let is_cluster = app.spec_of(version).is_cluster() && app.spec.is_cluster();
+        let Some(instance) = self.table.instance_mut(id) else { return };
+        instance.failures = 0;
+        if !is_cluster || !matches!(instance.worker.state, State::Online { .. }) {
+            instance.worker.version = version;
+            let key = instance.worker.key;
+            return self.feed(key, Event::Restart);
+        }
+        let key = instance.next_key();
+        instance.trial = canary.map(Trial::new);
+        // The next daemon has to know that it is only tried out.
+        self.is_urgent |= canary.is_some();
+        let Some(instance) = self.table.instance_mut(id) else { return };
+        instance.other = Some(Other::Replacement(Worker::new(key, State::Starting { process: None }, version)));
+        self.is_dirty = true;
+        self.spawn(key);
+    }
+}
