@@ -35,6 +35,9 @@ fn a_job_that_has_ended_is_not_started_again() {
         assert_eq!(status(&list, name), "stopped");
         assert_eq!(list.last().unwrap()["last_end"], format!("exited with {code}"));
         assert_eq!(list.last().unwrap()["restarts"], 0);
+        let generation = |list: &[Value]| list.last().unwrap()["generation"].as_u64().unwrap();
+        supervisor.ok(&["reload", name]);
+        assert_eq!(generation(&supervisor.list()), generation(&list) + 1);
     }
     supervisor.fails(&[
         "start",

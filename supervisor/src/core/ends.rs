@@ -133,6 +133,7 @@ impl Core {
     /// Orders the start of a process in place of another, under a new key.
     fn spawn_again(&mut self, key: Key) -> Key {
         let Some(instance) = self.table.instance_mut(key.instance) else { return key };
+        instance.is_finished = false;
         let next = instance.next_key();
         if let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) {
             *worker = Worker::new(next, worker.state, worker.version);

@@ -139,7 +139,7 @@ impl Core {
                 names.iter().for_each(|name| self.commit(name));
                 for id in ids {
                     let Some(instance) = self.table.instance_mut(id) else { continue };
-                    (instance.failures, instance.is_finished) = (0, false);
+                    instance.failures = 0;
                     let key = instance.worker.key;
                     self.feed(key, Event::Restart);
                 }
@@ -161,8 +161,7 @@ impl Core {
     pub(super) fn start(&mut self, ids: &[u32]) {
         for id in ids {
             if let Some(instance) = self.table.instance_mut(*id) {
-                instance.failures = 0;
-                (instance.is_ended_by_boot, instance.is_finished) = (false, false);
+                (instance.failures, instance.is_ended_by_boot) = (0, false);
                 let key = instance.worker.key;
                 self.feed(key, Event::Start);
             }

@@ -143,7 +143,8 @@ fn replaced(app: &App, instance: &Instance) -> Verdict {
         Some(Other::Replacement(worker)) if worker.state.is_over() => Verdict::Failed(why(app, instance)),
         Some(_) => Verdict::Wait,
         None if instance.failures > 0 => Verdict::Failed(why(app, instance)),
-        None if matches!(instance.worker.state, State::Online { .. }) => Verdict::Next,
+        // A job may have ended by now, as it should.
+        None if instance.is_finished || matches!(instance.worker.state, State::Online { .. }) => Verdict::Next,
         None => Verdict::Wait,
     }
 }

@@ -11,12 +11,12 @@ use crate::control::{Pace, Request, Size};
 use crate::core::Input;
 use crate::environment::Environment;
 use std::time::Duration;
-use world::{Expected, World, spec};
+use world::{Expected, JOB, World, spec};
 
 impl World {
     /// Lets one thing happen, whichever.
     fn step(&mut self) {
-        let name = ["a", "b"][self.rng.usize(..2)].to_owned();
+        let name = ["a", "b", JOB][self.rng.usize(..3)].to_owned();
         match self.rng.u32(..100) {
             0..6 => {
                 let instances = self.rng.u32(1..4);
@@ -46,7 +46,11 @@ impl World {
             }
             31..34 => self.crash(),
             34..35 => self.is_bad_build ^= true,
-            35..36 => self.stall(),
+            35..36 if self.rng.bool() => self.stall(),
+            35..36 => {
+                self.note(format!("the time of {name} has come"));
+                self.handle(Input::Reload(name));
+            }
             36..43 if self.rng.u32(..4) >= self.turbulence => drop(self.daemon_hears()),
             36..39 => self.kill_daemon(),
             39..42 => self.kill_keeper(),

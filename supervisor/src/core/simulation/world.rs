@@ -5,7 +5,7 @@ use crate::channel::{Key, Order, Report};
 use crate::control::{Answer, Request};
 use crate::core::{Core, Found, Input, Now, Output, Saved, Version};
 use crate::home::Home;
-use crate::spec::Spec;
+use crate::spec::{Options, Restart, Spec};
 use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Instant, SystemTime};
@@ -63,15 +63,19 @@ pub struct World {
     log: Vec<String>,
 }
 
+/// A job, whose processes end by themselves. All other apps are servers.
+pub const JOB: &str = "job";
+
 pub fn spec(name: &str) -> Spec {
-    let options = crate::spec::tests::options();
-    let listeners = vec![address_of(name)];
+    let restart = if name == JOB { Restart::Never } else { Restart::Always };
+    let options = Options { restart, ..crate::spec::tests::options() };
+    let listeners = address_of(name).into_iter().collect();
     Spec { name: name.into(), command: vec!["/bin/app".into()], directory: "/".into(), listeners, options, ..Spec::lost(name) }
 }
 
-/// The address of an app.
-fn address_of(name: &str) -> String {
-    format!("127.0.0.1:{}", name.as_bytes()[0])
+/// The address of an app, if it has one.
+fn address_of(name: &str) -> Option<String> {
+    (name != JOB).then(|| format!("127.0.0.1:{}", name.as_bytes()[0]))
 }
 
 fn home() -> Home {
@@ -167,6 +171,9 @@ impl World {
         let client = self.next_client;
         self.note(format!("client {client} sends {request:?}"));
         let (name, expected) = match &request {
+            // It has ended by itself.
+            Request::Start { spec, .. } if spec.name == JOB => (JOB.into(), Expected::Kept),
+            Request::Resume(name) | Request::Restart(name, _) if name == JOB => (JOB.into(), Expected::Kept),
             Request::Start { spec, .. } => (spec.name.clone(), Expected::Running),
             Request::Stop(name) => (name.clone(), Expected::Stopped),
             Request::Resume(name) | Request::Restart(name, _) => (name.clone(), Expected::Running),
@@ -205,8 +212,10 @@ impl World {
         };
         let pids: Vec<i32> = self.processes.iter().filter(|(_, (_, process, _))| can_act(process)).map(|(pid, _)| *pid).collect();
         let Some(pid) = self.rng.choice(pids) else { return false };
+        let key = self.processes[&pid].0;
+        let is_job = self.core.table.instance(key.instance).is_some_and(|(app, _)| app.spec.name == JOB);
         match &mut self.processes.get_mut(&pid).unwrap().1 {
-            Process::Running { is_ready, .. } => *is_ready = true,
+            Process::Running { is_ready, .. } if !is_job => *is_ready = true,
             _ => drop(self.processes.remove(&pid)),
         }
         true
@@ -315,6 +324,7 @@ impl World {
             assert!(self.processes.is_empty(), "{:?} outlive the supervisor:\n{}", self.processes, history());
             return;
         }
+        assert!(!self.core.is_at_work(), "a command never ends:\n{}", history());
         let table = self.core.view();
         let listed: BTreeSet<i32> = table.instances.iter().filter_map(|one| one.pid).collect();
         let running: BTreeSet<i32> = self.processes.keys().copied().collect();
@@ -322,14 +332,10 @@ impl World {
         for one in &table.instances {
             match (one.status.as_str(), one.pid) {
                 ("online", Some(pid)) => {
+                    let Some(address) = address_of(&one.name) else { continue };
                     let is_ready = matches!(self.processes[&pid].1, Process::Running { is_ready: true, .. });
                     assert!(is_ready, "{} is called online and is {:?}:\n{}", one.id, self.processes[&pid], history());
-                    assert!(
-                        self.keeper.listeners.contains(&address_of(&one.name)),
-                        "{} has no listener:\n{}",
-                        one.name,
-                        history()
-                    );
+                    assert!(self.keeper.listeners.contains(&address), "{} has no listener:\n{}", one.name, history());
                 }
                 ("stopped" | "errored", None) => {}
                 (status, pid) => panic!("instance {} stays {status} with {pid:?}:\n{}", one.id, history()),
@@ -350,7 +356,7 @@ impl World {
             assert!(instance.other.is_none(), "{} still has a second process:\n{}", instance.id, history());
         }
         for address in &self.keeper.listeners {
-            assert!(names.iter().any(|name| address_of(name) == *address), "{address} is bound for nobody:\n{}", history());
+            assert!(names.iter().any(|name| address_of(name).as_ref() == Some(address)), "{address} is bound for nobody:\n{}", history());
         }
     }
 }
