@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// Exit code if the program cannot be run, as in a shell.
-const CANNOT_RUN: u8 = 127;
+pub const CANNOT_RUN: u8 = 127;
 
 /// Becomes the program of the specification file. It returns only if that fails, after it has reported the reason to the
 /// worker's notify socket.

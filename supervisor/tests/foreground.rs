@@ -5,6 +5,7 @@ mod common;
 use common::{Supervisor, is_gone, signal, until};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
@@ -104,4 +105,9 @@ fn the_exit_code_is_that_of_the_first_app_that_is_given_up() {
     let ends = |text: &str| run(&supervisor, text).wait().unwrap().code();
     assert_eq!(ends(&app("bad", "sleep 0.1; exit 5", more)), Some(5));
     assert_eq!(ends(&app("job", "sleep 0.1", "no-autorestart = true")), Some(0));
+    assert_eq!(ends(&app("job", "sleep 0.1; exit 3", "no-autorestart = true")), Some(3));
+    let program = supervisor.home.path().join("job");
+    fs::write(&program, "#!/no/such/interpreter\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(ends(&format!("[[app]]\nstart = \"{}\"\nno-autorestart = true\n", program.display())), Some(1));
 }

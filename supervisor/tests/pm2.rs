@@ -58,6 +58,19 @@ fn a_job_that_has_ended_is_not_started_again() {
 }
 
 #[test]
+fn a_job_that_cannot_even_be_run_fails_with_the_reason() {
+    let supervisor = Supervisor::new();
+    let program = supervisor.home.path().join("job");
+    fs::write(&program, "#!/no/such/interpreter\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let said = supervisor.fails(&["start", program.to_str().unwrap(), "--no-autorestart"]);
+    assert!(said.contains("No such file or directory"), "{said}");
+    assert_eq!(supervisor.list()[0]["restarts"], 0);
+    fs::write(&program, "#!/bin/sh\n").unwrap();
+    assert_eq!(supervisor.ok(&["start", "job"]), "job has run to its end\n");
+}
+
+#[test]
 fn each_stream_goes_to_the_file_that_is_named_for_it() {
     let supervisor = Supervisor::new();
     let folder = supervisor.home.path();

@@ -4,6 +4,7 @@ use super::table::{Instance, Worker};
 use super::worker::{Action, Event, Policy, State, Then};
 use super::{Core, Version};
 use crate::channel::{End, Job, Key, Order};
+use crate::launch::CANNOT_RUN;
 use crate::proc::Identity;
 use crate::spec::Options;
 use signal_hook::consts::SIGKILL;
@@ -40,7 +41,8 @@ impl Core {
         let app = &mut self.table.apps[app_number];
         let options = app.spec.options.clone();
         // A process that does not say when it is ready is online after this time, and has been up for long enough then.
-        let min_uptime = if app.spec.signals_readiness() { options.min_uptime } else { Duration::ZERO };
+        let signals_readiness = app.spec.signals_readiness();
+        let min_uptime = if signals_readiness { options.min_uptime } else { Duration::ZERO };
         let most = options.max_restarts;
         let instance = &mut app.instances[number];
         let is_current = instance.worker.key == key;
@@ -48,6 +50,7 @@ impl Core {
         let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return };
         let worker_state = worker.state;
         let was_asked = matches!(worker.state, State::Stopping { then: Then::Stop | Then::Restart, .. });
+        let was_ready = worker.online.is_some();
         let was_up = worker.online.is_some_and(|online| now.duration_since(online) >= min_uptime);
         let mut failures = match (was_asked, was_up) {
             (true, _) => before,
@@ -61,7 +64,11 @@ impl Core {
         };
         (instance.last_end, instance.last_code) = (Some(how), end.code);
         if !was_asked && !matches!(worker_state, State::Stopping { .. }) && !options.restarts(end.code) {
-            instance.is_finished = is_current;
+            if is_current {
+                // One that could not be run, or was to be ready first and never was, has not done its job.
+                let has_begun = end.code != Some(i32::from(CANNOT_RUN)) && (was_ready || !signals_readiness);
+                (instance.is_finished, instance.failures) = (true, if has_begun { 0 } else { failures });
+            }
             return self.feed(key, Event::Finished);
         }
         if !was_asked && is_current && instance.exits_too_often(most, now) {

@@ -26,9 +26,10 @@ mod worker;
 pub use checks::{Checked, Checks, Purpose, Test};
 pub use saved::{Dump, Found, Saved};
 
-use crate::channel::{Job, Key, Order, Report, Standing};
+use crate::channel::{End, Job, Key, Order, Report, Standing};
 use crate::control::{self, Answer, Request};
 use crate::home::Home;
+use crate::launch::CANNOT_RUN;
 use crate::proc::Identity;
 use crate::spec::Spec;
 use signal_hook::consts::SIGKILL;
@@ -315,7 +316,7 @@ impl Core {
             Report::Bound(address, actual) => self.bound(address, actual),
             Report::CannotBind(address, why) => self.cannot_bind(&address, &why),
             Report::Spawned(job, process) => self.spawned(&job, process),
-            Report::CannotSpawn(key, why) => self.ended(key, &crate::channel::End::plain(why)),
+            Report::CannotSpawn(key, why) => self.ended(key, &End { code: Some(CANNOT_RUN.into()), ..End::plain(why) }),
             Report::Ready(key) => {
                 self.wishes.retain(|wish| wish.key != key);
                 self.feed(key, Event::Ready);

@@ -49,6 +49,7 @@ pub(super) struct SavedInstance {
     pub failures: u32,
     pub is_leaving: bool,
     pub last_end: Option<String>,
+    pub last_code: Option<i32>,
     pub is_ended_by_boot: bool,
     pub is_stopped: bool,
     pub is_errored: bool,
@@ -98,6 +99,7 @@ impl SavedInstance {
             failures: instance.failures,
             is_leaving: instance.is_leaving,
             last_end: instance.last_end.clone(),
+            last_code: instance.last_code,
             is_ended_by_boot: instance.is_ended_by_boot,
             is_stopped: matches!(state, State::Stopped | State::Stopping { then: Then::Stop, .. }),
             is_errored: state == State::Errored,
@@ -121,6 +123,7 @@ impl SavedInstance {
         instance.failures = self.failures;
         (instance.is_leaving, instance.is_finished) = (self.is_leaving, self.is_finished);
         instance.last_end.clone_from(&self.last_end);
+        instance.last_code = self.last_code;
         instance.is_ended_by_boot = self.is_ended_by_boot || !is_same_boot && self.is_wanted();
         instance.tried = self.tried;
         instance.worker.key.generation = self.generation;

@@ -56,19 +56,21 @@ impl Core {
             return;
         }
         let given_up = self.table.all().find(|(_, instance)| instance.worker.state == State::Errored);
+        let failed = || self.table.all().find(|(_, instance)| instance.is_finished && instance.last_code != Some(0));
         let is_over = self.table.all().all(|(_, instance)| instance.is_over());
-        let (text, code) = match given_up {
-            Some((app, instance)) => {
-                let how = instance.last_end.as_deref().unwrap_or("ended");
-                (
-                    format!("{} ({}) was given up: {how}", app.spec.name, instance.id),
-                    instance.last_code.filter(|code| *code > 0).unwrap_or(1),
-                )
-            }
-            None if is_over => ("all apps have ended".to_owned(), 0),
+        let (text, culprit) = match given_up {
+            Some(culprit) => ("was given up", Some(culprit)),
+            None if is_over => ("has failed, and all apps have ended", failed()),
             None => return,
         };
-        let code = u8::try_from(code).unwrap_or(1);
+        let (text, code) = culprit.map_or_else(
+            || ("all apps have ended".to_owned(), 0),
+            |(app, instance)| {
+                let how = instance.last_end.as_deref().unwrap_or("ended");
+                let code = instance.last_code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code > 0);
+                (format!("{} ({}) {text}: {how}", app.spec.name, instance.id), code.unwrap_or(1))
+            },
+        );
         for client in std::mem::take(&mut self.awaiting) {
             self.answer(client, Answer::Ended { text: text.clone(), code });
         }
@@ -204,9 +206,12 @@ impl Core {
         if trouble.is_none() {
             task.apps.iter().for_each(|name| self.commit(name));
         }
-        let what = if trouble.is_none() { past(&task.verb) } else { format!("{} failed", task.verb.name()) };
+        let instances = || task.ids.iter().filter_map(|id| self.table.instance(*id));
+        let has_run = matches!(task.verb, Verb::Start { .. }) && instances().all(|(_, instance)| instance.is_finished);
+        let result = if has_run { "has run to its end".into() } else { past(&task.verb) };
+        let what = if trouble.is_none() { result.clone() } else { format!("{} failed", task.verb.name()) };
         task.apps.iter().for_each(|name| self.note(name, None, &what, trouble.clone()));
-        let done = format!("{} {}", task.apps.join(", "), past(&task.verb));
+        let done = format!("{} {result}", task.apps.join(", "));
         if let Some(client) = task.client {
             self.told(client, trouble.map_or(Ok(done), Err));
         } else if let Some(trouble) = trouble {
