@@ -134,6 +134,29 @@ fn reload_all_leaves_stopped_apps_stopped() {
 }
 
 #[test]
+fn a_canary_is_refused_where_no_process_can_run_beside_it() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let before = supervisor.pids();
+    let said = supervisor.fails(&["reload", "app", "--canary"]);
+    assert!(said.contains("app runs in fork mode") && said.contains("reload it without --canary"), "{said}");
+    assert_eq!(supervisor.pids(), before);
+    let program = common::server();
+    let words = ["start", program.to_str().unwrap(), "--name", "api", "-i", "2", "--listen", "127.0.0.1:0"];
+    supervisor.ok(&[&words[..], &["--listen-timeout", "10s", "--", "--model", "current-thread"]].concat());
+    supervisor.ok(&["stop", "api"]);
+    let said = supervisor.fails(&["reload", "api", "--canary"]);
+    assert!(said.contains("failed, before it began") && said.contains("no instance of api is online"), "{said}");
+    supervisor.ok(&["start", "api"]);
+    let first = one(&supervisor.list(), "api")["id"].to_string();
+    supervisor.ok(&["stop", &first]);
+    let before = supervisor.pids();
+    supervisor.ok(&["reload", "api", "--canary", "--canary-for", "10ms"]);
+    let now = supervisor.pids();
+    assert!(now.len() == 3 && now.iter().filter(|pid| before.contains(pid)).count() == 1, "{before:?} {now:?}");
+}
+
+#[test]
 fn resurrect_starts_the_others_when_one_cannot_be_started() {
     let supervisor = Supervisor::new();
     let program = common::server();

@@ -43,6 +43,13 @@ impl Core {
             bail!("every app is stopped: name the one to start");
         }
         self.refuse_damaged(&ids)?;
+        let apps = ids.iter().filter_map(|id| self.table.instance(*id)).map(|(app, _)| app);
+        if let Some(app) = apps.filter(|_| pace.canary_ms.is_some()).find(|app| !app.spec.is_cluster()) {
+            bail!(
+                "{} runs in fork mode, in which no new process runs beside the old one: reload it without --canary",
+                app.spec.name
+            );
+        }
         // Each app has its own task, so that one failure does not stop the others.
         for name in self.names(&ids) {
             let own = self.of(&ids, &name);

@@ -1,7 +1,7 @@
 //! The progress of commands: each advances as far as its processes have come.
 
 use super::table::{Instance, Other};
-use super::task::{Task, Verb, Verdict, progress};
+use super::task::{Task, Verb, Verdict, next, progress};
 use super::worker::{Event, State};
 use super::{Core, Output, Version};
 use crate::channel::{Key, Order};
@@ -149,7 +149,7 @@ impl Core {
             }
             Verb::Reload { left, now, pace } => {
                 now.retain(|id| progress(&self.table, *id) == Verdict::Wait);
-                let Some(id) = left.pop_front() else { return true };
+                let Some(id) = next(left, pace, &self.table).and_then(|next| left.remove(next)) else { return true };
                 now.push(id);
                 let canary = pace.canary_ms.take();
                 self.replace(id, canary.map(Duration::from_millis));
@@ -237,7 +237,12 @@ impl Core {
             Verb::Reload { left, now, .. } => {
                 let keeps_running =
                     task.ids.iter().filter_map(|id| self.table.instance(*id)).all(|(_, instance)| instance.serves());
-                let rest = if keeps_running { "but its instances keep running" } else { "after the old process had ended" };
+                let has_begun = !now.is_empty() || left.len() < task.ids.len();
+                let rest = match (keeps_running, has_begun) {
+                    (true, _) => "but its instances keep running",
+                    (false, true) => "after the old process had ended",
+                    (false, false) => "before it began",
+                };
                 format!(
                     "the reload of {} failed, {rest} (instances not replaced: {}): {why}",
                     task.apps.join(", "),

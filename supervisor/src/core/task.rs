@@ -114,11 +114,18 @@ impl Task {
                         _ => {}
                     }
                 }
-                let Some(next) = left.front() else { return if at_work == 0 { Verdict::Next } else { Verdict::Wait } };
+                if left.is_empty() {
+                    return if at_work == 0 { Verdict::Next } else { Verdict::Wait };
+                }
+                let Some(next) = next(left, pace, table) else {
+                    let apps = self.apps.join(", ");
+                    return Verdict::Failed(format!("no instance of {apps} is online, and a canary runs beside one that is"));
+                };
                 // A replacement that a previous daemon began may still be in progress.
-                let is_busy = table.instance(*next).is_some_and(|(_, instance)| instance.other.is_some());
-                // Beside the first new process, no other is tried out.
-                let most = if pace.canary_ms.is_some() { 1 } else { pace.parallel as usize };
+                let is_busy = table.instance(left[next]).is_some_and(|(_, instance)| instance.other.is_some());
+                // Nothing else is replaced until the canary has taken over.
+                let is_trial = instances().any(|(_, instance)| instance.trial.is_some());
+                let most = if is_trial || pace.canary_ms.is_some() { 1 } else { pace.parallel as usize };
                 if at_work < most && !is_busy { Verdict::Next } else { Verdict::Wait }
             }
         }
@@ -127,6 +134,12 @@ impl Task {
 
 fn wait_for(is_done: bool) -> Verdict {
     if is_done { Verdict::Done } else { Verdict::Wait }
+}
+
+/// Returns which of the instances that are left is to be replaced next: the canary, as long as there is to be one, runs beside a process that is online.
+pub fn next(left: &VecDeque<u32>, pace: &Pace, table: &Table) -> Option<usize> {
+    let is_online = |id: &u32| table.instance(*id).is_some_and(|(_, instance)| instance.is_online());
+    if pace.canary_ms.is_some() { left.iter().position(is_online) } else { (!left.is_empty()).then_some(0) }
 }
 
 /// Returns how far the replacement of an instance has come.

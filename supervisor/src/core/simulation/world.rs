@@ -3,6 +3,8 @@
 use super::keeper::Keeper;
 use crate::channel::{Key, Order, Report};
 use crate::control::{Answer, Request};
+use crate::core::table::{Instance, Other};
+use crate::core::worker::State;
 use crate::core::{Core, Found, Input, Now, Output, Saved, Version};
 use crate::home::Home;
 use crate::spec::{Options, Restart, Spec};
@@ -115,9 +117,23 @@ impl World {
         self.log.push(text);
     }
 
+    /// Checks that nothing else is replaced while a canary is on trial.
+    fn check_canary(&self) {
+        for app in &self.core.table.apps {
+            let is_new = |instance: &&Instance| {
+                let other = instance.other.as_ref();
+                other.is_some_and(|other| matches!(other, Other::Replacement(new) if !matches!(new.state, State::Stopping { .. })))
+            };
+            let trials = app.instances.iter().filter(|instance| instance.trial.is_some()).count();
+            let new = app.instances.iter().filter(is_new).count();
+            assert!(trials == 0 || new <= 1, "{new} are replaced beside a canary:\n{}", self.history());
+        }
+    }
+
     /// Lets the daemon handle an input, save its table, and do what it wants done.
     pub fn handle(&mut self, input: Input) {
         let outputs = self.core.handle(input, self.now);
+        self.check_canary();
         let is_end_of_turn = self.rng.bool();
         let saved = if is_end_of_turn { self.core.take_changes() } else { self.core.take_urgent_changes() };
         if let Some(saved) = saved {
