@@ -98,6 +98,17 @@ fn an_address_that_changes_is_bound_before_the_old_one_is_left() {
 }
 
 #[test]
+fn a_limit_on_memory_that_a_file_adds_is_kept() {
+    let supervisor = Supervisor::new();
+    let text = |more: &str| format!("[[app]]\nstart = \"sleep 1000\"\nmin-uptime = \"10ms\"\n{more}");
+    let path = file(&supervisor, &text(""));
+    supervisor.ok(&["apply", path.to_str().unwrap()]);
+    file(&supervisor, &text("max-memory-restart = \"10K\"\n"));
+    supervisor.ok(&["apply", path.to_str().unwrap()]);
+    until("it is replaced", || supervisor.list()[0]["restarts"].as_u64().is_some_and(|restarts| restarts > 0));
+}
+
+#[test]
 fn pm2s_files_become_one_that_start_takes() {
     let supervisor = Supervisor::new();
     let ecosystem = supervisor.home.path().join("ecosystem.json");

@@ -145,7 +145,8 @@ pub struct Core {
     remarks: Vec<String>,
     /// Set until the keeper has reported what it holds.
     recovery: Option<recover::Recovery>,
-    memory_due: Option<Instant>,
+    /// When memory was last measured.
+    measured: Option<Instant>,
     bind_due: Option<Instant>,
     /// Apps that are to be reloaded, since their program has changed or their time has come, once no command is in progress for them.
     to_reload: BTreeSet<String>,
@@ -175,7 +176,7 @@ impl Core {
             log_troubles: BTreeMap::new(),
             remarks: Vec::new(),
             recovery: Some(recover::Recovery::new(found)),
-            memory_due: None,
+            measured: None,
             bind_due: None,
             to_reload: BTreeSet::new(),
             is_continued: false,
@@ -216,7 +217,7 @@ impl Core {
 
     /// Returns the earliest expiry of all timers.
     pub fn due(&self) -> Option<Instant> {
-        let timers = [self.table.due(), self.memory_due, self.bind_due, self.check_due(), self.replacement_due()];
+        let timers = [self.table.due(), self.memory_due(), self.bind_due, self.check_due(), self.replacement_due()];
         timers.into_iter().flatten().min()
     }
 
@@ -362,7 +363,7 @@ impl Core {
         if self.bind_due.is_some_and(|due| due <= now) {
             self.bind_again();
         }
-        if self.memory_due.is_some_and(|due| due <= now) {
+        if self.memory_due().is_some_and(|due| due <= now) {
             self.measure_memory();
         }
     }

@@ -139,7 +139,6 @@ impl Core {
                 self.out.push(Output::Follow(Box::new(app.spec.clone())));
             }
         }
-        self.measure_memory();
     }
 
     /// Finishes the stops that a previous daemon had begun.

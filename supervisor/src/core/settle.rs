@@ -168,9 +168,6 @@ impl Core {
                 self.feed(key, Event::Start);
             }
         }
-        if self.memory_due.is_none() {
-            self.measure_memory();
-        }
     }
 
     /// Lets the next specification of an app become its current one.
