@@ -111,24 +111,29 @@ fn scale_says_how_many_instances_there_are_now() {
     let supervisor = Supervisor::new();
     supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
     assert!(supervisor.ok(&["scale", "app", "3"]).contains("app has 3 instances"));
+    for same in ["3", "+0"] {
+        assert_eq!(supervisor.ok(&["scale", "app", same]), "app has 3 instances\n");
+    }
     assert!(supervisor.ok(&["scale", "app", "1"]).contains("app has 1 instance"));
     assert_eq!(supervisor.list().len(), 1);
 }
 
 #[test]
-fn reload_all_leaves_stopped_apps_stopped() {
+fn a_reload_starts_a_stopped_app_only_by_its_name_or_id() {
     let supervisor = Supervisor::new();
     for name in ["runs", "stays"] {
-        supervisor.ok(&["start", "sleep 1000", "--name", name, "--min-uptime", "10ms"]);
+        supervisor.ok(&["start", "sleep 1000", "--name", name, "--namespace", "web", "--min-uptime", "10ms"]);
     }
     supervisor.ok(&["stop", "stays"]);
-    let before = one(&supervisor.list(), "runs")["pid"].clone();
-    supervisor.ok(&["reload", "all"]);
-    let list = supervisor.list();
-    assert_eq!(one(&list, "stays")["status"], "stopped");
-    assert_ne!(one(&list, "runs")["pid"], before);
+    for several in ["all", "*s", "web"] {
+        let before = one(&supervisor.list(), "runs")["pid"].clone();
+        supervisor.ok(&["reload", several]);
+        let list = supervisor.list();
+        assert_eq!(one(&list, "stays")["status"], "stopped", "{several}");
+        assert_ne!(one(&list, "runs")["pid"], before, "{several}");
+    }
     supervisor.ok(&["stop", "runs"]);
-    assert!(supervisor.fails(&["reload", "all"]).contains("every app is stopped"));
+    assert!(supervisor.fails(&["reload", "all"]).contains("'all' means only stopped apps: name the one to start"));
     supervisor.ok(&["reload", "stays"]);
     assert_eq!(one(&supervisor.list(), "stays")["status"], "online", "by its name it is meant");
 }

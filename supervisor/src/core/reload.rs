@@ -1,7 +1,7 @@
 //! Reloads: those that a command asks for, and those that a time or a changed program begins.
 
 use super::canary::Trial;
-use super::table::{Other, Worker};
+use super::table::{App, Other, Worker};
 use super::task::{Task, Verb};
 use super::worker::{Event, State};
 use super::{Client, Core, Output, Version};
@@ -10,9 +10,6 @@ use crate::environment::Environment;
 use crate::spec::{LONGEST, Spec};
 use anyhow::{Result, bail};
 use std::time::Duration;
-
-/// The target that means all apps.
-const ALL: &str = "all";
 
 impl Core {
     /// Prepares a specification with another environment; returns whether there is one.
@@ -35,12 +32,11 @@ impl Core {
             bail!("a reload replaces at least one instance at a time, and tries a process out for a day at most");
         }
         let mut ids = self.free(target)?;
-        // Somebody stopped them on purpose, and `all` does not name them.
-        if target == ALL {
-            ids.retain(|id| self.table.instance(*id).is_some_and(|(_, instance)| !instance.is_over()));
-        }
+        // Somebody stopped the others on purpose, and a target that names several does not mean them.
+        let is_named = |app: &App, id: u32| app.spec.name == target || id.to_string() == target;
+        ids.retain(|id| self.table.instance(*id).is_some_and(|(app, one)| !one.is_over() || is_named(app, *id)));
         if ids.is_empty() {
-            bail!("every app is stopped: name the one to start");
+            bail!("'{target}' means only stopped apps: name the one to start");
         }
         self.refuse_damaged(&ids)?;
         let apps = ids.iter().filter_map(|id| self.table.instance(*id)).map(|(app, _)| app);

@@ -46,7 +46,7 @@ impl Core {
                 self.take_over(&target, "stop")?;
                 let ids = self.free(&target)?;
                 self.stop(&ids);
-                self.push(client, Verb::Stop, ids);
+                self.push(client, Verb::Stop, self.names(&ids), ids);
                 Ok(())
             }
             Request::Restart(target, environment) => {
@@ -65,7 +65,7 @@ impl Core {
                 let ids = self.free(&target)?;
                 self.table.all_mut().filter(|one| ids.contains(&one.id)).for_each(|one| one.is_leaving = true);
                 self.stop(&ids);
-                self.push(client, Verb::Delete, ids);
+                self.push(client, Verb::Delete, self.names(&ids), ids);
                 Ok(())
             }
             Request::Scale(target, size) => self.begin_scale(client, &target, size),
@@ -176,8 +176,7 @@ impl Core {
     }
 
     /// Lets a client wait until these instances are as the command wants them.
-    fn push(&mut self, client: Client, verb: Verb, ids: Vec<u32>) {
-        let apps = self.names(&ids);
+    fn push(&mut self, client: Client, verb: Verb, apps: Vec<String>, ids: Vec<u32>) {
         self.tasks.push(Task::new(Some(client), verb, apps, ids));
         self.wait(client);
     }
@@ -282,7 +281,7 @@ impl Core {
             let surplus: Vec<u32> = app.instances[want..].iter().map(|instance| instance.id).collect();
             self.table.all_mut().filter(|one| surplus.contains(&one.id)).for_each(|one| one.is_leaving = true);
             self.stop(&surplus);
-            self.push(client, Verb::Scale { to: want, is_up: false, is_begun: true }, surplus);
+            self.push(client, Verb::Scale { to: want, is_up: false, is_begun: true }, vec![target.into()], surplus);
         } else {
             self.refuse_damaged(&ids)?;
             let taken: Vec<u32> = app.instances.iter().map(|instance| instance.number).collect();
