@@ -131,6 +131,21 @@ fn a_process_that_is_never_ready_fails_with_what_it_did_not_do() {
 }
 
 #[test]
+fn in_fork_mode_the_answer_of_one_process_counts_for_no_other() {
+    if !has("python3") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let text = format!("import os, time\nif os.environ['NODE_APP_INSTANCE'] == '1':\n    time.sleep(1000)\n{PYTHON}");
+    let (file, address) = (program(&supervisor, "app.py", &text), free());
+    let when = format!("http://{address}/ok");
+    let words = ["start", file.to_str().unwrap(), "-i", "2", "--listen-timeout", "3s", "--ready-when", &when];
+    let said = supervisor.fails(&[&words[..], &["--", address.rsplit(':').next().unwrap()]].concat());
+    assert!(said.contains(&format!("app (1) did not answer GET {when} within 3s: it has no listening socket")), "{said}");
+    assert_eq!(supervisor.list()[0]["status"], "online");
+}
+
+#[test]
 fn a_cluster_that_says_nothing_is_replaced_without_dropping_a_request() {
     if !has("python3") {
         return;

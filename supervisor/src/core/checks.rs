@@ -22,6 +22,8 @@ pub struct Checks {
     pub test: Test,
     /// Time limit of each.
     pub timeout: Duration,
+    /// Other processes may answer in their place, so it is looked up who has.
+    pub is_shared: bool,
     /// The processes.
     pub processes: Vec<(Key, Identity)>,
 }
@@ -107,7 +109,8 @@ impl Core {
             Purpose::Readiness => options.listen_timeout,
             Purpose::Health => options.health.timeout,
         };
-        Some(Checks { spec: Box::new(spec.clone()), purpose, test, timeout, processes })
+        let is_shared = spec.is_cluster() || app.instances.len() > 1;
+        Some(Checks { spec: Box::new(spec.clone()), purpose, test, timeout, is_shared, processes })
     }
 
     /// Returns when the next check is due.

@@ -1,6 +1,6 @@
 //! Whether processes answer a request.
 //!
-//! Processes that share a listener cannot be asked one by one: the kernel chooses who accepts a connection. So it is looked up who has.
+//! Processes that share an address cannot be asked one by one: the kernel chooses who accepts a connection. So it is looked up who has.
 
 use crate::channel::Key;
 use crate::core::{Checks, Purpose};
@@ -40,7 +40,7 @@ enum Holder {
 /// Asks the processes; returns each that has answered or failed, with the reason if it has failed. `sockets` are the inodes of the listeners that they share.
 pub fn ask(checks: &Checks, address: &str, target: &Target, sockets: &[u64]) -> Vec<(Key, Option<String>)> {
     let Ok(address) = address.parse::<SocketAddr>().map(reachable) else { return Vec::new() };
-    let is_shared = checks.spec.is_cluster();
+    let is_shared = checks.is_shared;
     let count = if is_shared { (EACH * checks.processes.len()).min(MOST) } else { 1 };
     let groups = Groups::read();
     let holds = |leader: i32, socket: &str| groups.members(leader).iter().any(|pid| proc::holds(*pid, socket));
