@@ -3,7 +3,7 @@
 mod common;
 
 use common::load::Load;
-use common::{Supervisor, free, free_port, has, resident_kib, signal, until};
+use common::{Supervisor, free, free_port, has, resident_kib, server, signal, until};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -215,6 +215,39 @@ fn a_program_that_takes_the_listener_itself_is_ready_once_it_listens() {
     load.answers_more();
     let (failures, _) = load.stop();
     assert_eq!(failures, [""; 0]);
+}
+
+#[test]
+fn a_port_that_the_system_chooses_is_each_process_its_own() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    // It looks for a free port as many do, and listens there only then.
+    let text = "const net = require('node:net');
+    const [one, two] = [net.createServer(), net.createServer()];
+    one.listen(0, () => two.listen(0, () => {
+      const [port, other] = [one, two].map((server) => server.address().port);
+      two.close();
+      one.close(() => net.createServer((client) => client.end(String(port !== other))).listen(port, () => console.log(`at ${port}`)));
+    }));";
+    for name in ["one", "two"] {
+        let file = program(&supervisor, &format!("{name}.js"), text);
+        let output = start(&supervisor, &file, 0, &[]);
+        assert!(output.status.success(), "{}", said(&output));
+        let port = || {
+            let logs = supervisor.ok(&["logs", name]);
+            logs.lines().find_map(|line| line.split(" at ").nth(1)?.parse::<u16>().ok())
+        };
+        until("it listens", || port().is_some());
+        let mut said = String::new();
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port().unwrap())).unwrap();
+        std::io::Read::read_to_string(&mut stream, &mut said).unwrap();
+        assert_eq!(said, "true", "each has a port of its own");
+    }
+    // Nor does an app that declares such a port meet them there.
+    let words = ["start", "--listen", "127.0.0.1:0", "--listen-timeout", "10s", "--name", "api"];
+    supervisor.ok(&[&words[..], &[server().to_str().unwrap(), "--", "--model", "current-thread"]].concat());
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Commands that bring specifications with them: changed ones, saved ones, and what is done about lost ones.
 
 use super::saved::Dumped;
-use super::table::App;
 use super::task::Verb;
 use super::{Client, Core, Dump, Output, Version};
 use crate::control::Answer;
@@ -13,12 +12,7 @@ impl Core {
     pub(super) fn begin_change(&mut self, client: Client, mut spec: Spec) -> Result<()> {
         spec.check()?;
         let ids = self.free(&spec.name)?;
-        let is_other = |app: &&App| app.spec.name != spec.name;
-        for address in &spec.listeners {
-            if let Some(app) = self.table.apps.iter().filter(is_other).find(|app| app.spec.listeners.contains(address)) {
-                bail!("{} already listens on {address}", app.spec.name);
-            }
-        }
+        self.refuse_taken(&spec)?;
         let Some(app) = self.table.app_mut(&spec.name) else { bail!("there is no app {}", spec.name) };
         // No file says where a Node program listens: it has asked for that itself, and will again.
         let learned = app.spec.listeners.iter().filter(|address| spec.is_node && !spec.listeners.contains(address));

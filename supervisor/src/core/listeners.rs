@@ -4,6 +4,8 @@ use super::task::Task;
 use super::worker::State;
 use super::{Core, Output, Version};
 use crate::channel::{Key, Order};
+use crate::spec::Spec;
+use anyhow::{Result, bail};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -37,9 +39,7 @@ impl Core {
         let now = self.now.instant;
         let Some((app_number, _)) = self.table.position(wish.key.instance) else { return };
         let name = self.table.apps[app_number].spec.name.clone();
-        let other = self.table.apps.iter().find(|app| app.spec.name != name && app.spec.listeners.contains(&wish.address));
-        if let Some(other) = other {
-            let why = format!("{} already listens on {}", other.spec.name, wish.address);
+        if let Some(why) = self.taken(&name, &wish.address) {
             return self.order(wish.refused("EADDRINUSE", &why));
         }
         let app = &mut self.table.apps[app_number];
@@ -60,6 +60,26 @@ impl Core {
         self.order(if self.listeners.contains_key(&wish.address) { wish.given() } else { Order::Bind(wish.address.clone()) });
         self.wishes.retain(|one| (one.key, one.number) != (wish.key, wish.number));
         self.wishes.push(wish);
+    }
+
+    /// Returns why an app cannot have an address, if it is another's.
+    fn taken(&self, name: &str, address: &str) -> Option<String> {
+        let mut others = self.table.apps.iter().filter(|app| app.spec.name != name);
+        let other = &others.find(|app| app.spec.listeners.iter().any(|one| one == address))?.spec.name;
+        let is_any = address.parse::<SocketAddr>().is_ok_and(|address| address.port() == 0);
+        let why = if is_any { ", at a port that the system has chosen: only one app can" } else { "" };
+        Some(format!("{other} already listens on {address}{why}"))
+    }
+
+    /// Refuses a specification with an address of another app.
+    ///
+    /// # Errors
+    /// Fails with what the other app is.
+    pub(super) fn refuse_taken(&self, spec: &Spec) -> Result<()> {
+        match spec.listeners.iter().find_map(|address| self.taken(&spec.name, address)) {
+            Some(why) => bail!("{why}: choose another address with --listen"),
+            None => Ok(()),
+        }
     }
 
     /// Notes that the keeper listens on an address.

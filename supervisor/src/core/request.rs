@@ -131,11 +131,7 @@ impl Core {
         if self.table.app(&spec.name).is_some() {
             bail!("{0} already exists: run `supervisor restart {0}`, or choose another name with --name", spec.name);
         }
-        for address in &spec.listeners {
-            if let Some(app) = self.table.apps.iter().find(|app| app.spec.listeners.contains(address)) {
-                bail!("{} already listens on {address}: choose another address with --listen", app.spec.name);
-            }
-        }
+        self.refuse_taken(spec)?;
         let created = self.created((0..instances).collect());
         let ids = created.iter().map(|instance| instance.id).collect();
         self.out.push(Output::Prepare(Box::new(spec.clone()), Version::Current));

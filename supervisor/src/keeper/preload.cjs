@@ -2,6 +2,7 @@
 // Lets a Node program run as a cluster under the supervisor, unchanged. Node loads this file before the program, which
 //
 // - takes its listeners from the supervisor: `server.listen(3000)` in several processes listens once, and stays open while processes are replaced;
+//   `server.listen(0)` is each process's own;
 // - says that it is ready once it listens, or with `process.send('ready')` if it was started with --wait-ready;
 // - reports its requests, those that failed, and the lag of its event loop;
 // - gives signs of life, if it was started with --health-stall;
@@ -23,6 +24,7 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
   const inherited = new Map((SUPERVISOR_LISTENERS || '').split(',').filter(Boolean).map((address, index) => [address, 3 + index]));
   const wishes = new Map();
   const servers = new Set();
+  const apart = new WeakSet(); // Servers on a port that the system chooses for this process alone.
   const answers = new Set();
   let wished = 0;
   let isEnding = false;
@@ -59,8 +61,11 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
   net.Server.prototype.listen = function (...words) {
     const wanted = read(words);
     watch(this);
+    const isApart = wanted?.port === 0 && !inheritedAt(0);
+    if (isApart) apart.add(this);
+    else apart.delete(this);
     // A path, a descriptor that the program has taken itself, a handle, or what is an error anyway.
-    if (!wanted) return listen.apply(this, words);
+    if (!wanted || isApart) return listen.apply(this, words);
     const done = words.at(-1);
     if (typeof done === 'function') this.once('listening', done);
     resolve(wanted.host, (error, host) => (error ? this.emit('error', error) : take(this, host, wanted)));
@@ -77,6 +82,10 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     return isElsewhere || !isPort ? undefined : { port, host: options.host };
   }
 
+  function inheritedAt(port) {
+    return [...inherited.keys()].find((own) => own.endsWith(`:${port}`));
+  }
+
   function resolve(host, done) {
     if (!host || net.isIP(host)) return done(null, host);
     dns.lookup(host, (error, address) => done(error, address));
@@ -85,8 +94,8 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
   function take(server, host, { port }) {
     const address = (host) => (net.isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`);
     const names = host ? [address(host)] : [address('::'), address('0.0.0.0')];
-    // Without a host, whatever the supervisor listens on at this port is meant.
-    const name = names.find((name) => inherited.has(name)) ?? [...inherited.keys()].find((own) => !host && own.endsWith(`:${port}`));
+    // Without a host, or without a port of its own, whatever the supervisor listens on at this port is meant.
+    const name = names.find((name) => inherited.has(name)) ?? (host && port ? undefined : inheritedAt(port));
     if (name) {
       const fd = inherited.get(name);
       inherited.delete(name);
@@ -123,7 +132,8 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     if (servers.has(server)) return;
     servers.add(server);
     server.once('close', () => servers.delete(server));
-    server.on('listening', () => SUPERVISOR_WAIT_READY || say({ is: 'listening' }));
+    // A program may look for a free port before it listens where its clients are.
+    server.on('listening', () => SUPERVISOR_WAIT_READY || apart.has(server) || say({ is: 'listening' }));
     server.prependListener('request', (request, answer) => {
       count(answer);
       if (isEnding) answer.shouldKeepAlive = false;
