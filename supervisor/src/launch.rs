@@ -66,7 +66,7 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
         // As systemd asks for signs of life.
         command.env("WATCHDOG_USEC", stall.as_micros().to_string()).env("WATCHDOG_PID", std::process::id().to_string());
     }
-    if spec.is_cluster() {
+    if !spec.listeners.is_empty() {
         // Exec keeps the process id.
         command.env("LISTEN_PID", std::process::id().to_string());
     }

@@ -53,7 +53,10 @@ fn errors_are_one_line() {
         (&["start", "sleep", "-i", "many", "--", "9"], "expected a number from 1 to 1000"),
         (&["start", "sleep", "--name", "api", "--", "9"], "api already exists"),
         (&["start", "sleep", "--name", "a/b", "--", "9"], "is not a valid name"),
-        (&["start", "sleep", "--listen", "127.0.0.1:0", "--", "9"], "api already listens on 127.0.0.1:0, at a port that the system has chosen"),
+        (
+            &["start", "sleep", "--listen", "127.0.0.1:0", "--", "9"],
+            "api already listens on 127.0.0.1:0, at a port that the system has chosen",
+        ),
         (&["start", "sleep", "--listen", &address, "--name", "other", "--", "9"], "cannot listen on"),
         (&["start", "nosuch.toml"], "cannot read nosuch.toml"),
         (&["start", "sleep", "--env", "production", "--", "9"], "sleep is not one"),

@@ -5,7 +5,7 @@ mod common;
 use common::load::Load;
 use common::{Supervisor, free, free_port, has, resident_kib, server, signal, until};
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -147,7 +147,7 @@ fn a_canary_that_fails_or_hangs_is_taken_back_and_one_that_is_fine_is_followed_b
         let words = ["reload", "app", "--update-env", "--canary", "--canary-for", time];
         let port = port.to_string();
         let ask = || {
-            std::net::TcpStream::connect(("127.0.0.1", port.parse().unwrap())).and_then(|mut stream| {
+            TcpStream::connect(("127.0.0.1", port.parse().unwrap())).and_then(|mut stream| {
                 std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
                 std::io::copy(&mut stream, &mut std::io::sink())
             })
@@ -241,13 +241,50 @@ fn a_port_that_the_system_chooses_is_each_process_its_own() {
         };
         until("it listens", || port().is_some());
         let mut said = String::new();
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port().unwrap())).unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", port().unwrap())).unwrap();
         std::io::Read::read_to_string(&mut stream, &mut said).unwrap();
         assert_eq!(said, "true", "each has a port of its own");
     }
     // Nor does an app that declares such a port meet them there.
     let words = ["start", "--listen", "127.0.0.1:0", "--listen-timeout", "10s", "--name", "api"];
     supervisor.ok(&[&words[..], &[server().to_str().unwrap(), "--", "--model", "current-thread"]].concat());
+}
+
+#[test]
+fn a_program_that_moves_to_another_port_leaves_the_old_one_and_is_checked_at_the_new_one() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let file = program(&supervisor, "app.js", &format!("const http = require('node:http');\n{SERVER}"));
+    let ports = [(); 3].map(|()| free_port());
+    let checks = ["--health-http", "/", "--health-interval", "100ms", "--health-timeout", "1s", "--health-retries", "1"];
+    let words = ["start", file.to_str().unwrap(), "-i", "2", "--listen-timeout", "2s"];
+    let with = |port: u16, words: &[&str]| {
+        let output = supervisor.command(words).env("PORT", port.to_string()).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}", said(&output));
+    };
+    with(ports[0], &[&words[..], &checks].concat());
+    let connects = |port: u16| TcpStream::connect(("127.0.0.1", port)).is_ok();
+    let load = Load::start(&format!("127.0.0.1:{}", ports[0]));
+    load.answers_more();
+    // The same port under load: each process asks for it anew, and nobody notices.
+    with(ports[0], &["reload", "app", "-a"]);
+    load.answers_more();
+    assert_eq!(load.stop().0, [""; 0]);
+    for (verb, old, new) in [("reload", ports[0], ports[1]), ("restart", ports[1], ports[2])] {
+        with(new, &[verb, "app", "-a"]);
+        assert!(connects(new), "{verb}");
+        let pids = supervisor.pids();
+        signal("KILL", supervisor.role("daemon"));
+        until("nobody listens on the old port", || !connects(old));
+        let load = Load::start(&format!("127.0.0.1:{new}"));
+        load.answers_more();
+        assert_eq!(load.stop().0, [""; 0]);
+        assert_eq!(supervisor.list()[0]["listeners"], serde_json::json!([format!("[::]:{new}")]), "{verb}");
+        assert_eq!(supervisor.pids(), pids, "{}", supervisor.ok(&["events"]));
+        assert_eq!(supervisor.listed()["remarks"].as_array().unwrap().len(), 1, "only the daemon's death");
+    }
 }
 
 #[test]

@@ -52,6 +52,9 @@ pub struct Job {
     pub number: u32,
     /// Addresses of the listeners that the worker inherits.
     pub listeners: Vec<String>,
+    /// Addresses of those that it has asked for and got.
+    #[serde(default)]
+    pub asked: Vec<String>,
     /// Logs of its standard output and error.
     pub logs: [LogPlan; 2],
     /// It is a Node program that runs with our preload.
@@ -154,7 +157,7 @@ pub enum Report {
     /// The keeper cannot listen on this address, and the reason.
     CannotBind(String, String),
     /// A worker has started; comes with the descriptors of its pipes and its notify socket.
-    Spawned(Job, Identity),
+    Spawned(Box<Job>, Identity),
     /// A worker could not be started, and the reason.
     CannotSpawn(Key, String),
     /// A worker reports that it is ready.

@@ -127,7 +127,7 @@ pub fn differences(old: &Spec, new: &Spec) -> Vec<String> {
     parts
 }
 
-/// A Node program adds listeners itself.
+/// Earlier versions kept with the listeners of a Node program those that it had asked for.
 fn same_listeners(old: &Spec, new: &Spec) -> bool {
     if new.is_node { new.listeners.iter().all(|address| old.listeners.contains(address)) } else { old.listeners == new.listeners }
 }

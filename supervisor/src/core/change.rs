@@ -9,15 +9,11 @@ use anyhow::{Result, bail};
 
 impl Core {
     /// Begins to replace the processes of an app with those of another specification.
-    pub(super) fn begin_change(&mut self, client: Client, mut spec: Spec) -> Result<()> {
+    pub(super) fn begin_change(&mut self, client: Client, spec: Spec) -> Result<()> {
         spec.check()?;
         let ids = self.free(&spec.name)?;
         self.refuse_taken(&spec)?;
         let Some(app) = self.table.app_mut(&spec.name) else { bail!("there is no app {}", spec.name) };
-        // No file says where a Node program listens: it has asked for that itself, and will again.
-        let learned = app.spec.listeners.iter().filter(|address| spec.is_node && !spec.listeners.contains(address));
-        let learned: Vec<String> = learned.cloned().collect();
-        spec.listeners.extend(learned);
         app.next = Some(spec.clone());
         let running = app.instances.iter().filter(|instance| !instance.is_over()).map(|instance| instance.id);
         let running: Vec<u32> = running.filter(|id| ids.contains(id)).collect();

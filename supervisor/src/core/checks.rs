@@ -1,11 +1,12 @@
 //! Checks of processes from outside: whether those that start are ready, and whether the others work.
 
-use super::table::{App, Check, Instance, UnfitKind};
+use super::table::{App, Check, Instance, UnfitKind, Worker};
 use super::worker::{Event, State};
 use super::{Core, Output, Version};
 use crate::channel::Key;
 use crate::proc::Identity;
 use crate::spec::{ReadyWhen, Spec, Target};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Pause between two looks at whether a process is ready.
@@ -22,6 +23,8 @@ pub struct Checks {
     pub test: Test,
     /// Time limit of each.
     pub timeout: Duration,
+    /// The addresses of the listeners that they share.
+    pub listeners: Vec<String>,
     /// Other processes may answer in their place, so it is looked up who has.
     pub is_shared: bool,
     /// The processes.
@@ -70,47 +73,63 @@ impl Core {
             for purpose in Purpose::ALL {
                 let app = &self.table.apps[number];
                 let check = app.checks[purpose as usize];
-                let processes = to_check(app, purpose);
-                if check.is_begun || processes.is_empty() {
+                let workers = to_check(app, purpose);
+                if check.begun > 0 || workers.is_empty() {
                     continue;
                 }
                 let interval = interval(app, purpose);
                 // A process that is just ready works; one that has just started may be ready at once.
                 let due = check.due.unwrap_or(if purpose == Purpose::Health { now + interval } else { now });
-                let checks = if due <= now { self.checks(app, purpose, processes) } else { None };
+                let checks = if due <= now { self.checks(app, purpose, &workers) } else { Vec::new() };
                 let check = &mut self.table.apps[number].checks[purpose as usize];
                 check.due = Some(if due <= now { now + interval } else { due });
-                check.is_begun = checks.is_some();
-                self.out.extend(checks.map(|checks| Output::Check(Box::new(checks))));
+                check.begun = checks.len();
+                self.out.extend(checks.into_iter().map(|checks| Output::Check(Box::new(checks))));
             }
         }
     }
 
-    fn checks(&self, app: &App, purpose: Purpose, processes: Vec<(Key, Identity)>) -> Option<Checks> {
-        let spec = spec_of(app, purpose);
+    /// Returns the parts of a check: processes that listen elsewhere are asked elsewhere.
+    fn checks(&self, app: &App, purpose: Purpose, workers: &[&Worker]) -> Vec<Checks> {
+        let version = version(app, purpose);
+        let spec = app.spec_of(version);
         let options = &spec.options;
-        let listeners = || spec.listeners.iter().map(|address| self.listeners.get(address).unwrap_or(address).clone());
-        let answers = |target: &Target| {
-            // A Node program has no listener yet as long as it has not asked for one.
-            let address = target.address.clone().or_else(|| listeners().next())?;
-            Some(Test::Answers(address, target.clone()))
+        let process = |worker: &&Worker| Some((worker.key, worker.state.process()?));
+        let all = || workers.iter().filter_map(process).collect();
+        let by_address = |target: &Target| {
+            let mut parts: BTreeMap<String, Vec<(Key, Identity)>> = BTreeMap::new();
+            for worker in workers {
+                // A Node program that starts has no listener yet as long as it has not asked for one; one that is ready should listen where the others did.
+                let usual = app.asked.iter().filter(|_| purpose == Purpose::Health);
+                let own = spec.listeners.iter().chain(&worker.asked).chain(usual).next();
+                let own = own.map(|address| self.listeners.get(address).unwrap_or(address));
+                if let Some(address) = target.address.as_ref().or(own) {
+                    parts.entry(address.clone()).or_default().extend(process(worker));
+                }
+            }
+            parts.into_iter().map(|(address, processes)| (Test::Answers(address, target.clone()), processes)).collect()
         };
-        let test = match (purpose, &options.ready_when, &options.health) {
-            (Purpose::Readiness, Some(ReadyWhen::Listening), _) => Test::Listens,
-            (Purpose::Readiness, Some(ReadyWhen::Http(target)), _) => answers(target)?,
-            (Purpose::Readiness, _, _) => return None,
+        let parts: Vec<(Test, Vec<(Key, Identity)>)> = match (purpose, &options.ready_when, &options.health) {
+            (Purpose::Readiness, Some(ReadyWhen::Listening), _) => vec![(Test::Listens, all())],
+            (Purpose::Readiness, Some(ReadyWhen::Http(target)), _) => by_address(target),
+            (Purpose::Readiness, _, _) => Vec::new(),
             (Purpose::Health, _, health) => match (&health.http, &health.exec) {
-                (Some(target), _) => answers(target)?,
-                (None, Some(command)) => Test::Passes(command.clone()),
-                (None, None) => return None,
+                (Some(target), _) => by_address(target),
+                (None, Some(command)) => vec![(Test::Passes(command.clone()), all())],
+                (None, None) => Vec::new(),
             },
         };
         let timeout = match purpose {
             Purpose::Readiness => options.listen_timeout,
             Purpose::Health => options.health.timeout,
         };
-        let is_shared = spec.is_cluster() || app.instances.len() > 1;
-        Some(Checks { spec: Box::new(spec.clone()), purpose, test, timeout, is_shared, processes })
+        let listeners: Vec<String> = app.listeners(version).cloned().collect();
+        let is_shared = !listeners.is_empty() || app.instances.len() > 1;
+        let checks = |(test, processes)| {
+            let (spec, listeners) = (Box::new(spec.clone()), listeners.clone());
+            Checks { spec, purpose, test, timeout, listeners, is_shared, processes }
+        };
+        parts.into_iter().map(checks).collect()
     }
 
     /// Returns when the next check is due.
@@ -118,7 +137,7 @@ impl Core {
         let apps = self.table.apps.iter();
         let checks = apps.flat_map(|app| Purpose::ALL.map(|purpose| (app, purpose)));
         let waiting =
-            checks.filter(|(app, purpose)| !app.checks[*purpose as usize].is_begun && !to_check(app, *purpose).is_empty());
+            checks.filter(|(app, purpose)| app.checks[*purpose as usize].begun == 0 && !to_check(app, *purpose).is_empty());
         waiting.filter_map(|(app, purpose)| app.checks[purpose as usize].due).min()
     }
 
@@ -127,7 +146,8 @@ impl Core {
         let now = self.now.instant;
         let Some(app) = self.table.app_mut(&checked.app) else { return };
         let pause = interval(app, checked.purpose);
-        app.checks[checked.purpose as usize] = Check { due: Some(now + pause), is_begun: false };
+        let check = &mut app.checks[checked.purpose as usize];
+        *check = Check { due: Some(now + pause), begun: check.begun.saturating_sub(1) };
         let retries = app.spec.options.health.retries;
         for (key, failure) in checked.processes {
             let Some(worker) = self.table.worker_mut(key) else { continue };
@@ -151,8 +171,8 @@ impl Core {
 }
 
 /// Returns the processes that a check is about.
-fn to_check(app: &App, purpose: Purpose) -> Vec<(Key, Identity)> {
-    let options = &spec_of(app, purpose).options;
+fn to_check(app: &App, purpose: Purpose) -> Vec<&Worker> {
+    let options = &app.spec_of(version(app, purpose)).options;
     let is_wanted = match purpose {
         Purpose::Readiness => matches!(options.ready_when, Some(ReadyWhen::Listening | ReadyWhen::Http(_))),
         Purpose::Health => options.health.is_checked(),
@@ -161,21 +181,19 @@ fn to_check(app: &App, purpose: Purpose) -> Vec<(Key, Identity)> {
         return Vec::new();
     }
     let version = starting(app);
-    let meant = app.instances.iter().flat_map(Instance::workers).filter_map(|worker| match (purpose, worker.state) {
-        (Purpose::Readiness, State::Starting { process: Some(process) }) if worker.version == version => {
-            Some((worker.key, process))
-        }
-        (Purpose::Health, State::Online { process }) => Some((worker.key, process)),
-        _ => None,
-    });
-    meant.collect()
+    let is_meant = |worker: &&Worker| match (purpose, worker.state) {
+        (Purpose::Readiness, State::Starting { process: Some(_) }) => worker.version == version,
+        (Purpose::Health, State::Online { .. }) => true,
+        _ => false,
+    };
+    app.instances.iter().flat_map(Instance::workers).filter(is_meant).collect()
 }
 
-/// Returns the specification that says how processes are checked.
-fn spec_of(app: &App, purpose: Purpose) -> &Spec {
+/// Returns the version of the specification that says how processes are checked.
+fn version(app: &App, purpose: Purpose) -> Version {
     match purpose {
-        Purpose::Readiness => app.spec_of(starting(app)),
-        Purpose::Health => &app.spec,
+        Purpose::Readiness => starting(app),
+        Purpose::Health => Version::Current,
     }
 }
 

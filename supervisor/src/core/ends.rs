@@ -41,7 +41,7 @@ impl Core {
         let app = &mut self.table.apps[app_number];
         let options = app.spec.options.clone();
         // A process that does not say when it is ready is online after this time, and has been up for long enough then.
-        let signals_readiness = app.spec.signals_readiness();
+        let signals_readiness = app.signals_readiness(Version::Current);
         let min_uptime = if signals_readiness { options.min_uptime } else { Duration::ZERO };
         let most = options.max_restarts;
         let instance = &mut app.instances[number];
@@ -89,19 +89,21 @@ impl Core {
     pub(super) fn feed(&mut self, key: Key, event: Event) {
         let now = self.now.instant;
         let Some((app_number, number)) = self.table.position(key.instance) else { return };
-        let app = &mut self.table.apps[app_number];
-        let instance = &mut app.instances[number];
-        let is_replacement = instance.is_replacement(key);
-        let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return };
-        let spec = app.next.as_ref().filter(|_| worker.version == Version::Next).unwrap_or(&app.spec);
-        let policy = Policy { options: &spec.options, is_replacement, signals_readiness: spec.signals_readiness() };
+        let app = &self.table.apps[app_number];
+        let instance = &app.instances[number];
+        let Some(worker) = instance.workers().find(|worker| worker.key == key) else { return };
+        let spec = app.spec_of(worker.version);
+        let signals_readiness = app.signals_readiness(worker.version);
+        let policy = Policy { options: &spec.options, is_replacement: instance.is_replacement(key), signals_readiness };
         let Some((state, actions)) = worker.state.after(event, policy) else { return };
-        let before = std::mem::replace(&mut worker.state, state);
-        if matches!(state, State::Online { .. }) {
-            worker.online = Some(now);
-        }
-        let told = told(before, state).map(|what| (app.spec.name.clone(), what, instance.last_end.clone()));
+        let told = told(worker.state, state).map(|what| (spec.name.clone(), what, instance.last_end.clone()));
         let stop_signal = spec.options.stop_signal.number();
+        if let Some(worker) = self.table.worker_mut(key) {
+            worker.state = state;
+            if matches!(state, State::Online { .. }) {
+                worker.online = Some(now);
+            }
+        }
         self.is_dirty = true;
         if let Some((name, what, last_end)) = told {
             let why = match (what, state.process()) {

@@ -1,8 +1,9 @@
 //! The listeners of apps, which the keeper opens.
 
+use super::Core;
+use super::table::Instance;
 use super::task::Task;
 use super::worker::State;
-use super::{Core, Output, Version};
 use crate::channel::{Key, Order};
 use crate::spec::Spec;
 use anyhow::{Result, bail};
@@ -37,25 +38,30 @@ impl Core {
             return self.order(wish.refused("EINVAL", "not an address"));
         }
         let now = self.now.instant;
-        let Some((app_number, _)) = self.table.position(wish.key.instance) else { return };
+        let Some((app_number, number)) = self.table.position(wish.key.instance) else { return };
         let name = self.table.apps[app_number].spec.name.clone();
         if let Some(why) = self.taken(&name, &wish.address) {
             return self.order(wish.refused("EADDRINUSE", &why));
         }
         let app = &mut self.table.apps[app_number];
-        let limit = app.spec.options.listen_timeout;
-        if !app.spec.listeners.contains(&wish.address) {
-            app.spec.listeners.push(wish.address.clone());
-            app.next.iter_mut().for_each(|next| next.listeners.push(wish.address.clone()));
-            let spec = Box::new(app.spec.clone());
-            self.out.push(Output::Prepare(spec, Version::Current));
+        let Some(version) = app.instances[number].workers().find(|one| one.key == wish.key).map(|one| one.version) else {
+            return;
+        };
+        let spec = app.spec_of(version);
+        let limit = spec.options.listen_timeout;
+        if !app.asked.contains(&wish.address) && !spec.listeners.contains(&wish.address) {
+            app.asked.push(wish.address.clone());
+            // The listener outlives this daemon.
             self.is_urgent = true;
         }
-        // It counted as one that does not say when it is ready; it will.
-        if let Some(worker) = self.table.worker_mut(wish.key)
-            && matches!(worker.state, State::Starting { .. })
-        {
-            worker.due = Some(now + limit);
+        for worker in app.instances[number].workers_mut().filter(|one| one.key == wish.key) {
+            if !worker.asked.contains(&wish.address) {
+                worker.asked.push(wish.address.clone());
+            }
+            // It counted as one that does not say when it is ready; it will.
+            if matches!(worker.state, State::Starting { .. }) {
+                worker.due = Some(now + limit);
+            }
         }
         self.order(if self.listeners.contains_key(&wish.address) { wish.given() } else { Order::Bind(wish.address.clone()) });
         self.wishes.retain(|one| (one.key, one.number) != (wish.key, wish.number));
@@ -65,7 +71,7 @@ impl Core {
     /// Returns why an app cannot have an address, if it is another's.
     fn taken(&self, name: &str, address: &str) -> Option<String> {
         let mut others = self.table.apps.iter().filter(|app| app.spec.name != name);
-        let other = &others.find(|app| app.spec.listeners.iter().any(|one| one == address))?.spec.name;
+        let other = &others.find(|app| app.has_listener(address))?.spec.name;
         let is_any = address.parse::<SocketAddr>().is_ok_and(|address| address.port() == 0);
         let why = if is_any { ", at a port that the system has chosen: only one app can" } else { "" };
         Some(format!("{other} already listens on {address}{why}"))
@@ -96,23 +102,26 @@ impl Core {
 
     /// Returns whether an app listens on an address.
     pub(super) fn is_used(&self, address: &str) -> bool {
-        let specs = self.table.apps.iter().flat_map(|app| app.next.iter().chain([&app.spec]));
-        specs.flat_map(|spec| &spec.listeners).any(|one| one == address)
+        self.table.apps.iter().any(|app| app.has_listener(address))
     }
 
     /// Notes that the keeper cannot listen on an address: apps that need it are not started.
     pub(super) fn cannot_bind(&mut self, address: &str, why: &str) {
-        let refused: Vec<Order> =
-            self.wishes.extract_if(.., |wish| wish.address == address).map(|wish| wish.refused("EADDRINUSE", why)).collect();
-        if !refused.is_empty()
-            && let Some(app) = self.table.apps.iter_mut().find(|app| app.spec.listeners.iter().any(|one| one == address))
-        {
+        let refused: Vec<Wish> = self.wishes.extract_if(.., |wish| wish.address == address).collect();
+        for wish in refused {
             // It has asked for it, and did not get it.
-            app.spec.listeners.retain(|one| one != address);
-            let spec = Box::new(app.spec.clone());
-            self.out.push(Output::Prepare(spec, Version::Current));
+            if let Some((app_number, _)) = self.table.position(wish.key.instance) {
+                let app = &mut self.table.apps[app_number];
+                app.asked.retain(|one| one != address);
+                let workers = app.instances.iter_mut().flat_map(Instance::workers_mut);
+                workers.for_each(|worker| worker.asked.retain(|one| one != address));
+                self.is_urgent = true;
+            }
+            self.order(wish.refused("EADDRINUSE", why));
         }
-        refused.into_iter().for_each(|order| self.order(order));
+        if !self.is_used(address) {
+            self.tasks.iter_mut().for_each(|task| task.missing.retain(|one| one != address));
+        }
         let wants = |task: &Task| task.missing.iter().any(|one| one == address);
         // A task without a client comes from a recovery and retries: an old process may hold the address until it has drained.
         if self.tasks.iter().any(|task| task.client.is_none() && wants(task)) {

@@ -4,10 +4,12 @@
 //! answer. So every order of events can be tried in a test, with a death of the daemon or the keeper at each of them.
 
 mod answers;
+mod app;
 mod canary;
 mod change;
 mod checks;
 mod ends;
+mod forsaken;
 mod listeners;
 mod memory;
 mod recover;
@@ -217,8 +219,8 @@ impl Core {
 
     /// Returns the earliest expiry of all timers.
     pub fn due(&self) -> Option<Instant> {
-        let timers = [self.table.due(), self.memory_due(), self.bind_due, self.check_due(), self.replacement_due()];
-        timers.into_iter().flatten().min()
+        let own = [self.table.due(), self.memory_due(), self.bind_due, self.forsaken_due()];
+        own.into_iter().chain([self.check_due(), self.replacement_due()]).flatten().min()
     }
 
     /// Returns whether a command is in progress.
@@ -319,7 +321,8 @@ impl Core {
             Report::Spawned(job, process) => self.spawned(&job, process),
             Report::CannotSpawn(key, why) => self.ended(key, &End { code: Some(CANNOT_RUN.into()), ..End::plain(why) }),
             Report::Ready(key) => {
-                self.wishes.retain(|wish| wish.key != key);
+                // It may have asked for more than it has got so far.
+                self.wishes.retain(|wish| wish.key != key || !self.listeners.contains_key(&wish.address));
                 self.feed(key, Event::Ready);
             }
             Report::Wants(key, number, address) => self.wish(listeners::Wish { key, number, address }),
@@ -362,6 +365,9 @@ impl Core {
         self.begin_checks();
         if self.bind_due.is_some_and(|due| due <= now) {
             self.bind_again();
+        }
+        if self.forsaken_due().is_some_and(|due| due <= now) {
+            self.close_forsaken();
         }
         if self.memory_due().is_some_and(|due| due <= now) {
             self.measure_memory();

@@ -49,7 +49,7 @@ impl Recovery {
                     stalled_ms: None,
                     wishes: Vec::new(),
                     end: None,
-                    job,
+                    job: *job,
                 };
                 self.reported.insert(reported.job.key, reported);
             }
@@ -81,7 +81,7 @@ impl Core {
                 Some(Err(why)) => (Spec::lost(&app.name), Some(why)),
                 None => (Spec::lost(&app.name), Some("its file is missing".into())),
             };
-            self.table.apps.push(App::new(spec, damage, instances));
+            self.table.apps.push(App { asked: app.asked.clone(), ..App::new(spec, damage, instances) });
         }
         let mut ended = Vec::new();
         let mut by_instance: BTreeMap<u32, Vec<(Key, Reported)>> = BTreeMap::new();
@@ -189,8 +189,14 @@ impl Core {
             // They are all that is known of it, and its processes hold them.
             app.spec.listeners.clone_from(&processes[0].1.job.listeners);
         }
-        let Some((app, _)) = self.table.instance(id) else { return };
-        let (signals_readiness, options) = (app.spec.signals_readiness(), app.spec.options.clone());
+        let Some((app_number, _)) = self.table.position(id) else { return };
+        let app = &mut self.table.apps[app_number];
+        for address in processes.iter().flat_map(|(_, reported)| &reported.job.asked) {
+            if !app.has_listener(address) {
+                app.asked.push(address.clone());
+            }
+        }
+        let (signals_readiness, options) = (app.signals_readiness(Version::Current), app.spec.options.clone());
         let Some(instance) = self.table.instance_mut(id) else { return };
         let (mut unwanted, mut confirmed, mut surplus, mut stalled) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         // The processes come by generation. The newest takes the instance if it is ready or the only one.
@@ -210,6 +216,7 @@ impl Core {
             worker.due = due.map(|due| now + due);
             worker.is_told_to_end = reported.is_told_to_end;
             worker.says = reported.says;
+            worker.asked = reported.job.asked;
             worker.sends_life = reported.sends_life;
             stalled.extend(reported.stalled_ms.map(|silence_ms| (key, silence_ms)));
             confirmed.extend(reported.end.is_none().then_some(key));

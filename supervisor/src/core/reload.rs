@@ -40,7 +40,7 @@ impl Core {
         }
         self.refuse_damaged(&ids)?;
         let apps = ids.iter().filter_map(|id| self.table.instance(*id)).map(|(app, _)| app);
-        if let Some(app) = apps.filter(|_| pace.canary_ms.is_some()).find(|app| !app.spec.is_cluster()) {
+        if let Some(app) = apps.filter(|_| pace.canary_ms.is_some()).find(|app| !app.is_cluster(Version::Current)) {
             bail!(
                 "{} runs in fork mode, in which no new process runs beside the old one: reload it without --canary",
                 app.spec.name
@@ -91,7 +91,7 @@ impl Core {
     pub(super) fn replace(&mut self, id: u32, canary: Option<Duration>) {
         let Some((app, _)) = self.table.instance(id) else { return };
         let version = if app.next.is_some() { Version::Next } else { Version::Current };
-        let is_cluster = app.spec_of(version).is_cluster() && app.spec.is_cluster();
+        let is_cluster = app.is_cluster(version) && app.is_cluster(Version::Current);
         let Some(instance) = self.table.instance_mut(id) else { return };
         instance.failures = 0;
         if !is_cluster || !matches!(instance.worker.state, State::Online { .. }) {

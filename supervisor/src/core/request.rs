@@ -179,8 +179,12 @@ impl Core {
 
     /// Begins a task for some instances of an app, as soon as the keeper listens on its addresses.
     pub(super) fn push_one(&mut self, client: Option<Client>, verb: Verb, name: String, ids: Vec<u32>) -> &mut Task {
-        let wanted = self.table.app(&name).map_or(&[][..], |app| &app.spec_of(Version::Next).listeners);
-        let missing: Vec<String> = wanted.iter().filter(|address| !self.listeners.contains_key(*address)).cloned().collect();
+        let app = self.table.app(&name);
+        let declared = app.into_iter().flat_map(|app| &app.spec_of(Version::Next).listeners);
+        // A process asks for the others itself. If nobody waits, it need not be the one to find that an old process still has them.
+        let asked = app.into_iter().filter(|_| client.is_none()).flat_map(|app| &app.asked);
+        let missing = declared.chain(asked).filter(|address| !self.listeners.contains_key(*address)).cloned();
+        let missing: Vec<String> = missing.collect();
         missing.iter().cloned().for_each(|address| self.order(Order::Bind(address)));
         client.into_iter().for_each(|client| self.wait(client));
         let number = self.tasks.len();

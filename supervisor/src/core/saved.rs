@@ -35,6 +35,8 @@ pub struct Found {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SavedApp {
     pub name: String,
+    #[serde(default)]
+    pub asked: Vec<String>,
     pub instances: Vec<SavedInstance>,
 }
 
@@ -70,6 +72,7 @@ impl Saved {
     pub(super) fn of(table: &Table) -> Self {
         let app = |app: &super::table::App| SavedApp {
             name: app.spec.name.clone(),
+            asked: app.asked.clone(),
             instances: app.instances.iter().map(SavedInstance::of).collect(),
         };
         Saved { next_id: table.next_id, apps: table.apps.iter().map(app).collect() }

@@ -116,10 +116,7 @@ impl Core {
         self.table.apps = there;
         for app in gone {
             self.is_urgent = true;
-            for address in app.spec.listeners {
-                self.listeners.remove(&address);
-                self.order(Order::Unbind(address));
-            }
+            self.unbind_unused();
             self.out.push(Output::Remove(app.spec.name));
         }
     }
@@ -177,6 +174,10 @@ impl Core {
         app.spec = next;
         // What was lost is known again.
         app.damage = None;
+        // Only a Node program asks.
+        if !app.spec.is_node {
+            app.asked.clear();
+        }
         self.unbind_unused();
         let Some(app) = self.table.app_mut(name) else { return };
         self.is_urgent = true;

@@ -3,10 +3,9 @@
 use super::Version;
 use super::canary::{Record, Trial};
 use super::worker::State;
-use crate::channel::{Job, Key, LogPlan};
-use crate::home::Home;
+use crate::channel::Key;
 use crate::selector::Selector;
-use crate::spec::{ReadyWhen, STREAMS, Spec};
+use crate::spec::Spec;
 use anyhow::{Result, bail};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
@@ -30,6 +29,8 @@ pub struct App {
     pub next: Option<Spec>,
     /// The reason that the specification is not known, if it is not: the app can then only be stopped and deleted.
     pub damage: Option<String>,
+    /// Where it listens beside what its specification says: a Node program names an address only when it runs.
+    pub asked: Vec<String>,
     pub instances: Vec<Instance>,
     /// When its processes are checked next: whether those that start are ready, and whether the others work.
     pub checks: [Check; 2],
@@ -39,8 +40,8 @@ pub struct App {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Check {
     pub due: Option<Instant>,
-    /// It has begun, and its result has not come yet.
-    pub is_begun: bool,
+    /// The number of its parts that have begun, and whose results have not come yet.
+    pub begun: usize,
 }
 
 /// A slot of an app, which one process after the other fills.
@@ -118,6 +119,8 @@ pub struct Worker {
     pub version: Version,
     pub due: Option<Instant>,
     pub online: Option<Instant>,
+    /// Addresses that it has asked for.
+    pub asked: Vec<String>,
     /// The keeper has sent it the signal to end.
     pub is_told_to_end: bool,
     pub says: Option<String>,
@@ -155,6 +158,7 @@ impl Worker {
             version,
             due: None,
             online: None,
+            asked: Vec::new(),
             is_told_to_end: false,
             says: None,
             record: Record::default(),
@@ -256,51 +260,6 @@ impl Instance {
     /// Returns whether none of its processes runs or is about to.
     pub fn is_over(&self) -> bool {
         self.other.is_none() && self.worker.state.is_over()
-    }
-}
-
-impl App {
-    pub fn new(spec: Spec, damage: Option<String>, instances: Vec<Instance>) -> Self {
-        App { spec, next: None, damage, instances, checks: Default::default() }
-    }
-
-    /// Returns the data that the keeper needs to start a process of an instance.
-    pub fn job(&self, worker: &Worker, number: u32, home: &Home) -> Job {
-        let spec = self.spec_of(worker.version);
-        let options = &spec.options;
-        let logs = STREAMS.map(|stream| LogPlan {
-            path: spec.log(&home.logs(), number, stream),
-            max_size: options.log_max_size,
-            keep: options.log_keep,
-            date_format: options.log_date_format.clone(),
-            mode: options.log_mode,
-        });
-        let path = match worker.version {
-            Version::Current => home.spec(&spec.name),
-            Version::Next => home.next_spec(&spec.name),
-        };
-        Job {
-            key: worker.key,
-            app: spec.name.clone(),
-            spec: path,
-            number,
-            listeners: spec.listeners.clone(),
-            logs,
-            is_node: spec.is_node,
-            blocks: options.blocking_listener,
-            has_user: options.uid.is_some() || options.gid.is_some(),
-            has_cgroup: options.has_cgroup(),
-            ready_text: match &options.ready_when {
-                Some(ReadyWhen::Log(text)) => Some(text.clone()),
-                _ => None,
-            },
-            stall_ms: u64::try_from(options.health.stall.as_millis()).ok().filter(|stall| *stall > 0),
-        }
-    }
-
-    /// Returns one of its specifications: the current one, if there is no other.
-    pub fn spec_of(&self, version: Version) -> &Spec {
-        self.next.as_ref().filter(|_| version == Version::Next).unwrap_or(&self.spec)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The table as `list` and `show` print it.
 
-use super::Core;
 use super::table::{App, Instance};
+use super::{Core, Version};
 use crate::control::{Table, View};
 use crate::spec::STREAMS;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ impl Core {
         View {
             id: instance.id,
             name: app.spec.name.clone(),
-            mode: app.spec.mode().into(),
+            mode: app.mode().into(),
             number: instance.number,
             pid: process.map(|process| process.pid),
             uptime_ms: uptime.map(|uptime| uptime.as_millis() as u64),
@@ -37,7 +37,7 @@ impl Core {
             generation: instance.generation,
             command: app.spec.command.clone(),
             directory: app.spec.directory.clone(),
-            listeners: app.spec.listeners.iter().map(address).collect(),
+            listeners: app.listeners(Version::Current).map(address).collect(),
             says: worker.says.clone(),
             sends_life: worker.sends_life,
             failed_checks: worker.failed_checks,

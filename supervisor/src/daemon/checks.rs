@@ -51,7 +51,7 @@ impl Daemon {
     pub(super) fn check(&self, checks: Checks) -> Option<Input> {
         let nothing = Checked { app: checks.spec.name.clone(), purpose: checks.purpose, processes: Vec::new() };
         let sender = self.checking.sender.clone();
-        let held = checks.spec.listeners.iter().filter_map(|address| self.listeners.get(address));
+        let held = checks.listeners.iter().filter_map(|address| self.listeners.get(address));
         let sockets: Vec<u64> = held.filter_map(|listener| Some(fstat(listener).ok()?.st_ino)).collect();
         let Ok(mut waker) = self.checking.waker.try_clone() else { return Some(Input::Checked(nothing)) };
         let work = move || {

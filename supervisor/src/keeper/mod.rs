@@ -256,9 +256,10 @@ impl Keeper {
                 Ok(())
             }
             Order::Give(key, wish, address) => {
-                let node = self.workers.get_mut(&key).and_then(Worker::node);
-                if let (Some(node), Some(listener)) = (node, self.listeners.get(&address)) {
-                    node.give(wish, listener.socket.as_fd());
+                if let (Some(worker), Some(listener)) = (self.workers.get_mut(&key), self.listeners.get(&address)) {
+                    worker.node().into_iter().for_each(|node| node.give(wish, listener.socket.as_fd()));
+                    // The next daemon has to know it.
+                    worker.job.asked.push(address);
                 }
                 Ok(())
             }

@@ -176,22 +176,6 @@ impl Spec {
         ready.chain(&self.options.health.http)
     }
 
-    /// Returns whether something tells when a process is ready. If not, it counts as ready once it has been up for `min_uptime`.
-    pub fn signals_readiness(&self) -> bool {
-        self.is_cluster() || self.options.ready_when.is_some()
-    }
-
-    /// Returns whether the workers share listeners that the supervisor holds, so that one can replace another unnoticed. If not,
-    /// each worker binds for itself.
-    pub fn is_cluster(&self) -> bool {
-        !self.listeners.is_empty()
-    }
-
-    /// PM2's name for the mode: `cluster` or `fork`.
-    pub fn mode(&self) -> &'static str {
-        if self.is_cluster() { "cluster" } else { "fork" }
-    }
-
     /// Path of the log of an instance's stream; `folder` is the folder of logs.
     pub fn log(&self, folder: &Path, number: u32, stream: &str) -> PathBuf {
         let Options { log, output, error, merge_logs, .. } = &self.options;

@@ -14,9 +14,11 @@ pub struct Keeper {
 }
 
 /// What the keeper has reported of a worker.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Said {
     ready: bool,
+    /// What it has asked for and did not get yet.
+    asks: Option<String>,
     signalled: bool,
     ended: bool,
 }
@@ -41,7 +43,8 @@ impl World {
                 self.next_pid += 1;
                 let identity = Identity { pid: self.next_pid, started: 1 };
                 self.processes.insert(self.next_pid, (job.key, Process::Launching, job.listeners.clone()));
-                self.reports.push_back(Report::Spawned(job.clone(), identity));
+                self.programs.insert(self.next_pid, self.program_of(&job));
+                self.reports.push_back(Report::Spawned(Box::new(job.clone()), identity));
                 self.keeper.workers.insert(job.key, (job, identity, Said::default()));
             }
             Order::Confirm(key) => {
@@ -68,8 +71,8 @@ impl World {
             Order::AdoptListener(address) => drop(self.keeper.listeners.insert(address)),
             Order::AdoptWorker(job, identity, standing) => {
                 if self.processes.contains_key(&identity.pid) {
-                    let said = Said { ready: standing.is_ready, signalled: standing.is_told_to_end, ended: false };
-                    self.reports.push_back(Report::Spawned(job.clone(), identity));
+                    let said = Said { ready: standing.is_ready, signalled: standing.is_told_to_end, ended: false, asks: None };
+                    self.reports.push_back(Report::Spawned(Box::new(job.clone()), identity));
                     self.keeper.workers.insert(job.key, (job, identity, said));
                 } else {
                     self.reports.push_back(Report::Vanished(job.key));
@@ -79,11 +82,40 @@ impl World {
                 let known: Vec<Key> = self.keeper.workers.keys().copied().collect();
                 self.processes.retain(|_, (key, ..)| known.contains(key));
             }
-            Order::AdoptControl | Order::Flush(_) | Order::Reopen | Order::Raise(..) | Order::Give(..) | Order::Refuse(..) => {}
+            Order::Give(key, _, address) => {
+                if let Some((job, identity, said)) = self.keeper.workers.get_mut(&key)
+                    && self.keeper.listeners.contains(&address)
+                {
+                    said.asks = None;
+                    job.asked.push(address.clone());
+                    if let Some((_, process, held)) = self.processes.get_mut(&identity.pid) {
+                        held.push(address);
+                        if *process == Process::Asking {
+                            *process = Process::Running { is_ready: true, is_bad: false };
+                        }
+                    }
+                }
+            }
+            Order::Refuse(key, ..) => {
+                if let Some((_, identity, said)) = self.keeper.workers.get_mut(&key) {
+                    said.asks = None;
+                    // It does not expect that.
+                    self.processes.remove(&identity.pid);
+                }
+            }
+            Order::AdoptControl | Order::Flush(_) | Order::Reopen | Order::Raise(..) => {}
             Order::Leave => {}
             Order::Quit => self.is_over = true,
         }
         true
+    }
+
+    /// Hears what a process asks for.
+    pub fn ask(&mut self, key: Key, address: String) {
+        if let Some((_, _, said)) = self.keeper.workers.get_mut(&key) {
+            said.asks = Some(address.clone());
+            self.reports.push_back(Report::Wants(key, 1, address));
+        }
     }
 
     pub fn process_of(&mut self, key: Key) -> Option<&mut Process> {
@@ -113,8 +145,9 @@ impl World {
         self.reports.push_back(Report::Control);
         self.reports.extend(self.keeper.listeners.iter().map(|address| Report::Bound(address.clone(), address.clone())));
         for (key, (job, identity, said)) in &self.keeper.workers {
-            self.reports.push_back(Report::Spawned(job.clone(), *identity));
+            self.reports.push_back(Report::Spawned(Box::new(job.clone()), *identity));
             self.reports.extend(said.ready.then_some(Report::Ready(*key)));
+            self.reports.extend(said.asks.clone().map(|address| Report::Wants(*key, 1, address)));
             self.reports.extend(said.signalled.then_some(Report::Signalled(*key)));
             self.reports.extend(said.ended.then(|| Report::Exited(*key, End::plain("ended".into()))));
         }

@@ -4,19 +4,22 @@
 //! Whatever happened, once things calm down the list must be true: what it calls online runs and is ready, nothing else runs, no address is bound that
 //! nobody uses, no app is lost, and every command has its answer.
 
+mod apps;
+mod check;
 mod keeper;
 mod world;
 
 use crate::control::{Pace, Request, Size};
 use crate::core::Input;
 use crate::environment::Environment;
+use apps::{JOB, NODE, spec};
 use std::time::Duration;
-use world::{Expected, JOB, World, spec};
+use world::{Expected, World};
 
 impl World {
     /// Lets one thing happen, whichever.
     fn step(&mut self) {
-        let name = ["a", "b", JOB][self.rng.usize(..3)].to_owned();
+        let name = ["a", "b", JOB, NODE][self.rng.usize(..4)].to_owned();
         match self.rng.u32(..100) {
             0..6 => {
                 let instances = self.rng.u32(1..4);
@@ -86,12 +89,12 @@ fn whatever_happens_in_whatever_order_the_list_is_true_in_the_end() {
 }
 
 /// Runs a command to its end, except that something dies after so many steps; returns whether that was before the end.
-fn with_a_death(request: &Request, kill: fn(&mut World), after: usize) -> bool {
+fn with_a_death(name: &str, request: &Request, kill: fn(&mut World), after: usize) -> bool {
     let mut world = World::new(after as u64);
     world.is_bad_build = false;
-    world.request(Request::Start { spec: Box::new(spec("a")), instances: 2 });
+    world.request(Request::Start { spec: Box::new(spec(name)), instances: 2 });
     world.calm_down();
-    assert_eq!(world.expected.get("a"), Some(&Expected::Running), "{}", world.history());
+    assert_eq!(world.expected.get(name), Some(&Expected::Running), "{}", world.history());
     world.request(request.clone());
     let mut steps = 0;
     let mut has_died = false;
@@ -117,20 +120,43 @@ fn with_a_death(request: &Request, kill: fn(&mut World), after: usize) -> bool {
 fn a_death_at_any_moment_of_any_command_leaves_a_true_list() {
     let name = || "a".to_owned();
     let canary = Pace { parallel: 2, canary_ms: Some(2000) };
-    for request in [
-        Request::Reload(name(), None, Pace::default()),
-        Request::Reload(name(), Some(other_environment()), Pace { parallel: 2, canary_ms: None }),
-        Request::Reload(name(), Some(other_environment()), canary),
-        Request::Restart(name(), None),
-        Request::Stop(name()),
-        Request::Delete(name()),
-        Request::Scale(name(), Size::To(4)),
-        Request::Scale(name(), Size::To(1)),
-        Request::Start { spec: Box::new(spec("b")), instances: 2 },
-        Request::Kill,
-    ] {
+    try_each(
+        "a",
+        [
+            Request::Reload(name(), None, Pace::default()),
+            Request::Reload(name(), Some(other_environment()), Pace { parallel: 2, canary_ms: None }),
+            Request::Reload(name(), Some(other_environment()), canary),
+            Request::Restart(name(), None),
+            Request::Stop(name()),
+            Request::Delete(name()),
+            Request::Scale(name(), Size::To(4)),
+            Request::Scale(name(), Size::To(1)),
+            Request::Start { spec: Box::new(spec("b")), instances: 2 },
+            Request::Kill,
+        ],
+    );
+}
+
+#[test]
+fn a_death_at_any_moment_leaves_the_listeners_open_that_a_program_asks_for_and_no_others() {
+    let name = || NODE.to_owned();
+    try_each(
+        NODE,
+        [
+            Request::Reload(name(), None, Pace::default()),
+            Request::Reload(name(), Some(other_environment()), Pace::default()),
+            Request::Restart(name(), Some(other_environment())),
+            Request::Stop(name()),
+            Request::Delete(name()),
+        ],
+    );
+}
+
+/// Tries each command about an app, with a death at each of its steps.
+fn try_each(name: &str, requests: impl IntoIterator<Item = Request>) {
+    for request in requests {
         for kill in [World::kill_daemon, World::kill_keeper, World::kill_both] {
-            let tried = (1..).take_while(|after| with_a_death(&request, kill, *after)).count();
+            let tried = (1..).take_while(|after| with_a_death(name, &request, kill, *after)).count();
             assert!(tried > 3, "{request:?} took {tried} steps");
         }
     }

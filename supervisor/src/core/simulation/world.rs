@@ -1,15 +1,14 @@
 //! The simulated world: a keeper, processes and a disk.
 
+use super::apps::{JOB, Program};
 use super::keeper::Keeper;
 use crate::channel::{Key, Order, Report};
 use crate::control::{Answer, Request};
-use crate::core::table::{Instance, Other};
-use crate::core::worker::State;
 use crate::core::{Core, Found, Input, Now, Output, Saved, Version};
 use crate::home::Home;
-use crate::spec::{Options, Restart, Spec};
+use crate::spec::Spec;
 use fastrand::Rng;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Instant, SystemTime};
 
 /// A process of the simulated system.
@@ -22,6 +21,8 @@ pub enum Process {
         /// It never gets ready.
         is_bad: bool,
     },
+    /// It has asked for its listener.
+    Asking,
     /// It was asked to end.
     Ending,
 }
@@ -40,7 +41,7 @@ pub enum Expected {
 pub struct World {
     pub rng: Rng,
     pub now: Now,
-    core: Core,
+    pub core: Core,
     pub keeper: Keeper,
     /// The last keeper has died, and the next has not been started.
     is_keeper_gone: bool,
@@ -49,9 +50,12 @@ pub struct World {
     /// What the daemon hears from itself: the results of what it did.
     results: VecDeque<Input>,
     pub processes: BTreeMap<i32, (Key, Process, Vec<String>)>,
+    pub programs: BTreeMap<i32, Program>,
     pub next_pid: i32,
     disk: Vec<u8>,
-    specs: BTreeMap<String, Spec>,
+    pub specs: BTreeMap<String, Spec>,
+    /// Those that reloads try out.
+    pub next_specs: BTreeMap<String, Spec>,
     /// Clients that wait, each with the app that its command is about and with what is expected of that afterwards.
     pub waiting: BTreeMap<u64, (String, Expected)>,
     next_client: u64,
@@ -65,22 +69,7 @@ pub struct World {
     log: Vec<String>,
 }
 
-/// A job, whose processes end by themselves. All other apps are servers.
-pub const JOB: &str = "job";
-
-pub fn spec(name: &str) -> Spec {
-    let restart = if name == JOB { Restart::Never } else { Restart::Always };
-    let options = Options { restart, ..crate::spec::tests::options() };
-    let listeners = address_of(name).into_iter().collect();
-    Spec { name: name.into(), command: vec!["/bin/app".into()], directory: "/".into(), listeners, options, ..Spec::lost(name) }
-}
-
-/// The address of an app, if it has one.
-fn address_of(name: &str) -> Option<String> {
-    (name != JOB).then(|| format!("127.0.0.1:{}", name.as_bytes()[0]))
-}
-
-fn home() -> Home {
+pub fn home() -> Home {
     Home::at("/home/test")
 }
 
@@ -97,9 +86,11 @@ impl World {
             reports: VecDeque::from([Report::Control, Report::Told]),
             results: VecDeque::new(),
             processes: BTreeMap::new(),
+            programs: BTreeMap::new(),
             next_pid: 100,
             disk: serde_json::to_vec(&Saved::default()).unwrap(),
             specs: BTreeMap::new(),
+            next_specs: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next_client: 0,
             expected: BTreeMap::new(),
@@ -115,19 +106,6 @@ impl World {
 
     pub fn note(&mut self, text: String) {
         self.log.push(text);
-    }
-
-    /// Checks that nothing else is replaced while a canary is on trial.
-    fn check_canary(&self) {
-        for app in &self.core.table.apps {
-            let is_new = |instance: &&Instance| {
-                let other = instance.other.as_ref();
-                other.is_some_and(|other| matches!(other, Other::Replacement(new) if !matches!(new.state, State::Stopping { .. })))
-            };
-            let trials = app.instances.iter().filter(|instance| instance.trial.is_some()).count();
-            let new = app.instances.iter().filter(is_new).count();
-            assert!(trials == 0 || new <= 1, "{new} are replaced beside a canary:\n{}", self.history());
-        }
     }
 
     /// Lets the daemon handle an input, save its table, and do what it wants done.
@@ -147,20 +125,18 @@ impl World {
                 Output::Answer(client, answer) => self.answered(client, &answer),
                 Output::Prepare(spec, version) => {
                     let name = spec.name.clone();
-                    if version == Version::Current {
-                        self.specs.insert(name.clone(), *spec);
-                    }
+                    let specs = if version == Version::Current { &mut self.specs } else { &mut self.next_specs };
+                    specs.insert(name.clone(), *spec);
                     self.results.push_back(Input::Prepared(name, Ok(())));
                 }
                 Output::Remove(name) => drop(self.specs.remove(&name)),
+                Output::Commit(name) => {
+                    let next = self.next_specs.remove(&name);
+                    self.specs.extend(next.map(|next| (name, next)));
+                }
+                Output::Discard(name) => drop(self.next_specs.remove(&name)),
                 Output::Quit => self.is_over = true,
-                Output::Event(_)
-                | Output::Commit(_)
-                | Output::Discard(_)
-                | Output::Follow(_)
-                | Output::Measure(_)
-                | Output::Check(_)
-                | Output::Save(..) => {}
+                Output::Event(_) | Output::Follow(_) | Output::Measure(_) | Output::Check(_) | Output::Save(..) => {}
             }
         }
     }
@@ -221,17 +197,24 @@ impl World {
 
     /// Lets a process take its next step, if one can.
     pub fn process_acts(&mut self) -> bool {
-        let can_act = |process: &Process| match process {
-            Process::Running { is_ready, is_bad } => !is_ready && !is_bad,
+        // Without a keeper, nobody hears what a process asks for.
+        let is_heard =
+            |pid: &i32, key: &Key| !matches!(self.programs[pid], Program::Node(_)) || self.keeper.workers.contains_key(key);
+        let can_act = |(pid, (key, process, _)): &(&i32, &(Key, Process, Vec<String>))| match process {
+            Process::Running { is_ready, is_bad } => !is_ready && !is_bad && is_heard(pid, key),
             Process::Ending => true,
-            Process::Launching => false,
+            Process::Launching | Process::Asking => false,
         };
-        let pids: Vec<i32> = self.processes.iter().filter(|(_, (_, process, _))| can_act(process)).map(|(pid, _)| *pid).collect();
+        let pids: Vec<i32> = self.processes.iter().filter(can_act).map(|(pid, _)| *pid).collect();
         let Some(pid) = self.rng.choice(pids) else { return false };
-        let key = self.processes[&pid].0;
-        let is_job = self.core.table.instance(key.instance).is_some_and(|(app, _)| app.spec.name == JOB);
-        match &mut self.processes.get_mut(&pid).unwrap().1 {
-            Process::Running { is_ready, .. } if !is_job => *is_ready = true,
+        let (key, process, _) = self.processes.get_mut(&pid).unwrap();
+        match (process, &self.programs[&pid]) {
+            (process @ Process::Running { .. }, Program::Node(address)) => {
+                *process = Process::Asking;
+                let (key, address) = (*key, address.clone());
+                self.ask(key, address);
+            }
+            (Process::Running { is_ready, .. }, Program::Server) => *is_ready = true,
             _ => drop(self.processes.remove(&pid)),
         }
         true
@@ -273,6 +256,7 @@ impl World {
         self.reports.clear();
         while self.keeper_acts() {}
         self.reports.clear();
+        self.next_specs.clear();
         self.core = Core::new(home(), self.found(), self.now);
         self.tell_everything();
     }
@@ -305,6 +289,7 @@ impl World {
     /// Kills both. The next supervisor finds the disk and the processes.
     pub fn kill_both(&mut self) {
         self.note("both die".into());
+        self.next_specs.clear();
         self.waiting.clear();
         self.orders.clear();
         self.reports.clear();
@@ -331,48 +316,5 @@ impl World {
             self.handle(Input::Tick);
         }
         panic!("it does not come to rest:\n{}", self.history());
-    }
-
-    pub fn check(&mut self) {
-        let history = || self.history();
-        assert!(self.waiting.is_empty(), "{:?} are not answered:\n{}", self.waiting, history());
-        if self.is_over {
-            assert!(self.processes.is_empty(), "{:?} outlive the supervisor:\n{}", self.processes, history());
-            return;
-        }
-        assert!(!self.core.is_at_work(), "a command never ends:\n{}", history());
-        let table = self.core.view();
-        let listed: BTreeSet<i32> = table.instances.iter().filter_map(|one| one.pid).collect();
-        let running: BTreeSet<i32> = self.processes.keys().copied().collect();
-        assert_eq!(listed, running, "the list and the processes differ:\n{}", history());
-        for one in &table.instances {
-            match (one.status.as_str(), one.pid) {
-                ("online", Some(pid)) => {
-                    let Some(address) = address_of(&one.name) else { continue };
-                    let is_ready = matches!(self.processes[&pid].1, Process::Running { is_ready: true, .. });
-                    assert!(is_ready, "{} is called online and is {:?}:\n{}", one.id, self.processes[&pid], history());
-                    assert!(self.keeper.listeners.contains(&address), "{} has no listener:\n{}", one.name, history());
-                }
-                ("stopped" | "errored", None) => {}
-                (status, pid) => panic!("instance {} stays {status} with {pid:?}:\n{}", one.id, history()),
-            }
-        }
-        let names: BTreeSet<&str> = table.instances.iter().map(|one| one.name.as_str()).collect();
-        for (name, expected) in &self.expected {
-            assert!(names.contains(name.as_str()), "{name} is lost:\n{}", history());
-            let states: BTreeSet<&str> =
-                table.instances.iter().filter(|one| one.name == *name).map(|one| one.status.as_str()).collect();
-            match expected {
-                Expected::Stopped => assert_eq!(states, BTreeSet::from(["stopped"]), "{name}:\n{}", history()),
-                Expected::Running => assert!(!states.contains("stopped"), "{name} is stopped:\n{}", history()),
-                Expected::Kept | Expected::Anything => {}
-            }
-        }
-        for (_, instance) in self.core.table.all() {
-            assert!(instance.other.is_none(), "{} still has a second process:\n{}", instance.id, history());
-        }
-        for address in &self.keeper.listeners {
-            assert!(names.iter().any(|name| address_of(name).as_ref() == Some(address)), "{address} is bound for nobody:\n{}", history());
-        }
     }
 }

@@ -208,7 +208,7 @@ impl Worker {
             ends.chain([self.notify.as_fd()]).chain(self.ipc.as_ref().map(AsFd::as_fd)).collect();
         // A worker without its pipes has ended, and no keeper will have to adopt it.
         let descriptors = if descriptors.len() >= SOCKETS { descriptors } else { Vec::new() };
-        channel.send(&Report::Spawned(self.job.clone(), self.identity), &descriptors)?;
+        channel.send(&Report::Spawned(Box::new(self.job.clone()), self.identity), &descriptors)?;
         if self.is_ready {
             channel.send(&Report::Ready(self.key()), &[])?;
         }
