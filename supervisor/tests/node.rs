@@ -218,6 +218,46 @@ fn a_program_that_takes_the_listener_itself_is_ready_once_it_listens() {
 }
 
 #[test]
+fn a_program_that_takes_longer_than_its_time_limit_to_listen_comes_back() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let (gate, port) = (supervisor.home.path().join("gate"), free_port());
+    let text = format!(
+        "const fs = require('node:fs'), http = require('node:http');
+        const server = http.createServer((_, answer) => answer.end('hello'));
+        const timer = setInterval(() => fs.existsSync('{}') && (clearInterval(timer), server.listen({port}, '127.0.0.1')), 10);",
+        gate.display()
+    );
+    let file = program(&supervisor, "app.js", &text);
+    let answers = || {
+        fs::write(&gate, "").unwrap();
+        let load = Load::start(&format!("127.0.0.1:{port}"));
+        load.answers_more();
+        load.stop();
+        fs::remove_file(&gate).unwrap();
+    };
+    supervisor.ok(&["start", file.to_str().unwrap(), "--listen-timeout", "300ms", "--min-uptime", "100ms"]);
+    assert_eq!(supervisor.list()[0]["mode"], "fork");
+    fs::write(&gate, "").unwrap();
+    until("it listens", || supervisor.list()[0]["mode"] == "cluster");
+    answers();
+    supervisor.ok(&["restart", "app"]);
+    answers();
+    let before = supervisor.pids();
+    signal("KILL", before[0]);
+    until("another one", || supervisor.list()[0]["status"] == "online" && supervisor.pids() != before);
+    answers();
+    // A reload leaves the old one alone until the new one listens.
+    let before = supervisor.pids();
+    let said = supervisor.fails(&["reload", "app"]);
+    assert!(said.contains("did not listen within 300ms; if it takes longer, raise --listen-timeout"), "{said}");
+    assert!(said.contains("but its instances keep running"), "{said}");
+    assert_eq!(supervisor.pids(), before);
+}
+
+#[test]
 fn a_port_that_the_system_chooses_is_each_process_its_own() {
     if !has("node") {
         return;

@@ -74,9 +74,4 @@ impl App {
     pub fn mode(&self) -> &'static str {
         if self.is_cluster(Version::Current) { "cluster" } else { "fork" }
     }
-
-    /// Returns whether something tells when a process is ready. If not, it counts as ready once it has been up for `min_uptime`.
-    pub fn signals_readiness(&self, version: Version) -> bool {
-        self.is_cluster(version) || self.spec_of(version).options.ready_when.is_some()
-    }
 }

@@ -1,8 +1,9 @@
 //! The lives of processes: their starts and ends move them through [the lifecycle](super::worker).
 
+use super::Core;
+use super::readiness::Readiness;
 use super::table::{Instance, Worker};
 use super::worker::{Action, Event, Policy, State, Then};
-use super::{Core, Version};
 use crate::channel::{End, Job, Key, Order};
 use crate::launch::CANNOT_RUN;
 use crate::proc::Identity;
@@ -39,10 +40,12 @@ impl Core {
         let now = self.now.instant;
         let Some((app_number, number)) = self.table.position(key.instance) else { return };
         let app = &mut self.table.apps[app_number];
-        let options = app.spec.options.clone();
+        let Some(version) = app.instances[number].workers().find(|one| one.key == key).map(|one| one.version) else { return };
+        let spec = app.spec_of(version);
+        let (options, is_node) = (spec.options.clone(), spec.is_node);
         // A process that does not say when it is ready is online after this time, and has been up for long enough then.
-        let signals_readiness = app.signals_readiness(Version::Current);
-        let min_uptime = if signals_readiness { options.min_uptime } else { Duration::ZERO };
+        let readiness = app.readiness(version);
+        let min_uptime = if readiness == Readiness::Uptime { Duration::ZERO } else { options.min_uptime };
         let most = options.max_restarts;
         let instance = &mut app.instances[number];
         let is_current = instance.worker.key == key;
@@ -58,7 +61,7 @@ impl Core {
             (false, false) => before + 1,
         };
         let how = match (worker.state, worker.online) {
-            (State::Stopping { then: Then::Fail, .. }, _) => not_ready(&options, worker.last_failure.as_deref(), end),
+            (State::Stopping { then: Then::Fail, .. }, _) => not_ready(&options, is_node, worker.last_failure.as_deref(), end),
             (_, None) => describe(worker, end),
             _ => end.how.clone(),
         };
@@ -66,7 +69,7 @@ impl Core {
         if !was_asked && !matches!(worker_state, State::Stopping { .. }) && !options.restarts(end.code) {
             if is_current {
                 // One that could not be run, or was to be ready first and never was, has not done its job.
-                let has_begun = end.code != Some(i32::from(CANNOT_RUN)) && (was_ready || !signals_readiness);
+                let has_begun = end.code != Some(i32::from(CANNOT_RUN)) && (was_ready || readiness != Readiness::Signal);
                 (instance.is_finished, instance.failures) = (true, if has_begun { 0 } else { failures });
             }
             return self.feed(key, Event::Finished);
@@ -93,8 +96,8 @@ impl Core {
         let instance = &app.instances[number];
         let Some(worker) = instance.workers().find(|worker| worker.key == key) else { return };
         let spec = app.spec_of(worker.version);
-        let signals_readiness = app.signals_readiness(worker.version);
-        let policy = Policy { options: &spec.options, is_replacement: instance.is_replacement(key), signals_readiness };
+        let (is_replacement, readiness) = (instance.is_replacement(key), app.readiness(worker.version));
+        let policy = Policy { options: &spec.options, is_replacement, readiness };
         let Some((state, actions)) = worker.state.after(event, policy) else { return };
         let told = told(worker.state, state).map(|what| (spec.name.clone(), what, instance.last_end.clone()));
         let stop_signal = spec.options.stop_signal.number();
@@ -170,11 +173,15 @@ fn told(before: State, now: State) -> Option<&'static str> {
 }
 
 /// Describes the end of a process that was not ready in time.
-fn not_ready(options: &Options, failure: Option<&str>, end: &End) -> String {
+fn not_ready(options: &Options, is_node: bool, failure: Option<&str>, end: &End) -> String {
     let limit = humantime::format_duration(options.listen_timeout);
     if let Some(when) = &options.ready_when {
         let failure = failure.map(|failure| format!(": {failure}")).unwrap_or_default();
         return format!("{} within {limit}{failure}", when.missing());
+    }
+    if is_node {
+        let what = if options.wait_ready { "did not call process.send('ready')" } else { "did not listen" };
+        return format!("{what} within {limit}; if it takes longer, raise --listen-timeout");
     }
     match &end.child {
         Some(child) => format!(

@@ -12,6 +12,7 @@ mod ends;
 mod forsaken;
 mod listeners;
 mod memory;
+mod readiness;
 mod recover;
 mod reload;
 mod request;

@@ -1,6 +1,7 @@
 //! The recovery of a new daemon: it merges the saved table with the keeper's reports of the running processes.
 
 use super::listeners::Wish;
+use super::readiness::Readiness;
 use super::saved::Found;
 use super::table::{App, Instance, Other, Worker};
 use super::task::Verb;
@@ -196,13 +197,13 @@ impl Core {
                 app.asked.push(address.clone());
             }
         }
-        let (signals_readiness, options) = (app.signals_readiness(Version::Current), app.spec.options.clone());
+        let (readiness, options) = (app.readiness(Version::Current), app.spec.options.clone());
         let Some(instance) = self.table.instance_mut(id) else { return };
         let (mut unwanted, mut confirmed, mut surplus, mut stalled) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         // The processes come by generation. The newest takes the instance if it is ready or the only one.
         for (key, reported) in processes {
             let process = reported.process;
-            let is_ready = reported.is_ready || !signals_readiness;
+            let is_ready = reported.is_ready || readiness == Readiness::Uptime;
             let (state, due) = match (reported.is_told_to_end, is_ready) {
                 (true, _) => (
                     State::Stopping { process: Some(process), then: Then::Restart, is_killed: false },

@@ -1,5 +1,6 @@
 //! The process lifecycle: a table of states and events, without side effects.
 
+use super::readiness::Readiness;
 use crate::proc::Identity;
 use crate::spec::{LONGEST_DELAY, Options};
 use std::time::Duration;
@@ -96,8 +97,8 @@ pub struct Policy<'o> {
     pub options: &'o Options,
     /// The worker is to replace another, which keeps running if this one fails.
     pub is_replacement: bool,
-    /// The worker reports when it is ready. A worker that does not counts as ready once it has been up for `min_uptime`.
-    pub signals_readiness: bool,
+    /// What shows that the worker is ready.
+    pub readiness: Readiness,
 }
 
 impl State {
@@ -137,7 +138,7 @@ impl State {
             (State::Waiting | State::Errored, Event::Stop) => (State::Stopped, vec![Action::Timer(None)]),
 
             (State::Starting { .. }, Event::Spawned(process)) => {
-                let time = if policy.signals_readiness { options.listen_timeout } else { options.min_uptime };
+                let time = if policy.readiness == Readiness::Uptime { options.min_uptime } else { options.listen_timeout };
                 (State::Starting { process: Some(process) }, vec![Action::Timer(Some(time))])
             }
             (State::Starting { process: Some(process) }, Event::Ready) => (State::Online { process }, vec![Action::Timer(None)]),
@@ -146,7 +147,10 @@ impl State {
             (State::Starting { .. } | State::Online { .. }, Event::Finished) => (State::Stopped, vec![Action::Timer(None)]),
             (State::Stopping { then, .. }, Event::Finished) => after_end(then, 0, policy),
             (State::Starting { .. }, Event::Lost) => begin(),
-            (State::Starting { process: Some(process) }, Event::Due) if !policy.signals_readiness => {
+            (State::Starting { process: Some(process) }, Event::Due)
+                if policy.readiness == Readiness::Uptime
+                    || policy.readiness == Readiness::LateSignal && !policy.is_replacement =>
+            {
                 (State::Online { process }, vec![])
             }
             (State::Starting { process }, Event::Due) => end(process, Then::Fail, options),
@@ -234,7 +238,7 @@ mod tests {
     const OTHER: Identity = Identity { pid: 8, started: 2 };
 
     fn after(state: State, event: Event) -> Option<(State, Vec<Action>)> {
-        state.after(event, Policy { options: &options(), is_replacement: false, signals_readiness: true })
+        state.after(event, Policy { options: &options(), is_replacement: false, readiness: Readiness::Signal })
     }
 
     fn spawning() -> Vec<Action> {
@@ -276,7 +280,7 @@ mod tests {
     #[test]
     fn a_longer_delay_than_the_usual_longest_is_kept() {
         let options = Options { restart_delay: 4 * LONGEST_DELAY, ..options() };
-        let policy = Policy { options: &options, is_replacement: false, signals_readiness: true };
+        let policy = Policy { options: &options, is_replacement: false, readiness: Readiness::Signal };
         for failures in [2, 5] {
             let crashed = State::Online { process: PROCESS }.after(Event::Ended { failures }, policy);
             assert_eq!(crashed, Some((State::Waiting, vec![Action::Timer(Some(4 * LONGEST_DELAY))])), "{failures}");
@@ -285,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_crashed_replacement_is_not_restarted() {
-        let policy = Policy { options: &options(), is_replacement: true, signals_readiness: true };
+        let policy = Policy { options: &options(), is_replacement: true, readiness: Readiness::Signal };
         let ended = State::Starting { process: Some(PROCESS) }.after(Event::Ended { failures: 1 }, policy);
         assert_eq!(ended, Some((State::Errored, vec![Action::Timer(None)])));
     }
@@ -299,13 +303,23 @@ mod tests {
 
     #[test]
     fn a_worker_that_does_not_signal_readiness_counts_as_ready_after_min_uptime() {
-        let policy = Policy { options: &options(), is_replacement: false, signals_readiness: false };
+        let policy = Policy { options: &options(), is_replacement: false, readiness: Readiness::Uptime };
         let begun = State::Stopped.after(Event::Start, policy).unwrap();
         assert_eq!(begun.1, [Action::Spawn, Action::Timer(None)]);
         let there = begun.0.after(Event::Spawned(PROCESS), policy).unwrap();
         assert_eq!(there.1, [Action::Timer(Some(options().min_uptime))]);
         let up = State::Starting { process: Some(PROCESS) }.after(Event::Due, policy);
         assert_eq!(up, Some((State::Online { process: PROCESS }, vec![])));
+    }
+
+    #[test]
+    fn a_worker_that_is_late_counts_as_ready_unless_it_replaces_another() {
+        let due = |is_replacement| {
+            let policy = Policy { options: &options(), is_replacement, readiness: Readiness::LateSignal };
+            State::Starting { process: Some(PROCESS) }.after(Event::Due, policy).unwrap().0
+        };
+        assert_eq!(due(false), State::Online { process: PROCESS });
+        assert_eq!(due(true), State::Stopping { process: Some(PROCESS), then: Then::Fail, is_killed: false });
     }
 
     #[test]
