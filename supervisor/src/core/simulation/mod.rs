@@ -88,6 +88,19 @@ fn whatever_happens_in_whatever_order_the_list_is_true_in_the_end() {
     }
 }
 
+#[test]
+fn an_app_that_waits_for_its_address_after_a_death_is_not_forgotten_by_the_next_one() {
+    let mut world = World::new(1);
+    world.request(Request::Start { spec: Box::new(spec("a")), instances: 2 });
+    world.calm_down();
+    for _ in 0..2 {
+        world.kill_both();
+        while world.daemon_hears() {}
+    }
+    world.calm_down();
+    world.check();
+}
+
 /// Runs a command to its end, except that something dies after so many steps; returns whether that was before the end.
 fn with_a_death(name: &str, request: &Request, kill: fn(&mut World), after: usize) -> bool {
     let mut world = World::new(after as u64);
