@@ -31,12 +31,14 @@ pub fn run(events: &Events) -> Result<()> {
     }
     meant.drain(..meant.len().saturating_sub(events.lines));
     meant.into_iter().try_for_each(|event| show(event, events.json))?;
-    while events.follow {
+    if !events.follow {
+        return Ok(());
+    }
+    loop {
         let new = read(&log.new_lines()?);
         new.iter().filter(|event| is_meant(event, &selector)).try_for_each(|event| show(event, events.json))?;
         changes.wait(None)?;
     }
-    Ok(())
 }
 
 /// Reads events. A line that a full disk has cut is not one.
