@@ -94,8 +94,8 @@ fn wild_requests_are_refused_and_harm_nobody() {
     let requests = [
         (wild(&|_| {}, u64::from(u32::MAX)), "only 1 to 1000"),
         (wild(&|_| {}, 0), "only 1 to 1000"),
-        (wild(&|spec| spec["options"]["kill_timeout_ms"] = u64::MAX.into(), 1), "longer than a day"),
-        (wild(&|spec| spec["options"]["log_max_size"] = 0.into(), 1), "rotated at less than"),
+        (wild(&|spec| spec["options"]["kill_timeout_ms"] = u64::MAX.into(), 1), "--kill-timeout of wild"),
+        (wild(&|spec| spec["options"]["log_max_size"] = 0.into(), 1), "use at least 4096"),
         (wild(&|spec| spec["command"] = json!([]), 1), "absolute path of a program"),
         (wild(&|spec| spec["name"] = "../../x".into(), 1), "is not a valid name"),
         (wild(&|spec| spec["listeners"] = json!(["nowhere"]), 1), "not an address"),

@@ -11,6 +11,7 @@ pub use options::{Options, Restart, StopSignal};
 use crate::environment::Environment;
 use anyhow::{Context, Result, bail};
 use croner::Cron;
+use humantime::format_duration;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -106,63 +107,75 @@ impl Spec {
     /// # Errors
     /// Fails with the first value that cannot be used.
     pub fn check(&self) -> Result<()> {
-        check_name(&self.name)?;
-        let Options { min_uptime, restart_delay, kill_timeout, listen_timeout, .. } = self.options;
+        let name = &self.name;
+        check_name(name)?;
+        let Options { min_uptime, restart_delay, kill_timeout, listen_timeout, log_max_size, log_keep, .. } = self.options;
         let Health { interval, timeout, stall, retries, .. } = self.options.health;
-        let times = [min_uptime, restart_delay, kill_timeout, listen_timeout, interval, timeout, stall];
+        let times = [
+            ("--min-uptime", min_uptime),
+            ("--restart-delay", restart_delay),
+            ("--kill-timeout", kill_timeout),
+            ("--listen-timeout", listen_timeout),
+            ("--health-interval", interval),
+            ("--health-timeout", timeout),
+            ("--health-stall", stall),
+        ];
         let format = self.options.log_date_format.as_deref().unwrap_or_default();
         if !self.command.first().is_some_and(|program| Path::new(program).is_absolute()) {
-            bail!("the command of {} does not begin with the absolute path of a program", self.name);
+            bail!("the command of {name} does not begin with the absolute path of a program");
         }
         if !self.directory.is_absolute() {
-            bail!("the directory of {} is not an absolute path", self.name);
+            bail!("the directory of {name} is not an absolute path");
         }
-        if times.iter().any(|time| *time > LONGEST) {
-            bail!("a duration of {} is longer than a day", self.name);
+        if let Some((option, time)) = times.iter().find(|(_, time)| *time > LONGEST) {
+            bail!("{option} of {name} is {}: use at most a day", format_duration(*time));
         }
-        if interval < SHORTEST_INTERVAL || timeout.is_zero() || retries == 0 {
-            bail!("the health of {} is checked more often than each {SHORTEST_INTERVAL:?}, or with no time or try", self.name);
+        if interval < SHORTEST_INTERVAL {
+            bail!("--health-interval of {name} is {}: use at least {SHORTEST_INTERVAL:?}", format_duration(interval));
+        }
+        if timeout.is_zero() || retries == 0 {
+            bail!("--health-timeout of {name} is {}, and --health-retries {retries}: use more than 0", format_duration(timeout));
         }
         if !stall.is_zero() && stall < SHORTEST_INTERVAL {
-            bail!("no process of {} can send a sign of life each {stall:?}", self.name);
+            bail!("--health-stall of {name} is {}: use at least {SHORTEST_INTERVAL:?}", format_duration(stall));
         }
         if let Some(target) = self.targets().find(|target| target.address.is_none())
             && !self.is_node
             && self.listeners.first().is_none_or(|address| address.starts_with(UNIX))
         {
-            bail!("{target}: {} has no TCP listener: add --listen, or write the whole address, http://ADDR/PATH", self.name);
+            bail!("{target}: {name} has no TCP listener: add --listen, or write the whole address, http://ADDR/PATH");
         }
-        if self.options.log_max_size < SMALLEST_LOG || self.options.log_keep > MOST_KEPT {
-            bail!("the logs of {} are rotated at less than {SMALLEST_LOG} bytes, or more than {MOST_KEPT} are kept", self.name);
+        if log_max_size < SMALLEST_LOG {
+            bail!("--log-max-size of {name} is {log_max_size} bytes: use at least {SMALLEST_LOG}");
         }
-        if self.options.cpu_max.is_some_and(|percent| !PERCENT.contains(&percent)) {
-            bail!("the processes of {} cannot be limited to this share of a processor", self.name);
+        if log_keep > MOST_KEPT {
+            bail!("--log-keep of {name} is {log_keep}: use at most {MOST_KEPT}");
         }
-        crate::user::As::of(&self.options).with_context(|| format!("the user of {}", self.name))?;
+        if let Some(percent) = self.options.cpu_max.filter(|percent| !PERCENT.contains(percent)) {
+            bail!("--cpu-max of {name} is {percent} %: use {} to {} %", PERCENT.start(), PERCENT.end());
+        }
+        crate::user::As::of(&self.options).with_context(|| format!("the user of {name}"))?;
         if let Some(pattern) = &self.options.cron {
-            schedule(pattern).with_context(|| format!("the schedule of {}", self.name))?;
+            schedule(pattern).with_context(|| format!("the schedule of {name}"))?;
         }
         if format.len() > LONGEST_FORMAT {
-            bail!("the date format of {} is longer than {LONGEST_FORMAT} characters", self.name);
+            bail!("the date format of {name} is longer than {LONGEST_FORMAT} characters");
         }
         let Options { log, output, error, .. } = &self.options;
         let mut logs = [log, output, error].into_iter().flatten();
         if logs.clone().any(|log| !log.is_absolute()) {
-            bail!("the log of {} is not an absolute path", self.name);
+            bail!("the log of {name} is not an absolute path");
         }
         if logs.any(|log| log.as_os_str().len() > LONGEST_PATH) {
-            bail!("the path of a log of {} is longer than {LONGEST_PATH} bytes", self.name);
+            bail!("the path of a log of {name} is longer than {LONGEST_PATH} bytes");
         }
         if let Some(ReadyWhen::Log(text)) = &self.options.ready_when
             && text.len() > LONGEST_TEXT
         {
-            bail!("the text that tells that {} is ready is longer than {LONGEST_TEXT} bytes", self.name);
+            bail!("the text that tells that {name} is ready is longer than {LONGEST_TEXT} bytes");
         }
         if let Some(address) = self.listeners.iter().find(|address| !is_address(address)) {
-            bail!(
-                "{} cannot listen on '{address}', which is not an address such as 127.0.0.1:8080 or unix:/run/app.sock",
-                self.name
-            );
+            bail!("{name} cannot listen on '{address}', which is not an address such as 127.0.0.1:8080 or unix:/run/app.sock");
         }
         Ok(())
     }
