@@ -152,7 +152,7 @@ fn route(context: Context, path: &str, query: Query<'_>, request: Request<'_>) -
         "/sort" => Call::Sort { items: query.number("items", 100_000, 0..=10_000_000)? },
         "/pbkdf2" => Call::Pbkdf2 { iterations: query.number("iterations", 100_000, 1..=10_000_000)? },
         "/panic" => Call::Panic,
-        "/scrypt" => Call::Scrypt { log_n: query.number("log_n", 14, 1..=20)? },
+        "/scrypt" => Call::Scrypt { log_n: query.number("log_n", 14, 1..=17)? },
         _ => return Ok(one_launch(request.method, flight(path).unwrap_or_default())),
     };
     Ok(Outcome::Blocking(work))
@@ -246,6 +246,7 @@ impl<'q> Query<'q> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::share::MAX_WORK;
 
     const CONTEXT: Context = Context { max_block: Duration::from_secs(60), is_draining: false };
 
@@ -303,12 +304,20 @@ mod tests {
             ("/sort?items=+5", "items"),
             ("/pbkdf2?iterations=0", "iterations"),
             ("/pbkdf2?iterations=99999999999", "iterations"),
-            ("/scrypt?log_n=21", "log_n"),
+            ("/scrypt?log_n=18", "log_n"),
         ] {
             let answer = instant(get(target));
             let text = String::from_utf8_lossy(&answer.body).into_owned();
             assert_eq!(answer.status, Status::BadRequest, "{target}");
             assert!(text.starts_with(&format!("{name}: takes ")), "{target}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_largest_work_fits_into_the_memory_that_there_is() {
+        for target in ["/scrypt?log_n=17", "/sort?items=10000000", "/json/stringify?items=1000000"] {
+            let Outcome::Blocking(call) = get(target) else { panic!("{target} is instant") };
+            assert!(call.memory() <= MAX_WORK, "{target}");
         }
     }
 

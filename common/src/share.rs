@@ -5,9 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The most bytes of all bodies of this process, from their first byte until they are answered. Beyond it a body is answered 503.
 pub const MAX_BODIES: usize = 64 * MAX_BODY;
+/// The most bytes that all handlers of this process need for their work. Beyond it a request is answered 503.
+pub const MAX_WORK: usize = 768 * 1024 * 1024;
 
 /// What all bodies hold.
 pub(crate) static BODIES: Bound = Bound::new(MAX_BODIES, "too many bodies at a time");
+/// What all running handlers hold.
+pub(crate) static WORK: Bound = Bound::new(MAX_WORK, "too much memory in use by other requests");
 
 /// A bound, and how much of it is held.
 #[derive(Debug)]

@@ -6,6 +6,7 @@
 use crate::dispatch::{Arrival, Running};
 use crate::http::{Answer, Status};
 use crate::rendezvous;
+use crate::share::{Share, WORK};
 use crate::state::{self, Ask};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -84,11 +85,17 @@ impl Work {
     }
 
     /// Does the work on the calling thread and returns the answer; 500 if it panics, so that only this request fails, whatever the
-    /// runtime makes of a panic.
+    /// runtime makes of a panic; 503 if there is no memory left for it.
     #[must_use]
     pub fn run(self) -> Answer {
         let _running = Running::start();
         drop(self.arrival);
+        let mut memory = Share::of(&WORK);
+        if let Err(refusal) = memory.grow(self.call.memory()) {
+            let mut answer = Answer::error(refusal.status, format!("{}\n", refusal.reason));
+            answer.retry_after = Some(1);
+            return answer;
+        }
         // What a panic leaves behind is dropped with the call.
         catch_unwind(AssertUnwindSafe(|| self.call.run()))
             .unwrap_or_else(|_| Answer::error(Status::InternalServerError, "the handler panicked\n"))
@@ -102,6 +109,19 @@ impl From<Call> for Work {
 }
 
 impl Call {
+    /// About how many bytes this needs while it runs, as far as the request says how many.
+    pub(crate) fn memory(&self) -> usize {
+        match self {
+            // RFC 7914: 128 * r * N.
+            Call::Scrypt { log_n } => (128 * SCRYPT_R as usize) << log_n,
+            // The numbers, and their bytes.
+            Call::Sort { items } => 16 * items,
+            // A record, and its JSON in a buffer that grows.
+            Call::Stringify { items } => 704 * items,
+            _ => 0,
+        }
+    }
+
     fn run(self) -> Answer {
         match self {
             Call::Panic => panic!("a request to /panic asked for this"),
@@ -235,16 +255,19 @@ pub fn pbkdf2(iterations: u32) -> [u8; 64] {
 /// Fails if `log_n` is out of scrypt's range.
 pub fn scrypt(log_n: u8) -> Result<[u8; 64], Box<dyn std::error::Error>> {
     let mut key = [0; 64];
-    scrypt::scrypt(PASSWORD, SALT, &scrypt::Params::new(log_n, 8, 1)?, &mut key)?;
+    scrypt::scrypt(PASSWORD, SALT, &scrypt::Params::new(log_n, SCRYPT_R, 1)?, &mut key)?;
     Ok(key)
 }
 
+/// The block size of scrypt.
+const SCRYPT_R: u32 = 8;
 const PASSWORD: &[u8] = b"correct horse battery staple";
 const SALT: &[u8] = b"stallbench";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::share::MAX_WORK;
 
     #[test]
     fn the_same_request_gives_the_same_answer() {
@@ -255,6 +278,18 @@ mod tests {
             assert_eq!(answer.status, Status::Ok, "{call:?}");
             assert_eq!(answer, call.run());
         }
+    }
+
+    #[test]
+    fn work_without_memory_left_is_refused_until_there_is_some_again() {
+        let scrypt = || Work::from(Call::Scrypt { log_n: 4 }).run();
+        let mut all = Share::of(&WORK);
+        all.grow(MAX_WORK).unwrap();
+        let refused = scrypt();
+        assert_eq!((refused.status, refused.retry_after), (Status::ServiceUnavailable, Some(1)));
+        assert_eq!(Work::from(Call::Sleep(Duration::ZERO)).run().status, Status::Ok);
+        drop(all);
+        assert_eq!(scrypt().status, Status::Ok);
     }
 
     #[test]

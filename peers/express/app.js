@@ -39,7 +39,7 @@ const WORK = {
   '/sort': (query) => ({ kind: 'sort', items: number(query, 'items', 100_000, 0, 10_000_000) }),
   '/pbkdf2': (query) => ({ kind: 'pbkdf2', iterations: number(query, 'iterations', 100_000, 1, 10_000_000) }),
   '/panic': () => ({ kind: 'panic' }),
-  '/scrypt': (query) => ({ kind: 'scrypt', log_n: number(query, 'log_n', 14, 1, 20) }),
+  '/scrypt': (query) => ({ kind: 'scrypt', log_n: number(query, 'log_n', 14, 1, 17) }),
 };
 
 module.exports = ({ maxBlock, state, run }) => {

@@ -85,7 +85,7 @@ def route(method, path, query, body, max_block, is_draining):
         case "/pbkdf2":
             return partial(work.pbkdf2, query.number("iterations", 100_000, 1, 10_000_000))
         case "/scrypt":
-            return partial(work.scrypt, query.number("log_n", 14, 1, 20))
+            return partial(work.scrypt, query.number("log_n", 14, 1, 17))
         case "/panic":
             return work.panic
 

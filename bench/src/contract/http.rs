@@ -54,7 +54,7 @@ fn bad_input(server: &Server) -> Result<()> {
         ("/sleep?ms=-1", "ms"),
         ("/sleep?ms=5001", "ms"),
         ("/timer?clock=moon", "clock"),
-        ("/scrypt?log_n=99", "log_n"),
+        ("/scrypt?log_n=18", "log_n"),
     ] {
         let answer = ask(&running, &get(path))?;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
