@@ -25,6 +25,9 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+/// The longest page of the list, in bytes: a client that does not read makes the server keep it.
+const MAX_PAGE: usize = 256 * 1024;
+
 /// What a request asks of the launches.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ask {
@@ -145,7 +148,7 @@ impl State {
     fn ask(&self, ask: Ask) -> Result<Answer, Failure> {
         let is_health = ask == Ask::Health;
         let answer = match ask {
-            Ask::List(page) => self.backend.list(page).map(|launches| to_json(Status::Ok, &launches)),
+            Ask::List(page) => self.backend.list(page).map(|launches| page_or_400(&launches)),
             Ask::One(flight) => self.backend.one(flight).map(|found| one_or_404(flight, found.as_ref())),
             Ask::Abort(flight) => self.backend.abort(flight).map(|found| one_or_404(flight, found.as_ref())),
             Ask::Add(new) => self.backend.add(new).map(|launch| {
@@ -179,6 +182,19 @@ fn to_json(status: Status, value: &impl serde::Serialize) -> Answer {
     let mut answer = Answer::json(serde_json::to_string(value).unwrap_or_default());
     answer.status = status;
     answer
+}
+
+/// A page that is too long is refused: one with fewer launches than were asked for would look like the last.
+fn page_or_400(launches: &[Launch]) -> Answer {
+    let page = to_json(Status::Ok, &launches);
+    if page.body.len() <= MAX_PAGE {
+        return page;
+    }
+    let (count, bytes) = (launches.len(), page.body.len());
+    Answer::error(
+        Status::BadRequest,
+        format!("limit: these {count} launches take {bytes} of at most {MAX_PAGE} bytes; ask for fewer\n"),
+    )
 }
 
 fn one_or_404(flight: i64, found: Option<&Launch>) -> Answer {

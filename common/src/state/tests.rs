@@ -75,6 +75,22 @@ fn pages_hold_the_flights_in_turn() {
 }
 
 #[test]
+fn a_page_that_is_too_long_is_refused_and_a_shorter_one_is_not() {
+    let mut launch = kepler();
+    // As long as a text may be; each character takes six bytes.
+    launch["customers"] = json!(vec!["\u{1}".repeat(200); 11]);
+    let long = NewLaunch::read(launch.to_string().as_bytes()).unwrap();
+    each(|state| {
+        for _ in 0..25 {
+            state.answer(Ask::Add(long.clone()));
+        }
+        let refused = state.answer(Ask::List(Page { number: 1, limit: 1_000 }));
+        assert_eq!((refused.status, refused.body.starts_with(b"limit: ")), (Status::BadRequest, true));
+        assert_eq!(list(state, 2, 10), (11..=20).collect::<Vec<_>>());
+    });
+}
+
+#[test]
 fn threads_number_flights_without_gaps_or_doubles() {
     each(|state| {
         thread::scope(|scope| {
