@@ -252,10 +252,7 @@ impl Connection {
     }
 
     fn advance_head(&mut self) -> Result<bool, Refusal> {
-        // A client may send an empty line behind a body (RFC 9112, section 2.2): it is not the start of a request.
-        while self.input.bytes().starts_with(b"\r\n") {
-            self.input.take(2);
-        }
+        self.skip_empty_lines();
         let Some(head) = parse_head(self.input.bytes())? else {
             if self.input.bytes().is_empty() {
                 self.slot.settle();
@@ -290,6 +287,19 @@ impl Connection {
         self.advance_body()
     }
 
+    /// A client may send an empty line behind a body (RFC 9112, section 2.2): it is not the start of a request.
+    fn skip_empty_lines(&mut self) {
+        while self.input.bytes().starts_with(b"\r\n") {
+            self.input.take(2);
+        }
+    }
+
+    /// Whether the head of a further request has arrived, which will be answered, if only to refuse it.
+    fn has_next(&mut self) -> bool {
+        self.skip_empty_lines();
+        !matches!(parse_head(self.input.bytes()), Ok(None))
+    }
+
     fn advance_body(&mut self) -> Result<bool, Refusal> {
         let Some(receiving) = &mut self.receiving else { return Ok(false) };
         let used = receiving.decoder.decode(self.input.bytes(), |bytes| receiving.body.extend_from_slice(bytes))?;
@@ -320,7 +330,7 @@ impl Connection {
         self.arrival = None;
         self.slot.settle();
         self.share = Share::of(&BODIES);
-        let close = !reply.keep_alive || self.service.is_draining();
+        let close = !reply.keep_alive || self.service.is_draining() && !self.has_next();
         let connection = match (close, reply.is_http10) {
             (true, _) => Some("close"),
             (false, true) => Some("keep-alive"),

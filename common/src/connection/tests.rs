@@ -114,6 +114,23 @@ fn sends_100_continue_to_a_client_that_expects_it() {
 }
 
 #[test]
+fn a_drain_answers_all_requests_that_have_arrived_and_says_with_the_last_that_it_closes() {
+    let sleep = b"GET /sleep?ms=0 HTTP/1.1\r\nHost: a\r\n\r\n".as_slice();
+    for (last, statuses) in
+        [(b"".as_slice(), "200 200 200 200"), (b"\r\nGET / HT", "200 200 200 200"), (b"bad\r\n", "200 200 200 200 400")]
+    {
+        let mut client = Client::new();
+        client.connection.service.watch().drain_for_tests();
+        assert!(client.send(&[GET, sleep, GET, GET, last].concat()));
+        let text = client.text();
+        let found: Vec<&str> = text.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+        assert_eq!(found.join(" "), statuses);
+        let before_last = text.rfind("HTTP/1.1 ").unwrap();
+        assert!(text[before_last..].contains("Connection: close") && !text[..before_last].contains("Connection: "), "{text}");
+    }
+}
+
+#[test]
 fn head_gets_no_body_and_http10_is_closed() {
     let mut client = Client::new();
     assert!(!client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"));

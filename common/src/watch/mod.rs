@@ -221,6 +221,12 @@ impl Watch {
         self.is_draining.load(Ordering::Relaxed)
     }
 
+    /// Makes answers say that the server drains; the rest of a drain needs the side thread.
+    #[cfg(test)]
+    pub fn drain_for_tests(&self) {
+        self.is_draining.store(true, Ordering::SeqCst);
+    }
+
     /// Records the start of an accept loop, with what it waits for. Returns its key.
     pub fn accept(&self, source: Incoming) -> usize {
         self.acceptors().insert(source)
