@@ -37,10 +37,9 @@ pub(crate) enum Source {
 impl Acceptor {
     pub(crate) fn new(source: Source, service: Service, is_blocking: bool) -> Self {
         let flags = if is_blocking { SockFlag::empty() } else { SockFlag::SOCK_NONBLOCK };
-        let fd = source.as_fd().as_raw_fd();
-        let key = service.watch().accept(match source {
-            Source::Listener(_) => Incoming::Listener(fd),
-            Source::Parent(_) => Incoming::Channel(fd),
+        let key = service.watch().accept(match &source {
+            Source::Listener(listener) => Incoming::Listener(listener.as_raw_fd()),
+            Source::Parent(slot) => Incoming::Parent(*slot),
         });
         Acceptor { source, service, flags: flags | SockFlag::SOCK_CLOEXEC, key }
     }

@@ -76,12 +76,15 @@ pub(crate) struct Table {
     pub cells: &'static [Cell],
     /// 1 while the parent holds connections because no worker is idle; otherwise 0.
     pub waiting: &'static AtomicU32,
+    /// 1 once the parent drains and holds no connection that it could offer; otherwise 0.
+    pub is_done: &'static AtomicU32,
 }
 
 impl Table {
     /// A table for `workers` workers, shared with every process that is forked from now on.
     pub fn new(workers: usize) -> nix::Result<Self> {
-        Ok(Table { cells: shared_zeroed(workers)?, waiting: &shared_zeroed::<AtomicU32>(1)?[0] })
+        let words = shared_zeroed(2)?;
+        Ok(Table { cells: shared_zeroed(workers)?, waiting: &words[0], is_done: &words[1] })
     }
 }
 
@@ -140,6 +143,11 @@ impl WorkerSlot {
     pub fn ready(&self, capacity: u32) {
         self.cell.capacity.store(capacity, SeqCst);
         self.say(Word::Ready);
+    }
+
+    /// Whether a further offer may come, as long as the parent lives.
+    pub fn may_be_offered_more(&self) -> bool {
+        self.table.is_done.load(SeqCst) == 0
     }
 
     fn say(&self, word: Word) {
@@ -254,7 +262,7 @@ fn receive(channel: RawFd) -> nix::Result<(u64, TcpStream)> {
         ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
         _ => None,
     });
-    // An empty message means that the parent has hung up or is gone; this process drains, or is about to.
+    // An empty message means that the parent is gone; the kernel is about to kill this process.
     let fd = fd.ok_or(Errno::EAGAIN)?;
     // SAFETY: the kernel has just opened the descriptor for this message, and nothing else owns it.
     let stream = unsafe { TcpStream::from_raw_fd(fd) };

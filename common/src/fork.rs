@@ -19,6 +19,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 /// A worker that ends sooner than this after its start has died at once.
@@ -77,8 +78,7 @@ struct Worker {
 
 struct Process {
     pid: Pid,
-    /// Closed while draining, once the parent has no connection left to offer.
-    channel: Option<OwnedFd>,
+    channel: OwnedFd,
     since: Instant,
     is_ready: bool,
 }
@@ -203,7 +203,7 @@ impl Parent {
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
                 self.epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, WORKER + index as u64))?;
-                let process = Process { pid: child, channel: Some(ours), since: Instant::now(), is_ready: false };
+                let process = Process { pid: child, channel: ours, since: Instant::now(), is_ready: false };
                 self.workers[index].process = Some(process);
                 Ok(None)
             }
@@ -239,9 +239,8 @@ impl Parent {
     /// Reads the messages of a worker. Its state is in the table, which [`Parent::deal`] reads.
     fn listen_to(&mut self, index: usize) {
         let Some(process) = self.workers.get_mut(index).and_then(|worker| worker.process.as_mut()) else { return };
-        let Some(channel) = &process.channel else { return };
         let mut word = [0];
-        while let Ok(1) = recv(channel.as_raw_fd(), &mut word, MsgFlags::MSG_DONTWAIT) {
+        while let Ok(1) = recv(process.channel.as_raw_fd(), &mut word, MsgFlags::MSG_DONTWAIT) {
             process.is_ready |= word[0] == Word::Ready as u8;
         }
     }
@@ -323,7 +322,7 @@ impl Parent {
             Connections::FromKernel(listeners) => listeners.clear(),
             Connections::FromParent(dealer) => dealer.close(&self.epoll),
         }
-        // From now on they say that they close, and they end once the parent has hung up.
+        // From now on they say that they close, and they end once the parent holds no connection.
         self.tell_all(Signal::SIGTERM);
     }
 
@@ -337,17 +336,9 @@ impl Parent {
             self.tell_all(Signal::SIGKILL);
         }
         if holds_none {
-            self.hang_up();
+            self.table.is_done.store(1, SeqCst);
         }
         self.workers.iter().all(|worker| worker.process.is_none()).then_some(Role::Parent(0))
-    }
-
-    /// Tells the workers that no further connection comes.
-    fn hang_up(&mut self) {
-        for channel in self.workers.iter_mut().filter_map(|worker| worker.process.as_mut()?.channel.take()) {
-            // Closing alone would not remove it while a worker that has just been forked holds a copy.
-            let _ = self.epoll.delete(channel);
-        }
     }
 
     fn tell_all(&self, signal: Signal) {
@@ -379,7 +370,7 @@ impl Worker {
     }
 
     fn channel(&self) -> Option<&OwnedFd> {
-        self.process.as_ref().filter(|process| process.is_ready).and_then(|process| process.channel.as_ref())
+        self.process.as_ref().filter(|process| process.is_ready).map(|process| &process.channel)
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Incoming, Phase, Watch, cut};
 use crate::say;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::Shutdown;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -61,11 +61,13 @@ impl Watch {
         }
     }
 
-    /// Whether connections wait in a listener, or the parent has not hung up yet.
+    /// Whether connections wait in a listener, or may still come from the parent.
     fn may_accept_more(&self) -> bool {
         self.acceptors().iter().any(|(_, source)| match source {
-            Incoming::Listener(fd) => events(*fd).contains(PollFlags::POLLIN),
-            Incoming::Channel(fd) => !events(*fd).contains(PollFlags::POLLHUP),
+            // SAFETY: an acceptor takes its listener out of the list, under the lock, before it closes it.
+            Incoming::Listener(fd) => events(unsafe { BorrowedFd::borrow_raw(*fd) }).contains(PollFlags::POLLIN),
+            // The channel of a parent that is gone hangs up.
+            Incoming::Parent(slot) => slot.may_be_offered_more() && !events(slot.as_fd()).contains(PollFlags::POLLHUP),
         })
     }
 
@@ -81,10 +83,8 @@ impl Watch {
     }
 }
 
-/// What poll says of the descriptor of an accept loop that is in the list.
-fn events(fd: RawFd) -> PollFlags {
-    // SAFETY: an acceptor takes its descriptor out of the list, under the lock, before it closes it.
-    let mut fds = [PollFd::new(unsafe { BorrowedFd::borrow_raw(fd) }, PollFlags::POLLIN)];
+fn events(fd: BorrowedFd<'_>) -> PollFlags {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
     let _ = poll(&mut fds, PollTimeout::ZERO);
     fds[0].revents().unwrap_or(PollFlags::empty())
 }

@@ -9,7 +9,7 @@ mod clients;
 mod drain;
 
 use crate::args::Limits;
-use crate::dispatch;
+use crate::dispatch::{self, WorkerSlot};
 use crate::tell::{self, Heartbeat, StatusReporter};
 use clients::Seen;
 use drain::Drain;
@@ -85,13 +85,13 @@ pub(crate) struct Watch {
     stop: Arc<EventFd>,
 }
 
-/// The descriptor that an accept loop waits for.
-#[derive(Debug, Clone, Copy)]
+/// What an accept loop waits for.
+#[derive(Clone, Copy)]
 pub(crate) enum Incoming {
     /// A listener: readable while connections wait in it.
     Listener(RawFd),
-    /// The channel from the parent: it hangs up when no further connection comes.
-    Channel(RawFd),
+    /// The parent, which says when it has no further connection.
+    Parent(WorkerSlot),
 }
 
 struct Entry {

@@ -45,7 +45,12 @@ impl Connections {
                 Connections::Parent(acceptor) => {
                     let mut readable = acceptor.readable().await?;
                     let accepted = readable.try_io(|acceptor| acceptor.get_ref().accept(TcpStream::from_std));
-                    accepted.ok().and_then(Result::ok)
+                    let accepted = accepted.ok().and_then(Result::ok);
+                    if accepted.is_none() {
+                        // The channel of a parent that is gone is readable for ever, and nothing else would run.
+                        tokio::task::yield_now().await;
+                    }
+                    accepted
                 }
             };
             if let Some(served) = served {
