@@ -139,18 +139,21 @@ fn common_cells<'s>(sides: &'s Sides<'_>, filters: &[Filter]) -> Vec<Common<'s>>
     cells
 }
 
-/// A gate that can never fail is a mistake, not a pass. One that is about something lost fails in any case.
+/// A gate that can never fail is a mistake, not a pass, and so is one that cannot be judged. One that is about something lost fails in any case.
 fn check_gates(gates: &[Gate], metrics: &[&Metric], lines: &[Judged], lost: &[Missing<'_>]) -> Result<()> {
-    for gate in gates.iter().filter(|gate| !lost.iter().any(|one| one.is_of(gate))) {
+    for gate in gates {
         let covered: Vec<&Judged> =
             metrics.iter().zip(lines).filter(|(metric, _)| gate.covers(metric)).map(|(_, line)| line).collect();
+        if !covered.is_empty() && !covered.iter().any(|line| line.is_judged) {
+            bail!("the gate '{gate}' is about costs, which cannot be judged between these rounds: use `stallbench ab`");
+        }
+        if lost.iter().any(|one| one.is_of(gate)) {
+            continue;
+        }
         if covered.is_empty() {
             let known: BTreeSet<String> = metrics.iter().map(|metric| metric.family.name.to_string()).collect();
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
             refuse!("the gate '{gate}' covers no metric; {} (--list-metrics shows all)", nearest(gate.name(), &known));
-        }
-        if !covered.iter().any(|line| line.is_judged) {
-            bail!("the gate '{gate}' is about costs, which cannot be judged between these rounds: use `stallbench ab`");
         }
         let can_fail = |line: &&&Judged| {
             let trials = line.comparison.before.trials.min(line.comparison.after.trials);
