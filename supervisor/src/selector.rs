@@ -24,7 +24,7 @@ impl Selector {
         is_named || text == "all" || namespace == Some(text) || id.is_some_and(|id| id.to_string() == *text)
     }
 
-    /// Says that nothing is meant, and what there is.
+    /// Returns the error for a target that nothing matches: it suggests a similar name, or lists all.
     pub fn nothing<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> String {
         let (text, names): (_, Vec<&str>) = (&self.text, names.into_iter().collect());
         let near = names.iter().map(|name| (strsim::jaro_winkler(text, name), *name)).max_by(|one, two| one.0.total_cmp(&two.0));

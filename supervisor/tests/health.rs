@@ -3,11 +3,10 @@
 mod common;
 
 use common::load::{Load, ask_for, connect};
-use common::{Supervisor, free, has, is_gone, server, signal, until};
+use common::{Supervisor, free, has, is_gone, program, server, signal, until};
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
 use std::process::Stdio;
 
 /// A server as asyncio has it. It says nothing, and listens when it is told to.
@@ -47,12 +46,6 @@ async def main():
 
 asyncio.run(main())
 "#;
-
-fn program(supervisor: &Supervisor, name: &str, text: &str) -> PathBuf {
-    let path = supervisor.home.path().join(name);
-    fs::write(&path, text).unwrap();
-    path
-}
 
 /// Sends a request on a connection of its own; returns the whole answer.
 fn answer(address: &str, path: &str) -> String {

@@ -301,7 +301,7 @@ impl Step {
         self.invalid.clone().map_or(value, Err)
     }
 
-    /// Whether the percentile is above every limit, since so many probes failed. Where servers keep the contract, that step is invalid.
+    /// Whether enough probes failed to put the percentile above every limit. For servers under the contract, such a step is invalid instead.
     fn fails(&self, percentile: Percentile) -> bool {
         self.invalid.is_none() && self.probes.fails(percentile)
     }
@@ -363,7 +363,7 @@ mod tests {
         // Fewer than the percentile leaves beyond it do not make it one that never comes.
         let few = read(vec![step(0, 1000, 0, None), step(1, 1999, 1, None)]);
         assert_eq!(of(&few, "freeze_k[slow@110,100ms]"), Ok(Never { tried: 1.0 }));
-        // Of a server that keeps the contract, a wrong answer is no result.
+        // For a server under the contract, a wrong answer makes the step invalid.
         let broken = read(vec![step(0, 1000, 0, None), step(1, 0, 1000, Some("answers: 1000 wrong"))]);
         assert_eq!(of(&broken, "freeze_k[slow@110,100ms]"), Err("answers: 1000 wrong".into()));
     }

@@ -91,7 +91,7 @@ impl Latency {
         Ok(known(&self.times()?, self.unanswered, self.youngest_us, (0.5, self.p50_us)))
     }
 
-    /// Whether so many requests failed that a percentile lies among them: then it is above every limit, since they are never answered.
+    /// Whether a percentile lies among the failed requests. These are never answered, so it is above every limit.
     pub fn fails(&self, percentile: Percentile) -> bool {
         self.failed as f64 > (1.0 - percentile.quantile()) * (self.answered + self.unanswered) as f64
     }

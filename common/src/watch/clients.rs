@@ -107,7 +107,7 @@ impl Watch {
         }
     }
 
-    /// Whether so many handlers run that a connection may have to wait for one.
+    /// Whether all handlers may be at work, so that a connection has to wait for one.
     fn is_full(&self) -> bool {
         (self.running)() >= self.capacity
     }

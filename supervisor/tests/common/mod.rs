@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod load;
+pub mod node;
 
 use serde_json::Value;
 use std::fs;
@@ -94,6 +95,13 @@ pub fn has(program: &str) -> bool {
         println!("skipped: there is no {program}");
     }
     has_one
+}
+
+/// Writes a program into the test's folder.
+pub fn program(supervisor: &Supervisor, name: &str, text: &str) -> PathBuf {
+    let path = supervisor.home.path().join(name);
+    fs::write(&path, text).unwrap();
+    path
 }
 
 /// A port of 127.0.0.1 that is free now.
