@@ -8,7 +8,7 @@ import { request } from "node:http";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { after, before, test } from "node:test";
+import { after, afterEach, before, test } from "node:test";
 import { launch, screens } from "./browser.mjs";
 
 const root = join(import.meta.dirname, "../..");
@@ -19,19 +19,28 @@ let browser;
 before(async () => {
   browser = await launch();
 });
+/** The labs that run: a test that fails leaves none to the next one, which would be refused. */
+const labs = new Set();
+afterEach(() => Promise.all([...labs].map((running) => end(running, "SIGKILL"))));
 after(() => browser?.close());
 
 /** A lab that runs, and its address. */
 async function lab(...more) {
   const child = spawn(program, ["--port", "0", ...more], { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
-  const lines = createInterface({ input: child.stdout });
-  const [address] = await once(lines, "line");
-  return { child, address, url: new URL(address) };
+  const exited = once(child, "exit");
+  const line = once(createInterface({ input: child.stdout }), "line");
+  const address = await Promise.race([line.then(([text]) => text), exited.then(() => undefined)]);
+  assert.ok(address, `the lab ended without an address: ${child.exitCode ?? child.signalCode}`);
+  const running = { child, exited, address, url: new URL(address) };
+  labs.add(running);
+  return running;
 }
 
-async function end({ child }) {
-  child.kill("SIGINT");
-  if (child.exitCode === null && child.signalCode === null) await once(child, "exit");
+/** Ends a lab, and waits until it has ended: until then no other may run. */
+async function end(running, signal = "SIGINT") {
+  running.child.kill(signal);
+  await running.exited;
+  labs.delete(running);
 }
 
 /** Its page, open. */
@@ -228,7 +237,7 @@ test("nothing is left when the tab is closed, when the lab is interrupted, and w
     await until("processes are named", async () => (await pids(page)).every((own) => own.length > 0));
     const own = (await pids(page)).flat();
     if (how === "close") await page.close();
-    else running.child.kill(how);
+    else await end(running, how);
     await until(`${own} are gone after ${how}`, () => own.every(isGone));
     if (how === "close") await end(running);
     else await page.close();
