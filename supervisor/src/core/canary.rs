@@ -12,6 +12,8 @@ const NOTICED_MS: f64 = 100.0;
 const WORSE: f64 = 2.0;
 /// Fewer failures than this may be chance.
 const FEWEST_FAILURES: u64 = 5;
+/// In fewer reports than this, a long lag may be chance: a busy machine, a collection of garbage.
+const FEWEST_LAGS: u32 = 2;
 
 /// What a process has reported, since its start or since a trial began.
 #[derive(Debug, Default, Clone, Copy)]
@@ -19,19 +21,28 @@ pub struct Record {
     now: Reported,
     before: Reported,
     longest_lag_ms: f64,
+    /// Reports of a lag that people notice.
+    noticed: u32,
 }
 
 impl Record {
     /// Adds a report.
     pub fn add(&mut self, says: &str) {
         let Some(reported) = Reported::read(says) else { return };
-        self.longest_lag_ms = self.longest_lag_ms.max(reported.lag_ms.unwrap_or_default());
+        let lag = reported.lag_ms.unwrap_or_default();
+        self.longest_lag_ms = self.longest_lag_ms.max(lag);
+        self.noticed += u32::from(lag > NOTICED_MS);
         self.now = reported;
     }
 
     /// Begins to count anew.
     fn begin(&mut self) {
-        (self.before, self.longest_lag_ms) = (self.now, 0.0);
+        *self = Record { now: self.now, before: self.now, ..Record::default() };
+    }
+
+    /// Whether it has held its event loop more than once for a time that people notice, and far longer than the usual.
+    fn is_slow(&self, usual_lag_ms: f64) -> bool {
+        self.noticed >= FEWEST_LAGS && self.longest_lag_ms > WORSE * usual_lag_ms
     }
 
     fn failed(&self) -> u64 {
@@ -98,9 +109,9 @@ pub fn wrong(app: &App, instance: &Instance) -> Option<String> {
     }
     let others: Vec<&Worker> =
         app.instances.iter().flat_map(Instance::workers).filter(|worker| worker.key != canary.key).collect();
-    let lag = canary.record.longest_lag_ms;
     let usual_lag = others.iter().map(|worker| worker.record.longest_lag_ms).fold(0.0, f64::max);
-    if lag > NOTICED_MS && lag > WORSE * usual_lag {
+    if canary.record.is_slow(usual_lag) {
+        let lag = canary.record.longest_lag_ms;
         return Some(format!("held its event loop for up to {lag:.0} ms, and the others for up to {usual_lag:.0}"));
     }
     let share = |failed: u64, requests: u64| if requests == 0 { 0.0 } else { failed as f64 / requests as f64 };
@@ -110,4 +121,31 @@ pub fn wrong(app: &App, instance: &Instance) -> Option<String> {
     let is_worse = share(failed, requests) > WORSE * share(others_failed, others_requests);
     (failed >= FEWEST_FAILURES && is_worse)
         .then(|| format!("failed {failed} of {requests} requests, and the others {others_failed} of {others_requests}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(lags: &[f64]) -> Record {
+        let mut record = Record::default();
+        lags.iter().for_each(|lag| record.add(&format!("7 requests, 0 failed, lag up to {lag} ms")));
+        record
+    }
+
+    #[test]
+    fn one_long_lag_may_be_chance_and_a_second_one_is_not() {
+        assert!(!record(&[0.5, 240.0, 0.7, 90.0]).is_slow(1.0));
+        assert!(record(&[0.5, 240.0, 101.0]).is_slow(1.0));
+        assert!(!record(&[300.0, 240.0]).is_slow(151.0), "the others are nearly as slow");
+    }
+
+    #[test]
+    fn what_came_before_the_trial_does_not_count() {
+        let mut record = record(&[300.0, 300.0]);
+        record.begin();
+        record.add("9 requests, 2 failed, lag up to 150 ms");
+        assert!(!record.is_slow(1.0));
+        assert_eq!((record.requests(), record.failed()), (2, 2));
+    }
 }
