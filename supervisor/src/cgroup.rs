@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The cgroup of the supervisor's own processes: the kernel lets one that passes controllers on hold none itself. The unit that
-/// `startup` prints has this name too.
+/// The cgroup of the supervisor's own processes, since a cgroup that passes controllers on must not hold processes itself. The unit
+/// that `startup` prints has this name too.
 const OWN: &str = "stallbench-supervisor";
 /// Period in which processor time is counted, in µs: the kernel's default.
 const PERIOD: u64 = 100_000;
@@ -54,6 +54,11 @@ impl Delegated {
             self.pass_on(controller)?;
             fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
             write(&folder.join(file), &value)?;
+        }
+        // Otherwise the kernel would swap what is beyond the limit. It has no such file where it cannot.
+        let swap = folder.join("memory.swap.max");
+        if options.memory_max.is_some() && swap.exists() {
+            write(&swap, "0")?;
         }
         write(&folder.join("cgroup.procs"), "0")
     }

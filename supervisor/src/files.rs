@@ -1,7 +1,9 @@
-//! Reading the ends of files.
+//! Files that others have left or still write.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 /// Number of bytes that are read first to find the last lines.
@@ -13,6 +15,18 @@ const BLOCK: u64 = 16 * 1024;
 /// Fails if it cannot be opened, or is a pipe or a device.
 pub fn open(path: &Path) -> io::Result<File> {
     if fs::metadata(path)?.is_file() { File::open(path) } else { Err(ErrorKind::NotSeekable.into()) }
+}
+
+/// Removes a Unix socket on which nobody answers any more.
+///
+/// # Errors
+/// Fails if it cannot be removed.
+pub fn remove_leftover(socket: &Path) -> io::Result<()> {
+    let is_socket = fs::symlink_metadata(socket).is_ok_and(|metadata| metadata.file_type().is_socket());
+    if is_socket && UnixStream::connect(socket).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+        fs::remove_file(socket)?;
+    }
+    Ok(())
 }
 
 /// Returns the last `bytes` bytes of a file, or the whole file if it is shorter.

@@ -214,14 +214,15 @@ fn a_command_that_writes_much_or_leaves_a_process_behind_is_judged_by_its_exit()
     let supervisor = Supervisor::new();
     let bad = supervisor.home.path().join("bad");
     let command = format!("head -c 300000 /dev/zero >&2; setsid sleep 1000 & test ! -e {}", bad.display());
-    let checks = ["--health-exec", &command, "--health-interval", "100ms", "--health-retries", "1"];
+    let checks = ["--health-exec", &command, "--health-interval", "100ms", "--health-retries", "1", "--health-timeout", "1h"];
     supervisor.ok(&[&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"][..], &checks].concat());
     let before = supervisor.pids();
-    // A check that has passed leaves its process behind.
-    until("a check has passed", || !left_behind(&supervisor).is_empty());
+    // A check leaves its process behind, and the next one begins once it has ended.
+    until("a check has passed", || left_behind(&supervisor).len() > 1);
     assert_eq!(supervisor.pids(), before);
     fs::write(&bad, "").unwrap();
     until("it is replaced", || supervisor.list().iter().all(is_online) && supervisor.pids() != before);
+    supervisor.ok(&["delete", "app"]);
     for pid in left_behind(&supervisor) {
         signal("KILL", pid);
     }

@@ -153,14 +153,18 @@ fn what_happens_is_kept_with_its_time() {
     let event: Value = serde_json::from_str(&last).unwrap();
     assert_eq!((&event["app"], &event["what"]), (&"app".into(), &"was stopped".into()));
     let mut follow = supervisor.command(&["events", "--follow", "--lines", "0"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let lines = BufReader::new(follow.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let (found, is_found) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || lines.filter(|line| line.contains("app (0)")).for_each(|line| _ = found.send(line)));
+    // Nothing tells when it has begun to follow.
     until("it follows", || {
         supervisor.ok(&["start", "app"]);
         supervisor.ok(&["stop", "app"]);
-        lines.next().is_some_and(|line| line.contains("app (0)"))
+        is_found.try_recv().is_ok()
     });
     follow.kill().unwrap();
     follow.wait().unwrap();
+    reader.join().unwrap();
 }
 
 #[test]

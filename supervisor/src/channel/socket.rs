@@ -58,6 +58,11 @@ impl Channel {
         !self.unsent.is_empty()
     }
 
+    /// Drops the messages that are not sent yet: the other side is gone.
+    pub fn discard(&mut self) {
+        self.unsent.clear();
+    }
+
     /// Sends a message with copies of descriptors, or queues both until the other side reads. It never blocks.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub enum Command {
     Start(Box<Begin>),
     /// Make the list what a supervisor.toml says: what is new starts, what has changed is reloaded
     Apply(Apply),
-    /// Stop names, ids or all, and keep them in the list
+    /// Stop apps or instances, and keep them in the list
     Stop(Targets),
     /// Stop and start again
     Restart(Change),
@@ -38,7 +38,7 @@ pub enum Command {
     /// List all instances
     #[command(visible_aliases = ["ls", "status", "ps"])]
     List(Output),
-    /// Show all details of a name, an id or all
+    /// Show all details of apps or instances
     #[command(visible_aliases = ["describe", "info"])]
     Show(Show),
     /// Show logs
@@ -56,12 +56,12 @@ pub enum Command {
     Monit,
     /// Set the restart counters to zero
     Reset(Targets),
-    /// Send a signal, such as SIGUSR2, to the processes of names, ids or all
+    /// Send a signal, such as SIGUSR2, to the processes of apps or instances
     #[command(visible_alias = "sendSignal")]
     SendSignal(SendSignal),
-    /// Print the environment of a name or an id; values that look like secrets are masked
+    /// Print the environment of an app or an instance; values that look like secrets are masked
     Env(Env),
-    /// Print the process ids of a name, an id or all
+    /// Print the process ids of apps or instances
     Pid(OptionalTarget),
     /// Ask whether the supervisor answers
     Ping,

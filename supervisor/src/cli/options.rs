@@ -11,7 +11,7 @@ const TIME: &str = "%Y-%m-%dT%H:%M:%S";
 /// Restart, log and watch options of an app.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Options {
-    /// Early exits in a row to tolerate, and restarts a minute; one more, and the instance is given up
+    /// Give an instance up after more than this many early exits in a row, or restarts within a minute
     #[arg(long, default_value_t = 16)]
     pub max_restarts: u32,
     /// An exit before this uptime is an early exit
@@ -23,10 +23,10 @@ pub struct Options {
     /// Replace an instance that uses more resident memory than this, such as 300M
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_memory_restart: Option<u64>,
-    /// Memory that a process and all that it starts can use at most: the kernel kills what wants more (needs a delegated cgroup)
+    /// Memory limit of a process and its descendants: the kernel kills what wants more (needs a delegated cgroup)
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub memory_max: Option<u64>,
-    /// Processor time that they can use at most, such as 50% or 150% of one processor (needs a delegated cgroup)
+    /// CPU limit of a process and its descendants, such as 50% or 150% of one processor (needs a delegated cgroup)
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub cpu_max: Option<u32>,
     /// Time between SIGTERM and SIGKILL

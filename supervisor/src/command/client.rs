@@ -4,6 +4,7 @@ use super::print;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -133,7 +134,7 @@ fn end() -> Result<Option<Answer>> {
     let keeper = keeper.and_then(|keeper| pidfd_open(keeper, PidfdFlags::empty()).ok());
     let answer = ask(&Request::Kill)?;
     if let Some(keeper) = keeper {
-        poll(&mut [PollFd::new(&keeper, PollFlags::IN)], Some(&LAST_BREATH))?;
+        retry_on_intr(|| poll(&mut [PollFd::new(&keeper, PollFlags::IN)], Some(&LAST_BREATH)))?;
     }
     Ok(Some(answer))
 }
@@ -206,13 +207,13 @@ pub fn update() -> Result<()> {
     say(answer)
 }
 
-/// Starts a supervisor if none is running.
+/// Starts a supervisor if none is running; returns whether this command has started it.
 ///
 /// # Errors
 /// Fails if the supervisor does not start.
-pub fn begin() -> Result<()> {
+pub fn begin() -> Result<bool> {
     let home = Home::open()?;
-    if UnixStream::connect(home.control()).is_ok() { Ok(()) } else { Lock::take(&home)?.begin() }
+    if UnixStream::connect(home.control()).is_ok() { Ok(false) } else { Lock::take(&home)?.begin() }
 }
 
 /// The right to start or end a supervisor, which one command has at a time.
@@ -232,12 +233,12 @@ impl<'h> Lock<'h> {
         Ok(Lock { home, _file: file })
     }
 
-    /// Starts a supervisor if none is running.
-    fn begin(&self) -> Result<()> {
+    /// Starts a supervisor if none is running; returns whether it has.
+    fn begin(&self) -> Result<bool> {
         let home = self.home;
         let is_there = || UnixStream::connect(home.control()).is_ok();
         if is_there() {
-            return Ok(());
+            return Ok(false);
         }
         if home.state().exists() && home.systemd().exists() {
             let path = home.systemd();
@@ -247,7 +248,7 @@ impl<'h> Lock<'h> {
                 "systemd has not started the supervisor again yet: see `systemctl status`, or remove {} to go on without systemd",
                 path.display()
             );
-            return Ok(());
+            return Ok(false);
         }
         let own_log = OpenOptions::new().append(true).create(true).mode(0o600).open(home.own_log())?;
         let program = background()?;
@@ -259,11 +260,12 @@ impl<'h> Lock<'h> {
         let mut said = String::new();
         let output = keeper.stdout.take().context("the supervisor has no output")?;
         BufReader::new(output).read_line(&mut said)?;
+        let has_started = said.trim() == "ready";
         // Another supervisor ran, and only its socket was missing.
-        if said.trim() != "ready" && UnixStream::connect(home.control()).is_err() {
+        if !has_started && UnixStream::connect(home.control()).is_err() {
             bail!("the supervisor did not start; last line of {}: {}", home.own_log().display(), last_line(home)?);
         }
-        Ok(())
+        Ok(has_started)
     }
 }
 

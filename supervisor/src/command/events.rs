@@ -6,6 +6,7 @@ use crate::cli::Events;
 use anyhow::{Context, Result, bail};
 use humantime::format_rfc3339_millis;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 use supervisor::control::Event;
 use supervisor::home::Home;
@@ -19,8 +20,7 @@ pub fn run(events: &Events) -> Result<()> {
     let path = Home::open()?.events();
     let folder = path.parent().context("the log has a folder")?.to_owned();
     // Before it is read, so that nothing is missed in between.
-    let mut changes = Changes::new().context("cannot set up inotify for --follow")?;
-    changes.watch(&folder).with_context(|| folder.display().to_string())?;
+    let changes = if events.follow { Some(changes(&folder)?) } else { None };
     let mut log = Growing::new(path);
     let selector = Selector::new(&events.target);
     let all = read(&log.last_lines(usize::MAX)?);
@@ -31,14 +31,18 @@ pub fn run(events: &Events) -> Result<()> {
     }
     meant.drain(..meant.len().saturating_sub(events.lines));
     meant.into_iter().try_for_each(|event| show(event, events.json))?;
-    if !events.follow {
-        return Ok(());
-    }
+    let Some(changes) = changes else { return Ok(()) };
     loop {
         let new = read(&log.new_lines()?);
         new.iter().filter(|event| is_meant(event, &selector)).try_for_each(|event| show(event, events.json))?;
         changes.wait(None)?;
     }
+}
+
+fn changes(folder: &Path) -> Result<Changes> {
+    let mut changes = Changes::new().context("cannot set up inotify for --follow")?;
+    changes.watch(folder).with_context(|| folder.display().to_string())?;
+    Ok(changes)
 }
 
 /// Reads events. A line that a full disk has cut is not one.

@@ -2,7 +2,7 @@
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -36,6 +36,8 @@ impl Growing {
     pub fn last_lines(&mut self, lines: usize) -> io::Result<Vec<u8>> {
         let (mut text, file) = match files::open(&self.path) {
             Ok(mut file) => (last_lines(&mut file, lines)?, Some(file)),
+            // It would seem empty.
+            Err(error) if [Some(Errno::MFILE), Some(Errno::NFILE)].contains(&Errno::from_io_error(&error)) => return Err(error),
             Err(_) => (Vec::new(), None),
         };
         self.file = file;
@@ -72,7 +74,11 @@ impl Growing {
                 lines.extend(self.rest.drain(..end));
             }
             match self.next() {
-                Some(path) => self.file = files::open(&path).ok(),
+                Some(path) => match files::open(&path) {
+                    Ok(file) => self.file = Some(file),
+                    // It has just been replaced by another, or it is not to be read.
+                    Err(_) => return Ok(lines),
+                },
                 None => return Ok(lines),
             }
         }
@@ -127,7 +133,7 @@ impl Changes {
         Ok(())
     }
 
-    /// Waits until something has changed; returns the names of the files. `None` if the other descriptor is closed first.
+    /// Waits until something has changed; returns the names of the files. `None` if nothing has, and the other descriptor is closed.
     ///
     /// # Errors
     /// Fails if a system call fails.
@@ -135,7 +141,7 @@ impl Changes {
         let sources = std::iter::once(self.watch.as_fd()).chain(end);
         let mut sources: Vec<PollFd<'_>> = sources.map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN)).collect();
         retry_on_intr(|| poll(&mut sources, None))?;
-        if sources.get(1).is_some_and(|end| !end.revents().is_empty()) {
+        if sources[0].revents().is_empty() {
             return Ok(None);
         }
         let mut buffer = [MaybeUninit::uninit(); 64 * 1024];

@@ -4,6 +4,7 @@ use super::growing::{Changes, Growing};
 use super::{client, stream};
 use crate::cli::Logs;
 use anyhow::{Context, Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,6 +29,7 @@ struct Followed {
 /// # Errors
 /// Fails if there is no such instance.
 pub fn run(logs: &Logs) -> Result<()> {
+    raise_limit();
     let table = client::table()?;
     let mut followed = Vec::new();
     add(&mut followed, &table, logs, |_| logs.lines)?;
@@ -40,6 +42,13 @@ pub fn run(logs: &Logs) -> Result<()> {
     if logs.follow { follow(&mut followed, logs) } else { Ok(()) }
 }
 
+/// Allows as many open files as the system lets this process have: each log is one.
+fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Without it, a log beyond the limit is an error.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
 /// Prints the last lines of each requested log that is not followed yet.
 fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs, lines: impl Fn(&Path) -> usize) -> Result<()> {
     let selector = Selector::new(&logs.target);
@@ -47,9 +56,8 @@ fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs, lines: impl Fn(
         for (path, stream) in one.logs.iter().zip(STREAMS) {
             if !followed.iter().any(|one| one.log.path == *path) {
                 let label = format!("{}|{} {stream}| ", one.id, one.name);
-                let is_raw = logs.raw || !std::io::stdout().is_terminal();
-                let mut one = Followed { label, is_raw, log: Growing::new(path.clone()) };
-                one.print_end(lines(path), logs.follow)?;
+                let mut one = Followed::new(label, path.clone(), logs);
+                one.print_end(lines(path), logs.follow).with_context(|| format!("cannot read {}", path.display()))?;
                 followed.push(one);
             }
         }
@@ -58,6 +66,10 @@ fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs, lines: impl Fn(
 }
 
 impl Followed {
+    fn new(label: String, path: PathBuf, logs: &Logs) -> Self {
+        Followed { label, is_raw: logs.raw || !std::io::stdout().is_terminal(), log: Growing::new(path) }
+    }
+
     /// Prints the last lines. One without an end comes later, if new lines do.
     fn print_end(&mut self, lines: usize, follows: bool) -> Result<()> {
         let text = self.log.last_lines(lines)?;
@@ -88,8 +100,12 @@ fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
     // The list of what runs is written anew with every change.
     changes.watch(home.path()).with_context(|| home.path().display().to_string())?;
     let state = home.state();
-    let before: BTreeSet<PathBuf> = fs::read_dir(&usual).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let before = files_in(&usual);
     let input = std::io::stdin();
+    if logs.wait {
+        // Whoever waits for it can go on: nothing is missed from now on.
+        let _ = rustix::io::write(&input, b"w");
+    }
     let end = logs.wait.then(|| input.as_fd());
     loop {
         for one in followed.iter_mut() {
@@ -97,7 +113,10 @@ fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
             let _ = one.log.path.parent().map(|folder| changes.watch(folder));
             one.print_new()?;
         }
-        let Some(names) = changes.wait(end)? else { return followed.iter_mut().try_for_each(Followed::print_new) };
+        let Some(names) = changes.wait(end)? else {
+            add_unlisted(followed, &usual, &before, logs)?;
+            return followed.iter_mut().try_for_each(Followed::print_new);
+        };
         // Another instance may have logs of its own; the daemon knows, if it answers.
         if state.file_name().is_some_and(|state| names.contains(state))
             && let Ok(table) = client::table()
@@ -106,6 +125,23 @@ fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
             add(followed, &table, logs, |path| if before.contains(path) { logs.lines } else { usize::MAX })?;
         }
     }
+}
+
+/// Prints the logs of instances that have ended, and left the list, before it was looked at.
+fn add_unlisted(followed: &mut Vec<Followed>, folder: &Path, before: &BTreeSet<PathBuf>, logs: &Logs) -> Result<()> {
+    for path in files_in(folder).difference(before) {
+        if !followed.iter().any(|one| one.log.path == *path) {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            let mut one = Followed::new(format!("{name}| "), path.clone(), logs);
+            one.print_end(usize::MAX, true)?;
+            followed.push(one);
+        }
+    }
+    Ok(())
+}
+
+fn files_in(folder: &Path) -> BTreeSet<PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 /// A line for a terminal: colours stay, and every other control character is shown instead of obeyed.

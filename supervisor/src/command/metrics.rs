@@ -11,10 +11,11 @@ use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+use supervisor::files::remove_leftover;
 use supervisor::reports::Reported;
 
 /// Time limit for a client to send its request, and another to read the answer.
@@ -72,13 +73,10 @@ pub fn run(metrics: &Metrics) -> Result<()> {
         let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         serve_all(|| Ok(listener.accept()?.0.into()))
     } else if let Some(path) = &metrics.socket {
-        let there = std::fs::symlink_metadata(path).map(|metadata| metadata.file_type().is_socket());
-        match there {
-            Ok(false) => bail!("{} exists and is not a socket: name another path", path.display()),
-            // The socket of an earlier run, on which nobody answers.
-            Ok(true) if UnixStream::connect(path).is_err() => std::fs::remove_file(path)?,
-            _ => {}
+        if std::fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket()) {
+            bail!("{} exists and is not a socket: name another path", path.display());
         }
+        remove_leftover(path)?;
         let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
         serve_all(|| Ok(listener.accept()?.0.into()))
     } else {
@@ -100,7 +98,7 @@ fn serve_all(accept: impl Fn() -> io::Result<OwnedFd>) -> ! {
                     drop(busy);
                 };
                 // Without another thread, this client is let go.
-                let _ = thread::Builder::new().spawn(work);
+                let _ = thread::Builder::new().name("client".into()).spawn(work);
             }
             // It has gone, or there are no descriptors for a moment.
             Err(_) => thread::sleep(PAUSE),

@@ -4,12 +4,14 @@ use super::{apply, client};
 use crate::cli::Run;
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, wait};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode};
 use supervisor::control::{Answer, Request};
 use supervisor::home::Home;
 use supervisor::signals::readable;
@@ -26,14 +28,13 @@ pub fn run(run: &Run) -> Result<ExitCode> {
     let (signals, children) = (readable(&[SIGTERM, SIGINT, SIGQUIT, SIGHUP])?, readable(&[SIGCHLD])?);
     let specs = apply::specs(&run.file, run.env.as_deref(), &[])?;
     let home = Home::open()?;
-    if UnixStream::connect(home.control()).is_ok() {
+    if !client::begin()? {
         bail!(
             "a supervisor runs in {}, and would end with this command: use `supervisor apply {}`, or set SUPERVISOR_HOME to another folder",
             home.path().display(),
             run.file.display()
         );
     }
-    client::begin()?;
     let mut foreground = Foreground { signals, children, logs: None };
     let outcome = foreground.keep(specs);
     let killed = client::kill_quietly();
@@ -45,16 +46,17 @@ pub fn run(run: &Run) -> Result<ExitCode> {
 struct Foreground {
     signals: UnixStream,
     children: UnixStream,
-    logs: Option<Child>,
+    /// What prints the logs, and the other end of its standard input.
+    logs: Option<(Child, UnixStream)>,
 }
 
 impl Drop for Foreground {
     fn drop(&mut self) {
-        let Some(logs) = &mut self.logs else { return };
+        let Some((mut logs, input)) = self.logs.take() else { return };
         // It prints what the apps have written last, and ends.
-        drop(logs.stdin.take());
-        if let Ok(end) = pidfd_open(Pid::from_child(logs), PidfdFlags::empty()) {
-            let _ = poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&LAST_LINES));
+        drop(input);
+        if let Ok(end) = pidfd_open(Pid::from_child(&logs), PidfdFlags::empty()) {
+            let _ = retry_on_intr(|| poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&LAST_LINES)));
         }
         let _ = logs.kill();
         let _ = logs.wait();
@@ -67,10 +69,15 @@ impl Foreground {
         if !client::table()?.instances.is_empty() {
             client::ask_quietly(&Request::Delete("all".into()))?;
         }
-        self.logs = Some(logs()?);
+        let (child, mut input) = logs()?;
+        // If it cannot watch, it says why and ends.
+        let _ = input.read(&mut [0]);
+        self.logs = Some((child, input));
         let mut errors = Vec::new();
         for (spec, instances) in specs {
-            match self.ask(&Request::Start { spec: spec.into(), instances })? {
+            // The list, which the next daemon continues with, has it.
+            let again = Request::Resume(spec.name.clone());
+            match self.ask(&Request::Start { spec: spec.into(), instances }, &again)? {
                 None => return Ok(ExitCode::SUCCESS),
                 Some(Answer::Error(why)) => errors.push(why),
                 Some(_) => {}
@@ -79,7 +86,7 @@ impl Foreground {
         if !errors.is_empty() {
             bail!(errors.join("; "));
         }
-        match self.ask(&Request::AwaitEnd)? {
+        match self.ask(&Request::AwaitEnd, &Request::AwaitEnd)? {
             Some(Answer::Ended { text, code }) => {
                 super::remark(&text);
                 Ok(ExitCode::from(code))
@@ -89,8 +96,8 @@ impl Foreground {
         }
     }
 
-    /// Returns the answer to a request, or `None` if a signal to end comes first.
-    fn ask(&mut self, request: &Request) -> Result<Option<Answer>> {
+    /// Returns the answer to a request, or `None` if a signal to end comes first; `again` is what a daemon is asked that has replaced another one.
+    fn ask(&mut self, request: &Request, again: &Request) -> Result<Option<Answer>> {
         let mut answers = BufReader::new(client::send(request)?);
         loop {
             let sources = [&self.signals, &self.children, answers.get_ref()];
@@ -104,7 +111,7 @@ impl Foreground {
             }
             if has_child {
                 let _ = (&self.children).read(&mut [0; 64]);
-                self.logs.iter_mut().for_each(reap);
+                self.logs.iter_mut().for_each(|(logs, _)| reap(logs));
             }
             if has_answer {
                 let mut line = String::new();
@@ -112,7 +119,7 @@ impl Foreground {
                 match serde_json::from_str(&line) {
                     Ok(answer) => return Ok(Some(answer)),
                     // The daemon was replaced.
-                    Err(_) => answers = BufReader::new(client::send(request)?),
+                    Err(_) => answers = BufReader::new(client::send(again)?),
                 }
             }
         }
@@ -120,11 +127,13 @@ impl Foreground {
 }
 
 /// Another process of this program prints the logs, until its standard input is closed.
-fn logs() -> Result<Child> {
+fn logs() -> Result<(Child, UnixStream)> {
+    let (own, its) = UnixStream::pair()?;
     let program = std::env::current_exe()?;
     let mut command = Command::new(program);
-    command.args(["logs", "all", "--follow", "--lines", "0", "--wait"]).stdin(Stdio::piped());
-    command.spawn().context("cannot print the logs")
+    // Ctrl-C is not for it: it prints what the apps write while they end.
+    command.args(["logs", "all", "--follow", "--lines", "0", "--wait"]).stdin(OwnedFd::from(its)).process_group(0);
+    Ok((command.spawn().context("cannot print the logs")?, own))
 }
 
 /// Reaps orphans, which become children of the first process of a container.

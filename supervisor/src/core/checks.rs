@@ -80,7 +80,8 @@ impl Core {
                 let interval = interval(app, purpose);
                 // A process that is just ready works; one that has just started may be ready at once.
                 let due = check.due.unwrap_or(if purpose == Purpose::Health { now + interval } else { now });
-                let checks = if due <= now { self.checks(app, purpose, &workers) } else { Vec::new() };
+                let versions = if due <= now { &[Version::Current, Version::Next][..] } else { &[] };
+                let checks: Vec<Checks> = versions.iter().flat_map(|one| self.checks(app, purpose, *one, &workers)).collect();
                 let check = &mut self.table.apps[number].checks[purpose as usize];
                 check.due = Some(if due <= now { now + interval } else { due });
                 check.begun = checks.len();
@@ -89,16 +90,20 @@ impl Core {
         }
     }
 
-    /// Returns the parts of a check: processes that listen elsewhere are asked elsewhere.
-    fn checks(&self, app: &App, purpose: Purpose, workers: &[&Worker]) -> Vec<Checks> {
-        let version = version(app, purpose);
+    /// Returns the parts of a check, of the processes that are checked as a version of the specification says: those that listen elsewhere are asked
+    /// elsewhere.
+    fn checks(&self, app: &App, purpose: Purpose, version: Version, workers: &[&Worker]) -> Vec<Checks> {
+        let workers: Vec<&Worker> = workers.iter().copied().filter(|worker| version_of(worker, purpose) == version).collect();
+        if workers.is_empty() {
+            return Vec::new();
+        }
         let spec = app.spec_of(version);
         let options = &spec.options;
-        let process = |worker: &&Worker| Some((worker.key, worker.state.process()?));
-        let all = || workers.iter().filter_map(process).collect();
+        let process = |worker: &Worker| Some((worker.key, worker.state.process()?));
+        let all = || workers.iter().copied().filter_map(process).collect();
         let by_address = |target: &Target| {
             let mut parts: BTreeMap<String, Vec<(Key, Identity)>> = BTreeMap::new();
-            for worker in workers {
+            for worker in &workers {
                 // A Node program that starts has no listener yet as long as it has not asked for one; one that is ready should listen where the others did.
                 let usual = app.asked.iter().filter(|_| purpose == Purpose::Health);
                 let own = spec.listeners.iter().chain(&worker.asked).chain(usual).next();
@@ -172,37 +177,26 @@ impl Core {
 
 /// Returns the processes that a check is about.
 fn to_check(app: &App, purpose: Purpose) -> Vec<&Worker> {
-    let options = &app.spec_of(version(app, purpose)).options;
-    let is_wanted = match purpose {
-        Purpose::Readiness => matches!(options.ready_when, Some(ReadyWhen::Listening | ReadyWhen::Http(_))),
-        Purpose::Health => options.health.is_checked(),
+    let is_wanted = |worker: &Worker| {
+        let options = &app.spec_of(version_of(worker, purpose)).options;
+        match purpose {
+            Purpose::Readiness => matches!(options.ready_when, Some(ReadyWhen::Listening | ReadyWhen::Http(_))),
+            Purpose::Health => options.health.is_checked(),
+        }
     };
-    if !is_wanted {
-        return Vec::new();
-    }
-    let version = starting(app);
     let is_meant = |worker: &&Worker| match (purpose, worker.state) {
-        (Purpose::Readiness, State::Starting { process: Some(_) }) => worker.version == version,
-        (Purpose::Health, State::Online { .. }) => true,
+        (Purpose::Readiness, State::Starting { process: Some(_) }) | (Purpose::Health, State::Online { .. }) => is_wanted(worker),
         _ => false,
     };
     app.instances.iter().flat_map(Instance::workers).filter(is_meant).collect()
 }
 
-/// Returns the version of the specification that says how processes are checked.
-fn version(app: &App, purpose: Purpose) -> Version {
+/// Returns the version of the specification that says how a process is checked: it starts with its own, which a reload may be trying out.
+fn version_of(worker: &Worker, purpose: Purpose) -> Version {
     match purpose {
-        Purpose::Readiness => starting(app),
+        Purpose::Readiness => worker.version,
         Purpose::Health => Version::Current,
     }
-}
-
-/// Returns the version of the specification that processes start with: a reload may be trying another one out.
-fn starting(app: &App) -> Version {
-    let mut workers = app.instances.iter().flat_map(Instance::workers);
-    let is_next =
-        workers.any(|worker| worker.version == Version::Next && matches!(worker.state, State::Starting { process: Some(_) }));
-    if is_next { Version::Next } else { Version::Current }
 }
 
 fn interval(app: &App, purpose: Purpose) -> Duration {

@@ -10,6 +10,8 @@ use anyhow::{Result, bail};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// The most addresses that the processes of an app may ask for.
+const MOST_ASKED: usize = 64;
 /// Pause before an address is tried again that could not be bound.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -50,6 +52,9 @@ impl Core {
         let spec = app.spec_of(version);
         let limit = spec.options.listen_timeout;
         if !app.asked.contains(&wish.address) && !spec.listeners.contains(&wish.address) {
+            if app.asked.len() >= MOST_ASKED {
+                return self.order(wish.refused("EMFILE", "too many listeners"));
+            }
             app.asked.push(wish.address.clone());
             // The listener outlives this daemon.
             self.is_urgent = true;
@@ -58,13 +63,16 @@ impl Core {
             if !worker.asked.contains(&wish.address) {
                 worker.asked.push(wish.address.clone());
             }
-            // It counted as one that does not say when it is ready; it will.
-            if matches!(worker.state, State::Starting { .. }) {
+            // It counted as one that does not say when it is ready; it will. One that asks again and again gets no more time for it.
+            if matches!(worker.state, State::Starting { .. }) && !std::mem::replace(&mut worker.has_asked, true) {
                 worker.due = Some(now + limit);
             }
         }
-        self.order(if self.listeners.contains_key(&wish.address) { wish.given() } else { Order::Bind(wish.address.clone()) });
-        self.wishes.retain(|one| (one.key, one.number) != (wish.key, wish.number));
+        let is_bound = self.listeners.contains_key(&wish.address);
+        self.order(if is_bound { wish.given() } else { Order::Bind(wish.address.clone()) });
+        // Those before it got this address too.
+        let is_past = |one: &Wish| one.number == wish.number || is_bound && one.address == wish.address;
+        self.wishes.retain(|one| one.key != wish.key || !is_past(one));
         self.wishes.push(wish);
     }
 

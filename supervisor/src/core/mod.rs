@@ -144,6 +144,8 @@ pub struct Core {
     listeners: BTreeMap<String, String>,
     /// What processes want to listen on and did not get yet, or got and did not say so.
     wishes: Vec<listeners::Wish>,
+    /// The namespaces of apps whose deletion is not noted yet.
+    gone: BTreeMap<String, String>,
     log_troubles: BTreeMap<PathBuf, String>,
     remarks: Vec<String>,
     /// Set until the keeper has reported what it holds.
@@ -176,6 +178,7 @@ impl Core {
             awaiting: Vec::new(),
             listeners: BTreeMap::new(),
             wishes: Vec::new(),
+            gone: BTreeMap::new(),
             log_troubles: BTreeMap::new(),
             remarks: Vec::new(),
             recovery: Some(recover::Recovery::new(found)),
@@ -297,7 +300,10 @@ impl Core {
     fn note(&mut self, app: &str, id: Option<u32>, what: &str, why: Option<String>) {
         let since = self.now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let namespace = self.table.app(app).and_then(|app| app.spec.options.namespace.clone());
+        let namespace = match self.table.app(app) {
+            Some(app) => app.spec.options.namespace.clone(),
+            None => self.gone.remove(app),
+        };
         self.out.push(Output::Event(control::Event { at_ms, app: app.to_owned(), namespace, id, what: what.to_owned(), why }));
     }
 

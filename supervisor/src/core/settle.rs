@@ -45,8 +45,9 @@ impl Core {
             if let Some(client) = client {
                 self.answer(client, Answer::Done("all apps and the supervisor have stopped".into()));
             }
-            self.order(Order::Quit);
+            // What is to continue with is removed before the keeper has gone: the next command must not find it.
             self.out.push(Output::Quit);
+            self.order(Order::Quit);
         }
     }
 
@@ -117,6 +118,7 @@ impl Core {
         for app in gone {
             self.is_urgent = true;
             self.unbind_unused();
+            self.gone.extend(app.spec.options.namespace.map(|namespace| (app.spec.name.clone(), namespace)));
             self.out.push(Output::Remove(app.spec.name));
         }
     }

@@ -121,6 +121,8 @@ pub struct Worker {
     pub online: Option<Instant>,
     /// Addresses that it has asked for.
     pub asked: Vec<String>,
+    /// It has asked for one while it started, whether or not it got it.
+    pub has_asked: bool,
     /// The keeper has sent it the signal to end.
     pub is_told_to_end: bool,
     pub says: Option<String>,
@@ -159,6 +161,7 @@ impl Worker {
             due: None,
             online: None,
             asked: Vec::new(),
+            has_asked: false,
             is_told_to_end: false,
             says: None,
             record: Record::default(),

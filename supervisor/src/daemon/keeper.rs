@@ -74,10 +74,16 @@ impl Daemon {
         if self.keeper.start_due.is_some_and(|due| due <= Instant::now()) {
             return self.start_keeper();
         }
-        if self.keeper.token.is_some() && self.keeper.channel.is_silent() {
-            return self.lose_keeper();
+        if self.keeper.token.is_none() || !self.keeper.channel.is_silent() {
+            return Ok(());
         }
-        Ok(())
+        if self.is_over {
+            // It was told to end, and does not.
+            self.keeper.end();
+            self.keeper.channel.discard();
+            return Ok(());
+        }
+        self.lose_keeper()
     }
 
     /// Handles the death of the keeper: another keeper takes over everything that it held.

@@ -2,6 +2,7 @@
 
 use super::Keeper;
 use crate::channel::{Job, Report};
+use crate::files::remove_leftover;
 use crate::proc;
 use crate::spec::UNIX;
 use anyhow::Result;
@@ -14,8 +15,9 @@ use std::fs;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 /// Connections that the kernel queues until a worker accepts them.
 const BACKLOG: i32 = 4096;
@@ -114,10 +116,7 @@ impl Keeper {
 
 /// Opens a Unix socket that every user may connect to who may enter its folder, in place of one that a process has left.
 fn open_unix(path: &str) -> io::Result<OwnedFd> {
-    let is_leftover = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
-    if is_leftover && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        fs::remove_file(path)?;
-    }
+    remove_leftover(Path::new(path))?;
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
     Ok(listener.into())

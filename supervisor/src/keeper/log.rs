@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// An open log.
 pub struct Log {
@@ -123,7 +123,9 @@ impl Log {
 fn careful(path: &Path) -> OpenOptions {
     let mut flags = OFlags::NONBLOCK;
     // Whoever may write to the folder could let a link lead to any file of this user. Devices are links at times.
-    if !path.starts_with("/dev") && !path.starts_with("/proc") {
+    let goes_up = path.components().any(|part| part == Component::ParentDir);
+    let is_device = !goes_up && (path.starts_with("/dev") || path.starts_with("/proc")) && !path.starts_with("/dev/shm");
+    if !is_device {
         flags |= OFlags::NOFOLLOW;
     }
     let mut options = OpenOptions::new();

@@ -259,7 +259,9 @@ impl Keeper {
                 if let (Some(worker), Some(listener)) = (self.workers.get_mut(&key), self.listeners.get(&address)) {
                     worker.node().into_iter().for_each(|node| node.give(wish, listener.socket.as_fd()));
                     // The next daemon has to know it.
-                    worker.job.asked.push(address);
+                    if !worker.job.asked.contains(&address) {
+                        worker.job.asked.push(address);
+                    }
                 }
                 Ok(())
             }
@@ -345,6 +347,8 @@ impl Keeper {
         if let Some(daemon) = &mut self.daemon {
             worker.tell(&mut daemon.channel)?;
         }
+        // Its cgroup is not that of an earlier process with its id.
+        self.cgroups.remove(&worker.pid());
         self.workers.insert(key, worker);
         Ok(())
     }

@@ -53,21 +53,28 @@ pub fn begin() -> Result<ExitCode> {
     }
     let control = UnixListener::bind(&control).with_context(|| format!("cannot listen on {}", control.display()))?;
     let mut keeper = Keeper::new(home)?;
-    replace(&keeper.home.preload(), PRELOAD)?;
-    // Only root can start programs as other users. Where there is no such folder, those of Node do not start, and all others do.
-    if geteuid().is_root()
-        && let Err(error) = publish(&keeper.home.shared_preload(), PRELOAD)
-    {
-        tell(&keeper.home, &format!("{error:#}"));
-    }
+    write_preload(&keeper.home)?;
     keeper.control = Some(control.into());
     keeper.lock = Some(lock.into());
     keeper.listeners = stored;
     keeper.start_daemon()?;
     // The command or systemd that started this process can continue.
     sd_notify::notify(&[NotifyState::Ready]).context("cannot notify systemd over NOTIFY_SOCKET")?;
-    println!("ready");
+    // A command that has gone does not wait for it.
+    let _ = writeln!(io::stdout(), "ready");
     keeper.run()
+}
+
+/// Writes what Node programs load, of this version.
+fn write_preload(home: &Home) -> Result<()> {
+    replace(&home.preload(), PRELOAD)?;
+    // Only root can start programs as other users. Where there is no such folder, those of Node do not start, and all others do.
+    if geteuid().is_root()
+        && let Err(error) = publish(&home.shared_preload(), PRELOAD)
+    {
+        tell(home, &format!("{error:#}"));
+    }
+    Ok(())
 }
 
 /// Takes the listeners that systemd has kept since the last keeper and daemon have both died.
@@ -143,6 +150,10 @@ fn stand_back(mut stream: UnixStream, control: &Path) -> Result<ExitCode> {
 /// Fails if a system call fails.
 pub fn adopt() -> Result<ExitCode> {
     let mut keeper = Keeper::new(Home::open()?)?;
+    // It may be of another version than the last keeper. Without it, those of Node do not start, and all others do.
+    if let Err(error) = write_preload(&keeper.home) {
+        tell(&keeper.home, &format!("{error:#}"));
+    }
     keeper.take_daemon(Channel::new(io::stdin().as_fd().try_clone_to_owned()?), None)?;
     keeper.run()
 }

@@ -51,7 +51,7 @@ pub fn ask(checks: &Checks, address: &str, target: &Target, sockets: &[u64]) -> 
     };
     let one = || request(address, &target.path, checks.timeout, &holder);
     let answers: Vec<Answer> = thread::scope(|scope| {
-        let begin = |_| thread::Builder::new().stack_size(super::STACK_SIZE).spawn_scoped(scope, one).ok();
+        let begin = |_| thread::Builder::new().name("check".into()).stack_size(super::STACK_SIZE).spawn_scoped(scope, one).ok();
         let threads: Vec<_> = (0..count).filter_map(begin).collect();
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });

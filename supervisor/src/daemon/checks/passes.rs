@@ -26,7 +26,7 @@ pub fn run(checks: &Checks, command: &str) -> Vec<(Key, Option<String>)> {
             let begin = |(key, process): &(Key, Identity)| {
                 let (key, pid) = (*key, process.pid);
                 let work = move || (key, one(checks, command, pid).err());
-                thread::Builder::new().stack_size(super::STACK_SIZE).spawn_scoped(scope, work).ok()
+                thread::Builder::new().name("check".into()).stack_size(super::STACK_SIZE).spawn_scoped(scope, work).ok()
             };
             let threads: Vec<_> = some.iter().filter_map(begin).collect();
             threads.into_iter().filter_map(|thread| thread.join().ok()).collect::<Vec<_>>()
@@ -72,6 +72,10 @@ fn wait(leader: Pid, mut stderr: Option<&ChildStderr>, limit: Duration) -> io::R
     let (mut said, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
+        // A command that writes without a pause would keep it from ever finding nothing.
+        if left.is_zero() {
+            return Ok(None);
+        }
         let sources = std::iter::once(PollFd::new(&end, PollFlags::IN));
         let mut sources: Vec<PollFd<'_>> = sources.chain(stderr.map(|stderr| PollFd::new(stderr, PollFlags::IN))).collect();
         match poll(&mut sources, Timespec::try_from(left).ok().as_ref()) {

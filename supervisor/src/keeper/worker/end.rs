@@ -64,7 +64,9 @@ impl Worker {
         waitid(leader_fd(), exited | WaitIdOptions::NOWAIT).ok().flatten()?;
         let _ = kill_process_group(leader, if self.is_told_to_end { Signal::TERM } else { Signal::KILL });
         let status = waitid(leader_fd(), exited).ok().flatten()?;
-        let delegated = Some(()).filter(|()| self.job.has_cgroup && status.killed()).and_then(|()| Delegated::find().ok());
+        // One that the supervisor has killed may have been short of memory long before.
+        let is_killed = self.job.has_cgroup && status.killed() && !self.is_told_to_end;
+        let delegated = Some(()).filter(|()| is_killed).and_then(|()| Delegated::find().ok());
         let is_out_of_memory = delegated.is_some_and(|delegated| delegated.ran_out_of_memory(self.pid()));
         let why = if is_out_of_memory { ": all of its --memory-max was in use" } else { "" };
         Some((format!("{}{why}", describe(&status)), status.exit_status()))
