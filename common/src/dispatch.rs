@@ -76,15 +76,31 @@ pub(crate) struct Table {
     pub cells: &'static [Cell],
     /// 1 while the parent holds connections because no worker is idle; otherwise 0.
     pub waiting: &'static AtomicU32,
-    /// 1 once the parent drains and holds no connection that it could offer; otherwise 0.
-    pub is_done: &'static AtomicU32,
+    /// The parent's [`ParentState`].
+    parent: &'static AtomicU32,
+}
+
+/// What the parent makes of the connections that it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ParentState {
+    /// It accepts and offers connections.
+    Serving = 0,
+    /// It offers those that it still holds.
+    Draining = 1,
+    /// It holds none that it could offer.
+    Done = 2,
 }
 
 impl Table {
     /// A table for `workers` workers, shared with every process that is forked from now on.
     pub fn new(workers: usize) -> nix::Result<Self> {
         let words = shared_zeroed(2)?;
-        Ok(Table { cells: shared_zeroed(workers)?, waiting: &words[0], is_done: &words[1] })
+        Ok(Table { cells: shared_zeroed(workers)?, waiting: &words[0], parent: &words[1] })
+    }
+
+    /// Tells the workers what the parent does.
+    pub fn set_parent(&self, state: ParentState) {
+        self.parent.store(state as u32, SeqCst);
     }
 }
 
@@ -145,9 +161,13 @@ impl WorkerSlot {
         self.say(Word::Ready);
     }
 
-    /// Whether a further offer may come, as long as the parent lives.
-    pub fn may_be_offered_more(&self) -> bool {
-        self.table.is_done.load(SeqCst) == 0
+    /// What the parent has said that it does, as long as it lives.
+    pub fn parent(&self) -> ParentState {
+        match self.table.parent.load(SeqCst) {
+            0 => ParentState::Serving,
+            1 => ParentState::Draining,
+            _ => ParentState::Done,
+        }
     }
 
     fn say(&self, word: Word) {

@@ -6,7 +6,7 @@
 use crate::acceptor::Source;
 use crate::args::{Dispatch, Knobs};
 use crate::dealer::{Dealer, SILENT};
-use crate::dispatch::{Table, Word, WorkerSlot};
+use crate::dispatch::{ParentState, Table, Word, WorkerSlot};
 use crate::say;
 use nix::errno::Errno;
 use nix::libc;
@@ -19,7 +19,6 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 /// A worker that ends sooner than this after its start has died at once.
@@ -323,6 +322,7 @@ impl Parent {
             Connections::FromParent(dealer) => dealer.close(&self.epoll),
         }
         // From now on they say that they close, and they end once the parent holds no connection.
+        self.table.set_parent(ParentState::Draining);
         self.tell_all(Signal::SIGTERM);
     }
 
@@ -336,7 +336,7 @@ impl Parent {
             self.tell_all(Signal::SIGKILL);
         }
         if holds_none {
-            self.table.is_done.store(1, SeqCst);
+            self.table.set_parent(ParentState::Done);
         }
         self.workers.iter().all(|worker| worker.process.is_none()).then_some(Role::Parent(0))
     }

@@ -58,7 +58,7 @@ use std::sync::Arc;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// An allocator that lets tests count allocations.
+/// An allocator that lets tests count allocations and bytes.
 #[cfg(test)]
 mod counting {
     use std::alloc::{GlobalAlloc, Layout, System};
@@ -68,17 +68,26 @@ mod counting {
 
     thread_local! {
         static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+        static HELD: Cell<isize> = const { Cell::new(0) };
+        static MOST_HELD: Cell<isize> = const { Cell::new(0) };
+    }
+
+    fn hold(bytes: isize) {
+        HELD.set(HELD.get() + bytes);
+        MOST_HELD.set(MOST_HELD.get().max(HELD.get()));
     }
 
     // SAFETY: every call is passed unchanged to the system's allocator.
     unsafe impl GlobalAlloc for Counting {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+            hold(layout.size().cast_signed());
             // SAFETY: the caller upholds the contract of `alloc`.
             unsafe { System.alloc(layout) }
         }
 
         unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+            hold(-layout.size().cast_signed());
             // SAFETY: the caller upholds the contract of `dealloc`, and the pointer came from the same allocator.
             unsafe { System.dealloc(pointer, layout) }
         }
@@ -90,6 +99,14 @@ mod counting {
     /// The number of allocations that this thread has made.
     pub fn allocations() -> usize {
         ALLOCATIONS.get()
+    }
+
+    /// The most bytes that this thread holds at a time during a call, beyond those that it held before.
+    pub fn most_held(call: impl FnOnce()) -> usize {
+        let before = HELD.get();
+        MOST_HELD.set(before);
+        call();
+        (MOST_HELD.get() - before).cast_unsigned()
     }
 }
 

@@ -140,7 +140,10 @@ fn route(context: Context, path: &str, query: Query<'_>, request: Request<'_>) -
         "/hits" => return Ok(Outcome::Instant(hits::count(query.number("times", 1, 1..=10_000)?))),
         LAUNCHES if request.method == "POST" => return Ok(ask(Ask::Add(new_launch(&request)?))),
         LAUNCHES => {
-            let page = Page { number: query.number("page", 1, 1..=u32::MAX)?, limit: query.number("limit", 100, 1..=1_000)? };
+            let page = Page {
+                number: query.number("page", 1, 1..=u32::MAX)?,
+                limit: query.number("limit", state::USUAL_LIMIT, 1..=1_000)?,
+            };
             return Ok(ask(Ask::List(page)));
         }
         "/timer" => Call::Timer { length: query.length(context)?, clock: query.clock()? },

@@ -18,7 +18,7 @@ pub(crate) static WORK: Bound = Bound::new(MAX_WORK, "too much memory in use by 
 pub(crate) struct Bound {
     most: usize,
     held: AtomicUsize,
-    /// What is said to whom it does not take.
+    /// What requests that do not fit are told.
     reason: &'static str,
 }
 

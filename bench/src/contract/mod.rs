@@ -109,7 +109,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let begin = Instant::now();
     while !is_so()? {
         if begin.elapsed() > SOON {
-            bail!("waited {} s until {what}", SOON.as_secs());
+            bail!("gave up after {} s: not yet so: {what}", SOON.as_secs());
         }
         interrupt::check()?;
         std::thread::yield_now();

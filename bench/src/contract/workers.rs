@@ -22,7 +22,10 @@ const DISPATCHES: [&str; 3] = ["shared", "reuseport", "round-robin"];
 /// A worker that is killed is replaced, and everybody is served meanwhile.
 fn processes(server: &Server) -> Result<()> {
     for dispatch in DISPATCHES {
-        killed_worker(server, dispatch).with_context(|| format!("--dispatch {dispatch}"))?;
+        let say = || format!("--dispatch {dispatch}");
+        killed_worker(server, dispatch).with_context(say)?;
+        worker_told_to_end(server, dispatch).with_context(say)?;
+        all_told_to_end(server, dispatch).with_context(say)?;
     }
     Ok(())
 }
@@ -44,11 +47,34 @@ fn killed_worker(server: &Server, dispatch: &str) -> Result<()> {
         Ok(now.len() >= 2 && !now.contains(&killed))
     })?;
     running.signal(Signal::SIGTERM)?;
-    expect("exit code", &running.wait(std::time::Duration::from_secs(15))?.code(), &Some(0))?;
+    expect("exit code", &running.wait(SOON)?.code(), &Some(0))?;
     for worker in now {
         expect("a worker lives on after its parent", &kill(worker, None).is_ok(), &false)?;
     }
     Ok(())
+}
+
+/// A worker that alone is told to end does so, long before its time to drain is up, and is replaced.
+fn worker_told_to_end(server: &Server, dispatch: &str) -> Result<()> {
+    let running = start(server, &["--processes", "2", "--dispatch", dispatch, "--drain", "1m", "--drain-idle", "100ms"])?;
+    let told = workers(&running)[0];
+    kill(told, Signal::SIGTERM)?;
+    until("a worker that was told to end is replaced", || {
+        let now = workers(&running);
+        Ok(now.len() == 2 && !now.contains(&told))
+    })?;
+    expect_served(&running).map(drop)
+}
+
+/// A terminal's Ctrl-C goes to parent and workers alike, and the parent tells the workers too: that does not cut off what is in flight.
+fn all_told_to_end(server: &Server, dispatch: &str) -> Result<()> {
+    let mut running = start(server, &["--processes", "2", "--dispatch", dispatch, "--drain-idle", "100ms"])?;
+    let mut client = Client::connect(running.address)?;
+    client.send(&get("/sleep?ms=500"))?;
+    wait_until_taken(&running, std::slice::from_ref(&client))?;
+    running.pids().into_iter().try_for_each(|pid| kill(pid, Signal::SIGINT))?;
+    expect("status of a request in flight", &client.receive(false).context("a request in flight")?.status, &200)?;
+    expect("exit code", &running.wait(SOON)?.code(), &Some(0))
 }
 
 /// With `round-robin` a blocked worker never holds a fresh connection while another is idle.

@@ -33,8 +33,8 @@ pub struct NewLaunch {
     pub success: bool,
 }
 
-/// The longest document that describes a launch, in bytes.
-pub const MAX_DOCUMENT: usize = 16 * 1024;
+/// The longest document that describes a launch, in bytes: a page of the usual length can always be answered.
+pub const MAX_DOCUMENT: usize = 2 * 1024;
 const MAX_TEXT: usize = 200;
 const MAX_CUSTOMERS: usize = 20;
 

@@ -27,6 +27,12 @@ use std::time::{Duration, Instant};
 
 /// The longest page of the list, in bytes: a client that does not read makes the server keep it.
 const MAX_PAGE: usize = 256 * 1024;
+/// The launches on a page, unless a request says how many.
+pub const USUAL_LIMIT: u32 = 100;
+/// The most bytes of a launch: its document, the properties that may be left out there, and its flight number.
+const LONGEST: usize = MAX_DOCUMENT + 128;
+// Launches are never removed: a usual page that is refused would be so for ever.
+const _: () = assert!(USUAL_LIMIT as usize * LONGEST < MAX_PAGE);
 
 /// What a request asks of the launches.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +47,17 @@ pub enum Ask {
     Abort(i64),
     /// Nothing but whether it answers.
     Health,
+}
+
+impl Ask {
+    /// About how many bytes this needs while it runs.
+    pub(crate) fn memory(&self) -> usize {
+        match self {
+            // The launches, and the page.
+            Ask::List(page) => 2 * page.limit as usize * LONGEST,
+            _ => 2 * LONGEST,
+        }
+    }
 }
 
 /// A page of the list.

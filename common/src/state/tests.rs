@@ -91,6 +91,21 @@ fn a_page_that_is_too_long_is_refused_and_a_shorter_one_is_not() {
 }
 
 #[test]
+fn a_usual_page_of_the_longest_launches_is_answered() {
+    let mut launch = kepler();
+    // Each character takes six bytes.
+    launch["customers"] = json!(vec!["\u{1}".repeat(30); 10]);
+    launch["mission"] = "x".repeat(MAX_DOCUMENT - launch.to_string().len()).into();
+    let longest = NewLaunch::read(launch.to_string().as_bytes()).unwrap();
+    each(|state| {
+        for _ in 0..=USUAL_LIMIT {
+            state.answer(Ask::Add(longest.clone()));
+        }
+        assert_eq!(list(state, 1, USUAL_LIMIT), (1..=USUAL_LIMIT.into()).collect::<Vec<_>>());
+    });
+}
+
+#[test]
 fn threads_number_flights_without_gaps_or_doubles() {
     each(|state| {
         thread::scope(|scope| {

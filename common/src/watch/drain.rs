@@ -2,6 +2,7 @@
 
 use super::clients::unread;
 use super::{Incoming, Phase, Watch, cut};
+use crate::dispatch::ParentState;
 use crate::say;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::Shutdown;
@@ -12,8 +13,13 @@ use std::time::{Duration, Instant};
 /// How often the accept loops' sources are looked at while connections wait in them, or may still come from the parent.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// A worker that is told to end waits this long for its parent to say that it ends too. A parent that does not has told the worker nothing: it is
+/// the worker alone that ends, and others take the connections to come.
+const ALONE: Duration = Duration::from_millis(500);
+
 /// The progress of a drain.
 pub(super) struct Drain {
+    begin: Instant,
     /// Until then the server still answers requests that arrive on idle connections.
     idle_end: Instant,
     /// At this time the process ends even if connections are still open.
@@ -34,14 +40,20 @@ impl Watch {
     pub(super) fn begin_drain(&self) -> Drain {
         self.is_draining.store(true, Ordering::SeqCst);
         let now = Instant::now();
-        Drain { idle_end: now + self.limits.drain_idle, end: now + self.limits.drain, has_stopped: false, has_cut_idle: false }
+        Drain {
+            begin: now,
+            idle_end: now + self.limits.drain_idle,
+            end: now + self.limits.drain,
+            has_stopped: false,
+            has_cut_idle: false,
+        }
     }
 
     pub(super) fn continue_drain(&self, drain: &mut Drain) {
         let now = Instant::now();
         // A connection that waits in a listener is reset when that closes, and so is one that the parent holds when its workers end. So the
         // loops accept until none waits, even if they are late because they were blocked.
-        if !drain.has_stopped && (now >= drain.end || !self.may_accept_more()) {
+        if !drain.has_stopped && (now >= drain.end || !self.may_accept_more(now.duration_since(drain.begin))) {
             drain.has_stopped = true;
             let _ = self.stop.write(1);
         }
@@ -61,13 +73,18 @@ impl Watch {
         }
     }
 
-    /// Whether connections wait in a listener, or may still come from the parent.
-    fn may_accept_more(&self) -> bool {
+    /// Whether connections wait in a listener or a channel, or may still come from the parent, so long after the drain began.
+    fn may_accept_more(&self, passed: Duration) -> bool {
         self.acceptors().iter().any(|(_, source)| match source {
             // SAFETY: an acceptor takes its listener out of the list, under the lock, before it closes it.
             Incoming::Listener(fd) => events(unsafe { BorrowedFd::borrow_raw(*fd) }).contains(PollFlags::POLLIN),
             // The channel of a parent that is gone hangs up.
-            Incoming::Parent(slot) => slot.may_be_offered_more() && !events(slot.as_fd()).contains(PollFlags::POLLHUP),
+            Incoming::Parent(slot) => {
+                let (state, events) = (slot.parent(), events(slot.as_fd()));
+                let may_come = state == ParentState::Draining || state == ParentState::Serving && passed < ALONE;
+                !events.contains(PollFlags::POLLHUP)
+                    && (may_come || state == ParentState::Serving && events.contains(PollFlags::POLLIN))
+            }
         })
     }
 

@@ -265,6 +265,7 @@ impl Watch {
     fn run(&self, signals: &SignalFd, reporter: &mut StatusReporter, mut heart: Option<&mut Heartbeat>) {
         let mut drain = None;
         let mut checked = Instant::now();
+        let has_parent = WorkerSlot::here().is_some();
         loop {
             let until_beat = heart.as_ref().map(|heart| heart.wait());
             let timeout = self.timeout(drain.as_ref(), reporter, checked, until_beat);
@@ -273,6 +274,8 @@ impl Watch {
             let _ = self.wake.read();
             while let Ok(Some(signal)) = signals.read_signal() {
                 match &drain {
+                    // One may come from the terminal, one from the parent, and one from its death. A parent that does not want to wait kills.
+                    Some(_) if has_parent => {}
                     // A second signal means that its sender does not want to wait.
                     Some(_) => std::process::exit(128 + signal.ssi_signo.cast_signed()),
                     None => drain = Some(self.begin_drain()),
