@@ -27,13 +27,12 @@ after(() => browser?.close());
 /** A lab that runs, and its address. */
 async function lab(...more) {
   const child = spawn(program, ["--port", "0", ...more], { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
-  const exited = once(child, "exit");
-  const line = once(createInterface({ input: child.stdout }), "line");
-  const address = await Promise.race([line.then(([text]) => text), exited.then(() => undefined)]);
-  assert.ok(address, `the lab ended without an address: ${child.exitCode ?? child.signalCode}`);
-  const running = { child, exited, address, url: new URL(address) };
+  const running = { child, exited: once(child, "exit") };
   labs.add(running);
-  return running;
+  const line = once(createInterface({ input: child.stdout }), "line");
+  const address = await Promise.race([line.then(([text]) => text), running.exited.then(() => undefined)]);
+  assert.ok(address, `the lab ended without an address: ${child.exitCode ?? child.signalCode}`);
+  return Object.assign(running, { address, url: new URL(address) });
 }
 
 /** Ends a lab, and waits until it has ended: until then no other may run. */
