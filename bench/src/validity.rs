@@ -64,16 +64,16 @@ pub fn of_lane(observation: &Observation, lane: usize) -> Result<(), Failure> {
     check("answers", recording.errors == 0, || {
         format!("{} wrong: {}", recording.errors, recording.first_error.as_deref().unwrap_or("unknown"))
     })?;
-    of_driver(observation, lane)
+    of_driver(observation, lane, &recording.all_times())
 }
 
-/// Checks what the driver owed in a lane, whatever the server answered.
+/// Checks what the driver owed in a lane, whatever the server answered; `claimed` are the times that are said to be the server's.
 ///
 /// # Errors
 /// The first check that fails.
-pub fn of_driver(observation: &Observation, lane: usize) -> Result<(), Failure> {
+pub fn of_driver(observation: &Observation, lane: usize, claimed: &Times) -> Result<(), Failure> {
     let recording = &observation.lanes[lane];
-    let allowed = allowed_delay(recording);
+    let allowed = allowed_delay(claimed);
     for (delays, what) in [(&recording.lag, "behind its plan"), (&recording.read_lag, "late to read answers")] {
         let delay = typical(delays);
         // In a closed loop the driver is asked as fast as it can answer: how busy it was says whether it was the limit.
@@ -92,10 +92,9 @@ pub fn of_driver(observation: &Observation, lane: usize) -> Result<(), Failure> 
 }
 
 /// A tenth of what is claimed: of p99 where there are samples enough for it, otherwise of the maximum, which then stands for it.
-fn allowed_delay(recording: &Recording) -> u64 {
-    let times = recording.all_times();
-    let least = if times.len() < DELAYS { LEAST_CLAIM / 2 } else { LEAST_CLAIM / 10 };
-    (typical(&times) / 10).max(least)
+fn allowed_delay(claimed: &Times) -> u64 {
+    let least = if claimed.len() < DELAYS { LEAST_CLAIM / 2 } else { LEAST_CLAIM / 10 };
+    (typical(claimed) / 10).max(least)
 }
 
 /// The delay of the driver that a maximum may hold, in nanoseconds.

@@ -150,7 +150,7 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(begin.elapsed() < Duration::from_secs(60), "waited for a minute until {what}");
+        assert!(begin.elapsed() < Duration::from_secs(60), "not so after a minute: {what}");
         std::thread::yield_now();
     }
 }
@@ -361,9 +361,9 @@ fn a_servers_file_is_refused_where_a_round_would_measure_something_else() {
         ("mine", "server = []\n".into(), &[], "names no server"),
         ("mine", format!("{plain}{plain}"), &[], "two servers are named 'mine-x'"),
         ("tokio", double, &["tokio-current-thread"], "two servers are named 'tokio-current-thread'"),
-        ("mine", slow.clone(), &["tokio-current-thread"], "'tokio-current-thread' does not go with the servers of"),
-        ("mine", slow.clone(), &["--experiment", "footprint"], "--experiment does not go with"),
-        ("mine", slow, &["--blockers", "cpu"], "--blockers does not go with"),
+        ("mine", slow.clone(), &["tokio-current-thread"], "'tokio-current-thread' cannot be combined with the servers of"),
+        ("mine", slow.clone(), &["--experiment", "footprint"], "--experiment cannot be combined with"),
+        ("mine", slow, &["--blockers", "cpu"], "--blockers cannot be combined with"),
     ];
     for (runtime, servers, more, wanted) in cases {
         fs::write(&file, format!("peer = {runtime:?}\nhttp = \"own\"\ncommand = [\"/bin/false\"]\n{servers}")).unwrap();

@@ -22,7 +22,7 @@ pub const AGAIN: &str = "@again";
 pub const SELF_TEST: &str = "self-test";
 /// The tag of the server that keeps its launches in a database server in `check database`.
 pub const DATABASE: &str = "database";
-/// The tag of the servers that a user's own server is measured beside.
+/// The tag of the servers that a user's own server is measured beside, and that the null test measures twice.
 pub const REFERENCE: &str = "reference";
 /// The suffix of a server that is built with the operating system's allocator.
 pub const SYSTEM: &str = "@system";

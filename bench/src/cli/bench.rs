@@ -27,7 +27,7 @@ pub struct OwnService {
 /// `bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// Names, or regular expressions over names [default: all servers whose build needs only Rust, but those that are measured only if asked for]
+    /// Names, or regular expressions over names [default: all servers that build with Rust alone, except those measured only by name]
     pub filters: Vec<String>,
     /// Experiments [default: two-tabs, collateral, throughput, footprint]; also dose-response, blocking-functions, latency, scaling, reload, state, handoff-cost, rendezvous
     #[arg(long, value_name = "NAME", value_delimiter = ',')]

@@ -261,7 +261,7 @@ pub struct Check {
     /// With `harness`: skip the slow null test
     #[arg(long)]
     pub small: bool,
-    /// With `harness`: the servers of the null test [default: those of a first look]
+    /// With `harness`: the servers of the null test [default: the reference servers]
     #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "small")]
     pub servers: Vec<String>,
     /// Folder of the null test's round [default: bench-results/<date>-<host>-null]

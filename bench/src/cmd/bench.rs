@@ -149,6 +149,7 @@ fn servers(arguments: &Bench) -> Result<Vec<Server>> {
     if let Some(file) = &arguments.servers_file {
         let mut servers =
             if arguments.filters.is_empty() { Vec::new() } else { catalog::select(catalog::load()?, &arguments.filters)? };
+        servers = catalog::with_allocators(servers, arguments.allocator);
         servers.extend(catalog::read(file)?);
         catalog::refuse_same_names(&servers)?;
         return Ok(servers);

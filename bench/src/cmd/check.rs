@@ -1,7 +1,7 @@
 //! `stallbench check`: the contract, line by line, on real processes; or the harness itself.
 
 use super::exit_code;
-use crate::catalog::{self, DATABASE, FIRST_SIGHT, SELF_TEST, Server};
+use crate::catalog::{self, DATABASE, REFERENCE, SELF_TEST, Server};
 use crate::cli::Check;
 use crate::console::interrupt;
 use crate::console::output::print;
@@ -42,7 +42,7 @@ fn harness(arguments: &Check) -> Result<ExitCode> {
     let Some(driven) = catalog::tagged(&all, SELF_TEST).into_iter().next() else { bail!("no server has the tag {SELF_TEST}") };
     let measured: Vec<Server> = match (arguments.small, arguments.servers.is_empty()) {
         (true, _) => Vec::new(),
-        (_, true) => catalog::tagged(&all, FIRST_SIGHT),
+        (_, true) => catalog::tagged(&all, REFERENCE),
         _ => catalog::select(all, &arguments.servers)?,
     };
     let needed: Vec<Server> = measured.iter().cloned().chain([driven.clone()]).collect();

@@ -154,7 +154,7 @@ fn summarize(url: &str, seen: &Observation) -> Driven {
         refused: lane.refused,
         is_cut_short: seen.is_cut_short,
         driver_load: seen.driver_load,
-        invalid: validity::of_driver(seen, 0).err().map(|failure| failure.to_string()),
+        invalid: validity::of_driver(seen, 0, &lane.all_times()).err().map(|failure| failure.to_string()),
         lag_p99_us: us(&lane.lag, 0.99),
         lag_p999_us: us(&lane.lag, 0.999),
         lag_max_us: lane.lag.max() as f64 / 1e3,

@@ -58,7 +58,7 @@ fn refuse_ignored(file: &Path, arguments: &Bench) -> Result<()> {
     let option = given.iter().find(|(_, is_given)| *is_given).map(|(name, _)| (*name).to_owned());
     match filter.or(option) {
         Some(word) => refuse!(
-            "{word} does not go with the servers of {}, which have a slow request of their own: leave it out",
+            "{word} cannot be combined with the servers of {}, which have a slow request of their own: leave it out",
             file.display()
         ),
         None => Ok(()),

@@ -205,8 +205,10 @@ impl Climb<'_> {
     }
 
     fn check(&self, k: usize, seen: &Observation) -> Result<(), Failure> {
-        let check = if self.is_lenient { validity::of_driver } else { validity::of_lane };
-        (0..seen.lanes.len()).try_for_each(|lane| check(seen, lane))?;
+        (0..seen.lanes.len()).try_for_each(|lane| match self.is_lenient {
+            true => validity::of_driver(seen, lane, &seen.lanes[lane].all_times()),
+            false => validity::of_lane(seen, lane),
+        })?;
         let Some(at_once) = (self.at_once)(k) else { return Ok(()) };
         let answered = seen.lanes.get(OTHERS).map_or(0, |blockers| blockers.answered);
         validity::blocker_ceiling(answered, at_once, self.window.as_secs_f64(), self.block_ms / 1e3)
@@ -270,7 +272,9 @@ impl Run {
         let last = self.steps.last();
         for k in blockers.iter().filter(|k| last.is_some_and(|last| **k > last.k)) {
             let value = last.and_then(|last| last.invalid.clone()).map_or(Ok(Value::NotReached), Err);
-            readings.push((percentile.family().at(experiment, place(&self.kind, self.block_ms, *k)), value));
+            for family in [percentile.family(), FRESH_MAX] {
+                readings.push((family.at(experiment, place(&self.kind, self.block_ms, *k)), value.clone()));
+            }
         }
         for limit_ms in LIMITS_MS.into_iter().filter(|limit_ms| *limit_ms <= self.limit_ms) {
             let metric = freeze_metric(experiment, &self.kind, self.block_ms, limit_ms);

@@ -259,7 +259,7 @@ fn found(act: Act, took_ms: Vec<f64>, trouble: Option<String>, seen: &Observatio
         max_ms: quick.iter().map(|lane| lane.response.max()).max().unwrap_or(0) as f64 / 1e6,
         // The slow route's answers are few, and none of them is claimed to be quick.
         invalid: (0..QUICK)
-            .find_map(|lane| validity::of_driver(seen, lane).err())
+            .find_map(|lane| validity::of_driver(seen, lane, &seen.lanes[lane].response).err())
             .or(validity::any_answer(&quick).err())
             .map(|failure| failure.to_string()),
     }

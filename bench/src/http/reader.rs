@@ -110,23 +110,34 @@ impl Reader {
     }
 }
 
-/// The length of a body by RFC 9112, 6.3. What two readers could understand in two ways is an error.
-fn framing(lengths: &[String], codings: &[String]) -> Result<BodyLength, String> {
-    // It says nothing, and older servers say it.
-    let codings: Vec<&str> = codings.iter().map(String::as_str).filter(|coding| *coding != "identity").collect();
-    match codings.iter().position(|coding| *coding == CHUNKED) {
+/// The length of a body by RFC 9112, 6.3, from the values of the headers. What two readers could understand in two ways is an error.
+fn framing<'v>(
+    mut lengths: impl Iterator<Item = &'v str> + Clone,
+    codings: impl Iterator<Item = &'v str>,
+) -> Result<BodyLength, String> {
+    // Of these a usual answer has none, so this allocates nothing; identity says nothing, and older servers say it.
+    let codings: Vec<String> = codings.map(str::to_ascii_lowercase).filter(|coding| coding != "identity").collect();
+    match codings.iter().position(|coding| coding == CHUNKED) {
         // With a length as well, the chunks count.
         Some(at) if at + 1 == codings.len() => return Ok(BodyLength::Chunked),
         Some(_) => return Err(format!("Transfer-Encoding is '{}', in which chunked is not the last", codings.join(", "))),
         None if !codings.is_empty() => return Ok(BodyLength::UntilClose),
         None => {}
     }
-    let Some(length) = lengths.first() else { return Ok(BodyLength::UntilClose) };
+    let all = lengths.clone();
+    let Some(length) = lengths.next() else { return Ok(BodyLength::UntilClose) };
     let is_number = length.bytes().all(|byte| byte.is_ascii_digit());
     match length.parse() {
-        Ok(known) if is_number && lengths.iter().all(|other| other == length) => Ok(BodyLength::Known(known)),
-        _ => Err(format!("Content-Length is '{}'", lengths.join(", "))),
+        Ok(known) if is_number && lengths.all(|other| other == length) => Ok(BodyLength::Known(known)),
+        _ => Err(format!("Content-Length is '{}'", all.collect::<Vec<_>>().join(", "))),
     }
+}
+
+/// The parts of all headers of a name, which a comma separates within one header too.
+fn parts<'v>(headers: &'v [httparse::Header<'v>], name: &'static str) -> impl Iterator<Item = &'v str> + Clone {
+    let named = headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+    // What is no text is none of the words that count.
+    named.flat_map(|header| std::str::from_utf8(header.value).unwrap_or("?").split(',').map(str::trim_ascii))
 }
 
 type Parsed = (Head, usize, bool, Decoder);
@@ -144,22 +155,11 @@ fn parse(input: &[u8], has_no_body: bool) -> Result<Option<Parsed>, String> {
     if status == 101 {
         return Err("the server switched to another protocol (101)".into());
     }
-    let (mut lengths, mut codings) = (Vec::new(), Vec::new());
+    let headers = &*response.headers;
+    let says = |word: &str| parts(headers, "connection").any(|part| part.eq_ignore_ascii_case(word));
     // HTTP/1.0 closes unless it says otherwise.
-    let (mut closes, mut keeps) = (false, response.version != Some(0));
-    for header in response.headers {
-        let value = String::from_utf8_lossy(header.value);
-        let has = |word: &str| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word));
-        if header.name.eq_ignore_ascii_case("connection") {
-            closes |= has("close");
-            keeps |= has("keep-alive");
-        } else if header.name.eq_ignore_ascii_case("content-length") {
-            lengths.extend(value.split(',').map(|part| part.trim().to_owned()));
-        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            codings.extend(value.split(',').map(|part| part.trim().to_ascii_lowercase()));
-        }
-    }
-    let framed = framing(&lengths, &codings)?;
+    let (closes, keeps) = (says("close"), response.version != Some(0) || says("keep-alive"));
+    let framed = framing(parts(headers, "content-length"), parts(headers, "transfer-encoding"))?;
     let length_of_body = match status {
         _ if has_no_body => BodyLength::Known(0),
         100..=199 | 204 | 304 => BodyLength::Known(0),

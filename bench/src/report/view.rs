@@ -121,8 +121,9 @@ impl<'r> View<'r> {
                 }
             }
             for (_, count, first) in seen {
-                let more = if count > 1 { format!(", and {} more for such a reason", count - 1) } else { String::new() };
-                notes.push(format!("{}: a trial of {first}{more}", row.name));
+                let more =
+                    if count > 1 { format!(", and {} more of its numbers for such a reason", count - 1) } else { String::new() };
+                notes.push(format!("{}: in a trial, {first}{more}", row.name));
             }
         }
         notes

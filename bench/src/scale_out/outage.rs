@@ -106,7 +106,7 @@ fn readings(place: &str, seen: &Observation) -> Vec<Reading> {
     let sum = |of: fn(&crate::load::Recording) -> u64| Value::Exact(seen.lanes.iter().map(of).sum::<u64>() as f64);
     let longest = quick.iter().map(|lane| lane.response.max()).max().unwrap_or(0) as f64 / 1e6;
     // A driver that is late changes how long an answer takes, not whether there is one.
-    let invalid = (0..quick.len()).find_map(|lane| validity::of_driver(seen, lane).err());
+    let invalid = (0..quick.len()).find_map(|lane| validity::of_driver(seen, lane, &seen.lanes[lane].response).err());
     let invalid = invalid.or(validity::any_answer(&quick.iter().collect::<Vec<_>>()).err());
     vec![
         (at(REQUESTS), Ok(sum(|lane| lane.planned))),
