@@ -36,7 +36,7 @@ bench-peers *args:
 # Memory and response times of the supervisor; then reload, restart, scale, update and kill a cluster under load, and Express under both managers
 bench-reload *args="tokio-current-thread smol-current-thread std-thread-per express-plain express-pm2":
     cargo bench --quiet --package supervisor
-    {{stallbench}} bench --experiment reload "$@"
+    {{stallbench}} bench --experiment reload {{args}}
 
 # Micro benchmarks: the codec, the blocking functions, each runtime's primitives
 bench-micro *args:

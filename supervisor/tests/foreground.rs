@@ -6,6 +6,7 @@ use common::{Supervisor, is_gone, signal, until};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
@@ -110,4 +111,28 @@ fn the_exit_code_is_that_of_the_first_app_that_is_given_up() {
     fs::write(&program, "#!/no/such/interpreter\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(ends(&format!("[[app]]\nstart = \"{}\"\nno-autorestart = true\n", program.display())), Some(1));
+}
+
+#[test]
+fn ctrl_c_in_a_terminal_loses_no_last_words() {
+    let supervisor = Supervisor::new();
+    let last = "trap 'echo goodbye; exit' TERM; echo hello; while :; do sleep 0.01; done";
+    let path = file(&supervisor, &app("talker", last, ""));
+    // A terminal sends it to all processes of the foreground.
+    let mut command = supervisor.command(&["run", path.to_str().unwrap()]);
+    let mut run = command.process_group(0).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(lines.next().unwrap(), "0|talker out| hello");
+    signal("INT", -i64::from(run.id()));
+    assert_eq!(lines.collect::<Vec<_>>(), ["0|talker out| goodbye"]);
+    assert!(run.wait().unwrap().success());
+}
+
+#[test]
+fn what_a_short_job_says_is_printed() {
+    for _ in 0..5 {
+        let supervisor = Supervisor::new();
+        let output = run(&supervisor, &app("job", "echo done", "no-autorestart = true")).wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "0|job out| done\n");
+    }
 }

@@ -228,6 +228,15 @@ fn a_command_that_writes_much_or_leaves_a_process_behind_is_judged_by_its_exit()
     }
 }
 
+#[test]
+fn a_command_that_writes_without_a_pause_has_its_time_limit() {
+    let supervisor = Supervisor::new();
+    let checks = ["--health-exec", "yes >&2", "--health-interval", "100ms", "--health-retries", "1", "--health-timeout", "200ms"];
+    supervisor.ok(&[&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"][..], &checks].concat());
+    let before = supervisor.pids();
+    until("it is replaced", || supervisor.list().iter().all(is_online) && supervisor.pids() != before);
+}
+
 /// Holds an event loop of a cluster of two for so long that it is replaced; checks that its substitute comes first, and that its client is answered.
 fn hold(supervisor: &Supervisor, address: &str, path: &str) {
     until("they send signs of life", || supervisor.list().iter().all(|one| one["sends_life"] == true));

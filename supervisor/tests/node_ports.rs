@@ -177,3 +177,44 @@ fn a_program_that_a_file_changes_keeps_the_listener_that_it_has_asked_for() {
     let (failures, _) = load.stop();
     assert_eq!(failures, [""; 0]);
 }
+
+#[test]
+fn a_program_gets_a_bounded_number_of_listeners_and_is_refused_more() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let text = "const http = require('node:http');
+    for (let host = 1; host <= 80; host++) {
+      const server = http.createServer();
+      server.on('error', ({ code }) => console.log(code)).listen(Number(process.env.PORT), `127.0.0.${host}`, () => console.log('listens'));
+    }";
+    let file = program(&supervisor, "app.js", text);
+    assert!(start(&supervisor, &file, free_port(), &[]).status.success());
+    let lines = |word: &str| supervisor.ok(&["logs", "app", "--lines", "100"]).matches(word).count();
+    until("all have an answer", || lines("listens") + lines("EMFILE") == 80);
+    assert_eq!(lines("listens"), 64);
+    // The next daemon takes over what there is.
+    let pids = supervisor.pids();
+    signal("KILL", supervisor.role("daemon"));
+    until("another daemon answers", || supervisor.list().iter().all(|one| one["status"] == "online"));
+    assert_eq!(supervisor.pids(), pids);
+}
+
+#[test]
+fn a_program_that_tries_a_port_of_another_again_and_again_is_not_waited_for_without_end() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let taken = std::net::TcpListener::bind("[::]:0").unwrap();
+    let text = "const server = require('node:http').createServer();
+    const listen = () => server.listen(Number(process.env.PORT));
+    server.on('error', () => setTimeout(() => { server.close(); listen(); }, 50));
+    listen();";
+    let file = program(&supervisor, "app.js", text);
+    let words = ["start", file.to_str().unwrap(), "--listen-timeout", "500ms", "--max-restarts", "1"];
+    let port = taken.local_addr().unwrap().port().to_string();
+    let mut command = supervisor.command(&words).env("PORT", port).spawn().unwrap();
+    until("the command has ended", || command.try_wait().unwrap().is_some());
+}

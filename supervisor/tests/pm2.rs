@@ -168,6 +168,15 @@ fn what_happens_is_kept_with_its_time() {
 }
 
 #[test]
+fn the_events_of_a_namespace_end_with_the_deletion_of_its_apps() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--namespace", "web", "--min-uptime", "10ms"]);
+    supervisor.ok(&["delete", "web"]);
+    let events = supervisor.ok(&["events", "web"]);
+    assert!(events.trim_end().ends_with("app was deleted"), "{events}");
+}
+
+#[test]
 fn metrics_are_served_over_http() {
     let supervisor = Supervisor::new();
     supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);

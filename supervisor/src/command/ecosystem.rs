@@ -8,7 +8,9 @@
 //! arguments = ["--drain", "5s"]    # the arguments after `--`
 //! depends-on = ["db"]              # these apps start first
 //! env-file = ".env"
-//! env = { PORT = 8080 }
+//!
+//! [app.env]
+//! PORT = 8080
 //!
 //! [app.env.production]             # beside or in place of those above, with `--env production`
 //! NODE_ENV = "production"
