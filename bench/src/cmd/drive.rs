@@ -196,7 +196,7 @@ fn describe(driven: &Driven, arguments: &Drive) -> String {
         }
     };
     let first = driven.first_error.as_deref().unwrap_or_default();
-    add(driven.errors, &format!("requests failed, and count as never answered; the first: {first}"));
+    add(driven.errors, &format!("requests failed; those of the window count as never answered; the first: {first}"));
     add(driven.unanswered, "requests got no answer; they count with their age");
     add(driven.resent, "requests were sent again, since the server closed their connection before it answered");
     add(driven.refused, "attempts to connect were refused");

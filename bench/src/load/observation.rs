@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 pub struct Part {
     /// Answered before the end.
     pub answered: u64,
-    /// Longest response time, in microseconds; the age of an unanswered request.
+    /// Longest response time, in microseconds; of a request that was not answered its age at the end, or when it failed.
     pub max_us: u64,
 }
 

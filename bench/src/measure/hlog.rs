@@ -107,7 +107,7 @@ impl Log {
     /// Reads a file.
     ///
     /// # Errors
-    /// It is no such log, or it has holes between its intervals.
+    /// The file is not such a log, or it has holes between its intervals.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&bytes).with_context(|| path.display().to_string())
@@ -144,6 +144,7 @@ impl Log {
             let number = number.round() as usize;
             match interval.tag().as_deref() {
                 Some(AGES) if number + 1 == intervals.len() => intervals[number].ages = times,
+                Some(AGES) => bail!("it has ages of requests without the answers of the same interval"),
                 _ if number == intervals.len() => {
                     intervals.push(Interval { length, ages: Histogram::new_from(&times), answers: times });
                 }
