@@ -161,6 +161,12 @@ impl WorkerSlot {
         self.say(Word::Ready);
     }
 
+    /// Tells the parent that this worker takes no connection any more.
+    pub fn leave(&self) {
+        self.cell.capacity.store(0, SeqCst);
+        self.say(Word::Look);
+    }
+
     /// What the parent has said that it does, as long as it lives.
     pub fn parent(&self) -> ParentState {
         match self.table.parent.load(SeqCst) {

@@ -22,7 +22,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 /// Fails if it cannot be removed.
 pub fn remove_leftover(socket: &Path) -> io::Result<()> {
-    let is_socket = fs::symlink_metadata(socket).is_ok_and(|metadata| metadata.file_type().is_socket());
+    let is_socket = fs::metadata(socket).is_ok_and(|metadata| metadata.file_type().is_socket());
     if is_socket && UnixStream::connect(socket).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
         fs::remove_file(socket)?;
     }

@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 /// Length that the longest name of a notify socket adds to the folder's path.
-const LONGEST_NAME: usize = "/notify/4294967295-4294967295-0123456789ab".len();
+const LONGEST_NAME: usize = "/notify/4294967295-4294967295".len();
 
 /// Folder of what programs of all users may read.
 const SHARED: &str = "/run/stallbench-supervisor";
@@ -151,7 +151,7 @@ impl Home {
 
     /// The same for programs that run as another user, who may not enter this folder. Each supervisor has its own.
     pub fn shared_preload(&self) -> PathBuf {
-        let name = self.0.to_string_lossy().replace('-', "--").replace('/', "-");
+        let name = self.0.to_string_lossy().replace('-', "-h").replace('/', "-s");
         Path::new(SHARED).join(format!("preload{name}.cjs"))
     }
 

@@ -207,7 +207,7 @@ fn a_program_that_tries_a_port_of_another_again_and_again_is_not_waited_for_with
         return;
     }
     let supervisor = Supervisor::new();
-    let taken = std::net::TcpListener::bind("[::]:0").unwrap();
+    let taken = TcpListener::bind("[::]:0").unwrap();
     let text = "const server = require('node:http').createServer();
     const listen = () => server.listen(Number(process.env.PORT));
     server.on('error', () => setTimeout(() => { server.close(); listen(); }, 50));

@@ -364,6 +364,9 @@ mod tests {
         }
         assert!(matches!(of(&failing, "p99_ms[slow@110,1]"), Ok(AtLeast(ms)) if ms > 699.0));
         assert!(matches!(of(&failing, "p50_ms[slow@110,1]"), Ok(Exact(ms)) if ms < 0.21));
+        for family in ["p99_ms", "fresh_max_ms"] {
+            assert_eq!(of(&failing, &format!("{family}[slow@110,2]")), Ok(Value::NotReached));
+        }
         // Fewer than the percentile leaves beyond it do not make it one that never comes.
         let few = read(vec![step(0, 1000, 0, None), step(1, 1999, 1, None)]);
         assert_eq!(of(&few, "freeze_k[slow@110,100ms]"), Ok(Never { tried: 1.0 }));

@@ -293,6 +293,17 @@ mod tests {
         let done = found(Act::Reload, Vec::new(), None, &seen);
         assert_eq!((done.failed, done.delayed, done.max_ms.round()), (10, 4, 200.0));
         assert_eq!(done.invalid, None);
+        // The old age of what failed allows the driver no more.
+        let late = || Recording {
+            lag: {
+                let mut lag = lane().lag;
+                lag.record_n(100_000_000, 103).unwrap();
+                lag
+            },
+            ..lane()
+        };
+        let behind = Observation { lanes: (0..=QUICK).map(|_| late()).collect(), ..seen.clone() };
+        assert!(found(Act::Reload, Vec::new(), None, &behind).invalid.unwrap().contains("behind its plan"));
         let nothing = Observation { lanes: (0..=QUICK).map(|_| Recording::default()).collect(), ..seen };
         assert!(found(Act::Reload, Vec::new(), None, &nothing).invalid.unwrap().contains("no request was answered"));
     }

@@ -136,8 +136,9 @@ fn framing<'v>(
 /// The parts of all headers of a name, which a comma separates within one header too.
 fn parts<'v>(headers: &'v [httparse::Header<'v>], name: &'static str) -> impl Iterator<Item = &'v str> + Clone {
     let named = headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+    let parts = named.flat_map(|header| header.value.split(|byte| *byte == b','));
     // What is no text is none of the words that count.
-    named.flat_map(|header| std::str::from_utf8(header.value).unwrap_or("?").split(',').map(str::trim_ascii))
+    parts.map(|part| std::str::from_utf8(part).unwrap_or("?").trim_ascii())
 }
 
 type Parsed = (Head, usize, bool, Decoder);

@@ -33,7 +33,7 @@ pub struct NewLaunch {
     pub success: bool,
 }
 
-/// The longest document that describes a launch, in bytes: a page of the usual length can always be answered.
+/// The longest document that describes a launch, in bytes: a page of the usual length can be answered whatever is saved.
 pub const MAX_DOCUMENT: usize = 2 * 1024;
 const MAX_TEXT: usize = 200;
 const MAX_CUSTOMERS: usize = 20;

@@ -2,7 +2,7 @@
 
 use super::clients::unread;
 use super::{Incoming, Phase, Watch, cut};
-use crate::dispatch::ParentState;
+use crate::dispatch::{ParentState, WorkerSlot};
 use crate::say;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::Shutdown;
@@ -56,6 +56,8 @@ impl Watch {
         if !drain.has_stopped && (now >= drain.end || !self.may_accept_more(now.duration_since(drain.begin))) {
             drain.has_stopped = true;
             let _ = self.stop.write(1);
+            // A parent that goes on offers it no more.
+            WorkerSlot::here().into_iter().for_each(WorkerSlot::leave);
         }
         if !drain.has_cut_idle && now >= drain.idle_end {
             drain.has_cut_idle = true;

@@ -3,6 +3,7 @@
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use rustix::io::{Errno, retry_on_intr};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -109,6 +110,8 @@ impl Growing {
 pub struct Changes {
     watch: OwnedFd,
     folders: BTreeSet<PathBuf>,
+    /// The other descriptor was closed when the last changes came.
+    has_ended: Cell<bool>,
 }
 
 impl Changes {
@@ -117,7 +120,11 @@ impl Changes {
     /// # Errors
     /// Fails if the system has no more watches.
     pub fn new() -> io::Result<Self> {
-        Ok(Changes { watch: inotify::init(inotify::CreateFlags::CLOEXEC)?, folders: BTreeSet::new() })
+        Ok(Changes {
+            watch: inotify::init(inotify::CreateFlags::CLOEXEC)?,
+            folders: BTreeSet::new(),
+            has_ended: Cell::new(false),
+        })
     }
 
     /// Watches a folder, unless it is watched already.
@@ -133,7 +140,8 @@ impl Changes {
         Ok(())
     }
 
-    /// Waits until something has changed; returns the names of the files. `None` if nothing has, and the other descriptor is closed.
+    /// Waits until something has changed; returns the names of the files. `None` once the other descriptor is closed
+    /// and what came before that was returned.
     ///
     /// # Errors
     /// Fails if a system call fails.
@@ -141,7 +149,9 @@ impl Changes {
         let sources = std::iter::once(self.watch.as_fd()).chain(end);
         let mut sources: Vec<PollFd<'_>> = sources.map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN)).collect();
         retry_on_intr(|| poll(&mut sources, None))?;
-        if sources[0].revents().is_empty() {
+        let [has_changed, has_ended] =
+            [0, 1].map(|number| sources.get(number).is_some_and(|one: &PollFd<'_>| !one.revents().is_empty()));
+        if has_ended && (!has_changed || self.has_ended.replace(true)) {
             return Ok(None);
         }
         let mut buffer = [MaybeUninit::uninit(); 64 * 1024];

@@ -114,8 +114,8 @@ fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
             one.print_new()?;
         }
         let Some(names) = changes.wait(end)? else {
-            add_unlisted(followed, &usual, &before, logs)?;
-            return followed.iter_mut().try_for_each(Followed::print_new);
+            followed.iter_mut().try_for_each(Followed::print_new)?;
+            return print_unlisted(followed, &usual, &before, logs);
         };
         // Another instance may have logs of its own; the daemon knows, if it answers.
         if state.file_name().is_some_and(|state| names.contains(state))
@@ -128,14 +128,13 @@ fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
 }
 
 /// Prints the logs of instances that have ended, and left the list, before it was looked at.
-fn add_unlisted(followed: &mut Vec<Followed>, folder: &Path, before: &BTreeSet<PathBuf>, logs: &Logs) -> Result<()> {
-    for path in files_in(folder).difference(before) {
-        if !followed.iter().any(|one| one.log.path == *path) {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            let mut one = Followed::new(format!("{name}| "), path.clone(), logs);
-            one.print_end(usize::MAX, true)?;
-            followed.push(one);
-        }
+fn print_unlisted(followed: &[Followed], folder: &Path, before: &BTreeSet<PathBuf>, logs: &Logs) -> Result<()> {
+    let is_known = |path: &Path| followed.iter().any(|one| one.log.path == path);
+    // A rotated one, `.log.1`, is printed with the log that it belongs to.
+    let is_log = |path: &Path| path.extension().is_some_and(|extension| extension == "log");
+    for path in files_in(folder).difference(before).filter(|path| is_log(path) && !is_known(path)) {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        Followed::new(format!("{name}| "), path.clone(), logs).print_end(usize::MAX, false)?;
     }
     Ok(())
 }

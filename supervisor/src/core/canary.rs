@@ -14,6 +14,8 @@ const WORSE: f64 = 2.0;
 const FEWEST_FAILURES: u64 = 5;
 /// In fewer reports than this, a long lag may be chance: a busy machine, a collection of garbage.
 const FEWEST_LAGS: u32 = 2;
+/// A lag as long as this is none.
+const NO_CHANCE_MS: f64 = 1000.0;
 
 /// What a process has reported, since its start or since a trial began.
 #[derive(Debug, Default, Clone, Copy)]
@@ -40,9 +42,9 @@ impl Record {
         *self = Record { now: self.now, before: self.now, ..Record::default() };
     }
 
-    /// Whether it has held its event loop more than once for a time that people notice, and far longer than the usual.
+    /// Whether it has held its event loop for far longer than is usual: more than once for a time that people notice, or once for very long.
     fn is_slow(&self, usual_lag_ms: f64) -> bool {
-        self.noticed >= FEWEST_LAGS && self.longest_lag_ms > WORSE * usual_lag_ms
+        (self.noticed >= FEWEST_LAGS || self.longest_lag_ms > NO_CHANCE_MS) && self.longest_lag_ms > WORSE * usual_lag_ms
     }
 
     fn failed(&self) -> u64 {
@@ -137,6 +139,7 @@ mod tests {
     fn one_long_lag_may_be_chance_and_a_second_one_is_not() {
         assert!(!record(&[0.5, 240.0, 0.7, 90.0]).is_slow(1.0));
         assert!(record(&[0.5, 240.0, 101.0]).is_slow(1.0));
+        assert!(record(&[0.5, 20_000.0]).is_slow(1.0), "that is no chance");
         assert!(!record(&[300.0, 240.0]).is_slow(151.0), "the others are nearly as slow");
     }
 

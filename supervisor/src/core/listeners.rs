@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The most addresses that the processes of an app may ask for.
+/// The most addresses that a process may ask for.
 const MOST_ASKED: usize = 64;
 /// Pause before an address is tried again that could not be bound.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -46,15 +46,13 @@ impl Core {
             return self.order(wish.refused("EADDRINUSE", &why));
         }
         let app = &mut self.table.apps[app_number];
-        let Some(version) = app.instances[number].workers().find(|one| one.key == wish.key).map(|one| one.version) else {
-            return;
-        };
-        let spec = app.spec_of(version);
+        let Some(worker) = app.instances[number].workers().find(|one| one.key == wish.key) else { return };
+        if worker.asked.len() >= MOST_ASKED && !worker.asked.contains(&wish.address) {
+            return self.order(wish.refused("EMFILE", "too many listeners"));
+        }
+        let spec = app.spec_of(worker.version);
         let limit = spec.options.listen_timeout;
         if !app.asked.contains(&wish.address) && !spec.listeners.contains(&wish.address) {
-            if app.asked.len() >= MOST_ASKED {
-                return self.order(wish.refused("EMFILE", "too many listeners"));
-            }
             app.asked.push(wish.address.clone());
             // The listener outlives this daemon.
             self.is_urgent = true;
