@@ -177,7 +177,7 @@ fn app_that_shuts_its_listener_down() {
     // SAFETY: the supervisor passes the listener as descriptor 3, and nothing else in this process uses it.
     let listener = unsafe { OwnedFd::from_raw_fd(3) };
     let ready = || UnixDatagram::unbound().unwrap().send_to(b"READY=1", &socket).unwrap();
-    if fs::write(std::env::var("FIRST").unwrap(), "").is_ok() {
+    if fs::File::create_new(std::env::var("FIRST").unwrap()).is_ok() {
         rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
         ready();
         std::process::exit(1);
@@ -194,13 +194,9 @@ fn app_that_shuts_its_listener_down() {
 fn a_listener_that_a_worker_has_shut_down_listens_again() {
     let supervisor = Supervisor::new();
     let own = std::env::current_exe().unwrap();
-    // A folder that exists only for the first run.
-    let folder = supervisor.home.path().join("first");
-    fs::create_dir(&folder).unwrap();
     let words = ["--name", "app", "--listen", "127.0.0.1:0", "--", "--exact", "app_that_shuts_its_listener_down", "--ignored"];
     let mut begin = supervisor.command(&[&["start", own.to_str().unwrap()], &words[..]].concat());
-    begin.env("FIRST", folder.join("run")).status().unwrap();
-    fs::remove_dir_all(&folder).unwrap();
+    begin.env("FIRST", supervisor.home.path().join("first")).status().unwrap();
     let answers = || -> std::io::Result<String> {
         let mut text = String::new();
         TcpStream::connect(supervisor.list()[0]["listeners"][0].as_str().unwrap())?.read_to_string(&mut text)?;
