@@ -194,7 +194,7 @@ fn a_program_gets_a_bounded_number_of_listeners_and_is_refused_more() {
     let lines = |word: &str| supervisor.ok(&["logs", "app", "--lines", "100"]).matches(word).count();
     until("all have an answer", || lines("listens") + lines("EMFILE") == 80);
     assert_eq!(lines("listens"), 64);
-    // The next daemon takes over what there is.
+    // A new daemon learns of all of them from the keeper, and replaces no process.
     let pids = supervisor.pids();
     signal("KILL", supervisor.role("daemon"));
     until("another daemon answers", || supervisor.list().iter().all(|one| one["status"] == "online"));

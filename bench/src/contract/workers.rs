@@ -72,7 +72,7 @@ fn all_told_to_end(server: &Server, dispatch: &str) -> Result<()> {
     let mut client = Client::connect(running.address)?;
     client.send(&get("/sleep?ms=500"))?;
     wait_until_taken(&running, std::slice::from_ref(&client))?;
-    // The parent last: it ends workers that have nothing to do.
+    // The parent last: when it is told, workers that have nothing to do end at once, and could not be signalled any more.
     running.pids().into_iter().rev().try_for_each(|pid| kill(pid, Signal::SIGINT))?;
     expect("status of a request in flight", &client.receive(false).context("a request in flight")?.status, &200)?;
     expect("exit code", &running.wait(SOON)?.code(), &Some(0))

@@ -14,7 +14,7 @@ const WORSE: f64 = 2.0;
 const FEWEST_FAILURES: u64 = 5;
 /// In fewer reports than this, a long lag may be chance: a busy machine, a collection of garbage.
 const FEWEST_LAGS: u32 = 2;
-/// A lag as long as this is none.
+/// A single lag that is longer than this is not chance.
 const NO_CHANCE_MS: f64 = 1000.0;
 
 /// What a process has reported, since its start or since a trial began.
