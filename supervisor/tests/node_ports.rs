@@ -21,6 +21,26 @@ fn a_port_that_is_taken_is_told_as_node_tells_it() {
 }
 
 #[test]
+fn an_address_that_cannot_be_listened_on_is_told_as_node_tells_it() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    // A program that knows what to do about it, and only about that: the address of another machine (RFC 5737).
+    let text = "const server = require('node:http').createServer((_, answer) => answer.end('hello'));
+    server.once('error', ({ code, errno, syscall }) => {
+      console.log('refused', code, errno, syscall);
+      server.listen(process.env.PORT, '127.0.0.1');
+    });
+    server.listen(process.env.PORT, '192.0.2.1');";
+    let file = program(&supervisor, "app.js", text);
+    let output = start(&supervisor, &file, free_port(), &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    let logs = supervisor.ok(&["logs", "app"]);
+    assert!(logs.contains("refused EADDRNOTAVAIL -99 listen"), "{logs}");
+}
+
+#[test]
 fn a_program_that_takes_the_listener_itself_is_ready_once_it_listens() {
     if !has("node") {
         return;

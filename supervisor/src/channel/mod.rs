@@ -121,8 +121,8 @@ pub enum Order {
     Confirm(Key),
     /// Give a worker the listener of an address, which it wants under this number.
     Give(Key, u64, String),
-    /// Tell a worker that it does not get the listener that it wants, with an error code and the reason.
-    Refuse(Key, u64, String, String),
+    /// Tell a worker that it does not get the listener that it wants, with the system's number of the error and the reason.
+    Refuse(Key, u64, i32, String),
     /// Send a signal to a worker's process group.
     Signal(Key, i32),
     /// Send any signal to a worker's leader, which goes on unless the signal ends it.
@@ -154,8 +154,8 @@ pub enum Report {
     Control,
     /// The keeper listens on this address, and the actual one; comes with the listener's descriptor.
     Bound(String, String),
-    /// The keeper cannot listen on this address, and the reason.
-    CannotBind(String, String),
+    /// The keeper cannot listen on this address, with the system's number of the error and the reason.
+    CannotBind(String, i32, String),
     /// A worker has started; comes with the descriptors of its pipes and its notify socket.
     Spawned(Box<Job>, Identity),
     /// A worker could not be started, and the reason.

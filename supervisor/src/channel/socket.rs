@@ -253,7 +253,7 @@ mod tests {
         assert!(one.order(&Order::Bind("x".repeat(longest))).unwrap());
         let (order, _) = other.receive::<Order>().unwrap().unwrap();
         assert!(matches!(order, Order::Bind(address) if address.len() == longest));
-        other.send(&Report::CannotBind("x".repeat(longest), "the reason".repeat(100)), &[]).unwrap();
+        other.send(&Report::CannotBind("x".repeat(longest), 98, "the reason".repeat(100)), &[]).unwrap();
         assert!(matches!(one.receive::<Report>().unwrap(), Some((Report::CannotBind(..), _))));
     }
 

@@ -7,6 +7,7 @@ use super::worker::State;
 use crate::channel::{Key, Order};
 use crate::spec::Spec;
 use anyhow::{Result, bail};
+use rustix::io::Errno;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -28,8 +29,8 @@ impl Wish {
         Order::Give(self.key, self.number, self.address.clone())
     }
 
-    fn refused(&self, code: &str, why: &str) -> Order {
-        Order::Refuse(self.key, self.number, code.into(), why.into())
+    fn refused(&self, number: i32, why: &str) -> Order {
+        Order::Refuse(self.key, self.number, number, why.into())
     }
 }
 
@@ -37,18 +38,18 @@ impl Core {
     /// Listens for a process that wants it. From then on, its app has this listener.
     pub(super) fn wish(&mut self, wish: Wish) {
         if wish.address.parse::<SocketAddr>().is_err() {
-            return self.order(wish.refused("EINVAL", "not an address"));
+            return self.order(wish.refused(Errno::INVAL.raw_os_error(), "not an address"));
         }
         let now = self.now.instant;
         let Some((app_number, number)) = self.table.position(wish.key.instance) else { return };
         let name = self.table.apps[app_number].spec.name.clone();
         if let Some(why) = self.taken(&name, &wish.address) {
-            return self.order(wish.refused("EADDRINUSE", &why));
+            return self.order(wish.refused(Errno::ADDRINUSE.raw_os_error(), &why));
         }
         let app = &mut self.table.apps[app_number];
         let Some(worker) = app.instances[number].workers().find(|one| one.key == wish.key) else { return };
         if worker.asked.len() >= MOST_ASKED && !worker.asked.contains(&wish.address) {
-            return self.order(wish.refused("EMFILE", "too many listeners"));
+            return self.order(wish.refused(Errno::MFILE.raw_os_error(), "too many listeners"));
         }
         let spec = app.spec_of(worker.version);
         let limit = spec.options.listen_timeout;
@@ -112,7 +113,7 @@ impl Core {
     }
 
     /// Notes that the keeper cannot listen on an address: apps that need it are not started.
-    pub(super) fn cannot_bind(&mut self, address: &str, why: &str) {
+    pub(super) fn cannot_bind(&mut self, address: &str, number: i32, why: &str) {
         let refused: Vec<Wish> = self.wishes.extract_if(.., |wish| wish.address == address).collect();
         for wish in refused {
             // It has asked for it, and did not get it.
@@ -123,7 +124,7 @@ impl Core {
                 workers.for_each(|worker| worker.asked.retain(|one| one != address));
                 self.is_urgent = true;
             }
-            self.order(wish.refused("EADDRINUSE", why));
+            self.order(wish.refused(number, why));
         }
         if !self.is_used(address) {
             self.tasks.iter_mut().for_each(|task| task.missing.retain(|one| one != address));

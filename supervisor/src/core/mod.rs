@@ -324,7 +324,7 @@ impl Core {
         match report {
             Report::Control => {}
             Report::Bound(address, actual) => self.bound(address, actual),
-            Report::CannotBind(address, why) => self.cannot_bind(&address, &why),
+            Report::CannotBind(address, number, why) => self.cannot_bind(&address, number, &why),
             Report::Spawned(job, process) => self.spawned(&job, process),
             Report::CannotSpawn(key, why) => self.ended(key, &End { code: Some(CANNOT_RUN.into()), ..End::plain(why) }),
             Report::Ready(key) => {

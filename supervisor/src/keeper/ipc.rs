@@ -6,6 +6,7 @@ use super::pace::Pace;
 use crate::channel::Key;
 use crate::poll::Poller;
 use crate::spec::LONGEST_ADDRESS;
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
 };
@@ -143,11 +144,11 @@ impl Ipc {
     /// Notes a wish; returns whether it is to be passed on. One that cannot be is refused.
     fn wants(&mut self, wish: u64, address: &str) -> bool {
         if address.len() > LONGEST_ADDRESS {
-            self.refuse(wish, "EINVAL", "not an address");
+            self.refuse(wish, Errno::INVAL.raw_os_error(), "not an address");
             return false;
         }
         if self.wishes.len() >= MOST_WISHES {
-            self.refuse(wish, "EMFILE", "too many listeners are wanted at once");
+            self.refuse(wish, Errno::MFILE.raw_os_error(), "too many listeners are wanted at once");
             return false;
         }
         self.wishes.insert(wish, address.to_owned()).is_none()
@@ -175,8 +176,8 @@ impl Ipc {
     }
 
     /// Tells a process that it does not get the listener that it wants.
-    pub fn refuse(&mut self, wish: u64, code: &str, why: &str) {
-        let message = json!({ "cmd": NAME, "id": wish, "code": code, "why": why });
+    pub fn refuse(&mut self, wish: u64, errno: i32, why: &str) {
+        let message = json!({ "cmd": NAME, "id": wish, "errno": errno, "why": why });
         self.answer(wish, &message, &mut SendAncillaryBuffer::default());
     }
 

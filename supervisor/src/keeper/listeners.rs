@@ -7,6 +7,7 @@ use crate::proc;
 use crate::spec::UNIX;
 use anyhow::Result;
 use rustix::fs::fstat;
+use rustix::io::Errno;
 use rustix::net::listen;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::process::{Pid, Signal, kill_process};
@@ -66,7 +67,10 @@ impl Keeper {
                     store(&address, &listener);
                     self.listeners.insert(address.clone(), listener);
                 }
-                Err(error) => return self.report(&Report::CannotBind(address, error.to_string())),
+                Err(error) => {
+                    let number = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
+                    return self.report(&Report::CannotBind(address, number, error.to_string()));
+                }
             }
         }
         self.tell_bound(&address)

@@ -265,9 +265,9 @@ impl Keeper {
                 }
                 Ok(())
             }
-            Order::Refuse(key, wish, code, why) => {
+            Order::Refuse(key, wish, number, why) => {
                 let node = self.workers.get_mut(&key).and_then(Worker::node);
-                node.into_iter().for_each(|node| node.refuse(wish, &code, &why));
+                node.into_iter().for_each(|node| node.refuse(wish, number, &why));
                 Ok(())
             }
             Order::Sweep(suspects) => self.sweep(&suspects),

@@ -9,7 +9,9 @@
 // - on the stop signal, answers the requests that it has and ends, unless it has a handler of its own for the signal.
 const net = require('node:net');
 const dns = require('node:dns');
+const { constants } = require('node:os');
 const { monitorEventLoopDelay } = require('node:perf_hooks');
+const { getSystemErrorName } = require('node:util');
 const { isMainThread } = require('node:worker_threads');
 
 // The environment is inherited by child processes, which are their own masters.
@@ -19,6 +21,8 @@ if (isMainThread && process.send && Number(process.env.SUPERVISOR_PID) === proce
 
 function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPERVISOR_WAIT_READY, WATCHDOG_USEC }) {
   const NAME = 'NODE_SUPERVISOR'; // Messages with this prefix do not reach the program's own handlers.
+  // Without IPv6, the address of all interfaces is another.
+  const NO_IPV6 = [constants.errno.EAFNOSUPPORT, constants.errno.EADDRNOTAVAIL];
   const IDLE = 1000; // Milliseconds after which a kept connection without a request is closed.
   const listen = net.Server.prototype.listen;
   const inherited = new Map((SUPERVISOR_LISTENERS || '').split(',').filter(Boolean).map((address, index) => [address, 3 + index]));
@@ -118,12 +122,11 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     wishes.delete(message.id);
     if (handle) {
       listen.call(server, handle);
-    } else if (others.length && message.code !== 'EADDRINUSE') {
-      // Without IPv6, the address of all interfaces is another.
+    } else if (others.length && NO_IPV6.includes(message.errno)) {
       wish(server, others);
     } else {
-      const error = Object.assign(new Error(`listen ${message.code}: ${message.why}`), { code: message.code, syscall: 'listen' });
-      server.emit('error', error);
+      const [errno, code] = [-message.errno, getSystemErrorName(-message.errno)];
+      server.emit('error', Object.assign(new Error(`listen ${code}: ${message.why}`), { errno, code, syscall: 'listen' }));
     }
     if (!wishes.size) process.channel.unref();
   });

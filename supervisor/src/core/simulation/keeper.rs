@@ -3,6 +3,7 @@
 use super::world::{Process, World};
 use crate::channel::{End, Job, Key, Order, Report};
 use crate::proc::Identity;
+use rustix::io::Errno;
 use signal_hook::consts::SIGKILL;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +36,7 @@ impl World {
                     self.keeper.listeners.insert(address.clone());
                     self.reports.push_back(Report::Bound(address.clone(), address));
                 } else {
-                    self.reports.push_back(Report::CannotBind(address, "in use".into()));
+                    self.reports.push_back(Report::CannotBind(address, Errno::ADDRINUSE.raw_os_error(), "in use".into()));
                 }
             }
             Order::Unbind(address) => drop(self.keeper.listeners.remove(&address)),
