@@ -119,9 +119,10 @@ func main() {
 		ReadTimeout: knobs.requestTimeout, IdleTimeout: knobs.idleTimeout,
 	}
 	done := make(chan struct{})
+	// Before anybody hears that the server is ready: a signal would end it at once until then.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 	go func() {
-		signals := make(chan os.Signal, 2)
-		signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 		<-signals
 		draining.Store(true)
 		// A second signal means that its sender does not want to wait.

@@ -1,6 +1,7 @@
 """The command line and the receipt, the same for each Python server."""
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -80,8 +81,10 @@ def listen(name, knobs):
 
 def announce(listener):
     host, port = listener.getsockname()[:2]
-    sys.stdout.write(f"ready http://{f'[{host}]' if ':' in host else host}:{port}\n")
-    sys.stdout.flush()
+    # A server serves also if nobody reads its output.
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(f"ready http://{f'[{host}]' if ':' in host else host}:{port}\n")
+        sys.stdout.flush()
 
 
 def print_receipt(name, version, knobs, handler_threads):

@@ -75,6 +75,11 @@ class Server(uvicorn.Server):
             os._exit(143)
         self.should_exit = True
 
+    async def serve(self, sockets=None):
+        await super().serve(sockets)
+        # Python would wait for the calls that the drain gave up.
+        os._exit(0)
+
     async def startup(self, sockets=None):
         knobs = self.config.app.knobs
         if knobs.model == "to-thread":
@@ -96,8 +101,6 @@ def main():
     )
     app.server = Server(config)
     app.server.run(sockets=[command_line.listen("uvicorn", knobs)])
-    # Python would wait for the calls that the drain gave up.
-    os._exit(0)
 
 
 main()

@@ -71,6 +71,16 @@ fn a_job_that_cannot_even_be_run_fails_with_the_reason() {
 }
 
 #[test]
+fn a_job_that_is_not_ready_in_time_is_given_up_instead_of_started_again() {
+    let supervisor = Supervisor::new();
+    let words = ["start", "sh", "--name", "job", "--no-autorestart", "--ready-when", "log:never", "--listen-timeout", "200ms"];
+    let said = supervisor.fails(&[&words[..], &["--", "-c", "echo it ran; exec sleep 1000"]].concat());
+    assert!(said.contains("within 200ms"), "{said}");
+    assert_eq!(status(&supervisor.list(), "job"), "errored");
+    assert_eq!(supervisor.ok(&["logs", "job"]).matches("it ran").count(), 1);
+}
+
+#[test]
 fn each_stream_goes_to_the_file_that_is_named_for_it() {
     let supervisor = Supervisor::new();
     let folder = supervisor.home.path();

@@ -22,6 +22,7 @@ pub const CHECKS: &[Check] = &[
     ("disconnects", disconnects),
     ("stop", stop),
     ("drain", drain),
+    ("drain-limit", drain_limit),
     ("drain-idle", drain_idle),
     ("second-signal", second_signal),
 ];
@@ -121,12 +122,18 @@ fn disconnects(server: &Server) -> Result<()> {
     expect_served(&running).map(drop)
 }
 
+/// Ends in order after a signal, also after one that comes as soon as the server says that it is ready.
 fn stop(server: &Server) -> Result<()> {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut running = start(server, &[])?;
         expect_served(&running)?;
         running.signal(signal)?;
         expect(&format!("exit code after {signal}"), &running.wait(SOON)?.code(), &Some(0))?;
+    }
+    for _ in 0..3 {
+        let mut running = start(server, &[])?;
+        running.signal(Signal::SIGTERM)?;
+        expect("exit code after a signal at once", &running.wait(SOON)?.code(), &Some(0))?;
     }
     Ok(())
 }
@@ -142,6 +149,16 @@ fn drain(server: &Server) -> Result<()> {
     expect("status, and whether it says that it closes", &(answer.status, answer.closes), &(200, true))?;
     client.expect_close()?;
     expect("exit code", &running.wait(SOON)?.code(), &Some(0))
+}
+
+/// What takes longer than the drain is cut off.
+fn drain_limit(server: &Server) -> Result<()> {
+    let mut running = start(server, &["--drain", "300ms"])?;
+    let mut client = Client::connect(running.address)?;
+    client.send(&get("/sleep?ms=30000"))?;
+    wait_until_taken(&running, std::slice::from_ref(&client))?;
+    running.signal(Signal::SIGTERM)?;
+    running.wait(SOON).map(drop)
 }
 
 /// A request that comes over an idle connection while the server drains is answered; then the connection closes.

@@ -193,6 +193,8 @@ fn closed_outputs(server: &Server) -> Result<()> {
     let mut client = Client::connect(address)?;
     expect_page(&client.ask(&get("/"))?)?;
     expect("status of a panic", &client.ask(&get("/panic"))?.status, &500)?;
+    // A server that ends because of its output has ended by then.
+    expect("status after the panic", &client.ask(&get("/sleep?ms=500"))?.status, &200)?;
     // Cut off at the end of the drain, which the server says to nobody.
     client.send(&get("/sleep?ms=30000"))?;
     running.signal(Signal::SIGTERM)?;

@@ -2,7 +2,7 @@
 
 use super::readiness::Readiness;
 use crate::proc::Identity;
-use crate::spec::{LONGEST_DELAY, Options};
+use crate::spec::{LONGEST_DELAY, Options, Restart};
 use std::time::Duration;
 
 /// Time for a process to end after SIGKILL.
@@ -203,6 +203,8 @@ fn after_end(then: Then, failures: u32, policy: Policy<'_>) -> (State, Vec<Actio
     match then {
         Then::Stop => (State::Stopped, vec![Action::Timer(None)]),
         Then::Restart => begin(),
+        // A job is not tried again.
+        Then::Fail if policy.options.restart == Restart::Never => (State::Errored, vec![Action::Timer(None)]),
         Then::Fail => crashed(failures, policy),
     }
 }
