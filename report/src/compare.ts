@@ -4,66 +4,7 @@ import type { Judged, Page, Value } from "./data";
 import { choice, h } from "./dom";
 import { number, significant, words } from "./format";
 import type { State } from "./state";
-
-/** Pairs of trials that are apart. */
-export interface Apart {
-  /** Pairs in which the second is larger. */
-  above: number;
-  /** Pairs in which it is smaller. */
-  below: number;
-  /** All pairs. */
-  of: number;
-}
-
-/** The order of two values, where bounds leave no doubt. */
-function order(a: Value, b: Value): number {
-  const isOpen = (value: Value) => typeof value !== "number";
-  const of = (value: Value) => number(value) ?? Number.POSITIVE_INFINITY;
-  if (!isOpen(a) && !isOpen(b)) return Math.sign(of(b) - of(a));
-  if (isOpen(a) && isOpen(b)) return 0;
-  if (isOpen(b)) return of(a) <= of(b) ? 1 : 0;
-  return of(b) <= of(a) ? -1 : 0;
-}
-
-/** Compares every trial of one with every trial of the other. */
-export function apart(first: Value[], second: Value[]): Apart {
-  const found = { above: 0, below: 0, of: first.length * second.length };
-  for (const a of first) {
-    for (const b of second) {
-      const sign = order(a, b);
-      if (sign > 0) found.above += 1;
-      if (sign < 0) found.below += 1;
-    }
-  }
-  return found;
-}
-
-/** The two-sided p-value of the rank-sum test without ties: the share of all arrangements that are at least as far from the middle. */
-export function rankSum(statistic: number, first: number, second: number): number {
-  // Ways to get each number of pairs (Mann and Whitney, 1947): the largest of all values belongs to one side or to the other.
-  const known = new Map<string, number[]>();
-  const ways = (m: number, n: number): number[] => {
-    if (m === 0 || n === 0) return [1];
-    const key = `${m},${n}`;
-    const found = known.get(key);
-    if (found) return found;
-    const [with_, without] = [ways(m - 1, n), ways(m, n - 1)];
-    const all = Array.from({ length: m * n + 1 }, (_, u) => (with_[u - n] ?? 0) + (without[u] ?? 0));
-    known.set(key, all);
-    return all;
-  };
-  const all = ways(first, second);
-  const sum = all.reduce((a, b) => a + b, 0);
-  const far = Math.min(statistic, first * second - statistic);
-  const tail = all.slice(0, Math.floor(far) + 1).reduce((a, b) => a + b, 0);
-  return Math.min(1, (2 * tail) / sum);
-}
-
-function median(values: Value[]): Value | null {
-  const key = (value: Value) => number(value) ?? Number.MAX_VALUE;
-  const sorted = [...values].sort((a, b) => key(a) - key(b));
-  return sorted[(sorted.length - 1) >> 1] ?? null;
-}
+import { apart, rankSum, summary } from "./stats";
 
 interface Line {
   metric: string;
@@ -74,20 +15,26 @@ interface Line {
   size: number;
 }
 
+/** The median, or both heaps where no trial was between them. */
+function shown({ median, heaps }: { median: Value; heaps: [number, number] | null }, unit: string): string {
+  return (heaps ?? [median]).map((value) => words(value, unit)).join(" or ");
+}
+
 /** Every metric that both servers have, the largest differences first. */
 export function lines(page: Page, a: string, b: string): Line[] {
   const [first, second] = [page.values[a] ?? {}, page.values[b] ?? {}];
   const found: Line[] = [];
   page.metrics.forEach((metric, at) => {
     const [x, y] = [first[at], second[at]];
-    const [before, after] = [x && median(x.values), y && median(y.values)];
-    if (!x || !y || before === null || after === null || before === undefined || after === undefined) return;
+    if (!x || !y) return;
+    // Thresholds have no noise, and are steps of a ladder.
+    const [before, after] = [x, y].map((cell) => summary(cell.values, cell.noise === undefined));
+    if (!before || !after) return;
     const pairs = apart(x.values, y.values);
     const most = Math.max(pairs.above, pairs.below);
-    const ties = pairs.of - pairs.above - pairs.below;
-    const p = rankSum(Math.min(pairs.above, pairs.below) + ties / 2, x.values.length, y.values.length);
+    const p = rankSum(x.values, y.values);
     const noise = Math.max(x.noise ?? 1, y.noise ?? 1);
-    const [low, high] = [number(before), number(after)];
+    const [low, high] = [number(before.median), number(after.median)];
     const ratio = low !== null && high !== null && low > 0 && high > 0 ? high / low : null;
     const size = ratio === null ? (most > 0 ? 1e6 : 0) : Math.abs(Math.log(ratio)) / Math.max(1e-3, Math.log(Math.max(noise, 1.001)));
     const isClaimed = low === null || high === null || Math.abs(high - low) >= metric.least;
@@ -101,8 +48,8 @@ export function lines(page: Page, a: string, b: string): Line[] {
     ];
     found.push({
       metric: metric.name,
-      before: words(before, metric.unit),
-      after: words(after, metric.unit),
+      before: shown(before, metric.unit),
+      after: shown(after, metric.unit),
       verdict: differs ? `${isBetter ? "better" : "worse"}${ratio === null ? "" : ` x ${significant(ratio)}`}` : "cannot be told apart",
       why: why.filter(Boolean).join("; "),
       size: differs ? size : 0,

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { buildSync } from "esbuild";
-import { mkdtempSync } from "node:fs";
+import { mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -14,18 +14,98 @@ async function load(entry) {
   return import(pathToFileURL(outfile));
 }
 
+/** Two samples of which this many pairs have the second value below the first: every other pair is the other way round. */
+function samples(below, first, second) {
+  const values = Array.from({ length: second }, (_, at) => at);
+  const passed = Array.from({ length: first }, (_, at) => Math.min(second, Math.max(0, below - at * second)));
+  return [passed.map((count, at) => count - 0.5 + at / 100), values];
+}
+
 test("the rank-sum test has the critical values of the published tables", async () => {
-  const { rankSum } = await load("compare.ts");
+  const { rankSum } = await load("stats.ts");
+  const p = (...all) => rankSum(...samples(...all));
   // Mann and Whitney (1947): for n = 4 and m = 3, U <= 0 has probability 0.029 and U <= 1 has 0.057.
-  assert.ok(Math.abs(rankSum(0, 3, 4) - 2 * 0.0286) < 1e-3);
-  assert.ok(Math.abs(rankSum(1, 3, 4) - 2 * 0.0571) < 1e-3);
+  assert.ok(Math.abs(p(0, 3, 4) - 2 * 0.0286) < 1e-3);
+  assert.ok(Math.abs(p(1, 3, 4) - 2 * 0.0571) < 1e-3);
   // Critical values at 5 %, two-sided: 5 for six against six, 8 for seven against seven.
-  assert.ok(rankSum(5, 6, 6) < 0.05 && rankSum(6, 6, 6) > 0.05);
-  assert.ok(rankSum(8, 7, 7) < 0.05 && rankSum(9, 7, 7) > 0.05);
+  assert.ok(p(5, 6, 6) < 0.05 && p(6, 6, 6) > 0.05);
+  assert.ok(p(8, 7, 7) < 0.05 && p(9, 7, 7) > 0.05);
+});
+
+test("six trials against six that tie have the p-values that scipy gives", async () => {
+  const { rankSum } = await load("stats.ts");
+  // scipy.stats.mannwhitneyu(a, b, method=PermutationMethod(n_resamples=100000)), which goes through all 924 choices.
+  const cases = [
+    [[1, 2, 2, 3, 3, 3], [2, 3, 3, 4, 4, 5], 0.10822510822510822],
+    [[16, 16, 16, 64, 64, 64], [16, 16, 64, 64, 64, 128], 0.6753246753246753],
+    [[10, 10, 11, 12, 12, 13], [12, 13, 13, 14, 15, 15], 0.021645021645021644],
+    [[1, 2, 3, 4, 5, 6], [4, 5, 6, 7, 8, 9], 0.03463203463203463],
+    [[2, 2, 2, 2, 4, 4], [4, 4, 4, 4, 4, 4], 0.06060606060606061],
+  ];
+  for (const [a, b, p] of cases) assert.ok(Math.abs(rankSum(a, b) - p) < 1e-9, `${a} against ${b}: ${rankSum(a, b)} is not ${p}`);
+});
+
+test("the rank-sum test agrees with the table that the harness is tested against", async () => {
+  const { rankSum } = await load("stats.ts");
+  const table = readFileSync(join(import.meta.dirname, "../../bench/tests/oracles/rank_sum.csv"), "utf8");
+  const lines = table.trimEnd().split("\n").filter((line) => /^\d/.test(line));
+  assert.ok(lines.length >= 40, `${lines.length} rows`);
+  for (const line of lines) {
+    const [a, b, p] = line.split(",").map((text) => text.split(" ").map(Number));
+    assert.ok(Math.abs(rankSum(a, b) - p[0]) < 1e-9, `${line}: ${rankSum(a, b)}`);
+  }
+});
+
+test("bounds tie with one another in the rank-sum test, and lie above what is below them", async () => {
+  const { rankSum } = await load("stats.ts");
+  const bounds = (at_least) => Array(6).fill({ at_least });
+  assert.equal(rankSum(bounds(504), bounds(510)), 1);
+  assert.ok(rankSum(Array(6).fill(100), bounds(510)) < 0.01);
+  assert.ok(rankSum(Array(6).fill({ never_up_to: 64 }), Array(6).fill(4)) < 0.01);
+});
+
+test("a median is what the tables show: a mean of the middle two, but not of thresholds, bounds, or two heaps", async () => {
+  const { summary } = await load("stats.ts");
+  const [threshold, never] = [true, { never_up_to: 64 }];
+  // The same cases as in `bench/src/metrics/cell.rs`.
+  assert.deepEqual(summary([1, 2], false), { median: 1.5, heaps: null });
+  assert.deepEqual(summary([4, 1, 3, 2], false), { median: 2.5, heaps: null });
+  assert.deepEqual(summary([2, 4], threshold), { median: 2, heaps: null });
+  assert.deepEqual(summary([602, 300, 601, 302, 301, 600], false), { median: 302, heaps: [301, 601] });
+  assert.deepEqual(summary([300, { at_least: 504 }, 600], false)?.median, { at_least: 504 });
+  assert.deepEqual(summary([{ at_least: 504 }, 600, 700], false)?.median, { at_least: 600 });
+  assert.deepEqual(summary([1, 2, { at_least: 3 }], false)?.median, 2);
+  assert.deepEqual(summary([16, never, never], threshold)?.median, never);
+  assert.deepEqual(summary([16, 16, never], threshold)?.median, 16);
+  assert.equal(summary(["not reached", "not reached"], false)?.median, "not reached");
+  assert.equal(summary([], false), null);
+});
+
+test("one wide heap, an outlier, or equal values are not two heaps", async () => {
+  const { summary } = await load("stats.ts");
+  for (const values of [[300, 310, 330, 360, 400, 450, 500], [300, 301, 299, 302, 900], [1, 1, 2, 2], [5, 5, 5, 5, 5, 5, 5]]) {
+    assert.equal(summary(values, false)?.heaps, null, values.join());
+  }
+  assert.deepEqual(summary([300, 301, 600, 602, 300, 601, 299], false)?.heaps, [300, 601]);
+});
+
+test("two servers are compared by the medians of the tables, and two heaps are shown as such", async () => {
+  const { lines } = await load("compare.ts");
+  const metric = (name) => ({ name, experiment: "collateral", unit: "ms", is_more_better: false, least: 0 });
+  const page = {
+    metrics: [metric("p99"), metric("tabs")],
+    values: {
+      a: { 0: { values: [1, 2, 3, 4, 5, 6], noise: 1.1 }, 1: { values: [300, 301, 302, 600, 601, 602], noise: 1.1 } },
+      b: { 0: { values: [21, 22, 23, 24, 25, 26], noise: 1.1 }, 1: { values: [300, 301, 302, 303, 304, 305], noise: 1.1 } },
+    },
+  };
+  const [first, second] = lines(page, "a", "b").sort((one, other) => one.metric.localeCompare(other.metric));
+  assert.deepEqual([first.before, first.after, first.verdict], ["3.50 ms", "23.5 ms", "worse x 6.71"]);
+  assert.deepEqual([second.before, second.after], ["301 ms or 601 ms", "303 ms"]);
 });
 
 test("pairs are apart only where bounds leave no doubt", async () => {
-  const { apart } = await load("compare.ts");
+  const { apart } = await load("stats.ts");
   assert.deepEqual(apart([1, 2], [3, 1.5]), { above: 3, below: 1, of: 4 });
   assert.deepEqual(apart([1, { at_least: 9 }], [{ at_least: 5 }, "not reached"]), { above: 2, below: 0, of: 4 });
 });
