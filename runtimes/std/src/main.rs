@@ -10,7 +10,8 @@
 //! requests with 503.
 //!
 //! `event-loop` is one thread that waits with epoll and makes the blocking call inline, without any runtime: two system calls for a
-//! request, and one for as many as wait. No runtime can be cheaper, so each row's distance from it is what that runtime costs.
+//! request, and one for as many as wait. It is what other servers are compared with, not a bound: a runtime on io_uring makes fewer
+//! system calls and may be cheaper, and the cost measured here varies from trial to trial as well.
 //!
 //! In the results, `thread-per-connection` shows the operating system's own protection against blocking; `footprint` shows its
 //! cost.
