@@ -1,4 +1,4 @@
-// Stalls: probes that waited long and were answered at one moment, and the blocker that let them go.
+// Stalls: probes that waited long and were answered at one moment, and the blocker that let them go; or that never got an answer.
 
 import { inflate, leb128, type Timeline } from "./data";
 
@@ -10,6 +10,7 @@ const APART_MS = 5;
 /** Requests by the instant at which they were due, in ms. */
 export interface Requests {
   at: Float64Array;
+  /** The response time; without an answer, the age at the end of the load. */
   took: Float64Array;
   answered: Uint8Array;
   /** The connection; of blockers only. */
@@ -21,12 +22,14 @@ export interface Stall {
   server: string;
   /** When the first of its probes was due, in ms. */
   from: number;
-  /** When its last probe was answered. */
+  /** When its last probe was answered, or the load ended. */
   to: number;
   /** The longest wait. */
   worst: number;
   /** Its probes. */
   count: number;
+  /** Its probes have answers: all of them, or none. */
+  isAnswered: boolean;
   /** The blocker whose end let them go: its connection, and when it was sent. */
   held: [number, number] | null;
 }
@@ -53,30 +56,33 @@ export async function requestsOf(timeline: Timeline, unit: number): Promise<{ pr
   return { probes, blockers };
 }
 
-/** The stalls of a timeline, the worst first. */
-export function stalls(server: string, { at, took, answered }: Requests, blockers: Requests): Stall[] {
-  const slow = [...at.keys()].filter((index) => answered[index] && took[index] > SLOW_MS);
-  slow.sort((a, b) => at[a] + took[a] - at[b] - took[b]);
+/** The stalls of a timeline, the worst first. How long a probe without an answer would have taken is not known, so each of them counts. */
+export function stalls(server: string, probes: Requests, blockers: Requests): Stall[] {
+  const { at, took, answered } = probes;
+  const end = (index: number) => at[index] + took[index];
+  const slow = [...at.keys()].filter((index) => !answered[index] || took[index] > SLOW_MS);
+  slow.sort((a, b) => answered[b] - answered[a] || end(a) - end(b));
   const found: Stall[] = [];
-  let last = Number.NEGATIVE_INFINITY;
   for (const index of slow) {
-    const end = at[index] + took[index];
+    const isAnswered = answered[index] === 1;
     const stall = found[found.length - 1];
-    if (!stall || end - last > APART_MS) {
-      found.push({ server, from: at[index], to: end, worst: took[index], count: 1, held: heldBy(blockers, end) });
+    if (!stall || stall.isAnswered !== isAnswered || end(index) - stall.to > APART_MS) {
+      const held = holder(probes, index, blockers);
+      found.push({ server, from: at[index], to: end(index), worst: took[index], count: 1, isAnswered, held: held === null ? null : [blockers.connection[held], blockers.at[held]] });
     } else {
       stall.from = Math.min(stall.from, at[index]);
-      stall.to = end;
+      stall.to = end(index);
       stall.worst = Math.max(stall.worst, took[index]);
       stall.count += 1;
     }
-    last = end;
   }
   return found.sort((a, b) => b.worst - a.worst);
 }
 
-/** The blocker that ended right before an answer, by its number. */
-export function endedAt({ at, took, answered }: Requests, answer: number): number | null {
+/** The blocker whose end let a probe go, by its number; what has no answer was not let go. */
+export function holder(probes: Requests, probe: number, { at, took, answered }: Requests): number | null {
+  if (!probes.answered[probe]) return null;
+  const answer = probes.at[probe] + probes.took[probe];
   let best: number | null = null;
   let nearest = APART_MS;
   for (let index = 0; index < at.length; index += 1) {
@@ -87,9 +93,4 @@ export function endedAt({ at, took, answered }: Requests, answer: number): numbe
     }
   }
   return best;
-}
-
-function heldBy(blockers: Requests, answer: number): [number, number] | null {
-  const index = endedAt(blockers, answer);
-  return index === null ? null : [blockers.connection[index], blockers.at[index]];
 }

@@ -5,7 +5,7 @@ import { button, choice, download, h } from "./dom";
 import { amount } from "./format";
 import { prepare } from "./canvas";
 import { grade, ink } from "./colors";
-import { type Requests, type Stall, endedAt, requestsOf, stalls } from "./stalls";
+import { type Requests, type Stall, holder, requestsOf, stalls } from "./stalls";
 import type { State } from "./state";
 
 const [LEFT, RIGHT, DOTS, LANE, GAP] = [64, 12, 130, 5, 6];
@@ -112,7 +112,7 @@ export function timelines(page: Page, state: State): { element: HTMLElement; zoo
     note.textContent = panes.length === 0 ? `None of the chosen servers has this step${missing}.` : `${panes.length} servers${hidden}${missing}`;
     const worst = panes.flatMap((pane) => stalls(pane.timeline.server, pane.probes, pane.blockers).slice(0, 3)).sort((a, b) => b.worst - a.worst);
     list.replaceChildren(...worst.slice(0, 10).map((stall) => h("li", {}, button(told(stall), () => goTo(stall)))));
-    if (worst.length === 0) list.replaceChildren(h("li", {}, "none: no probe took longer than 20 ms"));
+    if (worst.length === 0 && panes.length > 0) list.replaceChildren(h("li", {}, "none: no probe took longer than 20 ms"));
     ask();
   };
 
@@ -152,7 +152,7 @@ export function timelines(page: Page, state: State): { element: HTMLElement; zoo
     tip.hidden = index === null;
     if (index !== null) {
       const { at, took, answered } = pane.probes;
-      const held = endedAt(pane.blockers, at[index] + took[index]);
+      const held = holder(pane.probes, index, pane.blockers);
       const by = held !== null && took[index] > 20 ? `, when the slow request on connection ${pane.blockers.connection[held]} ended` : "";
       tip.textContent = `due at ${amount(at[index], "ms")}, ${answered[index] ? "answered" : "not answered"} after ${amount(took[index], "ms")}${by}`;
       const box = stack.getBoundingClientRect();
@@ -205,7 +205,8 @@ export function timelines(page: Page, state: State): { element: HTMLElement; zoo
 
 function told(stall: Stall): string {
   const held = stall.held ? `, until the slow request sent at ${amount(stall.held[1], "ms")} on connection ${stall.held[0]} ended` : "";
-  return `${stall.server}: from ${amount(stall.from, "ms")} on, ${stall.count} ${stall.count === 1 ? "probe" : "probes"} waited up to ${amount(stall.worst, "ms")}${held}`;
+  const end = stall.isAnswered ? held : " without an answer";
+  return `${stall.server}: from ${amount(stall.from, "ms")} on, ${stall.count} ${stall.count === 1 ? "probe" : "probes"} waited up to ${amount(stall.worst, "ms")}${end}`;
 }
 
 /** The probes by the time at which they were due, as a table. */
@@ -288,8 +289,7 @@ function paint(pane: Pane, from: number, to: number, isHeat: boolean, hovered: n
   ctx.beginPath();
   ctx.rect(LEFT, 0, width - LEFT - RIGHT, height);
   ctx.clip();
-  const answer = hovered === null ? null : own.at[hovered] + own.took[hovered];
-  const held = answer === null ? null : endedAt(blockers, answer);
+  const held = hovered === null ? null : holder(own, hovered, blockers);
   for (let index = 0; index < blockers.at.length; index += 1) {
     const [sent, end] = [across(blockers.at[index]), across(blockers.at[index] + blockers.took[index])];
     ctx.fillStyle = ink(index === held ? "held" : blockers.answered[index] ? "blocker" : "faint");
@@ -297,14 +297,16 @@ function paint(pane: Pane, from: number, to: number, isHeat: boolean, hovered: n
   }
   if (isHeat) heat(ctx, pane, width, across, from, to);
   else dots(ctx, pane, across, from, to);
-  if (hovered !== null && answer !== null) {
+  if (hovered !== null) {
+    const answer = own.at[hovered] + own.took[hovered];
     const y = top(pane) + up(own.took[hovered]) * DOTS;
     ctx.strokeStyle = ink("held");
     ctx.lineWidth = 1.5;
     ctx.beginPath();
     ctx.moveTo(across(own.at[hovered]), y);
     ctx.lineTo(across(answer), y);
-    ctx.lineTo(across(answer), 0);
+    // Up to the blocker whose end was the answer.
+    if (held !== null) ctx.lineTo(across(answer), 0);
     ctx.stroke();
   }
   if (selection) {

@@ -122,6 +122,25 @@ test("a stall is what was answered at one moment, and the blocker that ended the
   ]);
 });
 
+test("probes without an answer are a stall of their own, as old as they were at the end, that no blocker let go", async () => {
+  const { requestsOf, stalls } = await load("stalls.ts");
+  const { requests } = await import("./rounds.mjs");
+  // Due at 1, 2, 3 and 4 ms. The first is answered at 50 ms, when a blocker ends; the load ends there too, and the others have no answer.
+  const probes = requests([100, 100, 100, 100], [4900, 4800, 4700, 4600], [], [1, 2, 3]);
+  const read = await requestsOf({ probes, blockers: requests([0], [5000], [3]) }, 0.01);
+  assert.deepEqual(stalls("a", read.probes, read.blockers), [
+    { server: "a", from: 1, to: 50, worst: 49, count: 1, isAnswered: true, held: [3, 0] },
+    { server: "a", from: 2, to: 50, worst: 48, count: 3, isAnswered: false, held: null },
+  ]);
+});
+
+test("a probe without an answer counts however young it was at the end: nobody knows how long it would have taken", async () => {
+  const { requestsOf, stalls } = await load("stalls.ts");
+  const { requests } = await import("./rounds.mjs");
+  const read = await requestsOf({ probes: requests([100, 100], [10, 500], [], [1]), blockers: requests([], []) }, 0.01);
+  assert.deepEqual(stalls("a", read.probes, read.blockers).map(({ worst, isAnswered }) => ({ worst, isAnswered })), [{ worst: 5, isAnswered: false }]);
+});
+
 test("what a tab's time exceeds its own work by is waiting", async () => {
   const { parts } = await load("waterfall.ts");
   assert.deepEqual(parts(600, 300), { waiting: 300, working: 300 });

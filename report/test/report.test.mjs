@@ -163,6 +163,27 @@ test("dots stand where probes are, and a blocker is named for what it held", asy
   await closed(page, troubles);
 });
 
+test("a server that never answers has a stall without an answer, and no blocker is said to have held it", async () => {
+  const silent = changed(full.path, (page) => {
+    // Each is due a millisecond after the one before, and all wait until 1,200 ms.
+    const took = Array.from({ length: 1000 }, (_, at) => 110_000 - at * 100);
+    const probes = requests(took.map((_, at) => (at === 0 ? 10_000 : 100)), took, [], [...took.keys()]);
+    page.moments.timelines = [{ ...timeline(page.shown[0], 4, 1000), probes, blockers: requests([0], [120_000], [0]) }];
+  });
+  const { page, troubles } = await open(browser, silent);
+  await page.waitForFunction(() => Number(document.querySelector(".panes").dataset.frames) > 0);
+  const list = await page.$$eval(".stalls li", (all) => all.map((one) => one.textContent));
+  assert.deepEqual(list, [`${full.numbers.shown[0]}: from 100 ms on, 1000 probes waited up to 1.10 s without an answer`]);
+  const canvas = await page.$(".pane canvas");
+  await canvas.evaluate((one) => one.scrollIntoView({ block: "center", behavior: "instant" }));
+  const box = await canvas.boundingBox();
+  const [left, right, dots, low, high] = [64, 12, 130, 0.03, 3000];
+  await page.mouse.move(box.x + left + (600 / 1100) * (box.width - left - right), box.y + 5 + 6 + (1 - Math.log(600 / low) / Math.log(high / low)) * dots);
+  await page.waitForFunction(() => !document.querySelector("#stalls .tip").hidden);
+  assert.match(await page.$eval("#stalls .tip", (tip) => tip.textContent), /^due at \d+ ms, not answered after \d+ ms$/);
+  await closed(page, troubles);
+});
+
 test("more than 20,000 dots become a heat map", async () => {
   const many = changed(full.path, (page) => {
     page.moments.timelines = [timeline(page.shown[0], 4, 30_000)];

@@ -55,9 +55,10 @@ export function copy(round, change) {
   return to;
 }
 
-/** Requests as a page holds them: the time since the one before, and how long each took, in units; and the connections of blockers. */
-export function requests(since, took, connections = []) {
-  return deflateRawSync(leb128([...since, ...took.map((units) => 2 * units), ...connections])).toString("base64");
+/** Requests as a page holds them: the time since the one before, and how long each took, in units; the connections of blockers; and the positions of those that got no answer. */
+export function requests(since, took, connections = [], lost = []) {
+  const doubled = took.map((units, at) => 2 * units + Number(lost.includes(at)));
+  return deflateRawSync(leb128([...since, ...doubled, ...connections])).toString("base64");
 }
 
 function leb128(all) {
