@@ -7,10 +7,10 @@ import { onSystemTheme, setTheme } from "./colors";
 import { button, h } from "./dom";
 import { figure } from "./lines";
 import { method } from "./method";
-import { State } from "./state";
+import { State, type View } from "./state";
 import { plain, servers } from "./table";
 import { stepOf, timelines } from "./timeline";
-import { waterfalls } from "./waterfall";
+import { longest, waterfalls } from "./waterfall";
 
 const HELP: [string, string][] = [
   ["w, s", "zoom in, zoom out, on every time axis"],
@@ -39,7 +39,7 @@ function firstStep(page: Page): string {
 
 function show(page: Page): void {
   document.title = `${page.name} – Stallbench`;
-  const state = new State({
+  const initial: View = {
     servers: page.shown,
     step: page.moments.timelines.length > 0 ? firstStep(page) : "",
     zoom: null,
@@ -49,7 +49,9 @@ function show(page: Page): void {
     wide: false,
     pair: null,
     theme: "",
-  });
+  };
+  const { waterfalls: tabs, timelines: steps } = page.moments;
+  const state = new State(initial, Math.max(longest(tabs), ...steps.map((one) => one.end_ms)));
   setTheme(state.view.theme);
   state.on(["theme"], (view) => setTheme(view.theme));
   onSystemTheme(() => state.set({ theme: state.view.theme }));

@@ -21,13 +21,24 @@ export interface View {
   theme: string;
 }
 
+/** The smallest part of the time axis that is shown, in tenths of a millisecond, which is what the address holds. */
+const LEAST = 5;
+
+/** The part of a time axis that lies within it, as the address holds it; `null` if there is none. An axis over anything else has no end of labels. */
+export function within(zoom: [number, number], end: number): [number, number] | null {
+  if (!zoom.every(Number.isFinite)) return null;
+  const [from, to] = [Math.max(0, Math.round(zoom[0] * 10)), Math.min(Math.ceil(end * 10), Math.round(zoom[1] * 10))];
+  return to - from >= LEAST ? [from / 10, to / 10] : null;
+}
+
 type Listener = (view: View, changed: (keyof View)[]) => void;
 
 export class State {
   view: View;
   private readonly listeners: Listener[] = [];
 
-  constructor(private readonly initial: View) {
+  /** `end`: of the longest time axis, in ms. */
+  constructor(private readonly initial: View, private readonly end: number) {
     this.view = { ...initial };
     this.read();
     addEventListener("hashchange", () => {
@@ -42,7 +53,9 @@ export class State {
   /** Changes something, and tells everybody. */
   set(change: Partial<View>): void {
     const changed = Object.keys(change) as (keyof View)[];
-    this.view = { ...this.view, ...change };
+    // Where a part is too small to be shown, the one in sight stays.
+    const zoom = change.zoom ? within(change.zoom, this.end) ?? this.view.zoom : change.zoom;
+    this.view = { ...this.view, ...change, ...(zoom === undefined ? {} : { zoom }) };
     history.replaceState(null, "", this.hash() || location.pathname + location.search);
     this.tell(changed);
   }
@@ -82,8 +95,8 @@ export class State {
     const { view } = this;
     view.servers = parts.get("servers")?.split(",").filter(Boolean) ?? view.servers;
     view.step = parts.get("step") ?? view.step;
-    const zoom = parts.get("zoom")?.split("-").map(Number);
-    if (zoom?.length === 2 && zoom.every(Number.isFinite) && zoom[0] < zoom[1]) view.zoom = [zoom[0], zoom[1]];
+    const zoom = /^(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)$/.exec(parts.get("zoom") ?? "");
+    view.zoom = zoom ? within([Number(zoom[1]), Number(zoom[2])], this.end) : null;
     view.filter = parts.get("filter") ?? "";
     view.group = parts.get("group") ?? "";
     const sort = /^(\d+)([ad])$/.exec(parts.get("sort") ?? "");

@@ -169,7 +169,6 @@ export function timelines(page: Page, state: State): { element: HTMLElement; zoo
     if (act === "fit") return state.set({ zoom: null });
     let next: [number, number] = act === "in" ? [from + width / 4, to - width / 4] : act === "out" ? [from - width / 2, to + width / 2] : act === "left" ? [from - width / 4, to - width / 4] : [from + width / 4, to + width / 4];
     const size = Math.min(next[1] - next[0], last - first);
-    if (size < 0.5) return;
     const start = Math.min(Math.max(first, next[0]), last - size);
     next = [start, start + size];
     state.set({ zoom: size >= last - first ? null : next });

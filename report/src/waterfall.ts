@@ -14,13 +14,17 @@ export function waterfalls(page: Page, state: State): HTMLElement | null {
   const stack = h("div", { class: "falls" });
   const draw = () => {
     const chosen = state.view.servers.flatMap((name) => all.filter((fall) => fall.server === name));
-    const longest = Math.max(1, ...chosen.map((fall) => Math.max(fall.finished_ms[fall.finished_ms.length - 1], fall.length_ms * fall.finished_ms.length)));
-    const [from, to] = state.view.zoom ?? [0, longest];
+    const [from, to] = state.view.zoom ?? [0, longest(chosen)];
     stack.replaceChildren(...(chosen.length > 0 ? chosen.map((fall, number) => one(fall, number, from, to)) : [h("p", {}, "Tick a server above to see its tabs.")]));
   };
   state.on(["servers", "theme", "zoom"], draw);
   draw();
   return stack;
+}
+
+/** The end of the axis on which all of them have room, also one after another. */
+export function longest(falls: Waterfall[]): number {
+  return Math.max(1, ...falls.map((fall) => Math.max(...fall.finished_ms, fall.length_ms * fall.finished_ms.length)));
 }
 
 /** Splits a tab's time into waiting and working: all but its own work is waiting. */

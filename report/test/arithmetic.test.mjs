@@ -155,3 +155,15 @@ test("numbers have three digits and their unit", async () => {
   assert.equal(words({ never_up_to: 64 }, ""), "never (64 tried)");
   assert.equal(words("not reached", "ms"), "frozen");
 });
+
+test("a part of the time axis is cut to the axis, and none is left of what lies outside, is too small, turned round, or no number", async () => {
+  const { within } = await load("state.ts");
+  const end = 1100;
+  assert.deepEqual(within([200, 300], end), [200, 300]);
+  assert.deepEqual(within([200.04, 300.06], end), [200, 300.1], "as the address holds it");
+  assert.deepEqual(within([-50, 1e300], end), [0, end]);
+  assert.deepEqual(within([299.8, 300.3], end), [299.8, 300.3]);
+  for (const zoom of [[300, 200], [200, 200], [200, 200.4], [5e6, 6e6], [-20, -10], [1e17, 1.0000000000000002e17], [0, Infinity], [NaN, 5], [-Infinity, Infinity]]) {
+    assert.equal(within(zoom, end), null, String(zoom));
+  }
+});

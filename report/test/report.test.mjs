@@ -236,6 +236,33 @@ test("every control can be used, and the address brings the view back", async ()
   await closed(again.page, again.troubles);
 });
 
+test("a part of the time axis that makes no sense is not taken from the address, and all of the axis is drawn", async () => {
+  const tiny = ["zoom=300.0-300.1", "zoom=1e17-1.0000000000000002e17", "zoom=100000000000000000-100000000000000016", "zoom=0-1e308", `zoom=0-${"9".repeat(400)}`];
+  const strange = ["zoom=NaN-Infinity", "zoom=500-200", "zoom=200-200", "zoom=-5", "zoom=--5", "zoom=-100-200", "zoom=1-2-3", "zoom=", "zoom=%00-%ff", "zoom=0x10-0x100", "zoom=5000000-6000000"];
+  for (const part of [...tiny, ...strange]) {
+    const { page, troubles } = await open(browser, full.path, { hash: `#${part}` });
+    await page.waitForFunction(() => Number(document.querySelector(".panes").dataset.frames) > 0);
+    // Whatever was asked for, the labels of the axis are within the measured time.
+    const labels = await page.$$eval(".fall svg text.quiet", (all) => all.slice(0, 2).map((one) => one.textContent));
+    assert.equal(labels[0], "0.00 ms", part);
+    const longest = Math.max(...full.numbers.moments.waterfalls.map((one) => Math.max(...one.finished_ms, one.length_ms * one.finished_ms.length)), ...full.numbers.moments.timelines.map((one) => one.end_ms));
+    const last = Number.parseFloat(labels[1]) * (labels[1].endsWith(" s") ? 1000 : 1);
+    assert.ok(last <= longest * 1.01, `${part}: the axis ends at ${labels[1]}`);
+    await page.keyboard.press("w");
+    assert.match(await page.evaluate(() => location.hash), /zoom=\d+\.\d-\d+\.\d/, part);
+    await closed(page, troubles);
+  }
+});
+
+test("other parts of the address that make no sense leave a page that works", async () => {
+  for (const part of ["sort=999d", "sort=-1a", "step=nothing-9", "servers=,,nobody", "pair=nobody,nothing", "group=no%20such", "filter=(", "theme=none", "%", "=&&=", "__proto__=1"]) {
+    const { page, troubles } = await open(browser, full.path, { hash: `#${part}` });
+    assert.equal(await page.$eval("h1", (one) => one.textContent), full.numbers.sentence, part);
+    assert.equal(await page.$$eval(".broken", (all) => all.length), 0, part);
+    await closed(page, troubles);
+  }
+});
+
 test("the keyboard alone reaches everything that can be used", async () => {
   const { page, troubles } = await open(browser, full.path);
   const wanted = await page.evaluate(() => {
