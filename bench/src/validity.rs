@@ -115,6 +115,14 @@ pub fn any_answer(lanes: &[&Recording]) -> Result<(), Failure> {
     check("answers", lanes.iter().any(|lane| !lane.response.is_empty()), || "no request was answered".into())
 }
 
+/// Some request of this lane was answered within the window, so that its cost is that of requests.
+///
+/// # Errors
+/// None was.
+pub fn answered_in_window(lane: &Recording) -> Result<(), Failure> {
+    check("answers", lane.answered > 0, || "no request was answered in the window".into())
+}
+
 /// Little's law (1961): in a closed loop, rate times response time is the number of requests in flight. Requests that began before the window
 /// or are not done at its end may shift it by the share that the longest of them is of the window.
 ///
@@ -206,6 +214,10 @@ mod tests {
         let nothing = Recording::default();
         assert!(any_answer(&[&nothing]).unwrap_err().to_string().starts_with("answers: no request"));
         assert!(any_answer(&[&nothing, &observation(|_| ()).lanes[0]]).is_ok());
+        let mut late = observation(|_| ()).lanes.remove(0);
+        assert!(answered_in_window(&late).is_ok());
+        late.answered = 0;
+        assert!(answered_in_window(&late).unwrap_err().to_string().starts_with("answers: no request"));
     }
 
     #[test]

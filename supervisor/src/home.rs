@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
 use rustix::process::{geteuid, umask};
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -105,7 +105,7 @@ impl Home {
     ///
     /// # Errors
     /// Fails if the file cannot be written, for example because the disk is full.
-    pub fn tell(&self, text: &str) -> std::io::Result<()> {
+    pub fn tell(&self, text: &str) -> io::Result<()> {
         let path = self.own_log();
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LONGEST_LOG) {
             fs::rename(&path, path.with_extension("log.1"))?;
@@ -221,9 +221,17 @@ pub fn replace_durably(path: &Path, content: &[u8]) -> Result<()> {
     written
         // The content first, or the name could outlive it; the folder last, or the name could be lost.
         .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&new, path))
-        .and_then(|()| fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all())
+        .and_then(|()| rename_durably(&new, path))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Renames a file whose content has been written, so that its new name survives a power loss.
+///
+/// # Errors
+/// Fails if it cannot be renamed.
+pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    fs::File::open(to.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 /// A path beside another, which no app's name leads to.

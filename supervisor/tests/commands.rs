@@ -51,7 +51,7 @@ fn errors_are_one_line() {
         (&["start", "sleep", "--kill-timeout", "9999days", "--", "9"], "expected at most a day"),
         (&["start", "sleep", "--listen", "nowhere", "--", "9"], "is not an address such as 127.0.0.1:8080"),
         (&["start", "sleep", "-i", "many", "--", "9"], "expected a number from 1 to 1000"),
-        (&["start", "sleep", "--name", "api", "--", "9"], "api already exists"),
+        (&["start", "sleep", "--name", "api", "--", "9"], "api is in the list already"),
         (&["start", "sleep", "--name", "a/b", "--", "9"], "is not a valid name"),
         (
             &["start", "sleep", "--listen", "127.0.0.1:0", "--", "9"],

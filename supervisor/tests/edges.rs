@@ -309,9 +309,12 @@ fn a_stop_ends_children_with_a_session_of_their_own_and_groups_with_a_zombie() {
 #[test]
 fn an_app_that_exits_again_and_again_is_given_up_even_if_each_time_was_long_enough() {
     let supervisor = Supervisor::new();
-    let options = ["--min-uptime", "1ms", "--max-restarts", "3", "--restart-delay", "1ms"];
-    supervisor.run(&[&["start", "sleep 0.05", "--name", "app"], &options[..]].concat());
+    supervisor.run(&["start", "sleep 0.05", "--name", "app", "--min-uptime", "1ms"]);
     until("it is given up", || supervisor.list()[0]["status"] == "errored");
+    assert_eq!(supervisor.list()[0]["restarts"], 17, "the default limit is 16");
+    // What somebody starts again is tried as often.
+    supervisor.run(&["start", "app"]);
+    until("it has been tried again", || supervisor.list()[0]["restarts"] == 34);
 }
 
 #[test]

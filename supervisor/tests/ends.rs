@@ -4,6 +4,7 @@ mod common;
 
 use common::{Supervisor, is_gone, signal, until};
 use std::fs;
+use std::process::Command;
 
 #[test]
 fn a_process_whose_name_is_cut_within_a_character_is_kept_and_ends_with_its_app() {
@@ -99,4 +100,44 @@ fn the_keeper_gets_the_order_to_end_behind_many_others() {
     signal("CONT", keeper);
     assert!(kill.wait().unwrap().success());
     assert!(is_gone(keeper));
+}
+
+#[test]
+fn nothing_that_descends_from_an_app_survives_its_stop_and_no_orphan_the_supervisor() {
+    let supervisor = Supervisor::new();
+    let pids = supervisor.home.path().join("pids");
+    let read = || fs::read_to_string(&pids).unwrap_or_default().lines().map(|pid| pid.parse().unwrap()).collect::<Vec<i64>>();
+    // Neither its group nor its environment says whose it is. The parent of the second one ends at once.
+    let stray = format!("env -i setsid sh -c 'echo $$ >> {}; exec sleep 1000' &", pids.display());
+    for (name, begun, command) in [("child", stray.clone(), &["stop", "child"][..]), ("orphan", format!("({stray})"), &["kill"])]
+    {
+        let _ = fs::remove_file(&pids);
+        let app = supervisor.script(name, &format!("{begun}\nexec sleep 1000"));
+        supervisor.ok(&["start", &app, "--min-uptime", "10ms"]);
+        until("it has begun", || read().len() == 1);
+        supervisor.ok(command);
+        until("it has ended", || is_gone(read()[0]));
+    }
+}
+
+#[test]
+fn a_version_that_cannot_take_over_leaves_everything_as_it_was() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let (before, daemon) = (supervisor.pids(), supervisor.role("daemon"));
+    let folder = supervisor.home.path();
+    fs::copy(env!("CARGO_BIN_EXE_supervisor"), folder.join("supervisor")).unwrap();
+    supervisor.script("supervisor-keeper", "[ \"$1\" = version ] && echo supervisor-keeper 99");
+    let update = || {
+        let output = Command::new(folder.join("supervisor")).arg("update").env("SUPERVISOR_HOME", supervisor.path()).output();
+        String::from_utf8(output.unwrap().stderr).unwrap()
+    };
+    let said = update();
+    assert!(said.contains("the new version has ended while it took over; this one goes on"), "{said}");
+    assert_eq!((supervisor.pids(), supervisor.role("daemon")), (before.clone(), daemon));
+    supervisor.script("supervisor-keeper", "exit 1");
+    let said = update();
+    assert!(said.contains("is not a supervisor"), "{said}");
+    supervisor.ok(&["update"]);
+    assert_eq!(supervisor.pids(), before);
 }

@@ -56,6 +56,26 @@ fn a_file_is_applied_and_only_what_differs_changes() {
 }
 
 #[test]
+fn a_change_starts_what_was_given_up_and_not_what_somebody_has_stopped() {
+    let supervisor = Supervisor::new();
+    let app = |seconds: &str| {
+        let options = "min-uptime = \"50ms\"\nmax-restarts = 1\nrestart-delay = \"1ms\"";
+        format!("[[app]]\nstart = \"sleep\"\nname = \"app\"\narguments = [\"{seconds}\"]\n{options}\n")
+    };
+    let path = file(&supervisor, &app("nonsense"));
+    let path = path.to_str().unwrap();
+    supervisor.fails(&["apply", path]);
+    until("it is given up", || supervisor.list()[0]["status"] == "errored");
+    file(&supervisor, &app("1000"));
+    assert_eq!(supervisor.ok(&["apply", path]), "app was reloaded\n");
+    assert_eq!(supervisor.list()[0]["status"], "online");
+    supervisor.ok(&["stop", "app"]);
+    file(&supervisor, &app("1001"));
+    assert_eq!(supervisor.ok(&["apply", path]), "app was changed, and stays stopped\n");
+    assert_eq!(supervisor.list()[0]["status"], "stopped");
+}
+
+#[test]
 fn a_file_starts_with_the_variables_and_the_apps_that_are_named() {
     let supervisor = Supervisor::new();
     let app = |name: &str| {

@@ -6,8 +6,22 @@ use common::{Supervisor, free, until};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
+
+#[test]
+fn logs_have_the_mode_that_was_asked_for() {
+    let supervisor = Supervisor::new();
+    for (name, options, mode) in [("plain", &[][..], 0o600), ("shared", &["--log-mode", "640"], 0o640)] {
+        let words =
+            [&["start", "sh", "--name", name, "--min-uptime", "10ms"], options, &["--", "-c", "echo it; exec sleep 1000"]];
+        supervisor.ok(&words.concat());
+        let log = supervisor.path().join(format!("logs/{name}-0-out.log"));
+        until("it has written", || log.exists());
+        assert_eq!(fs::metadata(log).unwrap().permissions().mode() & 0o777, mode, "{name}");
+    }
+}
 
 #[test]
 fn every_command_with_a_target_takes_patterns_and_namespaces() {

@@ -95,7 +95,7 @@ impl Way<'_> {
         let cores = session.placement.server_cores().len();
         let checked = validity::of_lane(seen, 0)
             .and_then(|()| validity::cpu_ceiling(used.as_secs_f64(), cores, seen.window.as_secs_f64()))
-            .and_then(|()| validity::any_answer(&[lane]))
+            .and_then(|()| validity::answered_in_window(lane))
             // Fresh connections are also being opened, during which no request is in flight.
             .and_then(|()| if self.is_fresh { Ok(()) } else { validity::littles_law(lane, seen.window, self.in_flight()) });
         ClosedLoop {

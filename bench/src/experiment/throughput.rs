@@ -176,6 +176,7 @@ impl Throughput {
     }
 }
 
+/// A server that refuses what its pool has no room for would have most of this loop refused.
 fn offloads(server: &Server) -> bool {
-    server.blocking != Blocking::Inline
+    server.blocking != Blocking::Inline && !server.unsupported.contains_key("offload")
 }

@@ -1,5 +1,6 @@
 //! `import` converts the files of PM2's users to a supervisor.toml: ecosystem files, which may be programs, and what `pm2 save` has written.
 
+use super::pm2::{KEYS, Kind, NOTHING, STATE, USUAL};
 use super::{print, remark};
 use crate::cli::Import;
 use anyhow::{Context, Result, bail};
@@ -9,91 +10,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use toml::{Table, Value as Toml};
-
-/// Keys that mean the same under another name, and how their value is written here.
-const KEYS: [(&str, &str, Kind); 40] = [
-    ("script", "start", Kind::Text),
-    ("pm_exec_path", "start", Kind::Text),
-    ("name", "name", Kind::Text),
-    ("namespace", "namespace", Kind::Namespace),
-    ("cwd", "cwd", Kind::Text),
-    ("pm_cwd", "cwd", Kind::Text),
-    ("interpreter", "interpreter", Kind::Interpreter),
-    ("exec_interpreter", "interpreter", Kind::Interpreter),
-    ("instances", "instances", Kind::Instances),
-    ("watch", "watch", Kind::Switch),
-    ("max_memory_restart", "max-memory-restart", Kind::Size),
-    ("min_uptime", "min-uptime", Kind::Time),
-    ("max_restarts", "max-restarts", Kind::Number),
-    ("restart_delay", "restart-delay", Kind::Time),
-    ("exp_backoff_restart_delay", "restart-delay", Kind::Time),
-    ("kill_timeout", "kill-timeout", Kind::Time),
-    ("listen_timeout", "listen-timeout", Kind::Time),
-    ("wait_ready", "wait-ready", Kind::Switch),
-    ("autorestart", "no-autorestart", Kind::Opposite),
-    ("stop_exit_codes", "stop-exit-codes", Kind::Codes),
-    ("log_date_format", "log-date-format", Kind::Date),
-    ("merge_logs", "merge-logs", Kind::Switch),
-    ("combine_logs", "merge-logs", Kind::Switch),
-    ("time", "time", Kind::Switch),
-    ("uid", "uid", Kind::Text),
-    ("gid", "gid", Kind::Text),
-    ("cron_restart", "cron", Kind::Text),
-    ("log_file", "log", Kind::Text),
-    ("log", "log", Kind::Text),
-    ("out_file", "output", Kind::Log),
-    ("output", "output", Kind::Log),
-    ("out", "output", Kind::Log),
-    ("out_log", "output", Kind::Log),
-    ("error_file", "error", Kind::Log),
-    ("error", "error", Kind::Log),
-    ("err", "error", Kind::Log),
-    ("err_file", "error", Kind::Log),
-    ("err_log", "error", Kind::Log),
-    ("args", "arguments", Kind::Words),
-    ("kill_signal", "stop-signal", Kind::Text),
-];
-/// Keys that say nothing that would have to be said here.
-const NOTHING: [&str; 13] = [
-    "exec_mode",
-    "automation",
-    "autostart",
-    "vizion",
-    "treekill",
-    "pmx",
-    "windowsHide",
-    "kill_retry_time",
-    "username",
-    "instance_var",
-    "merge_type",
-    "env",
-    "source_map_support",
-];
-/// What `pm2 save` writes beside an app's own settings.
-const STATE: [&str; 7] = ["pm_", "_pm2", "unstable_restarts", "created_at", "prev_restart_delay", "status", "axm_"];
-
-/// How a value is written here.
-#[derive(Clone, Copy)]
-enum Kind {
-    Text,
-    Namespace,
-    Interpreter,
-    Instances,
-    Switch,
-    Opposite,
-    Number,
-    /// Milliseconds, or a text such as `10s`.
-    Time,
-    /// Bytes, or a text such as `300M`.
-    Size,
-    Codes,
-    /// A file, or `NULL` for none.
-    Log,
-    /// PM2's date formats are those of moment.js.
-    Date,
-    /// Words, or a text of words.
-    Words,
-}
 
 /// Converts a file.
 ///
@@ -218,7 +134,10 @@ fn converted_app(app: &Map<String, Value>, places: &Places, missing: &mut Vec<St
             }
         } else if let Some(name) = key.strip_prefix("env_") {
             environment.insert(name.to_owned(), Toml::Table(variables(value, false)));
-        } else if NOTHING.contains(&key.as_str()) || is_dump && is_state(key) {
+        } else if NOTHING.contains(&key.as_str())
+            || USUAL.contains(&(key.as_str(), value.to_string().as_str()))
+            || is_dump && is_state(key)
+        {
             // There is nothing to say about it.
         } else {
             missing.push(key.clone());

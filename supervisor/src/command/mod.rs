@@ -10,6 +10,7 @@ mod list;
 mod logs;
 mod metrics;
 mod monit;
+mod pm2;
 mod resolve;
 mod run;
 mod show;

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 /// Interpreters by the ending of the file that they run.
 const INTERPRETERS: [(&str, &str); 7] =
     [("js", "node"), ("cjs", "node"), ("mjs", "node"), ("py", "python3"), ("rb", "ruby"), ("pl", "perl"), ("sh", "bash")];
+/// What the kernel reads of the line after `#!`.
+const LONGEST_LINE: u64 = 256;
 /// The interpreter that our preload is for.
 const NODE: &str = "node";
 /// The interpreter that means none.
@@ -42,19 +44,21 @@ pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
     let file = Path::new(program);
     let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let usual = INTERPRETERS.iter().find(|(own, _)| *own == ending).map(|(_, interpreter)| *interpreter);
-    // With #!, an executable file says itself what runs it.
-    let says_itself = access(file, Access::EXEC_OK).is_ok() && begins_with_interpreter(file);
+    let named = interpreter_of(file);
+    // With #!, an executable file says itself what runs it. A Node program gets its listeners only if Node is run here.
+    let says_itself = named.is_some() && access(file, Access::EXEC_OK).is_ok();
+    let named_node = named.as_deref().filter(|named| named.split_whitespace().next().is_some_and(runs_node));
     let chosen = match interpreter {
         Some(NONE) => None,
         Some(interpreter) => Some(interpreter),
-        None => usual.filter(|interpreter| file.is_file() && (*interpreter == NODE || !says_itself)),
+        None => usual.filter(|interpreter| file.is_file() && (*interpreter == NODE || !says_itself)).or(named_node),
     };
     let stem = |path: &Path| path.file_stem().map_or_else(|| (*program).to_owned(), |name| name.to_string_lossy().into_owned());
     let base = |path: &Path| path.file_name().map_or_else(|| (*program).to_owned(), |name| name.to_string_lossy().into_owned());
     let own = arguments.iter().map(|argument| (*argument).to_owned());
     let Some(chosen) = chosen else {
         let path = find(program)?;
-        let is_node = base(Path::new(&path)) == NODE;
+        let is_node = runs_node(&path);
         let name = if usual.is_some() { stem(file) } else { base(file) };
         return Ok(Resolved { name, command: std::iter::once(path).chain(own).collect(), script: None, is_node });
     };
@@ -65,15 +69,29 @@ pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
     let interpreter = runs.next().context("--interpreter is empty: name a program, or none")?;
     let script = std::path::absolute(here()?.join(file))?;
     let path = script.to_string_lossy().into_owned();
-    let is_node = base(Path::new(interpreter)) == NODE;
+    let is_node = runs_node(interpreter);
     let command = std::iter::once(find(interpreter)?).chain(runs.map(str::to_owned)).chain([path]).chain(own);
     Ok(Resolved { name: stem(file), command: command.collect(), script: Some(script), is_node })
 }
 
-/// Returns whether a file names its interpreter itself, after `#!`.
-fn begins_with_interpreter(file: &Path) -> bool {
-    let mut beginning = [0; 2];
-    fs::File::open(file).and_then(|mut file| file.read_exact(&mut beginning)).is_ok() && beginning == *b"#!"
+/// Returns whether a program is Node.
+fn runs_node(program: &str) -> bool {
+    Path::new(program).file_name().is_some_and(|name| name == NODE || name == "nodejs")
+}
+
+/// Returns the interpreter that a file names itself, after `#!`, with its arguments; without `env`, which only looks for it.
+fn interpreter_of(file: &Path) -> Option<String> {
+    let mut beginning = Vec::new();
+    // What is not a file may never end.
+    let file = Some(file).filter(|file| file.is_file()).and_then(|file| fs::File::open(file).ok())?;
+    file.take(LONGEST_LINE).read_to_end(&mut beginning).ok()?;
+    let line = beginning.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = std::str::from_utf8(line).ok()?;
+    let mut words = line.split_whitespace().peekable();
+    if words.next_if(|word| Path::new(word).file_name().is_some_and(|name| name == "env")).is_some() {
+        words.next_if_eq(&"-S");
+    }
+    Some(words.collect::<Vec<_>>().join(" "))
 }
 
 /// Returns the working directory as the user typed it. A `current` link that is moved later leads to the new release then.

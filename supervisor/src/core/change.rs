@@ -1,7 +1,9 @@
 //! Commands that bring specifications with them: changed ones, saved ones, and what is done about lost ones.
 
 use super::saved::Dumped;
+use super::table::Instance;
 use super::task::Verb;
+use super::worker::State;
 use super::{Client, Core, Dump, Output, Version};
 use crate::control::Answer;
 use crate::spec::Spec;
@@ -15,11 +17,13 @@ impl Core {
         self.refuse_taken(&spec)?;
         let Some(app) = self.table.app_mut(&spec.name) else { bail!("there is no app {}", spec.name) };
         app.next = Some(spec.clone());
-        let running = app.instances.iter().filter(|instance| !instance.is_over()).map(|instance| instance.id);
-        let running: Vec<u32> = running.filter(|id| ids.contains(id)).collect();
+        // What was given up is tried again with the change; what somebody has stopped stays so.
+        let is_wanted = |instance: &&Instance| !instance.is_over() || instance.worker.state == State::Errored;
+        let wanted = app.instances.iter().filter(is_wanted).map(|instance| instance.id);
+        let wanted: Vec<u32> = wanted.filter(|id| ids.contains(id)).collect();
         let name = spec.name.clone();
         self.out.push(Output::Prepare(Box::new(spec), Version::Next));
-        self.push_reload(Some(client), name, running).is_prepared = false;
+        self.push_reload(Some(client), name, wanted).is_prepared = false;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use super::Core;
 use super::readiness::Readiness;
 use super::table::{Instance, Worker};
+use super::task::Task;
 use super::worker::{Action, Event, Policy, State, Then};
 use crate::channel::{End, Job, Key, Order};
 use crate::launch::CANNOT_RUN;
@@ -52,6 +53,11 @@ impl Core {
         let before = instance.failures;
         let Some(worker) = instance.workers_mut().find(|worker| worker.key == key) else { return };
         let worker_state = worker.state;
+        if worker_state.is_over() {
+            // It was given up long ago, when it had not ended although it was killed.
+            instance.last_end = Some(end.how.clone());
+            return;
+        }
         let was_asked = matches!(worker.state, State::Stopping { then: Then::Stop | Then::Restart, .. });
         let was_ready = worker.online.is_some();
         let was_up = worker.online.is_some_and(|online| now.duration_since(online) >= min_uptime);
@@ -75,7 +81,7 @@ impl Core {
             return self.feed(key, Event::Finished);
         }
         if !was_asked && is_current && instance.exits_too_often(most, now) {
-            failures = failures.max(before + 1).max(2);
+            failures = failures.max(most.saturating_add(1));
         }
         if is_current {
             instance.failures = failures;
@@ -139,6 +145,8 @@ impl Core {
         let how = "was killed and has not ended: it may be waiting for a device";
         instance.last_end = Some(how.into());
         let remark = format!("a process of {} ({}) {how}", app.spec.name, instance.id);
+        let waits = |task: &&mut Task| task.ids.contains(&key.instance);
+        self.tasks.iter_mut().filter(waits).for_each(|task| task.left.push(remark.clone()));
         self.remark(remark);
     }
 

@@ -237,6 +237,11 @@ impl Core {
         self.recovery.is_some()
     }
 
+    /// Notes that the table that was last taken could not be saved.
+    pub fn note_unsaved(&mut self) {
+        self.is_dirty = true;
+    }
+
     /// Returns the table in its saved form if it has changed since it was last taken.
     pub fn take_changes(&mut self) -> Option<Saved> {
         let is_urgent = std::mem::take(&mut self.is_urgent);
@@ -308,6 +313,8 @@ impl Core {
     }
 
     fn remark(&mut self, remark: String) {
+        // The name of a process, or what it has written, must not do anything on the reader's terminal.
+        let remark = if remark.contains(char::is_control) { remark.replace(char::is_control, " ") } else { remark };
         if self.remarks.last() != Some(&remark) {
             self.remarks.push(remark);
             // Drops the oldest remark, so that a recurring error does not fill the memory.

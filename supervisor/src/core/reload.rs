@@ -94,6 +94,7 @@ impl Core {
         let is_cluster = app.is_cluster(version) && app.is_cluster(Version::Current);
         let Some(instance) = self.table.instance_mut(id) else { return };
         instance.failures = 0;
+        instance.exits.clear();
         if !is_cluster || !matches!(instance.worker.state, State::Online { .. }) {
             instance.worker.version = version;
             let key = instance.worker.key;

@@ -73,6 +73,7 @@ impl Core {
                 let ids = self.table.select(&target)?;
                 for instance in self.table.all_mut().filter(|instance| ids.contains(&instance.id)) {
                     (instance.restarts, instance.failures) = (0, 0);
+                    instance.exits.clear();
                     instance.replacements = super::table::Replacements::default();
                 }
                 self.is_urgent = true;
@@ -129,7 +130,11 @@ impl Core {
             bail!("{} cannot have {instances} instances, only 1 to {MOST_INSTANCES}", spec.name);
         }
         if self.table.app(&spec.name).is_some() {
-            bail!("{0} already exists: run `supervisor restart {0}`, or choose another name with --name", spec.name);
+            bail!(
+                "{0} is in the list already: `supervisor restart {0}` starts it as it is there; to start it otherwise, run `supervisor \
+                 delete {0}` first, or choose another name with --name",
+                spec.name
+            );
         }
         self.refuse_taken(spec)?;
         let created = self.created((0..instances).collect());

@@ -163,6 +163,7 @@ impl Core {
         for id in ids {
             if let Some(instance) = self.table.instance_mut(*id) {
                 (instance.failures, instance.is_ended_by_boot) = (0, false);
+                instance.exits.clear();
                 let key = instance.worker.key;
                 self.feed(key, Event::Start);
             }
@@ -208,10 +209,11 @@ impl Core {
         }
         let instances = || task.ids.iter().filter_map(|id| self.table.instance(*id));
         let has_run = matches!(task.verb, Verb::Start { .. }) && instances().all(|(_, instance)| instance.is_finished);
-        let result = if has_run { "has run to its end".into() } else { past(&task.verb) };
+        let result = if has_run { "has run to its end".into() } else { past(task) };
         let what = if trouble.is_none() { result.clone() } else { format!("{} failed", task.verb.name()) };
         task.apps.iter().for_each(|name| self.note(name, None, &what, trouble.clone()));
-        let done = format!("{} {result}", task.apps.join(", "));
+        let left: String = task.left.iter().map(|left| format!("; {left}")).collect();
+        let done = format!("{} {result}{left}", task.apps.join(", "));
         if let Some(client) = task.client {
             self.told(client, trouble.map_or(Ok(done), Err));
         } else if let Some(trouble) = trouble {
@@ -263,14 +265,15 @@ impl Core {
     }
 }
 
-fn past(verb: &Verb) -> String {
-    match verb {
+fn past(task: &Task) -> String {
+    match &task.verb {
         Verb::Start { .. } => "is online".into(),
         Verb::Restart { .. } => "was restarted".into(),
         Verb::Stop => "was stopped".into(),
         Verb::Delete => "was deleted".into(),
         Verb::Scale { to: 1, .. } => "has 1 instance".into(),
         Verb::Scale { to, .. } => format!("has {to} instances"),
+        Verb::Reload { .. } if task.ids.is_empty() => "was changed, and stays stopped".into(),
         Verb::Reload { .. } => "was reloaded".into(),
     }
 }

@@ -19,6 +19,8 @@ pub struct Task {
     pub apps: Vec<String>,
     /// The instances that it waits for.
     pub ids: Vec<u32>,
+    /// What has not ended although it was killed.
+    pub left: Vec<String>,
 }
 
 /// The kind of a command in progress.
@@ -83,7 +85,7 @@ pub enum Verdict {
 impl Task {
     /// Creates a task that can begin at once.
     pub fn new(client: Option<Client>, verb: Verb, apps: Vec<String>, ids: Vec<u32>) -> Self {
-        Task { client, verb, is_prepared: true, missing: Vec::new(), apps, ids }
+        Task { client, verb, is_prepared: true, missing: Vec::new(), apps, ids, left: Vec::new() }
     }
 
     /// Returns the progress of the command.

@@ -2,6 +2,7 @@
 
 use super::{Daemon, Source};
 use crate::channel::{Channel, Order, pair};
+use crate::control::Answer;
 use crate::core::Input;
 use crate::keeper::role_of;
 use crate::poll::{Poller, Token};
@@ -91,6 +92,11 @@ impl Daemon {
         if let Some(token) = self.keeper.token.take() {
             self.poller.remove(token, &self.keeper.channel);
         }
+        if let Some(leaving) = self.leaving.take() {
+            self.keeper.program = None;
+            let why = "the new version has ended while it took over; this one goes on, and its apps kept running";
+            self.clients.answer(leaving.client, &Answer::Error(why.into()));
+        }
         let is_in_a_row = self.keeper.child.is_some() && self.keeper.started.elapsed() < PAUSE;
         self.keeper.end();
         self.handle(Input::KeeperDied)?;
@@ -118,6 +124,11 @@ impl Daemon {
         }
         self.keeper.end();
         self.start_keeper()?;
+        if self.keeper.start_due.is_some() {
+            self.keeper.program = None;
+            self.start_keeper()?;
+            bail!("cannot run the new version; this one goes on");
+        }
         Ok(self.keeper.channel.send(&Order::Leave, &[])?)
     }
 

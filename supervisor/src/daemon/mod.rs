@@ -9,6 +9,7 @@ mod checks;
 mod clients;
 mod cron;
 mod keeper;
+mod leaving;
 mod store;
 mod watch;
 
@@ -22,18 +23,20 @@ use crate::spec::Spec;
 use anyhow::{Context, Result};
 use clients::{Clients, Word};
 use keeper::Keeper;
+use leaving::Leaving;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXCPU, SIGXFSZ};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Pause before clients are accepted again, after there was no descriptor left for one.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+/// Pause before the state is saved again, after it could not be.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
 /// Most reports of the keeper that are handled before clients get their turn.
 const MOST_REPORTS: usize = 1024;
 
@@ -62,6 +65,8 @@ struct Daemon {
     control_token: Option<Token>,
     /// Time at which they are accepted again.
     accept_due: Option<Instant>,
+    /// Time at which the state is saved again that could not be.
+    save_due: Option<Instant>,
     clients: Clients,
     /// Copies of what the keeper holds, in case it dies: listeners, and the pipes and the notify socket of each worker.
     listeners: BTreeMap<String, OwnedFd>,
@@ -70,7 +75,7 @@ struct Daemon {
     schedule: cron::Schedule,
     checking: checks::Checking,
     /// Another version of this program is taking over.
-    is_leaving: bool,
+    leaving: Option<Leaving>,
     is_over: bool,
 }
 
@@ -97,13 +102,14 @@ pub fn run() -> Result<ExitCode> {
         lock: None,
         control_token: None,
         accept_due: None,
+        save_due: None,
         clients: Clients::default(),
         listeners: BTreeMap::new(),
         workers: BTreeMap::new(),
         watch: watch::Watch::default(),
         schedule: cron::Schedule::default(),
         checking,
-        is_leaving: false,
+        leaving: None,
         is_over: false,
     };
     // The last orders are of use only if the keeper gets them.
@@ -116,9 +122,8 @@ pub fn run() -> Result<ExitCode> {
 impl Daemon {
     /// Waits for events, and handles them.
     fn turn(&mut self) -> Result<()> {
-        let own =
-            [self.core.due(), self.keeper.due(), self.clients.due(), self.watch.due(), self.schedule.due(), self.accept_due];
-        let due = own.into_iter().flatten().min();
+        let own = [self.core.due(), self.keeper.due(), self.clients.due(), self.watch.due(), self.schedule.due()];
+        let due = own.into_iter().chain([self.accept_due, self.save_due]).flatten().min();
         for source in self.poller.wait(due.map(|due| due.saturating_duration_since(Instant::now())))? {
             match source {
                 Source::Keeper => self.hear()?,
@@ -134,29 +139,16 @@ impl Daemon {
             self.handle(Input::Reload(name))?;
         }
         self.handle(Input::Tick)?;
+        if self.save_due.is_some_and(|due| due <= Instant::now()) {
+            self.core.note_unsaved();
+        }
         if let Some(saved) = self.core.take_changes() {
             self.save(saved)?;
         }
         self.watch_control()?;
         self.clients.flush(&mut self.poller);
-        // The keeper of the other version has everything now, and starts a daemon of its own once this one has ended.
-        self.is_over |= self.is_leaving && !self.keeper.channel.has_unsent();
+        self.leave()?;
         self.keeper.watch(&self.poller)
-    }
-
-    /// Hands everything over to a keeper of another version of this program.
-    fn update(&mut self, client: u64, program: PathBuf) -> Result<()> {
-        let answer = if self.core.is_at_work() {
-            Answer::Error("another command is in progress: retry when it is done".into())
-        } else {
-            match self.replace_keeper(program) {
-                Ok(()) => Answer::Done("the supervisor was replaced; its apps kept running".into()),
-                Err(error) => Answer::Error(format!("{error:#}")),
-            }
-        };
-        self.is_leaving = matches!(answer, Answer::Done(_));
-        self.clients.answer(client, &answer);
-        Ok(())
     }
 
     /// Lets the core decide about an input, and carries out its decisions. What is to outlive this process is written before anything is done about it.
@@ -179,9 +171,15 @@ impl Daemon {
             return Ok(());
         }
         match store::save(saved, &self.home) {
-            Ok(()) => Ok(()),
-            // A full disk must not stop the apps; `list` shows the error.
-            Err(error) => self.handle(Input::Remark(format!("{error:#}"))),
+            Ok(()) => {
+                self.save_due = None;
+                Ok(())
+            }
+            // A full disk must not stop the apps; `list` shows the error, and it is tried again.
+            Err(error) => {
+                self.save_due = Some(Instant::now() + SAVE_AGAIN);
+                self.handle(Input::Remark(format!("{error:#}")))
+            }
         }
     }
 
@@ -311,6 +309,7 @@ impl Daemon {
         if let Some(control) = &self.control
             && self.control_token.is_none()
             && self.accept_due.is_none()
+            && self.leaving.is_none()
             && !self.core.is_recovering()
         {
             self.control_token = Some(self.poller.add(control, Source::Control)?);

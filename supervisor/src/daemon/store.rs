@@ -2,7 +2,7 @@
 
 use crate::control::Event;
 use crate::core::{Dump, Found, Saved, Version};
-use crate::home::{Home, LONGEST_LOG, replace, replace_durably};
+use crate::home::{Home, LONGEST_LOG, rename_durably, replace, replace_durably};
 use crate::keeper::rotated;
 use crate::proc::boot_id;
 use crate::spec::Spec;
@@ -140,7 +140,7 @@ pub fn repair(spec: &Spec, path: &Path) -> Result<bool> {
 /// Fails if the file cannot be renamed.
 pub fn commit(name: &str, home: &Home) -> Result<()> {
     let (next, current) = (home.next_spec(name), home.spec(name));
-    fs::rename(&next, &current).with_context(|| format!("cannot write {}", current.display()))
+    rename_durably(&next, &current).with_context(|| format!("cannot write {}", current.display()))
 }
 
 /// Removes a specification.

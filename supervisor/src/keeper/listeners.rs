@@ -88,8 +88,10 @@ impl Keeper {
         let socket = format!("socket:[{}]", fstat(&listener.socket)?.st_ino);
         drop(listener);
         let _ = address.strip_prefix(UNIX).map(fs::remove_file);
-        let own = [Some(std::process::id() as i32), self.daemon.as_ref().map(|daemon| daemon.pid)];
-        let is_known = |pid: &i32| own.contains(&Some(*pid)) || self.is_marked(*pid);
+        // Systemd, if it has started this, keeps the listener until it has read the message above.
+        let mut own = proc::line_of(std::process::id() as i32);
+        own.extend(self.daemon.as_ref().map(|daemon| daemon.pid));
+        let is_known = |pid: &i32| own.contains(pid) || self.is_marked(*pid);
         for pid in proc::all().into_iter().filter(|pid| !is_known(pid) && proc::holds(*pid, &socket)).collect::<Vec<_>>() {
             let name = proc::name(pid).unwrap_or_default();
             let killed = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));

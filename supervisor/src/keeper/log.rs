@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 /// An open log.
@@ -97,8 +97,13 @@ impl Log {
     }
 
     fn open(&mut self) -> io::Result<()> {
+        let is_new = !self.plan.path.exists();
         let file = careful(&self.plan.path).append(true).create(true).mode(self.plan.mode).open(&self.plan.path)?;
         let metadata = file.metadata()?;
+        if is_new && metadata.is_file() {
+            // The keeper's umask leaves nothing to others, and has taken that from the mode.
+            file.set_permissions(fs::Permissions::from_mode(self.plan.mode))?;
+        }
         (self.size, self.inode, self.is_special) = (metadata.len(), metadata.ino(), !metadata.is_file());
         self.file = Some(file);
         Ok(())

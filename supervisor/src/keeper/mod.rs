@@ -291,8 +291,9 @@ impl Keeper {
             Order::AdoptControl => {
                 self.lock = descriptors.pop();
                 self.control = descriptors.pop();
-                // Whoever finds the lock held can find this keeper.
-                Ok(fs::write(self.home.alive(), std::process::id().to_string())?)
+                // Whoever finds the lock held can find this keeper, unless the disk is full.
+                let _ = fs::write(self.home.alive(), std::process::id().to_string());
+                Ok(())
             }
             Order::AdoptListener(address) => {
                 let listener = descriptors.pop().map(|socket| Listener::new(&address, socket));
@@ -305,6 +306,7 @@ impl Keeper {
                 Ok(())
             }
             Order::Quit => {
+                self.end_orphans();
                 self.is_over = true;
                 Ok(())
             }

@@ -26,9 +26,14 @@ pub struct Left {
 impl Left {
     /// Kills those that have not ended.
     pub fn kill(&self) {
-        for process in self.processes.iter().filter(|process| process.is_alive()) {
-            let _ = Pid::from_raw(process.pid).map(|pid| kill_process(pid, Signal::KILL));
-        }
+        kill(&self.processes);
+    }
+}
+
+/// Kills those of these processes that have not ended.
+pub fn kill(processes: &[Identity]) {
+    for process in processes.iter().filter(|process| process.is_alive()) {
+        let _ = Pid::from_raw(process.pid).map(|pid| kill_process(pid, Signal::KILL));
     }
 }
 
@@ -40,6 +45,14 @@ impl Keeper {
             if mark(&self.home, pid.as_raw_pid()).is_some_and(|key| !self.runs(key)) {
                 let _ = kill_process(pid, Signal::KILL);
             }
+        }
+    }
+
+    /// Kills all that is left when no worker is: orphans that bear no mark, whoever's they were.
+    pub(super) fn end_orphans(&self) {
+        let is_daemon = |pid: &i32| self.daemon.as_ref().is_some_and(|daemon| daemon.pid == *pid);
+        for pid in proc::children().into_iter().filter(|pid| !is_daemon(pid)).filter_map(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::KILL);
         }
     }
 

@@ -110,15 +110,38 @@ pub fn children() -> Vec<i32> {
     pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
+/// The id of a process, and those of the processes that it descends from.
+pub fn line_of(pid: i32) -> Vec<i32> {
+    let parent = |pid: &i32| stat_field(*pid, 4).and_then(|parent| i32::try_from(parent).ok()).filter(|parent| *parent > 0);
+    std::iter::successors(Some(pid), parent).collect()
+}
+
+/// The processes that descend from one, as far as none between them has ended.
+pub fn descendants(pid: i32) -> Vec<Identity> {
+    let mut found = Vec::new();
+    let mut next = vec![pid];
+    while let Some(pid) = next.pop() {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let children: Vec<i32> = tasks
+            .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+            .flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+            .collect();
+        found.extend(children.iter().filter_map(|pid| Identity::of(*pid)));
+        next.extend(children);
+    }
+    found
+}
+
 /// The ids of the processes in a group.
 pub fn group(leader: i32) -> Vec<i32> {
     Groups::read().0.remove(&leader).unwrap_or_default()
 }
 
-/// The name of a process: the first 15 bytes of its program's, which may end within a character.
+/// The name of a process: the first 15 bytes of its program's, which may end within a character. A process may call itself anything, also what
+/// would do something on a terminal.
 pub fn name(pid: i32) -> Option<String> {
     let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
-    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
+    Some(String::from_utf8_lossy(&name).trim_end().replace(char::is_control, " "))
 }
 
 /// The number of the user that a process runs as, even if it has ended and nobody has reaped it.

@@ -59,7 +59,7 @@ fn one(checks: &Checks, text: &str, pid: i32) -> Result<(), String> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&said);
-    let said = text.lines().next().map(|line| format!(": {line}")).unwrap_or_default();
+    let said = text.lines().next().map(|line| format!(": {}", line.replace(char::is_control, " "))).unwrap_or_default();
     Err(format!("{status}{said}"))
 }
 

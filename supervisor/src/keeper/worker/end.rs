@@ -24,6 +24,9 @@ impl Worker {
         if runs && !self.is_ready && !self.job.listeners.is_empty() {
             self.child = proc::group(self.identity.pid).into_iter().find(|pid| *pid != self.identity.pid).and_then(proc::name);
         }
+        if runs {
+            self.descendants = proc::descendants(self.identity.pid);
+        }
         // A process that has already ended does not need the signal.
         let _ = match (self.is_over, signal == Signal::KILL) {
             (true, _) => Ok(()),
@@ -54,6 +57,9 @@ impl Worker {
         }
         // The process id belongs to the group while one of its processes exists.
         self.is_over = if self.is_own { test_kill_process_group(leader).is_err() } else { !self.has_remains(home, poller) };
+        if self.is_over {
+            sweep::kill(&self.descendants);
+        }
         self.is_over
     }
 

@@ -51,6 +51,8 @@ pub struct Worker {
     tail: Tail,
     /// The name of a process that it had started and that was not ready, when it was asked to end.
     child: Option<String>,
+    /// What descended from it when it was asked to end, in whatever session and with whatever environment.
+    descendants: Vec<Identity>,
     notify: Notify,
     /// When it has last sent a sign of life; and it has sent none for too long since, which was reported.
     life: Option<Instant>,
@@ -149,6 +151,7 @@ impl Worker {
             lines: Default::default(),
             tail: Tail::default(),
             child: None,
+            descendants: Vec::new(),
             notify: Notify::new(notify),
             life: None,
             is_stalled: false,
