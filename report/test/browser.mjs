@@ -51,3 +51,30 @@ export async function drawAll(page) {
     scrollTo(0, 0);
   });
 }
+
+/** Closes a page in which nothing went wrong. */
+export async function closed(page, troubles) {
+  assert.deepEqual(troubles, []);
+  await page.close();
+}
+
+/** The file that a button inside an element offers: its name and its text. */
+export async function saved(page, within, button) {
+  return page.$eval(
+    within,
+    (element, word) =>
+      new Promise((done, failed) => {
+        const [create, click] = [URL.createObjectURL, HTMLAnchorElement.prototype.click];
+        let blob;
+        URL.createObjectURL = (one) => create.call(URL, (blob = one));
+        HTMLAnchorElement.prototype.click = function () {
+          blob.text().then((text) => done({ name: this.download, text }));
+        };
+        const found = [...element.querySelectorAll("button")].find((one) => one.textContent === word);
+        if (found) found.click();
+        else failed(new Error(`no button ${word}`));
+        [URL.createObjectURL, HTMLAnchorElement.prototype.click] = [create, click];
+      }),
+    button,
+  );
+}

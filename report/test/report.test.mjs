@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { drawAll, launch, open, screens } from "./browser.mjs";
-import { changed, copy, numbers, recorded, report, requests } from "./rounds.mjs";
+import { closed, drawAll, launch, open, saved, screens } from "./browser.mjs";
+import { changed, copy, recorded, report, requests, timeline, withTimelines } from "./rounds.mjs";
 
 const AXE = join(import.meta.dirname, "../node_modules/axe-core/axe.min.js");
 const ROUND = recorded(process.env.ROUND ?? "2026-11-23-vm.6");
@@ -18,29 +18,6 @@ before(async () => {
   full = withTimelines(report(ROUND));
 });
 after(() => browser?.close());
-
-/** Rounds recorded before probes were kept get made-up ones: one probe each millisecond, held while a blocker of 100 ms is in flight. */
-function withTimelines(full) {
-  const { path } = full;
-  if (full.numbers.moments.timelines.length > 0) return full;
-  const own = changed(path, (page) => {
-    page.moments.timelines = page.shown.flatMap((server) => [1, 4].map((k) => timeline(server, k, 1000)));
-  });
-  return { path: own, numbers: numbers(own) };
-}
-
-function timeline(server, k, count) {
-  const due = Array.from({ length: count }, (_, at) => (at === 0 ? 10_000 : 100));
-  const took = Array.from({ length: count }, (_, at) => (at % 2 === 0 ? 10 : 10_000 - (at % 100) * 100));
-  const all = Array.from({ length: Math.ceil(count / 100) + 1 }, (_, at) => at);
-  const blockers = requests(all.map((at) => (at === 0 ? 0 : 10_000)), all.map(() => 10_000), all.map((at) => at % k));
-  return { server, kind: "sleep", k, block_ms: 100, start_ms: 100, end_ms: 100 + count, probes: requests(due, took), blockers };
-}
-
-async function closed(page, troubles) {
-  assert.deepEqual(troubles, []);
-  await page.close();
-}
 
 test("a full round fits into its bounds and opens from disk without an error or a request", async () => {
   assert.ok(statSync(report(ROUND).path).size <= 1.5e6, "a report has at most 1.5 MB");
@@ -85,18 +62,7 @@ test("the drawn line stands where its numbers are", async () => {
   const { page, troubles } = await open(browser, full.path);
   const figure = full.numbers.figures[0];
   const name = full.numbers.shown.find((one) => figure.series.some((line) => line.name === one));
-  const text = await page.evaluate((id) => {
-    let saved;
-    const create = URL.createObjectURL;
-    return new Promise((done) => {
-      URL.createObjectURL = (blob) => {
-        blob.text().then((text) => done(text));
-        saved = create.call(URL, blob);
-        return saved;
-      };
-      [...document.querySelectorAll(`#figure-${id} button`)].find((one) => one.textContent === "SVG").click();
-    });
-  }, figure.name);
+  const { text } = await saved(page, `#figure-${figure.name}`, "SVG");
   const lines = await page.evaluate((svg) => {
     const root = new DOMParser().parseFromString(svg, "image/svg+xml");
     return [...root.querySelectorAll("polyline")].map((line) => line.getAttribute("points").split(" ").map((point) => point.split(",").map(Number)));

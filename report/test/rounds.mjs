@@ -72,3 +72,22 @@ function leb128(all) {
   }
   return Buffer.from(bytes);
 }
+
+/** Rounds recorded before probes were kept get made-up ones: one probe each millisecond, held while a blocker of 100 ms is in flight. */
+export function withTimelines(full) {
+  const { path } = full;
+  if (full.numbers.moments.timelines.length > 0) return full;
+  const own = changed(path, (page) => {
+    page.moments.timelines = page.shown.flatMap((server) => [1, 4].map((k) => timeline(server, k, 1000)));
+  });
+  return { path: own, numbers: numbers(own) };
+}
+
+/** A step beside k blockers of 100 ms, each sent when the one before ends; all times are in units of 10 µs. */
+export function timeline(server, k, count) {
+  const due = Array.from({ length: count }, (_, at) => (at === 0 ? 10_000 : 100));
+  const took = Array.from({ length: count }, (_, at) => (at % 2 === 0 ? 10 : 10_000 - (at % 100) * 100));
+  const all = Array.from({ length: Math.ceil(count / 100) + 1 }, (_, at) => at);
+  const blockers = requests(all.map((at) => (at === 0 ? 0 : 10_000)), all.map(() => 10_000), all.map((at) => at % k));
+  return { server, kind: "sleep", k, block_ms: 100, start_ms: 100, end_ms: 100 + count, probes: requests(due, took), blockers };
+}

@@ -26,8 +26,8 @@ use tokio::io::unix::AsyncFd;
 
 static NTEX: Runtime = Runtime { name: "ntex", package: Some("ntex"), models: &MODELS, settings };
 
-/// The number of threads for blocking work of each worker; that of tokio, on which ntex sets no other.
-const BLOCKING_THREADS: usize = 512;
+/// The number of threads for blocking work of all workers: ntex's own default.
+const BLOCKING_THREADS: usize = 256;
 
 /// W workers, each with a runtime.
 const WORKERS: Model = Model {
@@ -44,7 +44,7 @@ const MODELS: [Model; 2] = [
     WORKERS,
     Model {
         name: "block",
-        about: "W threads, each with its own runtime; blocking calls go to a pool of each (`rt::spawn_blocking`)",
+        about: "W threads, each with its own runtime; blocking calls go to one pool of ntex (`rt::spawn_blocking`)",
         blocking_threads: Pool::Of(BLOCKING_THREADS),
         serve: |server| serve(server, || web::to(answer_from_pool)),
         ..WORKERS
@@ -60,7 +60,8 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 }
 
 fn serve(server: Server, handler: fn() -> Route) -> io::Result<()> {
-    System::new("ntex", DefaultRuntime).block_on(serve_all(server, handler))
+    let pool = server.knobs.blocking_threads.max(1);
+    System::build().name("ntex").thread_pool_limit(pool).build(DefaultRuntime).block_on(serve_all(server, handler))
 }
 
 async fn serve_all(server: Server, handler: fn() -> Route) -> io::Result<()> {
@@ -98,7 +99,7 @@ async fn answer(service: State<Service>, head: HttpRequest, body: Bytes) -> Http
     to_response(service.answer(request(&head, &body)), service.worker())
 }
 
-/// Makes the blocking call on a thread of the worker's pool.
+/// Makes the blocking call on a thread of ntex's pool.
 async fn answer_from_pool(service: State<Service>, head: HttpRequest, body: Bytes) -> HttpResponse {
     let pool =
         |work: Work| async { spawn_blocking(|| work.run()).await.map_err(|_| io::Error::other("the pool dropped the work")) };
