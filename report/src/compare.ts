@@ -42,7 +42,7 @@ export function lines(page: Page, a: string, b: string): Line[] {
     const isBetter = pairs.above > pairs.below === metric.is_more_better;
     const why = [
       `${most} of ${pairs.of} pairs of trials apart`,
-      `p = ${p < 0.001 ? p.toExponential(0) : significant(p)}`,
+      `p = ${p.toFixed(4)}`,
       x.noise === undefined && y.noise === undefined ? null : `noise x ${significant(noise)}`,
       isClaimed ? null : `less than ${metric.least} ${metric.unit} is not claimed`,
     ];

@@ -37,11 +37,22 @@ export function choice(label: string, options: [string, string][], value: string
 }
 
 /** Offers a text as a file. */
-export function download(name: string, text: string, type: string): void {
+function download(name: string, text: string, type: string): void {
   const url = URL.createObjectURL(new Blob([text], { type }));
   const link = h("a", { href: url, download: name });
   document.body.append(link);
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+const TYPES = { SVG: "image/svg+xml", CSV: "text/csv" };
+
+/** The command that made something, and the files that it can be kept as. */
+export function source(command: string, name: string, files: Partial<Record<keyof typeof TYPES, () => string>>): HTMLElement {
+  const offer = (kind: keyof typeof TYPES) => {
+    const text = files[kind];
+    return text ? [" ", button(kind, () => download(`${name}.${kind.toLowerCase()}`, text(), TYPES[kind]))] : [];
+  };
+  return h("p", { class: "source" }, h("code", {}, command), ...offer("SVG"), ...offer("CSV"));
 }

@@ -30,7 +30,8 @@ export function words(value: Value, unit: string): string {
   return "at_least" in value ? `>= ${amount(value.at_least, unit)}` : `never (${value.never_up_to} tried)`;
 }
 
-/** A field of CSV. */
-export function field(text: string): string {
-  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+/** Rows as CSV. */
+export function csv(rows: string[][]): string {
+  const field = (text: string) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  return rows.map((row) => `${row.map(field).join(",")}\n`).join("");
 }

@@ -2,8 +2,8 @@
 
 import uPlot from "uplot";
 import type { Figure, Page, Series } from "./data";
-import { button, download, h } from "./dom";
-import { amount, field } from "./format";
+import { h, source } from "./dom";
+import { amount, csv } from "./format";
 import { ink, styleOf } from "./colors";
 import { drawing } from "./drawing";
 import type { State } from "./state";
@@ -44,7 +44,7 @@ function columns(figure: Figure, low: number): uPlot.AlignedData {
 }
 
 /** A figure with its legend, its table, and its downloads. `other` are the lines of another round. */
-export function figure(one: Figure, page: Page, state: State, source: string, other?: Figure): HTMLElement {
+export function figure(one: Figure, page: Page, state: State, command: string, other?: Figure): HTMLElement {
   const whole: Figure = other ? { ...one, series: [...one.series, ...other.series.map((line) => ({ ...line, name: `${line.name} (${page.beside?.name})` }))] } : one;
   const canvas = h("div", { class: "chart", role: "img", "aria-label": `${one.title}: the table below holds the same numbers` });
   const tip = h("div", { class: "tip", hidden: true });
@@ -123,15 +123,7 @@ export function figure(one: Figure, page: Page, state: State, source: string, ot
     h("div", { class: "stage" }, canvas, tip),
     legend,
     table(whole, () => state.view.servers),
-    h(
-      "p",
-      { class: "source" },
-      h("code", {}, source),
-      " ",
-      button("SVG", () => download(`${one.name}.svg`, drawing(whole, chosen()), "image/svg+xml")),
-      " ",
-      button("CSV", () => download(`${one.name}.csv`, csv(whole), "text/csv")),
-    ),
+    source(command, one.name, { SVG: () => drawing(whole, chosen()), CSV: () => points(whole) }),
   );
   // A figure is drawn when it comes near the screen.
   let isNear = false;
@@ -221,11 +213,11 @@ function table(figure: Figure, chosen: () => string[]): HTMLElement {
   return details;
 }
 
-/** All points, one a line. */
-function csv(figure: Figure): string {
+/** All points as CSV, one a line. */
+function points(figure: Figure): string {
   const word = new Map(figure.x.ticks);
   const rows = figure.series.flatMap((line) =>
     line.points.map(([x, y, low, high, bound]) => [line.name, word.get(x) ?? String(x), String(y), low === undefined ? "" : String(low), high === undefined ? "" : String(high), bound ? "at least" : ""]),
   );
-  return [["server", figure.x.label, `${figure.y.label} (${figure.y.unit})`, "low", "high", "bound"], ...rows].map((row) => `${row.map(field).join(",")}\n`).join("");
+  return csv([["server", figure.x.label, `${figure.y.label} (${figure.y.unit})`, "low", "high", "bound"], ...rows]);
 }

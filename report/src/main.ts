@@ -9,8 +9,9 @@ import { figure } from "./lines";
 import { method } from "./method";
 import { State, type View } from "./state";
 import { plain, servers } from "./table";
+import { longest } from "./tabs";
 import { stepOf, timelines } from "./timeline";
-import { longest, waterfalls } from "./waterfall";
+import { waterfalls } from "./waterfall";
 
 const HELP: [string, string][] = [
   ["w, s", "zoom in, zoom out, on every time axis"],
@@ -57,17 +58,17 @@ function show(page: Page): void {
   onSystemTheme(() => state.set({ theme: state.view.theme }));
 
   const { settings, environment, command } = page.header;
-  const source = command.join(" ");
+  const made = command.join(" ");
   const [first, ...rest] = page.figures;
   const other = (name: string) => page.beside?.figures.find((one) => one.name === name);
   const isPercentile = (name: string) => name.startsWith("percentiles-");
-  const times = timelines(page, state);
-  const falls = waterfalls(page, state);
+  const times = timelines(page, state, made);
+  const falls = waterfalls(page, state, made);
   const dialog = help();
   const percentiles = rest.filter((one) => isPercentile(one.name));
   const others = rest.filter((one) => !isPercentile(one.name));
   const between = compare.rounds(page);
-  const draw = (one: (typeof page.figures)[number]) => figure(one, page, state, source, other(one.name));
+  const draw = (one: (typeof page.figures)[number]) => figure(one, page, state, made, other(one.name));
 
   const parts: [string, string, (Node | string | null)[]][] = [
     ["freezes", "Who freezes?", first ? [draw(first)] : [h("p", {}, "This round has no figure of response times.")]],
@@ -85,7 +86,7 @@ function show(page: Page): void {
   const themes = h("span", { class: "themes" }, button("light", () => state.set({ theme: "light" })), button("dark", () => state.set({ theme: "dark" })), button("system", () => state.set({ theme: "" })), button("keys (?)", () => dialog.showModal()));
   const main = document.getElementById("page");
   main?.replaceChildren(
-    h("header", {}, h("p", { class: "brand" }, "Stallbench"), h("h1", {}, page.sentence), h("p", { class: "about" }, `Round ${page.name}, started ${page.header.started}: ${environment.processor}, ${environment.cores} cores, Linux ${environment.kernel}; W = ${settings.threads}, ${settings.trials} trials, placement ${settings.placement}. Frozen: the 99th percentile of a page that does nothing takes over 0.1 s.`), h("p", { class: "source" }, h("code", {}, source)), themes),
+    h("header", {}, h("p", { class: "brand" }, "Stallbench"), h("h1", {}, page.sentence), h("p", { class: "about" }, `Round ${page.name}, started ${page.header.started}: ${environment.processor}, ${environment.cores} cores, Linux ${environment.kernel}; W = ${settings.threads}, ${settings.trials} trials, placement ${settings.placement}. Frozen: the 99th percentile of a page that does nothing takes over 0.1 s.`), h("p", { class: "source" }, h("code", {}, made)), themes),
     h("nav", { "aria-label": "sections" }, h("ul", {}, ...parts.map(([id, title]) => h("li", {}, h("a", { href: `#${id}`, onclick: (event) => jump(event, id) }, title))))),
     ...parts.map(([id, title, children]) => section(id, title, ...children)),
     dialog,

@@ -1,8 +1,8 @@
 // Tables: sorted by a click on a head, and filtered.
 
 import type { Cell, Page, Table } from "./data";
-import { button, choice, download, h } from "./dom";
-import { field } from "./format";
+import { button, choice, h, source } from "./dom";
+import { csv } from "./format";
 import { styleOf } from "./colors";
 import type { State } from "./state";
 
@@ -14,9 +14,8 @@ export function cell(one: Cell, isWords: boolean, attributes: Record<string, str
 }
 
 /** A table as CSV, with intervals and reasons. */
-export function csv(table: Table): string {
-  const line = (fields: string[]) => `${fields.map(field).join(",")}\n`;
-  return line(table.columns.map((column) => column.head)) + table.rows.map((row) => line(row.cells.map((one) => one.w ?? one.i ?? one.t))).join("");
+function text(table: Table): string {
+  return csv([table.columns.map((column) => column.head), ...table.rows.map((row) => row.cells.map((one) => one.w ?? one.i ?? one.t))]);
 }
 
 /** A table of the round, with its notes. */
@@ -31,7 +30,7 @@ export function plain(table: Table, page: Page): HTMLElement {
     h("summary", {}, table.title),
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": table.title }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows))),
     h("ul", { class: "notes" }, ...table.notes.map((note) => h("li", {}, note))),
-    h("p", { class: "source" }, h("code", {}, `stallbench tables ${page.name} --table ${table.name} --intervals`), " ", button("CSV", () => download(`${table.name}.csv`, csv(table), "text/csv"))),
+    source(`stallbench tables ${page.name} --table ${table.name} --intervals`, table.name, { CSV: () => text(table) }),
   );
 }
 
@@ -129,6 +128,6 @@ export function servers(page: Page, state: State): HTMLElement {
     count,
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "servers" }, h("table", { class: "servers" }, h("caption", {}, table.title), head, body)),
     h("ul", { class: "notes" }, ...table.notes.map((note) => h("li", {}, note))),
-    h("p", { class: "source" }, h("code", {}, `stallbench tables ${page.name} --table ${table.name} --wide`), " ", button("CSV", () => download(`${table.name}.csv`, csv(table), "text/csv"))),
+    source(`stallbench tables ${page.name} --table ${table.name} --wide`, table.name, { CSV: () => text(table) }),
   );
 }

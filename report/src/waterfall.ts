@@ -1,39 +1,32 @@
 // Waterfalls: requests sent at one instant, as a network panel draws them, and what a queue would give.
 
 import type { Page, Waterfall } from "./data";
-import { h, svg } from "./dom";
-import { amount } from "./format";
+import { h, source, svg } from "./dom";
+import { amount, csv } from "./format";
+import { sheet } from "./sheet";
 import type { State } from "./state";
+import { longest, parts } from "./tabs";
 
 const [LABEL, ROW, WIDTH] = [60, 20, 560];
+/** The times of a tab, in its table and its file. */
+const HEADS = ["waiting", "working", "done", "one after another"];
 
 /** The waterfalls of the chosen servers, side by side on one scale. */
-export function waterfalls(page: Page, state: State): HTMLElement | null {
+export function waterfalls(page: Page, state: State, command: string): HTMLElement | null {
   const all = page.moments.waterfalls;
   if (all.length === 0) return null;
   const stack = h("div", { class: "falls" });
   const draw = () => {
     const chosen = state.view.servers.flatMap((name) => all.filter((fall) => fall.server === name));
     const [from, to] = state.view.zoom ?? [0, longest(chosen)];
-    stack.replaceChildren(...(chosen.length > 0 ? chosen.map((fall, number) => one(fall, number, from, to)) : [h("p", {}, "Tick a server above to see its tabs.")]));
+    stack.replaceChildren(...(chosen.length > 0 ? chosen.map((fall, number) => one(fall, number, [from, to], command)) : [h("p", {}, "Tick a server above to see its tabs.")]));
   };
   state.on(["servers", "theme", "zoom"], draw);
   draw();
   return stack;
 }
 
-/** The end of the axis on which all of them have room, also one after another. */
-export function longest(falls: Waterfall[]): number {
-  return Math.max(1, ...falls.map((fall) => Math.max(...fall.finished_ms, fall.length_ms * fall.finished_ms.length)));
-}
-
-/** Splits a tab's time into waiting and working: all but its own work is waiting. */
-export function parts(finished: number, length: number): { waiting: number; working: number } {
-  const waiting = Math.max(0, finished - length);
-  return { waiting, working: finished - waiting };
-}
-
-function one(fall: Waterfall, number: number, from: number, to: number): HTMLElement {
+function one(fall: Waterfall, number: number, [from, to]: [number, number], command: string): HTMLElement {
   const { finished_ms: finished, length_ms: length } = fall;
   const [room, scale] = [WIDTH - LABEL - 70, (WIDTH - LABEL - 70) / (to - from)];
   const across = (ms: number) => (ms - from) * scale;
@@ -56,15 +49,34 @@ function one(fall: Waterfall, number: number, from: number, to: number): HTMLEle
     drawing.append(svg("text", { class: "end", x: x + 6, y: y + 11 }, amount(end, "ms")));
   });
   drawing.append(svg("text", { x: LABEL, y: height - 4, class: "quiet" }, amount(from, "ms")), svg("text", { x: LABEL + room, y: height - 4, class: "quiet", "text-anchor": "end" }, amount(to, "ms")));
-  const rows = finished.map((end, tab) => {
+  const title = `${fall.server}: ${finished.length} tabs, ${amount(length, "ms")} of work each`;
+  const times = finished.map((end, tab) => {
     const { waiting, working } = parts(end, length);
-    return h("tr", {}, h("th", { scope: "row" }, `tab ${tab + 1}`), ...[waiting, working, end, length * (tab + 1)].map((ms) => h("td", { class: "number" }, amount(ms, "ms"))));
+    return [waiting, working, end, length * (tab + 1)];
   });
+  const rows = times.map((own, tab) => h("tr", {}, h("th", { scope: "row" }, `tab ${tab + 1}`), ...own.map((ms) => h("td", { class: "number" }, amount(ms, "ms")))));
+  const lines = times.map((own, tab) => [fall.server, String(tab + 1), ...own.map((ms) => ms.toFixed(2))]);
   return h(
     "figure",
     { class: "fall", "data-server": fall.server },
-    h("figcaption", {}, `${fall.server}: ${finished.length} tabs, ${amount(length, "ms")} of work each`),
+    h("figcaption", {}, title),
     drawing,
-    h("details", {}, h("summary", {}, "Show as a table"), h("table", {}, h("thead", {}, h("tr", {}, ...["", "waiting", "working", "done", "one after another"].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, ...rows))),
+    h("details", {}, h("summary", {}, "Show as a table"), h("table", {}, h("thead", {}, h("tr", {}, ...["", ...HEADS].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, ...rows))),
+    source(command, `tabs-${finished.length}-${fall.server}`, {
+      SVG: () => sheet(WIDTH, height, title, styled(drawing)),
+      CSV: () => csv([["server", "tab", ...HEADS.map((head) => `${head} ms`)], ...lines]),
+    }),
   );
+}
+
+/** A copy of a drawing that needs no style sheet, since a file has none. */
+function styled(drawing: SVGSVGElement): SVGElement {
+  const copy = drawing.cloneNode(true) as SVGSVGElement;
+  const shapes = (root: SVGElement) => [...root.querySelectorAll("rect, line, text")];
+  const copies = shapes(copy);
+  shapes(drawing).forEach((shape, at) => {
+    const style = getComputedStyle(shape);
+    for (const name of ["fill", "stroke", "stroke-width"]) copies[at].setAttribute(name, style.getPropertyValue(name));
+  });
+  return svg("g", {}, ...copy.childNodes);
 }

@@ -101,6 +101,7 @@ test("two servers are compared by the medians of the tables, and two heaps are s
   };
   const [first, second] = lines(page, "a", "b").sort((one, other) => one.metric.localeCompare(other.metric));
   assert.deepEqual([first.before, first.after, first.verdict], ["3.50 ms", "23.5 ms", "worse x 6.71"]);
+  assert.equal(first.why, "36 of 36 pairs of trials apart; p = 0.0022; noise x 1.10", "with as many digits as `stallbench compare` prints");
   assert.deepEqual([second.before, second.after], ["301 ms or 601 ms", "303 ms"]);
 });
 
@@ -142,7 +143,7 @@ test("a probe without an answer counts however young it was at the end: nobody k
 });
 
 test("what a tab's time exceeds its own work by is waiting", async () => {
-  const { parts } = await load("waterfall.ts");
+  const { parts } = await load("tabs.ts");
   assert.deepEqual(parts(600, 300), { waiting: 300, working: 300 });
   assert.deepEqual(parts(299, 300), { waiting: 0, working: 299 });
 });

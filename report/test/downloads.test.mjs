@@ -41,7 +41,7 @@ test("a waterfall's files hold each tab's time, and its drawing needs no style s
   const fall = full.numbers.moments.waterfalls.find((one) => full.numbers.shown.includes(one.server));
   const within = `.fall[data-server="${fall.server}"]`;
   const csv = await saved(page, within, "CSV");
-  assert.equal(csv.name, `tabs-${fall.server}.csv`);
+  assert.equal(csv.name, `tabs-${fall.finished_ms.length}-${fall.server}.csv`);
   const [head, ...rows] = table(csv.text);
   assert.deepEqual(head, ["server", "tab", "waiting ms", "working ms", "done ms", "one after another ms"]);
   assert.equal(rows.length, fall.finished_ms.length);
@@ -51,7 +51,7 @@ test("a waterfall's files hold each tab's time, and its drawing needs no style s
     [Math.max(0, end - fall.length_ms), Math.min(end, fall.length_ms), end, fall.length_ms * (at + 1)].forEach((ms, column) => assert.ok(Math.abs(Number(times[column]) - ms) < 0.01, `${head[column + 2]}: ${times[column]} is not ${ms}`));
   });
   const svg = await saved(page, within, "SVG");
-  assert.equal(svg.name, `tabs-${fall.server}.svg`);
+  assert.equal(svg.name, `tabs-${fall.finished_ms.length}-${fall.server}.svg`);
   const drawn = await read(page, svg.text);
   assert.deepEqual([drawn.name, drawn.space], ["svg", "http://www.w3.org/2000/svg"]);
   assert.ok(drawn.texts.some((one) => one.text.startsWith(fall.server)), "it says of which server it is");
