@@ -12,14 +12,18 @@ use crate::catalog::{self, FIRST_SIGHT, Program, SELF_TEST};
 pub use crate::cli::OwnService;
 use crate::cmd;
 use crate::console::progress::Progress;
-use crate::measure::{learn, learn_own, lenient};
+use crate::http::{Client, Response, get};
+use crate::measure::{learn, learn_own, lenient, save_launch};
 use crate::process::deploy::{self, Site, Supervised, package};
 use crate::process::{Enter, Running, Start};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// All servers of the catalog that can run here.
 ///
@@ -56,6 +60,21 @@ pub fn build(servers: &[Server]) -> Result<()> {
 /// The folder of built things.
 pub fn target() -> PathBuf {
     package::target()
+}
+
+/// Clients that look for a launch after it was saved.
+const LOOKS: usize = 20;
+
+/// What became of a launch.
+pub struct Launch {
+    /// Clients who have found it.
+    found: usize,
+}
+
+impl fmt::Display for Launch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "a launch was saved: {} of {LOOKS} clients who then looked for it found it", self.found)
+    }
 }
 
 /// A server that is kept running: ours under the supervisor, others by themselves.
@@ -114,6 +133,28 @@ impl Kept {
         let own = server.own.clone().with_context(|| format!("{} is not a server of your own", server.name))?;
         let quick = learn_own(self.running(), &own, &own.probe)?.0;
         Ok((quick, learn_own(self.running(), &own, &own.blocker)?.0))
+    }
+
+    /// Saves a launch, and looks for it on connections of their own.
+    ///
+    /// # Errors
+    /// It does not keep launches, or is not answered.
+    pub fn launch(&mut self) -> Result<Launch> {
+        let address = self.address();
+        static COUNT: AtomicU32 = AtomicU32::new(1);
+        let mission = format!("Kepler {}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let saved = Client::connect(address)?.ask(&save_launch(&address.to_string(), &mission).to_bytes())?;
+        if saved.status != 201 {
+            bail!("it keeps no launches: it answers {} to one", saved.status);
+        }
+        let launch: Value = serde_json::from_slice(&saved.body).context("the launch that it has saved")?;
+        let path = format!("/launches/{}", launch["flight_number"]);
+        let looks = (0..LOOKS).map(|_| Client::connect(address)?.ask(&get(&path)));
+        let looks: Vec<Response> = looks.collect::<Result<_>>()?;
+        // Another process may have given the same number to another launch.
+        let has_it =
+            |found: &&Response| serde_json::from_slice::<Value>(&found.body).is_ok_and(|found| found["mission"] == *mission);
+        Ok(Launch { found: looks.iter().filter(has_it).count() })
     }
 
     /// Replaces its processes one after another.

@@ -30,6 +30,9 @@ pub enum Ask {
         threads: usize,
         /// Processes of each.
         processes: usize,
+        /// Or processes of the first, the second, and so on, as far as they are named.
+        #[serde(default)]
+        each: Vec<usize>,
     },
     /// Send probes at this rate, to each of them.
     Rate {
@@ -59,6 +62,8 @@ pub enum Ask {
         /// The pane.
         pane: Option<usize>,
     },
+    /// Save a launch with each, and look for it on other connections.
+    Launch,
     /// Kill one process of a pane, or of each.
     Kill {
         /// The pane.
@@ -78,8 +83,10 @@ impl Ask {
     /// Names the value that is not, and its bounds.
     pub fn check(&self) -> Result<(), String> {
         match self {
-            Ask::Show { servers, threads, processes } => {
+            Ask::Show { servers, threads, processes, each } => {
                 within("servers", &servers.len(), &(1..=PANES))?;
+                within("processes that are named", &each.len(), &(0..=servers.len()))?;
+                each.iter().try_for_each(|processes| within("processes", processes, &PROCESSES))?;
                 within("threads", threads, &THREADS)?;
                 within("processes", processes, &PROCESSES)
             }
@@ -95,7 +102,7 @@ impl Ask {
             Ask::Reload { pane: Some(pane) } | Ask::Kill { pane: Some(pane) } | Ask::Start { pane } => {
                 within("pane", pane, &(0..=PANES - 1))
             }
-            Ask::Reload { pane: None } | Ask::Kill { pane: None } => Ok(()),
+            Ask::Reload { pane: None } | Ask::Kill { pane: None } | Ask::Launch => Ok(()),
         }
     }
 }
@@ -119,6 +126,8 @@ mod tests {
     fn what_a_slider_can_ask_for_is_allowed_and_nothing_beyond() {
         for right in [
             r#"{"act":"show","servers":["a"],"threads":2,"processes":1}"#,
+            r#"{"act":"show","servers":["a","b"],"threads":2,"processes":1,"each":[2]}"#,
+            r#"{"act":"launch"}"#,
             r#"{"act":"tabs","count":8,"length_ms":9000,"spins":true}"#,
             r#"{"act":"blockers","count":0,"length_ms":10,"spins":false}"#,
             r#"{"act":"rate","per_s":1000}"#,
@@ -131,6 +140,8 @@ mod tests {
             (r#"{"act":"show","servers":[],"threads":2,"processes":1}"#, "servers: 0"),
             (r#"{"act":"show","servers":["a"],"threads":17,"processes":1}"#, "threads: 17"),
             (r#"{"act":"show","servers":["a"],"threads":1,"processes":9}"#, "processes: 9"),
+            (r#"{"act":"show","servers":["a"],"threads":1,"processes":1,"each":[9]}"#, "processes: 9"),
+            (r#"{"act":"show","servers":["a"],"threads":1,"processes":1,"each":[1,1]}"#, "processes that are named: 2"),
             (r#"{"act":"tabs","count":9,"length_ms":900,"spins":true}"#, "tabs: 9"),
             (r#"{"act":"tabs","count":2,"length_ms":9001,"spins":true}"#, "length in ms: 9001"),
             (r#"{"act":"blockers","count":257,"length_ms":100,"spins":true}"#, "slow requests: 257"),

@@ -51,7 +51,6 @@ fn load(plan: &Plan, live: &Live, placement: Placement) -> Load {
         Plan::Probes(targets, per_s) => {
             let lane = |target: &Target| Lane {
                 primes_connections: true,
-                retries: true,
                 ..Lane::open(target.clone(), CONNECTIONS, f64::from(*per_s), false)
             };
             (targets.iter().map(lane).collect(), LONGEST)

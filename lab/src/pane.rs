@@ -18,6 +18,8 @@ pub enum Order {
     Reload,
     /// Kill one of them.
     Kill,
+    /// Save a launch, and look for it on other connections.
+    Launch,
     /// End it.
     Stop,
 }
@@ -33,6 +35,8 @@ pub struct Status {
     pub pids: Vec<i32>,
     /// It can be reloaded.
     pub can_reload: bool,
+    /// What became of the last launch, in words.
+    pub launch: Option<String>,
 }
 
 /// The targets of a pane's requests.
@@ -135,18 +139,26 @@ impl Keeper {
                     }
                 }
             }
-            Order::Reload => {
-                self.say("reloading", None, None);
-                let failed = self.kept.as_ref().and_then(|kept| kept.reload().err());
-                self.say("serving", failed.map(|error| format!("{error:#}")), None);
-            }
-            Order::Kill => {
-                let failed = self.kept.as_mut().and_then(|kept| kept.kill_worker().err());
-                self.say("serving", failed.map(|error| format!("{error:#}")), None);
-            }
             Order::Stop => {
                 self.end();
                 self.say("stopped", None, None);
+            }
+            Order::Reload | Order::Kill | Order::Launch => {
+                // One that has failed stays so, with its reason.
+                let Some(kept) = &mut self.kept else { return };
+                let done = match order {
+                    Order::Kill => kept.kill_worker(),
+                    Order::Launch => {
+                        let launch = kept.launch().map_or_else(|error| format!("{error:#}"), |launch| launch.to_string());
+                        self.report("serving", None, None, Some(launch));
+                        return;
+                    }
+                    _ => {
+                        self.say("reloading", None, None);
+                        self.kept.as_ref().map_or(Ok(()), Kept::reload)
+                    }
+                };
+                self.say("serving", done.err().map(|error| format!("{error:#}")), None);
             }
         }
     }
@@ -173,9 +185,13 @@ impl Keeper {
     }
 
     fn say(&mut self, state: &'static str, error: Option<String>, targets: Option<Targets>) {
+        self.report(state, error, targets, None);
+    }
+
+    fn report(&mut self, state: &'static str, error: Option<String>, targets: Option<Targets>, launch: Option<String>) {
         let pids = self.kept.as_mut().and_then(|kept| kept.workers().ok()).unwrap_or_default();
         let can_reload = self.kept.as_ref().is_some_and(Kept::can_reload);
-        let status = Status { state, error, pids, can_reload };
+        let status = Status { state, error, pids, can_reload, launch };
         let _ = self.reports.send(Report { pane: self.number, start: self.start, status, targets });
     }
 }

@@ -62,6 +62,7 @@ struct Panes<'s> {
 /// A pane's part of the stage.
 struct Part {
     server: Server,
+    processes: usize,
     /// The number of the order that started it.
     start: u64,
     status: Status,
@@ -180,7 +181,7 @@ impl Stage {
                 self.alone_since = None;
                 if self.parts.is_empty() && !self.first.is_empty() {
                     let first = self.first.clone();
-                    if let Err(error) = self.show(&first, self.threads, self.processes, panes) {
+                    if let Err(error) = self.show(&first, self.threads, self.processes, &[], panes) {
                         say(&format!("stallbench lab: {error}"));
                         self.first.clear();
                     }
@@ -203,7 +204,7 @@ impl Stage {
     fn obey(&mut self, ask: &Ask, panes: &[Pane], ended: &Sender<u32>) -> Result<(), String> {
         ask.check()?;
         match ask {
-            Ask::Show { servers, threads, processes } => self.show(servers, *threads, *processes, panes)?,
+            Ask::Show { servers, threads, processes, each } => self.show(servers, *threads, *processes, each, panes)?,
             Ask::Rate { per_s } => {
                 self.rate = *per_s;
                 self.probe(ended);
@@ -220,11 +221,12 @@ impl Stage {
             }
             Ask::Reload { pane } => self.order(panes, *pane, || Order::Reload)?,
             Ask::Kill { pane } => self.order(panes, *pane, || Order::Kill)?,
+            Ask::Launch => self.order(panes, None, || Order::Launch)?,
             Ask::Start { pane } => {
                 let part = self.parts.get_mut(*pane).ok_or_else(|| format!("there is no pane {pane}"))?;
                 self.start += 1;
                 part.start = self.start;
-                let order = Order::Start(Box::new(part.server.clone()), self.threads, self.processes);
+                let order = Order::Start(Box::new(part.server.clone()), self.threads, part.processes);
                 panes[*pane].order(self.start, order);
             }
         }
@@ -242,20 +244,24 @@ impl Stage {
     }
 
     /// Other servers, or the same with other numbers of threads and processes.
-    fn show(&mut self, names: &[String], threads: usize, processes: usize, panes: &[Pane]) -> Result<(), String> {
+    fn show(&mut self, names: &[String], threads: usize, processes: usize, each: &[usize], panes: &[Pane]) -> Result<(), String> {
         let chosen = names.iter().map(|name| find(&self.servers, name).map_err(|error| format!("{error:#}")));
         let chosen: Vec<Server> = chosen.collect::<Result<_, _>>()?;
         self.running.drain(..).for_each(|one| one.live.end());
         (self.threads, self.processes) = (threads, processes);
         self.start += 1;
         self.desk.reset(chosen.len());
-        let status = || Status { state: "starting", error: None, pids: Vec::new(), can_reload: false };
+        let status = || Status { state: "starting", error: None, pids: Vec::new(), can_reload: false, launch: None };
         let start = self.start;
-        self.parts = chosen.into_iter().map(|server| Part { server, start, status: status(), targets: None }).collect();
+        let parts = chosen.into_iter().enumerate().map(|(number, server)| {
+            let processes = each.get(number).copied().unwrap_or(processes);
+            Part { server, processes, start, status: status(), targets: None }
+        });
+        self.parts = parts.collect();
         self.first = names.to_vec();
         for (number, pane) in panes.iter().enumerate() {
             let order = match self.parts.get(number) {
-                Some(part) => Order::Start(Box::new(part.server.clone()), threads, processes),
+                Some(part) => Order::Start(Box::new(part.server.clone()), threads, part.processes),
                 None => Order::Stop,
             };
             pane.order(self.start, order);
@@ -276,7 +282,9 @@ impl Stage {
             .or_else(|| part.status.error.clone().filter(|_| report.status.state == part.status.state));
         let is_news =
             part.status.state != report.status.state || part.status.pids != report.status.pids || part.status.error != error;
-        part.status = Status { error, ..report.status };
+        let is_news = is_news || report.status.launch.is_some();
+        let launch = report.status.launch.clone().or(part.status.launch.take()).filter(|_| !is_gone);
+        part.status = Status { error, launch, ..report.status };
         if is_gone {
             part.targets = None;
         }

@@ -143,13 +143,25 @@ test("the tour leads through seven steps, each with a guess before the answer", 
     const { page, troubles } = await open(running);
     await serving(page, 2);
     await press(page, "start the tour");
+    // Processes of each server: what the text of a step says of them has to be so.
+    const processes = [[1, 1], [1, 1], [2, 1], [2, 1], [1, 1, 1], [2, 1], [2, 2]];
     for (let step = 0; step < 7; step += 1) {
       await page.waitForFunction((wanted) => document.querySelector(".step").dataset.step === wanted, {}, String(step));
       assert.equal(await page.$eval(".answer", (one) => one.textContent), "", "no answer before a guess");
-      const wanted = await page.$$eval(".controls select", (all) => all.filter((one) => one.value).length);
-      await until("its servers serve", async () => (await states(page)).every((state) => state === "serving") && wanted > 0);
+      await until("its servers serve", async () => (await states(page)).every((state) => state === "serving") && JSON.stringify((await pids(page)).map((own) => own.length)) === JSON.stringify(processes[step]));
+      const before = (await pids(page)).flat();
       await page.click(".guesses button");
       assert.match(await page.$eval(".answer", (one) => one.textContent), /^(Right|No)/);
+      if (step === 5) {
+        const found = async () => (await page.$$eval(".launch", (all) => all.map((one) => Number(/saved: (\d+) of 20/.exec(one.textContent)?.[1] ?? -1))));
+        await until("it was looked for", async () => (await found()).every((one) => one >= 0));
+        // The parent deals connections in turn: every second client is with the process that knows the launch.
+        assert.deepEqual(await found(), [10, 20]);
+      }
+      if (step === 6) {
+        await until("all are replaced", async () => (await pids(page)).flat().length === 4 && (await pids(page)).flat().every((pid) => !before.includes(pid)));
+        await until("nothing has failed", async () => (await page.$$eval(".numbers", (all) => all.map((one) => one.textContent))).every((one) => one.includes("failed so far0")));
+      }
       if (step === 0) await page.screenshot({ path: join(screens, "lab-tour.png") });
       await press(page, step < 6 ? "next" : "from the beginning");
     }

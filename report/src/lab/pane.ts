@@ -21,6 +21,7 @@ export class Pane {
   private readonly state = h("p", { class: "state", role: "status" });
   private readonly numbers = h("dl", { class: "numbers" });
   private readonly workers = h("p", { class: "workers" });
+  private readonly launch = h("p", { class: "launch" });
   private readonly tabs = h("ol", { class: "tabs" });
   private readonly buttons = h("p", { class: "buttons" });
   private open = new Map<number, Sent>();
@@ -30,13 +31,14 @@ export class Pane {
   private laneOf = new Map<number, number>();
   private last: PaneFrame | null = null;
   private isServing = false;
+  private failed = 0;
 
   constructor(
     readonly number: number,
     act: { reload: () => void; kill: () => void; start: () => void },
   ) {
     this.buttons.append(button("reload", act.reload), " ", button("kill a worker", act.kill), " ", button("start again", act.start));
-    this.element = h("section", { class: "pane", "data-pane": number }, this.title, this.about, this.state, this.canvas, this.numbers, this.workers, this.tabs, this.buttons);
+    this.element = h("section", { class: "pane", "data-pane": number }, this.title, this.about, this.state, this.canvas, this.numbers, this.workers, this.launch, this.tabs, this.buttons);
   }
 
   /** Shows the server and its status. */
@@ -47,6 +49,7 @@ export class Pane {
     const pids = shown.pids.length > 0 ? `, ${shown.pids.length === 1 ? "process" : "processes"} ${shown.pids.join(", ")}` : "";
     this.state.textContent = `${shown.state}${shown.state === "building" ? " (a minute, the first time)" : ""}${pids}${shown.error ? `: ${shown.error}` : ""}`;
     this.state.dataset.state = shown.state;
+    this.launch.textContent = shown.launch ?? "";
     this.canvas.setAttribute("aria-label", `${shown.name}: requests to / over the last ${SIGHT / 1000} s as dots, slow requests as bars; the numbers stand below`);
     const [reload, kill, start] = this.buttons.querySelectorAll("button");
     reload.disabled = !shown.can_reload || shown.state !== "serving";
@@ -62,6 +65,7 @@ export class Pane {
     this.lanes = [];
     this.laneOf.clear();
     this.tabs.replaceChildren();
+    this.failed = 0;
   }
 
   /** Takes the events of a frame. */
@@ -74,6 +78,7 @@ export class Pane {
     for (const ended of frame.ended) {
       this.open.delete(ended.at);
       this.ended.push(ended);
+      if (ended.failed) this.failed += 1;
       if (ended.pid !== undefined) this.pids.set(ended.pid, now);
       const lane = this.laneOf.get(ended.at);
       if (lane !== undefined) this.lanes[lane] = ended.at + ended.took;
@@ -102,6 +107,7 @@ export class Pane {
       ["p99", frame.p99 === null ? "–" : `${amount(frame.p99, "ms")} ${grade(frame.p99)}`, frame.p99 === null ? "" : grade(frame.p99)],
       ["longest wait now", amount(frame.oldest, "ms"), grade(frame.oldest)],
       ["answered", `${Math.round(frame.per_s)} /s`, ""],
+      ["failed so far", String(this.failed), ""],
       ["slow requests", String(frame.slow), ""],
     ];
     this.numbers.replaceChildren(...entries.map(([name, value, word]) => h("div", {}, h("dt", {}, name), h("dd", { class: word ? `grade ${word}` : undefined }, value))));

@@ -41,6 +41,7 @@ export interface Shown {
   error: string | null;
   pids: number[];
   can_reload: boolean;
+  launch: string | null;
 }
 
 export interface Panes {
@@ -53,7 +54,8 @@ export interface Panes {
 }
 
 export type Ask =
-  | { act: "show"; servers: string[]; threads: number; processes: number }
+  | { act: "show"; servers: string[]; threads: number; processes: number; each?: number[] }
+  | { act: "launch" }
   | { act: "rate"; per_s: number }
   | { act: "tabs"; count: number; length_ms: number; spins: boolean }
   | { act: "blockers"; count: number; length_ms: number; spins: boolean }

@@ -5,8 +5,8 @@ import type { Ask } from "./protocol";
 export interface Step {
   title: string;
   text: string;
-  /** The servers of the step, with threads and processes. */
-  show: { servers: string[]; threads: number; processes: number };
+  /** The servers of the step, with threads, and the processes of each. */
+  show: { servers: string[]; threads: number; processes: number; each?: number[] };
   question: string;
   options: string[];
   /** Requests that are sent after the guess. */
@@ -42,7 +42,7 @@ export const STEPS: Step[] = [
   {
     title: "Cluster",
     text: "Fork one process for each core, as Node's cluster does. Left: two processes. Right: the one loop, for comparison.",
-    show: { servers: ["tokio-forked", ONE], threads: 2, processes: 2 },
+    show: { servers: ["tokio-forked", ONE], threads: 2, processes: 2, each: [2, 1] },
     question: "One slow client again. How many of the others wait on the left?",
     options: ["none: the other process is free", "about half", "all"],
     acts: [{ act: "blockers", count: 1, length_ms: 500, spins: false }],
@@ -52,7 +52,7 @@ export const STEPS: Step[] = [
   {
     title: "Keep-alive pins you to a worker",
     text: "Browsers keep connections open, so whoever is with the blocked worker stays with it. Left: two forked processes. Right: two threads that share all connections.",
-    show: { servers: ["tokio-forked", "tokio-multi-thread"], threads: 2, processes: 2 },
+    show: { servers: ["tokio-forked", "tokio-multi-thread"], threads: 2, processes: 2, each: [2, 1] },
     question: "Two slow clients now. Is anybody on the left still answered at once?",
     options: ["always", "it depends on luck: both may have got the same worker", "never"],
     acts: [{ act: "blockers", count: 2, length_ms: 500, spins: false }],
@@ -71,13 +71,13 @@ export const STEPS: Step[] = [
   },
   {
     title: "The state trap",
-    text: "Each forked process has a memory of its own. What one of them is told, the others do not know: a list of launches kept in memory is right with one process and wrong with two.",
-    show: { servers: ["tokio-forked", "tokio-multi-thread"], threads: 2, processes: 2 },
-    question: "Which processes answer on the left, as the line below the picture says?",
-    options: ["one", "two, in turns"],
-    acts: [],
+    text: "A list of launches is kept in memory. Left: two forked processes, each with a memory of its own, to which connections are dealt in turn. Right: one process with two threads. One client saves a launch, and twenty others look for it.",
+    show: { servers: ["tokio-forked-round-robin", "tokio-multi-thread"], threads: 2, processes: 2, each: [2, 1] },
+    question: "How many of the twenty find it on the left?",
+    options: ["all", "those whom the same process answers", "none"],
+    acts: [{ act: "launch" }],
     right: 1,
-    answer: "Two: so every second client would miss what was saved a moment ago. The way out is a place outside of both, such as a database; `just bench --experiment state` shows what is lost without one.",
+    answer: "What one process is told, the other does not know: the line below the picture says how many found it. The way out is a place outside of both, such as a database; `just bench --experiment state` shows what is lost without one.",
   },
   {
     title: "Reload",
