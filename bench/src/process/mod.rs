@@ -3,6 +3,7 @@
 mod balancer;
 mod database;
 pub mod deploy;
+mod guard;
 mod network;
 mod running;
 pub mod trace;

@@ -1,13 +1,14 @@
 //! A running server: watched until it is ready, measured from outside, and ended for certain.
 
 use super::deploy::package;
+use super::guard::Guard;
 use super::usage::{Cpu, Memory};
 use crate::catalog::Server;
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpid, getppid};
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -45,8 +46,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// From the start of the process to the line that says it is ready.
     pub until_ready: Duration,
-    /// A user's own server, whose processes know nothing of their parent's end.
-    is_own: bool,
+    /// That of a user's own server, whose processes know nothing of their parent's end.
+    guard: Option<Guard>,
 }
 
 impl Running {
@@ -85,9 +86,12 @@ impl Running {
         // SAFETY: between fork and exec it makes system calls only; nothing is allocated or locked.
         unsafe { command.pre_exec(prepare) };
         let started = Instant::now();
-        let child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+        let child = command.process_group(0).spawn();
+        let child = child.with_context(|| format!("cannot run {}", command.get_program().display()))?;
+        let guard = Guard::of(&child);
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut running = Running { child: Some(child), stderr, address: nowhere, until_ready: Duration::ZERO, is_own: true };
+        let mut running = Running { child: Some(child), stderr, address: nowhere, until_ready: Duration::ZERO, guard: None };
+        running.guard = Some(guard?);
         let addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
         loop {
             let is_there = |address: &&SocketAddr| TcpStream::connect_timeout(address, UNTIL_READY).is_ok();
@@ -120,7 +124,7 @@ impl Running {
     pub fn elsewhere(address: SocketAddr) -> Result<Self> {
         TcpStream::connect_timeout(&address, UNTIL_READY).with_context(|| format!("cannot connect to {address}"))?;
         let stderr = tempfile::tempfile().context("cannot make a file")?;
-        Ok(Running { child: None, stderr, address, until_ready: Duration::ZERO, is_own: true })
+        Ok(Running { child: None, stderr, address, until_ready: Duration::ZERO, guard: None })
     }
 
     fn spawn(mut command: Command) -> Result<Self> {
@@ -138,7 +142,7 @@ impl Running {
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut running = Running { child: Some(child), stderr, address, until_ready: Duration::ZERO, is_own: false };
+        let mut running = Running { child: Some(child), stderr, address, until_ready: Duration::ZERO, guard: None };
         running.address = running.wait_until_ready(started)?;
         running.until_ready = started.elapsed();
         Ok(running)
@@ -160,7 +164,7 @@ impl Running {
         unsafe { command.pre_exec(prepare) };
         let child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
         let stderr = tempfile::tempfile().context("cannot make a file")?;
-        Ok(Running { child: Some(child), stderr, address, until_ready: Duration::ZERO, is_own: false })
+        Ok(Running { child: Some(child), stderr, address, until_ready: Duration::ZERO, guard: None })
     }
 
     fn wait_until_ready(&mut self, started: Instant) -> Result<SocketAddr> {
@@ -269,10 +273,14 @@ impl Drop for Running {
         let Some(child) = &mut self.child else { return };
         let below: Vec<OwnedFd> =
             pids(child.id()).into_iter().skip(1).filter_map(|pid| pidfd_open(pid.as_raw().cast_unsigned()).ok()).collect();
+        if self.guard.is_some() {
+            // While its first process is not reaped, the group keeps its id.
+            let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+        }
         let _ = child.kill();
         let _ = child.wait();
         // What runs below ends with its parent, and may tidy up before it does; what has not ended then is ended, though not ours to reap.
-        let end = Instant::now() + if self.is_own { Duration::ZERO } else { TIDY_UP };
+        let end = Instant::now() + if self.guard.is_some() { Duration::ZERO } else { TIDY_UP };
         for pidfd in below {
             let left = end.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
