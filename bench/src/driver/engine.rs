@@ -58,6 +58,8 @@ pub(super) struct Slot {
     pub is_backing_off: bool,
     /// Requests of a closed lane so far.
     pub wanted: u64,
+    /// Requests that were answered or failed, and that no other has followed yet.
+    pub settled: usize,
     /// The wait before the next request, after one that was shed.
     pub pause: Option<Duration>,
 }

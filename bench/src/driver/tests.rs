@@ -1,5 +1,7 @@
 //! The driver against scripted servers: what real servers do on the wire, and what must be counted.
 
+mod broken;
+
 use super::Sockets;
 use crate::load::{Drive, Lane, Load, Observation, Pace, Recording, Target};
 use std::io::{Read, Write};

@@ -145,12 +145,12 @@ impl Engine<'_> {
     /// Takes the answers out of the bytes.
     fn take_bytes(&mut self, key: usize, bytes: &[u8], now: u64) -> Result<()> {
         let load = self.load;
-        let (mut rest, mut answers) = (bytes, 0);
+        let mut rest = bytes;
         while !rest.is_empty() {
             let connection = &mut self.connections[key];
             let target = &load.lanes[connection.lane].target;
             if connection.flights.is_empty() {
-                return self.take_unasked(key, rest);
+                return self.take_unasked(key, rest, now);
             }
             let (reader, check, mut flight) = (&mut connection.reader, &mut connection.check, connection.flights.front_mut());
             let mut ended = None;
@@ -173,21 +173,20 @@ impl Engine<'_> {
                 return self.lose(key, "the server closed the connection with status 408");
             }
             self.complete(key, head.status, now);
-            answers += 1;
             if head.closes {
-                return self.close(key, answers, now);
+                return self.close(key, now);
             }
         }
         let connection = &self.connections[key];
         if load.lanes[connection.lane].is_fresh && connection.flights.is_empty() {
-            return self.close(key, answers, now);
+            return self.close(key, now);
         }
         let (lane, slot) = (connection.lane, connection.slot);
-        self.refill(lane, slot, answers, now)
+        self.refill(lane, slot, now)
     }
 
     /// Bytes on an idle connection: status 408, with which a server says that it closes it, or a protocol error.
-    fn take_unasked(&mut self, key: usize, bytes: &[u8]) -> Result<()> {
+    fn take_unasked(&mut self, key: usize, bytes: &[u8], now: u64) -> Result<()> {
         let is_timeout = bytes.get(..12).is_some_and(|start| start.starts_with(b"HTTP/1.") && start.ends_with(b" 408"));
         let lane = self.connections[key].lane;
         if is_timeout {
@@ -195,8 +194,7 @@ impl Engine<'_> {
         } else {
             self.ledger.recording(lane).fail("an answer that nobody asked for");
         }
-        self.remove(key);
-        Ok(())
+        self.close(key, now)
     }
 
     fn end_of_stream(&mut self, key: usize, now: u64) -> Result<()> {
@@ -204,7 +202,7 @@ impl Engine<'_> {
         match connection.reader.end() {
             Ok(Some(head)) => {
                 self.complete(key, head.status, now);
-                self.close(key, 1, now)
+                self.close(key, now)
             }
             Ok(None) if connection.flights.is_empty() && !connection.is_connecting => {
                 let lane = connection.lane;
@@ -225,24 +223,27 @@ impl Engine<'_> {
         connection.answered += 1;
         let (lane, slot) = (connection.lane, connection.slot);
         let wrong = connection.check.finish(status, &load.lanes[lane].target);
-        self.lanes[lane].slots[slot].failures = 0;
+        let place = &mut self.lanes[lane].slots[slot];
+        place.failures = 0;
+        place.settled += 1;
         if let Some(pause) = load.lanes[lane].sheds.filter(|_| status == NO_ROOM) {
-            self.lanes[lane].slots[slot].pause = Some(pause);
+            place.pause = Some(pause);
             return self.ledger.shed(lane, flight, now);
         }
         self.ledger.answer(lane, slot, flight, status, wrong.as_deref(), now);
     }
 
-    /// Sends what the answers made room for.
-    fn refill(&mut self, lane: usize, slot: usize, answers: usize, now: u64) -> Result<()> {
-        let pause = self.lanes[lane].slots[slot].pause.take();
+    /// Sends what settled requests made room for. Whatever ends a connection ends here, or the slot of a closed lane would fall silent.
+    fn refill(&mut self, lane: usize, slot: usize, now: u64) -> Result<()> {
+        let place = &mut self.lanes[lane].slots[slot];
+        let (pause, settled) = (place.pause.take(), std::mem::take(&mut place.settled));
         match self.load.lanes[lane].pace {
             Pace::Closed { think, .. } if think.is_zero() && pause.is_none() && now < self.ledger.window.end => {
-                self.want_more(lane, slot, answers, now)
+                self.want_more(lane, slot, settled, now)
             }
-            Pace::Closed { think, .. } if answers > 0 => {
+            Pace::Closed { think, .. } if settled > 0 => {
                 let think = pause.unwrap_or(think);
-                self.due.push(Reverse((now + nanos(think), Due::Start { lane, slot, count: answers })));
+                self.due.push(Reverse((now + nanos(think), Due::Start { lane, slot, count: settled })));
                 self.pump(lane, slot)
             }
             _ => self.pump(lane, slot),
@@ -250,7 +251,7 @@ impl Engine<'_> {
     }
 
     /// Ends a connection in good order after its last answer; what was sent behind that goes out again.
-    fn close(&mut self, key: usize, answers: usize, now: u64) -> Result<()> {
+    fn close(&mut self, key: usize, now: u64) -> Result<()> {
         let connection = self.remove(key);
         let (lane, slot) = (connection.lane, connection.slot);
         if self.load.lanes[lane].is_fresh && self.load.lanes[lane].is_open() {
@@ -258,7 +259,7 @@ impl Engine<'_> {
             return Ok(());
         }
         self.resend(&connection);
-        self.refill(lane, slot, answers, now)
+        self.refill(lane, slot, now)
     }
 
     /// Puts the requests in flight of a connection that is gone back in front of those that wait.
@@ -281,7 +282,7 @@ impl Engine<'_> {
         if may_resend {
             let connection = self.remove(key);
             self.resend(&connection);
-            return self.pump(connection.lane, connection.slot);
+            return self.refill(connection.lane, connection.slot, self.now());
         }
         self.lose_for_good(key, what)
     }
@@ -290,7 +291,7 @@ impl Engine<'_> {
     fn lose_for_good(&mut self, key: usize, what: &str) -> Result<()> {
         let connection = self.remove(key);
         let (lane, slot, now) = (connection.lane, connection.slot, self.now());
-        let lost = connection.flights.len();
+        self.lanes[lane].slots[slot].settled += connection.flights.len();
         for flight in connection.flights {
             self.ledger.fail(lane, slot, flight.want, now, what);
         }
@@ -302,7 +303,7 @@ impl Engine<'_> {
         if connection.answered == 0 && (one.retries || !one.is_open()) {
             self.back_off(lane, slot, now);
         }
-        self.refill(lane, slot, lost, now)
+        self.refill(lane, slot, now)
     }
 
     /// A connection was refused. A lane that retries waits and tries again; otherwise the requests that wait for it fail.
@@ -316,12 +317,12 @@ impl Engine<'_> {
         }
         if !one.retries {
             let waiting = std::mem::take(&mut self.lanes[lane].slots[slot].waiting);
-            let lost = waiting.len();
+            self.lanes[lane].slots[slot].settled += waiting.len();
             waiting.into_iter().for_each(|want| self.ledger.fail(lane, slot, want, now, what));
             if is_single {
                 self.lanes[lane].free.push(slot);
             } else if !one.is_open() {
-                return self.refill(lane, slot, lost, now);
+                return self.refill(lane, slot, now);
             }
         }
         Ok(())
