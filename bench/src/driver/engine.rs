@@ -60,7 +60,7 @@ pub(super) struct Slot {
     pub wanted: u64,
     /// Requests that were answered or failed, and that no other has followed yet.
     pub settled: usize,
-    /// The wait before the next request, after one that was shed.
+    /// The wait before the next request, after one that was shed or failed.
     pub pause: Option<Duration>,
 }
 

@@ -230,6 +230,9 @@ impl Engine<'_> {
             place.pause = Some(pause);
             return self.ledger.shed(lane, flight, now);
         }
+        if wrong.is_some() {
+            place.pause = load.lanes[lane].rests;
+        }
         self.ledger.answer(lane, slot, flight, status, wrong.as_deref(), now);
     }
 
@@ -291,7 +294,9 @@ impl Engine<'_> {
     fn lose_for_good(&mut self, key: usize, what: &str) -> Result<()> {
         let connection = self.remove(key);
         let (lane, slot, now) = (connection.lane, connection.slot, self.now());
-        self.lanes[lane].slots[slot].settled += connection.flights.len();
+        let place = &mut self.lanes[lane].slots[slot];
+        place.settled += connection.flights.len();
+        place.pause = self.load.lanes[lane].rests.filter(|_| !connection.flights.is_empty()).or(place.pause);
         for flight in connection.flights {
             self.ledger.fail(lane, slot, flight.want, now, what);
         }

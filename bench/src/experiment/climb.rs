@@ -63,6 +63,9 @@ pub struct Step {
     /// Blockers that failed.
     #[serde(default)]
     pub blockers_failed: u64,
+    /// Blockers that were answered, failed, or still waited at the end; 0 in rounds before 2026-11-30.
+    #[serde(default)]
+    pub blockers_asked: u64,
     /// Blockers answered 503 per second.
     #[serde(default)]
     pub shed_per_s: f64,
@@ -176,6 +179,7 @@ impl Climb<'_> {
             recovery_ms: blockers.and_then(|one| probes::recovery(&seen.lanes[KEPT], one, seen.gave_up)).map(ms),
             blockers_per_s: if k > 0 { seen.per_second(OTHERS) } else { 0.0 },
             blockers_failed: blockers.map_or(0, |one| one.errors),
+            blockers_asked: blockers.map_or(0, |one| one.answered + one.errors + one.unanswered),
             shed_per_s: blockers.map_or(0.0, |one| one.shed as f64 / seen.window.as_secs_f64()),
             driver_load: seen.driver_load,
             gave_up: seen.gave_up,
@@ -190,8 +194,15 @@ impl Climb<'_> {
             let think = if self.block_ms == 0.0 { THINK_OF_SHORT } else { THINK };
             let pace = Pace::Closed { depth: 1, stagger: self.block().max(think), most: None, think };
             // A refused client waits as long as it would have been served, or refusals would be retried far more often than answers.
-            let sheds = (self.block_ms > 0.0 && !self.is_lenient).then(|| self.block());
-            lanes.push(Lane { pace, sheds, keeps_samples: session.keeps_timelines, ..Lane::closed(self.blocker.clone(), k, 1) });
+            let pause = (self.block_ms > 0.0).then(|| self.block());
+            let (sheds, rests) = if self.is_lenient { (None, pause) } else { (pause, None) };
+            lanes.push(Lane {
+                pace,
+                sheds,
+                rests,
+                keeps_samples: session.keeps_timelines,
+                ..Lane::closed(self.blocker.clone(), k, 1)
+            });
         }
         lanes.iter_mut().for_each(|lane| lane.retries = self.is_lenient);
         Load {
@@ -342,6 +353,7 @@ mod tests {
             recovery_ms: None,
             blockers_per_s: 0.0,
             blockers_failed: 0,
+            blockers_asked: 0,
             shed_per_s: 0.0,
             driver_load: 0.0,
             gave_up: false,

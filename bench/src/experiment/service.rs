@@ -43,6 +43,9 @@ const PROBED: usize = 20;
 /// Quick requests, and those of them that failed.
 const QUICK: Family = Family::new("quick", Unit::Count, Role::Detail);
 const QUICK_FAILED: Family = Family::new("quick_failed", Unit::Count, Role::Detail);
+/// Slow requests, and those of them that failed.
+const SLOW: Family = Family::new("slow", Unit::Count, Role::Detail);
+const SLOW_FAILED: Family = Family::new("slow_failed", Unit::Count, Role::Detail);
 
 /// A climb.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -111,10 +114,17 @@ impl Experiment for Service {
         let mut readings = self.run.read(Self::NAME, &settings.blockers, percentile)?;
         for step in &self.run.steps {
             let quick = [&step.probes, &step.fresh];
-            let counts = [(QUICK, quick.map(|lane| lane.planned)), (QUICK_FAILED, quick.map(|lane| lane.failed))];
-            readings.extend(counts.map(|(family, counts)| {
-                (count_metric(&family, settings.block_ms, step.k), Ok(Value::Exact(counts.iter().sum::<u64>() as f64)))
-            }));
+            let counts = [
+                (QUICK, quick.iter().map(|lane| lane.planned).sum()),
+                (QUICK_FAILED, quick.iter().map(|lane| lane.failed).sum()),
+                (SLOW, step.blockers_asked),
+                (SLOW_FAILED, step.blockers_failed),
+            ];
+            // Without blockers, and in rounds that did not count them, there are none to speak of.
+            let counts = counts.iter().take(if step.blockers_asked > 0 { 4 } else { 2 });
+            readings.extend(
+                counts.map(|(family, count)| (count_metric(family, settings.block_ms, step.k), Ok(Value::Exact(*count as f64)))),
+            );
         }
         Ok(readings)
     }
@@ -199,6 +209,11 @@ pub fn response_metric(percentile: Percentile, block_ms: f64, k: usize) -> Metri
 /// The numbers of quick requests beside k slow ones: of those that failed, and of all.
 pub fn failure_metrics(block_ms: f64, k: usize) -> [Metric; 2] {
     [QUICK_FAILED, QUICK].map(|family| count_metric(&family, block_ms, k))
+}
+
+/// The same of the slow ones.
+pub fn slow_failure_metrics(block_ms: f64, k: usize) -> [Metric; 2] {
+    [SLOW_FAILED, SLOW].map(|family| count_metric(&family, block_ms, k))
 }
 
 fn count_metric(family: &Family, block_ms: f64, k: usize) -> Metric {

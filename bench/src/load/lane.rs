@@ -40,6 +40,8 @@ pub struct Lane {
     pub retries: bool,
     /// The pause of a client whose request was answered 503, which is counted apart; `None` if such an answer is wrong.
     pub sheds: Option<Duration>,
+    /// The pause of a client of a closed lane whose request failed, so that a failure is not cheaper than an answer; `None` if it just goes on.
+    pub rests: Option<Duration>,
 }
 
 impl Lane {
@@ -55,6 +57,7 @@ impl Lane {
             keeps_samples: false,
             retries: false,
             sheds: None,
+            rests: None,
         }
     }
 

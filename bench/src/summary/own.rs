@@ -14,6 +14,8 @@ use std::fmt::Write;
 const BAR: usize = 30;
 /// If more quick requests than this share fail, p99 is one of those that are never answered.
 const FAILS: f64 = 0.01;
+/// If more slow requests than this share fail, the quick ones stood beside fewer than it says.
+const REFUSES: f64 = 0.05;
 /// Where the advice is written out.
 const ADVICE: &str = "docs/your-own-server.md";
 
@@ -60,7 +62,15 @@ impl Service<'_> {
 
     /// The quick requests that failed beside k slow ones, in all trials, and all of them.
     fn failed(&self, k: usize) -> (f64, f64) {
-        let [failed, all] = service::failure_metrics(self.settings.block_ms, k);
+        self.sums(service::failure_metrics(self.settings.block_ms, k))
+    }
+
+    /// The same of the slow requests.
+    fn slow_failed(&self, k: usize) -> (f64, f64) {
+        self.sums(service::slow_failure_metrics(self.settings.block_ms, k))
+    }
+
+    fn sums(&self, [failed, all]: [Metric; 2]) -> (f64, f64) {
         let sum = |metric| self.numbers.values(&self.row.name, metric).iter().filter_map(|value| value.exact()).sum();
         (sum(&failed), sum(&all))
     }
@@ -69,15 +79,29 @@ impl Service<'_> {
         self.settings.blockers.iter().any(|k| self.failed(*k).0 > 0.0)
     }
 
-    /// What slow requests do to quick ones, and how many of these failed.
+    /// Whether so many slow requests failed that k of them were not borne.
+    fn refuses(&self, k: usize) -> bool {
+        let (failed, all) = self.slow_failed(k);
+        failed > REFUSES * all
+    }
+
+    /// The most slow requests, below `end`, that were answered like all the fewer ones.
+    fn borne(&self, end: usize) -> usize {
+        let answered = self.settings.blockers.iter().take_while(|k| **k < end && !self.refuses(**k));
+        answered.max().copied().unwrap_or(0)
+    }
+
+    /// What slow requests do to quick ones, and how many of both failed.
     fn verdict(&self) -> String {
-        let beside = |k: &usize| {
-            let (failed, all) = self.failed(*k);
-            (failed > 0.0).then(|| format!("{} of {} with {k} slow", count(failed), count(all)))
+        let list = |what: &str, numbers: &dyn Fn(usize) -> (f64, f64)| {
+            let beside = |k: &usize| {
+                let (failed, all) = numbers(*k);
+                (failed > 0.0).then(|| format!("{} of {} with {k} slow", count(failed), count(all)))
+            };
+            let failed: Vec<String> = self.settings.blockers.iter().filter_map(beside).collect();
+            if failed.is_empty() { String::new() } else { format!(" {what} requests failed: {}.", failed.join(", ")) }
         };
-        let failed: Vec<String> = self.settings.blockers.iter().filter_map(beside).collect();
-        let failed = if failed.is_empty() { String::new() } else { format!(" Quick requests failed: {}.", failed.join(", ")) };
-        format!("{}{failed}", self.harm())
+        format!("{}{}{}", self.harm(), list("Quick", &|k| self.failed(k)), list("Slow", &|k| self.slow_failed(k)))
     }
 
     /// What slow requests do to quick ones, in a sentence.
@@ -88,10 +112,15 @@ impl Service<'_> {
         };
         let tried = self.settings.blockers.iter().max().copied().unwrap_or(0);
         let Value::Exact(k) = threshold else {
-            return format!(
-                "{name}: up to {tried} slow requests of {block} ms at a time leave the quick ones alone ({} within 0.1 s).",
-                self.settings.percentile_words()
-            );
+            let limit = format!("({} within 0.1 s)", self.settings.percentile_words());
+            let refused = if self.borne(usize::MAX) < tried { "; with more, slow requests failed" } else { "" };
+            return match self.borne(usize::MAX) {
+                0 => format!("{name}: slow requests failed, so this says nothing about what they do to the quick ones."),
+                1 => format!("{name}: one slow request of {block} ms at a time leaves the quick ones alone {limit}{refused}."),
+                most => format!(
+                    "{name}: up to {most} slow requests of {block} ms at a time leave the quick ones alone {limit}{refused}."
+                ),
+            };
         };
         let k = k as usize;
         let (failed, all) = self.failed(k);
@@ -106,11 +135,10 @@ impl Service<'_> {
                 self.settings.rate, self.settings.connections
             );
         }
-        let harmless = self.settings.blockers.iter().copied().filter(|one| (1..k).contains(one)).max();
-        let harmless = match harmless {
-            Some(1) => format!("one slow request of {block} ms at a time is harmless; "),
-            Some(count) => format!("up to {count} slow requests of {block} ms at a time are harmless; "),
-            None => String::new(),
+        let harmless = match self.borne(k) {
+            0 => String::new(),
+            1 => format!("one slow request of {block} ms at a time is harmless; "),
+            count => format!("up to {count} slow requests of {block} ms at a time are harmless; "),
         };
         let freeze = self.response(k).map_or(String::new(), |value| format!(" for {}", duration(value)));
         let subject = if k == 1 { "one slow request".to_owned() } else { k.to_string() };
@@ -144,8 +172,9 @@ impl Service<'_> {
                 Value::NotReached => "frozen with fewer already".to_owned(),
                 value => format!("{} ms  {}", value_text(value), grade.name()),
             };
-            let failed = Some(self.failed(*k).0).filter(|failed| *failed > 0.0);
-            let failed = failed.map_or(String::new(), |failed| format!(", {} failed", count(failed)));
+            let words_of =
+                |failed: f64, what: &str| if failed > 0.0 { format!(", {} {what}", count(failed)) } else { String::new() };
+            let failed = words_of(self.failed(*k).0, "failed") + &words_of(self.slow_failed(*k).0, "slow ones failed");
             writeln!(text, "  {k:>6}  {bar} {words}{failed}{mark}")?;
         }
         Ok(text)
@@ -206,6 +235,7 @@ fn references(round: &Round, numbers: &Numbers, settings: &Settings) -> Result<O
 /// The reference that bears most, as advice.
 fn advice(round: &Round, numbers: &Numbers, settings: &Settings) -> String {
     let mine = round.header.servers.iter().filter(|row| row.own.is_some());
+    let most = settings.blockers.iter().max().copied().unwrap_or(0);
     let is_well = |row: &&Row| matches!(Service { row, numbers, settings }.threshold(LIMITS_MS[0]), Some(Value::Never { .. }));
     if mine.clone().any(|row| Service { row, numbers, settings }.threshold(LIMITS_MS[0]).is_none()) {
         return "No advice without a valid measurement: try again, with fewer --connections if the server refuses some.".into();
@@ -220,9 +250,11 @@ fn advice(round: &Round, numbers: &Numbers, settings: &Settings) -> String {
         if mine.clone().any(|row| Service { row, numbers, settings }.has_failed()) {
             return "None froze, but quick requests failed: look for the cause in what the server says of them.".into();
         }
+        if mine.clone().any(|row| Service { row, numbers, settings }.borne(usize::MAX) < most) {
+            return "None froze, but slow requests failed: if that is a limit that the server is meant to keep, it keeps the quick ones quick; otherwise look for the cause in what the server says of them.".into();
+        }
         return format!("Nothing to change for requests of this length. Bound the pool all the same: {ADVICE}.");
     }
-    let most = settings.blockers.iter().max().copied().unwrap_or(0);
     let wait = |row: &Row| Service { row, numbers, settings }.response(most).and_then(Value::number).unwrap_or(f64::MAX);
     let references = round.header.servers.iter().filter(|row| row.own.is_none() && row.unavailable.is_none());
     let better = references.filter(is_well).min_by(|a, b| wait(a).total_cmp(&wait(b)));

@@ -48,3 +48,15 @@ fn pipelined_requests_keep_their_depth_when_a_connection_breaks_behind_an_answer
         assert!(seen.answered > 10 && (seen.errors > 0) == is_error, "{} {:?}", seen.answered, seen.first_error);
     }
 }
+
+#[test]
+fn a_client_that_rests_after_a_failure_asks_again_only_after_its_pause() {
+    // A wrong status, or no answer at all: the pause outlasts the window, so the first request is the only one.
+    for answer in [b"HTTP/1.1 429 x\r\nContent-Length: 0\r\n\r\n".as_slice(), b""] {
+        let address =
+            server(move |_, mut stream| while request(&mut stream) && !answer.is_empty() && stream.write_all(answer).is_ok() {});
+        let lane = Lane { rests: Some(1000 * MS), ..Lane::closed(target(address), 1, 1) };
+        let seen = drive(lane, 100 * MS).lanes.remove(0);
+        assert_eq!((seen.errors, seen.failed, seen.answered), (1, 1, 0), "{:?}", seen.first_error);
+    }
+}

@@ -1,0 +1,189 @@
+//! A user's own service: what the screen says of it, and what wrong words are answered with.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+fn output(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stallbench"));
+    command.args(arguments).stdin(Stdio::null()).output().expect("stallbench runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Builds what these tests measure, once and outside of what they time out on.
+fn built() {
+    assert!(output(&["build", "tokio-current-thread"]).status.success());
+}
+
+#[test]
+fn a_service_of_ones_own_gets_a_verdict_bars_and_advice() {
+    built();
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("own").display().to_string();
+    let binary = Path::new(env!("CARGO_BIN_EXE_stallbench")).parent().unwrap().join("../release/runtime-tokio");
+    let command = format!("cd / && {} --model current-thread --listen 127.0.0.1:{{port}}", binary.display());
+    let own = ["bench", "--command", &command, "--blocker", "/sleep?ms=60", "--alone", "--quick"];
+    let load = ["--slow-share", "5%", "--rate", "200"];
+    // Other tests run at the same time, and a driver that they make late says so with exit code 3.
+    let attempt = |number: u32| {
+        let folder = format!("{folder}.{number}");
+        output(&[own.as_slice(), &load, &["--out", &folder]].concat())
+    };
+    let output = (0..5).map(attempt).find(|output| output.status.code() != Some(3)).expect("a quiet moment");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // However the lines are broken.
+    let shown = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text(&output.stdout).lines().count() < 40, "one screen: {shown}");
+    assert!(shown.contains("yours: one slow request of 6") && shown.contains("freeze every other request"), "{shown}");
+    assert!(shown.contains("slow requests at a time on average") && shown.contains("<- your load"), "{shown}");
+    assert!(shown.contains("docs/your-own-server.md"), "{shown}");
+}
+
+/// A server on threads of its own, whose slow requests take 60 ms. It refuses a request by whether it is a slow one, and how many slow ones are
+/// in flight.
+fn refusing_server(refuses: fn(bool, usize) -> bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let slow = Arc::new(AtomicUsize::new(0));
+    let serve = move |stream: TcpStream, slow: &AtomicUsize| {
+        let (mut input, mut output) = (BufReader::new(stream.try_clone().unwrap()), stream);
+        let mut line = String::new();
+        while input.read_line(&mut line).is_ok_and(|count| count > 0) {
+            let is_slow = line.contains("/slow");
+            while input.read_line(&mut line).is_ok_and(|count| count > 2) {}
+            line.clear();
+            let is_refused = refuses(is_slow, slow.load(Ordering::SeqCst));
+            if is_slow && !is_refused {
+                slow.fetch_add(1, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(60));
+                slow.fetch_sub(1, Ordering::SeqCst);
+            }
+            let status = if is_refused { "503 x" } else { "200 OK" };
+            if output.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let slow = Arc::clone(&slow);
+            std::thread::spawn(move || serve(stream, &slow));
+        }
+    });
+    address
+}
+
+/// What the screen says of such a server.
+fn screen(refuses: fn(bool, usize) -> bool) -> String {
+    let base = tempfile::tempdir().unwrap();
+    let url = format!("http://{}/", refusing_server(refuses));
+    let attempt = |number: u32| {
+        let folder = base.path().join(number.to_string()).display().to_string();
+        output(&["bench", "--url", &url, "--blocker", "/slow", "--alone", "--quick", "--out", &folder])
+    };
+    let output = (0..5).map(attempt).find(|output| output.status.code() != Some(3)).expect("a quiet moment");
+    let shown = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(output.status.success(), "{shown}{}", text(&output.stderr));
+    shown
+}
+
+#[test]
+fn a_service_that_refuses_its_quick_requests_is_not_called_healthy() {
+    let shown = screen(|is_slow, in_flight| !is_slow && in_flight > 0);
+    assert!(shown.contains("yours: one slow request makes other requests fail."), "{shown}");
+    assert!(shown.contains("Quick requests failed: ") && shown.contains(" with 1 slow"), "{shown}");
+    assert!(!shown.contains("leave the quick ones alone") && !shown.contains("Nothing to change"), "{shown}");
+}
+
+#[test]
+fn slow_requests_that_are_refused_are_not_called_harmless() {
+    let shown = screen(|is_slow, in_flight| is_slow && in_flight > 0);
+    assert!(shown.contains("yours: one slow request of 6"), "{shown}");
+    // Whether the quick ones are frozen beside many refusals is up to the machine; that many slow ones are harmless was never seen.
+    assert!(!shown.contains("up to"), "{shown}");
+    let listed = shown.split("Slow requests failed: ").nth(1).unwrap_or_else(|| panic!("{shown}"));
+    let beside: Vec<&str> = listed.split('.').next().unwrap().split(", ").collect();
+    assert!(beside[0].ends_with(" with 2 slow") && beside.iter().any(|one| one.ends_with(" with 64 slow")), "{shown}");
+    // Each client asks about once in 60 ms, however fast it is refused.
+    let asked: f64 = beside.last().unwrap().split(' ').nth(2).unwrap().replace(',', "").parse().unwrap();
+    assert!(asked <= 64.0 * 1200.0 / 60.0, "{asked}: {shown}");
+    assert!(!shown.contains("Nothing to change"), "{shown}");
+}
+
+#[test]
+fn a_servers_file_takes_the_blocker_of_the_command_line_and_a_round_without_a_server_is_not_complete() {
+    built();
+    let base = tempfile::tempdir().unwrap();
+    let file = base.path().join("mine.toml");
+    let binary = Path::new(env!("CARGO_BIN_EXE_stallbench")).parent().unwrap().join("../release/runtime-tokio");
+    let manifest = |command: &str| {
+        format!(
+            "peer = \"mine\"\nhttp = \"own\"\ncommand = [{command:?}]\n[[server]]\nname = \"mine-x\"\nmodel = \"x\"\nblocking = \"inline\"\nabout = \"x\"\nargs = [\"--model\", \"current-thread\", \"--listen\", \"127.0.0.1:{{port}}\"]\n"
+        )
+    };
+    let run = |name: &str, more: &[&str]| {
+        let (file, folder) = (file.display().to_string(), base.path().join(name).display().to_string());
+        output(&[&["bench", "--quick", "--servers-file", &file, "--out", &folder], more].concat())
+    };
+    fs::write(&file, manifest(&binary.display().to_string())).unwrap();
+    let attempt = |number: u32| run(&format!("own.{number}"), &["--blocker", "/sleep?ms=60", "--alone"]);
+    let measured = (0..5).map(attempt).find(|output| output.status.code() != Some(3)).expect("a quiet moment");
+    assert!(text(&measured.stdout).contains("mine-x: one slow request"), "{}", text(&measured.stderr));
+    fs::write(&file, manifest("/bin/false")).unwrap();
+    let nothing = run("nothing", &["--experiment", "two-tabs"]);
+    assert_eq!(nothing.status.code(), Some(3), "{}{}", text(&nothing.stdout), text(&nothing.stderr));
+}
+
+#[test]
+fn a_servers_file_is_refused_where_a_round_would_measure_something_else() {
+    let base = tempfile::tempdir().unwrap();
+    let (file, folder) = (base.path().join("mine.toml"), base.path().join("round").display().to_string());
+    let server = |name: &str, more: &str| {
+        let model = name.split('-').skip(1).collect::<Vec<_>>().join("-");
+        format!(
+            "[[server]]\nname = {name:?}\nmodel = {model:?}\nblocking = \"inline\"\nabout = \"x\"\nargs = [\"{{port}}\"]\n{more}"
+        )
+    };
+    let (plain, slow) = (server("mine-x", ""), server("mine-x", "blocker = \"/slow\"\n"));
+    let double = server("tokio-current-thread", "");
+    let cases: [(&str, String, &[&str], &str); 6] = [
+        ("mine", "server = []\n".into(), &[], "names no server"),
+        ("mine", format!("{plain}{plain}"), &[], "two servers are named 'mine-x'"),
+        ("tokio", double, &["tokio-current-thread"], "two servers are named 'tokio-current-thread'"),
+        ("mine", slow.clone(), &["tokio-current-thread"], "'tokio-current-thread' cannot be combined with the servers of"),
+        ("mine", slow.clone(), &["--experiment", "footprint"], "--experiment cannot be combined with"),
+        ("mine", slow, &["--blockers", "cpu"], "--blockers cannot be combined with"),
+    ];
+    for (runtime, servers, more, wanted) in cases {
+        fs::write(&file, format!("peer = {runtime:?}\nhttp = \"own\"\ncommand = [\"/bin/false\"]\n{servers}")).unwrap();
+        let path = file.display().to_string();
+        let refused = output(&[&["bench", "--quick", "--no-build", "--servers-file", &path, "--out", &folder], more].concat());
+        let words = text(&refused.stderr);
+        assert!(!refused.status.success() && words.contains(wanted), "{wanted}: {words}");
+        assert_eq!(words.lines().count(), 1, "{words}");
+        assert!(!Path::new(&folder).exists());
+    }
+}
+
+#[test]
+fn a_server_of_ones_own_that_cannot_be_measured_is_told_why() {
+    let cases: [(&[&str], i32, &str); 4] = [
+        (&["--command", "true", "--blocker", "/"], 2, "{port}"),
+        (&["--command", "sh -c 'echo no such table >&2; exit 7' {port}", "--blocker", "/"], 1, "no such table"),
+        (&["--command", "true {port}"], 2, "--blocker is missing"),
+        (&["--url", "http://127.0.0.1:1", "--blocker", "/slow"], 1, "cannot connect"),
+    ];
+    for (arguments, code, wanted) in cases {
+        let output = output(&[&["bench"], arguments].concat());
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        assert!(text(&output.stderr).contains(wanted), "{arguments:?}: {}", text(&output.stderr));
+    }
+}
