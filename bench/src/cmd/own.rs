@@ -158,7 +158,7 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
     // Not one that a page may quote.
     settings.filters = owns.iter().map(|own| own.name.clone()).collect();
     let learned = learn(&owns, &settings)?;
-    warn_if_quick(&owns, &learned);
+    warn(&owns, &learned);
     settings.experiments.insert(SERVICE.into(), serde_json::to_value(&learned)?);
     let mut servers = if arguments.alone { Vec::new() } else { references(arguments)? };
     let rows = owns.iter().map(|own| own_row(own, &learned)).chain(servers.iter().map(|server| round::row(server, &settings)));
@@ -183,7 +183,7 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
     Ok(exit_code(summary::is_complete(&round)?))
 }
 
-/// T, a rate that the services bear, and steps long enough for both: of the slowest of them.
+/// T of the slowest of the services, a rate that each of them bears, and steps long enough for both.
 ///
 /// # Errors
 /// A service that does not start, or answers wrongly.
@@ -191,22 +191,19 @@ pub fn learn(owns: &[Server], settings: &Settings) -> Result<service::Settings> 
     let cores = set_of(&settings.conditions.placement.server_cores());
     let start = Start { threads: settings.conditions.threads, more: Vec::new(), cores };
     let own = settings.experiments.get(SERVICE).context("the round does not measure a service")?;
-    let mut learned: service::Settings = serde_json::from_value(own.clone())?;
-    let mut slowest = None;
-    for server in owns {
-        let found = learned.clone().learn(server, &start, settings.conditions.mode)?;
-        if slowest.as_ref().is_none_or(|slowest: &service::Settings| found.block_ms > slowest.block_ms) {
-            slowest = Some(found);
-        }
-    }
-    if let Some(slowest) = slowest {
-        learned = slowest;
-    }
-    Ok(learned)
+    let own: service::Settings = serde_json::from_value(own.clone())?;
+    own.learn(owns, &start, settings.conditions.mode)
 }
 
-/// A slow request that is no slower than the quick one shows nothing.
-fn warn_if_quick(owns: &[Server], learned: &service::Settings) {
+/// A slow request that is no slower than the quick one shows nothing, and a quick one that is slow is slowed down by the probes themselves.
+fn warn(owns: &[Server], learned: &service::Settings) {
+    if let Some(share) = learned.too_many_probes() {
+        say(&format!(
+            "stallbench: warning: the quick request takes {:.0} ms, so the fewest probes are {:.0} % of what a service that answers one at a time can bear: name a quicker one with --probe",
+            learned.probe_ms,
+            share * 100.0
+        ));
+    }
     if !learned.has_slow_request() {
         for own in owns {
             let Some(questions) = &own.own else { continue };
@@ -240,4 +237,52 @@ fn references(arguments: &Bench) -> Result<Vec<Server>> {
         deploy::package::build(&servers, &progress)?;
     }
     Ok(servers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::Mode;
+    use nix::sched::{CpuSet, sched_getaffinity};
+    use nix::unistd::Pid;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    /// A server whose answers to `/` and to `/slow` take these times.
+    fn timed(name: &str, quick_ms: u64, slow_ms: u64) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut head = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                let is_slow = head.next().is_some_and(|line| line.contains("/slow"));
+                head.find(String::is_empty);
+                std::thread::sleep(Duration::from_millis(if is_slow { slow_ms } else { quick_ms }));
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+            }
+        });
+        let own = OwnService { probe: None, blocker: Some("/slow".parse().unwrap()), headers: Vec::new(), connections: None };
+        server(name, Program::Address(format!("http://{address}/")), &own, None).unwrap()
+    }
+
+    #[test]
+    fn the_load_of_several_services_is_one_that_each_of_them_bears() {
+        let before = service::Settings {
+            blockers: vec![0, 1],
+            block_ms: 0.0,
+            probe_ms: 0.0,
+            window_ms: 1000,
+            reference_blockers: Vec::new(),
+            reference_window_ms: 1000,
+            rate: 1000.0,
+            connections: 256,
+        };
+        let cores: CpuSet = sched_getaffinity(Pid::from_raw(0)).unwrap();
+        let start = Start { threads: 1, more: Vec::new(), cores };
+        // The slow request of the one takes longest, and the quick request of the other.
+        let learned = before.learn(&[timed("a", 1, 90), timed("b", 25, 40)], &start, Mode::Quick).unwrap();
+        assert!(learned.block_ms >= 90.0 && learned.probe_ms >= 25.0, "{learned:?}");
+        assert!(learned.rate <= 8.0 && learned.rate * learned.window_ms as f64 >= 20_000.0, "{learned:?}");
+    }
 }

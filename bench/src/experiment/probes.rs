@@ -8,8 +8,9 @@ pub const RATE: f64 = 1000.0;
 /// Those connections. One request is in flight on each, so there are enough of them that probes due in half a second of silence find a free
 /// one: with fewer, the driver's own queue would be measured instead of the server's.
 pub const CONNECTIONS: usize = 512;
-/// Requests per second on fresh connections.
+/// Requests per second on fresh connections, and the share of those on kept ones that they are at most.
 const FRESH_RATE: f64 = 20.0;
+const FRESH_SHARE: f64 = 0.25;
 /// A connection is dead if its median probe takes longer.
 const DEAD: Duration = Duration::from_millis(100);
 
@@ -20,10 +21,20 @@ pub const FRESH: usize = 1;
 /// The first lane behind the probes.
 pub const OTHERS: usize = 2;
 
+/// The rate of the kept lane if both lanes together are to ask this often.
+pub fn kept_rate(both: f64) -> f64 {
+    (both - FRESH_RATE).max(both / (1.0 + FRESH_SHARE))
+}
+
+/// How often the lane of fresh connections asks beside this rate of the kept one.
+pub fn fresh_rate(kept: f64) -> f64 {
+    FRESH_RATE.min(kept * FRESH_SHARE)
+}
+
 /// The lanes of the clients that do not block: over kept-alive connections, and over fresh ones.
 pub fn lanes(target: &Target, rate: f64, connections: usize) -> Vec<Lane> {
     let kept = Lane { primes_connections: true, keeps_samples: true, ..Lane::open(target.clone(), connections, rate, false) };
-    let fresh = Lane { is_fresh: true, ..Lane::open(target.clone(), 1, FRESH_RATE.min(rate / 4.0), false) };
+    let fresh = Lane { is_fresh: true, ..Lane::open(target.clone(), 1, fresh_rate(rate), false) };
     vec![kept, fresh]
 }
 

@@ -7,7 +7,7 @@ use super::probes;
 use crate::catalog::{Row, Server};
 use crate::measure::{Kind, Mode, Session, learn_own, lenient, ms};
 use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Role, Unit, Value};
-use crate::process::deploy;
+use crate::process::{Start, deploy};
 use crate::report::{self, Cell, Figure, Group, Places, Scale, Table, View};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -24,14 +24,21 @@ const PER_CONNECTION: f64 = 2.0;
 const BLOCKERS_PER_STEP: f64 = 3.0;
 /// Probes of a step for which p99 is more than the maximum.
 const PROBES: f64 = 1000.0;
+/// A step of a slow service lasts at least this many probes.
+const LEAST_PROBES: f64 = 20.0;
 /// Shortest and longest step, in ms, unless blockers are longer; in a quick round, and of references in a quick round.
 const WINDOW_MS: (f64, f64) = (1000.0, 4000.0);
 const QUICK_WINDOW_MS: (f64, f64) = (1000.0, 1000.0);
 const QUICK_REFERENCE_MS: f64 = 500.0;
 /// The p99 at which k stops to ascend, in ms.
 const LIMIT_MS: f64 = 1000.0;
-/// Probes a second are at most this share of what the service can answer, so that they are not what slows it down.
+/// The probes of both lanes together are at most this share of what the service can answer one after another, so that they are not what slows
+/// it down.
 const SHARE: f64 = 0.25;
+/// The fewest probes a second on kept connections; what this is too much for is told so.
+const LEAST_RATE: f64 = 2.0;
+/// A service that answers one request at a time has worked off the queue that the warm-up leaves within this time, in ms, and before the first step.
+const WARM_QUEUE_MS: f64 = 500.0;
 /// The least time of a slow request, in ms, and its least ratio to the time of the quick one.
 const LEAST_BLOCK_MS: f64 = 5.0;
 const LEAST_RATIO: f64 = 2.0;
@@ -237,11 +244,27 @@ impl Settings {
         if probes >= PROBES { "p99".into() } else { format!("the longest of {probes:.0}") }
     }
 
-    /// The settings for a service: T, a rate of probes that it bears, and steps long enough for both. Asks the service alone.
+    /// The share that the probes are of what the slowest service can answer one after another, if that is more than they should be.
+    pub fn too_many_probes(&self) -> Option<f64> {
+        let share = (self.rate + probes::fresh_rate(self.rate)) * self.probe_ms / 1e3;
+        (share > SHARE * 1.01).then_some(share)
+    }
+
+    /// The settings for these services: T, a rate of probes that each of them bears, and steps long enough for both. Asks each service alone.
     ///
     /// # Errors
     /// A service that does not start, or that does not answer what it is asked.
-    pub fn learn(self, server: &Server, start: &crate::process::Start, mode: Mode) -> Result<Settings> {
+    pub fn learn(self, servers: &[Server], start: &Start, mode: Mode) -> Result<Settings> {
+        let (mut quick, mut slow) = (Duration::ZERO, Duration::ZERO);
+        for server in servers {
+            let alone = Self::ask_alone(server, start)?;
+            (quick, slow) = (quick.max(alone.0), slow.max(alone.1));
+        }
+        Ok(self.fit(quick, slow, mode))
+    }
+
+    /// The times that the quick and the slow request of a service take alone.
+    fn ask_alone(server: &Server, start: &Start) -> Result<(Duration, Duration)> {
         let Some(own) = &server.own else { bail!("{} keeps the contract, so nothing has to be learned", server.name) };
         let mut running = deploy::start(server, start)?;
         let median = |mut times: Vec<Duration>| {
@@ -259,18 +282,22 @@ impl Settings {
         for _ in 0..ALONE {
             blockers.push(learn_own(&mut running, own, &own.blocker)?.1);
         }
-        let (quick, slow) = (median(probes), median(blockers));
+        Ok((median(probes), median(blockers)))
+    }
+
+    /// The settings for services whose slowest quick and slow requests take these times alone.
+    fn fit(self, quick: Duration, slow: Duration, mode: Mode) -> Settings {
         let most = self.rate.min(PER_CONNECTION * self.connections as f64);
-        let rate = (SHARE / quick.as_secs_f64()).max(10.0).min(most).round();
+        let rate = probes::kept_rate(SHARE / quick.as_secs_f64()).max(LEAST_RATE).min(most).floor();
         let block_ms = (ms(slow) * 10.0).round() / 10.0;
         let (shortest, longest) = if mode == Mode::Quick { QUICK_WINDOW_MS } else { WINDOW_MS };
-        let for_blockers = BLOCKERS_PER_STEP * block_ms;
-        let window_ms = (PROBES / rate * 1e3).clamp(shortest, longest).max(for_blockers) as u64;
+        let least = (BLOCKERS_PER_STEP * block_ms).max((LEAST_PROBES / rate * 1e3).ceil());
+        let window_ms = (PROBES / rate * 1e3).clamp(shortest, longest).max(least) as u64;
         let reference_window_ms = match mode {
-            Mode::Quick => QUICK_REFERENCE_MS.max(for_blockers) as u64,
+            Mode::Quick => QUICK_REFERENCE_MS.max(least) as u64,
             _ => window_ms,
         };
-        Ok(Settings { block_ms, probe_ms: ms(quick), window_ms, reference_window_ms, rate, ..self })
+        Settings { block_ms, probe_ms: ms(quick), window_ms, reference_window_ms, rate, ..self }
     }
 }
 
@@ -279,7 +306,8 @@ fn climb_own(session: &Session<'_>, settings: &Settings) -> Result<Run> {
     let mut running = session.start()?;
     let probe = lenient(learn_own(&mut running, own, &own.probe)?.0);
     let blocker = lenient(learn_own(&mut running, own, &own.blocker)?.0);
-    let warm = session.warm_up(&probe, settings.connections);
+    let at_once = (WARM_QUEUE_MS / settings.probe_ms).max(1.0) as usize;
+    let warm = session.warm_up(&probe, settings.connections.min(at_once));
     running.explain(warm)?;
     let climb = Climb {
         kind: KIND,
@@ -306,4 +334,29 @@ fn climb_reference(session: &Session<'_>, settings: &Settings) -> Result<Run> {
     };
     let run = ladder.run(session, Kind::Sleep, &settings.reference_blockers)?;
     Ok(Run { kind: KIND.into(), ..run })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fitted(quick_ms: f64, slow_ms: f64) -> Settings {
+        let choices = Choices::default();
+        let times = [quick_ms, slow_ms].map(|ms| Duration::from_secs_f64(ms / 1e3));
+        Service::settings(Mode::Standard, &choices).fit(times[0], times[1], Mode::Standard)
+    }
+
+    #[test]
+    fn the_probes_of_both_lanes_leave_a_service_of_one_thread_most_of_its_time() {
+        for quick_ms in [0.1, 1.0, 5.0, 25.0, 50.0, 90.0, 100.0] {
+            let settings = fitted(quick_ms, 300.0);
+            let share = (settings.rate + probes::fresh_rate(settings.rate)) * quick_ms / 1e3;
+            assert!(share <= SHARE * 1.01, "{quick_ms} ms: {share}");
+            assert!(settings.rate * settings.window_ms as f64 / 1e3 >= LEAST_PROBES, "{quick_ms} ms: {settings:?}");
+            assert_eq!(settings.too_many_probes(), None);
+        }
+        assert_eq!(fitted(0.1, 300.0).rate, PER_CONNECTION * CONNECTIONS as f64);
+        let slow = fitted(400.0, 2000.0);
+        assert_eq!(slow.too_many_probes().map(|share| (share * 100.0).round()), Some(100.0));
+    }
 }
