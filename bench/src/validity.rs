@@ -38,6 +38,13 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+impl Failure {
+    /// Whether the server answered wrongly, which another attempt of the driver does not change.
+    pub fn is_of_server(&self) -> bool {
+        self.check == "answers"
+    }
+}
+
 fn check(name: &'static str, holds: bool, words: impl FnOnce() -> String) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(Failure { check: name, words: words() }) }
 }

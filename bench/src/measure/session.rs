@@ -51,7 +51,7 @@ impl Session<'_> {
         Start { threads: self.conditions.threads, more: self.conditions.more.clone(), cores }
     }
 
-    /// Runs a load until `check` accepts the observation, or until the server itself has failed.
+    /// Runs a load until `check` accepts the observation, or refuses it for what the server answered.
     ///
     /// # Errors
     /// The driver cannot work.
@@ -60,17 +60,7 @@ impl Session<'_> {
         load: &Load,
         check: impl Fn(&Observation) -> Result<(), Failure>,
     ) -> Result<(Observation, Option<String>)> {
-        let mut attempt = 0;
-        loop {
-            let observation = self.driver.drive(load)?;
-            let failed = check(&observation).err().map(|failure| failure.to_string());
-            attempt += 1;
-            let is_server = observation.lanes.iter().any(|lane| lane.errors > 0);
-            if failed.is_none() || attempt == ATTEMPTS || is_server {
-                return Ok((observation, failed));
-            }
-            interrupt::check()?;
-        }
+        until_valid(|| self.driver.drive(load), check)
     }
 
     /// Runs a load on a thread of its own while this one does something to the server.
@@ -119,7 +109,64 @@ impl Session<'_> {
     }
 }
 
+/// Tries until `check` accepts, or finds a fault that another attempt would find again.
+fn until_valid(
+    mut attempt: impl FnMut() -> Result<Observation>,
+    check: impl Fn(&Observation) -> Result<(), Failure>,
+) -> Result<(Observation, Option<String>)> {
+    let mut attempts = 0;
+    loop {
+        let observation = attempt()?;
+        attempts += 1;
+        match check(&observation) {
+            Ok(()) => return Ok((observation, None)),
+            Err(failure) if attempts == ATTEMPTS || failure.is_of_server() => {
+                return Ok((observation, Some(failure.to_string())));
+            }
+            Err(_) => interrupt::check()?,
+        }
+    }
+}
+
 /// A time in milliseconds.
 pub fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Recording;
+    use crate::validity;
+
+    fn attempts(driver_load: f64, check: impl Fn(&Observation) -> Result<(), Failure>) -> (usize, Option<String>) {
+        let mut count = 0;
+        let failed = until_valid(
+            || {
+                count += 1;
+                Ok(Observation {
+                    lanes: vec![Recording { planned: 1, answered: 1, errors: 1, ..Recording::default() }],
+                    window_start: Duration::ZERO,
+                    window: Duration::from_secs(1),
+                    // Only the first attempt is kept waiting.
+                    driver_load: if count == 1 { driver_load } else { 0.0 },
+                    gave_up: false,
+                    is_cut_short: false,
+                    started: 0.0,
+                })
+            },
+            check,
+        );
+        (count, failed.unwrap().1)
+    }
+
+    #[test]
+    fn a_driver_that_was_busy_tries_again_though_a_request_failed_and_a_wrong_answer_is_final() {
+        let of_driver =
+            |seen: &Observation| (seen.driver_load < 0.5).then_some(()).ok_or_else(|| validity::steal(1.0).unwrap_err());
+        assert_eq!(attempts(0.99, of_driver), (2, None));
+        let (count, failed) = attempts(0.99, validity::of_all);
+        assert!(count == 1 && failed.is_some_and(|failed| failed.starts_with("answers: ")));
+        assert_eq!(attempts(0.0, |_| validity::steal(1.0)).0, ATTEMPTS);
+    }
 }
