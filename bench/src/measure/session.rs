@@ -162,9 +162,7 @@ mod tests {
 
     #[test]
     fn a_driver_that_was_busy_tries_again_though_a_request_failed_and_a_wrong_answer_is_final() {
-        let of_driver =
-            |seen: &Observation| (seen.driver_load < 0.5).then_some(()).ok_or_else(|| validity::steal(1.0).unwrap_err());
-        assert_eq!(attempts(0.99, of_driver), (2, None));
+        assert_eq!(attempts(0.99, |seen| validity::steal(seen.driver_load)), (2, None));
         let (count, failed) = attempts(0.99, validity::of_all);
         assert!(count == 1 && failed.is_some_and(|failed| failed.starts_with("answers: ")));
         assert_eq!(attempts(0.0, |_| validity::steal(1.0)).0, ATTEMPTS);
