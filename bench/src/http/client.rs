@@ -5,10 +5,12 @@ use anyhow::{Context, Result, bail};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long each step of a check may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest body that is kept.
+const MAX_BODY: usize = 256 << 20;
 
 /// A response, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,11 +38,12 @@ impl Response {
 /// A connection.
 pub struct Client {
     stream: TcpStream,
+    patience: Duration,
     input: Vec<u8>,
 }
 
 impl Client {
-    /// Connects; each later step may take ten seconds.
+    /// Connects; each later step, such as a whole answer, may take ten seconds.
     ///
     /// # Errors
     /// Nothing listens there.
@@ -56,9 +59,8 @@ impl Client {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
             .with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        Ok(Client { stream, input: Vec::new() })
+        Ok(Client { stream, patience, input: Vec::new() })
     }
 
     /// Sends bytes as they are.
@@ -80,8 +82,9 @@ impl Client {
     /// Reads one response; `is_head` says that it has no body.
     ///
     /// # Errors
-    /// No response, or one that is not HTTP.
+    /// No response, one that does not end in time or is very long, or one that is not HTTP.
     pub fn receive(&mut self, is_head: bool) -> Result<Response> {
+        let end = Instant::now() + self.patience;
         let mut reader = Reader::default();
         let (mut lines, mut body, mut ended) = (Vec::new(), Vec::new(), None);
         loop {
@@ -96,7 +99,11 @@ impl Client {
             if let Some(Head { status, closes }) = ended {
                 return Ok(Response { status, head: lines, body, closes });
             }
-            if !self.fill()? {
+            if body.len() > MAX_BODY {
+                bail!("the answer's body is longer than {} MiB: name a path with a shorter one", MAX_BODY >> 20);
+            }
+            let late = if reader.is_within() { "no end of the answer" } else { "no answer" };
+            if !self.fill(end, late)? {
                 return match reader.end().map_err(anyhow::Error::msg)? {
                     Some(Head { status, closes }) => Ok(Response { status, head: lines, body, closes }),
                     None => bail!("the connection closed without an answer"),
@@ -110,10 +117,11 @@ impl Client {
     /// # Errors
     /// The connection ends before, or the head is not HTTP.
     pub fn receive_interim(&mut self) -> Result<u16> {
+        let until = Instant::now() + self.patience;
         let end = loop {
             match self.input.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 Some(at) => break at + 4,
-                None if self.fill()? => {}
+                None if self.fill(until, "no answer")? => {}
                 None => bail!("the connection closed without an answer"),
             }
         };
@@ -140,7 +148,7 @@ impl Client {
         if !self.input.is_empty() {
             bail!("sends more than was asked for: {:?}", String::from_utf8_lossy(&self.input));
         }
-        match self.fill() {
+        match self.fill(Instant::now() + self.patience, "no end") {
             Ok(false) => Ok(()),
             Ok(true) => bail!("sends more than was asked for: {:?}", String::from_utf8_lossy(&self.input)),
             Err(error) if is_reset(&error) => Ok(()),
@@ -175,22 +183,29 @@ impl Client {
         Ok(self.stream.local_addr()?)
     }
 
-    fn fill(&mut self) -> Result<bool> {
+    /// Reads what has come; `late` is what is said if nothing comes until `end`, however much came before.
+    fn fill(&mut self, end: Instant, late: &str) -> Result<bool> {
         let mut piece = [0; 64 * 1024];
         let count = loop {
+            // A signal is the user's, or one that stopped this process for a while.
+            crate::console::interrupt::check()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("{late} within {} s", self.patience.as_secs_f64());
+            }
+            self.stream.set_read_timeout(Some(left))?;
             match self.stream.read(&mut piece) {
-                // By a signal: the user's, or one that stopped this process for a while.
-                Err(error) if error.kind() == ErrorKind::Interrupted => crate::console::interrupt::check()?,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let patience = self.stream.read_timeout()?.unwrap_or_default();
-                    bail!("no answer within {} s", patience.as_secs());
-                }
+                Err(error) if is_not_yet(&error) => {}
                 result => break result.context("cannot receive")?,
             }
         };
         self.input.extend_from_slice(&piece[..count]);
         Ok(count > 0)
     }
+}
+
+fn is_not_yet(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 /// Whether the other side has ended the connection by a reset.
@@ -215,4 +230,43 @@ pub fn at_once<T: Send>(clients: usize, run: impl Fn(usize) -> Result<T> + Sync)
         let ended = clients.into_iter().map(|client| client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         ended.collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// What a client says of a server that sends these pieces, one after another without an end.
+    fn of_endless(head: &'static [u8], piece: &'static [u8], patience: Duration) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.write_all(head);
+            while stream.write_all(piece).is_ok() {
+                // As an event stream does; a client that only notices silence would wait for ever.
+                if piece.len() < 100 {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        Client::connect_with(address, patience).unwrap().receive(false).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_not_waited_for() {
+        let patience = Duration::from_millis(200);
+        let events = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+        assert_eq!(of_endless(events, b"data: x\n\n", patience), "no end of the answer within 0.2 s");
+        assert_eq!(of_endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", patience), "no end of the answer within 0.2 s");
+        assert_eq!(of_endless(b"", b"", patience), "no answer within 0.2 s");
+    }
+
+    #[test]
+    fn an_answer_that_would_fill_the_memory_is_refused() {
+        let long: &[u8] = Box::leak(vec![b'x'; 1 << 20].into_boxed_slice());
+        let refused = of_endless(b"HTTP/1.1 200 OK\r\n\r\n", long, Duration::from_secs(60));
+        assert!(refused.contains("longer than 256 MiB: name a path"), "{refused}");
+    }
 }
