@@ -239,6 +239,9 @@ fn drive_measures_any_server_and_refuses_to_call_a_failure_a_number() {
         let driven: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         assert!(driven["answered"].as_u64().unwrap() > 0 && driven["errors"] == 0, "{load:?}: {driven}");
     }
+    let slow = format!("{url}sleep?ms=1000");
+    let late = output(&["drive", &slow, "--closed", "--timeout", "0.1"]);
+    assert!(text(&late.stderr).contains("(--timeout 0.1): no answer within 0.1 s"), "{}", text(&late.stderr));
     child.kill().unwrap();
     child.wait().unwrap();
     let refused = output(&["drive", &url, "--rate", "10", "--duration", "0.1"]);

@@ -40,6 +40,9 @@ pub struct Drive {
     /// File whose content is the body of every request
     #[arg(long, value_name = "FILE")]
     pub body: Option<PathBuf>,
+    /// Seconds that the first answer, which is learned from, may take
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = up_to::<600>)]
+    pub timeout: f64,
     /// The right status [default: that of the first answer, which must be a success]
     #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..=599))]
     pub expect_status: Option<u16>,

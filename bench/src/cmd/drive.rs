@@ -19,10 +19,12 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Up to this many requests a second the driver runs in real time where that is permitted: it takes little, and must be on time.
 const REAL_TIME_RATE: f64 = 5000.0;
+/// Answers are waited for this many times as long as the first one took.
+const PATIENCE: u32 = 3;
 /// In a closed loop, a longest response time of this many times p99 is called a stall.
 const STALL: f64 = 10.0;
 
@@ -63,7 +65,7 @@ struct Driven {
 /// # Errors
 /// A load that cannot be put on; what the server does wrong is told by the exit code.
 pub fn run(arguments: &Drive) -> Result<ExitCode> {
-    let target = learn(arguments)?;
+    let (target, alone) = learn(arguments)?;
     if let Some(core) = arguments.core {
         sched_setaffinity(Pid::from_raw(0), &set_of(&[core])).with_context(|| format!("cannot run on core {core}"))?;
     }
@@ -72,7 +74,7 @@ pub fn run(arguments: &Drive) -> Result<ExitCode> {
     if arguments.real_time && real_time.as_ref().is_some_and(|driver| !driver.is_real_time()) {
         bail!("--real-time: the system does not permit SCHED_FIFO; run as root, or with CAP_SYS_NICE");
     }
-    let seen = Sockets.drive(&load(arguments, target))?;
+    let seen = Sockets.drive(&load(arguments, target, alone))?;
     if let (Some(path), false) = (&arguments.hlog, seen.is_cut_short && seen.lanes[0].seconds.is_empty()) {
         write_seconds(path, &seen).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -88,7 +90,8 @@ pub fn run(arguments: &Drive) -> Result<ExitCode> {
     Ok(exit_code(driven.invalid.is_none() && driven.errors == 0 && driven.unanswered == 0))
 }
 
-fn load(arguments: &Drive, target: Target) -> Load {
+/// The load; `alone` is the time that the request takes without it.
+fn load(arguments: &Drive, target: Target, alone: Duration) -> Load {
     let pace = match arguments.rate {
         Some(rate) => Pace::Open { rate, is_poisson: arguments.poisson },
         None => Pace::Closed { depth: arguments.pipeline.into(), stagger: Duration::ZERO, most: None, think: Duration::ZERO },
@@ -97,17 +100,19 @@ fn load(arguments: &Drive, target: Target) -> Load {
     let lane = Lane { pace, is_fresh: arguments.fresh, retries: true, ..Lane::closed(target, connections, 1) };
     // A driver with a core of its own may spin on it.
     let spin = if arguments.core.is_some() { Placement::Split.spin() } else { Placement::Shared.spin() };
+    let usual = Load::of(vec![lane], Duration::from_secs_f64(arguments.duration), 0);
     Load {
         warmup: Duration::from_secs_f64(arguments.duration.min(1.0) / 10.0),
+        grace: usual.grace.max(alone * PATIENCE),
         spin,
         keeps_seconds: arguments.hlog.is_some(),
         can_be_cut_short: true,
-        ..Load::of(vec![lane], Duration::from_secs_f64(arguments.duration), 0)
+        ..usual
     }
 }
 
-/// Asks once: the status that comes back now must come back under load.
-fn learn(arguments: &Drive) -> Result<Target> {
+/// Asks once, and says how long that took: the status that comes back now must come back under load.
+fn learn(arguments: &Drive) -> Result<(Target, Duration)> {
     let url = Url::parse(&arguments.url)?;
     let address = url.resolve()?;
     let body = arguments.body.as_deref().map(|path| fs::read(path).with_context(|| format!("cannot read {}", path.display())));
@@ -118,7 +123,11 @@ fn learn(arguments: &Drive) -> Result<Target> {
         ..Request::get(url.authority, url.path)
     };
     let bytes = request.to_bytes();
-    let response = Client::connect(address).and_then(|mut client| client.ask(&bytes)).with_context(|| arguments.url.clone())?;
+    let asked = Instant::now();
+    let patience = Duration::from_secs_f64(arguments.timeout);
+    let mut client = Client::connect_with(address, patience).with_context(|| arguments.url.clone())?;
+    let response = client.ask(&bytes).with_context(|| format!("{} (--timeout {})", arguments.url, arguments.timeout))?;
+    let took = asked.elapsed();
     let status = response.status;
     match arguments.expect_status {
         Some(wanted) if wanted != status => bail!("{} is answered {status}, not {wanted}", arguments.url),
@@ -127,13 +136,8 @@ fn learn(arguments: &Drive) -> Result<Target> {
         }
         _ => {}
     }
-    Ok(Target {
-        address,
-        request: bytes.into(),
-        is_head: request.method == "HEAD",
-        status,
-        body: arguments.expect_body.then(|| response.body.into()),
-    })
+    let body = arguments.expect_body.then(|| response.body.into());
+    Ok((Target { address, request: bytes.into(), is_head: request.method == "HEAD", status, body }, took))
 }
 
 fn summarize(url: &str, seen: &Observation) -> Driven {
@@ -214,4 +218,20 @@ fn describe(driven: &Driven, arguments: &Drive) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    #[test]
+    fn a_slow_route_is_waited_for_in_proportion() {
+        let parsed = Cli::parse_from(["stallbench", "drive", "http://127.0.0.1:1/", "--closed"]);
+        let Command::Drive(arguments) = parsed.command else { panic!("drive") };
+        let target = Target { address: ([127, 0, 0, 1], 1).into(), request: [].into(), is_head: false, status: 200, body: None };
+        let grace = |seconds| load(&arguments, target.clone(), Duration::from_secs(seconds)).grace.as_secs();
+        assert_eq!([0, 3, 20].map(grace), [2, 9, 60]);
+    }
 }
