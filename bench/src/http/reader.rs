@@ -168,7 +168,7 @@ fn parse(input: &[u8], has_no_body: bool) -> Result<Option<Parsed>, String> {
     };
     let head = Head { status, closes: closes || !keeps || length_of_body == BodyLength::UntilClose };
     let is_interim = (100..200).contains(&status);
-    Ok(Some((head, length, is_interim, Decoder::with_limit(length_of_body, usize::MAX))))
+    Ok(Some((head, length, is_interim, Decoder::of_response(length_of_body))))
 }
 
 #[cfg(test)]
@@ -246,6 +246,22 @@ mod tests {
     }
 
     #[test]
+    fn chunks_that_a_server_would_refuse_are_read_from_one() {
+        let start = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let padded = format!("{start}2  \r\nab\r\n1\t\r\nc\r\n0 \r\n\r\n");
+        let signed = format!("{start}{}0\r\n\r\n", format!("1;signature={}\r\na\r\n", "x".repeat(100)).repeat(1000));
+        for (text, body) in [(padded, "abc".to_owned()), (signed, "a".repeat(1000))] {
+            for size in [1, 7, 4096] {
+                assert_eq!(
+                    responses(text.as_bytes(), size),
+                    Ok(vec![(200, false, body.clone().into_bytes())]),
+                    "pieces of {size}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn seventy_header_lines_and_long_bodies_are_read() {
         let lines: String = (0..70).map(|i| format!("X-{i}: value\r\n")).collect();
         let body = vec![b'x'; 3_000_000];
@@ -269,6 +285,7 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", "chunked is not the last"),
             ("HTTP/1.1 101 x\r\n\r\n", "another protocol"),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "the body"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1 1\r\n", "the body"),
         ] {
             assert!(responses(text.as_bytes(), 7).unwrap_err().contains(wanted), "{text}");
         }

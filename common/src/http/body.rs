@@ -14,7 +14,7 @@ pub enum BodyLength {
 }
 
 pub(super) const TOO_LARGE: Refusal = Refusal { status: Status::ContentTooLarge, reason: "the body is too long" };
-/// The most bytes of one body's chunk extensions and trailers together: they say nothing that a server needs.
+/// The most bytes of one body's chunk extensions and trailers together, or of a response's chunk: they say nothing that anybody needs.
 pub const MAX_EXTRAS: usize = 16 * 1024;
 /// The most digits of a chunk's size; more would not fit into 64 bits.
 const MAX_DIGITS: u8 = 16;
@@ -29,6 +29,8 @@ pub struct Decoder {
     seen: usize,
     /// Bytes of extensions and trailers so far.
     extras: usize,
+    /// The body is a response's.
+    is_response: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,16 +75,22 @@ impl Decoder {
         Self::with_limit(length, MAX_BODY)
     }
 
-    /// A decoder that refuses bodies of more than `limit` bytes.
+    /// A decoder for a response body of any length. It reads what a strict server would refuse, since nothing is smuggled by a response to a client
+    /// that reads one at a time: blanks behind a chunk's size, as some servers pad it, and an extension with every chunk, such as a signature.
     #[must_use]
-    pub fn with_limit(length: BodyLength, limit: usize) -> Self {
+    pub fn of_response(length: BodyLength) -> Self {
+        Decoder { is_response: true, ..Self::with_limit(length, usize::MAX) }
+    }
+
+    /// A decoder that refuses bodies of more than `limit` bytes.
+    fn with_limit(length: BodyLength, limit: usize) -> Self {
         let state = match length {
             BodyLength::Known(0) => State::Done,
             BodyLength::Known(left) => State::Known(left),
             BodyLength::Chunked => State::Size { size: 0, digits: 0 },
             BodyLength::UntilClose => State::UntilClose,
         };
-        Decoder { state, limit, seen: 0, extras: 0 }
+        Decoder { state, limit, seen: 0, extras: 0, is_response: false }
     }
 
     /// True if the body is complete.
@@ -145,6 +153,7 @@ impl Decoder {
             }
             (State::Size { digits: 0, .. }, _) => return Err(BAD_SIZE),
             (State::Size { size, .. }, b'\r') | (State::Extension(size), b'\r') => State::SizeEnd(size),
+            (State::Space(size), b'\r') if self.is_response => State::SizeEnd(size),
             (State::Size { size, .. } | State::Space(size), b';') => State::Extension(size),
             (State::Size { size, .. } | State::Space(size), b' ' | b'\t') => {
                 self.count_extra()?;
@@ -159,6 +168,9 @@ impl Decoder {
             (State::SizeEnd(0), b'\n') => State::TrailerStart,
             (State::SizeEnd(size), b'\n') => {
                 self.count(size)?;
+                if self.is_response {
+                    self.extras = 0;
+                }
                 State::Chunk(size)
             }
             (State::SizeEnd(_), _) => return Err(BAD_SIZE),
