@@ -62,12 +62,14 @@ pub fn of_all(observation: &Observation) -> Result<(), Failure> {
     (0..observation.lanes.len()).try_for_each(|lane| of_lane(observation, lane))
 }
 
-/// Checks one lane: `answers`, `lag`, `rate`, and of an open lane `driver`.
+/// Checks one lane: `driver`, `answers`, `lag`, and `rate`.
 ///
 /// # Errors
 /// The first check that fails.
 pub fn of_lane(observation: &Observation, lane: usize) -> Result<(), Failure> {
     let recording = &observation.lanes[lane];
+    // Before the answers: a request that never left is no wrong answer of the server.
+    could_connect(recording)?;
     check("answers", recording.errors == 0, || {
         format!("{} wrong: {}", recording.errors, recording.first_error.as_deref().unwrap_or("unknown"))
     })?;
@@ -80,6 +82,7 @@ pub fn of_lane(observation: &Observation, lane: usize) -> Result<(), Failure> {
 /// The first check that fails.
 pub fn of_driver(observation: &Observation, lane: usize, claimed: &Times) -> Result<(), Failure> {
     let recording = &observation.lanes[lane];
+    could_connect(recording)?;
     let allowed = allowed_delay(claimed);
     for (delays, what) in [(&recording.lag, "behind its plan"), (&recording.read_lag, "late to read answers")] {
         let delay = typical(delays);
@@ -96,6 +99,11 @@ pub fn of_driver(observation: &Observation, lane: usize, claimed: &Times) -> Res
     check("driver", recording.planned == 0 || observation.driver_load <= SATURATED, || {
         format!("the driver was busy for {:.0} % of the time", observation.driver_load * 100.0)
     })
+}
+
+/// The driver had what it needs for its connections.
+fn could_connect(recording: &Recording) -> Result<(), Failure> {
+    check("driver", recording.own_failure.is_none(), || recording.own_failure.clone().unwrap_or_default())
 }
 
 /// A tenth of what is claimed: of p99 where there are samples enough for it, otherwise of the maximum, which then stands for it.
@@ -214,6 +222,11 @@ mod tests {
         assert_eq!(failed(|seen| seen.lanes[0].lag.record_n(300_000, 100).unwrap()), "lag");
         assert_eq!(failed(|seen| seen.lanes[0].read_lag.record_n(300_000, 100).unwrap()), "lag");
         assert_eq!(failed(|seen| seen.driver_load = 0.99), "driver");
+        let without_a_port = |seen: &mut Observation| {
+            seen.lanes[0].own_failure = Some("no port".into());
+            seen.lanes[0].fail("no port");
+        };
+        assert_eq!(failed(without_a_port), "driver");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -247,4 +248,24 @@ fn drive_measures_any_server_and_refuses_to_call_a_failure_a_number() {
     let refused = output(&["drive", &url, "--rate", "10", "--duration", "0.1"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("cannot connect"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn a_driver_without_descriptors_does_not_say_that_the_server_refuses() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut streams = listener.incoming().flatten();
+        // The first one learns the answer; the others wait for theirs, so that each further request needs another descriptor.
+        let asks = |stream: &mut TcpStream| stream.read(&mut [0; 1024]).is_ok_and(|count| count > 0);
+        let mut first = streams.by_ref().find_map(|mut stream| asks(&mut stream).then_some(stream)).unwrap();
+        let _ = first.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        streams.collect::<Vec<_>>()
+    });
+    let drive = "ulimit -n 60; exec \"$0\" drive \"$1\" --fresh --rate 500 --duration 0.4 --json";
+    let output = Command::new("sh").args(["-c", drive, env!("CARGO_BIN_EXE_stallbench"), &url]).output().unwrap();
+    let driven: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let invalid = driven["invalid"].as_str().unwrap_or_default();
+    assert!(invalid.starts_with("driver: cannot open a connection") && invalid.contains("ulimit -n"), "{driven}");
+    assert_eq!((driven["refused"].as_u64(), output.status.success()), (Some(0), false), "{driven}");
 }

@@ -45,6 +45,7 @@ struct Driven {
     idle_closes: u64,
     /// Attempts to connect that were refused.
     refused: u64,
+    first_refusal: Option<String>,
     is_cut_short: bool,
     driver_load: f64,
     invalid: Option<String>,
@@ -156,6 +157,7 @@ fn summarize(url: &str, seen: &Observation) -> Driven {
         resent: lane.resent,
         idle_closes: lane.idle_closes,
         refused: lane.refused,
+        first_refusal: lane.first_refusal.clone(),
         is_cut_short: seen.is_cut_short,
         driver_load: seen.driver_load,
         invalid: validity::of_driver(seen, 0, &lane.all_times()).err().map(|failure| failure.to_string()),
@@ -203,7 +205,8 @@ fn describe(driven: &Driven, arguments: &Drive) -> String {
     add(driven.errors, &format!("requests failed; those of the window count as never answered; the first: {first}"));
     add(driven.unanswered, "requests got no answer; they count with their age");
     add(driven.resent, "requests were sent again, since the server closed their connection before it answered");
-    add(driven.refused, "attempts to connect were refused");
+    let first = driven.first_refusal.as_deref().unwrap_or_default();
+    add(driven.refused, &format!("attempts to connect were refused; the first: {first}"));
     add(driven.idle_closes, "idle connections were closed by the server and opened again");
     if let Some(reason) = &driven.invalid {
         text.push_str(&format!("  invalid({reason})\n"));

@@ -135,6 +135,16 @@ pub(super) fn start_connect(address: SocketAddr) -> std::io::Result<(TcpStream, 
     Ok((stream, is_connecting))
 }
 
+/// What to do about an attempt to connect that failed since this machine had nothing left for it; `None` where the server, or the way to it, refused.
+pub(super) fn own_remedy(error: &std::io::Error) -> Option<&'static str> {
+    match Errno::from_raw(error.raw_os_error()?) {
+        Errno::EMFILE => Some("raise ulimit -n, or use fewer connections"),
+        Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => Some("use fewer connections"),
+        Errno::EADDRNOTAVAIL => Some("no local port is left: use fewer connections, or open them more slowly"),
+        _ => None,
+    }
+}
+
 /// Closing then resets: a server need not finish what nobody waits for, and no port stays occupied for a minute.
 pub(super) fn reset_on_close(stream: &TcpStream) {
     let _ = setsockopt(stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 });

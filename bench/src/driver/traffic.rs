@@ -1,6 +1,6 @@
 //! Requests out, answers in: what happens on the driver's connections.
 
-use super::connection::{Connection, Flight, Want, is_not_yet, reset_on_close, start_connect};
+use super::connection::{Connection, Flight, Want, is_not_yet, own_remedy, reset_on_close, start_connect};
 use super::engine::{Due, Engine, Slot};
 use super::ledger::nanos;
 use crate::http::Step;
@@ -84,7 +84,7 @@ impl Engine<'_> {
                 self.add(Connection::new(lane, slot, stream, is_connecting))?;
                 self.pump(lane, slot)
             }
-            Err(error) => self.refuse(lane, slot, &format!("cannot connect: {error}")),
+            Err(error) => self.refuse(lane, slot, &error),
         }
     }
 
@@ -112,7 +112,7 @@ impl Engine<'_> {
         if connection.is_connecting {
             if let Some(error) = connection.stream.take_error()? {
                 self.remove(key);
-                self.refuse(lane, slot, &format!("cannot connect: {error}"))?;
+                self.refuse(lane, slot, &error)?;
                 return Ok(true);
             }
             connection.is_connecting = false;
@@ -311,11 +311,16 @@ impl Engine<'_> {
         self.refill(lane, slot, now)
     }
 
-    /// A connection was refused. A lane that retries waits and tries again; otherwise the requests that wait for it fail.
-    fn refuse(&mut self, lane: usize, slot: usize, what: &str) -> Result<()> {
+    /// A connection was refused, or this machine has none left. A lane that retries waits and tries again; otherwise the requests that wait for it fail.
+    fn refuse(&mut self, lane: usize, slot: usize, error: &std::io::Error) -> Result<()> {
         let one = &self.load.lanes[lane];
         let now = self.now();
-        self.ledger.recording(lane).refused += 1;
+        let what = format!("cannot connect: {error}");
+        let recording = self.ledger.recording(lane);
+        match own_remedy(error) {
+            Some(remedy) => recording.lack(&format!("cannot open a connection: {error}: {remedy}")),
+            None => recording.refuse(&what),
+        }
         let is_single = one.is_fresh && one.is_open();
         if one.retries || !one.is_open() {
             self.back_off(lane, slot, now);
@@ -323,7 +328,7 @@ impl Engine<'_> {
         if !one.retries {
             let waiting = std::mem::take(&mut self.lanes[lane].slots[slot].waiting);
             self.lanes[lane].slots[slot].settled += waiting.len();
-            waiting.into_iter().for_each(|want| self.ledger.fail(lane, slot, want, now, what));
+            waiting.into_iter().for_each(|want| self.ledger.fail(lane, slot, want, now, &what));
             if is_single {
                 self.lanes[lane].free.push(slot);
             } else if !one.is_open() {

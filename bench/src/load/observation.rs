@@ -70,6 +70,10 @@ pub struct Recording {
     pub idle_closes: u64,
     /// Attempts to connect that were refused.
     pub refused: u64,
+    /// The first of them, in words.
+    pub first_refusal: Option<String>,
+    /// What kept the driver itself from opening a connection, and what to do about it.
+    pub own_failure: Option<String>,
     /// Answers by status, right or wrong, to the requests that count.
     pub statuses: BTreeMap<u16, u64>,
     /// From the planned instant to the last byte of a right answer.
@@ -110,6 +114,8 @@ impl Default for Recording {
             resent: 0,
             idle_closes: 0,
             refused: 0,
+            first_refusal: None,
+            own_failure: None,
             statuses: BTreeMap::new(),
             response: times(),
             ages: times(),
@@ -166,6 +172,17 @@ impl Recording {
     pub fn fail(&mut self, what: &str) {
         self.errors += 1;
         self.first_error.get_or_insert_with(|| what.to_owned());
+    }
+
+    /// Notes what the driver itself lacked.
+    pub fn lack(&mut self, what: &str) {
+        self.own_failure.get_or_insert_with(|| what.to_owned());
+    }
+
+    /// Counts a refused attempt to connect.
+    pub fn refuse(&mut self, what: &str) {
+        self.refused += 1;
+        self.first_refusal.get_or_insert_with(|| what.to_owned());
     }
 }
 
