@@ -5,9 +5,18 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+/// One measurement at a time: two would disturb each other.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// Measures until the driver was not kept waiting, which it says with exit code 3.
+fn measured(attempt: impl FnMut(u32) -> Output) -> Output {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    (0..5).map(attempt).find(|output| output.status.code() != Some(3)).expect("a quiet moment")
+}
 
 fn output(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stallbench"));
@@ -32,12 +41,11 @@ fn a_service_of_ones_own_gets_a_verdict_bars_and_advice() {
     let command = format!("cd / && {} --model current-thread --listen 127.0.0.1:{{port}}", binary.display());
     let own = ["bench", "--command", &command, "--blocker", "/sleep?ms=60", "--alone", "--quick"];
     let load = ["--slow-share", "5%", "--rate", "200"];
-    // Other tests run at the same time, and a driver that they make late says so with exit code 3.
     let attempt = |number: u32| {
         let folder = format!("{folder}.{number}");
         output(&[own.as_slice(), &load, &["--out", &folder]].concat())
     };
-    let output = (0..5).map(attempt).find(|output| output.status.code() != Some(3)).expect("a quiet moment");
+    let output = measured(attempt);
     assert!(output.status.success(), "{}", text(&output.stderr));
     // However the lines are broken.
     let shown = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
@@ -89,7 +97,7 @@ fn screen(refuses: fn(bool, usize) -> bool) -> String {
         let folder = base.path().join(number.to_string()).display().to_string();
         output(&["bench", "--url", &url, "--blocker", "/slow", "--alone", "--quick", "--out", &folder])
     };
-    let output = (0..5).map(attempt).find(|output| output.status.code() != Some(3)).expect("a quiet moment");
+    let output = measured(attempt);
     let shown = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(output.status.success(), "{shown}{}", text(&output.stderr));
     shown
@@ -135,8 +143,8 @@ fn a_servers_file_takes_the_blocker_of_the_command_line_and_a_round_without_a_se
     };
     fs::write(&file, manifest(&binary.display().to_string())).unwrap();
     let attempt = |number: u32| run(&format!("own.{number}"), &["--blocker", "/sleep?ms=60", "--alone"]);
-    let measured = (0..5).map(attempt).find(|output| output.status.code() != Some(3)).expect("a quiet moment");
-    assert!(text(&measured.stdout).contains("mine-x: one slow request"), "{}", text(&measured.stderr));
+    let seen = measured(attempt);
+    assert!(text(&seen.stdout).contains("mine-x: one slow request"), "{}", text(&seen.stderr));
     fs::write(&file, manifest("/bin/false")).unwrap();
     let nothing = run("nothing", &["--experiment", "two-tabs"]);
     assert_eq!(nothing.status.code(), Some(3), "{}{}", text(&nothing.stdout), text(&nothing.stderr));
