@@ -268,3 +268,46 @@ fn advice(round: &Round, numbers: &Numbers, settings: &Settings) -> String {
         None => format!("See {ADVICE} for the lines to change for Rust, Python, Node and Go."),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The verdict on a service that never froze, of whose slow requests these failed: (k, failed, all).
+    fn verdict(slow: &[(usize, f64, f64)]) -> String {
+        let settings = Settings {
+            blockers: vec![0, 1, 4, 64],
+            block_ms: 110.0,
+            probe_ms: 0.1,
+            window_ms: 1000,
+            reference_blockers: Vec::new(),
+            reference_window_ms: 1000,
+            rate: 1000.0,
+            connections: 256,
+        };
+        let row = Row { name: "yours".into(), ..Row::default() };
+        let mut numbers = Numbers::default();
+        numbers.add("yours", [(service::threshold_metric(110.0, LIMITS_MS[0]), Ok(Value::Never { tried: 64.0 }))]);
+        for (k, failed, all) in slow {
+            let values = [*failed, *all].map(|value| Ok(Value::Exact(value)));
+            numbers.add("yours", service::slow_failure_metrics(110.0, *k).into_iter().zip(values));
+        }
+        Service { row: &row, numbers: &numbers, settings: &settings }.verdict()
+    }
+
+    #[test]
+    fn only_slow_requests_that_were_answered_are_called_harmless() {
+        let whole = verdict(&[(1, 0.0, 9.0), (4, 0.0, 36.0), (64, 2.0, 500.0)]);
+        assert!(
+            whole.contains("up to 64 slow requests of 110 ms at a time leave the quick ones alone (p99 within 0.1 s). Slow"),
+            "{whole}"
+        );
+        assert!(whole.ends_with("Slow requests failed: 2 of 500 with 64 slow."), "{whole}");
+        let part = verdict(&[(1, 0.0, 9.0), (4, 0.0, 36.0), (64, 200.0, 500.0)]);
+        assert!(part.contains("up to 4 slow requests") && part.contains("; with more, slow requests failed."), "{part}");
+        let nothing = verdict(&[(1, 9.0, 9.0), (4, 36.0, 36.0), (64, 500.0, 500.0)]);
+        assert!(nothing.contains("this says nothing about what they do") && !nothing.contains("alone"), "{nothing}");
+        // Rounds that did not count them.
+        assert!(verdict(&[]).contains("up to 64"));
+    }
+}
