@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The share of due requests that must have been released in time.
 const RELEASED: f64 = 0.99;
 /// Nothing is claimed about differences below this, in nanoseconds, so the driver's delay need not be smaller than its tenth.
-const LEAST_CLAIM: u64 = 2_000_000;
+pub const LEAST_CLAIM: u64 = 2_000_000;
 /// With fewer requests than this, a percentile would be the maximum: one delay of the driver can be all that it shows, so it may be late by more,
 /// but by less than could make a difference.
 const DELAYS: u64 = 1000;

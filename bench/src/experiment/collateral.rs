@@ -1,7 +1,7 @@
 //! The headline: the harm that k blockers do to every other client.
 //!
-//! Probes go to `/` at a fixed rate over kept-alive connections, and a few over fresh ones, while k blockers of length T are kept in flight. k
-//! ascends until the probes' p99 passes the limit. Each kind of blocker has a fresh process, and climbs from no blockers on.
+//! Probes go to `/` at a fixed rate over kept-alive connections, a few over fresh ones, while k blockers of length T are kept in flight. k ascends
+//! until the probes' p99 passes the limit. Each kind of blocker has a fresh process, and climbs from no blockers on.
 
 use super::climb::{self, Ladder, Run, Step, freeze_metric, place};
 use super::contract::{Choices, Column, Experiment, Needs, Scene, conditions, keeps_launches};
@@ -9,7 +9,8 @@ use super::probes;
 use crate::catalog::{Row, Server};
 use crate::measure::{Kind, Mode, Session};
 use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Value};
-use crate::report::{self, Cell, Figure, Group, Legend, Mark, Places, Point, Scale, Series, Table, View};
+use crate::report::{self, Cell, Figure, Group, Legend, Mark, Places, Point, Scale, Series, Standing, Table, View};
+use crate::validity::LEAST_CLAIM;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -177,13 +178,15 @@ impl Experiment for Collateral {
         columns
     }
 
-    fn standing(settings: &Settings, view: &View<'_>, row: &Row) -> Option<(f64, Group)> {
+    fn standing(settings: &Settings, view: &View<'_>, row: &Row) -> Option<Standing> {
         let kind = settings.kind()?;
         let p99 = |k: &usize| {
             let value = view.median(row, &response_metric(view.percentile, kind, settings.block_ms(kind), *k));
-            value.map_or(2.0 * LIMIT_MS, |value| value.number().unwrap_or(2.0 * LIMIT_MS)).clamp(1e-3, 2.0 * LIMIT_MS)
+            value
+                .map_or(2.0 * LIMIT_MS, |value| value.number().unwrap_or(2.0 * LIMIT_MS))
+                .clamp(LEAST_CLAIM as f64 / 1e6, 2.0 * LIMIT_MS)
         };
-        // The geometric mean over all numbers of blockers; what passed the limit counts as twice the limit.
+        // Nothing is claimed below the least; the geometric mean over all numbers of blockers; what passed the limit counts as twice the limit.
         let harm = settings.blockers.iter().filter(|k| **k > 0).map(|k| p99(k).ln()).sum();
         let threshold = view.median(row, &freeze_metric(Self::NAME, kind.name(), settings.block_ms(kind), LIMITS_MS[0]));
         let group = match threshold {
@@ -192,7 +195,9 @@ impl Experiment for Collateral {
             Some(_) => Group::FreezesAtOnce,
             None => Group::Unknown,
         };
-        Some((harm, group))
+        let served = climb::BLOCKERS_PER_S.at(Self::NAME, place(kind.name(), settings.block_ms(kind), DETAILS_AT));
+        let served = view.median(row, &served).and_then(Value::number).unwrap_or(0.0).round();
+        Some(Standing { group, harm, served })
     }
 
     fn criteria(settings: &Settings, kind: Kind, percentile: Percentile) -> Vec<(String, Metric)> {
@@ -207,11 +212,9 @@ impl Experiment for Collateral {
         let curves = settings.kinds.iter().filter_map(|kind| {
             let metric = |at: usize| response_metric(view.percentile, *kind, settings.block_ms(*kind), settings.blockers[at]);
             let title = format!("{} of / beside k {}", view.percentile, settings.beside(*kind));
-            let scale = Scale::response_time(view.percentile);
-            view.figure(kind.name(), title, settings.places(), scale, metric)
+            view.figure(kind.name(), title, settings.places(), Scale::response_time(view.percentile), metric)
         });
-        let frozen = settings.kinds.iter().filter_map(|kind| settings.frozen(view, *kind));
-        curves.chain(frozen).collect()
+        curves.chain(settings.kinds.iter().filter_map(|kind| settings.frozen(view, *kind))).collect()
     }
 
     fn scenes(self) -> Vec<Scene> {

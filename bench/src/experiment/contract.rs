@@ -3,7 +3,7 @@
 use crate::catalog::{Row, Server};
 use crate::measure::{Conditions, Kind, Latency, Mode, Session, Timeline};
 use crate::metrics::{Metric, Percentile, Reading};
-use crate::report::{self, Cell, Figure, Group, Table, View};
+use crate::report::{self, Cell, Figure, Standing, Table, View};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -138,8 +138,8 @@ pub trait Experiment: Serialize + DeserializeOwned + 'static {
         None
     }
 
-    /// The harm that blockers do to a row, for the order of the headline, and its group; `None` if this experiment does not say.
-    fn standing(_settings: &Self::Settings, _view: &View<'_>, _row: &Row) -> Option<(f64, Group)> {
+    /// The place of a row in the headline; `None` if this experiment does not say.
+    fn standing(_settings: &Self::Settings, _view: &View<'_>, _row: &Row) -> Option<Standing> {
         None
     }
 
@@ -229,7 +229,7 @@ pub trait Any: Sync {
     ///
     /// # Errors
     /// Settings that are not its own.
-    fn standing(&self, settings: &Json, view: &View<'_>, row: &Row) -> Result<Option<(f64, Group)>>;
+    fn standing(&self, settings: &Json, view: &View<'_>, row: &Row) -> Result<Option<Standing>>;
     /// See [`Experiment::criteria`].
     ///
     /// # Errors
@@ -336,7 +336,7 @@ impl<E: Experiment> Any for Erased<E> {
         Ok(E::title(&Self::own(settings)?, view))
     }
 
-    fn standing(&self, settings: &Json, view: &View<'_>, row: &Row) -> Result<Option<(f64, Group)>> {
+    fn standing(&self, settings: &Json, view: &View<'_>, row: &Row) -> Result<Option<Standing>> {
         Ok(E::standing(&Self::own(settings)?, view, row))
     }
 

@@ -8,7 +8,7 @@ use crate::catalog::{Row, Server};
 use crate::measure::{Kind, Mode, Session, learn_own, lenient, ms};
 use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Role, Unit, Value};
 use crate::process::{Start, deploy};
-use crate::report::{self, Cell, Figure, Group, Places, Scale, Table, View};
+use crate::report::{self, Cell, Figure, Group, Places, Scale, Standing, Table, View};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -163,14 +163,14 @@ impl Experiment for Service {
         columns
     }
 
-    fn standing(settings: &Settings, view: &View<'_>, row: &Row) -> Option<(f64, Group)> {
+    fn standing(settings: &Settings, view: &View<'_>, row: &Row) -> Option<Standing> {
         let k = view.median(row, &threshold_metric(settings.block_ms, LIMITS_MS[0]));
         let harm = match k {
             Some(Value::Exact(k)) => -k,
             Some(_) => f64::MIN,
             None => 0.0,
         };
-        Some((harm, Group::Unknown))
+        Some(Standing { group: Group::Unknown, harm, served: 0.0 })
     }
 
     fn tables(settings: &Settings, view: &View<'_>) -> Vec<Table> {

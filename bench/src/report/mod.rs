@@ -14,7 +14,7 @@ pub use cell::{Absence, Cell, Grade, Mark, Quantity};
 pub use figure::{Figure, Places, Point, Scale, Series};
 pub use picture::waterfall;
 pub use svg::svg;
-pub use table::{Column, Group, Legend, Line, Table, render};
+pub use table::{Column, Group, Legend, Line, Standing, Table, render};
 pub use terminal::{Terminal, wrap};
 pub use text::{count, significant, value_text};
 pub use view::View;

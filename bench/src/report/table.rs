@@ -4,6 +4,7 @@ use super::{Absence, Cell, Format, Terminal};
 use anyhow::Result;
 use regex_lite::Regex;
 use serde_json::{Value as Json, json};
+use std::cmp::Ordering;
 
 /// A table: its name, its columns, its lines, and the notes below it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -99,6 +100,24 @@ pub enum Group {
     FreezesAtOnce,
     /// Nothing is known.
     Unknown,
+}
+
+/// The place of a row in the headline.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    /// Its group.
+    pub group: Group,
+    /// How much slow requests harm the others; less is better.
+    pub harm: f64,
+    /// Slow requests that it serves a second. It decides among equals: none is on top by doing less.
+    pub served: f64,
+}
+
+impl Standing {
+    /// The better one is less.
+    pub fn compare(&self, other: &Standing) -> Ordering {
+        self.group.cmp(&other.group).then(self.harm.total_cmp(&other.harm)).then(other.served.total_cmp(&self.served))
+    }
 }
 
 impl Group {
@@ -210,6 +229,18 @@ mod tests {
             notes: vec!["a note".into()],
             ..Table::default()
         }
+    }
+
+    #[test]
+    fn among_rows_that_do_equal_harm_none_is_on_top_by_doing_less() {
+        let standing = |group, harm, served| Standing { group, harm, served };
+        let best_first = [
+            standing(Group::NeverFreezes, 0.7, 36.0),
+            standing(Group::NeverFreezes, 0.7, 18.0),
+            standing(Group::NeverFreezes, 0.8, 40.0),
+            standing(Group::FreezesAtOnce, 0.1, 99.0),
+        ];
+        assert!(best_first.is_sorted_by(|one, other| one.compare(other) == Ordering::Less));
     }
 
     #[test]

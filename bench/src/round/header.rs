@@ -157,18 +157,23 @@ impl Header {
 
     /// A line for above its tables.
     pub fn describe(&self, folder: &Path) -> String {
-        let (settings, environment) = (&self.settings, &self.environment);
-        let mut commits: Vec<&str> = self.resumed.iter().map(|one| one.commit.as_str()).collect();
-        commits.dedup();
-        let resumed = if commits.is_empty() { String::new() } else { format!(", resumed at {}", commits.join(", ")) };
+        let settings = &self.settings;
         let state = if self.finished.is_some() { "" } else { ", not finished" };
         format!(
-            "round {}: started {}{state}, {} servers, {} trials, commit {}{resumed}",
+            "round {}: started {}{state}, {} servers, {} trials, {}",
             folder.display(),
             self.started,
             self.servers.len(),
             settings.trials,
-            environment.commit
+            self.commits()
         )
+    }
+
+    /// The commits of the harness that have taken it.
+    pub fn commits(&self) -> String {
+        let mut resumed: Vec<&str> = self.resumed.iter().map(|one| one.commit.as_str()).collect();
+        resumed.dedup();
+        let resumed = if resumed.is_empty() { String::new() } else { format!(", resumed at {}", resumed.join(", ")) };
+        format!("commit {}{resumed}", self.environment.commit)
     }
 }

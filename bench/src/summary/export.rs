@@ -65,9 +65,9 @@ pub fn write_derived(round: &Round) -> Result<()> {
     let name = round::name_of(&round.folder);
     let numbers = round::numbers(round, Percentile::default())?;
     let mut page = format!(
-        "# Round {name}\n\nStarted {}, commit {}, by `{}`. {} on {} cores, {} MiB, Linux {}{}.\n\nWhat each number means: [METHODOLOGY.md](../../METHODOLOGY.md).\n\n",
+        "# Round {name}\n\nStarted {}, {}, by `{}`. {} on {} cores, {} MiB, Linux {}{}.\n\nWhat each number means: [METHODOLOGY.md](../../METHODOLOGY.md).\n\n",
         header.started,
-        environment.commit,
+        header.commits(),
         header.command.join(" "),
         environment.processor,
         environment.cores,

@@ -15,7 +15,7 @@ pub use told::Told;
 use crate::catalog::Row;
 use crate::experiment::{self, Column};
 use crate::metrics::{Numbers, Percentile};
-use crate::report::{self, Cell, Figure, Group, Legend, Table, View};
+use crate::report::{self, Cell, Figure, Group, Legend, Standing, Table, View};
 use crate::round::{Outcome, Round, remarks};
 use anyhow::Result;
 
@@ -87,19 +87,17 @@ fn view<'r>(round: &'r Round, numbers: &'r Numbers, percentile: Percentile) -> R
     };
     for (one, own) in settings.experiments() {
         let standing = |row: &&'r Row| one.standing(own, &view, row);
-        let standings: Vec<Option<(f64, Group)>> = view.rows.iter().map(standing).collect::<Result<_>>()?;
+        let standings: Vec<Option<Standing>> = view.rows.iter().map(standing).collect::<Result<_>>()?;
         if standings.iter().all(Option::is_none) {
             continue;
         }
-        let mut order: Vec<(Group, f64, &Row)> = standings
-            .into_iter()
-            .zip(&view.rows)
-            .map(|(standing, row)| standing.map_or((Group::Unknown, f64::MAX, *row), |(harm, group)| (group, harm, *row)))
-            .collect();
-        order.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then_with(|| a.2.name.cmp(&b.2.name)));
-        let is_grouped = order.iter().any(|(group, ..)| *group != Group::Unknown);
-        view.groups = order.iter().map(|(group, ..)| is_grouped.then_some(*group)).collect();
-        view.rows = order.into_iter().map(|(.., row)| row).collect();
+        let unknown = || Standing { group: Group::Unknown, harm: f64::MAX, served: 0.0 };
+        let standings = standings.into_iter().map(|standing| standing.unwrap_or_else(unknown));
+        let mut order: Vec<(Standing, &Row)> = standings.zip(view.rows.iter().copied()).collect();
+        order.sort_by(|(a, one), (b, other)| a.compare(b).then_with(|| one.name.cmp(&other.name)));
+        let is_grouped = order.iter().any(|(standing, _)| standing.group != Group::Unknown);
+        view.groups = order.iter().map(|(standing, _)| is_grouped.then_some(standing.group)).collect();
+        view.rows = order.into_iter().map(|(_, row)| row).collect();
         break;
     }
     Ok(view)
