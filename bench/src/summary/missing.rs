@@ -1,8 +1,10 @@
-//! What a second measurement has lost: cells of which the first has a number and the second, which set out to measure them, has none.
+//! What a second measurement has lost: cells of which the first has a number and the second, which set out to measure them, has none, or few beside
+//! the trials in which the server failed.
 
 use super::comparison::Sides;
 use crate::catalog::{Filter, takes_metric};
 use crate::metrics::{Metric, Numbers, Role};
+use crate::validity;
 use crate::verdict::gate::Gate;
 use std::collections::BTreeSet;
 
@@ -21,7 +23,7 @@ impl Missing<'_> {
     }
 }
 
-/// All cells that the second measurement has lost. What it did not measure of any server is not lost: it had other settings.
+/// All cells that the second measurement has lost. Those of a server that failed in most trials are among them: the others may be its luck. What it did not measure of any server is not lost: it had other settings.
 pub(super) fn missing<'s>(sides: &'s Sides<'_>, filters: &[Filter]) -> Vec<Missing<'s>> {
     let second = sides.after.0;
     let mut all = Vec::new();
@@ -29,12 +31,15 @@ pub(super) fn missing<'s>(sides: &'s Sides<'_>, filters: &[Filter]) -> Vec<Missi
         for (metric, cell) in sides.before.0.of_server(before) {
             let counts = metric.family.role != Role::Detail && takes_metric(filters, &metric.to_string());
             let found = second.cell(after, metric);
-            if !counts || cell.values.is_empty() || found.is_some_and(|found| !found.values.is_empty()) {
+            let failures =
+                || second.failures(after, metric.experiment).iter().chain(found.iter().flat_map(|found| &found.invalid));
+            let by_server = failures().filter(|reason| !validity::is_of_driver(reason)).count();
+            if !counts || cell.values.is_empty() || found.is_some_and(|found| found.values.len() > by_server) {
                 continue;
             }
-            let reasons = found.map_or(second.failures(after, metric.experiment), |found| &found.invalid);
+            let reasons: Vec<&String> = failures().collect();
             let was_wanted = !reasons.is_empty() || !has_server(second, after) || is_measured(second, metric);
-            all.extend(was_wanted.then(|| Missing { server, metric, why: reasons.first().map(String::as_str) }));
+            all.extend(was_wanted.then(|| Missing { server, metric, why: reasons.first().map(|reason| reason.as_str()) }));
         }
     }
     all
@@ -105,6 +110,16 @@ mod tests {
         let after = numbers(|server, k| (server == "a" && k == 4).then(|| Err("lag: late".into())));
         assert_eq!(failed(&after, "p99>10%").unwrap(), ["missing in the second: a p99_ms[sleep@110,4] (lag: late)"]);
         assert!(failed(&after, "p99_ms[1]>10%").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_server_that_crashes_in_most_trials_fails_its_gates_whatever_the_others_say() {
+        let (mut most, mut few) = (numbers(|_, _| None), numbers(|_, _| None));
+        (0..7).for_each(|_| most.fail("a", "collateral", "a does not get ready"));
+        few.fail("a", "collateral", "a does not get ready");
+        let lost = [1, 4].map(|k| format!("missing in the second: a p99_ms[sleep@110,{k}] (a does not get ready)"));
+        assert_eq!(failed(&most, "p99>10%").unwrap(), lost);
+        assert!(failed(&few, "p99>10%").unwrap().is_empty());
     }
 
     #[test]
