@@ -87,6 +87,13 @@ impl Watch {
             }
             phase @ (Phase::Open | Phase::Lingering) => {
                 let is_lingering = phase == Phase::Lingering;
+                // One that has its last answer and goes on sending has as long for that as for a request.
+                if is_lingering && unacknowledged(entry.socket) == 0 && !self.is_full() {
+                    seen.late += passed;
+                    if seen.late >= limits.request_timeout {
+                        cut(entry.socket, Shutdown::Both);
+                    }
+                }
                 let shortest = if is_lingering { LINGER } else { limits.idle_timeout };
                 if now.duration_since(seen.since) < shortest {
                     return is_lingering;
@@ -225,6 +232,18 @@ mod tests {
             watched.server.read_exact(&mut [0]).unwrap();
         }
         assert!(watched.pass(0.5));
+    }
+
+    #[test]
+    fn a_client_that_sends_on_after_its_last_answer_is_cut_off_in_the_end() {
+        let mut watched = Watched::new();
+        watched.slot.set(Phase::Lingering);
+        watched.send(b"more");
+        assert!(!watched.pass(0.7));
+        watched.pass(0.4);
+        // What lies unread in the socket hides its end.
+        watched.server.read_exact(&mut [0; 4]).unwrap();
+        assert!(watched.pass(0.0));
     }
 
     #[test]
