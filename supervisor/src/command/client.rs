@@ -25,7 +25,7 @@ const OWN_LOG_END: u64 = 4096;
 const AGAIN: Duration = Duration::from_millis(20);
 /// The longest time until systemd has started a supervisor anew.
 const SYSTEMD_TAKES: Duration = Duration::from_secs(5);
-/// Time limit for the daemon to answer `list`.
+/// Time limit for the daemon to answer `list`, and time after which a command that waits looks whether it still does.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sends a request, and prints the answer.
@@ -84,11 +84,7 @@ pub fn all(results: impl Iterator<Item = Result<()>>) -> Result<()> {
 /// Fails if the daemon does not answer.
 pub fn table() -> Result<Table> {
     let home = Home::open()?;
-    let ask = || {
-        let stream = connect(&home)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        talk(stream, &Request::List)
-    };
+    let ask = || talk(connect(&home)?, &Request::List);
     if !is_there(&home)? {
         return Ok(Table::default());
     }
@@ -166,9 +162,15 @@ fn talk(mut stream: UnixStream, request: &Request) -> Result<Answer> {
     line.push(b'\n');
     // A daemon that does not want the request says why, even if it does not read all of it.
     let sent = stream.write_all(&line).context("cannot send the request to the daemon");
+    stream.set_read_timeout(Some(PATIENCE))?;
     let mut answers = BufReader::new(stream);
     let mut line = String::new();
-    let read = answers.read_line(&mut line).context("the daemon does not answer");
+    let read = loop {
+        match answers.read_line(&mut line) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !matches!(request, Request::List) => is_alive()?,
+            read => break read.with_context(silent),
+        }
+    };
     if line.is_empty() {
         sent?;
         read?;
@@ -176,6 +178,21 @@ fn talk(mut stream: UnixStream, request: &Request) -> Result<Answer> {
     }
     serde_json::from_str(&line)
         .context("cannot read the answer, perhaps of another version; run `supervisor kill` of that version")
+}
+
+/// Makes sure that the daemon answers, since it may take any time for what it was asked.
+fn is_alive() -> Result<()> {
+    let stream = UnixStream::connect(Home::open()?.control()).with_context(silent)?;
+    talk(stream, &Request::List).map(drop)
+}
+
+fn silent() -> String {
+    let (log, keeper) = Home::open().map(|home| (home.own_log(), home.alive())).unwrap_or_default();
+    format!(
+        "the daemon does not answer: see {}; if it stays so, kill the process whose id stands in {}",
+        log.display(),
+        keeper.display()
+    )
 }
 
 fn say(answer: Answer) -> Result<()> {
