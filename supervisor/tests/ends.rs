@@ -108,15 +108,15 @@ fn nothing_that_descends_from_an_app_survives_its_stop_and_no_orphan_the_supervi
     let pids = supervisor.home.path().join("pids");
     let read = || fs::read_to_string(&pids).unwrap_or_default().lines().map(|pid| pid.parse().unwrap()).collect::<Vec<i64>>();
     // Neither its group nor its environment says whose it is. The parent of the second one ends at once.
-    let stray = format!("env -i setsid sh -c 'echo $$ >> {}; exec sleep 1000' &", pids.display());
+    let stray = format!("env -i setsid sh -c 'echo $$ >> {}; sleep 1000 & echo $! >> {0}; wait' &", pids.display());
     for (name, begun, command) in [("child", stray.clone(), &["stop", "child"][..]), ("orphan", format!("({stray})"), &["kill"])]
     {
         let _ = fs::remove_file(&pids);
         let app = supervisor.script(name, &format!("{begun}\nexec sleep 1000"));
         supervisor.ok(&["start", &app, "--min-uptime", "10ms"]);
-        until("it has begun", || read().len() == 1);
+        until("both have begun", || read().len() == 2);
         supervisor.ok(command);
-        until("it has ended", || is_gone(read()[0]));
+        until("both have ended", || read().into_iter().all(is_gone));
     }
 }
 

@@ -70,7 +70,7 @@ impl Places {
         if text(table, "cwd").is_some() || self.is_elsewhere {
             table.insert("cwd".into(), Toml::String(base.display().to_string()));
         }
-        for key in ["start", "log", "output", "error"] {
+        for key in ["start", "env-file", "log", "output", "error"] {
             let Some(path) = text(table, key) else { continue };
             let placed = base.join(&path);
             // What is not a file there is a command.

@@ -48,11 +48,14 @@ pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
     // With #!, an executable file says itself what runs it. A Node program gets its listeners only if Node is run here.
     let says_itself = named.is_some() && access(file, Access::EXEC_OK).is_ok();
     let named_node = named.as_deref().filter(|named| named.split_whitespace().next().is_some_and(runs_node));
+    // A word without a slash means a command.
+    let named_node = named_node.filter(|_| program.contains('/'));
     let chosen = match interpreter {
         Some(NONE) => None,
         Some(interpreter) => Some(interpreter),
         None => usual.filter(|interpreter| file.is_file() && (*interpreter == NODE || !says_itself)).or(named_node),
     };
+    let has_ending = usual.is_some() || interpreter.is_some();
     let stem = |path: &Path| path.file_stem().map_or_else(|| (*program).to_owned(), |name| name.to_string_lossy().into_owned());
     let base = |path: &Path| path.file_name().map_or_else(|| (*program).to_owned(), |name| name.to_string_lossy().into_owned());
     let own = arguments.iter().map(|argument| (*argument).to_owned());
@@ -71,7 +74,8 @@ pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
     let path = script.to_string_lossy().into_owned();
     let is_node = runs_node(interpreter);
     let command = std::iter::once(find(interpreter)?).chain(runs.map(str::to_owned)).chain([path]).chain(own);
-    Ok(Resolved { name: stem(file), command: command.collect(), script: Some(script), is_node })
+    let name = if has_ending { stem(file) } else { base(file) };
+    Ok(Resolved { name, command: command.collect(), script: Some(script), is_node })
 }
 
 /// Returns whether a program is Node.

@@ -144,6 +144,7 @@ impl Core {
         let instance: &mut Instance = &mut app.instances[number];
         let how = "was killed and has not ended: it may be waiting for a device";
         instance.last_end = Some(how.into());
+        instance.failures = instance.failures.max(1);
         let remark = format!("a process of {} ({}) {how}", app.spec.name, instance.id);
         let waits = |task: &&mut Task| task.ids.contains(&key.instance);
         self.tasks.iter_mut().filter(waits).for_each(|task| task.left.push(remark.clone()));

@@ -1,13 +1,13 @@
 //! Reloads: those that a command asks for, and those that a time or a changed program begins.
 
 use super::canary::Trial;
-use super::table::{App, Other, Worker};
+use super::table::{App, Instance, Other, Worker};
 use super::task::{Task, Verb};
 use super::worker::{Event, State};
 use super::{Client, Core, Output, Version};
 use crate::control::Pace;
 use crate::environment::Environment;
-use crate::spec::{LONGEST, Spec};
+use crate::spec::{LONGEST, Restart, Spec};
 use anyhow::{Result, bail};
 use std::time::Duration;
 
@@ -78,7 +78,10 @@ impl Core {
             let Some(app) = self.table.app(&name).filter(|app| app.damage.is_none()) else { continue };
             let staying = || app.instances.iter().filter(|one| !one.is_leaving);
             let running: Vec<u32> = staying().filter(|one| !one.is_over()).map(|one| one.id).collect();
-            let ended: Vec<u32> = staying().filter(|one| one.is_finished).map(|one| one.id).collect();
+            // A job is due again, whatever became of it the last time.
+            let is_job = app.spec.options.restart == Restart::Never;
+            let is_due = |one: &&Instance| one.is_finished || is_job && one.worker.state == State::Errored;
+            let ended: Vec<u32> = staying().filter(is_due).map(|one| one.id).collect();
             if !running.is_empty() {
                 self.push_reload(None, name, running);
             } else if !ended.is_empty() {

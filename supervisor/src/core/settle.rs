@@ -141,6 +141,7 @@ impl Core {
                 for id in ids {
                     let Some(instance) = self.table.instance_mut(id) else { continue };
                     instance.failures = 0;
+                    instance.exits.clear();
                     let key = instance.worker.key;
                     self.feed(key, Event::Restart);
                 }

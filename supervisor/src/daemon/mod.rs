@@ -135,8 +135,11 @@ impl Daemon {
         }
         self.check_keeper()?;
         self.clients.end_hanging(&mut self.poller);
-        for name in self.watch.take_changed().into_iter().chain(self.schedule.take_due()) {
-            self.handle(Input::Reload(name))?;
+        // What is due while another version takes over, it finds due as well, or a moment later.
+        if self.leaving.is_none() {
+            for name in self.watch.take_changed().into_iter().chain(self.schedule.take_due()) {
+                self.handle(Input::Reload(name))?;
+            }
         }
         self.handle(Input::Tick)?;
         if self.save_due.is_some_and(|due| due <= Instant::now()) {
@@ -319,7 +322,7 @@ impl Daemon {
 
     /// Accepts new clients.
     fn accept(&mut self) -> Result<()> {
-        let Some(control) = &self.control else { return Ok(()) };
+        let Some(control) = self.control.as_ref().filter(|_| self.leaving.is_none()) else { return Ok(()) };
         loop {
             let accepted = control.accept().and_then(|(stream, _)| self.clients.accept(stream, &mut self.poller));
             match accepted {
@@ -348,6 +351,11 @@ impl Daemon {
             }
             Word::Wrong(why) => {
                 self.clients.answer(id, &Answer::Error(why));
+                Ok(())
+            }
+            // It would begin what another daemon has to end.
+            Word::Request(request) if self.leaving.is_some() && !matches!(request, Request::List) => {
+                self.clients.answer(id, &Answer::Error("the supervisor is just being replaced: retry".into()));
                 Ok(())
             }
             Word::Request(Request::Update(program)) => self.update(id, program),

@@ -101,8 +101,8 @@ impl Log {
         let file = careful(&self.plan.path).append(true).create(true).mode(self.plan.mode).open(&self.plan.path)?;
         let metadata = file.metadata()?;
         if is_new && metadata.is_file() {
-            // The keeper's umask leaves nothing to others, and has taken that from the mode.
-            file.set_permissions(fs::Permissions::from_mode(self.plan.mode))?;
+            // The keeper's umask leaves nothing to others, and has taken that from the mode. Some file systems have no modes.
+            let _ = file.set_permissions(fs::Permissions::from_mode(self.plan.mode));
         }
         (self.size, self.inode, self.is_special) = (metadata.len(), metadata.ino(), !metadata.is_file());
         self.file = Some(file);

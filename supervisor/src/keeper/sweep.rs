@@ -51,8 +51,9 @@ impl Keeper {
     /// Kills all that is left when no worker is: orphans that bear no mark, whoever's they were.
     pub(super) fn end_orphans(&self) {
         let is_daemon = |pid: &i32| self.daemon.as_ref().is_some_and(|daemon| daemon.pid == *pid);
-        for pid in proc::children().into_iter().filter(|pid| !is_daemon(pid)).filter_map(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::KILL);
+        for pid in proc::children().into_iter().filter(|pid| !is_daemon(pid)) {
+            let all: Vec<Identity> = Identity::of(pid).into_iter().chain(proc::descendants(pid)).collect();
+            kill(&all);
         }
     }
 

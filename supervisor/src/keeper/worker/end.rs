@@ -25,7 +25,8 @@ impl Worker {
             self.child = proc::group(self.identity.pid).into_iter().find(|pid| *pid != self.identity.pid).and_then(proc::name);
         }
         if runs {
-            self.descendants = proc::descendants(self.identity.pid);
+            // Those whose parent has ended since the first signal are not below it any more.
+            self.descendants.extend(proc::descendants(self.identity.pid));
         }
         // A process that has already ended does not need the signal.
         let _ = match (self.is_over, signal == Signal::KILL) {
