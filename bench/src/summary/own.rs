@@ -79,13 +79,13 @@ impl Service<'_> {
         self.settings.blockers.iter().any(|k| self.failed(*k).0 > 0.0)
     }
 
-    /// Whether so many slow requests failed that k of them were not borne.
+    /// Whether too many slow requests failed for k at a time to count as handled.
     fn refuses(&self, k: usize) -> bool {
         let (failed, all) = self.slow_failed(k);
         failed > REFUSES * all
     }
 
-    /// The most slow requests, below `end`, that were answered like all the fewer ones.
+    /// The most slow requests at a time, below `end`, up to which every number was handled.
     fn borne(&self, end: usize) -> usize {
         let answered = self.settings.blockers.iter().take_while(|k| **k < end && !self.refuses(**k));
         answered.max().copied().unwrap_or(0)
