@@ -2,6 +2,7 @@
 
 use super::missing::{self, Missing};
 use super::told::apart;
+use super::untold;
 use crate::catalog::{Filter, takes_metric};
 use crate::console::hint::nearest;
 use crate::console::usage::refuse;
@@ -96,7 +97,7 @@ pub fn compare(sides: &Sides<'_>, noise: &Noise, gates: &[Gate], filters: &[Filt
             .filter(fails)
             .map(|gate| format!("{server} {metric} {} ({gate})", words(&comparison, metric.family.unit)));
         let failed = failed.collect();
-        Some(Judged {
+        let mut judged = Judged {
             server: server.clone(),
             metric: metric.to_string(),
             unit: metric.family.unit,
@@ -104,16 +105,25 @@ pub fn compare(sides: &Sides<'_>, noise: &Noise, gates: &[Gate], filters: &[Filt
             is_judged,
             apart: apart(&pair.before.values, &pair.after.values),
             failed,
-        })
+        };
+        let untold = gates.iter().filter(|gate| gate.covers(metric) && !untold::can_fail(gate, &judged));
+        let words = |gate| format!("{server} {metric} rests on too few trials: the gate '{gate}' takes {}", untold::least(gate));
+        let untold: Vec<String> = untold.map(words).collect();
+        judged.failed.extend(untold);
+        Some(judged)
     });
     let lines: Vec<Judged> = lines.collect();
-    check_gates(gates, &cells.iter().map(|(_, metric, ..)| *metric).collect::<Vec<_>>(), &lines, &lost)?;
+    let metrics: Vec<&Metric> = cells.iter().map(|(_, metric, ..)| *metric).collect();
+    check_gates(gates, &metrics, &lines, &lost)?;
+    let of_cells: Vec<(&Metric, &Judged)> = metrics.iter().copied().zip(&lines).collect();
+    let alone = untold::alone(&of_cells);
     let mut comparison = Comparison { before: sides.before.1.into(), after: sides.after.1.into(), lines, missing, notes };
     if !lost.is_empty() {
         comparison.notes.push(format!("{} cells of the first have no number in the second", lost.len()));
     }
     comparison.notes.extend(drift_note(sides));
-    comparison.notes.extend(comparison.means(&cells.iter().map(|(_, metric, ..)| *metric).collect::<Vec<_>>()));
+    comparison.notes.extend(comparison.means(&metrics));
+    comparison.notes.extend(alone);
     comparison.notes.push(format!(
         "~: no difference by the exact rank-sum test (5 %, Benjamini-Hochberg over each family) that exceeds noise; {}",
         noise.note()
@@ -155,13 +165,8 @@ fn check_gates(gates: &[Gate], metrics: &[&Metric], lines: &[Judged], lost: &[Mi
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
             refuse!("the gate '{gate}' covers no metric; {} (--list-metrics shows all)", nearest(gate.name(), &known));
         }
-        let can_fail = |line: &&&Judged| {
-            let trials = line.comparison.before.trials.min(line.comparison.after.trials);
-            if gate.is_about_change() { trials >= 4 } else { line.comparison.after.trials > 1 }
-        };
-        if !covered.iter().any(|line| can_fail(&line)) {
-            let least = if gate.is_about_change() { "four trials on each side" } else { "more than one trial" };
-            bail!("the gate '{gate}' rests on too few trials: it takes {least}");
+        if !covered.iter().any(|line| untold::can_fail(gate, line)) {
+            bail!("the gate '{gate}' rests on too few trials: it takes {}", untold::least(gate));
         }
     }
     Ok(())
@@ -344,7 +349,8 @@ mod tests {
         let summary = |median| Summary { median, interval: None, trials: 7, heaps: None };
         let (before, after) = (summary(before), summary(after));
         let change = Change::between(before.median, after.median);
-        let comparison = verdict::Comparison { before, after, change, p: 0.0, noise: None, can_differ: true, differs: true };
+        let comparison =
+            verdict::Comparison { before, after, change, p: 0.0, least_p: 0.0, noise: None, can_differ: true, differs: true };
         words(&comparison, unit)
     }
 

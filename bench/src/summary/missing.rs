@@ -142,4 +142,38 @@ mod tests {
         assert!(failed(&after, "p99>10%").unwrap().is_empty());
         assert!(failed(&after, "p99_ms[4]>10%").unwrap_err().contains("covers no metric"));
     }
+
+    #[test]
+    fn a_cell_with_too_few_trials_to_judge_fails_its_gate_though_another_has_enough() {
+        let mut after = Numbers::default();
+        for (server, trials) in [("a", 3), ("b", 7)] {
+            (0..trials).for_each(|trial| after.add(server, [1, 4].map(|k| (p99(k), Ok(Value::Exact(10.0 + f64::from(trial)))))));
+        }
+        let found = failed(&after, "p99_ms[4]>10%").unwrap();
+        let words = "a p99_ms[sleep@110,4] rests on too few trials: the gate 'p99_ms[4]>10%' takes four trials on each side";
+        assert_eq!(found, [words]);
+        assert!(failed(&after, "p99_ms[4]>50").unwrap().is_empty(), "three are enough for a bound on the value");
+    }
+
+    #[test]
+    fn a_comparison_says_where_a_lone_change_would_pass_for_chance() {
+        let notes = |trials: u32| {
+            let mut numbers = Numbers::default();
+            for trial in 0..trials {
+                let reading = |k| (p99(k), Ok(Value::Exact(10.0 + f64::from(trial) + k as f64)));
+                numbers.add("a", (1..=30).map(reading));
+            }
+            let sides = Sides {
+                before: (&numbers, "before"),
+                after: (&numbers, "after"),
+                servers: vec![("a".into(), "a".into(), "a".into())],
+                drift: BTreeMap::new(),
+                cannot_judge_costs: false,
+            };
+            compare(&sides, &Noise::default(), &[], &[], Vec::new()).unwrap().notes.join("\n")
+        };
+        let (few, enough) = (notes(4), notes(7));
+        assert!(few.contains("passes for chance: of p99_ms (30 cells: 7 trials on each side would do)"), "{few}");
+        assert!(!enough.contains("passes for chance"), "{enough}");
+    }
 }

@@ -6,6 +6,7 @@ mod missing;
 mod own;
 mod power;
 mod told;
+mod untold;
 pub mod workload;
 
 pub use export::{is_complete, numbers_csv, to_json, write_derived};

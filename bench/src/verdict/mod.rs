@@ -17,7 +17,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// The share of false discoveries over a table.
-const RATE: f64 = 0.05;
+pub(crate) const RATE: f64 = 0.05;
 
 /// Two cells side by side.
 pub struct Pair<'m> {
@@ -40,6 +40,9 @@ pub struct Comparison {
     pub change: Change,
     /// Two-sided p-value of the rank-sum test.
     pub p: f64,
+    /// The smallest that these values could have had in any order.
+    #[serde(skip)]
+    pub least_p: f64,
     /// The ratio that identical servers reach; `None` for thresholds, which have no relative noise.
     pub noise: Option<f64>,
     /// Whether the data could have shown a difference at all: with too few trials, or where all tie, they cannot.
@@ -80,7 +83,8 @@ fn one(pair: &Pair<'_>, test: RankSum, is_discovery: bool, noise: &Noise) -> Opt
         Change::Unknown => false,
     };
     let can_differ = test.least_p < RATE;
-    Some(Comparison { before, after, change, p: test.p, noise: ratio, can_differ, differs: is_discovery && is_large })
+    let (p, least_p) = (test.p, test.least_p);
+    Some(Comparison { before, after, change, p, least_p, noise: ratio, can_differ, differs: is_discovery && is_large })
 }
 
 fn noise_of(metric: &Metric, before: Value, noise: &Noise) -> Option<f64> {
