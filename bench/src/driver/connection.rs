@@ -41,6 +41,8 @@ pub(super) struct Connection {
     pub answered: u64,
     pub reader: Reader,
     pub check: BodyCheck,
+    /// The server takes no more bytes. What it has said before can still be read, and the end of the stream behind that ends the connection.
+    pub is_deaf: bool,
     unsent: Vec<u8>,
     sent: usize,
 }
@@ -56,6 +58,7 @@ impl Connection {
             answered: 0,
             reader: Reader::default(),
             check: BodyCheck::default(),
+            is_deaf: false,
             unsent: Vec::new(),
             sent: 0,
         }
@@ -65,11 +68,11 @@ impl Connection {
     pub fn send(&mut self, request: &[u8], count: usize) -> std::io::Result<()> {
         if count == 1 && self.unsent.is_empty() {
             // The usual case needs no copy.
-            let written = match self.stream.write(request) {
-                Err(error) if is_not_yet(&error) => 0,
-                other => other?,
-            };
-            self.unsent.extend_from_slice(&request[written..]);
+            match self.stream.write(request) {
+                Ok(written) => self.unsent.extend_from_slice(&request[written..]),
+                Err(error) if is_not_yet(&error) => self.unsent.extend_from_slice(request),
+                Err(error) => self.fail_to_send(error)?,
+            }
             return Ok(());
         }
         (0..count).for_each(|_| self.unsent.extend_from_slice(request));
@@ -82,9 +85,20 @@ impl Connection {
             match self.stream.write(&self.unsent[self.sent..]) {
                 Ok(written) => self.sent += written,
                 Err(error) if is_not_yet(&error) => return Ok(()),
-                Err(error) => return Err(error),
+                Err(error) => return self.fail_to_send(error),
             }
         }
+        self.unsent.clear();
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// A server may answer before it has read all, and close: its answer must not be lost to the error of a send.
+    fn fail_to_send(&mut self, error: std::io::Error) -> std::io::Result<()> {
+        if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) {
+            return Err(error);
+        }
+        self.is_deaf = true;
         self.unsent.clear();
         self.sent = 0;
         Ok(())

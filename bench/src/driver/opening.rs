@@ -91,7 +91,11 @@ fn prime(mut stream: &TcpStream, target: &Target, patience: Duration) -> Result<
     }
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(patience))?;
-    stream.write_all(&target.request)?;
+    match stream.write_all(&target.request) {
+        // It may have answered before it has read all.
+        Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+        sent => sent?,
+    }
     let (mut reader, mut buffer, mut ended) = (Reader::default(), vec![0; 64 * 1024], None);
     while ended.is_none() {
         let count = match stream.read(&mut buffer) {

@@ -65,7 +65,7 @@ impl Engine<'_> {
         let connection = &mut self.connections[key];
         let room = one.depth().saturating_sub(connection.flights.len());
         let count = room.min(place.waiting.len());
-        if connection.is_connecting || count == 0 {
+        if connection.is_connecting || connection.is_deaf || count == 0 {
             return Ok(());
         }
         for want in place.waiting.drain(..count) {
@@ -91,6 +91,9 @@ impl Engine<'_> {
     /// Registers a connection in its slot.
     pub(super) fn add(&mut self, connection: Connection) -> Result<()> {
         let (lane, slot) = (connection.lane, connection.slot);
+        if let (Some(Ok(mut opened)), 0) = (self.load.opened.as_ref().map(|opened| opened.lock()), lane) {
+            opened.push((slot, connection.stream.local_addr()?));
+        }
         let writing = if connection.is_connecting { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
         let key = self.connections.insert(connection);
         self.epoll.add(&self.connections[key].stream, EpollEvent::new(EpollFlags::EPOLLIN | writing, key as u64))?;
@@ -170,7 +173,7 @@ impl Engine<'_> {
             let Some(head) = ended else { break };
             if head.status == REQUEST_TIMEOUT && head.closes && target.status != REQUEST_TIMEOUT && connection.answered > 0 {
                 // It gave up on the idle connection in the moment in which the request was sent.
-                return self.lose(key, "the server closed the connection with status 408");
+                return self.lose_or_resend(key, "the server closed the connection with status 408", true);
             }
             self.complete(key, head.status, now);
             if head.closes {
@@ -274,20 +277,31 @@ impl Engine<'_> {
         }
     }
 
-    /// A connection broke: what was in flight on it fails, unless the lane retries, the connection had worked before, and no byte of the answer
-    /// has come.
+    /// A connection broke, and nothing says whether the server has acted on what was in flight.
     fn lose(&mut self, key: usize, what: &str) -> Result<()> {
+        self.lose_or_resend(key, what, false)
+    }
+
+    /// A connection broke: what was in flight on it fails, unless the lane retries, the connection had worked before, no byte of the answer has
+    /// come, and to ask twice does no harm (RFC 9110, 9.2.2).
+    fn lose_or_resend(&mut self, key: usize, what: &str, is_unread: bool) -> Result<()> {
         let connection = &self.connections[key];
-        let may_resend = self.load.lanes[connection.lane].retries
+        let one = &self.load.lanes[connection.lane];
+        let may_resend = one.retries
             && connection.answered > 0
+            && !connection.flights.is_empty()
             && !connection.reader.is_within()
             && connection.flights.iter().all(|flight| !flight.want.is_resent);
-        if may_resend {
-            let connection = self.remove(key);
-            self.resend(&connection);
-            return self.refill(connection.lane, connection.slot, self.now());
+        if !may_resend {
+            return self.lose_for_good(key, what);
         }
-        self.lose_for_good(key, what)
+        if !is_unread && !one.target.is_idempotent() {
+            let method = one.target.method();
+            return self.lose_for_good(key, &format!("{what}; a {method} that the server may have acted on is not sent again"));
+        }
+        let connection = self.remove(key);
+        self.resend(&connection);
+        self.refill(connection.lane, connection.slot, self.now())
     }
 
     /// A connection broke: what was in flight on it fails.

@@ -47,6 +47,8 @@ pub enum Scene {
         length_ms: f64,
         /// Done, in order.
         finished_ms: Vec<f64>,
+        /// When the server had read each of them; `None` in rounds before 2026-11-30, and where the kernel does not tell.
+        read_ms: Option<Vec<f64>>,
     },
     /// A step beside blockers.
     Step {

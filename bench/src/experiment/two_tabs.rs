@@ -1,14 +1,19 @@
 //! Two browser tabs on `/timer`: requests sent at the same instant, each on its own connection, and when each was done.
 
 use super::contract::{Choices, Column, Experiment, Scene};
-use crate::load::{Drive, Lane, Load, Pace, Target};
+use crate::load::{Drive, Lane, Load, Opened, Pace, Target};
 use crate::measure::{Mode, Session, learn, ms};
 use crate::metrics::{Family, Percentile, Reading, Role, Unit, Value};
+use crate::process::Unread;
 use crate::report::{self, View, waterfall};
 use crate::validity;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 const FIRST: Family = Family::new("first_ms", Unit::Ms, Role::Latency);
@@ -30,6 +35,10 @@ pub struct TwoTabs {
 struct Fall {
     tabs: usize,
     finished_ms: Vec<f64>,
+    /// When the server had read each of their requests, to the millisecond; what it has not read waits in the kernel. `None` where the kernel does not
+    /// tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    read_ms: Option<Vec<f64>>,
 }
 
 /// How it measures.
@@ -99,7 +108,10 @@ impl Experiment for TwoTabs {
 
     fn scenes(self) -> Vec<Scene> {
         let length_ms = self.length_ms as f64;
-        self.falls.into_iter().map(|fall| Scene::Waterfall { length_ms, finished_ms: fall.finished_ms }).collect()
+        self.falls
+            .into_iter()
+            .map(|fall| Scene::Waterfall { length_ms, finished_ms: fall.finished_ms, read_ms: fall.read_ms })
+            .collect()
     }
 }
 
@@ -129,13 +141,79 @@ fn open_tabs(driver: &dyn Drive, target: &Target, tabs: usize, length_ms: u64, s
     let lane = Lane { pace, ..Lane::closed(target.clone(), tabs, 1) };
     // One after another they need tabs x T; twice that is more than any server should take.
     let window = Duration::from_millis(2 * length_ms * tabs as u64 + 1000);
-    let observation = driver.drive(&Load { grace: Duration::ZERO, ..Load::of(vec![lane], window, seed) })?;
-    validity::of_lane(&observation, 0)?;
-    let mut finished_ms: Vec<f64> = observation.lanes[0].finished.iter().map(|(_, at)| ms(*at)).collect();
-    if finished_ms.len() != tabs {
-        bail!("{} of {tabs} tabs were answered within {} ms", finished_ms.len(), window.as_millis());
+    let opened = Opened::default();
+    let load = Load { grace: Duration::ZERO, opened: Some(opened.clone()), ..Load::of(vec![lane], window, seed) };
+    let (seen, read) = watched(target.address, &opened, || driver.drive(&load))?;
+    validity::of_lane(&seen, 0)?;
+    let mut finished = seen.lanes[0].finished.clone();
+    if finished.len() != tabs {
+        bail!("{} of {tabs} tabs were answered within {} ms", finished.len(), window.as_millis());
     }
-    finished_ms.sort_by(f64::total_cmp);
+    finished.sort_by_key(|(_, at)| *at);
+    let finished_ms: Vec<f64> = finished.iter().map(|(_, at)| ms(*at)).collect();
     validity::block_floor(finished_ms[0], length_ms as f64)?;
-    Ok(Fall { tabs, finished_ms })
+    let read_at = |read: &BTreeMap<usize, f64>, (slot, _): &(usize, Duration), end: f64| {
+        // What nobody saw unread was read at once, and what is answered was read.
+        read.get(slot).map_or(0.0, |at| ((at - seen.started) * 1e3).clamp(0.0, end))
+    };
+    let read_ms = read.map(|read| finished.iter().zip(&finished_ms).map(|(one, end)| read_at(&read, one, *end)).collect());
+    Ok(Fall { tabs, finished_ms, read_ms })
+}
+
+/// Runs a load, and watches meanwhile when the server reads what it is sent, if the kernel tells.
+fn watched<T>(server: SocketAddr, opened: &Opened, run: impl FnOnce() -> Result<T>) -> Result<(T, Option<BTreeMap<usize, f64>>)> {
+    let Ok(unread) = Unread::new() else { return Ok((run()?, None)) };
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| unread.watch(server, opened, &is_over));
+        let ran = run();
+        is_over.store(true, Ordering::Release);
+        let read = watcher.join().ok().context("the watcher panicked")?;
+        Ok((ran?, read))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::Sockets;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Mutex;
+
+    const T: u64 = 200;
+
+    /// Two tabs on a server that gives each connection to this function, in turn, as it comes.
+    fn two_tabs(serve: impl Fn(TcpStream) + Send + 'static) -> Fall {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || listener.incoming().flatten().for_each(serve));
+        let request = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n".as_slice().into();
+        let target = Target { address, request, is_head: false, status: 200, body: None };
+        open_tabs(&Sockets, &target, 2, T, 1).unwrap()
+    }
+
+    fn answer(mut stream: TcpStream, work: impl FnOnce()) {
+        let _ = stream.read(&mut [0; 512]);
+        work();
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    }
+
+    fn block() {
+        thread::sleep(Duration::from_millis(T));
+    }
+
+    #[test]
+    fn a_request_is_queued_until_it_is_read_and_waits_from_then_on() {
+        // One loop reads the second request when it has answered the first.
+        let one_loop = two_tabs(|stream| answer(stream, block));
+        let read_ms = one_loop.read_ms.unwrap();
+        assert!(read_ms[0] < T as f64 && read_ms[1] >= T as f64 - 1.0, "{read_ms:?}");
+        // A thread for each connection reads at once, but one works at a time.
+        let lock: &'static Mutex<()> = Box::leak(Box::new(Mutex::new(())));
+        let locked = move || drop(lock.lock().map(|_guard| block()));
+        let threads = two_tabs(move |stream| drop(thread::spawn(move || answer(stream, locked))));
+        let (read_ms, finished_ms) = (threads.read_ms.unwrap(), threads.finished_ms);
+        assert!(read_ms[1] < T as f64 && finished_ms[1] >= 2.0 * T as f64, "{read_ms:?} {finished_ms:?}");
+    }
 }

@@ -131,13 +131,17 @@ impl Client {
         status.with_context(|| format!("'{}' is not a status line", head.lines().next().unwrap_or_default()))
     }
 
-    /// Sends one request and reads its response.
+    /// Sends one request and reads its response, which may come before all is sent.
     ///
     /// # Errors
     /// As of its parts.
     pub fn ask(&mut self, request: &[u8]) -> Result<Response> {
-        self.send(request)?;
-        self.receive(request.starts_with(b"HEAD "))
+        let is_head = request.starts_with(b"HEAD ");
+        match self.send(request) {
+            // It may have answered before it has read all.
+            Err(error) if is_reset(&error) => self.receive(is_head).map_err(|_| error),
+            sent => sent.and_then(|()| self.receive(is_head)),
+        }
     }
 
     /// Waits until the server closes without sending another byte.
@@ -265,6 +269,19 @@ mod tests {
         assert_eq!(of_endless(events, b"data: x\n\n", patience), "no end of the answer within 0.2 s");
         assert_eq!(of_endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", patience), "no end of the answer within 0.2 s");
         assert_eq!(of_endless(b"", b"", patience), "no answer within 0.2 s");
+    }
+
+    #[test]
+    fn an_answer_before_the_request_is_sent_whole_is_an_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 64]);
+            let _ = stream.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n");
+        });
+        let large = vec![b'x'; 32 << 20];
+        assert_eq!(Client::connect(address).unwrap().ask(&large).unwrap().status, 413);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::Live;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A request, and the answer that is right.
@@ -20,6 +20,19 @@ pub struct Target {
     pub body: Option<Arc<[u8]>>,
 }
 
+impl Target {
+    /// The request's method.
+    pub fn method(&self) -> String {
+        let end = self.request.iter().position(|byte| *byte == b' ').unwrap_or(0);
+        String::from_utf8_lossy(&self.request[..end]).into_owned()
+    }
+
+    /// Whether to ask twice is as good as once (RFC 9110, 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method().as_str(), "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE")
+    }
+}
+
 /// A stream of identical requests.
 #[derive(Debug, Clone)]
 pub struct Lane {
@@ -35,8 +48,8 @@ pub struct Lane {
     pub primes_connections: bool,
     /// Each request's time is kept besides the histograms.
     pub keeps_samples: bool,
-    /// Requests wait for a server that refuses connections, and one whose kept connection closed before any byte of its answer is sent again, as
-    /// clients do. Otherwise they fail.
+    /// Requests wait for a server that refuses connections, and an idempotent one whose kept connection closed before any byte of its answer is
+    /// sent again, as clients do. Otherwise they fail.
     pub retries: bool,
     /// The pause of a client whose request was answered 503, which is counted apart; `None` if such an answer is wrong.
     pub sheds: Option<Duration>,
@@ -100,6 +113,9 @@ pub enum Pace {
     },
 }
 
+/// The kept connections of the driver as they are opened: the lane's slot, and the address at this end.
+pub type Opened = Arc<Mutex<Vec<(usize, SocketAddr)>>>;
+
 /// Lanes side by side, and for how long.
 #[derive(Debug, Clone)]
 pub struct Load {
@@ -121,6 +137,8 @@ pub struct Load {
     pub keeps_seconds: bool,
     /// Somebody watches while it runs, and may end it early.
     pub live: Option<Live>,
+    /// Somebody wants to know the connections of the first lane.
+    pub opened: Option<Opened>,
     /// An interrupt ends the run early with what was observed so far, instead of being an error.
     pub can_be_cut_short: bool,
 }
@@ -138,6 +156,7 @@ impl Load {
             seed,
             keeps_seconds: false,
             live: None,
+            opened: None,
             can_be_cut_short: false,
         }
     }

@@ -6,7 +6,7 @@ mod live;
 mod observation;
 mod schedule;
 
-pub use lane::{Lane, Load, Pace, Target};
+pub use lane::{Lane, Load, Opened, Pace, Target};
 pub use live::{Event, Live, What, watch};
 pub use observation::{Observation, Part, Recording, Sample, Times};
 pub use schedule::Schedule;

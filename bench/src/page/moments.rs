@@ -40,6 +40,9 @@ struct Waterfall {
     server: String,
     length_ms: f64,
     finished_ms: Vec<f64>,
+    /// When the server had read each of the requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_ms: Option<Vec<f64>>,
 }
 
 #[derive(Serialize)]
@@ -70,8 +73,8 @@ impl Moments {
             for scene in scenes(round, trial)? {
                 let server = trial.server.clone();
                 match scene {
-                    Scene::Waterfall { length_ms, finished_ms } => {
-                        moments.waterfalls.push(Waterfall { server, length_ms, finished_ms });
+                    Scene::Waterfall { length_ms, finished_ms, read_ms } => {
+                        moments.waterfalls.push(Waterfall { server, length_ms, finished_ms, read_ms });
                     }
                     Scene::Step { step, block_ms, invalid, timeline: Some(timeline), .. } => {
                         let is_first = *first.get_or_insert(step.kind.clone()) == step.kind;

@@ -7,9 +7,11 @@ mod guard;
 mod network;
 mod running;
 pub mod trace;
+mod unread;
 mod usage;
 
 pub use balancer::Balancer;
 pub use database::Database;
 pub use network::{Enter, Host, Network};
 pub use running::{Running, Start};
+pub use unread::Unread;

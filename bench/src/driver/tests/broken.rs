@@ -1,9 +1,10 @@
 //! Servers that break a connection behind a right answer: what they owe of it is asked for again, and no client falls silent.
 
 use super::{MS, OK, closed, drive, open, request, server, target};
-use crate::load::{Lane, Pace, Recording};
+use crate::load::{Lane, Pace, Recording, Target};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::sync::mpsc;
 use std::time::Duration;
 
 const STRAY: &[u8] = b"stray bytes";
@@ -58,5 +59,52 @@ fn a_client_that_rests_after_a_failure_asks_again_only_after_its_pause() {
         let lane = Lane { rests: Some(1000 * MS), ..Lane::closed(target(address), 1, 1) };
         let seen = drive(lane, 100 * MS).lanes.remove(0);
         assert_eq!((seen.errors, seen.failed, seen.answered), (1, 1, 0), "{:?}", seen.first_error);
+    }
+}
+
+/// A server that answers the first request of each connection and closes it without a word on the second, like one that goes away; it tells of each.
+fn closes_on_the_second(heard: mpsc::Sender<()>) -> SocketAddr {
+    server(move |_, mut stream| {
+        for answer in [OK, b""] {
+            if request(&mut stream) {
+                let _ = heard.send(());
+                let _ = stream.write_all(answer);
+            }
+        }
+    })
+}
+
+#[test]
+fn a_request_that_may_have_been_acted_on_is_sent_again_only_if_twice_is_as_good_as_once() {
+    for (method, is_resent) in [("GET", true), ("PUT", true), ("DELETE", true), ("POST", false), ("PATCH", false)] {
+        let (send, hear) = mpsc::channel();
+        let request = format!("{method} / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n").into_bytes();
+        let lost = Target { request: request.into(), ..target(closes_on_the_second(send)) };
+        let pace = Pace::Closed { depth: 1, stagger: Duration::ZERO, most: Some(6), think: Duration::ZERO };
+        let seen = drive(Lane { pace, retries: true, ..Lane::closed(lost, 1, 1) }, 2000 * MS).lanes.remove(0);
+        assert_eq!((seen.resent > 0, seen.errors == 0), (is_resent, is_resent), "{method}: {:?}", seen.first_error);
+        assert_eq!(hear.try_iter().count() as u64, seen.answered + seen.errors + seen.resent, "{method}");
+        if !is_resent {
+            assert!(seen.first_error.is_some_and(|error| error.contains("not sent again")), "{method}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_comes_before_the_request_is_sent_whole_is_an_answer() {
+    const REFUSED: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno";
+    // It reads the head alone, so its close resets the connection.
+    let address = server(|_, mut stream| {
+        request(&mut stream);
+        let _ = stream.write_all(REFUSED);
+    });
+    let body = vec![b'x'; 32 << 20];
+    let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
+    let large = [head.as_bytes(), &body].concat();
+    for is_fresh in [false, true] {
+        let refused = Target { request: large.as_slice().into(), status: 413, ..target(address) };
+        let pace = Pace::Closed { depth: 1, stagger: Duration::ZERO, most: Some(4), think: Duration::ZERO };
+        let seen = drive(Lane { pace, is_fresh, ..Lane::closed(refused, 1, 1) }, 5000 * MS).lanes.remove(0);
+        assert_eq!((seen.answered, seen.errors), (4, 0), "{:?}", seen.first_error);
     }
 }
