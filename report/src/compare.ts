@@ -2,9 +2,10 @@
 
 import type { Judged, Page, Value } from "./data";
 import { choice, h } from "./dom";
-import { number, significant, words } from "./format";
+import { significant, words } from "./format";
 import type { State } from "./state";
-import { apart, rankSum, summary } from "./stats";
+import { apart } from "./stats";
+import { type Verdict, judge, ratioOf } from "./verdict";
 
 interface Line {
   metric: string;
@@ -20,42 +21,40 @@ function shown({ median, heaps }: { median: Value; heaps: [number, number] | nul
   return (heaps ?? [median]).map((value) => words(value, unit)).join(" or ");
 }
 
+/** A verdict in words. A time that was not reached was not measured, since fewer blockers had frozen the server; a threshold that was not reached is good. */
+function told({ metric, change, differs, order }: Verdict): string {
+  if (!differs) return "cannot be told apart";
+  const word = order > 0 === metric.is_more_better ? "better" : "worse";
+  if (change === "no_longer_reached") return `${word}: ${metric.is_threshold ? "it does not freeze" : "it is frozen"}`;
+  if (change === "reached_now") return `${word}: ${metric.is_threshold ? "it freezes" : "it is not frozen"}`;
+  const ratio = ratioOf(change);
+  const bound = typeof change === "string" || "ratio" in change ? "" : "ratio_at_least" in change ? "at least " : "at most ";
+  return ratio === null ? word : `${word} ${bound}x ${significant(ratio)}`;
+}
+
 /** Every metric that both servers have, the largest differences first. */
-export function lines(page: Page, a: string, b: string): Line[] {
-  const [first, second] = [page.values[a] ?? {}, page.values[b] ?? {}];
-  const found: Line[] = [];
-  page.metrics.forEach((metric, at) => {
-    const [x, y] = [first[at], second[at]];
-    if (!x || !y) return;
-    // Thresholds have no noise, and are steps of a ladder.
-    const [before, after] = [x, y].map((cell) => summary(cell.values, cell.noise === undefined));
-    if (!before || !after) return;
-    const pairs = apart(x.values, y.values);
-    const most = Math.max(pairs.above, pairs.below);
-    const p = rankSum(x.values, y.values);
-    const noise = Math.max(x.noise ?? 1, y.noise ?? 1);
-    const [low, high] = [number(before.median), number(after.median)];
-    const ratio = low !== null && high !== null && low > 0 && high > 0 ? high / low : null;
-    const size = ratio === null ? (most > 0 ? 1e6 : 0) : Math.abs(Math.log(ratio)) / Math.max(1e-3, Math.log(Math.max(noise, 1.001)));
-    const isClaimed = low === null || high === null || Math.abs(high - low) >= metric.least;
-    const differs = p < 0.05 && size > 1 && isClaimed;
-    const isBetter = pairs.above > pairs.below === metric.is_more_better;
+export function lines(page: Pick<Page, "metrics" | "values">, a: string, b: string): Line[] {
+  const found = judge(page, a, b).map((one) => {
+    const { metric, p, noise } = one;
+    const pairs = apart(page.values[a][page.metrics.indexOf(metric)].values, page.values[b][page.metrics.indexOf(metric)].values);
     const why = [
-      `${most} of ${pairs.of} pairs of trials apart`,
+      `${Math.max(pairs.above, pairs.below)} of ${pairs.of} pairs of trials apart`,
       `p = ${p.toFixed(4)}`,
-      x.noise === undefined && y.noise === undefined ? null : `noise x ${significant(noise)}`,
-      isClaimed ? null : `less than ${metric.least} ${metric.unit} is not claimed`,
+      noise === null ? null : `noise x ${significant(noise)}`,
+      one.canDiffer ? null : "no order of these values could show a difference",
+      one.canDiffer && !one.isDiscovery && p < 0.05 ? `among all that is compared of ${metric.family}, chance explains it` : null,
+      one.isClaimed ? null : `less than ${metric.least} ${metric.unit} is not claimed`,
     ];
-    found.push({
+    return {
       metric: metric.name,
-      before: shown(before, metric.unit),
-      after: shown(after, metric.unit),
-      verdict: differs ? `${isBetter ? "better" : "worse"}${ratio === null ? "" : ` x ${significant(ratio)}`}` : "cannot be told apart",
+      before: shown(one.before, metric.unit),
+      after: shown(one.after, metric.unit),
+      verdict: told(one),
       why: why.filter(Boolean).join("; "),
-      size: differs ? size : 0,
-    });
+      size: one.differs ? one.size : -1,
+    };
   });
-  return found.sort((one, other) => other.size - one.size);
+  return found.sort((one, other) => (one.size === other.size ? 0 : other.size - one.size));
 }
 
 const KINDS = [false, false, true, true];
@@ -88,7 +87,7 @@ export function servers(page: Page, state: State): HTMLElement {
   };
   state.on(["pair"], draw);
   draw();
-  return h("div", {}, pickers, body, h("p", { class: "note" }, `${page.noise_note}. Each line is judged by itself; `, h("code", {}, "stallbench rank"), " corrects for how many there are."));
+  return h("div", {}, pickers, body, h("p", { class: "note" }, `${page.noise_note}. Two servers differ where the exact rank-sum test says so (5 %, Benjamini-Hochberg over each family of metrics) and the change exceeds noise, as `, h("code", {}, "stallbench compare"), " judges."));
 }
 
 /** Two rounds against one another. */

@@ -87,8 +87,12 @@ export interface Timeline {
 
 export interface Metric {
   name: string;
+  /** Metrics of one family are judged as one table. */
+  family: string;
   experiment: string;
   unit: string;
+  /** A step on a ladder, which has no relative noise. */
+  is_threshold: boolean;
   is_more_better: boolean;
   least: number;
 }

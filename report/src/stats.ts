@@ -44,8 +44,15 @@ export function apart(first: Value[], second: Value[]): Apart {
   return found;
 }
 
-/** The two-sided p-value of the rank-sum test: the share of all choices of the first's members whose ranks are at least as far from the middle. */
-export function rankSum(first: Value[], second: Value[]): number {
+/** The two-sided p-value of the rank-sum test, and the smallest one that any order of these values could have had. */
+export interface RankSum {
+  p: number;
+  leastP: number;
+}
+
+/** The rank-sum test: p is the share of all choices of the first's members whose ranks are at least as far from the middle. */
+export function rankSum(first: Value[], second: Value[]): RankSum {
+  if (first.length === 0 || second.length === 0) return { p: 1, leastP: 1 };
   const all = [...first, ...second];
   // The number of values that each exceeds, less the number that exceed it. Ties, which are usual here, need no correction: all choices are counted.
   const scores = all.map((x) => all.reduce<number>((sum, y) => sum + order(y, x), 0));
@@ -62,14 +69,20 @@ export function rankSum(first: Value[], second: Value[]): number {
   }
   const chosen = ways[first.length];
   const count = (least: number) => chosen.reduce((sum, some, at) => sum + (Math.abs(at - most) >= least ? some : 0), 0);
-  return count(observed) / count(0);
+  const farthest = chosen.reduce((far, some, at) => (some > 0 ? Math.max(far, Math.abs(at - most)) : far), 0);
+  return { p: count(observed) / count(0), leastP: count(farthest) / count(0) };
+}
+
+/** An order of all values, in which a bound stands right above its number. */
+export function compareSorted(a: Value, b: Value): number {
+  const key = (value: Value) => number(value) ?? Number.MAX_VALUE;
+  return Math.sign(key(a) - key(b)) || Number(isOpen(a)) - Number(isOpen(b));
 }
 
 /** The median over trials, and the middles of two heaps if they fall into two; `null` without trials. Ordinal values are steps of a ladder, between which there is no mean. */
 export function summary(values: Value[], isOrdinal: boolean): { median: Value; heaps: [number, number] | null } | null {
   if (values.length === 0) return null;
-  const key = (value: Value) => number(value) ?? Number.MAX_VALUE;
-  const sorted = [...values].sort((a, b) => key(a) - key(b) || Number(isOpen(a)) - Number(isOpen(b)));
+  const sorted = [...values].sort(compareSorted);
   const exact = sorted.filter((value) => typeof value === "number");
   const hasMean = exact.length === sorted.length && !isOrdinal;
   const heaps = hasMean ? twoHeaps(exact) : null;

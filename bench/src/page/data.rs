@@ -32,8 +32,7 @@ pub struct Page<'r> {
     figures: Vec<Figure>,
     moments: Moments,
     metrics: Vec<MetricOf>,
-    /// By server: the values of each metric, by its position.
-    values: BTreeMap<String, BTreeMap<usize, ValuesOf>>,
+    values: Values,
     /// The source of the noise.
     noise_note: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,10 +41,14 @@ pub struct Page<'r> {
 
 /// A metric.
 #[derive(Serialize)]
-struct MetricOf {
+pub(super) struct MetricOf {
     name: String,
+    /// Metrics of one family are judged as one table.
+    family: String,
     experiment: &'static str,
     unit: &'static str,
+    /// A step on a ladder, which has no relative noise.
+    is_threshold: bool,
     /// More is better.
     is_more_better: bool,
     /// Differences below this are not claimed.
@@ -54,7 +57,7 @@ struct MetricOf {
 
 /// One cell.
 #[derive(Serialize)]
-struct ValuesOf {
+pub(super) struct ValuesOf {
     values: Vec<Value>,
     /// The ratio that a server measured twice stays within.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,7 +89,7 @@ impl<'r> Page<'r> {
         let names: Vec<&str> = order.iter().map(|(name, _)| name.as_str()).collect();
         figures.extend(percentiles.figures(&names));
         let shown = shown(round, names.iter().copied());
-        let (metrics, values) = cells(round, numbers, noise);
+        let (metrics, values) = cells(round.header.servers.iter().map(|row| row.name.as_str()), numbers, noise);
         let beside = beside.map(|other| -> Result<BesideOf<'r>> {
             let figures = summary::figures(other.round, other.numbers, percentile)?;
             let (lines, notes) = (other.comparison.told().collect(), other.comparison.notes());
@@ -109,14 +112,17 @@ impl<'r> Page<'r> {
     }
 }
 
+/// By server: the values of each metric, by its position.
+pub(super) type Values = BTreeMap<String, BTreeMap<usize, ValuesOf>>;
+
 /// The cells of every compared metric.
-fn cells(round: &Round, numbers: &Numbers, noise: &Noise) -> (Vec<MetricOf>, BTreeMap<String, BTreeMap<usize, ValuesOf>>) {
+pub(super) fn cells<'n>(servers: impl Iterator<Item = &'n str>, numbers: &Numbers, noise: &Noise) -> (Vec<MetricOf>, Values) {
     let mut metrics: Vec<MetricOf> = Vec::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     let mut values = BTreeMap::new();
-    for row in &round.header.servers {
+    for server in servers {
         let mut own = BTreeMap::new();
-        for (metric, cell) in numbers.of_server(&row.name).filter(|(metric, _)| metric.family.role != Role::Detail) {
+        for (metric, cell) in numbers.of_server(server).filter(|(metric, _)| metric.family.role != Role::Detail) {
             let next = metrics.len();
             let at = *known.entry(format!("{} {metric}", metric.experiment)).or_insert(next);
             if at == next {
@@ -124,10 +130,10 @@ fn cells(round: &Round, numbers: &Numbers, noise: &Noise) -> (Vec<MetricOf>, BTr
             }
             let size = cell.summary().and_then(|summary| summary.median.number());
             let noise = size.filter(|_| metric.family.role != Role::Threshold).map(|size| noise.of(metric, size).exp());
-            let noise = noise.map(|ratio| (ratio * 1e3).round() / 1e3);
+            let noise = noise.map(|ratio| (ratio * 1e6).round() / 1e6);
             own.insert(at, ValuesOf { values: cell.values.iter().map(short).collect(), noise, invalid: cell.invalid.clone() });
         }
-        values.insert(row.name.clone(), own);
+        values.insert(server.to_owned(), own);
     }
     (metrics, values)
 }
@@ -136,17 +142,19 @@ impl MetricOf {
     fn of(metric: &Metric) -> Self {
         MetricOf {
             name: metric.to_string(),
+            family: metric.family.name.to_string(),
             experiment: metric.experiment,
             unit: metric.family.unit.word(),
+            is_threshold: metric.family.role == Role::Threshold,
             is_more_better: metric.family.better == Better::More,
             least: metric.family.least_claim(),
         }
     }
 }
 
-/// Five digits are more than any figure shows.
+/// Without the digits that only a division has added. With fewer than these, values would tie that the tables tell apart.
 fn short(value: &Value) -> Value {
-    let digits = |number: f64| format!("{number:.4e}").parse().unwrap_or(number);
+    let digits = |number: f64| format!("{number:.9e}").parse().unwrap_or(number);
     match *value {
         Value::Exact(number) => Value::Exact(digits(number)),
         Value::AtLeast(number) => Value::AtLeast(digits(number)),

@@ -3,6 +3,8 @@
 mod data;
 mod moments;
 mod tables;
+#[cfg(test)]
+mod verdicts;
 
 use crate::metrics::{Numbers, Percentile};
 use crate::report::svg;
