@@ -47,9 +47,10 @@ bench-micro *args:
 bench-driver:
     cargo bench --package bench --bench driver
 
-# Record a standard round with third-party servers, and write README's table from it
+# Record a round of everything, with third-party servers and what becomes of launches; then the null round that says what is noise in it, and write README from both
 record *args:
-    {{stallbench}} bench --peers "$@"
+    {{stallbench}} bench --peers --experiment two-tabs,collateral,throughput,footprint,state "$@"
+    {{stallbench}} check harness
     just splice
 
 # Serve a runtime's first server, or a server by name, on a fixed port until Ctrl-C
