@@ -117,3 +117,22 @@ fn a_file_in_place_of_the_socket_of_the_metrics_stays() {
     served.kill().unwrap();
     served.wait().unwrap();
 }
+
+#[test]
+fn no_two_apps_share_a_log_that_nobody_has_named() {
+    let supervisor = Supervisor::new();
+    let start = |name: &str, more: &[&str]| {
+        let line = format!("echo of {name}; exec sleep 1000");
+        let words = ["start", "sh", "--name", name, "--ready-when", "log:of"];
+        supervisor.ok(&[&words[..], more, &["--", "-c", &line]].concat());
+    };
+    start("api", &[]);
+    start("api-0", &["--merge-logs"]);
+    start("api-00", &["--merge-logs"]);
+    let list = supervisor.list();
+    for one in &list {
+        let log = fs::read_to_string(one["logs"][0].as_str().unwrap()).unwrap();
+        assert_eq!(log, format!("of {}\n", one["name"].as_str().unwrap()));
+    }
+    assert!(list[2]["logs"][0].as_str().unwrap().contains("api-00"), "{list:?}");
+}

@@ -197,6 +197,7 @@ impl Spec {
             // A device such as /dev/null has no numbered neighbours.
             Some(path) if log.is_some() || *merge_logs || number == 0 || path.starts_with("/dev") => path.clone(),
             Some(path) => numbered(path, number),
+            None if *merge_logs && ends_with_number(&self.name) => folder.join(format!("{}+{stream}.log", self.name)),
             None if *merge_logs => folder.join(format!("{}-{stream}.log", self.name)),
             None => folder.join(format!("{}-{number}-{stream}.log", self.name)),
         }
@@ -206,6 +207,12 @@ impl Spec {
 /// The streams of a process, as they stand in the names of logs.
 pub const STREAMS: [&str; 2] = ["out", ERROR];
 const ERROR: &str = "error";
+
+/// Returns whether a name ends as the log of an instance does: that of `api-0` must not be that of the first instance of `api`. No name contains the
+/// plus sign that it gets instead.
+fn ends_with_number(name: &str) -> bool {
+    name.rsplit_once('-').is_some_and(|(_, number)| number.parse::<u32>().is_ok())
+}
 
 /// Puts a number before the ending of a path: `api.log` becomes `api-1.log`.
 fn numbered(path: &Path, number: u32) -> PathBuf {
@@ -292,5 +299,8 @@ pub mod tests {
         assert_eq!(logs(Options { merge_logs: true, ..files.clone() }, 1), ["/srv/api.out.log", "/dev/null"]);
         assert_eq!(logs(Options { error: None, ..files }, 1), ["/srv/api.out-1.log", "/logs/api-1-error.log"]);
         assert_eq!(logs(Options { log: Some("/srv/all".into()), ..options() }, 1), ["/srv/all", "/srv/all"]);
+        let merged = Spec { options: Options { merge_logs: true, ..options() }, ..Spec::lost("api-1") };
+        let logs = STREAMS.map(|stream| merged.log(Path::new("/logs"), 0, stream).display().to_string());
+        assert_eq!(logs, ["/logs/api-1+out.log", "/logs/api-1+error.log"]);
     }
 }
