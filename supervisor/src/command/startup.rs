@@ -3,7 +3,10 @@
 use super::{print, remark};
 use anyhow::Result;
 use rustix::process::geteuid;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::str::Utf8Chunk;
 use supervisor::home::Home;
 
 /// Name of the unit. Debian's package `supervisor`, another program, has one called `supervisor.service`.
@@ -18,23 +21,25 @@ pub fn run() -> Result<()> {
     let program = std::env::current_exe()?;
     let is_root = geteuid().is_root();
     let target = if is_root { "multi-user.target" } else { "default.target" };
-    // Percent signs have a special meaning in units.
-    let quoted = |path: &Path| path.display().to_string().replace('%', "%%");
-    let (program, home) = (quoted(&program), quoted(home.path()));
+    let keeper = program.with_file_name("supervisor-keeper");
+    let variable = [OsStr::new("SUPERVISOR_HOME="), home.path().as_os_str()].map(OsStr::as_bytes).concat();
+    let description = described(home.path());
+    let [program, keeper] = [program, keeper].map(|path| run_by_systemd(&path));
+    let variable = quoted(&variable);
     // The keeper and the daemon restart each other, so systemd must not kill one when the other dies. If both die, it keeps their listeners. The saved
-    // apps take as long to start as they take: nobody waits for them here.
+    // apps take as long to start as they take: nobody waits for them here. A colon before a program means that a dollar is one.
     print(&format!(
         "[Unit]
-Description=Supervisor of {home}
+Description=Supervisor ({description})
 After=network.target
 
 [Service]
 Type=notify
 NotifyAccess=all
-Environment=\"SUPERVISOR_HOME={home}\"
-ExecStart=\"{program}-keeper\" keeper
-ExecStartPost=-\"{program}\" resurrect --boot
-ExecStop=\"{program}\" kill
+Environment={variable}
+ExecStart=:{keeper} keeper
+ExecStartPost=-:{program} resurrect --boot
+ExecStop=:{program} kill
 TimeoutStopSec=infinity
 KillMode=process
 OOMPolicy=continue
@@ -59,6 +64,35 @@ WantedBy={target}
         remark("  loginctl enable-linger    # keeps it running while you are not logged in");
     }
     Ok(())
+}
+
+/// Returns a word of a unit that means these bytes, which systemd unquotes, unescapes and expands, in this order.
+fn quoted(bytes: &[u8]) -> String {
+    let escaped = |chunk: Utf8Chunk<'_>| {
+        let valid = chunk.valid().chars().map(|character| match character {
+            '"' | '\\' => format!("\\{character}"),
+            '%' => "%%".into(),
+            '\n' => "\\n".into(),
+            _ if character.is_ascii_control() => format!("\\x{:02x}", u32::from(character)),
+            _ => character.into(),
+        });
+        let invalid = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+        valid.chain(invalid).collect::<String>()
+    };
+    format!("\"{}\"", bytes.utf8_chunks().map(escaped).collect::<String>())
+}
+
+/// Returns the beginning of a command that runs a program. One with such characters in its path, systemd does not run itself.
+fn run_by_systemd(program: &Path) -> String {
+    let path = program.as_os_str().as_bytes();
+    let is_refused = |byte: &u8| b"\"'\\".contains(byte) || byte.is_ascii_control();
+    let shell = if path.iter().any(is_refused) { r#"/bin/sh -c "exec \"$0\" \"$@\"" "# } else { "" };
+    format!("{shell}{}", quoted(path))
+}
+
+/// Returns a path as people read it; in it, only percent signs mean something to systemd.
+fn described(path: &Path) -> String {
+    path.to_string_lossy().replace(char::is_control, "?").replace('%', "%%")
 }
 
 /// Prints the commands that remove the unit to standard output, so that a shell can run them, and what they do to standard error.
