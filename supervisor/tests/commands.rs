@@ -21,6 +21,20 @@ fn resurrect_starts_saved_apps() {
 }
 
 #[test]
+fn resurrect_leaves_those_instances_stopped_that_were_stopped_when_they_were_saved() {
+    let supervisor = Supervisor::new();
+    let states = || supervisor.list().iter().map(|one| one["status"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "-i", "3", "--min-uptime", "10ms"]);
+    supervisor.ok(&["stop", "1"]);
+    supervisor.ok(&["save"]);
+    supervisor.ok(&["kill"]);
+    supervisor.ok(&["resurrect"]);
+    assert_eq!(states(), ["online", "stopped", "online"]);
+    supervisor.ok(&["start", "app"]);
+    assert_eq!(states(), ["online"; 3]);
+}
+
+#[test]
 fn a_hanging_client_does_not_affect_others() {
     let supervisor = Supervisor::new();
     start(&supervisor, &server());

@@ -39,7 +39,7 @@ impl Core {
         let waiting = (!is_boot).then_some(client);
         // It waits for this, too, so that it is not answered before the last app is looked at.
         self.wait(client);
-        for Dumped { spec, instances, is_stopped } in dump.apps {
+        for Dumped { spec, instances, stopped } in dump.apps {
             let name = spec.name.clone();
             let begun = match self.table.app(&name) {
                 Some(app) => {
@@ -49,8 +49,7 @@ impl Core {
                     }
                     Ok(())
                 }
-                None if is_stopped => self.add(&spec, instances).map(drop),
-                None => self.begin_start(waiting, spec, instances),
+                None => self.begin_start(waiting, spec, instances, &stopped),
             };
             // One that cannot be started does not keep the others from it.
             if let Err(error) = begun {

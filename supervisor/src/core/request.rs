@@ -8,6 +8,7 @@ use crate::channel::{Key, Order};
 use crate::control::{Answer, Request, Size};
 use crate::spec::Spec;
 use anyhow::{Result, bail};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Most logs that one order empties; each has a path of at most 4 KiB.
@@ -31,7 +32,7 @@ impl Core {
                 Ok(())
             }
             _ if self.ending.is_some() => bail!("the supervisor is shutting down: retry once it has stopped"),
-            Request::Start { spec, instances } => self.begin_start(Some(client), *spec, instances),
+            Request::Start { spec, instances } => self.begin_start(Some(client), *spec, instances, &BTreeSet::new()),
             Request::Change { spec } => self.begin_change(client, *spec),
             Request::Resume(target) => {
                 let ids = self.free(&target)?;
@@ -117,14 +118,25 @@ impl Core {
         }
     }
 
-    pub(super) fn begin_start(&mut self, client: Option<Client>, spec: Spec, instances: u32) -> Result<()> {
+    /// Adds an app to the list, and starts its instances except for those at these positions.
+    pub(super) fn begin_start(
+        &mut self,
+        client: Option<Client>,
+        spec: Spec,
+        instances: u32,
+        stopped: &BTreeSet<u32>,
+    ) -> Result<()> {
         let ids = self.add(&spec, instances)?;
-        self.push_one(client, Verb::Start { is_new: true, is_begun: false }, spec.name, ids).is_prepared = false;
+        let is_wanted = |(position, _): &(u32, u32)| !stopped.contains(position);
+        let wanted: Vec<u32> = (0..).zip(ids).filter(is_wanted).map(|(_, id)| id).collect();
+        if !wanted.is_empty() {
+            self.push_one(client, Verb::Start { is_new: true, is_begun: false }, spec.name, wanted).is_prepared = false;
+        }
         Ok(())
     }
 
     /// Adds an app to the list; returns the ids of its instances.
-    pub(super) fn add(&mut self, spec: &Spec, instances: u32) -> Result<Vec<u32>> {
+    fn add(&mut self, spec: &Spec, instances: u32) -> Result<Vec<u32>> {
         spec.check()?;
         if !(1..=MOST_INSTANCES).contains(&instances) {
             bail!("{} cannot have {instances} instances, only 1 to {MOST_INSTANCES}", spec.name);
@@ -234,13 +246,15 @@ impl Core {
     /// Undoes what a command has begun and what cannot stay half done.
     pub(super) fn undo(&mut self, task: &Task) {
         let mut unwanted = Vec::new();
+        if matches!(task.verb, Verb::Start { is_new: true, is_begun: false }) {
+            // It was never started, and those of its instances that were to stay stopped are of no use without the others.
+            let apps = self.table.apps.iter_mut().filter(|app| task.apps.contains(&app.spec.name));
+            apps.flat_map(|app| &mut app.instances).for_each(|instance| instance.is_leaving = true);
+        }
         for id in &task.ids {
             let Some(instance) = self.table.instance_mut(*id) else { continue };
-            match (&task.verb, &instance.other) {
-                // It was never started.
-                (Verb::Start { is_new: true, is_begun: false }, _) => instance.is_leaving = true,
-                (Verb::Reload { .. }, Some(Other::Replacement(worker))) => unwanted.push(worker.key),
-                _ => {}
+            if let (Verb::Reload { .. }, Some(Other::Replacement(worker))) = (&task.verb, &instance.other) {
+                unwanted.push(worker.key);
             }
         }
         self.is_urgent = true;

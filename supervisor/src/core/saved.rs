@@ -1,11 +1,12 @@
 //! The forms in which the table is saved: for the next daemon, and for `resurrect`.
 
+use super::request::MOST_INSTANCES;
 use super::table::{Instance, Table};
 use super::worker::{State, Then};
 use crate::proc::Identity;
 use crate::spec::Spec;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The table, for the next daemon. What it does not know takes its default, so that a file of another version can be read.
@@ -148,8 +149,8 @@ pub struct Dump {
 pub struct Dumped {
     pub spec: Spec,
     pub instances: u32,
-    /// It was stopped when it was saved, and is to stay so.
-    pub is_stopped: bool,
+    /// The instances that were stopped when it was saved, and are to stay so: their positions.
+    pub stopped: BTreeSet<u32>,
 }
 
 /// The forms in which an app was saved so far.
@@ -160,18 +161,29 @@ enum AnyDumped {
     Second {
         spec: Spec,
         instances: u32,
+        /// All of them were.
         #[serde(default)]
         is_stopped: bool,
+        #[serde(default)]
+        stopped: BTreeSet<u32>,
     },
 }
 
 impl From<AnyDumped> for Dumped {
     fn from(any: AnyDumped) -> Self {
         match any {
-            AnyDumped::First(spec, instances) => Dumped { spec, instances, is_stopped: false },
-            AnyDumped::Second { spec, instances, is_stopped } => Dumped { spec, instances, is_stopped },
+            AnyDumped::First(spec, instances) => Dumped { spec, instances, stopped: BTreeSet::new() },
+            AnyDumped::Second { spec, instances, is_stopped: true, .. } => {
+                Dumped { spec, instances, stopped: (0..instances.min(MOST_INSTANCES)).collect() }
+            }
+            AnyDumped::Second { spec, instances, stopped, .. } => Dumped { spec, instances, stopped },
         }
     }
+}
+
+/// Returns whether an instance does not run, and was not given up: that is worth another try.
+fn is_stopped(instance: &Instance) -> bool {
+    instance.is_over() && instance.worker.state != State::Errored
 }
 
 impl Dump {
@@ -181,7 +193,7 @@ impl Dump {
         let apps = known.map(|app| Dumped {
             spec: app.spec.clone(),
             instances: app.instances.len() as u32,
-            is_stopped: app.instances.iter().all(Instance::is_over),
+            stopped: (0..).zip(&app.instances).filter(|(_, one)| is_stopped(one)).map(|(position, _)| position).collect(),
         });
         Dump { apps: apps.collect() }
     }
