@@ -5,8 +5,12 @@ mod common;
 use common::load::Load;
 use common::node::{SERVER, said, start};
 use common::{Supervisor, free, free_port, has, program, server, signal, until};
+use rustix::net::sockopt::{socket_acceptconn, socket_domain};
+use rustix::net::{AddressFamily, Shutdown, shutdown};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 
 #[test]
 fn a_port_that_is_taken_is_told_as_node_tells_it() {
@@ -38,6 +42,67 @@ fn an_address_that_cannot_be_listened_on_is_told_as_node_tells_it() {
     assert!(output.status.success(), "{}", said(&output));
     let logs = supervisor.ok(&["logs", "app"]);
     assert!(logs.contains("refused EADDRNOTAVAIL -99 listen"), "{logs}");
+}
+
+#[test]
+fn versions_of_the_preload_before_and_after_this_one_understand_a_refusal() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    // First the message as the keeper sends it, with what either version reads; then one as an earlier keeper sent it.
+    let text = "const { createServer } = require('node:net');
+    const refused = (listen) => new Promise((done) => listen(createServer().once('error', done)));
+    process.on('internalMessage', ({ cmd, code, errno }) => cmd === 'NODE_SUPERVISOR' && console.log('message', code, errno));
+    (async () => {
+      await refused((server) => server.listen(process.env.PORT, '127.0.0.1'));
+      const { code, errno, message } = await refused((server) => {
+        server.listen(process.env.PORT, '127.0.0.1');
+        setImmediate(() => process.emit('internalMessage', { cmd: 'NODE_SUPERVISOR', id: 2, code: 'EACCES', why: 'not yours' }));
+      });
+      console.log('error', code, errno, message);
+      setInterval(() => {}, 1000);
+    })();";
+    let file = program(&supervisor, "app.js", text);
+    start(&supervisor, &file, taken.local_addr().unwrap().port(), &["--ready-when", "log:error"]);
+    let logs = supervisor.ok(&["logs", "app"]);
+    assert!(logs.contains("message EADDRINUSE 98"), "{logs}");
+    assert!(logs.contains("error EACCES -13 listen EACCES: not yours"), "{logs}");
+}
+
+/// Returns the only TCP listener that a process holds.
+fn listener_of(pid: i64) -> OwnedFd {
+    let process = pidfd_open(Pid::from_raw(pid as i32).unwrap(), PidfdFlags::empty()).unwrap();
+    let numbers = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut sockets = numbers.filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok());
+    let is_listener = |socket: &OwnedFd| {
+        socket_acceptconn(socket).unwrap_or(false) && socket_domain(socket).is_ok_and(|domain| domain != AddressFamily::UNIX)
+    };
+    sockets.find(is_listener).unwrap()
+}
+
+#[test]
+fn the_listener_that_a_program_has_asked_for_listens_again_when_somebody_has_shut_it_down() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let text = "const http = require('node:http');
+    http.createServer((_, answer) => answer.end('hello')).listen(Number(process.env.PORT), '127.0.0.1');";
+    let file = program(&supervisor, "app.js", text);
+    let port = free_port();
+    let output = start(&supervisor, &file, port, &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    let address = format!("127.0.0.1:{port}");
+    shutdown(listener_of(supervisor.role("keeper")), Shutdown::Both).unwrap();
+    assert!(TcpStream::connect(&address).is_err());
+    supervisor.ok(&["restart", "app"]);
+    TcpStream::connect(&address).unwrap();
+    let remarks = supervisor.listed()["remarks"].to_string();
+    assert!(remarks.contains(&format!("a process of app had shut {address} down: it listens again")), "{remarks}");
+    assert_eq!(supervisor.list()[0]["listeners"][0], address);
 }
 
 #[test]

@@ -177,7 +177,9 @@ impl Ipc {
 
     /// Tells a process that it does not get the listener that it wants.
     pub fn refuse(&mut self, wish: u64, errno: i32, why: &str) {
-        let message = json!({ "cmd": NAME, "id": wish, "errno": errno, "why": why });
+        // The preload of an earlier version, which processes that run have loaded, reads the name.
+        let code = format!("{:?}", nix::errno::Errno::from_raw(errno));
+        let message = json!({ "cmd": NAME, "id": wish, "errno": errno, "code": code, "why": why });
         self.answer(wish, &message, &mut SendAncillaryBuffer::default());
     }
 

@@ -1,7 +1,7 @@
 //! The listeners of the apps, which the keeper holds as long as the apps are in the list.
 
 use super::Keeper;
-use crate::channel::{Job, Report};
+use crate::channel::Report;
 use crate::files::remove_leftover;
 use crate::proc;
 use crate::spec::UNIX;
@@ -102,16 +102,20 @@ impl Keeper {
         Ok(())
     }
 
-    /// Listens again where a worker has shut the shared listener down.
-    pub(super) fn listen_again(&mut self, job: &Job) -> Result<()> {
-        for address in &job.listeners {
+    /// Listens again where a worker of an app has shut a shared listener down.
+    pub(super) fn listen_again(&mut self, app: &str, addresses: &[String]) -> Result<()> {
+        for address in addresses {
             let Some(listener) = self.listeners.get_mut(address).filter(|one| !socket_acceptconn(&one.socket).unwrap_or(true))
             else {
                 continue;
             };
             let remark = match listener.again() {
-                Ok(()) => format!("a process of {} had shut {address} down: it listens again", job.app),
-                Err(error) => format!("a process of {} has shut {address} down, and it cannot listen again: {error}", job.app),
+                Ok(()) => {
+                    // It may be another socket now.
+                    store(address, listener);
+                    format!("a process of {app} had shut {address} down: it listens again")
+                }
+                Err(error) => format!("a process of {app} has shut {address} down, and it cannot listen again: {error}"),
             };
             self.tell_bound(address)?;
             self.report(&Report::Remark(remark))?;

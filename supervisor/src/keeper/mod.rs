@@ -256,6 +256,9 @@ impl Keeper {
                 Ok(())
             }
             Order::Give(key, wish, address) => {
+                if let Some(app) = self.workers.get(&key).map(|worker| worker.job.app.clone()) {
+                    self.listen_again(&app, std::slice::from_ref(&address))?;
+                }
                 if let (Some(worker), Some(listener)) = (self.workers.get_mut(&key), self.listeners.get(&address)) {
                     worker.node().into_iter().for_each(|node| node.give(wish, listener.socket.as_fd()));
                     // The next daemon has to know it.
@@ -315,7 +318,7 @@ impl Keeper {
 
     fn spawn(&mut self, job: Job) -> Result<()> {
         let key = job.key;
-        self.listen_again(&job)?;
+        self.listen_again(&job.app, &job.listeners)?;
         let listeners = job.listeners.iter().filter_map(|address| self.listeners.get(address)).map(|listener| &listener.socket);
         let listeners: Vec<&OwnedFd> = listeners.collect();
         for listener in &listeners {

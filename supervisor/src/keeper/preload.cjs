@@ -120,12 +120,14 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     const { server, others } = (message.cmd === NAME && wishes.get(message.id)) || {};
     if (!server) return;
     wishes.delete(message.id);
+    // A keeper of an earlier version sends only the name.
+    const number = message.errno ?? constants.errno[message.code];
     if (handle) {
       listen.call(server, handle);
-    } else if (others.length && NO_IPV6.includes(message.errno)) {
+    } else if (others.length && NO_IPV6.includes(number)) {
       wish(server, others);
     } else {
-      const [errno, code] = [-message.errno, getSystemErrorName(-message.errno)];
+      const [errno, code] = [-number, message.code ?? getSystemErrorName(-number)];
       server.emit('error', Object.assign(new Error(`listen ${code}: ${message.why}`), { errno, code, syscall: 'listen' }));
     }
     if (!wishes.size) process.channel.unref();
