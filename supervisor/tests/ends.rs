@@ -141,3 +141,21 @@ fn a_version_that_cannot_take_over_leaves_everything_as_it_was() {
     supervisor.ok(&["update"]);
     assert_eq!(supervisor.pids(), before);
 }
+
+#[test]
+fn a_supervisor_with_a_folder_of_its_own_that_an_app_starts_outlives_that() {
+    let [outer, inner] = [Supervisor::new(), Supervisor::new()];
+    let line = format!(
+        "SUPERVISOR_HOME={} {} start 'sleep 1000' --name inner --min-uptime 10ms && echo up; exec sleep 1000",
+        inner.path().display(),
+        env!("CARGO_BIN_EXE_supervisor")
+    );
+    let app = outer.script("app", &line);
+    outer.ok(&["start", &app, "--ready-when", "log:up", "--listen-timeout", "20s"]);
+    let all = [inner.role("keeper"), inner.role("daemon"), inner.pids()[0]];
+    outer.ok(&["stop", "app"]);
+    assert!(!all.into_iter().any(is_gone), "it outlives the app");
+    outer.ok(&["kill"]);
+    assert!(!all.into_iter().any(is_gone), "it outlives the supervisor of the app");
+    assert_eq!([inner.role("keeper"), inner.role("daemon"), inner.pids()[0]], all);
+}

@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 /// Time for a process of an earlier keeper to answer its remaining requests and end.
 const PATIENCE: Duration = Duration::from_secs(12);
 
+/// The program of a supervisor, and the roles in which it is one.
+const PROGRAM: &[u8] = b"supervisor-keeper";
+const ROLES: [&[u8]; 3] = [b"keeper", b"adopt", b"daemon"];
+
 /// Processes that were asked to end.
 pub struct Left {
     processes: Vec<Identity>,
@@ -48,10 +52,11 @@ impl Keeper {
         }
     }
 
-    /// Kills all that is left when no worker is: orphans that bear no mark, whoever's they were.
+    /// Kills all that is left when no worker is: orphans that bear no mark, whoever's they were. Other supervisors are none of them: like this one, they
+    /// are meant to outlive whoever has started them.
     pub(super) fn end_orphans(&self) {
         let is_daemon = |pid: &i32| self.daemon.as_ref().is_some_and(|daemon| daemon.pid == *pid);
-        for pid in proc::children().into_iter().filter(|pid| !is_daemon(pid)) {
+        for pid in proc::children().into_iter().filter(|pid| !is_daemon(pid) && !is_supervisor(*pid)) {
             let all: Vec<Identity> = Identity::of(pid).into_iter().chain(proc::descendants(pid)).collect();
             kill(&all);
         }
@@ -90,6 +95,12 @@ impl Keeper {
     fn runs(&self, key: Key) -> bool {
         self.workers.get(&key).is_some_and(super::worker::Worker::runs)
     }
+}
+
+/// Returns whether a process is the keeper or the daemon of a supervisor, of whatever version.
+fn is_supervisor(pid: i32) -> bool {
+    let is_ours = proc::program(pid).is_some_and(|name| name.as_bytes().starts_with(PROGRAM));
+    is_ours && proc::arguments(pid).split(|byte| *byte == 0).nth(1).is_some_and(|role| ROLES.contains(&role))
 }
 
 /// Returns the processes that bear the mark of a worker.

@@ -2,7 +2,10 @@
 
 pub mod sockets;
 
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -44,43 +47,60 @@ pub fn random() -> io::Result<String> {
     Ok(uuid.trim().rsplit('-').next().unwrap_or_default().to_owned())
 }
 
-/// The CPU time that a process has used, user and system.
-pub fn cpu_time(pid: i32) -> Option<Duration> {
-    let ticks = stat_field(pid, 14)? + stat_field(pid, 15)?;
-    Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+/// The time since boot, as start times count it.
+pub fn since_boot() -> Option<Duration> {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).ok().map(Duration::from)
 }
 
-/// The process groups of the system, at one moment.
-pub struct Groups(BTreeMap<i32, Vec<i32>>);
+/// The CPU time that a process has used, user and system.
+pub fn cpu_time(pid: i32) -> Option<Duration> {
+    // In nanoseconds; /proc has ticks of 10 ms.
+    clock_getcpuclockid(Pid::from_raw(pid)).and_then(clock_gettime).ok().map(Duration::from)
+}
+
+/// The processes of the system and their groups, at one moment.
+pub struct Groups {
+    members: BTreeMap<i32, Vec<i32>>,
+    started: BTreeMap<i32, u64>,
+}
 
 impl Groups {
     /// Reads the groups of all processes.
     pub fn read() -> Self {
-        let mut groups: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+        let mut groups = Groups { members: BTreeMap::new(), started: BTreeMap::new() };
         for pid in all() {
-            let group = stat_field(pid, 5).and_then(|group| i32::try_from(group).ok());
-            group.into_iter().for_each(|group| groups.entry(group).or_default().push(pid));
+            let Some([group, started]) = stat_fields(pid, [5, 22]) else { continue };
+            groups.started.insert(pid, started);
+            i32::try_from(group).into_iter().for_each(|group| groups.members.entry(group).or_default().push(pid));
         }
-        Groups(groups)
+        groups
     }
 
     /// The ids of the processes in a group.
     pub fn members(&self, leader: i32) -> &[i32] {
-        self.0.get(&leader).map_or(&[], Vec::as_slice)
+        self.members.get(&leader).map_or(&[], Vec::as_slice)
+    }
+
+    /// The start time of a process, in clock ticks since boot.
+    pub fn started(&self, pid: i32) -> Option<u64> {
+        self.started.get(&pid).copied()
     }
 
     /// The memory of a process and its group, in bytes. What several processes of a group share counts once.
     pub fn memory(&self, leader: i32) -> Option<u64> {
-        match self.0.get(&leader).map(Vec::as_slice) {
-            None | Some([_]) => memory(leader),
-            Some(members) => Some(members.iter().filter_map(|pid| proportional(*pid)).sum()),
+        match self.members(leader) {
+            [] | [_] => memory(leader),
+            members => Some(members.iter().filter_map(|pid| proportional(*pid)).sum()),
         }
     }
 
     /// The CPU time that a process and its group have used, user and system.
     pub fn cpu_time(&self, leader: i32) -> Option<Duration> {
-        let members = self.0.get(&leader).map_or(std::slice::from_ref(&leader), Vec::as_slice);
-        members.iter().map(|pid| cpu_time(*pid)).sum()
+        match self.members(leader) {
+            [] => cpu_time(leader),
+            // One of them may have ended meanwhile.
+            members => Some(members.iter().filter_map(|pid| cpu_time(*pid)).sum()),
+        }
     }
 }
 
@@ -134,7 +154,7 @@ pub fn descendants(pid: i32) -> Vec<Identity> {
 
 /// The ids of the processes in a group.
 pub fn group(leader: i32) -> Vec<i32> {
-    Groups::read().0.remove(&leader).unwrap_or_default()
+    Groups::read().members.remove(&leader).unwrap_or_default()
 }
 
 /// The name of a process: the first 15 bytes of its program's, which may end within a character. A process may call itself anything, also what
@@ -161,13 +181,32 @@ pub fn holds(pid: i32, target: &str) -> bool {
     descriptors.into_iter().any(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == target))
 }
 
+/// The name of the file that a process runs.
+pub fn program(pid: i32) -> Option<OsString> {
+    Some(fs::read_link(format!("/proc/{pid}/exe")).ok()?.file_name()?.to_owned())
+}
+
+/// The arguments of a process, each with a zero byte after it.
+pub fn arguments(pid: i32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
 /// A field of `/proc/PID/stat`, counted from 1 as in proc(5).
 fn stat_field(pid: i32, field: usize) -> Option<u64> {
+    stat_fields(pid, [field]).map(|[value]| value)
+}
+
+/// Several of these fields.
+fn stat_fields<const N: usize>(pid: i32, fields: [usize; N]) -> Option<[u64; N]> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The second field is a name that may contain spaces, brackets and half a character.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
-    rest.split(' ').nth(field - 3)?.parse().ok()
+    let mut values = [0; N];
+    for (value, field) in values.iter_mut().zip(fields) {
+        *value = rest.split(' ').nth(field - 3)?.parse().ok()?;
+    }
+    Some(values)
 }
 
 #[cfg(test)]
