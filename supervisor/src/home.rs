@@ -4,7 +4,7 @@ use crate::spec::LONGEST_SOCKET;
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
 use rustix::process::{geteuid, umask};
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -101,17 +101,34 @@ impl Home {
         self.0.join("supervisor.log")
     }
 
-    /// Adds a line to the supervisor's own log, which is started anew when it has become long: whatever repeats for ever must not fill the disk.
+    /// Adds a line to the supervisor's own log: whatever repeats for ever must not fill the disk.
     ///
     /// # Errors
     /// Fails if the file cannot be written, for example because the disk is full.
     pub fn tell(&self, text: &str) -> io::Result<()> {
-        let path = self.own_log();
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LONGEST_LOG) {
-            fs::rename(&path, path.with_extension("log.1"))?;
-        }
-        let mut log = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        let mut log = self.open_own_log()?;
         writeln!(log, "{} {text}", humantime::format_rfc3339_seconds(std::time::SystemTime::now()))
+    }
+
+    /// Opens the supervisor's own log, which is started anew when it has become long.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be opened.
+    pub fn open_own_log(&self) -> io::Result<File> {
+        let path = self.own_log();
+        let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        if log.metadata()?.len() > LONGEST_LOG {
+            // Emptied, not renamed: it is the standard error of processes that run, which would go on writing to the old file. If its end cannot be
+            // kept, the disk is full.
+            let _ = fs::copy(&path, path.with_extension("log.1"));
+            log.set_len(0)?;
+        }
+        Ok(log)
+    }
+
+    /// What the last commands have measured.
+    pub fn readings(&self) -> PathBuf {
+        self.0.join("readings.json")
     }
 
     /// What has happened to the apps, a line of JSON each.
@@ -231,7 +248,7 @@ pub fn replace_durably(path: &Path, content: &[u8]) -> Result<()> {
 /// Fails if it cannot be renamed.
 pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
-    fs::File::open(to.parent().unwrap_or(Path::new("/")))?.sync_all()
+    File::open(to.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 /// A path beside another, which no app's name leads to.

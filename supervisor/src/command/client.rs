@@ -267,10 +267,11 @@ impl<'h> Lock<'h> {
             );
             return Ok(false);
         }
-        let own_log = OpenOptions::new().append(true).create(true).mode(0o600).open(home.own_log())?;
+        let own_log = home.open_own_log()?;
         let program = background()?;
         let mut command = Command::new(&program);
-        command.arg("keeper").env_remove("NOTIFY_SOCKET").current_dir("/");
+        // If an app runs this command, its supervisor is not that of the new one.
+        command.arg("keeper").env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(own_log);
         let mut keeper =
             command.spawn().with_context(|| format!("cannot start {}: it must be next to this program", program.display()))?;

@@ -135,6 +135,8 @@ impl Daemon {
     /// Starts another keeper. A temporary shortage, such as of memory, must not end the daemon.
     fn start_keeper(&mut self) -> Result<()> {
         (self.keeper.started, self.keeper.start_due) = (Instant::now(), None);
+        // What the last one has said as it ended must not fill the disk, if each does so.
+        let _ = self.home.open_own_log();
         let (own, other) = pair()?;
         let child = role_of(self.keeper.program.as_deref(), "adopt")
             .stdin(other)
