@@ -141,6 +141,9 @@ pub struct Own {
     pub daemon: i32,
 }
 
+/// The status of an instance whose specification is lost.
+pub const DAMAGED: &str = "damaged";
+
 /// An instance, as `list` and `show` print it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct View {
@@ -158,8 +161,11 @@ pub struct View {
     pub uptime_ms: Option<u64>,
     /// Number of times that it ended without being asked to.
     pub restarts: u32,
-    /// Its state, such as `online`.
+    /// Its state, such as `online`, or [`DAMAGED`], whether or not it runs.
     pub status: String,
+    /// Why the specification of its app is lost, if it is.
+    #[serde(default)]
+    pub damage: Option<String>,
     /// Number of processes that it has had.
     pub generation: u32,
     /// The program and its arguments.
@@ -192,6 +198,11 @@ pub struct View {
 }
 
 impl View {
+    /// Returns whether its process is ready, even if nothing else is known of it.
+    pub fn serves(&self) -> bool {
+        self.status == "online" || self.status == DAMAGED && self.uptime_ms.is_some()
+    }
+
     /// Returns whether a target means it.
     pub fn is_meant(&self, selector: &Selector) -> bool {
         selector.means(&self.name, self.options.namespace.as_deref(), Some(self.id))

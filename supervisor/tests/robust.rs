@@ -80,9 +80,27 @@ fn a_damaged_specification_is_written_anew_and_a_lost_one_is_shown() {
     signal("KILL", supervisor.role("daemon"));
     until("it is shown", || supervisor.listed()["remarks"].to_string().contains("the specification of api is lost"));
     assert_eq!(supervisor.pids(), before);
+    let are_damaged = || supervisor.list().iter().all(|one| one["status"] == "damaged");
+    assert!(are_damaged(), "{:?}", supervisor.list());
+    assert!(supervisor.ok(&["show", "api"]).contains("api.json"), "it says why");
     assert!(supervisor.fails(&["restart", "api"]).contains("run `supervisor delete api`, and start it anew"));
+    supervisor.ok(&["stop", "0"]);
+    assert!(are_damaged() && supervisor.pids() == before[1..]);
     supervisor.ok(&["kill"]);
     assert!(marked(&supervisor).is_empty());
+}
+
+#[test]
+fn a_damaged_specification_is_written_anew_before_another_version_takes_over() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let file = supervisor.path().join("specs/app.json");
+    fs::write(&file, "{").unwrap();
+    supervisor.ok(&["update"]);
+    assert!(settled(&supervisor, 1), "{:?}", supervisor.list());
+    fs::remove_file(&file).unwrap();
+    supervisor.ok(&["update"]);
+    supervisor.ok(&["restart", "app"]);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use super::table::{App, Instance};
 use super::{Core, Version};
-use crate::control::{Table, View};
-use crate::spec::STREAMS;
+use crate::control::{DAMAGED, Table, View};
+use crate::spec::{STREAMS, Spec};
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
@@ -12,6 +12,11 @@ impl Core {
     pub(super) fn view(&self) -> Table {
         let instances = self.table.all().map(|(app, instance)| self.view_of(app, instance));
         Table { supervisor: None, remarks: self.remarks.clone(), instances: instances.collect() }
+    }
+
+    /// Returns the specifications of all apps, except those that are lost.
+    pub fn specs(&self) -> impl Iterator<Item = &Spec> {
+        self.table.apps.iter().filter(|app| app.damage.is_none()).map(|app| &app.spec)
     }
 
     /// Returns the paths of an instance's logs.
@@ -33,7 +38,8 @@ impl Core {
             pid: process.map(|process| process.pid),
             uptime_ms: uptime.map(|uptime| uptime.as_millis() as u64),
             restarts: instance.restarts,
-            status: if app.damage.is_some() && process.is_none() { "damaged" } else { worker.state.name() }.into(),
+            status: if app.damage.is_some() { DAMAGED } else { worker.state.name() }.into(),
+            damage: app.damage.clone(),
             generation: instance.generation,
             command: app.spec.command.clone(),
             directory: app.spec.directory.clone(),

@@ -1,6 +1,6 @@
 //! The replacement of this program by another version, which takes everything over.
 
-use super::Daemon;
+use super::{Daemon, store};
 use crate::control::Answer;
 use anyhow::{Result, anyhow};
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ impl Daemon {
         let begun = if self.core.is_at_work() {
             Err(anyhow!("another command is in progress: retry when it is done"))
         } else {
-            self.replace_keeper(program)
+            self.repair_all().and_then(|()| self.replace_keeper(program))
         };
         match begun {
             Ok(()) => {
@@ -32,6 +32,11 @@ impl Daemon {
             Err(error) => self.clients.answer(client, &Answer::Error(format!("{error:#}"))),
         }
         Ok(())
+    }
+
+    /// Writes the specifications anew whose files are damaged: the next daemon has nothing else to read.
+    fn repair_all(&self) -> Result<()> {
+        self.core.specs().try_for_each(|spec| store::repair(spec, &self.home.spec(&spec.name)).map(drop))
     }
 
     /// Ends once the keeper of the other version has everything: it starts a daemon of its own then.
