@@ -1,25 +1,21 @@
 //! `list` prints all instances as a table.
 
+use super::readings::Readings;
 use super::{client, print};
 use crate::cli::Output;
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table as Grid, presets};
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use supervisor::control::{Own, Table, View};
-use supervisor::proc::Groups;
-
-/// Time over which CPU use is measured.
-const SAMPLE: Duration = Duration::from_millis(100);
+use supervisor::home::Home;
 
 /// An instance, with measurements of its process.
 #[derive(Serialize)]
 pub struct Measured {
     #[serde(flatten)]
     pub view: View,
-    /// CPU use of the process and its group as a share of one core, since the previous sample.
+    /// CPU use of the process and its group as a share of one core, since a moment ago.
     pub cpu: Option<f64>,
     /// Memory of the process and its group in bytes.
     pub memory: Option<u64>,
@@ -62,7 +58,7 @@ struct Listed {
 pub fn run(output: &Output) -> Result<()> {
     let table = client::table()?;
     let (supervisor, remarks) = (table.supervisor, table.remarks.clone());
-    let measured = measure(table);
+    let measured = measure(table)?;
     if output.json {
         let listed = Listed { supervisor, remarks, instances: measured };
         print(&(serde_json::to_string_pretty(&listed)? + "\n"))?;
@@ -79,42 +75,16 @@ pub fn run(output: &Output) -> Result<()> {
     Ok(())
 }
 
-/// Measures every process, with two samples of its CPU time.
-pub fn measure(table: Table) -> Vec<Measured> {
-    let mut sampler = Sampler::default();
-    let pids: Vec<i32> = table.instances.iter().filter_map(|one| one.pid).collect();
-    sampler.sample(&pids);
-    if !pids.is_empty() {
-        thread::sleep(SAMPLE);
-    }
-    sampler.measure(table)
-}
-
-/// Remembers the CPU times of the previous sample.
-#[derive(Default)]
-pub struct Sampler(BTreeMap<i32, (Instant, Duration)>);
-
-impl Sampler {
-    fn sample(&mut self, pids: &[i32]) -> Groups {
-        let groups = Groups::read();
-        let now = |pid: &i32| Some((*pid, (Instant::now(), groups.cpu_time(*pid)?)));
-        self.0 = pids.iter().filter_map(now).collect();
-        groups
-    }
-
-    /// Returns each process's memory, and its CPU use since the previous sample.
-    pub fn measure(&mut self, table: Table) -> Vec<Measured> {
-        let before = std::mem::take(&mut self.0);
-        let pids: Vec<i32> = table.instances.iter().filter_map(|one| one.pid).collect();
-        let groups = self.sample(&pids);
-        let cpu = |pid: i32| {
-            let ((then, first), (now, last)) = (before.get(&pid)?, self.0.get(&pid)?);
-            Some(last.saturating_sub(*first).as_secs_f64() / now.duration_since(*then).as_secs_f64())
-        };
-        let measured =
-            |view: View| Measured { cpu: view.pid.and_then(cpu), memory: view.pid.and_then(|pid| groups.memory(pid)), view };
-        table.instances.into_iter().map(measured).collect()
-    }
+/// Measures every process: its memory, and its CPU use since a moment ago.
+///
+/// # Errors
+/// Fails if there is no folder.
+pub fn measure(table: Table) -> Result<Vec<Measured>> {
+    let file = Home::open()?.readings();
+    let mut readings = Readings::load(&file);
+    let measured = readings.measure(table);
+    readings.save(&file);
+    Ok(measured)
 }
 
 fn grid(measured: &[Measured]) -> Grid {

@@ -32,7 +32,7 @@ type Metric = (&'static str, &'static str, &'static str, fn(&Measured) -> Option
 
 const METRICS: [Metric; 8] = [
     ("supervisor_instance_online", "gauge", "1 if the instance is ready, else 0.", |one| {
-        Some(f64::from(u8::from(one.view.status == "online")))
+        Some(f64::from(u8::from(one.view.serves())))
     }),
     (
         "supervisor_instance_restarts_total",
@@ -138,7 +138,7 @@ fn serve(mut socket: File) -> Result<()> {
 }
 
 fn text() -> Result<String> {
-    Ok(formatted(&measure(client::table()?)))
+    Ok(formatted(&measure(client::table()?)?))
 }
 
 /// Returns the metrics in Prometheus' text format.

@@ -11,6 +11,7 @@ mod logs;
 mod metrics;
 mod monit;
 mod pm2;
+mod readings;
 mod resolve;
 mod run;
 mod show;

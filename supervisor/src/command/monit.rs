@@ -1,7 +1,8 @@
 //! `monit` shows processes, their CPU and memory, and their logs, full-screen.
 
 use super::client;
-use super::list::{HEAD, Measured, Sampler, size};
+use super::list::{HEAD, Measured, size};
+use super::readings::Readings;
 use anyhow::{Context, Result};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -108,7 +109,7 @@ fn leave() -> ! {
 
 #[derive(Default)]
 struct Screen {
-    sampler: Sampler,
+    readings: Readings,
     measured: Vec<Measured>,
     remarks: Vec<String>,
     curves: BTreeMap<u32, Curves>,
@@ -149,7 +150,7 @@ impl Screen {
             }
         };
         self.remarks.clone_from(&table.remarks);
-        self.measured = self.sampler.measure(table);
+        self.measured = self.readings.measure(table);
         self.curves.retain(|id, _| self.measured.iter().any(|one| one.view.id == *id));
         for one in &self.measured {
             self.curves.entry(one.view.id).or_default().add(one);

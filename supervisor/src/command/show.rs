@@ -20,7 +20,7 @@ use supervisor::spec::{Health, Options, Spec};
 /// Fails if there is no such instance.
 pub fn run(show: &Show) -> Result<()> {
     let table = meant(client::table()?, &show.target)?;
-    let measured = measure(table);
+    let measured = measure(table)?;
     if show.json {
         print(&(serde_json::to_string_pretty(&measured)? + "\n"))?;
         return Ok(());
@@ -92,6 +92,9 @@ fn grid(one: &Measured) -> Grid {
     };
     let options = &view.options;
     row("status", Some(view.status.clone()));
+    if let Some(why) = &view.damage {
+        row("damage", Some(format!("its specification is lost ({why}): it can be stopped and deleted, but not started")));
+    }
     row("mode", Some(mode(one)));
     row("pid", view.pid.map(|pid| pid.to_string()));
     row("uptime", view.uptime_ms.map(|ms| uptime(Duration::from_millis(ms))));
