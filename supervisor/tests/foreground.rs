@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 fn file(supervisor: &Supervisor, text: &str) -> PathBuf {
     let path = supervisor.home.path().join("supervisor.toml");
@@ -137,4 +137,57 @@ fn what_a_short_job_says_is_printed() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(["0|job out| done\n", "job-0-out| done\n"].contains(&&*said), "{said}");
     }
+}
+
+/// Runs a file as the first process of a namespace, as in a container; `None`, said aloud, where that cannot be.
+fn run_first(supervisor: &Supervisor, text: &str) -> Option<Child> {
+    let namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--mount-proc"];
+    let can = || Command::new("unshare").args(namespaces).arg("true").output().is_ok_and(|output| output.status.success());
+    if !can() {
+        println!("skipped: this user cannot make namespaces");
+        return None;
+    }
+    let path = file(supervisor, text);
+    let mut command = Command::new("unshare");
+    command.args(namespaces).args([env!("CARGO_BIN_EXE_supervisor"), "run"]).arg(path);
+    Some(command.env("SUPERVISOR_HOME", supervisor.path()).stdout(Stdio::piped()).spawn().unwrap())
+}
+
+/// The children of a process.
+fn children(pid: &str) -> Vec<String> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn as_the_first_process_it_reaps_orphans_and_ends_with_the_exit_code_of_what_is_given_up() {
+    let supervisor = Supervisor::new();
+    let go = supervisor.home.path().join("go");
+    let line = format!("echo up; while ! [ -e {} ]; do sleep 0.01; done; exit 5", go.display());
+    let Some(mut run) = run_first(&supervisor, &app("bad", &line, "max-restarts = 1\nrestart-delay = \"1ms\"")) else { return };
+    let mut said = String::new();
+    BufReader::new(run.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "0|bad out| up\n");
+    let first = children(&run.id().to_string()).remove(0);
+    let own = children(&first);
+    // Orphans of another parent than the keeper become children of the first process, and end.
+    let orphan = "for i in 1 2 3; do (sh -c 'echo $$; exec sleep 0.05' &); done";
+    let enter = ["--target", &first, "--pid", "--mount", "sh", "-c", orphan];
+    let entered = Command::new("nsenter").args(enter).output().unwrap();
+    assert_eq!(String::from_utf8(entered.stdout).unwrap().lines().count(), 3);
+    until("none of them is left, not even as a zombie", || children(&first) == own);
+    fs::write(&go, "").unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(5));
+}
+
+#[test]
+fn as_the_first_process_it_ends_in_order_when_it_is_told_to() {
+    let supervisor = Supervisor::new();
+    let last = "trap 'echo goodbye; exit' TERM; echo hello; while :; do sleep 0.01; done";
+    let Some(mut run) = run_first(&supervisor, &app("talker", last, "")) else { return };
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(lines.next().unwrap(), "0|talker out| hello");
+    signal("TERM", children(&run.id().to_string())[0].parse().unwrap());
+    assert_eq!(lines.collect::<Vec<_>>(), ["0|talker out| goodbye"]);
+    assert_eq!(run.wait().unwrap().code(), Some(0));
 }
