@@ -1,6 +1,6 @@
 //! What must be true in the simulated world: at any time, and once it has calmed down.
 
-use super::apps::{ASKED, NODE, address_of};
+use super::apps::{ASKED, NODE};
 use super::world::{Expected, Process, World};
 use crate::core::table::{Instance, Other};
 use crate::core::worker::State;
@@ -36,10 +36,11 @@ impl World {
         for one in &table.instances {
             match (one.status.as_str(), one.pid) {
                 ("online", Some(pid)) => {
-                    let Some(address) = address_of(&one.name) else { continue };
+                    let app = self.core.table.app(&one.name).unwrap();
+                    let Some(address) = app.spec.listeners.first() else { continue };
                     let is_ready = matches!(self.processes[&pid].1, Process::Running { is_ready: true, .. });
                     assert!(is_ready, "{} is called online and is {:?}:\n{}", one.id, self.processes[&pid], history());
-                    assert!(self.keeper.listeners.contains(&address), "{} has no listener:\n{}", one.name, history());
+                    assert!(self.keeper.listeners.contains(address), "{} has no listener:\n{}", one.name, history());
                 }
                 ("stopped" | "errored", None) => {}
                 (status, pid) => panic!("instance {} stays {status} with {pid:?}:\n{}", one.id, history()),
@@ -61,7 +62,7 @@ impl World {
         }
         for address in &self.keeper.listeners {
             let is_asked = names.contains(NODE) && ASKED.contains(&address.as_str());
-            let is_declared = names.iter().any(|name| address_of(name).as_ref() == Some(address));
+            let is_declared = self.core.table.apps.iter().any(|app| app.spec.listeners.contains(address));
             assert!(is_asked || is_declared, "{address} is bound for nobody:\n{}", history());
         }
         self.check_asked();

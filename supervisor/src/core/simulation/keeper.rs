@@ -1,5 +1,6 @@
 //! The simulated keeper.
 
+use super::apps::CHECKED;
 use super::world::{Process, World};
 use crate::channel::{End, Job, Key, Order, Report};
 use crate::proc::Identity;
@@ -126,9 +127,10 @@ impl World {
     /// Lets the keeper see what its processes did.
     pub fn keeper_looks(&mut self) -> bool {
         let mut has_seen = false;
-        for (key, (_, identity, said)) in &mut self.keeper.workers {
+        for (key, (job, identity, said)) in &mut self.keeper.workers {
             let process = self.processes.get(&identity.pid).map(|(_, process, _)| *process);
-            if matches!(process, Some(Process::Running { is_ready: true, .. })) && !said.ready {
+            let says_so = job.app != CHECKED;
+            if matches!(process, Some(Process::Running { is_ready: true, .. })) && !said.ready && says_so {
                 said.ready = true;
                 self.reports.push_back(Report::Ready(*key));
                 has_seen = true;

@@ -7,12 +7,14 @@
 mod apps;
 mod check;
 mod keeper;
+mod memory;
+mod observers;
 mod world;
 
 use crate::control::{Pace, Request, Size};
 use crate::core::Input;
 use crate::environment::Environment;
-use apps::{JOB, NODE, spec};
+use apps::{CHECKED, JOB, NODE, other_spec, spec};
 use std::time::Duration;
 use world::{Expected, World};
 
@@ -63,7 +65,15 @@ impl World {
                 self.now.instant += Duration::from_millis(self.rng.u64(..4000));
                 self.handle(Input::Tick);
             }
-            48..65 => drop(self.keeper_acts()),
+            48..50 => {
+                let spec = Box::new(if self.rng.bool() { spec(&name) } else { other_spec(&name, self.rng.bool()) });
+                self.request(Request::Change { spec });
+            }
+            50..51 => self.request(Request::Save),
+            51..52 => self.resurrect(),
+            52..53 if self.rng.u32(..4) < self.turbulence.min(1) => self.restart_system(),
+            52..55 => drop(self.check_ends()),
+            55..65 => drop(self.keeper_acts()),
             65..75 => drop(self.keeper_looks()),
             75..88 => drop(self.daemon_hears()),
             _ => drop(self.process_acts()),
@@ -112,8 +122,12 @@ fn with_a_death(name: &str, request: &Request, kill: fn(&mut World), after: usiz
     let mut steps = 0;
     let mut has_died = false;
     loop {
-        let is_moving =
-            world.daemon_hears() || world.start_keeper() || world.keeper_acts() || world.keeper_looks() || world.process_acts();
+        let is_moving = world.daemon_hears()
+            || world.start_keeper()
+            || world.keeper_acts()
+            || world.keeper_looks()
+            || world.process_acts()
+            || world.check_ends();
         steps += 1;
         if steps == after {
             kill(&mut world);
@@ -144,6 +158,8 @@ fn a_death_at_any_moment_of_any_command_leaves_a_true_list() {
             Request::Delete(name()),
             Request::Scale(name(), Size::To(4)),
             Request::Scale(name(), Size::To(1)),
+            Request::Change { spec: Box::new(other_spec("a", false)) },
+            Request::Change { spec: Box::new(other_spec("a", true)) },
             Request::Start { spec: Box::new(spec("b")), instances: 2 },
             Request::Kill,
         ],
@@ -161,6 +177,20 @@ fn a_death_at_any_moment_leaves_the_listeners_open_that_a_program_asks_for_and_n
             Request::Restart(name(), Some(other_environment())),
             Request::Stop(name()),
             Request::Delete(name()),
+        ],
+    );
+}
+
+#[test]
+fn a_death_at_any_moment_leaves_a_true_list_of_processes_that_do_not_say_that_they_are_ready() {
+    let name = || CHECKED.to_owned();
+    try_each(
+        CHECKED,
+        [
+            Request::Reload(name(), None, Pace::default()),
+            Request::Restart(name(), Some(other_environment())),
+            Request::Change { spec: Box::new(other_spec(CHECKED, true)) },
+            Request::Scale(name(), Size::To(4)),
         ],
     );
 }

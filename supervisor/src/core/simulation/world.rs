@@ -4,7 +4,7 @@ use super::apps::{JOB, Program};
 use super::keeper::Keeper;
 use crate::channel::{Key, Order, Report};
 use crate::control::{Answer, Request};
-use crate::core::{Core, Found, Input, Now, Output, Saved, Version};
+use crate::core::{Checks, Core, Found, Input, Now, Output, Saved, Version};
 use crate::home::Home;
 use crate::spec::Spec;
 use fastrand::Rng;
@@ -48,11 +48,19 @@ pub struct World {
     pub orders: VecDeque<Order>,
     pub reports: VecDeque<Report>,
     /// What the daemon hears from itself: the results of what it did.
-    results: VecDeque<Input>,
+    pub results: VecDeque<Input>,
+    /// Checks that have begun.
+    pub checks: Vec<Checks>,
+    /// The memory that each process uses, if it is not left to chance.
+    pub memory: Option<u64>,
+    /// No process uses too much memory or fails a check any more.
+    pub is_calm: bool,
     pub processes: BTreeMap<i32, (Key, Process, Vec<String>)>,
     pub programs: BTreeMap<i32, Program>,
     pub next_pid: i32,
     disk: Vec<u8>,
+    /// The saved apps.
+    dump: Option<Vec<u8>>,
     pub specs: BTreeMap<String, Spec>,
     /// Those that reloads try out.
     pub next_specs: BTreeMap<String, Spec>,
@@ -85,10 +93,14 @@ impl World {
             orders: VecDeque::new(),
             reports: VecDeque::from([Report::Control, Report::Told]),
             results: VecDeque::new(),
+            checks: Vec::new(),
+            memory: None,
+            is_calm: false,
             processes: BTreeMap::new(),
             programs: BTreeMap::new(),
             next_pid: 100,
             disk: serde_json::to_vec(&Saved::default()).unwrap(),
+            dump: None,
             specs: BTreeMap::new(),
             next_specs: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -100,6 +112,7 @@ impl World {
             log: Vec::new(),
         };
         world.calm_down();
+        world.is_calm = false;
         world.is_bad_build = seed.is_multiple_of(3);
         world
     }
@@ -136,7 +149,13 @@ impl World {
                 }
                 Output::Discard(name) => drop(self.next_specs.remove(&name)),
                 Output::Quit => self.is_over = true,
-                Output::Event(_) | Output::Follow(_) | Output::Measure(_) | Output::Check(_) | Output::Save(..) => {}
+                Output::Measure(processes) => self.measure(processes),
+                Output::Check(checks) => self.checks.push(*checks),
+                Output::Save(client, dump) => {
+                    self.dump = Some(serde_json::to_vec(&dump).unwrap());
+                    self.answered(client, &Answer::Done("saved".into()));
+                }
+                Output::Event(_) | Output::Follow(_) => {}
             }
         }
     }
@@ -170,6 +189,7 @@ impl World {
             Request::Stop(name) => (name.clone(), Expected::Stopped),
             Request::Resume(name) | Request::Restart(name, _) => (name.clone(), Expected::Running),
             Request::Reload(name, ..) | Request::Scale(name, _) => (name.clone(), Expected::Kept),
+            Request::Change { spec } => (spec.name.clone(), Expected::Kept),
             Request::Delete(name) => (name.clone(), Expected::Anything),
             _ => (String::new(), Expected::Anything),
         };
@@ -182,6 +202,26 @@ impl World {
         }
         self.waiting.insert(client, (name, expected));
         self.handle(Input::Request(client, request));
+    }
+
+    /// Lets a client ask for the saved apps, if there are any.
+    pub fn resurrect(&mut self) {
+        let Some(dump) = self.dump.as_deref().filter(|_| !self.core.is_recovering()) else { return };
+        let dump = serde_json::from_slice(dump).unwrap();
+        self.next_client += 1;
+        let (client, is_boot) = (self.next_client, self.rng.bool());
+        self.note(format!("client {client} wants the saved apps back"));
+        self.waiting.insert(client, (String::new(), Expected::Anything));
+        self.handle(Input::Resurrect { client, dump, is_boot });
+    }
+
+    /// Restarts the system, which ends everything. Nothing starts by itself.
+    pub fn restart_system(&mut self) {
+        self.note("the system is restarted".into());
+        self.processes.clear();
+        self.kill_both();
+        self.core = Core::new(home(), Found { is_same_boot: false, ..self.found() }, self.now);
+        self.expected.values_mut().filter(|one| **one == Expected::Running).for_each(|one| *one = Expected::Kept);
     }
 
     pub fn daemon_hears(&mut self) -> bool {
@@ -251,14 +291,20 @@ impl World {
         // What did not fit into the channel dies with the daemon.
         let sent = self.rng.usize(..=self.orders.len());
         self.orders.truncate(sent);
-        self.waiting.clear();
-        self.results.clear();
-        self.reports.clear();
+        self.forget();
         while self.keeper_acts() {}
         self.reports.clear();
         self.next_specs.clear();
         self.core = Core::new(home(), self.found(), self.now);
         self.tell_everything();
+    }
+
+    /// Drops what dies with the daemon.
+    fn forget(&mut self) {
+        self.waiting.clear();
+        self.results.clear();
+        self.reports.clear();
+        self.checks.clear();
     }
 
     /// Kills the keeper. The daemon still reads what was sent.
@@ -290,10 +336,8 @@ impl World {
     pub fn kill_both(&mut self) {
         self.note("both die".into());
         self.next_specs.clear();
-        self.waiting.clear();
+        self.forget();
         self.orders.clear();
-        self.reports.clear();
-        self.results.clear();
         self.processes.retain(|_, (_, process, _)| *process != Process::Launching);
         self.keeper = Keeper::default();
         self.is_keeper_gone = false;
@@ -301,17 +345,24 @@ impl World {
         self.reports.extend([Report::Control, Report::Told]);
     }
 
-    /// Lets everything happen that is about to, and all timers expire.
+    /// Lets one thing after another happen that is about to; returns whether there was any.
+    pub fn moves(&mut self) -> bool {
+        let steps = [Self::daemon_hears, Self::start_keeper, Self::keeper_acts, Self::keeper_looks, Self::process_acts];
+        steps
+            .into_iter()
+            .chain([Self::check_ends as fn(&mut Self) -> bool])
+            .map(|step| step(self))
+            .fold(false, |all, one| all | one)
+    }
+
+    /// Lets everything happen that is about to, and all timers expire, except those that expire for ever.
     pub fn calm_down(&mut self) {
-        self.is_bad_build = false;
+        (self.is_bad_build, self.is_calm) = (false, true);
         for _ in 0..10_000 {
-            let is_moving = [Self::daemon_hears, Self::start_keeper, Self::keeper_acts, Self::keeper_looks, Self::process_acts]
-                .map(|step| step(self))
-                .contains(&true);
-            if is_moving {
+            if self.moves() {
                 continue;
             }
-            let Some(due) = self.core.due() else { return };
+            let Some(due) = self.due() else { return };
             self.now.instant = self.now.instant.max(due);
             self.handle(Input::Tick);
         }
