@@ -9,6 +9,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+/// The name of the folder: systemd takes each of these characters as special somewhere.
+const HOME: &str = "a b%n$HOME'\"\\t;#";
+
 /// Namespaces with a systemd of their own; the network is that of the test.
 struct Machine {
     unshare: Child,
@@ -52,7 +55,12 @@ impl Machine {
         let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.init, "--mount", "--pid", "--uts", "--ipc", "--cgroup", "sh", "-c", line]);
-        command.env("PATH", path).env("SUPERVISOR_HOME", self.supervisor.path()).stdin(Stdio::null()).output().unwrap()
+        command
+            .env("PATH", path)
+            .env("SUPERVISOR_HOME", self.supervisor.home.path().join(HOME))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// Runs a line that must succeed; returns what it says on either output.
