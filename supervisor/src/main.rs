@@ -1,5 +1,7 @@
 //! The `supervisor` command, which uses PM2's command names.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 mod command;
 

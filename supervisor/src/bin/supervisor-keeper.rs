@@ -1,6 +1,8 @@
 //! `supervisor-keeper`: the keeper, the daemon and the launcher, which run in the background. It is a separate program so that
 //! these processes do not load the code of the `supervisor` commands.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write;
 use std::process::ExitCode;
 
