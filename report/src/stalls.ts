@@ -34,16 +34,19 @@ export interface Stall {
   held: [number, number] | null;
 }
 
-/** Requests as a page holds them. */
+/** Requests as a page holds them: each answer by how much it came after the later of two instants, when its request was due and the answer before. */
 async function requests(text: string, unit: number, hasConnections: boolean): Promise<Requests> {
   const numbers = leb128(await inflate(text));
   const count = Math.floor(numbers.length / (hasConnections ? 3 : 2));
   const [at, took, answered, connection] = [new Float64Array(count), new Float64Array(count), new Uint8Array(count), new Uint16Array(count)];
   let now = 0;
+  let answer = 0;
   for (let index = 0; index < count; index += 1) {
     now += numbers[index];
+    const folded = Math.floor(numbers[count + index] / 2);
+    answer = Math.max(now, answer) + (folded % 2 === 0 ? folded / 2 : -(folded + 1) / 2);
     at[index] = now * unit;
-    took[index] = Math.floor(numbers[count + index] / 2) * unit;
+    took[index] = (answer - now) * unit;
     answered[index] = 1 - (numbers[count + index] % 2);
     if (hasConnections) connection[index] = numbers[2 * count + index];
   }

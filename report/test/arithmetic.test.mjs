@@ -104,6 +104,16 @@ test("pairs are apart only where bounds leave no doubt", async () => {
   assert.deepEqual(apart([1, { at_least: 9 }], [{ at_least: 5 }, "not reached"]), { above: 2, below: 0, of: 4 });
 });
 
+test("requests are read as the harness writes them", async () => {
+  const { requestsOf } = await load("stalls.ts");
+  const { packed } = await import("./rounds.mjs");
+  // The same bytes as in `bench/src/page/moments.rs`.
+  const text = packed([100, 100, 100, 100, 0x90, 0x99, 1, 4, 0xc2, 0x92, 1, 0xe9, 2, 0, 1, 2, 3]);
+  const { blockers } = await requestsOf({ probes: packed([]), blockers: text }, 0.01);
+  const read = [...blockers.at.keys()].map((one) => [blockers.at[one], Number(blockers.took[one].toFixed(2)), blockers.answered[one], blockers.connection[one]]);
+  assert.deepEqual(read, [[1, 49, 1, 0], [2, 48.01, 1, 1], [3, 0.12, 1, 2], [4, 0.9, 0, 3]]);
+});
+
 test("a stall is what was answered at one moment, and the blocker that ended then held it", async () => {
   const { requestsOf, stalls } = await load("stalls.ts");
   const { requests } = await import("./rounds.mjs");
@@ -135,10 +145,16 @@ test("a probe without an answer counts however young it was at the end: nobody k
   assert.deepEqual(stalls("a", read.probes, read.blockers).map(({ worst, isAnswered }) => ({ worst, isAnswered })), [{ worst: 5, isAnswered: false }]);
 });
 
-test("what a tab's time exceeds its own work by is waiting", async () => {
-  const { parts } = await load("tabs.ts");
-  assert.deepEqual(parts(600, 300), { waiting: 300, working: 300 });
-  assert.deepEqual(parts(299, 300), { waiting: 0, working: 299 });
+test("what a tab's time exceeds its own work by is waiting, and queued until the server has read it", async () => {
+  const { phases } = await load("tabs.ts");
+  const split = (...all) => Object.fromEntries(phases(...all).map(({ name, ms }) => [name, ms]));
+  assert.deepEqual(split(600, 300), { waiting: 300, working: 300 });
+  assert.deepEqual(split(299, 300), { waiting: 0, working: 299 });
+  assert.deepEqual(split(600, 300, 290), { queued: 290, waiting: 10, working: 300 });
+  assert.deepEqual(split(600, 300, 0), { queued: 0, waiting: 300, working: 300 });
+  // Both are only known to the millisecond: what has begun has been read.
+  assert.deepEqual(split(600, 300, 301), { queued: 300, waiting: 0, working: 300 });
+  assert.deepEqual(split(299, 300, 1), { queued: 0, waiting: 0, working: 299 });
 });
 
 test("numbers have three digits and their unit", async () => {

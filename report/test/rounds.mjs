@@ -9,6 +9,9 @@ import { deflateRawSync } from "node:zlib";
 const root = join(import.meta.dirname, "../..");
 const stallbench = process.env.STALLBENCH ?? join(root, "target/release/stallbench");
 
+/** The address space of a report's writer, in KiB: 300 MB. */
+const MOST_KIB = Math.floor(300e6 / 1024);
+
 /** The folder of a recorded round. */
 export const recorded = (name) => join(root, "bench-results", name);
 
@@ -18,7 +21,9 @@ export const folder = () => mkdtempSync(join(tmpdir(), "stallbench-report-"));
 /** Writes the report of a round, and returns its path and its numbers. */
 export function report(round, ...beside) {
   const path = join(folder(), "report.html");
-  execFileSync(stallbench, ["report", round, ...beside, "--out", path], { stdio: ["ignore", "ignore", "inherit"] });
+  // More address space than that is more memory than a report may take.
+  const script = `ulimit -v ${MOST_KIB} && exec "$0" "$@"`;
+  execFileSync("bash", ["-c", script, stallbench, "report", round, ...beside, "--out", path], { stdio: ["ignore", "ignore", "inherit"] });
   return { path, numbers: numbers(path) };
 }
 
@@ -55,11 +60,34 @@ export function copy(round, change) {
   return to;
 }
 
+/** A round as large as one of all servers becomes: seven trials, and the state experiment of every server. Its numbers are those of recorded rounds. */
+export function large() {
+  const states = readFileSync(join(recorded("2026-11-28-vm-state"), "trials.jsonl"), "utf8").trimEnd().split("\n").map((line) => JSON.parse(line));
+  const settings = JSON.parse(readFileSync(join(recorded("2026-11-28-vm-state"), "round.json"), "utf8")).settings.experiments.state;
+  return copy(recorded("2026-11-29-vm"), (header, trials) => {
+    header.settings.trials = 7;
+    header.settings.experiments.state = settings;
+    const more = trials.filter((one) => one.trial === 6).map((one) => ({ ...one, trial: 7 }));
+    const ofState = header.servers.flatMap(({ name }, row) => Array.from({ length: 7 }, (_, at) => ({ ...states[(7 * row + at) % states.length], server: name, trial: at + 1 })));
+    return [...trials, ...more, ...ofState];
+  });
+}
+
 /** Requests as a page holds them: the time since the one before, and how long each took, in units; the connections of blockers; and the positions of those that got no answer. */
 export function requests(since, took, connections = [], lost = []) {
-  const doubled = took.map((units, at) => 2 * units + Number(lost.includes(at)));
-  return deflateRawSync(leb128([...since, ...doubled, ...connections])).toString("base64");
+  let [now, answer] = [0, 0];
+  const answers = took.map((units, at) => {
+    now += since[at];
+    const expected = Math.max(now, answer);
+    answer = now + units;
+    const folded = answer < expected ? 2 * (expected - answer) - 1 : 2 * (answer - expected);
+    return 2 * folded + Number(lost.includes(at));
+  });
+  return packed(leb128([...since, ...answers, ...connections]));
 }
+
+/** Bytes as a page holds them. */
+export const packed = (bytes) => deflateRawSync(Buffer.from(bytes)).toString("base64");
 
 function leb128(all) {
   const bytes = [];

@@ -55,7 +55,8 @@ struct TimelineOf {
     end_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     invalid: Option<String>,
-    /// For each probe the time since the one before was due; then for each the response time doubled (odd without an answer): LEB128, deflated, in base64.
+    /// For each probe the time since the one before was due; then for each by how much its answer came after the later of two instants, when it was due
+    /// and the answer before: folded (0, -1, 1, -2, ...) and doubled (odd without an answer). LEB128, deflated, in base64.
     probes: String,
     /// The blockers in the same form, followed by the connection of each.
     blockers: String,
@@ -107,24 +108,33 @@ impl TimelineOf {
     }
 }
 
-/// Ten microseconds are less than a point of any screen.
+/// Deflated, in base64.
 fn coarse(requests: &[Sample], with_connections: bool) -> Result<String> {
+    let mut deflated = DeflateEncoder::new(Vec::new(), Compression::best());
+    deflated.write_all(&units(requests, with_connections))?;
+    Ok(STANDARD.encode(deflated.finish()?))
+}
+
+/// Ten microseconds are less than a point of any screen. Whoever was held has an answer right after others who were, so what an answer comes later
+/// than those is small, and takes half of the room that response times take.
+fn units(requests: &[Sample], with_connections: bool) -> Vec<u8> {
     let units = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX) / UNIT_US;
-    let (mut bytes, mut last) = (Vec::new(), 0);
+    let (mut bytes, mut answers) = (Vec::new(), Vec::new());
+    let (mut last, mut before) = (0, 0);
     for one in requests {
         let at = units(one.planned);
+        let answer = at + units(one.response);
         leb128(&mut bytes, at - last);
-        last = at;
+        let expected = at.max(before);
+        let folded = if answer < expected { (expected - answer) * 2 - 1 } else { (answer - expected) * 2 };
+        leb128(&mut answers, folded << 1 | u64::from(!one.is_answered));
+        (last, before) = (at, answer);
     }
-    for one in requests {
-        leb128(&mut bytes, units(one.response) << 1 | u64::from(!one.is_answered));
-    }
+    bytes.append(&mut answers);
     for one in requests.iter().filter(|_| with_connections) {
         leb128(&mut bytes, one.connection as u64);
     }
-    let mut deflated = DeflateEncoder::new(Vec::new(), Compression::best());
-    deflated.write_all(&bytes)?;
-    Ok(STANDARD.encode(deflated.finish()?))
+    bytes
 }
 
 /// The scenes of a trial.
@@ -248,6 +258,24 @@ mod tests {
         let (x, y, is_bound) = points[3];
         assert!((x - 0.301).abs() < 1e-3 && (y - 1.0).abs() < 0.01 && !is_bound, "the median is 1 ms");
         assert!(points[6].2 && (points[6].1 - 500.0).abs() < 1.0, "p95 is at least 500 ms");
+    }
+
+    #[test]
+    fn an_answer_is_told_by_the_later_of_its_own_instant_and_the_answer_before() {
+        let sample = |planned_us, response_us, is_answered, connection| Sample {
+            planned: Duration::from_micros(planned_us),
+            response: Duration::from_micros(response_us),
+            is_answered,
+            connection,
+        };
+        // The report's tests read the same bytes.
+        let held = [
+            sample(1000, 49_000, true, 0),
+            sample(2000, 48_010, true, 1),
+            sample(3000, 120, true, 2),
+            sample(4000, 900, false, 3),
+        ];
+        assert_eq!(units(&held, true), [100, 100, 100, 100, 0x90, 0x99, 1, 4, 0xC2, 0x92, 1, 0xE9, 2, 0, 1, 2, 3]);
     }
 
     #[test]
