@@ -71,6 +71,8 @@ export interface Waterfall {
   server: string;
   length_ms: number;
   finished_ms: number[];
+  /** When the server had read each request; missing where nothing tells. */
+  read_ms?: number[];
 }
 
 export interface Timeline {

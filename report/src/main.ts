@@ -75,7 +75,7 @@ function show(page: Page): void {
     ["servers", "All servers", page.tables.length > 0 ? [servers(page, state)] : [h("p", {}, "This round has no table of servers.")]],
   ];
   if (between) parts.push(["rounds", `${page.beside?.name} against ${page.name}`, [between]]);
-  if (falls) parts.push(["tabs", "Two tabs", [h("p", {}, "Requests sent at the same instant. Light: waiting. Dark: working. The red mark shows when a single event loop, which serves one after another, would finish."), falls]]);
+  if (falls) parts.push(["tabs", "Two tabs", [h("p", {}, "Requests sent at the same instant, as the network panel of a browser draws them."), falls]]);
   if (times) parts.push(["stalls", "Stalls, request by request", [h("p", {}, "Each dot is a request to /, at the time at which it was due; the higher, the longer its response took. The bars above are slow requests in flight, one row for each connection. Point at a dot to see which slow request held it up; drag to zoom."), times.element]]);
   if (percentiles.length > 0) parts.push(["percentiles", "Percentiles", percentiles.map(draw)]);
   if (others.length > 0) parts.push(["figures", "More figures", others.map(draw)]);

@@ -1,21 +1,28 @@
-// Waterfalls: requests sent at one instant, as a network panel draws them, and what a queue would give.
+// Waterfalls: requests sent at one instant, as a network panel draws them, and what one loop would give.
 
 import type { Page, Waterfall } from "./data";
 import { h, source, svg } from "./dom";
 import { amount, csv } from "./format";
 import { sheet } from "./sheet";
 import type { State } from "./state";
-import { longest, parts } from "./tabs";
+import { type Phase, longest, phases } from "./tabs";
 
 const [LABEL, ROW, WIDTH] = [60, 20, 560];
-/** The times of a tab, in its table and its file. */
-const HEADS = ["waiting", "working", "done", "one after another"];
+/** What the bars mean, in words. */
+const MEANINGS: [Phase["name"] | "fifo", string][] = [
+  ["queued", "queued: sent, but not yet read by the server"],
+  ["waiting", "waiting"],
+  ["working", "working"],
+  ["fifo", "when a single event loop, which serves one after another, would be done"],
+];
 
 /** The waterfalls of the chosen servers, side by side on one scale. */
 export function waterfalls(page: Page, state: State, command: string): HTMLElement | null {
   const all = page.moments.waterfalls;
   if (all.length === 0) return null;
   const stack = h("div", { class: "falls" });
+  const isKnown = (name: string) => name !== "queued" || all.some((fall) => fall.read_ms !== undefined);
+  const legend = h("ul", { class: "legend" }, ...MEANINGS.filter(([name]) => isKnown(name)).map(([name, words]) => h("li", {}, h("span", { class: `swatch ${name}` }), words)));
   const draw = () => {
     const chosen = state.view.servers.flatMap((name) => all.filter((fall) => fall.server === name));
     const [from, to] = state.view.zoom ?? [0, longest(chosen)];
@@ -23,11 +30,12 @@ export function waterfalls(page: Page, state: State, command: string): HTMLEleme
   };
   state.on(["servers", "theme", "zoom"], draw);
   draw();
-  return stack;
+  return h("div", {}, legend, stack);
 }
 
 function one(fall: Waterfall, number: number, [from, to]: [number, number], command: string): HTMLElement {
-  const { finished_ms: finished, length_ms: length } = fall;
+  const { finished_ms: finished, length_ms: length, read_ms: read } = fall;
+  const split = finished.map((end, tab) => phases(end, length, read?.[tab]));
   const [room, scale] = [WIDTH - LABEL - 70, (WIDTH - LABEL - 70) / (to - from)];
   const across = (ms: number) => (ms - from) * scale;
   const height = finished.length * ROW + 22;
@@ -35,11 +43,14 @@ function one(fall: Waterfall, number: number, [from, to]: [number, number], comm
   const bars = svg("g", { "clip-path": `url(#fall-${number})` });
   drawing.append(svg("clipPath", { id: `fall-${number}` }, svg("rect", { x: LABEL, y: 0, width: room, height })), bars);
   finished.forEach((end, tab) => {
-    const { waiting, working } = parts(end, length);
     const y = tab * ROW + 2;
     const box = (name: string, start: number, ms: number) => svg("rect", { class: name, x: LABEL + across(start), y, width: Math.max(0.5, ms * scale), height: ROW - 6, "data-ms": ms.toFixed(1) });
     drawing.append(svg("text", { x: 0, y: y + 11 }, `tab ${tab + 1}`));
-    bars.append(box("waiting", 0, waiting), box("working", waiting, working));
+    let start = 0;
+    for (const { name, ms } of split[tab]) {
+      bars.append(box(name, start, ms));
+      start += ms;
+    }
     // One loop serves them one after another.
     const fifo = LABEL + across(length * (tab + 1));
     bars.append(svg("line", { class: "fifo", x1: fifo, x2: fifo, y1: y - 2, y2: y + ROW - 4 }));
@@ -50,10 +61,8 @@ function one(fall: Waterfall, number: number, [from, to]: [number, number], comm
   });
   drawing.append(svg("text", { x: LABEL, y: height - 4, class: "quiet" }, amount(from, "ms")), svg("text", { x: LABEL + room, y: height - 4, class: "quiet", "text-anchor": "end" }, amount(to, "ms")));
   const title = `${fall.server}: ${finished.length} tabs, ${amount(length, "ms")} of work each`;
-  const times = finished.map((end, tab) => {
-    const { waiting, working } = parts(end, length);
-    return [waiting, working, end, length * (tab + 1)];
-  });
+  const heads = [...split[0].map(({ name }) => name), "done", "one after another"];
+  const times = finished.map((end, tab) => [...split[tab].map(({ ms }) => ms), end, length * (tab + 1)]);
   const rows = times.map((own, tab) => h("tr", {}, h("th", { scope: "row" }, `tab ${tab + 1}`), ...own.map((ms) => h("td", { class: "number" }, amount(ms, "ms")))));
   const lines = times.map((own, tab) => [fall.server, String(tab + 1), ...own.map((ms) => ms.toFixed(2))]);
   return h(
@@ -61,10 +70,10 @@ function one(fall: Waterfall, number: number, [from, to]: [number, number], comm
     { class: "fall", "data-server": fall.server },
     h("figcaption", {}, title),
     drawing,
-    h("details", {}, h("summary", {}, "Show as a table"), h("table", {}, h("thead", {}, h("tr", {}, ...["", ...HEADS].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, ...rows))),
+    h("details", {}, h("summary", {}, "Show as a table"), h("table", {}, h("thead", {}, h("tr", {}, ...["", ...heads].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, ...rows))),
     source(command, `tabs-${finished.length}-${fall.server}`, {
       SVG: () => sheet(WIDTH, height, title, styled(drawing)),
-      CSV: () => csv([["server", "tab", ...HEADS.map((head) => `${head} ms`)], ...lines]),
+      CSV: () => csv([["server", "tab", ...heads.map((head) => `${head} ms`)], ...lines]),
     }),
   );
 }

@@ -63,6 +63,35 @@ test("a waterfall's files hold each tab's time, and its drawing needs no style s
   await closed(page, troubles);
 });
 
+test("where a round says when the server read a request, a tab is queued, then waiting, then working, in the drawing, the table and the files", async () => {
+  const server = full.numbers.shown[0];
+  const path = changed(full.path, (page) => {
+    page.moments.waterfalls = [{ server, length_ms: 200, finished_ms: [200, 400, 610], read_ms: [0, 50, 400] }];
+  });
+  const wanted = [["queued", 0, 0], ["waiting", 0, 0], ["working", 0, 200], ["queued", 0, 50], ["waiting", 50, 150], ["working", 200, 200], ["queued", 0, 400], ["waiting", 400, 10], ["working", 410, 200]];
+  const { page, troubles } = await open(browser, path);
+  const legend = await page.$$eval("#tabs .legend li", (all) => all.map((one) => one.textContent.split(":")[0]));
+  assert.deepEqual(legend.slice(0, 3), ["queued", "waiting", "working"]);
+  const bars = await page.$$eval(".fall rect[data-ms]", (all) => all.map((one) => ({ kind: one.getAttribute("class"), ms: Number(one.dataset.ms), x: Number(one.getAttribute("x")), width: Number(one.getAttribute("width")) })));
+  assert.deepEqual(bars.map(({ kind, ms }) => [kind, ms]), wanted.map(([kind, , ms]) => [kind, ms]));
+  // The last tab's work gives the scale.
+  const { x: last, width } = bars[8];
+  const origin = last - (410 * width) / 200;
+  wanted.forEach(([kind, start], at) => assert.ok(Math.abs(bars[at].x - (origin + (start * width) / 200)) < 0.1, `${kind} ${at} begins at ${bars[at].x}`));
+  const heads = await page.$$eval(".fall thead th", (all) => all.map((one) => one.textContent));
+  assert.deepEqual(heads, ["", "queued", "waiting", "working", "done", "one after another"]);
+  const csv = await saved(page, ".fall", "CSV");
+  assert.deepEqual(table(csv.text), [
+    ["server", "tab", "queued ms", "waiting ms", "working ms", "done ms", "one after another ms"],
+    [server, "1", "0.00", "0.00", "200.00", "200.00", "200.00"],
+    [server, "2", "50.00", "150.00", "200.00", "400.00", "400.00"],
+    [server, "3", "400.00", "10.00", "200.00", "610.00", "600.00"],
+  ]);
+  const drawn = await read(page, (await saved(page, ".fall", "SVG")).text);
+  assert.equal(new Set(drawn.rects.filter((one) => one["data-ms"]).map((one) => one.fill)).size, 3, "three colours");
+  await closed(page, troubles);
+});
+
 test("a timeline's CSV holds each probe and each blocker, those without an answer too", async () => {
   const name = 'a "server", of sorts';
   const path = changed(full.path, (page) => {
