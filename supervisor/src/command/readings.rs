@@ -24,8 +24,12 @@ const APART: u64 = 250_000_000;
 const KEPT: usize = 2;
 
 /// The last readings of each process.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Readings(BTreeMap<i32, Past>);
+#[derive(Debug, Default)]
+pub struct Readings {
+    all: BTreeMap<i32, Past>,
+    /// They differ from those that were loaded.
+    has_changed: bool,
+}
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Past {
@@ -60,15 +64,18 @@ impl Readings {
             file.read_to_end(&mut text).ok()?;
             serde_json::from_slice(&text).ok()
         };
-        read().unwrap_or_default()
+        Readings { all: read().unwrap_or_default(), has_changed: false }
     }
 
     /// Leaves the readings to later commands, unless another one does so at this moment. Without them, the next one waits.
     pub fn save(&self, path: &Path) {
+        if !self.has_changed {
+            return;
+        }
         let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
         if let Ok(mut file) = open
             && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            && let Ok(text) = serde_json::to_vec(self)
+            && let Ok(text) = serde_json::to_vec(&self.all)
         {
             // What is written in part is not JSON, and counts as none.
             let _ = file.set_len(0).and_then(|()| file.write_all(&text));
@@ -100,7 +107,7 @@ impl Readings {
             let time = now.reading.at.checked_sub(before.at).filter(|time| (SHORTEST..=LONGEST).contains(time))?;
             Some(now.reading.cpu.saturating_sub(before.cpu) as f64 / time as f64)
         };
-        let past = self.0.get(&now.pid).filter(|past| past.started == now.started);
+        let past = self.all.get(&now.pid).filter(|past| past.started == now.started);
         let mut known = past.into_iter().flat_map(|past| past.readings.iter().copied());
         // One that has just been started had used nothing before.
         known.find_map(since).or_else(|| since(Reading { at: nanoseconds(now.started), cpu: 0 }))
@@ -109,17 +116,18 @@ impl Readings {
     /// Keeps what was read now, if it is not too close to what was read before, and forgets what is of no use any more.
     fn add(&mut self, present: &[Present]) {
         for Present { pid, started, reading } in present {
-            let past = self.0.entry(*pid).or_default();
+            let past = self.all.entry(*pid).or_default();
             if past.started != *started {
                 *past = Past { started: *started, readings: Vec::new() };
             }
             if past.readings.first().is_none_or(|newest| reading.at.abs_diff(newest.at) >= APART) {
                 past.readings.insert(0, *reading);
                 past.readings.truncate(KEPT);
+                self.has_changed = true;
             }
         }
         let now = present.iter().map(|one| one.reading.at).max().unwrap_or_default();
-        self.0.retain(|_, past| past.readings.first().is_some_and(|newest| now.abs_diff(newest.at) <= LONGEST));
+        self.all.retain(|_, past| past.readings.first().is_some_and(|newest| now.abs_diff(newest.at) <= LONGEST));
     }
 }
 
@@ -169,7 +177,7 @@ mod tests {
         let mut readings = Readings::default();
         (0..200).for_each(|number| readings.add(&[process(10 * number, 0)]));
         assert!((0..100).all(|at| readings.cpu(&process(2000 + at, 0)).is_some()));
-        assert_eq!(readings.0[&7].readings.len(), KEPT);
+        assert_eq!(readings.all[&7].readings.len(), KEPT);
     }
 
     #[test]
@@ -179,6 +187,6 @@ mod tests {
         let started = 3_600 * clock_ticks_per_second();
         assert_eq!(readings.cpu(&Present { started, ..process(1000, 500) }), Some(0.5));
         readings.add(&[process(20_000, 0)]);
-        assert_eq!(readings.0.len(), 1, "what is too old is forgotten");
+        assert_eq!(readings.all.len(), 1, "what is too old is forgotten");
     }
 }

@@ -6,10 +6,13 @@ use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
+
+/// More than the longest line of `/proc/PID/stat`: a name and some fifty numbers.
+const LONGEST_STAT: usize = 2048;
 
 /// A process, distinguished from a later process with the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -61,16 +64,23 @@ pub fn cpu_time(pid: i32) -> Option<Duration> {
 /// The processes of the system and their groups, at one moment.
 pub struct Groups {
     members: BTreeMap<i32, Vec<i32>>,
-    started: BTreeMap<i32, u64>,
+    processes: BTreeMap<i32, Process>,
+}
+
+/// A process, as its one line in /proc shows it.
+struct Process {
+    started: u64,
+    /// Resident memory, in pages.
+    pages: u64,
 }
 
 impl Groups {
     /// Reads the groups of all processes.
     pub fn read() -> Self {
-        let mut groups = Groups { members: BTreeMap::new(), started: BTreeMap::new() };
+        let mut groups = Groups { members: BTreeMap::new(), processes: BTreeMap::new() };
         for pid in all() {
-            let Some([group, started]) = stat_fields(pid, [5, 22]) else { continue };
-            groups.started.insert(pid, started);
+            let Some([group, started, pages]) = stat_fields(pid, [5, 22, 24]) else { continue };
+            groups.processes.insert(pid, Process { started, pages });
             i32::try_from(group).into_iter().for_each(|group| groups.members.entry(group).or_default().push(pid));
         }
         groups
@@ -83,13 +93,13 @@ impl Groups {
 
     /// The start time of a process, in clock ticks since boot.
     pub fn started(&self, pid: i32) -> Option<u64> {
-        self.started.get(&pid).copied()
+        self.processes.get(&pid).map(|process| process.started)
     }
 
     /// The memory of a process and its group, in bytes. What several processes of a group share counts once.
     pub fn memory(&self, leader: i32) -> Option<u64> {
         match self.members(leader) {
-            [] | [_] => memory(leader),
+            [] | [_] => self.processes.get(&leader).map(|process| process.pages * rustix::param::page_size() as u64),
             members => Some(members.iter().filter_map(|pid| proportional(*pid)).sum()),
         }
     }
@@ -109,13 +119,6 @@ fn proportional(pid: i32) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let kib = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().trim_end_matches(" kB");
     Some(kib.parse::<u64>().ok()? << 10)
-}
-
-/// The resident memory of a process, in bytes.
-pub fn memory(pid: i32) -> Option<u64> {
-    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
 }
 
 /// The ids of all processes.
@@ -198,13 +201,16 @@ fn stat_field(pid: i32, field: usize) -> Option<u64> {
 
 /// Several of these fields.
 fn stat_fields<const N: usize>(pid: i32, fields: [usize; N]) -> Option<[u64; N]> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // With a thousand processes, each call of the kernel counts: one is enough to read it.
+    let mut stat = [0; LONGEST_STAT];
+    let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut stat)).ok()?;
+    let stat = &stat[..length];
     // The second field is a name that may contain spaces, brackets and half a character.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
     let mut values = [0; N];
     for (value, field) in values.iter_mut().zip(fields) {
-        *value = rest.split(' ').nth(field - 3)?.parse().ok()?;
+        *value = rest.split_ascii_whitespace().nth(field - 3)?.parse().ok()?;
     }
     Some(values)
 }
@@ -223,8 +229,9 @@ mod tests {
     #[test]
     fn this_process_uses_memory_and_cpu_time() {
         let pid = std::process::id() as i32;
-        assert!(memory(pid).unwrap() > 100_000);
-        assert!(cpu_time(pid).is_some());
-        assert_eq!(memory(-1), None);
+        let groups = Groups::read();
+        assert!(groups.memory(pid).unwrap() > 100_000);
+        assert!(groups.cpu_time(pid).is_some());
+        assert_eq!(groups.memory(-1), None);
     }
 }
