@@ -151,7 +151,11 @@ impl Channel {
             match bytes.as_slice() {
                 ASK => self.send_bytes(ALIVE.to_vec(), &[])?,
                 ALIVE => self.asked = None,
-                message => return Ok(Some((serde_json::from_slice(message)?, descriptors))),
+                message => {
+                    // It does not hang: it is still busy with what came before the question, such as the start of a thousand processes.
+                    self.asked = self.asked.map(|_| (Instant::now(), 1));
+                    return Ok(Some((serde_json::from_slice(message)?, descriptors)));
+                }
             }
         }
         Ok(None)
@@ -272,6 +276,18 @@ mod tests {
         assert!(!one.is_silent(), "it is asked twice");
         one.asked = one.asked.map(|(asked, count)| (asked - 2 * PATIENCE, count));
         assert!(one.is_silent());
+    }
+
+    #[test]
+    fn a_side_that_says_something_else_meanwhile_is_busy_and_not_silent() {
+        let (one, other) = pair().unwrap();
+        let (mut one, mut other) = (Channel::new(one), Channel::new(other));
+        one.send(&Order::Quit, &[]).unwrap();
+        one.asked = one.asked.map(|(asked, _)| (asked - 2 * PATIENCE, 2));
+        other.send(&Report::Told, &[]).unwrap();
+        assert!(matches!(one.receive::<Report>(), Ok(Some((Report::Told, _)))));
+        assert!(!one.is_silent());
+        assert!(one.due().is_some(), "it still owes the answer");
     }
 
     #[test]
