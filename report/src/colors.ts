@@ -35,6 +35,17 @@ export function styleOf(name: string, chosen: string[]): Style | null {
   return { color: colors[at % colors.length], dash: DASHES[Math.floor(at / colors.length) % DASHES.length] };
 }
 
+/** The background of a sample of a line, dashed as the line is; empty without one. */
+export function sample(style: Style | null): string | undefined {
+  if (!style) return undefined;
+  let [at, stops] = [0, [] as string[]];
+  style.dash.forEach((length, part) => {
+    stops = [...stops, `${part % 2 === 0 ? style.color : "transparent"} ${at}px ${at + length}px`];
+    at += length;
+  });
+  return `background:${stops.length > 0 ? `repeating-linear-gradient(90deg, ${stops.join(", ")})` : style.color}`;
+}
+
 const inks = new Map<string, string>();
 
 /** A colour of the style sheet. Asking the browser takes longer than drawing with it, so it is remembered. */

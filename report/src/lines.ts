@@ -4,7 +4,7 @@ import uPlot from "uplot";
 import type { Figure, Page, Series } from "./data";
 import { h, source } from "./dom";
 import { amount, csv } from "./format";
-import { ink, styleOf } from "./colors";
+import { ink, sample, styleOf } from "./colors";
 import { drawing } from "./drawing";
 import type { State } from "./state";
 
@@ -94,10 +94,7 @@ export function figure(one: Figure, page: Page, state: State, command: string, o
     legend.replaceChildren(
       ...whole.series
         .filter((line) => style(line.name))
-        .map((line) => {
-          const own = style(line.name);
-          return h("li", {}, h("span", { class: "swatch", style: `background:${own?.color}` }), line.name);
-        }),
+        .map((line) => h("li", {}, h("span", { class: "swatch", style: sample(style(line.name)) }), line.name)),
     );
   };
 

@@ -3,7 +3,7 @@
 import type { Cell, Page, Table } from "./data";
 import { button, choice, h, source } from "./dom";
 import { csv } from "./format";
-import { styleOf } from "./colors";
+import { sample, styleOf } from "./colors";
 import type { State } from "./state";
 
 /** The words of a cell, with the word for what people feel of it. */
@@ -91,7 +91,7 @@ export function servers(page: Page, state: State): HTMLElement {
       }
       const style = styleOf(name, chosen);
       const box = h("input", { type: "checkbox", checked: style !== null, onchange: () => toggle(name) });
-      const swatch = h("span", { class: "swatch", style: style ? `background:${style.color}` : undefined });
+      const swatch = h("span", { class: "swatch", style: sample(style) });
       const first = h("th", { scope: "row" }, h("label", {}, box, swatch, row.cells[0].t));
       lines.push(h("tr", { "data-server": name }, first, ...columns().slice(1).map((column) => cell(row.cells[column.at], column.is_words))));
     }

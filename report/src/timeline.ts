@@ -8,7 +8,7 @@ import { type Requests, type Stall, holder, requestsOf, stalls } from "./stalls"
 import type { State } from "./state";
 
 /** Servers that are shown at a time. */
-const MOST_PANES = 8;
+const MOST_PANES = 12;
 
 /** The key of a step. */
 export const stepOf = (one: { kind: string; k: number }): string => `${one.kind}-${one.k}`;

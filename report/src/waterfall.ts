@@ -55,7 +55,7 @@ function one(fall: Waterfall, number: number, [from, to]: [number, number], comm
     const fifo = LABEL + across(length * (tab + 1));
     bars.append(svg("line", { class: "fifo", x1: fifo, x2: fifo, y1: y - 2, y2: y + ROW - 4 }));
     // The number stands behind the bar, or behind the mark where that is in its way.
-    const [bar, words] = [LABEL + Math.min(room, Math.max(0, across(end))), 52];
+    const [bar, words] = [LABEL + Math.min(room, Math.max(0, across(end))), 84];
     const x = fifo > bar - 2 && fifo < bar + words ? fifo : bar;
     drawing.append(svg("text", { class: "end", x: x + 6, y: y + 11 }, amount(end, "ms")));
   });

@@ -48,7 +48,7 @@ export async function drawAll(page) {
       const isDrawn = () => figure.dataset.drawn === "yes";
       while (!isDrawn()) await new Promise((done) => requestAnimationFrame(done));
     }
-    scrollTo(0, 0);
+    scrollTo({ top: 0, behavior: "instant" });
   });
 }
 

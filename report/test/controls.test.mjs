@@ -173,7 +173,7 @@ const REGISTRY = {
     await eachOption(page, "#stalls select", at, async (step) => {
       const k = step.split("-").at(-1);
       await page.waitForFunction((count) => document.querySelector(".pane canvas")?.ariaLabel.includes(` beside ${count} blockers`), {}, k);
-      const names = full.numbers.shown.filter((name) => full.numbers.moments.timelines.some((one) => one.server === name && `${one.kind}-${one.k}` === step)).slice(0, 8);
+      const names = full.numbers.shown.filter((name) => full.numbers.moments.timelines.some((one) => one.server === name && `${one.kind}-${one.k}` === step)).slice(0, 12);
       assert.deepEqual(await page.$$eval(".pane", (panes) => panes.map((pane) => pane.dataset.server)), names, step);
     });
     await page.evaluate(() => { location.hash = ""; });

@@ -233,6 +233,34 @@ for (const theme of ["light", "dark"]) {
   }
 }
 
+test("on a narrow screen numbers have room beside the names, and no mark lies under the words of a waterfall", async () => {
+  const { page, troubles } = await open(browser, full.path, { width: 380 });
+  const seen = await page.$eval("table.servers", (table) => {
+    const [name, number] = table.querySelector("tr[data-server]").children;
+    return { name: name.getBoundingClientRect().width, end: number.getBoundingClientRect().right, screen: innerWidth };
+  });
+  assert.ok(seen.name <= seen.screen / 2 && seen.end <= seen.screen, JSON.stringify(seen));
+  const covered = await page.$$eval(".fall svg", (all) =>
+    all.flatMap((one) => {
+      const marks = [...one.querySelectorAll(".fifo")].map((mark) => mark.getBoundingClientRect());
+      const isUnder = (box) => marks.some((mark) => mark.left < box.right && mark.right > box.left && mark.top < box.bottom - 2 && mark.bottom > box.top + 2);
+      return [...one.querySelectorAll("text.end")].filter((words) => isUnder(words.getBoundingClientRect())).map((words) => words.textContent);
+    }),
+  );
+  assert.deepEqual(covered, []);
+  await closed(page, troubles);
+});
+
+test("lines of one colour are told apart in the legend", async () => {
+  const names = full.numbers.figures[0].series.slice(0, 12).map((line) => line.name);
+  const { page, troubles } = await open(browser, full.path, { hash: `#servers=${names.join(",")}` });
+  await drawAll(page);
+  const samples = await page.$$eval(`#figure-${full.numbers.figures[0].name} .legend .swatch`, (all) => all.map((one) => getComputedStyle(one).background));
+  assert.equal(samples.length, names.length);
+  assert.equal(new Set(samples).size, samples.length, samples.join("\n"));
+  await closed(page, troubles);
+});
+
 test("two rounds beside one another say why they differ", async () => {
   const { path, numbers } = report(ROUND, recorded("2026-11-23-vm.3"));
   const { page, troubles } = await open(browser, path);
