@@ -1,70 +1,24 @@
 // The lab in a real browser, over real servers: what it shows, what it refuses, and that nothing is left behind.
 
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { request } from "node:http";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { after, afterEach, before, test } from "node:test";
 import { launch, screens } from "./browser.mjs";
+import { end, endAll, lab, open, pids, press, program, root, serving, states } from "./labs.mjs";
 
-const root = join(import.meta.dirname, "../..");
-const program = process.env.LAB ?? join(root, "target/release/stallbench-lab");
 const AXE = join(import.meta.dirname, "../node_modules/axe-core/axe.min.js");
 
 let browser;
 before(async () => {
   browser = await launch();
 });
-/** The labs that run: a test that fails leaves none to the next one, which would be refused. */
-const labs = new Set();
-afterEach(() => Promise.all([...labs].map((running) => end(running, "SIGKILL"))));
+afterEach(endAll);
 after(() => browser?.close());
-
-/** A lab that runs, and its address. */
-async function lab(...more) {
-  const child = spawn(program, ["--port", "0", ...more], { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
-  const running = { child, exited: once(child, "exit") };
-  labs.add(running);
-  const line = once(createInterface({ input: child.stdout }), "line");
-  const address = await Promise.race([line.then(([text]) => text), running.exited.then(() => undefined)]);
-  assert.ok(address, `the lab ended without an address: ${child.exitCode ?? child.signalCode}`);
-  return Object.assign(running, { address, url: new URL(address) });
-}
-
-/** Ends a lab, and waits until it has ended: until then no other may run. */
-async function end(running, signal = "SIGINT") {
-  running.child.kill(signal);
-  await running.exited;
-  labs.delete(running);
-}
-
-/** Its page, open. */
-async function open(running, { width = 1280, theme = "light" } = {}) {
-  const page = await browser.newPage();
-  const troubles = [];
-  page.on("console", (message) => message.type() === "error" && troubles.push(message.text()));
-  page.on("pageerror", (error) => troubles.push(error.message));
-  page.on("request", (request) => {
-    if (!request.url().startsWith(running.url.origin) && !request.url().startsWith("data:")) troubles.push(request.url());
-  });
-  await page.setViewport({ width, height: 1000 });
-  await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: theme }]);
-  await page.goto(running.address);
-  return { page, troubles };
-}
-
-const states = (page) => page.$$eval(".stage-panes .state", (all) => all.map((one) => one.dataset.state));
-const serving = (page, count) =>
-  page.waitForFunction((wanted) => {
-    const all = [...document.querySelectorAll(".stage-panes .state")].map((one) => one.dataset.state);
-    return all.length === wanted && all.every((one) => one === "serving");
-  }, {}, count);
-const pids = (page) => page.$$eval(".stage-panes .state", (all) => all.map((one) => (/process(?:es)? ([\d, ]+)/.exec(one.textContent)?.[1] ?? "").split(", ").filter(Boolean).map(Number)));
-const press = (page, text) => page.$$eval("button", (all, wanted) => all.find((one) => one.textContent === wanted).click(), text);
 
 function isGone(pid) {
   return !existsSync(`/proc/${pid}/stat`) || readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.startsWith("Z");
@@ -95,7 +49,7 @@ function ask({ url }, { path = "/act", token = url.searchParams.get("token"), ho
 test("two tabs come first, and one loop serves them one after the other", async () => {
   const running = await lab();
   try {
-    const { page, troubles } = await open(running);
+    const { page, troubles } = await open(browser, running);
     await serving(page, 2);
     const names = await page.$$eval(".stage-panes h2", (all) => all.map((one) => one.textContent));
     await page.waitForFunction(() => [...document.querySelectorAll(".stage-panes .tabs")].every((tabs) => tabs.children.length === 2));
@@ -120,7 +74,7 @@ test("two tabs come first, and one loop serves them one after the other", async 
 test("a reload replaces the processes, and a killed one comes back", async () => {
   const running = await lab("tokio-current-thread", "smol-current-thread");
   try {
-    const { page, troubles } = await open(running);
+    const { page, troubles } = await open(browser, running);
     await serving(page, 2);
     await until("processes are named", async () => (await pids(page)).every((own) => own.length === 1));
     const first = (await pids(page)).flat();
@@ -140,7 +94,7 @@ test("a reload replaces the processes, and a killed one comes back", async () =>
 test("the tour leads through seven steps, each with a guess before the answer", async () => {
   const running = await lab();
   try {
-    const { page, troubles } = await open(running);
+    const { page, troubles } = await open(browser, running);
     await serving(page, 2);
     await press(page, "start the tour");
     // Processes of each server: what the text of a step says of them has to be so.
@@ -213,7 +167,7 @@ test("nobody else may ask, and nothing beyond the sliders is done", async () => 
 test("a server that does not start shows its last words, and the others go on", async () => {
   const running = await lab("--command", "echo 'no such table' >&2; exit 3; : {port}", "--blocker", "/slow", "tokio-current-thread");
   try {
-    const { page } = await open(running);
+    const { page } = await open(browser, running);
     await page.waitForFunction(() => [...document.querySelectorAll(".stage-panes .state")].some((one) => one.dataset.state === "failed"));
     const said = await page.$$eval(".stage-panes .state", (all) => all.map((one) => one.textContent));
     assert.ok(said.some((one) => one.includes("no such table")), said.join("\n"));
@@ -228,7 +182,7 @@ test("a server of one's own is shown beside the others", async () => {
   const server = join(import.meta.dirname, "own-server.mjs");
   const running = await lab("--command", `node ${server} {port}`, "--blocker", "/slow", "tokio-current-thread");
   try {
-    const { page, troubles } = await open(running);
+    const { page, troubles } = await open(browser, running);
     await serving(page, 2);
     await press(page, "slow requests: start");
     await until("it is held", async () => (await page.$$eval(".stage-panes .pane", (all) => all.map((one) => Number(one.dataset.oldest))))[0] > 100);
@@ -242,7 +196,7 @@ test("a server of one's own is shown beside the others", async () => {
 test("nothing is left when the tab is closed, when the lab is interrupted, and when it is killed", async () => {
   for (const how of ["close", "SIGINT", "SIGKILL"]) {
     const running = await lab();
-    const { page } = await open(running);
+    const { page } = await open(browser, running);
     await serving(page, 2);
     await press(page, "slow requests: start");
     await until("processes are named", async () => (await pids(page)).every((own) => own.length > 0));
@@ -281,7 +235,7 @@ for (const theme of ["light", "dark"]) {
     test(`axe finds nothing wrong in the lab, and nothing is cut off: ${theme}, ${width} pixels`, async () => {
       const running = await lab();
       try {
-        const { page, troubles } = await open(running, { theme, width });
+        const { page, troubles } = await open(browser, running, { theme, width });
         await serving(page, 2);
         await press(page, "start the tour");
         await serving(page, 2);

@@ -2,6 +2,7 @@
 
 import { onSystemTheme, setTheme } from "../colors";
 import { button, choice, h } from "../dom";
+import { Late } from "./late";
 import { Pane } from "./pane";
 import { type Ask, type Frame, type Panes, ask, listen } from "./protocol";
 import { STEPS, type Step } from "./tour";
@@ -16,7 +17,7 @@ const ages: number[] = [];
 let written = 0;
 
 const said = h("p", { class: "said", role: "alert" });
-const late = h("p", { class: "late", role: "status" });
+const late = new Late();
 const driver = h("p", { class: "about driver" });
 const stage = h("div", { class: "stage-panes" });
 const pickers = h("div", { class: "controls" });
@@ -108,15 +109,15 @@ function takePanes(now: Panes): void {
 function takeFrame(frame: Frame): void {
   newest = { frame, came: performance.now() };
   frame.panes.forEach((one, number) => panes[number]?.take(one, frame.t));
-  late.textContent = frame.late ? `The driver was ${frame.lag.toFixed(1)} ms late: this moment may show the driver, not the servers.` : "";
-  stage.classList.toggle("is-late", frame.late);
+  late.take(frame);
+  stage.classList.toggle("is-late", late.bands.length > 0);
 }
 
 /** Draws at the screen's pace: between two frames of the lab time goes on. */
 function draw(): void {
   if (newest) {
     const now = newest.frame.t + (performance.now() - newest.came);
-    for (const pane of panes) pane.draw(now);
+    for (const pane of panes) pane.draw(now, late.bands);
     if (performance.now() - written > 200) {
       written = performance.now();
       for (const pane of panes) pane.write();
@@ -179,7 +180,14 @@ main?.replaceChildren(
     h("div", { class: "controls" }, length.element, blockers.element, rate.element, threads.element, processes.element, h("label", { class: "tick" }, spins, "slow requests spin (otherwise they sleep)")),
   ),
   said,
-  late,
+  late.element,
+  h(
+    "ul",
+    { class: "legend" },
+    h("li", {}, h("span", { class: "swatch p99" }), "p99 of the last 3 s"),
+    h("li", {}, h("span", { class: "swatch lag" }), "lag felt: the time for which / had gone unanswered at that moment, which is what an event loop's lag is from outside"),
+    h("li", {}, h("span", { class: "swatch late" }), "the driver was late: the picture may show the driver, not the servers"),
+  ),
   stage,
   driver,
 );

@@ -7,11 +7,20 @@ import { grade, ink } from "../colors";
 import type { Ended, PaneFrame, Sent, Shown } from "./protocol";
 
 /** The time that is in sight, in ms. */
-const SIGHT = 10_000;
+export const SIGHT = 10_000;
+/** The width of a band at least, so that it is seen. */
+const BAND = 3;
 const [LEFT, RIGHT, DOTS, GAP, LANES] = [56, 8, 150, 6, 16];
 const [LOW, HIGH] = [0.05, 10_000];
 
 const up = (took: number): number => 1 - Math.min(1, Math.max(0, Math.log(Math.max(took, LOW) / LOW) / Math.log(HIGH / LOW)));
+
+/** A time in which the driver was late, in ms, and by how much. */
+export interface Band {
+  start: number;
+  end: number;
+  lag: number;
+}
 
 export class Pane {
   readonly element: HTMLElement;
@@ -30,6 +39,8 @@ export class Pane {
   private lanes: number[] = [];
   private laneOf = new Map<number, number>();
   private last: PaneFrame | null = null;
+  /** p99 and the lag as they moved: instant, p99, lag. */
+  private course: [number, number | null, number][] = [];
   private isServing = false;
   private failed = 0;
 
@@ -65,12 +76,15 @@ export class Pane {
     this.lanes = [];
     this.laneOf.clear();
     this.tabs.replaceChildren();
+    this.course = [];
     this.failed = 0;
   }
 
   /** Takes the events of a frame. */
   take(frame: PaneFrame, now: number): void {
     this.last = frame;
+    this.course.push([now, frame.p99, frame.oldest]);
+    if (this.course[0][0] < now - 2 * SIGHT) this.course = this.course.filter(([at]) => at >= now - SIGHT - 1000);
     for (const sent of frame.sent) {
       this.open.set(sent.at, sent);
       if (sent.load !== "probes") this.laneOf.set(sent.at, this.lane(sent.at));
@@ -105,7 +119,7 @@ export class Pane {
     if (!frame) return;
     const entries: [string, string, string][] = [
       ["p99", frame.p99 === null ? "–" : `${amount(frame.p99, "ms")} ${grade(frame.p99)}`, frame.p99 === null ? "" : grade(frame.p99)],
-      ["longest wait now", amount(frame.oldest, "ms"), grade(frame.oldest)],
+      ["lag felt now", amount(frame.oldest, "ms"), grade(frame.oldest)],
       ["answered", `${Math.round(frame.per_s)} /s`, ""],
       ["failed so far", String(this.failed), ""],
       ["slow requests", String(frame.slow), ""],
@@ -117,7 +131,8 @@ export class Pane {
     this.element.dataset.oldest = String(frame.oldest);
   }
 
-  draw(now: number): void {
+  /** Draws the last seconds, and marks the times in which the driver was late. */
+  draw(now: number, late: Band[]): void {
     const height = LANES * 5 + GAP + DOTS + 18;
     const ready = prepare(this.canvas, height);
     if (!ready) return;
@@ -130,6 +145,13 @@ export class Pane {
     ctx.beginPath();
     ctx.rect(LEFT, 0, width - LEFT - RIGHT, height);
     ctx.clip();
+    for (const { start, end } of late) {
+      const [left, wide] = [across(start), Math.max(BAND, across(end) - across(start))];
+      ctx.fillStyle = ink("band");
+      ctx.fillRect(left, 0, wide, base + DOTS);
+      ctx.fillStyle = ink("flow");
+      ctx.fillRect(left, base + DOTS - 3, wide, 3);
+    }
     const bar = (at: number, took: number, isOver: boolean, failed = false) => {
       const lane = (this.laneOf.get(at) ?? 0) % LANES;
       ctx.fillStyle = ink(failed ? "lost" : isOver ? "blocker" : "held");
@@ -150,7 +172,20 @@ export class Pane {
       // Unanswered requests rise with their age.
       else if (now - at > 20) ctx.strokeRect(across(at) - 1.5, base + up(now - at) * DOTS - 1.5, 3, 3);
     }
+    const line = (color: string, height: (one: [number, number | null, number]) => number | null) => {
+      ctx.strokeStyle = ink(color);
+      ctx.lineWidth = 1.5;
+      ctx.beginPath();
+      for (const one of this.course) {
+        const ms = height(one);
+        if (ms !== null && one[0] >= from - 1000) ctx.lineTo(across(one[0]), base + up(ms) * DOTS);
+      }
+      ctx.stroke();
+    };
+    line("link", ([, p99]) => p99);
+    line("text", ([, , lag]) => lag);
     ctx.restore();
+    this.canvas.dataset.now = String(now);
   }
 
   private axes(ctx: CanvasRenderingContext2D, width: number, base: number): void {
