@@ -73,6 +73,7 @@ pub fn of_lane(observation: &Observation, lane: usize) -> Result<(), Failure> {
     check("answers", recording.errors == 0, || {
         format!("{} wrong: {}", recording.errors, recording.first_error.as_deref().unwrap_or("unknown"))
     })?;
+    check("answers", recording.unasked == 0, || format!("{} that nobody asked for", recording.unasked))?;
     of_driver(observation, lane, &recording.all_times())
 }
 

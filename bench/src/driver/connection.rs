@@ -5,10 +5,15 @@ use crate::load::Target;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt};
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IoSlice, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+
+/// Bytes that are sent in a row on one connection, before others are looked at.
+const AT_ONCE: usize = 256 * 1024;
+/// Requests that one write sends at most.
+const SLICES: usize = 64;
 
 /// A request that waits for a connection; times are nanoseconds since the start of the run.
 #[derive(Debug, Clone, Copy)]
@@ -43,12 +48,14 @@ pub(super) struct Connection {
     pub check: BodyCheck,
     /// The server takes no more bytes. What it has said before can still be read, and the end of the stream behind that ends the connection.
     pub is_deaf: bool,
-    unsent: Vec<u8>,
+    request: Arc<[u8]>,
+    /// Requests of which some bytes are still to be sent, and how many of the first one's are not.
+    owed: usize,
     sent: usize,
 }
 
 impl Connection {
-    pub fn new(lane: usize, slot: usize, stream: TcpStream, is_connecting: bool) -> Self {
+    pub fn new(lane: usize, slot: usize, request: Arc<[u8]>, stream: TcpStream, is_connecting: bool) -> Self {
         Connection {
             lane,
             slot,
@@ -59,37 +66,40 @@ impl Connection {
             reader: Reader::default(),
             check: BodyCheck::default(),
             is_deaf: false,
-            unsent: Vec::new(),
+            request,
+            owed: 0,
             sent: 0,
         }
     }
 
-    /// Sends a request `count` times; what the socket does not take waits.
-    pub fn send(&mut self, request: &[u8], count: usize) -> std::io::Result<()> {
-        if count == 1 && self.unsent.is_empty() {
-            // The usual case needs no copy.
-            match self.stream.write(request) {
-                Ok(written) => self.unsent.extend_from_slice(&request[written..]),
-                Err(error) if is_not_yet(&error) => self.unsent.extend_from_slice(request),
-                Err(error) => self.fail_to_send(error)?,
-            }
-            return Ok(());
-        }
-        (0..count).for_each(|_| self.unsent.extend_from_slice(request));
+    /// Sends the request `count` times; what the socket does not take waits.
+    pub fn send(&mut self, count: usize) -> std::io::Result<()> {
+        self.owed += count;
         self.flush()
     }
 
-    /// Sends what waits.
+    /// Sends what waits, up to a bound: others wait for their turn meanwhile.
     pub fn flush(&mut self) -> std::io::Result<()> {
-        while self.sent < self.unsent.len() {
-            match self.stream.write(&self.unsent[self.sent..]) {
-                Ok(written) => self.sent += written,
+        let mut left = AT_ONCE;
+        while self.owed > 0 && left > 0 {
+            let written = if self.owed == 1 {
+                let rest = &self.request[self.sent..];
+                self.stream.write(&rest[..rest.len().min(left)])
+            } else {
+                let mut slices = [IoSlice::new(&self.request); SLICES];
+                slices[0] = IoSlice::new(&self.request[self.sent..]);
+                self.stream.write_vectored(&slices[..self.owed.min(SLICES)])
+            };
+            match written {
+                Ok(written) => {
+                    let (sent, length) = (self.sent + written, self.request.len().max(1));
+                    (self.owed, self.sent) = (self.owed - sent / length, sent % length);
+                    left = left.saturating_sub(written);
+                }
                 Err(error) if is_not_yet(&error) => return Ok(()),
                 Err(error) => return self.fail_to_send(error),
             }
         }
-        self.unsent.clear();
-        self.sent = 0;
         Ok(())
     }
 
@@ -99,14 +109,13 @@ impl Connection {
             return Err(error);
         }
         self.is_deaf = true;
-        self.unsent.clear();
-        self.sent = 0;
+        (self.owed, self.sent) = (0, 0);
         Ok(())
     }
 
     /// Whether the socket owes sending.
     pub fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
+        self.owed > 0
     }
 }
 

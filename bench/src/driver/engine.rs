@@ -20,6 +20,8 @@ use std::time::{Duration, Instant, SystemTime};
 const LOOK: u64 = 5_000_000;
 /// Requests released in a row before answers are read again: a lane that is faster than it can connect must not keep others from being read.
 const BATCH: usize = 64;
+/// Answers are read, and long requests sent, for this long at a time.
+const TURN: Duration = Duration::from_millis(1);
 
 pub(super) struct Engine<'l> {
     pub load: &'l Load,
@@ -35,6 +37,8 @@ pub(super) struct Engine<'l> {
     spun: u64,
     /// Since when an answer that is read now may have been there.
     pub readable_since: u64,
+    /// Since when answers may have been there that the last turn left.
+    left_since: Option<u64>,
 }
 
 /// A lane's connections, and its requests that wait for one.
@@ -98,6 +102,7 @@ impl<'l> Engine<'l> {
             start: Instant::now(),
             spun: 0,
             readable_since: 0,
+            left_since: None,
         };
         engine.open_connections()?;
         Ok(engine)
@@ -144,7 +149,12 @@ impl<'l> Engine<'l> {
             lanes: ledger.into_recordings(),
             window_start: self.load.warmup,
             window: Duration::from_nanos(window.end - window.start),
-            driver_load: nanos(until.1.saturating_sub(from.1)).saturating_sub(self.spun) as f64 / wall as f64,
+            // A driver that saw the window begin when it was over has been busy all the time.
+            driver_load: if from.0 >= window.end {
+                1.0
+            } else {
+                nanos(until.1.saturating_sub(from.1)).saturating_sub(self.spun) as f64 / wall as f64
+            },
             gave_up,
             is_cut_short,
             started: started + self.load.warmup.as_secs_f64(),
@@ -213,6 +223,7 @@ impl<'l> Engine<'l> {
             match ppoll(&mut fds, Some(timeout), None) {
                 Ok(0) | Err(Errno::EINTR) => {
                     self.readable_since = self.now();
+                    self.left_since = None;
                     return Ok(());
                 }
                 result => result.map(drop)?,
@@ -233,8 +244,15 @@ impl<'l> Engine<'l> {
             // It came while nothing else was being done.
             self.readable_since = if next.is_some() { before } else { polled };
         }
-        for event in &events[..count] {
+        let left_since = self.left_since.take();
+        self.readable_since = left_since.unwrap_or(self.readable_since);
+        for (number, event) in events[..count].iter().enumerate() {
             self.handle(event)?;
+            // What is left is still there at the next look; requests that are due are not kept waiting for it.
+            if number + 1 < count && self.now() > polled + nanos(TURN) {
+                self.left_since = Some(left_since.unwrap_or(polled));
+                break;
+            }
         }
         self.readable_since = polled;
         Ok(())

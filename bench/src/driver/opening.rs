@@ -1,6 +1,6 @@
 //! Opening the kept connections before a run.
 
-use super::connection::{Connection, start_connect};
+use super::connection::{Connection, own_remedy, start_connect};
 use super::engine::Engine;
 use crate::console::interrupt;
 use crate::http::{Reader, Step};
@@ -41,33 +41,71 @@ impl Engine<'_> {
         let end = Instant::now() + OPENING;
         let mut primes = true;
         let mut closes = vec![false; load.lanes.len()];
+        let (mut is_any_open, mut refused) = (false, None);
         for (lane, slot) in order {
             interrupt::check()?;
             // A server that closes after each answer would only be kept waiting by idle connections: they are opened when they are needed.
             if closes[lane] {
                 continue;
             }
-            let target = &load.lanes[lane].target;
-            let left = || FIRST_ANSWER.min(end.saturating_duration_since(Instant::now()));
-            let connect = || connect(target.address, left()).with_context(|| format!("cannot connect to {}", target.address));
-            let (mut stream, mut is_connecting) = connect()?;
-            if primes && load.lanes[lane].primes_connections && !is_connecting {
-                match prime(&stream, target, left())? {
-                    Primed::Ready => {}
-                    Primed::Closed => {
-                        closes[lane] = true;
-                        continue;
-                    }
-                    Primed::Slow => {
-                        primes = false;
-                        (stream, is_connecting) = connect()?;
-                    }
+            let (one, left) = (&load.lanes[lane], FIRST_ANSWER.min(end.saturating_duration_since(Instant::now())));
+            match open(&one.target, primes && one.primes_connections, left) {
+                Ok(Opened::Ready(stream, is_connecting)) => {
+                    self.add(Connection::new(lane, slot, one.target.request.clone(), stream, is_connecting))?;
+                    is_any_open = true;
                 }
+                Ok(Opened::Slow(stream, is_connecting)) => {
+                    self.add(Connection::new(lane, slot, one.target.request.clone(), stream, is_connecting))?;
+                    (is_any_open, primes) = (true, false);
+                }
+                Ok(Opened::Closed) => (is_any_open, closes[lane]) = (true, true),
+                // A server may take some connections and refuse others: these are tried again when they are needed.
+                Err(error) if one.retries && own_remedy_of(&error).is_none() => {
+                    self.ledger.recording(lane).refuse(&format!("{error:#}"));
+                    refused.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
             }
-            self.add(Connection::new(lane, slot, stream, is_connecting))?;
         }
-        Ok(())
+        match refused {
+            Some(error) if !is_any_open => Err(error),
+            _ => Ok(()),
+        }
     }
+}
+
+/// A kept connection before the run: ready, though it may still be on its way; ready, but the server is slow; or not to be kept, since the server closes
+/// after each answer.
+enum Opened {
+    Ready(TcpStream, bool),
+    Slow(TcpStream, bool),
+    Closed,
+}
+
+/// Opens a connection, and asks once on it if it is to be primed.
+fn open(target: &Target, primes: bool, patience: Duration) -> Result<Opened> {
+    let address = target.address;
+    let words = |error: anyhow::Error| {
+        let remedy = own_remedy_of(&error).map_or(String::new(), |remedy| format!(": {remedy}"));
+        error.context(format!("cannot connect to {address}{remedy}"))
+    };
+    let (stream, is_connecting) = connect(address, patience).map_err(words)?;
+    if !primes || is_connecting {
+        return Ok(Opened::Ready(stream, is_connecting));
+    }
+    Ok(match prime(&stream, target, patience)? {
+        Primed::Ready => Opened::Ready(stream, false),
+        Primed::Closed => Opened::Closed,
+        Primed::Slow => {
+            let (stream, is_connecting) = connect(address, patience).map_err(words)?;
+            Opened::Slow(stream, is_connecting)
+        }
+    })
+}
+
+/// What to do about an error that is this machine's own.
+fn own_remedy_of(error: &anyhow::Error) -> Option<&'static str> {
+    error.downcast_ref::<std::io::Error>().and_then(own_remedy)
 }
 
 /// Connects, and waits a while for the connection to be established. Returns whether it still is on its way.

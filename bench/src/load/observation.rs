@@ -62,6 +62,8 @@ pub struct Recording {
     pub errors: u64,
     /// The first of them, in words.
     pub first_error: Option<String>,
+    /// Times that bytes came on a connection without a request in flight, which is then closed; not the 408 with which a server says that it closes.
+    pub unasked: u64,
     /// Requests that were answered 503 in the window, where the lane lets a server shed them.
     pub shed: u64,
     /// Requests sent again since their connection closed before any byte of the answer.
@@ -80,6 +82,8 @@ pub struct Recording {
     pub response: Times,
     /// The age at the end of each request that counts and never got a right answer, whether it still waits or failed.
     pub ages: Times,
+    /// The longest age of one that still waits, in nanoseconds.
+    pub longest_wait: u64,
     /// From the send to the last byte.
     pub service: Times,
     /// From the planned instant to its release: the driver's own delay.
@@ -110,6 +114,7 @@ impl Default for Recording {
             failed: 0,
             errors: 0,
             first_error: None,
+            unasked: 0,
             shed: 0,
             resent: 0,
             idle_closes: 0,
@@ -119,6 +124,7 @@ impl Default for Recording {
             statuses: BTreeMap::new(),
             response: times(),
             ages: times(),
+            longest_wait: 0,
             service: times(),
             lag: times(),
             read_lag: times(),

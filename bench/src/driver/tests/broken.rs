@@ -1,7 +1,8 @@
 //! Servers that break a connection behind a right answer: what they owe of it is asked for again, and no client falls silent.
 
-use super::{MS, OK, closed, drive, open, request, server, target};
-use crate::load::{Lane, Pace, Recording, Target};
+use super::{MS, OK, closed, drive, echo, open, request, server, target};
+use crate::driver::Sockets;
+use crate::load::{Drive, Lane, Load, Pace, Recording, Target};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::mpsc;
@@ -26,10 +27,11 @@ fn pipelined(address: SocketAddr) -> Recording {
 
 #[test]
 fn a_closed_lane_goes_on_when_more_comes_than_was_asked_for() {
-    for (surplus, is_error) in [(STRAY, true), (FAREWELL, false)] {
+    for (surplus, is_unasked) in [(STRAY, true), (FAREWELL, false)] {
         let address = once(1, &[OK, surplus]);
         let seen = closed(address, 2, 150 * MS);
-        assert!(seen.answered > 10 && (seen.errors > 0) == is_error, "{} {:?}", seen.answered, seen.first_error);
+        assert!(seen.answered > 10 && (seen.unasked > 0) == is_unasked, "{} {}", seen.answered, seen.unasked);
+        assert_eq!((seen.errors, seen.failed), (0, 0), "every request was answered");
         let pace = Pace::Closed { depth: 1, stagger: Duration::ZERO, most: None, think: MS };
         let thinking = drive(Lane { pace, ..Lane::closed(target(address), 2, 1) }, 150 * MS).lanes.remove(0);
         assert!(thinking.answered > 10, "{}", thinking.answered);
@@ -107,4 +109,51 @@ fn an_answer_that_comes_before_the_request_is_sent_whole_is_an_answer() {
         let seen = drive(Lane { pace, is_fresh, ..Lane::closed(refused, 1, 1) }, 5000 * MS).lanes.remove(0);
         assert_eq!((seen.answered, seen.errors), (4, 0), "{:?}", seen.first_error);
     }
+}
+
+#[test]
+fn a_line_end_behind_an_answer_is_skipped() {
+    let address = server(|_, mut stream| while request(&mut stream) && stream.write_all(&[OK, b"\r\n"].concat()).is_ok() {});
+    let seen = closed(address, 1, 150 * MS);
+    assert!(seen.answered > 10, "{}", seen.answered);
+    assert_eq!((seen.errors, seen.unasked, seen.idle_closes, seen.resent), (0, 0, 0, 0));
+}
+
+#[test]
+fn long_requests_on_many_connections_keep_the_driver_from_nothing() {
+    const LENGTH: usize = 4 << 20;
+    let address = server(|_, mut stream| {
+        let mut piece = vec![0; 1 << 16];
+        while request(&mut stream) {
+            let mut left = LENGTH;
+            while left > 0 {
+                let most = left.min(piece.len());
+                match stream.read(&mut piece[..most]) {
+                    Ok(count) if count > 0 => left -= count,
+                    _ => return,
+                }
+            }
+            let _ = stream.write_all(OK);
+        }
+    });
+    let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {LENGTH}\r\n\r\n");
+    let long = [head.as_bytes(), &vec![b'x'; LENGTH]].concat();
+    let uploads = Lane::closed(Target { request: long.into(), ..target(address) }, 16, 1);
+    let probes = Lane { retries: true, ..Lane::open(target(server(echo(OK))), 2, 200.0, false) };
+    let seen = Sockets.drive(&Load { grace: 5000 * MS, ..Load::of(vec![uploads, probes], 500 * MS, 1) }).unwrap();
+    assert!(seen.driver_load <= 1.05, "{}", seen.driver_load);
+    let (uploads, probes) = (&seen.lanes[0], &seen.lanes[1]);
+    assert!(uploads.response.len() >= 16 && uploads.errors == 0, "{} {:?}", uploads.response.len(), uploads.first_error);
+    assert_eq!((probes.answered, probes.errors), (probes.planned, 0));
+}
+
+#[test]
+fn a_server_that_refuses_some_connections_is_measured_on_the_others() {
+    // Of ten connections it serves four and resets the rest.
+    let address = server(|number, mut stream| while number < 4 && request(&mut stream) && stream.write_all(OK).is_ok() {});
+    let lane = Lane { primes_connections: true, ..Lane::open(target(address), 10, 200.0, false) };
+    let lenient = Load { grace: 100 * MS, ..Load::of(vec![Lane { retries: true, ..lane.clone() }], 200 * MS, 1) };
+    let seen = Sockets.drive(&lenient).unwrap().lanes.remove(0);
+    assert!(seen.answered > 0 && seen.refused > 0, "{} {}", seen.answered, seen.refused);
+    assert!(Sockets.drive(&Load { lanes: vec![lane], ..lenient }).is_err(), "a server under the contract refuses none");
 }
