@@ -3,7 +3,8 @@
 use super::contract::{self, Scene};
 use super::probes::{self, FRESH, KEPT, OTHERS};
 use super::steps::{added, freeze_k, slowdown};
-use crate::load::{Lane, Load, Observation, Pace, Target};
+use crate::console::interrupt;
+use crate::load::{Lane, Load, Observation, Pace, Recording, Target};
 use crate::measure::{Kind, Latency, Session, Timeline, learn, ms};
 use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Role, Unit, Value};
 use crate::validity::{self, Failure};
@@ -152,7 +153,14 @@ impl Climb<'_> {
     pub fn run(&self, session: &Session<'_>) -> Result<Run> {
         let mut steps = Vec::new();
         for k in self.blockers {
-            let step = self.step(session, *k)?;
+            let step = match self.step(session, *k) {
+                // What was measured stays: a user's own server may bear so much and no more.
+                Err(error) if self.is_lenient && !steps.is_empty() && !interrupt::is_requested() => {
+                    steps.push(Step::unmeasured(*k, format!("{error:#}")));
+                    break;
+                }
+                step => step?,
+            };
             let is_frozen = step.probes.p99_us > self.limit.as_secs_f64() * 1e6 || step.fails(Percentile::default());
             steps.push(step);
             if is_frozen {
@@ -293,9 +301,7 @@ impl Run {
         }
         Ok(readings)
     }
-}
 
-impl Run {
     /// Each step, to be looked at.
     pub fn scenes(self) -> Vec<Scene> {
         let Run { kind, block_ms, steps, .. } = self;
@@ -311,6 +317,26 @@ impl Run {
 }
 
 impl Step {
+    /// One that could not be taken, and why.
+    fn unmeasured(k: usize, reason: String) -> Self {
+        let nothing = Latency::of(&Recording::default());
+        Step {
+            k,
+            invalid: Some(reason),
+            probes: nothing.clone(),
+            fresh: nothing,
+            dead: 0.0,
+            recovery_ms: None,
+            blockers_per_s: 0.0,
+            blockers_failed: 0,
+            blockers_asked: 0,
+            shed_per_s: 0.0,
+            driver_load: 0.0,
+            gave_up: false,
+            timeline: None,
+        }
+    }
+
     /// A value, unless the whole step is invalid.
     fn valid(&self, value: Result<Value, String>) -> Result<Value, String> {
         self.invalid.clone().map_or(value, Err)
@@ -336,7 +362,6 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Recording;
     use Value::{AtLeast, Exact, Never};
 
     /// A step whose probes are answered in 0.2 ms, but for those that fail.
@@ -344,21 +369,7 @@ mod tests {
         let mut probes = Recording { planned: answered + failed, answered, failed, ..Recording::default() };
         (0..answered).for_each(|_| probes.count(0, 0, 200_000, true));
         probes.count_ages(700_000_000, failed as u32);
-        Step {
-            k,
-            invalid: invalid.map(str::to_owned),
-            probes: Latency::of(&probes),
-            fresh: Latency::of(&Recording::default()),
-            dead: 0.0,
-            recovery_ms: None,
-            blockers_per_s: 0.0,
-            blockers_failed: 0,
-            blockers_asked: 0,
-            shed_per_s: 0.0,
-            driver_load: 0.0,
-            gave_up: false,
-            timeline: None,
-        }
+        Step { invalid: invalid.map(str::to_owned), probes: Latency::of(&probes), ..Step::unmeasured(k, String::new()) }
     }
 
     #[test]

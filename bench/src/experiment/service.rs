@@ -1,13 +1,15 @@
 //! A user's own service: the harm that its slow requests do to its quick ones, beside reference servers with blockers of the same length, measured
 //! in the same round on the same machine.
 
+mod fit;
+
 use super::climb::{self, Climb, Ladder, Run, freeze_metric, place};
 use super::contract::{Choices, Column, Experiment, Scene, conditions};
 use super::probes;
-use crate::catalog::{Row, Server};
-use crate::measure::{Kind, Mode, Session, learn_own, lenient, ms};
+use super::steps::freeze_k;
+use crate::catalog::Row;
+use crate::measure::{Kind, Mode, Session, learn_own, lenient};
 use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Role, Unit, Value};
-use crate::process::{Start, deploy};
 use crate::report::{self, Cell, Figure, Group, Places, Scale, Standing, Table, View};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -17,39 +19,25 @@ use std::time::Duration;
 const KIND: &str = "slow";
 /// Connections of the probes.
 const CONNECTIONS: usize = 256;
-/// Probes a second on each connection at most. One is in flight on each, so that all that are due in half a second of silence find a free
-/// one: with more, the driver's own queue would be measured.
-const PER_CONNECTION: f64 = 2.0;
-/// A step lasts at least this many blockers.
-const BLOCKERS_PER_STEP: f64 = 3.0;
 /// Probes of a step for which p99 is more than the maximum.
 const PROBES: f64 = 1000.0;
-/// A step of a slow service lasts at least this many probes.
-const LEAST_PROBES: f64 = 20.0;
-/// Shortest and longest step, in ms, unless blockers are longer; in a quick round, and of references in a quick round.
+/// Shortest and longest step, in ms, unless blockers are longer; and the shortest of references in a quick round.
 const WINDOW_MS: (f64, f64) = (1000.0, 4000.0);
-const QUICK_WINDOW_MS: (f64, f64) = (1000.0, 1000.0);
 const QUICK_REFERENCE_MS: f64 = 500.0;
 /// The p99 at which k stops to ascend, in ms.
 const LIMIT_MS: f64 = 1000.0;
-/// The probes of both lanes together are at most this share of what the service can answer one after another, so that they are not what slows
-/// it down.
-const SHARE: f64 = 0.25;
-/// The fewest probes a second on kept connections; what this is too much for is told so.
-const LEAST_RATE: f64 = 2.0;
 /// A service that answers one request at a time has worked off the queue that the warm-up leaves within this time, in ms, and before the first step.
 const WARM_QUEUE_MS: f64 = 500.0;
 /// The least time of a slow request, in ms, and its least ratio to the time of the quick one.
 const LEAST_BLOCK_MS: f64 = 5.0;
 const LEAST_RATIO: f64 = 2.0;
-/// The slow request is asked alone this many times; the median is T.
-const ALONE: usize = 3;
-/// Probes are asked alone this many times to learn how fast the service is.
-const PROBED: usize = 20;
 
 /// Quick requests, and those of them that failed.
 const QUICK: Family = Family::new("quick", Unit::Count, Role::Detail);
 const QUICK_FAILED: Family = Family::new("quick_failed", Unit::Count, Role::Detail);
+/// The time within which most requests over new connections are answered, and the number of slow requests that pushes it over a limit.
+const FRESH: Family = Family::new("fresh_ms", Unit::Ms, Role::Detail);
+const FRESH_FREEZE: Family = Family::new("fresh_freeze_k", Unit::Blockers, Role::Threshold).more_is_better();
 /// Slow requests, and those of them that failed.
 const SLOW: Family = Family::new("slow", Unit::Count, Role::Detail);
 const SLOW_FAILED: Family = Family::new("slow_failed", Unit::Count, Role::Detail);
@@ -119,6 +107,7 @@ impl Experiment for Service {
 
     fn read(&self, settings: &Settings, percentile: Percentile) -> Result<Vec<Reading>> {
         let mut readings = self.run.read(Self::NAME, &settings.blockers, percentile)?;
+        readings.extend(self.fresh(settings)?);
         for step in &self.run.steps {
             let quick = [&step.probes, &step.fresh];
             let counts = [
@@ -208,6 +197,41 @@ impl Experiment for Service {
     }
 }
 
+impl Service {
+    /// What clients feel that connect only now: a server with room for so many connections lets them wait, while those that are in are served as ever.
+    fn fresh(&self, settings: &Settings) -> Result<Vec<Reading>> {
+        let (block_ms, mut readings, mut ladder) = (settings.block_ms, Vec::new(), Vec::new());
+        for step in &self.run.steps {
+            let value = match (&step.invalid, step.fresh.most_ms()?) {
+                (Some(reason), _) => Err(reason.clone()),
+                (None, Some(value)) => Ok(value),
+                (None, None) => continue,
+            };
+            readings.push((fresh_metric(block_ms, step.k), value.clone()));
+            ladder.push((step.k, value));
+        }
+        // Where the climb ended since all were frozen, nothing is known of more slow requests.
+        let is_whole = ladder.last().map(|(k, _)| *k) >= settings.blockers.last().copied();
+        for limit_ms in LIMITS_MS.into_iter().filter(|limit_ms| *limit_ms <= self.run.limit_ms && !ladder.is_empty()) {
+            let threshold = freeze_k(&ladder, limit_ms);
+            if is_whole || !matches!(threshold, Ok(Value::Never { .. })) {
+                readings.push((fresh_threshold_metric(block_ms, limit_ms), threshold));
+            }
+        }
+        Ok(readings)
+    }
+}
+
+/// The time within which most requests over new connections are answered beside k slow ones.
+pub fn fresh_metric(block_ms: f64, k: usize) -> Metric {
+    count_metric(&FRESH, block_ms, k)
+}
+
+/// The number of slow requests that pushes it over a limit.
+pub fn fresh_threshold_metric(block_ms: f64, limit_ms: f64) -> Metric {
+    Metric { family: FRESH_FREEZE, ..threshold_metric(block_ms, limit_ms) }
+}
+
 /// The response time of the quick request beside k slow ones.
 pub fn response_metric(percentile: Percentile, block_ms: f64, k: usize) -> Metric {
     percentile.family().at(Service::NAME, place(KIND, block_ms, k))
@@ -238,66 +262,15 @@ impl Settings {
         self.block_ms >= LEAST_BLOCK_MS && self.block_ms >= LEAST_RATIO * self.probe_ms
     }
 
+    /// The time above which the quick request counts as frozen, in ms: far above what it takes alone. `None` if it is too slow for any.
+    pub fn limit_ms(&self) -> Option<f64> {
+        LIMITS_MS.into_iter().find(|limit_ms| *limit_ms >= LEAST_RATIO * self.probe_ms).filter(|limit_ms| *limit_ms <= LIMIT_MS)
+    }
+
     /// What the response times of a step stand for: p99, or the longest of few probes.
     pub fn percentile_words(&self) -> String {
         let probes = self.rate * self.window_ms as f64 / 1e3;
         if probes >= PROBES { "p99".into() } else { format!("the longest of {probes:.0}") }
-    }
-
-    /// The share that the probes are of what the slowest service can answer one after another, if that is more than they should be.
-    pub fn too_many_probes(&self) -> Option<f64> {
-        let share = (self.rate + probes::fresh_rate(self.rate)) * self.probe_ms / 1e3;
-        (share > SHARE * 1.01).then_some(share)
-    }
-
-    /// The settings for these services: T, a rate of probes that each of them bears, and steps long enough for both. Asks each service alone.
-    ///
-    /// # Errors
-    /// A service that does not start, or that does not answer what it is asked.
-    pub fn learn(self, servers: &[Server], start: &Start, mode: Mode) -> Result<Settings> {
-        let (mut quick, mut slow) = (Duration::ZERO, Duration::ZERO);
-        for server in servers {
-            let alone = Self::ask_alone(server, start)?;
-            (quick, slow) = (quick.max(alone.0), slow.max(alone.1));
-        }
-        Ok(self.fit(quick, slow, mode))
-    }
-
-    /// The times that the quick and the slow request of a service take alone.
-    fn ask_alone(server: &Server, start: &Start) -> Result<(Duration, Duration)> {
-        let Some(own) = &server.own else { bail!("{} keeps the contract, so nothing has to be learned", server.name) };
-        let mut running = deploy::start(server, start)?;
-        let median = |mut times: Vec<Duration>| {
-            times.sort();
-            times[times.len() / 2]
-        };
-        // The first request of each kind warms up.
-        learn_own(&mut running, own, &own.probe)?;
-        learn_own(&mut running, own, &own.blocker)?;
-        let mut probes = Vec::new();
-        for _ in 0..PROBED {
-            probes.push(learn_own(&mut running, own, &own.probe)?.1);
-        }
-        let mut blockers = Vec::new();
-        for _ in 0..ALONE {
-            blockers.push(learn_own(&mut running, own, &own.blocker)?.1);
-        }
-        Ok((median(probes), median(blockers)))
-    }
-
-    /// The settings for services whose slowest quick and slow requests take these times alone.
-    fn fit(self, quick: Duration, slow: Duration, mode: Mode) -> Settings {
-        let most = self.rate.min(PER_CONNECTION * self.connections as f64);
-        let rate = probes::kept_rate(SHARE / quick.as_secs_f64()).max(LEAST_RATE).min(most).floor();
-        let block_ms = (ms(slow) * 10.0).round() / 10.0;
-        let (shortest, longest) = if mode == Mode::Quick { QUICK_WINDOW_MS } else { WINDOW_MS };
-        let least = (BLOCKERS_PER_STEP * block_ms).max((LEAST_PROBES / rate * 1e3).ceil());
-        let window_ms = (PROBES / rate * 1e3).clamp(shortest, longest).max(least) as u64;
-        let reference_window_ms = match mode {
-            Mode::Quick => QUICK_REFERENCE_MS.max(least) as u64,
-            _ => window_ms,
-        };
-        Settings { block_ms, probe_ms: ms(quick), window_ms, reference_window_ms, rate, ..self }
     }
 }
 
@@ -334,29 +307,4 @@ fn climb_reference(session: &Session<'_>, settings: &Settings) -> Result<Run> {
     };
     let run = ladder.run(session, Kind::Sleep, &settings.reference_blockers)?;
     Ok(Run { kind: KIND.into(), ..run })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fitted(quick_ms: f64, slow_ms: f64) -> Settings {
-        let choices = Choices::default();
-        let times = [quick_ms, slow_ms].map(|ms| Duration::from_secs_f64(ms / 1e3));
-        Service::settings(Mode::Standard, &choices).fit(times[0], times[1], Mode::Standard)
-    }
-
-    #[test]
-    fn the_probes_of_both_lanes_leave_a_service_of_one_thread_most_of_its_time() {
-        for quick_ms in [0.1, 1.0, 5.0, 25.0, 50.0, 90.0, 100.0] {
-            let settings = fitted(quick_ms, 300.0);
-            let share = (settings.rate + probes::fresh_rate(settings.rate)) * quick_ms / 1e3;
-            assert!(share <= SHARE * 1.01, "{quick_ms} ms: {share}");
-            assert!(settings.rate * settings.window_ms as f64 / 1e3 >= LEAST_PROBES, "{quick_ms} ms: {settings:?}");
-            assert_eq!(settings.too_many_probes(), None);
-        }
-        assert_eq!(fitted(0.1, 300.0).rate, PER_CONNECTION * CONNECTIONS as f64);
-        let slow = fitted(400.0, 2000.0);
-        assert_eq!(slow.too_many_probes().map(|share| (share * 100.0).round()), Some(100.0));
-    }
 }

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// Samples that must lie beyond a percentile.
 const BEYOND: f64 = 10.0;
+/// The share of few requests that most of them are.
+const MOST: f64 = 0.9;
 /// A value that moves by less than this share is the same one.
 const LITTLE: f64 = 0.99;
 /// A histogram keeps three digits, so a time may stand in it a little lower.
@@ -37,6 +39,9 @@ pub struct Latency {
     pub p99_us: f64,
     /// Longest response time.
     pub max_us: f64,
+    /// The longest time of a request that did not fail: it was answered, or still waits. `None` in rounds before 2026-11-30.
+    #[serde(default)]
+    pub longest_us: Option<f64>,
     /// 99th percentile of service time, likewise.
     pub service_p99_us: f64,
     /// 99th percentile of the driver's lag behind its plan.
@@ -55,21 +60,33 @@ impl Latency {
     /// Takes the times out of a recording.
     pub fn of(recording: &Recording) -> Self {
         let times = recording.all_times();
-        Latency {
+        let longest_us = recording.response.max().max(recording.longest_wait) as f64 / 1e3;
+        let mut latency = Latency {
             planned: recording.planned,
             answered: recording.answered,
             unanswered: recording.unanswered + recording.failed,
             failed: recording.failed,
             youngest_us: (!recording.ages.is_empty()).then(|| recording.ages.min() as f64 / 1e3),
             p50_us: times.value_at_quantile(0.5) as f64 / 1e3,
-            p99_us: quantile_us(&times, 0.99),
+            p99_us: 0.0,
             max_us: times.max() as f64 / 1e3,
+            longest_us: Some(longest_us),
             service_p99_us: quantile_us(&recording.service, 0.99),
             lag_p99_us: recording.lag.value_at_quantile(0.99) as f64 / 1e3,
             lag_max_us: Some(recording.lag.max() as f64 / 1e3),
             by_interval: recording.by_interval.clone(),
             response: encode(&times),
-        }
+        };
+        latency.p99_us = latency.of_few(&times, Percentile::default()).unwrap_or_else(|| quantile_us(&times, 0.99));
+        latency
+    }
+
+    /// Where too few samples lie beyond a percentile, the longest time stands for it: of the requests that did not fail, unless so many failed that it lies
+    /// among them. A failure is as old as the run, and one of a hundred quick answers does not make the percentile that long. `None` where there are
+    /// enough samples, or no failure.
+    fn of_few(&self, times: &Times, percentile: Percentile) -> Option<f64> {
+        let is_few = !has_enough(times, percentile.quantile());
+        self.longest_us.filter(|_| is_few && self.failed > 0 && !self.fails(percentile))
     }
 
     /// A percentile of the stored response times, in ms. Requests that were not answered stand in the histogram with their age, so a
@@ -80,6 +97,10 @@ impl Latency {
     pub fn response_ms(&self, percentile: Percentile) -> Result<Value> {
         let times = self.times()?;
         let quantile = percentile.quantile();
+        if let Some(longest) = self.of_few(&times, percentile) {
+            let value = longest / 1e3;
+            return Ok(if self.unanswered > self.failed { Value::AtLeast(value) } else { Value::Exact(value) });
+        }
         Ok(known(&times, self.unanswered, self.youngest_us, (quantile, quantile_us(&times, quantile))))
     }
 
@@ -89,6 +110,23 @@ impl Latency {
     /// A histogram that cannot be read.
     pub fn median_ms(&self) -> Result<Value> {
         Ok(known(&self.times()?, self.unanswered, self.youngest_us, (0.5, self.p50_us)))
+    }
+
+    /// The time within which nine of ten of few requests were answered, and all but one of very few, in ms: one of them may be unlucky. `None` if
+    /// there were fewer than two.
+    ///
+    /// # Errors
+    /// A histogram that cannot be read.
+    pub fn most_ms(&self) -> Result<Option<Value>> {
+        let times = self.times()?;
+        let count = times.len();
+        if count < 2 {
+            return Ok(None);
+        }
+        let rank = ((count as f64 * MOST).ceil() as u64).min(count - 1);
+        let quantile = rank as f64 / count as f64;
+        let value_us = times.value_at_quantile(quantile) as f64 / 1e3;
+        Ok(Some(known(&times, self.unanswered, self.youngest_us, (quantile, value_us))))
     }
 
     /// Whether a percentile lies among the failed requests. These are never answered, so it is above every limit.
@@ -133,7 +171,7 @@ pub fn known<C: Counter>(
     let is_old = youngest_us.is_none_or(|youngest| value_us >= youngest * ROUNDING);
     // Had those requests taken for ever, a larger share would lie above the value: few of them move it by less than it is rounded.
     let above = quantile + unanswered as f64 / times.len().max(1) as f64;
-    let is_moved = above >= 1.0 || quantile_us(times, above) * LITTLE > value_us;
+    let is_moved = above >= 1.0 || !has_enough(times, quantile) || quantile_us(times, above) * LITTLE > value_us;
     let is_bound = times.is_empty() || unanswered > 0 && is_old && is_moved;
     let value = value_us / 1e3;
     if is_bound { Value::AtLeast(value) } else { Value::Exact(value) }
@@ -141,9 +179,12 @@ pub fn known<C: Counter>(
 
 /// A quantile in microseconds, or the maximum where fewer than ten samples lie beyond it.
 fn quantile_us<C: Counter>(times: &Histogram<C>, quantile: f64) -> f64 {
+    (if has_enough(times, quantile) { times.value_at_quantile(quantile) } else { times.max() }) as f64 / 1e3
+}
+
+fn has_enough<C: Counter>(times: &Histogram<C>, quantile: f64) -> bool {
     // Rounded up a little: one percent of a thousand is ten, whatever floating point makes of it.
-    let has_enough = times.len() as f64 * (1.0 - quantile) > BEYOND - 1e-6;
-    (if has_enough { times.value_at_quantile(quantile) } else { times.max() }) as f64 / 1e3
+    times.len() as f64 * (1.0 - quantile) > BEYOND - 1e-6
 }
 
 fn encode(times: &Times) -> String {
@@ -204,6 +245,26 @@ mod tests {
         assert!(!failing(999, 1).fails(p99));
         let nothing = Latency::of(&Recording::default());
         assert_eq!((nothing.response_ms(p99).unwrap(), nothing.max_ms()), (Value::AtLeast(0.0), Ok(Value::AtLeast(0.0))));
+    }
+
+    #[test]
+    fn one_failure_among_few_requests_is_not_their_percentile_and_what_stands_for_it_is_a_bound_only_if_others_wait() {
+        let of = |answered: u64, failed: u64, waiting_ms: Option<u64>| {
+            let mut recording = Recording { answered, failed, errors: failed, ..Recording::default() };
+            (0..answered).for_each(|_| recording.count(0, 0, 8_000_000, true));
+            recording.count_ages(1_600_000_000, failed as u32);
+            if let Some(ms) = waiting_ms {
+                recording.unanswered += 1;
+                recording.longest_wait = ms * 1_000_000;
+                recording.count_ages(ms * 1_000_000, 1);
+            }
+            let latency = Latency::of(&recording);
+            (latency.response_ms(Percentile::default()).unwrap(), latency.p99_us / 1e3)
+        };
+        assert!(matches!(of(399, 1, None), (Value::Exact(ms), p99) if ms < 8.1 && p99 < 8.1), "{:?}", of(399, 1, None));
+        // Two of a hundred: p99 is one of those that are never answered.
+        assert!(matches!(of(98, 2, None).0, Value::AtLeast(ms) if ms > 1590.0));
+        assert!(matches!(of(398, 1, Some(700)).0, Value::AtLeast(ms) if (699.0..701.0).contains(&ms)));
     }
 
     #[test]

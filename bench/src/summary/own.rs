@@ -60,6 +60,19 @@ impl Service<'_> {
         self.median(&service::threshold_metric(self.settings.block_ms, limit_ms))
     }
 
+    /// The number of slow requests beside which clients wait that connect only now, where open connections are served as ever.
+    fn shuts_out(&self, limit_ms: f64) -> Option<usize> {
+        let k = self.median(&service::fresh_threshold_metric(self.settings.block_ms, limit_ms))?.exact()?;
+        let kept = self.threshold(limit_ms).and_then(Value::exact);
+        kept.is_none_or(|kept| k < kept).then_some(k as usize)
+    }
+
+    /// Whether none of the slow requests that were tried froze it.
+    fn is_well(&self) -> bool {
+        let Some(limit_ms) = self.settings.limit_ms() else { return false };
+        matches!(self.threshold(limit_ms), Some(Value::Never { .. })) && self.shuts_out(limit_ms).is_none()
+    }
+
     /// The quick requests that failed beside k slow ones, in all trials, and all of them.
     fn failed(&self, k: usize) -> (f64, f64) {
         self.sums(service::failure_metrics(self.settings.block_ms, k))
@@ -107,12 +120,21 @@ impl Service<'_> {
     /// What slow requests do to quick ones, in a sentence.
     fn harm(&self) -> String {
         let (name, block) = (&self.row.name, significant(self.settings.block_ms));
-        let Some(threshold) = self.threshold(LIMITS_MS[0]) else {
+        let Some(limit_ms) = self.settings.limit_ms() else {
+            return format!(
+                "{name}: the quick request takes {} alone, too long to tell by it what slow ones do: name a quicker one with --probe.",
+                duration(Value::Exact(self.settings.probe_ms))
+            );
+        };
+        let Some(threshold) = self.threshold(limit_ms) else {
             return format!("{name}: no valid measurement; the reasons stand below.");
         };
+        if let Some(k) = self.shuts_out(limit_ms) {
+            return self.harm_to_new_clients(k, threshold);
+        }
         let tried = self.settings.blockers.iter().max().copied().unwrap_or(0);
         let Value::Exact(k) = threshold else {
-            let limit = format!("({} within 0.1 s)", self.settings.percentile_words());
+            let limit = format!("({} within {} s)", self.settings.percentile_words(), limit_ms / 1e3);
             let refused = if self.borne(usize::MAX) < tried { "; with more, slow requests failed" } else { "" };
             return match self.borne(usize::MAX) {
                 0 => format!("{name}: slow requests failed, so this says nothing about what they do to the quick ones."),
@@ -135,11 +157,7 @@ impl Service<'_> {
                 self.settings.rate, self.settings.connections
             );
         }
-        let harmless = match self.borne(k) {
-            0 => String::new(),
-            1 => format!("one slow request of {block} ms at a time is harmless; "),
-            count => format!("up to {count} slow requests of {block} ms at a time are harmless; "),
-        };
+        let harmless = self.harmless(k);
         let freeze = self.response(k).map_or(String::new(), |value| format!(" for {}", duration(value)));
         let subject = if k == 1 { "one slow request".to_owned() } else { k.to_string() };
         let effect = match (k, fails) {
@@ -153,6 +171,39 @@ impl Service<'_> {
         let of = if harmless.is_empty() && k > 1 { format!(" slow requests of {block} ms at a time") } else { String::new() };
         let untried = untried(k, &self.settings.blockers);
         format!("{name}: {harmless}{subject}{of} {effect}{untried}{worse}.")
+    }
+
+    /// What is harmless below k slow requests, as the start of a sentence.
+    fn harmless(&self, k: usize) -> String {
+        let block = significant(self.settings.block_ms);
+        match self.borne(k) {
+            0 => String::new(),
+            1 => format!("one slow request of {block} ms at a time is harmless; "),
+            count => format!("up to {count} slow requests of {block} ms at a time are harmless; "),
+        }
+    }
+
+    /// The same where k slow requests leave no room for new connections.
+    fn harm_to_new_clients(&self, k: usize, threshold: Value) -> String {
+        let (name, harmless) = (&self.row.name, self.harmless(k));
+        let block = significant(self.settings.block_ms);
+        let wait = self
+            .median(&service::fresh_metric(self.settings.block_ms, k))
+            .map_or(String::new(), |value| format!(" for {}", duration(value)));
+        if k == 0 {
+            return format!(
+                "{name}: beside {} open connections, new ones wait{wait} without a single slow request: try fewer with --connections.",
+                self.settings.connections
+            );
+        }
+        let of = if harmless.is_empty() && k > 1 { format!(" slow requests of {block} ms at a time") } else { String::new() };
+        let subject = if k == 1 { "one slow request lets".to_owned() } else { format!("{k}{of} let") };
+        let untried = untried(k, &self.settings.blockers);
+        let worse = threshold.exact().map_or(String::new(), |worse| format!("; {worse} freeze these too"));
+        format!(
+            "{name}: {harmless}{subject} new connections wait{wait}{untried}, while the {} that are open are served{worse}.",
+            self.settings.connections
+        )
     }
 
     /// A bar for each number of slow requests, on a logarithmic scale.
@@ -175,7 +226,10 @@ impl Service<'_> {
             let words_of =
                 |failed: f64, what: &str| if failed > 0.0 { format!(", {} {what}", count(failed)) } else { String::new() };
             let failed = words_of(self.failed(*k).0, "failed") + &words_of(self.slow_failed(*k).0, "slow ones failed");
-            writeln!(text, "  {k:>6}  {bar} {words}{failed}{mark}")?;
+            let fresh = self.median(&service::fresh_metric(self.settings.block_ms, *k));
+            let waits = |value: &Value| self.settings.limit_ms().is_some_and(|limit_ms| value.is_above(limit_ms) == Some(true));
+            let fresh = fresh.filter(waits).map_or(String::new(), |value| format!(", new connections {}", duration(value)));
+            writeln!(text, "  {k:>6}  {bar} {words}{fresh}{failed}{mark}")?;
         }
         Ok(text)
     }
@@ -217,7 +271,7 @@ fn references(round: &Round, numbers: &Numbers, settings: &Settings) -> Result<O
     let mut text = format!("The same load and slow requests of {block} ms on this machine, where a slow call runs\n");
     for row in rows {
         let service = Service { row, numbers, settings };
-        let words = match (&row.unavailable, service.threshold(LIMITS_MS[0])) {
+        let words = match (&row.unavailable, settings.limit_ms().and_then(|limit_ms| service.threshold(limit_ms))) {
             (Some(reason), _) => format!("unavailable({reason})"),
             (_, Some(Value::Exact(k))) => match tried.iter().filter(|one| (**one as f64) < k).max().copied().unwrap_or(0) {
                 last if k as usize > last + 1 => format!("freezes at k={} to {k}", last + 1),
@@ -236,8 +290,9 @@ fn references(round: &Round, numbers: &Numbers, settings: &Settings) -> Result<O
 fn advice(round: &Round, numbers: &Numbers, settings: &Settings) -> String {
     let mine = round.header.servers.iter().filter(|row| row.own.is_some());
     let most = settings.blockers.iter().max().copied().unwrap_or(0);
-    let is_well = |row: &&Row| matches!(Service { row, numbers, settings }.threshold(LIMITS_MS[0]), Some(Value::Never { .. }));
-    if mine.clone().any(|row| Service { row, numbers, settings }.threshold(LIMITS_MS[0]).is_none()) {
+    let is_well = |row: &&Row| Service { row, numbers, settings }.is_well();
+    let Some(limit_ms) = settings.limit_ms() else { return "No advice, since the quick request is slow itself.".into() };
+    if mine.clone().any(|row| Service { row, numbers, settings }.threshold(limit_ms).is_none()) {
         return "No advice without a valid measurement: try again, with fewer --connections if the server refuses some.".into();
     }
     if !settings.has_slow_request() {
@@ -270,44 +325,4 @@ fn advice(round: &Round, numbers: &Numbers, settings: &Settings) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The verdict on a service that never froze, of whose slow requests these failed: (k, failed, all).
-    fn verdict(slow: &[(usize, f64, f64)]) -> String {
-        let settings = Settings {
-            blockers: vec![0, 1, 4, 64],
-            block_ms: 110.0,
-            probe_ms: 0.1,
-            window_ms: 1000,
-            reference_blockers: Vec::new(),
-            reference_window_ms: 1000,
-            rate: 1000.0,
-            connections: 256,
-        };
-        let row = Row { name: "yours".into(), ..Row::default() };
-        let mut numbers = Numbers::default();
-        numbers.add("yours", [(service::threshold_metric(110.0, LIMITS_MS[0]), Ok(Value::Never { tried: 64.0 }))]);
-        for (k, failed, all) in slow {
-            let values = [*failed, *all].map(|value| Ok(Value::Exact(value)));
-            numbers.add("yours", service::slow_failure_metrics(110.0, *k).into_iter().zip(values));
-        }
-        Service { row: &row, numbers: &numbers, settings: &settings }.verdict()
-    }
-
-    #[test]
-    fn only_slow_requests_that_were_answered_are_called_harmless() {
-        let whole = verdict(&[(1, 0.0, 9.0), (4, 0.0, 36.0), (64, 2.0, 500.0)]);
-        assert!(
-            whole.contains("up to 64 slow requests of 110 ms at a time leave the quick ones alone (p99 within 0.1 s). Slow"),
-            "{whole}"
-        );
-        assert!(whole.ends_with("Slow requests failed: 2 of 500 with 64 slow."), "{whole}");
-        let part = verdict(&[(1, 0.0, 9.0), (4, 0.0, 36.0), (64, 200.0, 500.0)]);
-        assert!(part.contains("up to 4 slow requests") && part.contains("; with more, slow requests failed."), "{part}");
-        let nothing = verdict(&[(1, 9.0, 9.0), (4, 36.0, 36.0), (64, 500.0, 500.0)]);
-        assert!(nothing.contains("this says nothing about what they do") && !nothing.contains("alone"), "{nothing}");
-        // Rounds that did not count them.
-        assert!(verdict(&[]).contains("up to 64"));
-    }
-}
+mod tests;

@@ -1,0 +1,78 @@
+//! The verdict on a user's own service, in words.
+
+use super::*;
+
+fn settings() -> Settings {
+    Settings {
+        blockers: vec![0, 1, 4, 64],
+        block_ms: 110.0,
+        probe_ms: 0.1,
+        window_ms: 1000,
+        reference_blockers: Vec::new(),
+        reference_window_ms: 1000,
+        rate: 1000.0,
+        connections: 256,
+    }
+}
+
+fn verdict_on(settings: &Settings, readings: impl IntoIterator<Item = (Metric, Value)>) -> String {
+    let row = Row { name: "yours".into(), ..Row::default() };
+    let mut numbers = Numbers::default();
+    numbers.add("yours", readings.into_iter().map(|(metric, value)| (metric, Ok(value))));
+    Service { row: &row, numbers: &numbers, settings }.verdict()
+}
+
+/// The verdict on a service that never froze, of whose slow requests these failed: (k, failed, all).
+fn verdict(slow: &[(usize, f64, f64)]) -> String {
+    let never = (service::threshold_metric(110.0, LIMITS_MS[0]), Value::Never { tried: 64.0 });
+    let failed = slow
+        .iter()
+        .flat_map(|(k, failed, all)| service::slow_failure_metrics(110.0, *k).into_iter().zip([*failed, *all].map(Value::Exact)));
+    verdict_on(&settings(), std::iter::once(never).chain(failed))
+}
+
+#[test]
+fn what_lets_new_clients_wait_is_not_harmless_to_those_that_are_connected() {
+    let never = Value::Never { tried: 64.0 };
+    let on = |kept: Value, fresh: f64| {
+        let readings = [
+            (service::threshold_metric(110.0, LIMITS_MS[0]), kept),
+            (service::fresh_threshold_metric(110.0, LIMITS_MS[0]), Value::Exact(fresh)),
+            (service::fresh_metric(110.0, fresh as usize), Value::AtLeast(1740.0)),
+        ];
+        verdict_on(&settings(), readings)
+    };
+    assert_eq!(
+        on(never, 4.0),
+        "yours: one slow request of 110 ms at a time is harmless; 4 let new connections wait for over 1.74 s (2 to 3 were not tried), while the 256 that are open are served."
+    );
+    assert!(on(Value::Exact(64.0), 4.0).ends_with("are served; 64 freeze these too."), "{}", on(Value::Exact(64.0), 4.0));
+    assert!(on(never, 0.0).contains("beside 256 open connections, new ones wait for over 1.74 s without a single slow request"));
+    // Where all wait, one sentence says so.
+    assert!(!on(Value::Exact(4.0), 4.0).contains("new connections"), "{}", on(Value::Exact(4.0), 4.0));
+}
+
+#[test]
+fn a_quick_request_that_takes_long_itself_is_judged_at_a_second_or_not_at_all() {
+    let never = |limit_ms| [(service::threshold_metric(110.0, limit_ms), Value::Never { tried: 64.0 })];
+    let slow = verdict_on(&Settings { probe_ms: 159.0, ..settings() }, never(LIMITS_MS[1]));
+    assert!(slow.contains("up to 64 slow requests of 110 ms at a time leave the quick ones alone (p99 within 1 s)"), "{slow}");
+    let slower = verdict_on(&Settings { probe_ms: 800.0, ..settings() }, never(LIMITS_MS[1]));
+    assert!(slower.contains("the quick request takes 800 ms alone") && slower.contains("--probe"), "{slower}");
+}
+
+#[test]
+fn only_slow_requests_that_were_answered_are_called_harmless() {
+    let whole = verdict(&[(1, 0.0, 9.0), (4, 0.0, 36.0), (64, 2.0, 500.0)]);
+    assert!(
+        whole.contains("up to 64 slow requests of 110 ms at a time leave the quick ones alone (p99 within 0.1 s). Slow"),
+        "{whole}"
+    );
+    assert!(whole.ends_with("Slow requests failed: 2 of 500 with 64 slow."), "{whole}");
+    let part = verdict(&[(1, 0.0, 9.0), (4, 0.0, 36.0), (64, 200.0, 500.0)]);
+    assert!(part.contains("up to 4 slow requests") && part.contains("; with more, slow requests failed."), "{part}");
+    let nothing = verdict(&[(1, 9.0, 9.0), (4, 36.0, 36.0), (64, 500.0, 500.0)]);
+    assert!(nothing.contains("this says nothing about what they do") && !nothing.contains("alone"), "{nothing}");
+    // Rounds that did not count them.
+    assert!(verdict(&[]).contains("up to 64"));
+}
