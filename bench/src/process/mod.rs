@@ -5,10 +5,12 @@ mod database;
 pub mod deploy;
 mod guard;
 mod network;
+mod own;
 mod running;
 pub mod trace;
 mod unread;
 mod usage;
+mod words;
 
 pub use balancer::Balancer;
 pub use database::Database;

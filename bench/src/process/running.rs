@@ -1,28 +1,29 @@
 //! A running server: watched until it is ready, measured from outside, and ended for certain.
 
 use super::deploy::package;
-use super::guard::Guard;
+use super::guard::Hold;
 use super::usage::{Cpu, Memory};
+use super::words::Words;
 use crate::catalog::Server;
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid, getppid};
-use std::fs::{self, File};
-use std::io::{Read, Seek};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::fs;
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// The time that a server has to get ready.
-const UNTIL_READY: Duration = Duration::from_secs(10);
-/// The time that a user's own server has: some load a virtual machine and a framework first.
-const UNTIL_OWN_READY: Duration = Duration::from_secs(30);
+pub(super) const UNTIL_READY: Duration = Duration::from_secs(10);
 
+/// The time after which the end of a process that has closed its sockets and outputs is seen.
+const UNTIL_SEEN: Duration = Duration::from_millis(200);
 /// How long the processes below a server that was killed may go on to tidy up.
 const TIDY_UP: Duration = Duration::from_secs(5);
 
@@ -39,15 +40,17 @@ pub struct Start {
 
 /// A server that runs. Dropped, it is killed and reaped; if this process dies first, the kernel does that.
 pub struct Running {
-    /// `None` for a server that stallbench did not start.
+    /// The guard of a user's own server; `None` for a server that stallbench did not start.
     child: Option<Child>,
-    stderr: File,
+    words: Words,
     /// Where it serves.
     pub address: SocketAddr,
     /// From the start of the process to the line that says it is ready.
     pub until_ready: Duration,
-    /// That of a user's own server, whose processes know nothing of their parent's end.
-    guard: Option<Guard>,
+    /// What keeps the guard of a user's own server waiting.
+    pub(super) hold: Option<Hold>,
+    /// The time until which a user's own server may say that it is not ready yet.
+    pub(super) warms_up_until: Option<Instant>,
 }
 
 impl Running {
@@ -72,59 +75,22 @@ impl Running {
         Self::spawn(command).with_context(|| server.name.clone())
     }
 
-    /// Starts a user's own server, in this environment, and waits until it accepts at the port, on either loopback address.
-    ///
-    /// # Errors
-    /// One that ends or stays silent instead, with the last lines of its stderr.
-    pub fn own(mut command: Command, name: &str, port: u16, cores: CpuSet) -> Result<Self> {
-        let stderr = tempfile::tempfile().context("cannot make a file for the server's stderr")?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone()?);
-        let prepare = move || {
-            set_pdeathsig(Signal::SIGKILL)?;
-            Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
-        };
-        // SAFETY: between fork and exec it makes system calls only; nothing is allocated or locked.
-        unsafe { command.pre_exec(prepare) };
-        let started = Instant::now();
-        let child = command.process_group(0).spawn();
-        let child = child.with_context(|| format!("cannot run {}", command.get_program().display()))?;
-        let guard = Guard::of(&child);
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut running = Running { child: Some(child), stderr, address: nowhere, until_ready: Duration::ZERO, guard: None };
-        running.guard = Some(guard?);
-        let addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
-        loop {
-            let is_there = |address: &&SocketAddr| TcpStream::connect_timeout(address, UNTIL_READY).is_ok();
-            if let Some(address) = addresses.iter().find(is_there) {
-                running.address = *address;
-                break;
-            }
-            crate::console::interrupt::check()?;
-            if running.ended().is_some() {
-                bail!("'{name}' ended before it was ready{}", running.last_words());
-            }
-            if started.elapsed() > UNTIL_OWN_READY {
-                let most = UNTIL_OWN_READY.as_secs();
-                bail!(
-                    "'{name}' does not accept at port {port} within {most} s: does its command use {{port}}?{}",
-                    running.last_words()
-                );
-            }
-            // Nothing tells when a foreign server listens.
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        running.until_ready = started.elapsed();
-        Ok(running)
-    }
-
     /// A server that is running already and is left running.
     ///
     /// # Errors
     /// Nothing accepts there.
     pub fn elsewhere(address: SocketAddr) -> Result<Self> {
         TcpStream::connect_timeout(&address, UNTIL_READY).with_context(|| format!("cannot connect to {address}"))?;
-        let stderr = tempfile::tempfile().context("cannot make a file")?;
-        Ok(Running { child: None, stderr, address, until_ready: Duration::ZERO, guard: None })
+        Ok(Running::at(address, None, Words::default()))
+    }
+
+    /// A process that has not said where it serves.
+    pub(super) fn new(child: Child, words: Words) -> Self {
+        Self::at(SocketAddr::from(([0, 0, 0, 0], 0)), Some(child), words)
+    }
+
+    fn at(address: SocketAddr, child: Option<Child>, words: Words) -> Self {
+        Running { child, words, address, until_ready: Duration::ZERO, hold: None, warms_up_until: None }
     }
 
     fn spawn(mut command: Command) -> Result<Self> {
@@ -137,12 +103,11 @@ impl Running {
     /// # Errors
     /// One that ends or stays silent instead, with the last lines of its stderr.
     pub fn spawn_with_stdin(mut command: Command) -> Result<Self> {
-        let stderr = tempfile::tempfile().context("cannot make a file for the server's stderr")?;
-        command.stdout(Stdio::piped()).stderr(stderr.try_clone()?);
+        let words = Words::of_stderr()?;
+        command.stdout(Stdio::piped()).stderr(words.stderr()?);
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
-        let address = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut running = Running { child: Some(child), stderr, address, until_ready: Duration::ZERO, guard: None };
+        let mut running = Running::new(child, words);
         running.address = running.wait_until_ready(started)?;
         running.until_ready = started.elapsed();
         Ok(running)
@@ -163,8 +128,7 @@ impl Running {
         // SAFETY: between fork and exec it makes system calls only; nothing is allocated or locked.
         unsafe { command.pre_exec(prepare) };
         let child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
-        let stderr = tempfile::tempfile().context("cannot make a file")?;
-        Ok(Running { child: Some(child), stderr, address, until_ready: Duration::ZERO, guard: None })
+        Ok(Running::at(address, Some(child), Words::default()))
     }
 
     fn wait_until_ready(&mut self, started: Instant) -> Result<SocketAddr> {
@@ -183,7 +147,11 @@ impl Running {
             }
             let mut piece = [0; 256];
             match stdout.read(&mut piece)? {
-                0 => bail!("ended before it was ready{}", self.last_words()),
+                0 => {
+                    // A process that dies closes its outputs before its end can be seen.
+                    let status = self.wait(UNTIL_SEEN).map_or(String::new(), |status| format!(" with {}", how(status)));
+                    bail!("ended{status} before it was ready{}", self.last_words());
+                }
                 count => line.extend_from_slice(&piece[..count]),
             }
         }
@@ -196,18 +164,12 @@ impl Running {
         address.with_context(|| format!("said '{line}' instead of 'ready http://ADDRESS'"))
     }
 
-    /// The end of its stderr, as part of an error message.
-    pub fn last_words(&mut self) -> String {
-        let mut text = String::new();
-        let read = self.stderr.rewind().and_then(|()| self.stderr.read_to_string(&mut text));
-        let lines: Vec<&str> = text.lines().collect();
-        match (read, &lines[lines.len().saturating_sub(5)..]) {
-            (Err(_), _) | (_, []) => String::new(),
-            (_, last) => format!("; its stderr ends: {}", last.join(" | ")),
-        }
+    /// The end of what it printed, as part of an error message.
+    pub fn last_words(&self) -> String {
+        self.words.last()
     }
 
-    /// Adds to an error what the server has to say to it: that it has ended, and the last lines of its stderr.
+    /// Adds to an error what the server has to say to it: that it has ended, and the last lines that it printed.
     ///
     /// # Errors
     /// The same error, with more words; an interrupt as it is.
@@ -217,27 +179,29 @@ impl Running {
                 return error;
             }
             // A process that dies closes its sockets before its end can be seen.
-            let ended =
-                self.wait(Duration::from_millis(200)).map_or(String::new(), |status| format!("; the server ended: {status}"));
+            let ended = self.wait(UNTIL_SEEN).map_or(String::new(), |status| format!("; the server ended with {}", how(status)));
             let words = self.last_words();
             if ended.is_empty() && words.is_empty() { error } else { anyhow::anyhow!("{error:#}{ended}{words}") }
         })
     }
 
-    /// Whether it has ended, and how.
+    /// Whether it has ended, and how; a user's own server has when nothing is left of it.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().ok().flatten()
     }
 
-    /// Its process, and the workers it has forked.
+    /// Its process, and the workers it has forked; of a user's own server, all that its command has started.
     pub fn pids(&self) -> Vec<Pid> {
-        self.child.as_ref().map_or(Vec::new(), |child| pids(child.id()))
+        let mut all = self.child.as_ref().map_or(Vec::new(), |child| pids(child.id()));
+        // The guard is not part of the server.
+        all.drain(..all.len().min(usize::from(self.hold.is_some())));
+        all
     }
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let Some(child) = &self.child else { bail!("cannot control a server that stallbench did not start") };
-        Ok(kill(Pid::from_raw(child.id().cast_signed()), signal)?)
+        let Some(pid) = self.pids().first().copied() else { bail!("cannot control a server that stallbench did not start") };
+        Ok(kill(pid, signal)?)
     }
 
     /// Waits for its end, for so long at most.
@@ -271,16 +235,18 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let Some(child) = &mut self.child else { return };
+        if let Some(hold) = self.hold.take() {
+            // The guard ends all, and then itself.
+            drop(hold);
+            let _ = child.wait();
+            return;
+        }
         let below: Vec<OwnedFd> =
             pids(child.id()).into_iter().skip(1).filter_map(|pid| pidfd_open(pid.as_raw().cast_unsigned()).ok()).collect();
-        if self.guard.is_some() {
-            // While its first process is not reaped, the group keeps its id.
-            let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
-        }
         let _ = child.kill();
         let _ = child.wait();
         // What runs below ends with its parent, and may tidy up before it does; what has not ended then is ended, though not ours to reap.
-        let end = Instant::now() + if self.guard.is_some() { Duration::ZERO } else { TIDY_UP };
+        let end = Instant::now() + TIDY_UP;
         for pidfd in below {
             let left = end.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
@@ -289,6 +255,11 @@ impl Drop for Running {
             }
         }
     }
+}
+
+/// How a process ended, in words such as `exit status 3`.
+pub(super) fn how(status: ExitStatus) -> String {
+    status.to_string().replacen(": ", " ", 1)
 }
 
 /// A process and all below it, whatever thread has started them.
@@ -335,7 +306,7 @@ mod tests {
     #[test]
     fn a_server_that_ends_before_it_is_ready_is_quoted() {
         let words = failure("echo first >&2; echo 'no such table' >&2; exit 7");
-        assert_eq!(words, "ended before it was ready; its stderr ends: first | no such table");
+        assert_eq!(words, "ended with exit status 7 before it was ready; its stderr ends: first | no such table");
     }
 
     #[test]
@@ -352,6 +323,6 @@ mod tests {
         drop(running.child.as_mut().unwrap().stdin.take());
         running.wait(Duration::from_secs(10)).unwrap();
         let explained = running.explain::<()>(Err(anyhow::anyhow!("no answer"))).unwrap_err().to_string();
-        assert_eq!(explained, "no answer; the server ended: exit status: 9; its stderr ends: out of luck");
+        assert_eq!(explained, "no answer; the server ended with exit status 9; its stderr ends: out of luck");
     }
 }
