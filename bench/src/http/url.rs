@@ -41,7 +41,10 @@ impl Url {
         if authority.is_empty() {
             refuse!("'{text}' names no host");
         }
-        let without_fragment = text.split('#').next().unwrap_or_default();
+        if !authority.is_ascii() {
+            refuse!("the host '{authority}' has letters beyond ASCII: write it as DNS does, such as xn--bcher-kva.example");
+        }
+        let without_fragment = encoded(text.split('#').next().unwrap_or_default());
         if let Some(bad) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
             refuse!("the address contains {bad:?}: write it percent-encoded, such as %20 for a space");
         }
@@ -82,6 +85,11 @@ impl Url {
     }
 }
 
+/// Bytes beyond ASCII as a browser sends them.
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| if byte.is_ascii() { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
 fn without_password(text: &str) -> String {
     text.rsplit_once('@').map_or(text.to_owned(), |(_, rest)| format!("...@{rest}"))
 }
@@ -103,6 +111,8 @@ mod tests {
         assert_eq!(parts("http://h?x=1"), all("h", "/?x=1", "h", 80));
         assert_eq!(parts("http://h/#top"), all("h", "/", "h", 80));
         assert_eq!(parts("HTTP://h:81/a/b?c=d/e"), all("h:81", "/a/b?c=d/e", "h", 81));
+        // As a browser sends it, and what is encoded already stays.
+        assert_eq!(parts("http://h/ä%20?q=€#ä"), all("h", "/%C3%A4%20?q=%E2%82%AC", "h", 80));
     }
 
     #[test]
@@ -116,6 +126,7 @@ mod tests {
             ("http://h/a\r\nX: y", "percent-encoded"),
             ("http://me:secret@h/", "--header"),
             ("http:///x", "names no host"),
+            ("http://bücher.example/", "xn--"),
             ("http://h:99999/", "not a port"),
             ("http://h:/", "not a port"),
         ] {
