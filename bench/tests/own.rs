@@ -195,3 +195,35 @@ fn a_server_of_ones_own_that_cannot_be_measured_is_told_why() {
         assert!(text(&output.stderr).contains(wanted), "{arguments:?}: {}", text(&output.stderr));
     }
 }
+
+/// Answers every request with this status.
+fn answers(status: u16) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            // A connection that only asks whether something listens has no line.
+            if lines.any(|line| line.is_empty()) {
+                let _ =
+                    stream.write_all(format!("HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").as_bytes());
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn each_status_that_is_not_a_success_has_its_own_advice() {
+    for (status, wanted) in [
+        (401, "pass --header 'Authorization: ...'"),
+        (404, "name a path that answers with a 2xx status"),
+        (429, "the server limits or refuses requests"),
+        (503, "the server limits or refuses requests"),
+    ] {
+        let url = format!("http://{}/", answers(status));
+        let words = text(&output(&["bench", "--url", &url, "--blocker", "/slow"]).stderr);
+        assert!(words.contains(&format!("/ is answered {status}")) && words.contains(wanted), "{words}");
+        assert_eq!(words.lines().count(), 1, "{words}");
+    }
+}

@@ -180,6 +180,19 @@ pub struct Ask {
     pub path: String,
 }
 
+impl Ask {
+    /// What to do about a first answer of this status, where the status says it.
+    pub fn advice(status: u16) -> Option<&'static str> {
+        match status {
+            401 | 403 => Some("pass --header 'Authorization: ...', or whatever else lets the request in"),
+            429 | 503 => {
+                Some("the server limits or refuses requests: lift its limit for the measurement, or wait until it is ready")
+            }
+            _ => None,
+        }
+    }
+}
+
 impl FromStr for Ask {
     type Err = String;
 

@@ -1,6 +1,7 @@
 //! Learning what the right answer is, before a load asks for it many times.
 
 use crate::catalog::{Ask, Own};
+use crate::console::interrupt;
 use crate::http::{Client, Request};
 use crate::load::Target;
 use crate::process::Running;
@@ -9,6 +10,9 @@ use std::time::{Duration, Instant};
 
 /// A user's own request that takes longer is of no use in a trial of seconds.
 const LONGEST_OWN: Duration = Duration::from_secs(10);
+/// The status of a service that is not ready, and the time after which it is asked again.
+const UNAVAILABLE: u16 = 503;
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Asks once to learn the right answer.
 ///
@@ -41,11 +45,15 @@ pub fn learn_request(running: &mut Running, name: &str, request: &Request) -> Re
 }
 
 /// Asks a user's own server once, and says how long that took. Later answers must have the same status; their bytes may differ, as those of a
-/// live service do.
+/// live service do. One that stallbench has started may answer 503 until it has warmed up, and is asked again.
 ///
 /// # Errors
 /// A status that is not a success, no answer, or one that takes more than ten seconds.
 pub fn learn_own(running: &mut Running, own: &Own, ask: &Ask) -> Result<(Target, Duration)> {
+    learn_within(running, own, ask, LONGEST_OWN)
+}
+
+fn learn_within(running: &mut Running, own: &Own, ask: &Ask, longest: Duration) -> Result<(Target, Duration)> {
     let host = own.host.clone().unwrap_or_else(|| running.address.to_string());
     let is_empty = ask.method != "GET" && ask.method != "HEAD";
     let request = Request {
@@ -55,10 +63,22 @@ pub fn learn_own(running: &mut Running, own: &Own, ask: &Ask) -> Result<(Target,
         ..Request::get(host, ask.path.clone())
     };
     let bytes = request.to_bytes();
-    let started = Instant::now();
-    let response = Client::connect_with(running.address, LONGEST_OWN).and_then(|mut client| client.ask(&bytes));
-    let response = running.explain(response.with_context(|| format!("{ask}")))?;
-    let took = started.elapsed();
+    let (response, took) = loop {
+        let started = Instant::now();
+        let response = Client::connect_with(running.address, longest).and_then(|mut client| client.ask(&bytes));
+        let took = started.elapsed();
+        let response = response.with_context(|| {
+            let limit = format!(" takes too long ({} s is the limit, so name a shorter request)", longest.as_secs_f64());
+            format!("{ask}{}", if took < longest { "" } else { limit.as_str() })
+        });
+        let response = running.explain(response)?;
+        if response.status != UNAVAILABLE || !running.may_warm_up() {
+            break (response, took);
+        }
+        interrupt::check()?;
+        // Nothing tells when a foreign server has warmed up.
+        std::thread::sleep(AGAIN);
+    };
     let status = response.status;
     match status {
         200..300 => {}
@@ -66,7 +86,7 @@ pub fn learn_own(running: &mut Running, own: &Own, ask: &Ask) -> Result<(Target,
             let place = response.header("Location").unwrap_or("elsewhere");
             bail!("{ask} is answered {status}, a redirect to {place}: name the path that answers itself");
         }
-        _ => bail!("{ask} is answered {status}: name a path that answers with a 2xx status, or pass --header"),
+        _ => bail!("{ask} is answered {status}: {}", Ask::advice(status).unwrap_or("name a path that answers with a 2xx status")),
     }
     let is_head = ask.method == "HEAD";
     Ok((Target { address: running.address, request: bytes.into(), is_head, status, body: None }, took))
@@ -75,4 +95,62 @@ pub fn learn_own(running: &mut Running, own: &Own, ask: &Ask) -> Result<(Target,
 /// A target of which only the status counts.
 pub fn lenient(target: Target) -> Target {
     Target { body: None, ..target }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sched::sched_getaffinity;
+    use nix::unistd::Pid;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{SocketAddr, TcpListener};
+    use std::process::Command;
+
+    /// Something that answers with these statuses in turn, and not at all after them.
+    fn answers(statuses: &'static [u16]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut left, mut silent) = (statuses.iter(), Vec::new());
+            for mut stream in listener.incoming().flatten() {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                // A connection that only asks whether something listens has no line.
+                if !lines.any(|line| line.is_empty()) {
+                    continue;
+                }
+                let Some(status) = left.next() else {
+                    silent.push(stream);
+                    continue;
+                };
+                let head = format!("HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+                stream.write_all(head.as_bytes()).unwrap();
+            }
+        });
+        address
+    }
+
+    fn own() -> Own {
+        let ask = |path: &str| path.parse::<Ask>().unwrap();
+        Own { probe: ask("/"), blocker: ask("/slow"), headers: Vec::new(), host: None }
+    }
+
+    #[test]
+    fn a_service_that_stallbench_has_started_may_warm_up_and_any_other_is_ready() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "sleep 1000"]);
+        let port = answers(&[503, 503, 200]).port();
+        let mut started = Running::own(command, "mine", port, sched_getaffinity(Pid::from_raw(0)).unwrap()).unwrap();
+        assert_eq!(learn_own(&mut started, &own(), &own().probe).unwrap().0.status, 200);
+        let mut elsewhere = Running::elsewhere(answers(&[503, 200])).unwrap();
+        let refused = learn_own(&mut elsewhere, &own(), &own().probe).unwrap_err().to_string();
+        assert!(refused.starts_with("/ is answered 503: the server limits or refuses requests"), "{refused}");
+    }
+
+    #[test]
+    fn a_request_that_takes_too_long_is_told_the_limit() {
+        let mut running = Running::elsewhere(answers(&[])).unwrap();
+        let late = learn_within(&mut running, &own(), &own().blocker, Duration::from_millis(50)).unwrap_err();
+        let wanted = "/slow takes too long (0.05 s is the limit, so name a shorter request): no answer within 0.05 s";
+        assert_eq!(format!("{late:#}"), wanted);
+    }
 }
