@@ -1,5 +1,6 @@
 //! `servers.toml`: the servers of one folder.
 
+use super::named::read_named;
 use super::needs::Need;
 use super::server::{Ask, Blocking, Build, Foreign, Own, PinnedTo, Program, Server};
 use crate::host::tree::root;
@@ -8,6 +9,9 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// The longest manifest, in MiB.
+const MOST_MIB: u64 = 1;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,7 +103,7 @@ pub fn refuse_same_names(servers: &[Server]) -> Result<()> {
 /// # Errors
 /// It cannot be read, names no server, or contradicts itself.
 pub fn read(path: &Path) -> Result<Vec<Server>> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = String::from_utf8(read_named(path, MOST_MIB)?).with_context(|| format!("{} is not text", path.display()))?;
     let manifest: Manifest = toml::from_str(&text).with_context(|| format!("{} is not a valid servers.toml", path.display()))?;
     let is_peer = manifest.peer.is_some();
     let Some(runtime) = manifest.runtime.clone().or(manifest.peer.clone()) else {

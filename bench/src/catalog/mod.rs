@@ -2,6 +2,7 @@
 
 mod filter;
 mod manifest;
+mod named;
 mod needs;
 mod row;
 mod select;
@@ -9,6 +10,7 @@ mod server;
 
 pub use filter::{Filter, narrow, takes_metric, takes_server};
 pub use manifest::{load, read, refuse_same_names};
+pub use named::{MOST_BODY_MIB, read_named};
 pub use needs::find_program;
 pub use row::Row;
 pub use select::{Allocator, find, select, tagged, with_allocators, with_second_names};

@@ -1,6 +1,7 @@
 //! `stallbench drive`: the load driver alone.
 
 use super::exit_code;
+use crate::catalog::{Ask, MOST_BODY_MIB, read_named};
 use crate::cli::Drive;
 use crate::console::interrupt;
 use crate::console::output::{print, say};
@@ -10,14 +11,16 @@ use crate::http::{Client, Request, Url};
 use crate::load::{Drive as _, Lane, Load, Observation, Pace, Part, Target, Times};
 use crate::measure::{Latency, write_seconds};
 use crate::metrics::{LIMITS_MS, Percentile, Value};
+use crate::report::significant;
 use crate::validity;
 use anyhow::{Context, Result, bail};
 use nix::sched::sched_setaffinity;
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -25,6 +28,8 @@ use std::time::{Duration, Instant};
 const REAL_TIME_RATE: f64 = 5000.0;
 /// Answers are waited for this many times as long as the first one took.
 const PATIENCE: u32 = 3;
+/// A response time of more than this many times the service time was mostly spent waiting for a connection.
+const WAITED: f64 = 2.0;
 /// In a closed loop, a longest response time of this many times p99 is called a stall.
 const STALL: f64 = 10.0;
 
@@ -66,6 +71,8 @@ struct Driven {
 /// # Errors
 /// A load that cannot be put on; what the server does wrong is told by the exit code.
 pub fn run(arguments: &Drive) -> Result<ExitCode> {
+    // Found out now, and not when the measurement is over.
+    let log = arguments.hlog.as_deref().map(LogFile::open).transpose()?;
     let (target, alone) = learn(arguments)?;
     if let Some(core) = arguments.core {
         sched_setaffinity(Pid::from_raw(0), &set_of(&[core])).with_context(|| format!("cannot run on core {core}"))?;
@@ -76,19 +83,51 @@ pub fn run(arguments: &Drive) -> Result<ExitCode> {
         bail!("--real-time: the system does not permit SCHED_FIFO; run as root, or with CAP_SYS_NICE");
     }
     let seen = Sockets.drive(&load(arguments, target, alone))?;
-    if let (Some(path), false) = (&arguments.hlog, seen.is_cut_short && seen.lanes[0].seconds.is_empty()) {
-        write_seconds(path, &seen).with_context(|| format!("cannot write {}", path.display()))?;
-    }
     let driven = summarize(&arguments.url, &seen);
     if driven.planned == 0 && arguments.rate.is_some() && !driven.is_cut_short {
         bail!("no request was due: {} s at {} a second are too short", arguments.duration, arguments.rate.unwrap_or(0.0));
     }
     print(&if arguments.json { serde_json::to_string_pretty(&driven)? + "\n" } else { describe(&driven, arguments) })?;
+    if let Some(log) = log
+        && !(seen.is_cut_short && seen.lanes[0].seconds.is_empty())
+    {
+        log.write(&seen)?;
+    }
     if driven.is_cut_short {
         say("stallbench: interrupted: the run was cut short, and this is what came of it until then");
         return Ok(ExitCode::from(interrupt::exit_code()));
     }
     Ok(exit_code(driven.invalid.is_none() && driven.errors == 0 && driven.unanswered == 0))
+}
+
+/// A log that can be written. Dropped, it is as it was before, unless it was written.
+struct LogFile<'p> {
+    path: &'p Path,
+    /// A pipe has a reader that would take a second opening for another log.
+    _open: File,
+    is_new: bool,
+}
+
+impl<'p> LogFile<'p> {
+    fn open(path: &'p Path) -> Result<Self> {
+        let is_new = !path.exists();
+        let open = File::options().append(true).create(true).open(path);
+        let open = open.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(LogFile { path, _open: open, is_new })
+    }
+
+    fn write(mut self, seen: &Observation) -> Result<()> {
+        self.is_new = false;
+        write_seconds(self.path, seen).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+impl Drop for LogFile<'_> {
+    fn drop(&mut self) {
+        if self.is_new {
+            let _ = fs::remove_file(self.path);
+        }
+    }
 }
 
 /// The load; `alone` is the time that the request takes without it.
@@ -116,11 +155,11 @@ fn load(arguments: &Drive, target: Target, alone: Duration) -> Load {
 fn learn(arguments: &Drive) -> Result<(Target, Duration)> {
     let url = Url::parse(&arguments.url)?;
     let address = url.resolve()?;
-    let body = arguments.body.as_deref().map(|path| fs::read(path).with_context(|| format!("cannot read {}", path.display())));
+    let body = arguments.body.as_deref().map(|path| read_named(path, MOST_BODY_MIB)).transpose()?;
     let request = Request {
         method: arguments.method.clone().unwrap_or_else(|| if arguments.body.is_some() { "POST" } else { "GET" }.into()),
         headers: arguments.headers.clone(),
-        body: body.transpose()?,
+        body,
         ..Request::get(url.authority, url.path)
     };
     let bytes = request.to_bytes();
@@ -133,7 +172,8 @@ fn learn(arguments: &Drive) -> Result<(Target, Duration)> {
     match arguments.expect_status {
         Some(wanted) if wanted != status => bail!("{} is answered {status}, not {wanted}", arguments.url),
         None if status >= 300 => {
-            bail!("{} is answered {status}: check the path, or say --expect-status {status} if that is right", arguments.url)
+            let advice = Ask::advice(status).unwrap_or("check the path");
+            bail!("{} is answered {status}: {advice}; or say --expect-status {status} if that is right", arguments.url)
         }
         _ => {}
     }
@@ -211,8 +251,23 @@ fn describe(driven: &Driven, arguments: &Drive) -> String {
     if let Some(reason) = &driven.invalid {
         text.push_str(&format!("  invalid({reason})\n"));
         if reason.starts_with("lag:") {
-            text.push_str("  the machine kept the driver waiting: try again, as root, or with --core and a core that the server does not use\n");
+            text.push_str(quieter(Uid::effective().is_root()));
         }
+    }
+    let carried = arguments.rate.filter(|_| !arguments.fresh).and_then(|rate| {
+        let most = carried_per_s(arguments.connections, driven.service_p50_us, latency.p50_us);
+        most.filter(|most| *most < rate)
+    });
+    if let Some(most) = carried {
+        let (count, s, carry) = match arguments.connections {
+            1 => (1, "", "carries"),
+            count => (count, "s", "carry"),
+        };
+        text.push_str(&format!(
+            "  the connections could not carry the rate: each answer took about {} ms, so {count} connection{s} {carry} at most {} a second, and requests waited for one: raise --connections, unless the server is the limit\n",
+            significant(driven.service_p50_us / 1e3),
+            significant(most),
+        ));
     }
     let is_stall = latency.max_us > LIMITS_MS[0] * 1e3 && latency.max_us > latency.p99_us * STALL;
     if arguments.closed && is_stall && driven.errors == 0 {
@@ -223,11 +278,40 @@ fn describe(driven: &Driven, arguments: &Drive) -> String {
     text
 }
 
+/// How to get a driver that is not kept waiting.
+fn quieter(is_root: bool) -> &'static str {
+    if is_root {
+        "  the machine kept the driver waiting: try again, or with --core and a core that the server does not use\n"
+    } else {
+        "  the machine kept the driver waiting: try again, as root, or with --core and a core that the server does not use\n"
+    }
+}
+
+/// What connections carry a second if each has one request at a time, where requests waited for a connection longer than for their answers; times
+/// are medians in microseconds. `None` where they did not.
+fn carried_per_s(connections: u32, service_us: f64, response_us: f64) -> Option<f64> {
+    (service_us > 0.0 && response_us > WAITED * service_us).then(|| f64::from(connections) * 1e6 / service_us)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use clap::Parser;
+
+    #[test]
+    fn root_is_not_told_to_become_root() {
+        assert!(quieter(false).contains("as root") && !quieter(true).contains("root"));
+    }
+
+    #[test]
+    fn what_connections_carry_follows_from_their_number_and_the_service_time() {
+        // 20 ms each: one connection carries 50 a second, and two 100.
+        assert_eq!(carried_per_s(1, 20_000.0, 500_000.0), Some(50.0));
+        assert_eq!(carried_per_s(2, 20_000.0, 40_001.0), Some(100.0));
+        assert_eq!(carried_per_s(1, 20_000.0, 40_000.0), None, "they did not wait longer than for their answers");
+        assert_eq!(carried_per_s(1, 0.0, 500_000.0), None, "no answer");
+    }
 
     #[test]
     fn a_slow_route_is_waited_for_in_proportion() {

@@ -1,0 +1,120 @@
+//! `drive`: what it says of answers, of files, and of a load that it cannot put on.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// A server whose answers have this status and take this time; also the number of requests that it got.
+fn server(status: u16, takes: Duration) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (url, asked) = (format!("http://{}/", listener.local_addr().unwrap()), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let count = Arc::clone(&count);
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                while lines.by_ref().any(|line| line.is_empty()) {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    std::thread::sleep(takes);
+                    if stream.write_all(format!("HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n").as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (url, asked)
+}
+
+fn drive(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stallbench"));
+    command.arg("drive").args(arguments).stdin(Stdio::null()).output().expect("stallbench runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_refused_before_any_request() {
+    let (url, asked) = server(200, Duration::ZERO);
+    let output = drive(&[&url, "--closed", "--duration", "0.1", "--hlog", "/no-such-folder/x.hlog"]);
+    assert_eq!(output.status.code(), Some(1));
+    let words = text(&output.stderr);
+    assert!(words.contains("cannot write /no-such-folder/x.hlog") && words.lines().count() == 1, "{words}");
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_costs_the_log_and_not_the_result() {
+    let (url, _) = server(200, Duration::ZERO);
+    let output = drive(&[&url, "--closed", "--duration", "0.1", "--hlog", "/dev/full"]);
+    assert!(text(&output.stdout).contains("answers/s over"), "{}", text(&output.stdout));
+    let words = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && words.contains("cannot write /dev/full: "), "{words}");
+    assert_eq!(words.lines().count(), 1, "{words}");
+}
+
+#[test]
+fn a_run_that_does_not_begin_leaves_the_log_of_an_earlier_one_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (folder.path().join("old.hlog"), folder.path().join("new.hlog"));
+    fs::write(&old, "of yesterday").unwrap();
+    for path in [&old, &new] {
+        let output = drive(&["http://127.0.0.1:1/", "--closed", "--hlog", &path.display().to_string()]);
+        assert_eq!(output.status.code(), Some(1));
+    }
+    assert_eq!(fs::read_to_string(old).unwrap(), "of yesterday");
+    assert!(!new.exists());
+}
+
+#[test]
+fn connections_that_cannot_carry_the_rate_are_named() {
+    let (url, _) = server(200, Duration::from_millis(20));
+    let shown = |connections| text(&drive(&[&url, "--rate", "100", "--duration", "1", "--connections", connections]).stdout);
+    let few = shown("1");
+    assert!(few.contains("the connections could not carry the rate: each answer took about "), "{few}");
+    assert!(few.contains(" ms, so 1 connection carries at most ") && few.contains("raise --connections"), "{few}");
+    assert!(!shown("50").contains("could not carry"));
+}
+
+#[test]
+fn each_status_at_the_first_question_has_its_own_advice() {
+    for (status, wanted) in [
+        (401, "pass --header 'Authorization: ...'"),
+        (403, "pass --header 'Authorization: ...'"),
+        (404, "check the path"),
+        (429, "the server limits or refuses requests"),
+        (503, "the server limits or refuses requests"),
+    ] {
+        let output = drive(&[&server(status, Duration::ZERO).0, "--closed"]);
+        let words = text(&output.stderr);
+        assert!(words.contains(wanted) && words.contains(&format!("--expect-status {status}")), "{words}");
+    }
+}
+
+#[test]
+fn a_file_without_an_end_is_not_read_until_the_memory_is_full() {
+    let (url, _) = server(200, Duration::ZERO);
+    let stallbench = |arguments: &[&str]| {
+        // In half a gigabyte, so that a failure of this test does not take the machine with it.
+        let limited = ["-c", "ulimit -v 1000000; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_stallbench")];
+        let output = Command::new("/bin/sh").args(limited).args(arguments).output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    for arguments in [
+        &["drive", &url, "--closed", "--body", "/dev/zero"][..],
+        &["bench", "--servers-file", "/dev/full"],
+        &["merge", "/dev/zero"],
+        &["import", "/dev/zero"],
+    ] {
+        let (code, words) = stallbench(arguments);
+        assert!(matches!(code, Some(1 | 2)) && words.lines().count() == 1, "{arguments:?}: {code:?} {words}");
+        assert!(words.contains(arguments.last().unwrap()), "{arguments:?}: {words}");
+    }
+}
