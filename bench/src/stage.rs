@@ -96,7 +96,7 @@ impl Kept {
         let is_ours = matches!(server.program, Program::Package(_)) && !server.is_peer && server.own.is_none();
         if is_ours && !forks {
             let listen: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
-            let site = Site { enter: Enter::default(), listen, processes };
+            let site = Site { enter: Enter::default(), listen, processes, heals: false };
             return Ok(Kept::Cluster(Box::new(Supervised::start(server, &start, site)?)));
         }
         Ok(Kept::Alone(Box::new(deploy::start(

@@ -91,7 +91,7 @@ fn member(
     processes: usize,
 ) -> Result<Member> {
     let host = network.host(number(index), &cores)?;
-    let site = Site { enter: host.enter(), listen: (host.address(), PORT).into(), processes };
+    let site = Site { enter: host.enter(), listen: (host.address(), PORT).into(), processes, heals: false };
     let cluster = Supervised::start(server, start, site).with_context(|| format!("host {}", index + 1))?;
     Ok(Member { cluster, host, cores })
 }

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 const LISTEN_TIMEOUT: &str = "1s";
 /// Node takes longer to begin.
 const NODE_TIMEOUT: &str = "3s";
-/// A process is replaced whose event loop one request has held for this time.
+/// Where a cluster heals itself, a process is replaced whose event loop one request has held for this time.
 const STALL: &str = "1s";
 /// The interpreter that the supervisor gives its listeners to, in programs that know nothing of it.
 const NODE: &str = "node";
@@ -51,7 +51,8 @@ struct App {
     listen: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     interpreter: Option<String>,
-    health_stall: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health_stall: Option<&'static str>,
     listen_timeout: &'static str,
     arguments: Vec<String>,
     /// What `apply` finds changed.
@@ -76,12 +77,14 @@ pub struct Site {
     pub listen: SocketAddr,
     /// Number of processes.
     pub processes: usize,
+    /// Whether a process that one request holds up for long is replaced. Whoever looks at what such a request does to the others wants it left alone.
+    pub heals: bool,
 }
 
 impl Site {
     /// On this machine, at a free port.
     pub(super) fn here() -> Self {
-        Site { enter: Enter::default(), listen: (Ipv4Addr::LOCALHOST, 0).into(), processes: PROCESSES }
+        Site { enter: Enter::default(), listen: (Ipv4Addr::LOCALHOST, 0).into(), processes: PROCESSES, heals: true }
     }
 }
 
@@ -138,7 +141,7 @@ impl Supervised {
             start: program.to_string_lossy().into_owned(),
             name: "server",
             instances: site.processes,
-            health_stall: STALL,
+            health_stall: site.heals.then_some(STALL),
             listen_timeout: LISTEN_TIMEOUT,
             ..App::default()
         };
