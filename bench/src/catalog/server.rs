@@ -171,16 +171,25 @@ pub struct Own {
     pub host: Option<String>,
 }
 
-/// A method and a path.
+/// A method and a path, and what is sent with them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
     /// Method.
     pub method: String,
     /// Path and query.
     pub path: String,
+    /// Body; `None` for a method that has none, or an empty one.
+    pub body: Option<Vec<u8>>,
 }
 
 impl Ask {
+    /// The same with a body, by POST unless another method was named.
+    #[must_use]
+    pub fn with_body(self, body: Vec<u8>) -> Self {
+        let method = if self.method == "GET" { "POST".into() } else { self.method };
+        Ask { method, body: Some(body), ..self }
+    }
+
     /// What to do about a first answer of this status, where the status says it.
     pub fn advice(status: u16) -> Option<&'static str> {
         match status {
@@ -203,7 +212,7 @@ impl FromStr for Ask {
             return Err(format!("'{text}' is not a path, such as /slow or 'POST /slow'"));
         }
         let url = Url::parse(&format!("http://h{path}")).map_err(|error| format!("{error:#}"))?;
-        Ok(Ask { method: method.into(), path: url.path })
+        Ok(Ask { method: method.into(), path: url.path, body: None })
     }
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use std::path::PathBuf;
 
 /// The questions to a user's own service.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct OwnService {
     /// Path of a request that must stay quick
     #[arg(long, value_name = "PATH")]
@@ -16,6 +16,12 @@ pub struct OwnService {
     /// Path of a slow request on your server; 'POST /path' for another method
     #[arg(long, value_name = "PATH")]
     pub blocker: Option<Ask>,
+    /// File whose content is the body of the quick request, which is a POST then unless --probe names another method
+    #[arg(long, value_name = "FILE", requires = "blocker")]
+    pub probe_body: Option<PathBuf>,
+    /// The same for the slow request
+    #[arg(long, value_name = "FILE", requires = "blocker")]
+    pub blocker_body: Option<PathBuf>,
     /// A header of both requests; may be repeated
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     pub headers: Vec<(String, String)>,

@@ -5,7 +5,7 @@
 
 use super::bench::settings;
 use super::exit_code;
-use crate::catalog::{self, Allocator, Blocking, Own, Program, REFERENCE, Row, Server};
+use crate::catalog::{self, Allocator, Ask, Blocking, MOST_BODY_MIB, Own, Program, REFERENCE, Row, Server, read_named};
 use crate::cli::{Bench, OwnService};
 use crate::console::output::{print, say};
 use crate::console::progress::Progress;
@@ -20,7 +20,7 @@ use crate::round::{self, Settings};
 use crate::summary;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Name of the row where nobody gave it one.
@@ -97,11 +97,9 @@ fn at_address(url: &str, own: &OwnService) -> Result<Server> {
 ///
 /// # Errors
 /// No slow request is named.
-pub fn server(name: &str, program: Program, own: &OwnService, probe: Option<catalog::Ask>) -> Result<Server> {
-    let blocker =
-        own.blocker.clone().ok_or_else(|| Usage("--blocker is missing: the path of a slow request on your server".into()))?;
-    let root = || "/".parse().map_err(anyhow::Error::msg);
-    let probe = probe.or_else(|| own.probe.clone()).map_or_else(root, Ok)?;
+pub fn server(name: &str, program: Program, own: &OwnService, probe: Option<Ask>) -> Result<Server> {
+    let (probe, blocker) = questions(own, probe)?;
+    let blocker = blocker.ok_or_else(|| Usage("--blocker is missing: the path of a slow request on your server".into()))?;
     Ok(Server {
         name: name.into(),
         runtime: name.into(),
@@ -126,11 +124,26 @@ pub fn server(name: &str, program: Program, own: &OwnService, probe: Option<cata
     })
 }
 
+/// The quick and the slow request, with their bodies; `probe` goes before the one of the arguments.
+fn questions(own: &OwnService, probe: Option<Ask>) -> Result<(Ask, Option<Ask>)> {
+    let body = |path: &Option<PathBuf>| path.as_deref().map(|path| read_named(path, MOST_BODY_MIB)).transpose();
+    let root = || "/".parse().map_err(anyhow::Error::msg);
+    let probe = probe.or_else(|| own.probe.clone()).map_or_else(root, Ok)?;
+    let probe = match body(&own.probe_body)? {
+        Some(body) => probe.with_body(body),
+        None => probe,
+    };
+    let blocker = match (own.blocker.clone(), body(&own.blocker_body)?) {
+        (Some(blocker), Some(body)) => Some(blocker.with_body(body)),
+        (blocker, _) => blocker,
+    };
+    Ok((probe, blocker))
+}
+
 fn from_file(file: &Path, own: &OwnService) -> Result<Vec<Server>> {
     let mut servers = catalog::read(file)?;
     // A blocker on the command line is for those of the file that name none.
-    if let Some(blocker) = &own.blocker {
-        let probe = own.probe.clone().map_or_else(|| "/".parse().map_err(anyhow::Error::msg), Ok)?;
+    if let (probe, Some(blocker)) = questions(own, None)? {
         for server in servers.iter_mut().filter(|server| server.own.is_none()) {
             let (probe, blocker) = (probe.clone(), blocker.clone());
             server.own = Some(Own { probe, blocker, headers: Vec::new(), host: None });
@@ -262,8 +275,28 @@ mod tests {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
             }
         });
-        let own = OwnService { probe: None, blocker: Some("/slow".parse().unwrap()), headers: Vec::new(), connections: None };
+        let own = OwnService { blocker: Some("/slow".parse().unwrap()), ..OwnService::default() };
         server(name, Program::Address(format!("http://{address}/")), &own, None).unwrap()
+    }
+
+    #[test]
+    fn a_body_makes_a_request_a_post_unless_it_names_its_method() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().write_all(b"{}").unwrap();
+        let body = Some(file.path().to_path_buf());
+        let (probe, blocker) = ["/quick", "PUT /slow"].map(|text| text.parse::<Ask>().unwrap()).into();
+        let own = OwnService {
+            probe: Some(probe),
+            blocker: Some(blocker),
+            blocker_body: body.clone(),
+            probe_body: body,
+            ..OwnService::default()
+        };
+        let (probe, blocker) = questions(&own, None).unwrap();
+        assert_eq!((probe.to_string(), probe.body.as_deref()), ("POST /quick".into(), Some(&b"{}"[..])));
+        assert_eq!(blocker.map(|blocker| (blocker.to_string(), blocker.body)), Some(("PUT /slow".into(), Some(b"{}".into()))));
+        let gone = OwnService { probe_body: Some("/no-such-file".into()), ..OwnService::default() };
+        assert!(questions(&gone, None).unwrap_err().to_string().contains("cannot read /no-such-file"));
     }
 
     #[test]

@@ -55,11 +55,11 @@ pub fn learn_own(running: &mut Running, own: &Own, ask: &Ask) -> Result<(Target,
 
 fn learn_within(running: &mut Running, own: &Own, ask: &Ask, longest: Duration) -> Result<(Target, Duration)> {
     let host = own.host.clone().unwrap_or_else(|| running.address.to_string());
-    let is_empty = ask.method != "GET" && ask.method != "HEAD";
+    let is_empty = ask.body.is_none() && ask.method != "GET" && ask.method != "HEAD";
     let request = Request {
         method: ask.method.clone(),
         headers: own.headers.clone(),
-        body: is_empty.then(Vec::new),
+        body: if is_empty { Some(Vec::new()) } else { ask.body.clone() },
         ..Request::get(host, ask.path.clone())
     };
     let bytes = request.to_bytes();
@@ -144,6 +144,17 @@ mod tests {
         let mut elsewhere = Running::elsewhere(answers(&[503, 200])).unwrap();
         let refused = learn_own(&mut elsewhere, &own(), &own().probe).unwrap_err().to_string();
         assert!(refused.starts_with("/ is answered 503: the server limits or refuses requests"), "{refused}");
+    }
+
+    #[test]
+    fn a_request_has_its_body_and_one_that_has_none_says_so() {
+        let mut running = Running::elsewhere(answers(&[200, 200])).unwrap();
+        let plain: Ask = "POST /slow".parse().unwrap();
+        for (ask, end) in [(plain.clone(), "\r\nContent-Length: 0\r\n\r\n"), (plain.with_body(b"{}".into()), "\r\n\r\n{}")] {
+            let target = learn_own(&mut running, &own(), &ask).unwrap().0;
+            let request = String::from_utf8_lossy(&target.request);
+            assert!(request.starts_with("POST /slow HTTP/1.1\r\n") && request.ends_with(end), "{request}");
+        }
     }
 
     #[test]
