@@ -136,7 +136,9 @@ pub fn any_answer(lanes: &[&Recording]) -> Result<(), Failure> {
 /// # Errors
 /// None was.
 pub fn answered_in_window(lane: &Recording) -> Result<(), Failure> {
-    check("answers", lane.answered > 0, || "no request was answered in the window".into())
+    check("answers", lane.answered > 0, || {
+        "no request was answered in the window, some behind it at most: measure for longer".into()
+    })
 }
 
 /// Little's law (1961): in a closed loop, rate times response time is the number of requests in flight. Requests that began before the window

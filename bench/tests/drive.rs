@@ -118,3 +118,31 @@ fn a_file_without_an_end_is_not_read_until_the_memory_is_full() {
         assert!(words.contains(arguments.last().unwrap()), "{arguments:?}: {words}");
     }
 }
+
+#[test]
+fn a_closed_loop_whose_answers_come_too_late_has_no_rate() {
+    let (url, _) = server(200, Duration::from_secs(1));
+    let output = drive(&[&url, "--closed", "--duration", "0.2"]);
+    let words = text(&output.stdout);
+    assert!(output.status.code() == Some(3) && words.contains("answered in the window"), "{words}");
+}
+
+#[test]
+fn bytes_behind_an_answer_are_told_apart_from_requests_that_failed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            while lines.by_ref().any(|line| line.is_empty()) {
+                if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nstray").is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let output = drive(&[&url, "--rate", "50", "--duration", "0.5"]);
+    let words = text(&output.stdout);
+    assert!(words.contains("that nobody had asked for") && !words.contains("requests failed"), "{words}");
+    assert_eq!(output.status.code(), Some(3));
+}

@@ -43,6 +43,8 @@ struct Driven {
     unanswered: u64,
     errors: u64,
     first_error: Option<String>,
+    /// Times that bytes came which nobody had asked for.
+    unasked: u64,
     statuses: BTreeMap<u16, u64>,
     /// Requests sent again since their connection closed before any byte of the answer.
     resent: u64,
@@ -97,7 +99,7 @@ pub fn run(arguments: &Drive) -> Result<ExitCode> {
         say("stallbench: interrupted: the run was cut short, and this is what came of it until then");
         return Ok(ExitCode::from(interrupt::exit_code()));
     }
-    Ok(exit_code(driven.invalid.is_none() && driven.errors == 0 && driven.unanswered == 0))
+    Ok(exit_code(driven.invalid.is_none() && driven.errors == 0 && driven.unasked == 0 && driven.unanswered == 0))
 }
 
 /// A log that can be written. Dropped, it is as it was before, unless it was written.
@@ -184,6 +186,9 @@ fn learn(arguments: &Drive) -> Result<(Target, Duration)> {
 fn summarize(url: &str, seen: &Observation) -> Driven {
     let lane = &seen.lanes[0];
     let us = |times: &Times, quantile| times.value_at_quantile(quantile) as f64 / 1e3;
+    // A closed loop whose answers all came too late has no rate and no times, though nothing failed.
+    let has_late_answers = lane.planned == 0 && !lane.response.is_empty();
+    let in_window = if has_late_answers { validity::answered_in_window(lane) } else { Ok(()) };
     Driven {
         url: url.into(),
         duration_s: seen.window.as_secs_f64(),
@@ -193,6 +198,7 @@ fn summarize(url: &str, seen: &Observation) -> Driven {
         unanswered: lane.unanswered,
         errors: lane.errors,
         first_error: lane.first_error.clone(),
+        unasked: lane.unasked,
         statuses: lane.statuses.clone(),
         resent: lane.resent,
         idle_closes: lane.idle_closes,
@@ -200,7 +206,7 @@ fn summarize(url: &str, seen: &Observation) -> Driven {
         first_refusal: lane.first_refusal.clone(),
         is_cut_short: seen.is_cut_short,
         driver_load: seen.driver_load,
-        invalid: validity::of_driver(seen, 0, &lane.all_times()).err().map(|failure| failure.to_string()),
+        invalid: validity::of_driver(seen, 0, &lane.all_times()).and(in_window).err().map(|failure| failure.to_string()),
         lag_p99_us: us(&lane.lag, 0.99),
         lag_p999_us: us(&lane.lag, 0.999),
         lag_max_us: lane.lag.max() as f64 / 1e3,
@@ -243,6 +249,7 @@ fn describe(driven: &Driven, arguments: &Drive) -> String {
     };
     let first = driven.first_error.as_deref().unwrap_or_default();
     add(driven.errors, &format!("requests failed; those of the window count as never answered; the first: {first}"));
+    add(driven.unasked, "times bytes came that nobody had asked for, behind a right answer; their connection was closed");
     add(driven.unanswered, "requests got no answer; they count with their age");
     add(driven.resent, "requests were sent again, since the server closed their connection before it answered");
     let first = driven.first_refusal.as_deref().unwrap_or_default();
