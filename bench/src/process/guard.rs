@@ -221,7 +221,9 @@ mod tests {
 
     #[test]
     fn a_process_that_has_left_its_shell_and_its_session_ends_with_the_hold_and_not_before() {
-        let (mut guard, hold, mut output) = guarded("setsid sh -c 'echo left; exec sleep 1000' &");
+        // It says so once its shell has ended, and the guard knows.
+        let daemon = "while kill -0 $1 2>&-; do :; done; echo left; exec sleep 1000";
+        let (mut guard, hold, mut output) = guarded(&format!("setsid sh -c '{daemon}' x $$ &"));
         output.read_line(&mut String::new()).unwrap();
         assert!(guard.try_wait().unwrap().is_none());
         drop(hold);
