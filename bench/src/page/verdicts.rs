@@ -68,6 +68,9 @@ fn judged(servers: &[&str], numbers: &Numbers, noise: &Noise) -> Judged {
     Judged { metrics, values, pairs }
 }
 
+/// A server, and what its seven trials say of a threshold, a response time, and a cost.
+type MadeUp = (&'static str, [Value; 7], [Value; 7], [Value; 7]);
+
 /// Each kind of value against each other, in a threshold, a response time, and a cost.
 fn made_up() -> Judged {
     use Value::{AtLeast, Exact, Never, NotReached};
@@ -76,7 +79,7 @@ fn made_up() -> Judged {
     let threshold = Family::new("freeze_k", Unit::Blockers, Role::Threshold).more_is_better().at("collateral", "sleep@110,100");
     let p99 = Percentile::default().family().at("collateral", "sleep@110,4");
     let cost = |place: &str| Family::new("cpu_us", Unit::Us, Role::Cost).at("throughput", place);
-    let servers: [(&str, [Value; 7], [Value; 7], [Value; 7]); 9] = [
+    let servers: [MadeUp; 9] = [
         ("two", [Exact(2.0); 7], around(200.0), around(10.0)),
         ("64", [Exact(64.0); 7], around(1.0), around(10.4)),
         ("never", [never; 7], around(1.5), around(20.0)),
@@ -122,15 +125,16 @@ fn made_up() -> Judged {
     judged(&servers.map(|one| one.0), &numbers, &Noise::default())
 }
 
-/// A few servers of a recorded round: some that freeze at once, late, and never.
+/// A few servers of a recorded round.
 fn recorded() -> Judged {
-    const SERVERS: [&str; 3] = ["tokio-current-thread", "tokio-multi-thread", "tokio-forked"];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results/2026-11-29-vm");
     let mut round = Round::open(&folder).unwrap();
-    round.header.servers.retain(|row| SERVERS.contains(&row.name.as_str()));
-    round.trials.retain(|trial| SERVERS.contains(&trial.server.as_str()));
+    round.header.servers.retain(|row| row.tags.iter().any(|tag| tag == "readme"));
+    round.header.servers.truncate(3);
+    let servers: Vec<String> = round.header.servers.iter().map(|row| row.name.clone()).collect();
+    round.trials.retain(|trial| servers.contains(&trial.server));
     let numbers = round::numbers(&round, Percentile::default()).unwrap();
-    judged(&SERVERS, &numbers, &Noise::default())
+    judged(&servers.iter().map(String::as_str).collect::<Vec<_>>(), &numbers, &Noise::default())
 }
 
 #[test]
