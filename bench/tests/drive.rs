@@ -102,7 +102,7 @@ fn each_status_at_the_first_question_has_its_own_advice() {
 fn a_file_without_an_end_is_not_read_until_the_memory_is_full() {
     let (url, _) = server(200, Duration::ZERO);
     let stallbench = |arguments: &[&str]| {
-        // In half a gigabyte, so that a failure of this test does not take the machine with it.
+        // In a gigabyte of addresses, so that a failure of this test does not take the machine with it.
         let limited = ["-c", "ulimit -v 1000000; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_stallbench")];
         let output = Command::new("/bin/sh").args(limited).args(arguments).output().unwrap();
         (output.status.code(), text(&output.stderr))

@@ -82,17 +82,19 @@ impl Connection {
     pub fn flush(&mut self) -> std::io::Result<()> {
         let mut left = AT_ONCE;
         while self.owed > 0 && left > 0 {
-            let written = if self.owed == 1 {
+            let length = self.request.len().max(1);
+            let whole = self.owed.min(SLICES).min(left.div_ceil(length));
+            let written = if whole == 1 {
                 let rest = &self.request[self.sent..];
                 self.stream.write(&rest[..rest.len().min(left)])
             } else {
                 let mut slices = [IoSlice::new(&self.request); SLICES];
                 slices[0] = IoSlice::new(&self.request[self.sent..]);
-                self.stream.write_vectored(&slices[..self.owed.min(SLICES)])
+                self.stream.write_vectored(&slices[..whole])
             };
             match written {
                 Ok(written) => {
-                    let (sent, length) = (self.sent + written, self.request.len().max(1));
+                    let sent = self.sent + written;
                     (self.owed, self.sent) = (self.owed - sent / length, sent % length);
                     left = left.saturating_sub(written);
                 }
@@ -111,6 +113,11 @@ impl Connection {
         self.is_deaf = true;
         (self.owed, self.sent) = (0, 0);
         Ok(())
+    }
+
+    /// Whether the last answer came before its request was sent whole. Nobody knows what the server makes of the rest.
+    pub fn is_answered_early(&self) -> bool {
+        self.is_deaf || self.owed > self.flights.len()
     }
 
     /// Whether the socket owes sending.

@@ -246,11 +246,14 @@ impl<'l> Engine<'l> {
         }
         let left_since = self.left_since.take();
         self.readable_since = left_since.unwrap_or(self.readable_since);
+        // Answers first: they are what is timed, and long requests would hold them up.
+        events[..count].sort_by_key(|event| !event.events().contains(EpollFlags::EPOLLIN));
         for (number, event) in events[..count].iter().enumerate() {
             self.handle(event)?;
             // What is left is still there at the next look; requests that are due are not kept waiting for it.
             if number + 1 < count && self.now() > polled + nanos(TURN) {
-                self.left_since = Some(left_since.unwrap_or(polled));
+                let has_answers = events[number + 1].events().contains(EpollFlags::EPOLLIN);
+                self.left_since = has_answers.then(|| left_since.unwrap_or(polled));
                 break;
             }
         }

@@ -129,9 +129,11 @@ fn prime(mut stream: &TcpStream, target: &Target, patience: Duration) -> Result<
     }
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     match stream.write_all(&target.request) {
         // It may have answered before it has read all.
         Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Primed::Slow),
         sent => sent?,
     }
     let (mut reader, mut buffer, mut ended) = (Reader::default(), vec![0; 64 * 1024], None);

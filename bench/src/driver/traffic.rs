@@ -181,7 +181,7 @@ impl Engine<'_> {
                 return self.lose_or_resend(key, "the server closed the connection with status 408", true);
             }
             self.complete(key, head.status, now);
-            if head.closes {
+            if head.closes || self.connections[key].is_answered_early() {
                 return self.close(key, now);
             }
         }
@@ -214,9 +214,11 @@ impl Engine<'_> {
             }
             Ok(None) if connection.flights.is_empty() && !connection.is_connecting => {
                 let lane = connection.lane;
+                let slot = connection.slot;
                 self.ledger.recording(lane).idle_closes += 1;
                 self.remove(key);
-                Ok(())
+                // What could not be sent on it any more waits.
+                self.pump(lane, slot)
             }
             Ok(None) => self.lose(key, "the server closed the connection without an answer"),
             Err(what) => self.lose_for_good(key, &what),

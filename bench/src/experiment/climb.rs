@@ -318,7 +318,7 @@ impl Run {
 
 impl Step {
     /// One that could not be taken, and why.
-    fn unmeasured(k: usize, reason: String) -> Self {
+    pub(super) fn unmeasured(k: usize, reason: String) -> Self {
         let nothing = Latency::of(&Recording::default());
         Step {
             k,
@@ -343,7 +343,7 @@ impl Step {
     }
 
     /// Whether enough probes failed to put the percentile above every limit. For servers under the contract, such a step is invalid instead.
-    fn fails(&self, percentile: Percentile) -> bool {
+    pub(super) fn fails(&self, percentile: Percentile) -> bool {
         self.invalid.is_none() && self.probes.fails(percentile)
     }
 

@@ -37,7 +37,10 @@ const QUICK: Family = Family::new("quick", Unit::Count, Role::Detail);
 const QUICK_FAILED: Family = Family::new("quick_failed", Unit::Count, Role::Detail);
 /// The time within which most requests over new connections are answered, and the number of slow requests that pushes it over a limit.
 const FRESH: Family = Family::new("fresh_ms", Unit::Ms, Role::Detail);
+const FRESH_FAILED: Family = Family::new("fresh_failed", Unit::Count, Role::Detail);
 const FRESH_FREEZE: Family = Family::new("fresh_freeze_k", Unit::Blockers, Role::Threshold).more_is_better();
+/// 1 if more quick requests on open connections failed than the percentile leaves beyond it, else 0.
+const FAILS: Family = Family::new("quick_fails", Unit::Count, Role::Detail);
 /// Slow requests, and those of them that failed.
 const SLOW: Family = Family::new("slow", Unit::Count, Role::Detail);
 const SLOW_FAILED: Family = Family::new("slow_failed", Unit::Count, Role::Detail);
@@ -116,6 +119,10 @@ impl Experiment for Service {
                 (SLOW, step.blockers_asked),
                 (SLOW_FAILED, step.blockers_failed),
             ];
+            if step.invalid.is_none() {
+                let fails = f64::from(u8::from(step.fails(percentile)));
+                readings.push((fails_metric(settings.block_ms, step.k), Ok(Value::Exact(fails))));
+            }
             // Without blockers, and in rounds that did not count them, there are none to speak of.
             let counts = counts.iter().take(if step.blockers_asked > 0 { 4 } else { 2 });
             readings.extend(
@@ -208,14 +215,20 @@ impl Service {
                 (None, None) => continue,
             };
             readings.push((fresh_metric(block_ms, step.k), value.clone()));
+            readings.push((fresh_failed_metric(block_ms, step.k), Ok(Value::Exact(step.fresh.failed as f64))));
             ladder.push((step.k, value));
         }
         // Where the climb ended since all were frozen, nothing is known of more slow requests.
         let is_whole = ladder.last().map(|(k, _)| *k) >= settings.blockers.last().copied();
         for limit_ms in LIMITS_MS.into_iter().filter(|limit_ms| *limit_ms <= self.run.limit_ms && !ladder.is_empty()) {
-            let threshold = freeze_k(&ladder, limit_ms);
-            if is_whole || !matches!(threshold, Ok(Value::Never { .. })) {
-                readings.push((fresh_threshold_metric(block_ms, limit_ms), threshold));
+            let is_known = match freeze_k(&ladder, limit_ms) {
+                Ok(Value::Never { .. }) => is_whole,
+                Ok(_) => true,
+                // A wait that was cut short below the limit is no fault; an invalid step is.
+                Err(_) => ladder.iter().any(|(_, value)| value.is_err()),
+            };
+            if is_known {
+                readings.push((fresh_threshold_metric(block_ms, limit_ms), freeze_k(&ladder, limit_ms)));
             }
         }
         Ok(readings)
@@ -225,6 +238,11 @@ impl Service {
 /// The time within which most requests over new connections are answered beside k slow ones.
 pub fn fresh_metric(block_ms: f64, k: usize) -> Metric {
     count_metric(&FRESH, block_ms, k)
+}
+
+/// Those of them that failed.
+pub fn fresh_failed_metric(block_ms: f64, k: usize) -> Metric {
+    count_metric(&FRESH_FAILED, block_ms, k)
 }
 
 /// The number of slow requests that pushes it over a limit.
@@ -240,6 +258,11 @@ pub fn response_metric(percentile: Percentile, block_ms: f64, k: usize) -> Metri
 /// The numbers of quick requests beside k slow ones: of those that failed, and of all.
 pub fn failure_metrics(block_ms: f64, k: usize) -> [Metric; 2] {
     [QUICK_FAILED, QUICK].map(|family| count_metric(&family, block_ms, k))
+}
+
+/// Whether p99 of the quick requests is one of those that failed; absent in rounds before 2026-11-30.
+pub fn fails_metric(block_ms: f64, k: usize) -> Metric {
+    count_metric(&FAILS, block_ms, k)
 }
 
 /// The same of the slow ones.
@@ -294,7 +317,14 @@ fn climb_own(session: &Session<'_>, settings: &Settings) -> Result<Run> {
         is_lenient: true,
     };
     let _driver = session.placement.enter_driver(true);
-    running.explain(climb.run(session))
+    let mut run = running.explain(climb.run(session))?;
+    // What could not be measured any more may be so since the server has died.
+    if let Some(reason) = run.steps.last_mut().and_then(|last| last.invalid.as_mut())
+        && let Err(error) = running.explain::<()>(Err(anyhow::anyhow!("{reason}")))
+    {
+        *reason = error.to_string();
+    }
+    Ok(run)
 }
 
 fn climb_reference(session: &Session<'_>, settings: &Settings) -> Result<Run> {
@@ -307,4 +337,36 @@ fn climb_reference(session: &Session<'_>, settings: &Settings) -> Result<Run> {
     };
     let run = ladder.run(session, Kind::Sleep, &settings.reference_blockers)?;
     Ok(Run { kind: KIND.into(), ..run })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::climb::Step;
+    use crate::load::Recording;
+    use crate::measure::Latency;
+
+    /// The thresholds of new connections, of which each step says how many were answered at once, and the ages of those that still waited.
+    fn thresholds(steps: &[(usize, u64, u64, u64)]) -> Vec<(String, Result<Value, String>)> {
+        let step = |&(k, answered, waiting, age_ms): &(usize, u64, u64, u64)| {
+            let mut fresh = Recording { planned: answered + waiting, answered, unanswered: waiting, ..Recording::default() };
+            (0..answered).for_each(|_| fresh.count(0, 0, 200_000, true));
+            fresh.count_ages(age_ms * 1_000_000, waiting as u32);
+            Step { invalid: None, fresh: Latency::of(&fresh), ..Step::unmeasured(k, String::new()) }
+        };
+        let run = Run { kind: KIND.into(), block_ms: 110.0, limit_ms: LIMIT_MS, steps: steps.iter().map(step).collect() };
+        let settings = Settings { block_ms: 110.0, ..Service::settings(Mode::Quick, &Choices::default()) };
+        let readings = Service { run }.fresh(&settings).unwrap();
+        let is_threshold = |(metric, _): &Reading| metric.family.role == Role::Threshold;
+        readings.into_iter().filter(is_threshold).map(|(metric, value)| (metric.place, value)).collect()
+    }
+
+    #[test]
+    fn new_connections_that_wait_are_told_and_a_wait_that_was_cut_short_below_a_limit_is_no_fault() {
+        let at = |limit_ms: u32, k: f64| (format!("slow@110,{limit_ms}ms"), Ok(Value::Exact(k)));
+        assert_eq!(thresholds(&[(0, 20, 0, 0), (1, 20, 0, 0), (4, 0, 20, 1740)]), [at(100, 4.0), at(1000, 4.0)]);
+        // The climb was given up, since all others had waited for a second by then.
+        assert_eq!(thresholds(&[(0, 20, 0, 0), (1, 0, 20, 900)]), [at(100, 1.0)]);
+        assert_eq!(thresholds(&[(0, 20, 0, 0), (1, 19, 1, 900)]), [], "one may be unlucky");
+    }
 }

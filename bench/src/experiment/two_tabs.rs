@@ -160,14 +160,24 @@ fn open_tabs(driver: &dyn Drive, target: &Target, tabs: usize, length_ms: u64, s
     Ok(Fall { tabs, finished_ms, read_ms })
 }
 
+/// Says that it is over when it is dropped, also by a panic, or the watcher would be waited for for ever.
+struct Over<'o>(&'o AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Runs a load, and watches meanwhile when the server reads what it is sent, if the kernel tells.
 fn watched<T>(server: SocketAddr, opened: &Opened, run: impl FnOnce() -> Result<T>) -> Result<(T, Option<BTreeMap<usize, f64>>)> {
     let Ok(unread) = Unread::new() else { return Ok((run()?, None)) };
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let watcher = scope.spawn(|| unread.watch(server, opened, &is_over));
+        let over = Over(&is_over);
         let ran = run();
-        is_over.store(true, Ordering::Release);
+        drop(over);
         let read = watcher.join().ok().context("the watcher panicked")?;
         Ok((ran?, read))
     })

@@ -70,7 +70,7 @@ pub struct Recording {
     pub resent: u64,
     /// Connections that the server closed while they were idle.
     pub idle_closes: u64,
-    /// Attempts to connect that were refused.
+    /// Attempts to connect that were refused, or whose connection closed before its first answer when it was opened.
     pub refused: u64,
     /// The first of them, in words.
     pub first_refusal: Option<String>,

@@ -35,7 +35,7 @@ pub struct Latency {
     pub youngest_us: Option<f64>,
     /// Median response time.
     pub p50_us: f64,
-    /// 99th percentile of response time; the maximum if fewer than ten samples lie beyond it.
+    /// 99th percentile of response time; if fewer than ten samples lie beyond it, the longest time, of those that did not fail unless it lies among these.
     pub p99_us: f64,
     /// Longest response time.
     pub max_us: f64,

@@ -84,6 +84,14 @@ fn watch(first: Pid, hold: RawFd) -> ! {
         }
         let now = Instant::now();
         let is_late = deadline.is_some_and(|deadline| now >= deadline);
+        if is_late && ended.is_none() {
+            // Also where the kernel does not list children.
+            let _ = kill(first, Signal::SIGKILL);
+        }
+        if deadline.is_some_and(|deadline| now >= deadline + TIDY_UP) {
+            // What is left may not be ended by us: whoever waits for this process shall not wait for that.
+            leave(ended);
+        }
         // What ends its own children in its own order is not disturbed: these are told only if it leaves them behind.
         let end = |child: Pid| {
             if is_late {
@@ -212,7 +220,7 @@ mod tests {
     /// A shell below a guard.
     fn guarded(script: &str) -> (Child, Hold, BufReader<ChildStdout>) {
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let hold = put_before(&mut command).unwrap();
         let mut guard = command.spawn().unwrap();
         let output = BufReader::new(guard.stdout.take().unwrap());
@@ -263,6 +271,7 @@ mod tests {
     #[test]
     fn a_command_that_cannot_be_run_is_an_error_and_leaves_no_guard() {
         let mut command = Command::new("/no-such-program");
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let _hold = put_before(&mut command).unwrap();
         assert_eq!(command.spawn().unwrap_err().kind(), std::io::ErrorKind::NotFound);
     }

@@ -16,6 +16,8 @@ const BAR: usize = 30;
 const FAILS: f64 = 0.01;
 /// If more slow requests than this share fail, the quick ones stood beside fewer than it says.
 const REFUSES: f64 = 0.05;
+/// One new connection that fails may be unlucky.
+const FEW: f64 = 2.0;
 /// Where the advice is written out.
 const ADVICE: &str = "docs/your-own-server.md";
 
@@ -104,6 +106,16 @@ impl Service<'_> {
         answered.max().copied().unwrap_or(0)
     }
 
+    /// What becomes of most requests on new connections beside k slow ones, if that is no quick answer. Those that fail do so at once: their age at the end
+    /// is no wait.
+    fn fresh(&self, k: usize) -> Option<String> {
+        let block_ms = self.settings.block_ms;
+        let limit_ms = self.settings.limit_ms()?;
+        let wait = self.median(&service::fresh_metric(block_ms, k)).filter(|value| value.is_above(limit_ms) == Some(true))?;
+        let failed = self.median(&service::fresh_failed_metric(block_ms, k)).and_then(Value::exact);
+        Some(if failed >= Some(FEW) { "fail".into() } else { format!("wait for {}", duration(wait)) })
+    }
+
     /// What slow requests do to quick ones, and how many of both failed.
     fn verdict(&self) -> String {
         let list = |what: &str, numbers: &dyn Fn(usize) -> (f64, f64)| {
@@ -122,7 +134,7 @@ impl Service<'_> {
         let (name, block) = (&self.row.name, significant(self.settings.block_ms));
         let Some(limit_ms) = self.settings.limit_ms() else {
             return format!(
-                "{name}: the quick request takes {} alone, too long to tell by it what slow ones do: name a quicker one with --probe.",
+                "{name}: a quick request takes {} alone, too long to tell by it what slow ones do: name a quicker one with --probe.",
                 duration(Value::Exact(self.settings.probe_ms))
             );
         };
@@ -146,7 +158,8 @@ impl Service<'_> {
         };
         let k = k as usize;
         let (failed, all) = self.failed(k);
-        let fails = failed > FAILS * all;
+        let fails = self.median(&service::fails_metric(self.settings.block_ms, k)).and_then(Value::exact);
+        let fails = fails.map_or(failed > FAILS * all, |fails| fails > 0.0);
         if k == 0 && fails {
             return format!("{name}: the quick requests fail without a single slow one.");
         }
@@ -187,12 +200,10 @@ impl Service<'_> {
     fn harm_to_new_clients(&self, k: usize, threshold: Value) -> String {
         let (name, harmless) = (&self.row.name, self.harmless(k));
         let block = significant(self.settings.block_ms);
-        let wait = self
-            .median(&service::fresh_metric(self.settings.block_ms, k))
-            .map_or(String::new(), |value| format!(" for {}", duration(value)));
+        let wait = self.fresh(k).unwrap_or_else(|| "wait".into());
         if k == 0 {
             return format!(
-                "{name}: beside {} open connections, new ones wait{wait} without a single slow request: try fewer with --connections.",
+                "{name}: beside {} open connections, new ones {wait} without a single slow request: try fewer with --connections.",
                 self.settings.connections
             );
         }
@@ -201,7 +212,7 @@ impl Service<'_> {
         let untried = untried(k, &self.settings.blockers);
         let worse = threshold.exact().map_or(String::new(), |worse| format!("; {worse} freeze these too"));
         format!(
-            "{name}: {harmless}{subject} new connections wait{wait}{untried}, while the {} that are open are served{worse}.",
+            "{name}: {harmless}{subject} new connections {wait}{untried}, while the {} that are open are served{worse}.",
             self.settings.connections
         )
     }
@@ -226,9 +237,7 @@ impl Service<'_> {
             let words_of =
                 |failed: f64, what: &str| if failed > 0.0 { format!(", {} {what}", count(failed)) } else { String::new() };
             let failed = words_of(self.failed(*k).0, "failed") + &words_of(self.slow_failed(*k).0, "slow ones failed");
-            let fresh = self.median(&service::fresh_metric(self.settings.block_ms, *k));
-            let waits = |value: &Value| self.settings.limit_ms().is_some_and(|limit_ms| value.is_above(limit_ms) == Some(true));
-            let fresh = fresh.filter(waits).map_or(String::new(), |value| format!(", new connections {}", duration(value)));
+            let fresh = self.fresh(*k).map_or(String::new(), |words| format!(", new connections {words}"));
             writeln!(text, "  {k:>6}  {bar} {words}{fresh}{failed}{mark}")?;
         }
         Ok(text)

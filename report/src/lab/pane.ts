@@ -176,9 +176,12 @@ export class Pane {
       ctx.strokeStyle = ink(color);
       ctx.lineWidth = 1.5;
       ctx.beginPath();
+      // Where there is nothing to show, the line ends and begins anew.
+      let isOn = false;
       for (const one of this.course) {
-        const ms = height(one);
-        if (ms !== null && one[0] >= from - 1000) ctx.lineTo(across(one[0]), base + up(ms) * DOTS);
+        const ms = one[0] >= from - 1000 ? height(one) : null;
+        if (ms !== null) ctx[isOn ? "lineTo" : "moveTo"](across(one[0]), base + up(ms) * DOTS);
+        isOn = ms !== null;
       }
       ctx.stroke();
     };

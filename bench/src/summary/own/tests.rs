@@ -48,6 +48,15 @@ fn what_lets_new_clients_wait_is_not_harmless_to_those_that_are_connected() {
     );
     assert!(on(Value::Exact(64.0), 4.0).ends_with("are served; 64 freeze these too."), "{}", on(Value::Exact(64.0), 4.0));
     assert!(on(never, 0.0).contains("beside 256 open connections, new ones wait for over 1.74 s without a single slow request"));
+    // A server that takes so many connections and no more refuses others at once.
+    let refused = [
+        (service::threshold_metric(110.0, LIMITS_MS[0]), never),
+        (service::fresh_threshold_metric(110.0, LIMITS_MS[0]), Value::Exact(1.0)),
+        (service::fresh_metric(110.0, 1), Value::AtLeast(1740.0)),
+        (service::fresh_failed_metric(110.0, 1), Value::Exact(20.0)),
+    ];
+    let refused = verdict_on(&settings(), refused);
+    assert!(refused.contains("one slow request lets new connections fail, while the 256 that are open are served"), "{refused}");
     // Where all wait, one sentence says so.
     assert!(!on(Value::Exact(4.0), 4.0).contains("new connections"), "{}", on(Value::Exact(4.0), 4.0));
 }
@@ -58,7 +67,7 @@ fn a_quick_request_that_takes_long_itself_is_judged_at_a_second_or_not_at_all() 
     let slow = verdict_on(&Settings { probe_ms: 159.0, ..settings() }, never(LIMITS_MS[1]));
     assert!(slow.contains("up to 64 slow requests of 110 ms at a time leave the quick ones alone (p99 within 1 s)"), "{slow}");
     let slower = verdict_on(&Settings { probe_ms: 800.0, ..settings() }, never(LIMITS_MS[1]));
-    assert!(slower.contains("the quick request takes 800 ms alone") && slower.contains("--probe"), "{slower}");
+    assert!(slower.contains("a quick request takes 800 ms alone") && slower.contains("--probe"), "{slower}");
 }
 
 #[test]
