@@ -117,7 +117,10 @@ impl Home {
     pub fn open_own_log(&self) -> io::Result<File> {
         let path = self.own_log();
         let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-        if log.metadata()?.len() > LONGEST_LOG {
+        // Of several processes at once, one does it.
+        let is_long = |file: &File| file.metadata().is_ok_and(|known| known.len() > LONGEST_LOG);
+        let turn = File::open(&path)?;
+        if is_long(&turn) && turn.try_lock().is_ok() && is_long(&turn) {
             // Emptied, not renamed: it is the standard error of processes that run, which would go on writing to the old file. If its end cannot be
             // kept, the disk is full.
             let _ = fs::copy(&path, path.with_extension("log.1"));

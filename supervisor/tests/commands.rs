@@ -35,6 +35,24 @@ fn resurrect_leaves_those_instances_stopped_that_were_stopped_when_they_were_sav
 }
 
 #[test]
+fn resurrect_starts_no_job_that_was_finished_when_it_was_saved_and_a_scheduled_one_is_due_again() {
+    let supervisor = Supervisor::new();
+    let ran = supervisor.home.path().join("ran");
+    let job = format!("echo x >> {}", ran.display());
+    let times = || fs::read_to_string(&ran).map_or(0, |text| text.lines().count());
+    supervisor.ok(&["start", "sh", "--name", "job", "--no-autorestart", "--cron", "* * * * * *", "--", "-c", &job]);
+    supervisor.ok(&["start", "sh", "--name", "once", "--no-autorestart", "--", "-c", &job]);
+    until("the scheduled job has run again", || times() >= 4);
+    supervisor.ok(&["save"]);
+    supervisor.ok(&["kill"]);
+    let before = times();
+    supervisor.ok(&["resurrect"]);
+    until("the scheduled job goes on", || times() >= before + 2);
+    let once = supervisor.list().into_iter().find(|one| one["name"] == "once").unwrap();
+    assert_eq!((&once["status"], &once["pid"]), (&Value::from("stopped"), &Value::Null));
+}
+
+#[test]
 fn a_hanging_client_does_not_affect_others() {
     let supervisor = Supervisor::new();
     start(&supervisor, &server());

@@ -24,6 +24,8 @@ pub fn run() -> Result<()> {
     let keeper = program.with_file_name("supervisor-keeper");
     let variable = [OsStr::new("SUPERVISOR_HOME="), home.path().as_os_str()].map(OsStr::as_bytes).concat();
     let description = described(home.path());
+    // Only then, since systemd before 244 knows no colon.
+    let colon = if program.as_os_str().as_bytes().contains(&b'$') { ":" } else { "" };
     let [program, keeper] = [program, keeper].map(|path| run_by_systemd(&path));
     let variable = quoted(&variable);
     // The keeper and the daemon restart each other, so systemd must not kill one when the other dies. If both die, it keeps their listeners. The saved
@@ -37,9 +39,9 @@ After=network.target
 Type=notify
 NotifyAccess=all
 Environment={variable}
-ExecStart=:{keeper} keeper
-ExecStartPost=-:{program} resurrect --boot
-ExecStop=:{program} kill
+ExecStart={colon}{keeper} keeper
+ExecStartPost=-{colon}{program} resurrect --boot
+ExecStop={colon}{program} kill
 TimeoutStopSec=infinity
 KillMode=process
 OOMPolicy=continue

@@ -17,8 +17,10 @@ impl Core {
         self.refuse_taken(&spec)?;
         let Some(app) = self.table.app_mut(&spec.name) else { bail!("there is no app {}", spec.name) };
         app.next = Some(spec.clone());
-        // What was given up is tried again with the change; what somebody has stopped stays so.
-        let is_wanted = |instance: &&Instance| !instance.is_over() || instance.worker.state == State::Errored;
+        // What was given up is tried again with the change, and so is what could not be started without its specification; what somebody has stopped
+        // stays so.
+        let is_lost = app.damage.is_some();
+        let is_wanted = |instance: &&Instance| is_lost || !instance.is_over() || instance.worker.state == State::Errored;
         let wanted = app.instances.iter().filter(is_wanted).map(|instance| instance.id);
         let wanted: Vec<u32> = wanted.filter(|id| ids.contains(id)).collect();
         let name = spec.name.clone();
@@ -39,7 +41,7 @@ impl Core {
         let waiting = (!is_boot).then_some(client);
         // It waits for this, too, so that it is not answered before the last app is looked at.
         self.wait(client);
-        for Dumped { spec, instances, stopped } in dump.apps {
+        for Dumped { spec, instances, at_rest, .. } in dump.apps {
             let name = spec.name.clone();
             let begun = match self.table.app(&name) {
                 Some(app) => {
@@ -49,7 +51,7 @@ impl Core {
                     }
                     Ok(())
                 }
-                None => self.begin_start(waiting, spec, instances, &stopped),
+                None => self.begin_start(waiting, spec, instances, &at_rest),
             };
             // One that cannot be started does not keep the others from it.
             if let Err(error) = begun {

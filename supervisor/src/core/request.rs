@@ -1,5 +1,6 @@
 //! The beginning of each command.
 
+use super::saved::AtRest;
 use super::table::{App, Instance, Other};
 use super::task::{Task, Verb};
 use super::worker::Event;
@@ -8,7 +9,6 @@ use crate::channel::{Key, Order};
 use crate::control::{Answer, Request, Size};
 use crate::spec::Spec;
 use anyhow::{Result, bail};
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Most logs that one order empties; each has a path of at most 4 KiB.
@@ -32,7 +32,7 @@ impl Core {
                 Ok(())
             }
             _ if self.ending.is_some() => bail!("the supervisor is shutting down: retry once it has stopped"),
-            Request::Start { spec, instances } => self.begin_start(Some(client), *spec, instances, &BTreeSet::new()),
+            Request::Start { spec, instances } => self.begin_start(Some(client), *spec, instances, &AtRest::default()),
             Request::Change { spec } => self.begin_change(client, *spec),
             Request::Resume(target) => {
                 let ids = self.free(&target)?;
@@ -119,15 +119,13 @@ impl Core {
     }
 
     /// Adds an app to the list, and starts its instances except for those at these positions.
-    pub(super) fn begin_start(
-        &mut self,
-        client: Option<Client>,
-        spec: Spec,
-        instances: u32,
-        stopped: &BTreeSet<u32>,
-    ) -> Result<()> {
+    pub(super) fn begin_start(&mut self, client: Option<Client>, spec: Spec, instances: u32, at_rest: &AtRest) -> Result<()> {
         let ids = self.add(&spec, instances)?;
-        let is_wanted = |(position, _): &(u32, u32)| !stopped.contains(position);
+        let AtRest { stopped, finished } = at_rest;
+        for id in (0..).zip(&ids).filter(|(position, _)| finished.contains(position)).map(|(_, id)| *id) {
+            self.table.instance_mut(id).into_iter().for_each(|instance| instance.is_finished = true);
+        }
+        let is_wanted = |(position, _): &(u32, u32)| !stopped.contains(position) && !finished.contains(position);
         let wanted: Vec<u32> = (0..).zip(ids).filter(is_wanted).map(|(_, id)| id).collect();
         if !wanted.is_empty() {
             self.push_one(client, Verb::Start { is_new: true, is_begun: false }, spec.name, wanted).is_prepared = false;

@@ -149,8 +149,21 @@ pub struct Dump {
 pub struct Dumped {
     pub spec: Spec,
     pub instances: u32,
-    /// The instances that were stopped when it was saved, and are to stay so: their positions.
+    /// The instances that are not started again.
+    #[serde(flatten)]
+    pub at_rest: AtRest,
+    /// None of them is: for versions that know nothing else.
+    pub is_stopped: bool,
+}
+
+/// The instances of an app that did not run when it was saved, and are not to be started again: their positions.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct AtRest {
+    /// Somebody has stopped them.
     pub stopped: BTreeSet<u32>,
+    /// They had done what they were started for; a scheduled job is due again.
+    #[serde(default)]
+    pub finished: BTreeSet<u32>,
 }
 
 /// The forms in which an app was saved so far.
@@ -165,35 +178,40 @@ enum AnyDumped {
         #[serde(default)]
         is_stopped: bool,
         #[serde(default)]
-        stopped: BTreeSet<u32>,
+        stopped: Option<BTreeSet<u32>>,
+        #[serde(default)]
+        finished: BTreeSet<u32>,
     },
 }
 
 impl From<AnyDumped> for Dumped {
     fn from(any: AnyDumped) -> Self {
         match any {
-            AnyDumped::First(spec, instances) => Dumped { spec, instances, stopped: BTreeSet::new() },
-            AnyDumped::Second { spec, instances, is_stopped: true, .. } => {
-                Dumped { spec, instances, stopped: (0..instances.min(MOST_INSTANCES)).collect() }
+            AnyDumped::First(spec, instances) => Dumped { spec, instances, at_rest: AtRest::default(), is_stopped: false },
+            AnyDumped::Second { spec, instances, is_stopped, stopped, finished } => {
+                let all = || (0..if is_stopped { instances.min(MOST_INSTANCES) } else { 0 }).collect();
+                Dumped { spec, instances, at_rest: AtRest { stopped: stopped.unwrap_or_else(all), finished }, is_stopped }
             }
-            AnyDumped::Second { spec, instances, stopped, .. } => Dumped { spec, instances, stopped },
         }
     }
 }
 
-/// Returns whether an instance does not run, and was not given up: that is worth another try.
+/// Returns whether somebody has stopped an instance. One that was given up is worth another try, and one that the system's shutdown has ended is to run.
 fn is_stopped(instance: &Instance) -> bool {
-    instance.is_over() && instance.worker.state != State::Errored
+    instance.is_over() && instance.worker.state != State::Errored && !instance.is_finished && !instance.is_ended_by_boot
 }
 
 impl Dump {
     /// Returns the apps of a table, except those whose specification is lost.
     pub(super) fn of(table: &Table) -> Self {
         let known = table.apps.iter().filter(|app| app.damage.is_none());
-        let apps = known.map(|app| Dumped {
-            spec: app.spec.clone(),
-            instances: app.instances.len() as u32,
-            stopped: (0..).zip(&app.instances).filter(|(_, one)| is_stopped(one)).map(|(position, _)| position).collect(),
+        let apps = known.map(|app| {
+            let those = |is: &dyn Fn(&Instance) -> bool| {
+                (0..).zip(&app.instances).filter(|(_, one)| is(one)).map(|(position, _)| position).collect::<BTreeSet<u32>>()
+            };
+            let at_rest = AtRest { stopped: those(&is_stopped), finished: those(&|one| one.is_over() && one.is_finished) };
+            let is_stopped = at_rest.stopped.len() + at_rest.finished.len() == app.instances.len();
+            Dumped { spec: app.spec.clone(), instances: app.instances.len() as u32, at_rest, is_stopped }
         });
         Dump { apps: apps.collect() }
     }

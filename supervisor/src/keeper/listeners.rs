@@ -113,11 +113,11 @@ impl Keeper {
                 Ok(()) => {
                     // It may be another socket now.
                     store(address, listener);
+                    self.tell_bound(address)?;
                     format!("a process of {app} had shut {address} down: it listens again")
                 }
                 Err(error) => format!("a process of {app} has shut {address} down, and it cannot listen again: {error}"),
             };
-            self.tell_bound(address)?;
             self.report(&Report::Remark(remark))?;
         }
         Ok(())

@@ -118,7 +118,11 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
 
   process.on('internalMessage', (message, handle) => {
     const { server, others } = (message.cmd === NAME && wishes.get(message.id)) || {};
-    if (!server) return;
+    if (!server) {
+      // Given a second time, when the listener was made anew meanwhile.
+      if (message.cmd === NAME) handle?.close?.();
+      return;
+    }
     wishes.delete(message.id);
     // A keeper of an earlier version sends only the name.
     const number = message.errno ?? constants.errno[message.code];
