@@ -109,8 +109,11 @@ test("the tour leads through seven steps, each with a guess before the answer", 
       if (step === 5) {
         const found = async () => (await page.$$eval(".launch", (all) => all.map((one) => Number(/saved: (\d+) of 20/.exec(one.textContent)?.[1] ?? -1))));
         await until("it was looked for", async () => (await found()).every((one) => one >= 0));
-        // The parent deals connections in turn: every second client is with the process that knows the launch.
-        assert.deepEqual(await found(), [10, 20]);
+        // The parent deals connections in turn: every second client is with the process that knows the launch. The probes connect meanwhile, too, and
+        // each of them that comes between two clients changes whose turn it is.
+        const [two, one] = await found();
+        assert.ok(two >= 5 && two <= 15, `${two} of 20 found it with two processes`);
+        assert.equal(one, 20);
       }
       if (step === 6) {
         await until("all are replaced", async () => (await pids(page)).flat().length === 4 && (await pids(page)).flat().every((pid) => !before.includes(pid)));
