@@ -1,18 +1,10 @@
 // Every control of the report is used, and does what it says. One that is not in the list below fails the test.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { closed, drawAll, launch, open } from "./browser.mjs";
-import { recorded, report, withTimelines } from "./rounds.mjs";
-
-let browser;
-let full;
-
-before(async () => {
-  browser = await launch();
-  full = withTimelines(report(recorded(process.env.ROUND ?? "2026-11-23-vm.6")));
-});
-after(() => browser?.close());
+import { test } from "node:test";
+import { closed, drawAll, open } from "./browser.mjs";
+import { browser, full } from "./full.mjs";
+import { report } from "./rounds.mjs";
 
 /** Elements that a person can use. */
 const CONTROLS = "a[href], button, input, select, textarea, summary, canvas";

@@ -1,18 +1,10 @@
 // What can be taken along from the report: each figure names the command that made it, and its files hold what was measured.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { closed, drawAll, launch, open, saved } from "./browser.mjs";
-import { changed, recorded, report, requests, timeline, withTimelines } from "./rounds.mjs";
-
-let browser;
-let full;
-
-before(async () => {
-  browser = await launch();
-  full = withTimelines(report(recorded(process.env.ROUND ?? "2026-11-23-vm.6")));
-});
-after(() => browser?.close());
+import { test } from "node:test";
+import { closed, drawAll, open, saved } from "./browser.mjs";
+import { browser, full } from "./full.mjs";
+import { changed, report, requests, timeline } from "./rounds.mjs";
 
 /** The elements of an SVG by their names, with their attributes; and what is wrong with it as a file of its own. */
 function read(page, text) {

@@ -1,23 +1,15 @@
 // The timelines in a real browser: where each dot stands, what it says, and which slow request is named for it.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { closed, launch, open } from "./browser.mjs";
+import { test } from "node:test";
+import { closed, open } from "./browser.mjs";
+import { browser, full } from "./full.mjs";
 import { load } from "./modules.mjs";
-import { changed, recorded, report, requests, timeline, withTimelines } from "./rounds.mjs";
+import { changed, requests, timeline } from "./rounds.mjs";
 
 /** The room around the dots, and the range of response times. */
 const [LEFT, RIGHT, LANE, GAP, DOTS, LOW, HIGH] = [64, 12, 5, 6, 130, 0.03, 3000];
 const COLORS = { instant: [0x00, 0x70, 0x4f], flow: [0x8a, 0x5a, 0x00], attention: [0xb0, 0x3a, 0x00], lost: [0x8a, 0x1f, 0x7a] };
-
-let browser;
-let full;
-
-before(async () => {
-  browser = await launch();
-  full = withTimelines(report(recorded(process.env.ROUND ?? "2026-11-23-vm.6")));
-});
-after(() => browser?.close());
 
 /** Where a probe stands on a canvas of this width, below this many lanes of blockers. */
 function spot({ at, took }, lanes, width, [from, to]) {
