@@ -205,7 +205,7 @@ impl Experiment for Service {
 }
 
 impl Service {
-    /// What clients feel that connect only now: a server with room for so many connections lets them wait, while those that are in are served as ever.
+    /// What new clients experience: a server with a limit on connections lets them wait, while those already connected are served as before.
     fn fresh(&self, settings: &Settings) -> Result<Vec<Reading>> {
         let (block_ms, mut readings, mut ladder) = (settings.block_ms, Vec::new(), Vec::new());
         for step in &self.run.steps {

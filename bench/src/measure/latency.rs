@@ -81,9 +81,9 @@ impl Latency {
         latency
     }
 
-    /// Where too few samples lie beyond a percentile, the longest time stands for it: of the requests that did not fail, unless so many failed that it lies
-    /// among them. A failure is as old as the run, and one of a hundred quick answers does not make the percentile that long. `None` where there are
-    /// enough samples, or no failure.
+    /// The longest time among the requests that did not fail, where it stands for a percentile: too few samples lie beyond that, and some requests failed,
+    /// but not so many that the percentile is one of them. A failed request counts with its age at the end of the run, and one among hundreds of quick answers
+    /// must not make the percentile that long.
     fn of_few(&self, times: &Times, percentile: Percentile) -> Option<f64> {
         let is_few = !has_enough(times, percentile.quantile());
         self.longest_us.filter(|_| is_few && self.failed > 0 && !self.fails(percentile))

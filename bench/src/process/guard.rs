@@ -183,7 +183,7 @@ fn each_child(mut act: impl FnMut(Pid)) {
     // SAFETY: a plain system call; the descriptor it returns is new and owned by nobody else.
     let mut file = match unsafe { libc::open(c"/proc/thread-self/children".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) } {
         -1 => return,
-        // SAFETY: as above.
+        // SAFETY: the descriptor has just been opened, and nobody else owns it.
         descriptor => unsafe { File::from_raw_fd(descriptor) },
     };
     let count = file.read(&mut list).unwrap_or(0);

@@ -81,7 +81,7 @@ fn in_memory() -> Result<File> {
     // SAFETY: a plain system call with a name that ends; the descriptor it returns is new and owned by nobody else.
     match unsafe { libc::memfd_create(c"output".as_ptr(), libc::MFD_CLOEXEC) } {
         -1 => Err(std::io::Error::last_os_error()).context("cannot make a file for a server's output"),
-        // SAFETY: as above.
+        // SAFETY: the descriptor has just been made, and nobody else owns it.
         descriptor => Ok(unsafe { File::from_raw_fd(descriptor) }),
     }
 }

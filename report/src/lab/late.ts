@@ -4,7 +4,7 @@ import { h } from "../dom";
 import { type Band, SIGHT } from "./pane";
 import type { Frame } from "./protocol";
 
-/** From one frame to the next, in ms: what a frame tells of became due after the one before. */
+/** The interval between frames, in ms. A frame covers what became due since the previous one. */
 const TICK = 50;
 
 export class Late {

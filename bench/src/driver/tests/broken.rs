@@ -64,7 +64,8 @@ fn a_client_that_rests_after_a_failure_asks_again_only_after_its_pause() {
     }
 }
 
-/// A server that answers the first request of each connection and closes it without a word on the second, like one that goes away; it tells of each.
+/// A server that answers the first request on each connection, and closes it on the second without an answer, as one that shuts down may. It reports each
+/// request.
 fn closes_on_the_second(heard: mpsc::Sender<()>) -> SocketAddr {
     server(move |_, mut stream| {
         for answer in [OK, b""] {

@@ -48,7 +48,7 @@ fn what_lets_new_clients_wait_is_not_harmless_to_those_that_are_connected() {
     );
     assert!(on(Value::Exact(64.0), 4.0).ends_with("are served; 64 freeze these too."), "{}", on(Value::Exact(64.0), 4.0));
     assert!(on(never, 0.0).contains("beside 256 open connections, new ones wait for over 1.74 s without a single slow request"));
-    // A server that takes so many connections and no more refuses others at once.
+    // A server with a limit on connections refuses any further one at once.
     let refused = [
         (service::threshold_metric(110.0, LIMITS_MS[0]), never),
         (service::fresh_threshold_metric(110.0, LIMITS_MS[0]), Value::Exact(1.0)),
