@@ -153,9 +153,10 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The server has ended: there is no such process, or it waits to be reaped.
+/// The server has ended with all its threads: there is no such process, or it waits to be reaped.
 fn is_gone(pid: &str) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.is_empty() || status.contains("\nState:\tZ") && status.contains("\nThreads:\t1\n")
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn clients_do_not_notice_killed_daemons_and_keepers() {
     for role in ["daemon", "keeper", "daemon", "keeper"] {
         let pid = supervisor.role(role);
         assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-        until("another in its place", || !Path::new(&format!("/proc/{pid}")).exists() || is_zombie(pid));
+        until("another in its place", || is_gone(pid));
         assert_eq!(supervisor.pids(), before, "after the end of the {role}");
         load.answers_more();
     }
@@ -82,10 +82,6 @@ fn clients_do_not_notice_killed_daemons_and_keepers() {
     supervisor.ok(&["reload", "api"]);
     assert!(supervisor.pids().iter().all(|pid| !before.contains(pid)));
     assert_eq!(load.stop().0, [""; 0]);
-}
-
-fn is_zombie(pid: i64) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }
 
 #[test]
@@ -198,7 +194,7 @@ fn processes_left_by_a_dead_keeper_and_daemon_are_replaced() {
     for signal in ["-STOP", "-9"] {
         assert!(Command::new("kill").arg(signal).args(&pids).status().unwrap().success());
     }
-    until("the end of both", || pids.iter().all(|pid| !Path::new("/proc").join(pid).exists() || is_zombie(pid.parse().unwrap())));
+    until("the end of both", || pids.iter().all(|pid| is_gone(pid.parse().unwrap())));
     assert!(ask(&mut connect(&address).unwrap()).is_ok(), "the workers no longer answer");
     let output = supervisor.run(&["list"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("the 2 processes that they left were asked to end"), "{output:?}");
@@ -215,7 +211,7 @@ fn an_adopted_worker_outlives_the_end_of_another() {
     let address = start(&supervisor, &server());
     let pid = supervisor.role("keeper");
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-    until("another keeper", || !Path::new(&format!("/proc/{pid}")).exists() || is_zombie(pid));
+    until("another keeper", || is_gone(pid));
     let before = supervisor.pids();
     // A child of the new keeper ends.
     supervisor.ok(&["scale", "api", "3"]);

@@ -120,12 +120,14 @@ pub fn signal(name: &str, pid: i64) {
     assert!(status.success());
 }
 
-/// Returns whether a process has ended, even if nobody has reaped it.
+/// Returns whether a process has ended with all its threads, even if nobody has reaped it.
 pub fn is_gone(pid: i64) -> bool {
-    let status = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Ok(status) = fs::read(format!("/proc/{pid}/stat")) else { return true };
     // The name before the state may contain anything.
     let status = String::from_utf8_lossy(&status);
-    status.is_empty() || status.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
+    let fields: Vec<&str> = status.rsplit(") ").next().unwrap().split_whitespace().collect();
+    // While other threads are still ending, the first is a zombie and the listeners are open.
+    fields[0] == "Z" && fields[17].parse::<u32>().unwrap() <= 1
 }
 
 /// The resident memory of a process, in KiB.
