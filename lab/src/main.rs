@@ -15,6 +15,7 @@ mod web;
 use anyhow::{Context, Result, bail};
 use arguments::Arguments;
 use bench::stage as harness;
+use bench::stage::interrupt::{self, Interrupted};
 use clap::Parser;
 use std::fs::{File, TryLockError};
 use std::net::{Ipv4Addr, TcpListener};
@@ -34,13 +35,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             harness::say(&format!("stallbench lab: {error:#}"));
-            ExitCode::FAILURE
+            let is_interrupted = error.downcast_ref::<Interrupted>().is_some();
+            if is_interrupted { ExitCode::from(interrupt::exit_code()) } else { ExitCode::FAILURE }
         }
     }
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    harness::interrupt::install()?;
+    interrupt::install()?;
     let own = harness::own(arguments.command.as_deref(), arguments.url.as_deref(), &arguments.own)?;
     let mut servers = harness::servers()?;
     let mut first = if arguments.servers.is_empty() { harness::first(&servers) } else { arguments.servers.clone() };
@@ -62,7 +64,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     thread::Builder::new().name("web".into()).spawn(move || web.serve(listener)).context("cannot start a thread")?;
     harness::print(&format!("http://{address}/?token={token}\n"))?;
     harness::say("stallbench lab: open this address; Ctrl-C ends it");
-    stage::Stage::new(servers, first, frames).run(&asked)
+    stage::Stage::new(servers, first, frames).run(&asked)?;
+    interrupt::check()
 }
 
 /// Two labs at once would measure one another.

@@ -282,7 +282,7 @@ fn pidfd_kill(pidfd: &OwnedFd) {
     unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), Signal::SIGKILL as i32, 0, 0) };
 }
 
-fn pidfd_open(pid: u32) -> Result<OwnedFd> {
+pub(super) fn pidfd_open(pid: u32) -> Result<OwnedFd> {
     // SAFETY: a plain system call; the descriptor it returns is new and owned by nobody else.
     unsafe {
         let fd = nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0);

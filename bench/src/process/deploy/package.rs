@@ -2,16 +2,29 @@
 //! `servers.toml` says.
 
 use crate::catalog::{Build, Foreign, Program, Server, find_program};
+use crate::console::interrupt::{self, Interrupted};
 use crate::console::output::say;
 use crate::console::progress::Progress;
 use crate::host::tree::root;
+use crate::process::running::pidfd_open;
 use anyhow::{Context, Error, Result, bail};
 use common::Receipt;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Seek};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::SystemTime;
+
+/// The time after which an interrupt is noticed while something is built, in ms.
+const LOOK: u16 = 50;
+/// The time that an interrupted build has to tidy up, in ms.
+const TIDY_UP: u16 = 1000;
 
 /// The path of a server's program, built or not. Each set of build options has its own target directory.
 pub fn binary(program: &Program) -> PathBuf {
@@ -63,7 +76,7 @@ pub fn build(servers: &[Server], progress: &Progress) -> Result<()> {
 /// The package that does not build, with the compiler's words.
 pub fn build_available(servers: &[Server], progress: &Progress) -> Result<()> {
     build_each(servers, progress, |program, error| match program {
-        Program::Foreign(_) if error.downcast_ref::<crate::console::interrupt::Interrupted>().is_none() => {
+        Program::Foreign(_) if error.downcast_ref::<Interrupted>().is_none() => {
             let text = format!("{error:#}");
             say(&format!("{}; its servers are unavailable", text.lines().take(2).collect::<Vec<_>>().join(" ")));
             Ok(())
@@ -80,7 +93,7 @@ fn build_each(servers: &[Server], progress: &Progress, failed: impl Fn(&Program,
         .collect();
     let count = programs.len();
     for (number, (program, can_run)) in programs.into_iter().enumerate() {
-        crate::console::interrupt::check()?;
+        interrupt::check()?;
         let name = match program {
             Program::Package(build) => build.package.clone(),
             Program::Foreign(foreign) => folder_name(foreign),
@@ -183,14 +196,45 @@ fn newest_source(folder: &Path) -> Option<SystemTime> {
     files.filter_map(|file| file.modified().ok()).max()
 }
 
+/// Runs a build in a process group of its own, which is ended if the user asks to stop.
 fn run(name: &str, mut command: Command) -> Result<()> {
     let cannot = format!("cannot run {}: install it, or see that PATH has it", command.get_program().display());
-    let output = command.stdin(Stdio::null()).output().context(cannot)?;
-    if !output.status.success() {
-        crate::console::interrupt::check()?;
-        bail!("{name} does not build:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
+    let mut stderr = tempfile::tempfile().context("cannot make a file for the compiler's words")?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone()?).process_group(0);
+    let status = wait(command.spawn().context(cannot)?)?;
+    if !status.success() {
+        let mut words = Vec::new();
+        stderr.rewind().and_then(|()| stderr.read_to_end(&mut words)).context("cannot read the compiler's words")?;
+        bail!("{name} does not build:\n{}", String::from_utf8_lossy(&words).trim_end());
     }
     Ok(())
+}
+
+/// Waits for the end of a build.
+///
+/// # Errors
+/// The user asks to stop: then the build has ended, with everything in its group.
+fn wait(mut build: Child) -> Result<ExitStatus> {
+    let pidfd = pidfd_open(build.id())?;
+    let has_ended_within = |most: u16| poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], most) == Ok(1);
+    let group = Pid::from_raw(build.id().cast_signed());
+    let is_interrupted = loop {
+        if has_ended_within(LOOK) {
+            break false;
+        }
+        if interrupt::is_requested() {
+            break true;
+        }
+    };
+    if is_interrupted {
+        let _ = killpg(group, Signal::SIGTERM);
+        has_ended_within(TIDY_UP);
+        // Until it is reaped, its number is nobody else's.
+        let _ = killpg(group, Signal::SIGKILL);
+    }
+    let status = build.wait()?;
+    interrupt::check()?;
+    Ok(status)
 }
 
 /// What starts a server, in a clean environment; other people's programs find their own in `PATH`.
