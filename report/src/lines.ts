@@ -49,6 +49,8 @@ export function figure(one: Figure, page: Page, state: State, command: string, o
   const canvas = h("div", { class: "chart", role: "img", "aria-label": `${one.title}: the table below holds the same numbers` });
   const tip = h("div", { class: "tip", hidden: true });
   const legend = h("ul", { class: "legend" });
+  const groups = new Map(page.order);
+  const base = (name: string) => name.replace(/ \([^)]*\)$/, "");
   let plot: uPlot | null = null;
   let drawn: Series[] = [];
 
@@ -56,7 +58,7 @@ export function figure(one: Figure, page: Page, state: State, command: string, o
   const draw = () => {
     plot?.destroy();
     const [low, high] = range(whole);
-    const style = (name: string) => styleOf(name.replace(/ \([^)]*\)$/, ""), chosen());
+    const style = (name: string) => styleOf(base(name), chosen());
     // Lines in colour lie above the others.
     const lines = [...whole.series].sort((a, b) => Number(style(a.name) !== null) - Number(style(b.name) !== null));
     drawn = lines;
@@ -91,10 +93,14 @@ export function figure(one: Figure, page: Page, state: State, command: string, o
       columns({ ...whole, series: lines }, low),
       canvas,
     );
+    // Whoever freezes is told apart at once.
     legend.replaceChildren(
-      ...whole.series
-        .filter((line) => style(line.name))
-        .map((line) => h("li", {}, h("span", { class: "swatch", style: sample(style(line.name)) }), line.name)),
+      ...[...new Set(groups.values()), undefined].flatMap((group) => {
+        const items = whole.series
+          .filter((line) => style(line.name) && groups.get(base(line.name)) === group)
+          .map((line) => h("li", {}, h("span", { class: "swatch", style: sample(style(line.name)) }), line.name));
+        return group && items.length > 0 ? [h("li", { class: "group" }, `${group}:`), ...items] : items;
+      }),
     );
   };
 

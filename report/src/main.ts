@@ -8,7 +8,7 @@ import { button, h } from "./dom";
 import { figure } from "./lines";
 import { method } from "./method";
 import { State, type View } from "./state";
-import { plain, servers } from "./table";
+import * as tables from "./table";
 import { longest } from "./tabs";
 import { stepOf, timelines } from "./timeline";
 import { waterfalls } from "./waterfall";
@@ -72,7 +72,7 @@ function show(page: Page): void {
 
   const parts: [string, string, (Node | string | null)[]][] = [
     ["freezes", "Who freezes?", first ? [draw(first)] : [h("p", {}, "This round has no figure of response times.")]],
-    ["servers", "All servers", page.tables.length > 0 ? [servers(page, state)] : [h("p", {}, "This round has no table of servers.")]],
+    ["servers", "All servers", page.tables.length > 0 ? [tables.servers(page, state)] : [h("p", {}, "This round has no table of servers.")]],
   ];
   if (between) parts.push(["rounds", `${page.beside?.name} against ${page.name}`, [between]]);
   if (falls) parts.push(["tabs", "Two tabs", [h("p", {}, "Requests sent at the same instant, as the network panel of a browser draws them."), falls]]);
@@ -80,7 +80,7 @@ function show(page: Page): void {
   if (percentiles.length > 0) parts.push(["percentiles", "Percentiles", percentiles.map(draw)]);
   if (others.length > 0) parts.push(["figures", "More figures", others.map(draw)]);
   parts.push(["compare", "Compare two servers", [compare.servers(page, state)]]);
-  parts.push(["tables", "All tables", page.tables.map((table) => plain(table, page))]);
+  parts.push(["tables", "All tables", tables.all(page)]);
   parts.push(["method", "How it was measured", [method(page)]]);
 
   const themes = h("span", { class: "themes" }, button("light", () => state.set({ theme: "light" })), button("dark", () => state.set({ theme: "dark" })), button("system", () => state.set({ theme: "" })), button("keys (?)", () => dialog.showModal()));

@@ -18,19 +18,29 @@ function text(table: Table): string {
   return csv([table.columns.map((column) => column.head), ...table.rows.map((row) => row.cells.map((one) => one.w ?? one.i ?? one.t))]);
 }
 
-/** A table of the round, with its notes. */
-export function plain(table: Table, page: Page): HTMLElement {
+/** All tables of the round. An experiment may have several, which are numbered then. */
+export function all(page: Page): HTMLElement[] {
+  const seen = new Map<string, number>();
+  return page.tables.map((table) => {
+    const count = (seen.get(table.name) ?? 0) + 1;
+    seen.set(table.name, count);
+    return plain(table, page, count > 1 ? `${table.name}-${count}` : table.name);
+  });
+}
+
+/** A table of the round, with its notes; `name` is its own. */
+function plain(table: Table, page: Page, name: string): HTMLElement {
   const head = h("tr", {}, ...table.columns.map((column) => h("th", { scope: "col", class: column.is_words ? "words" : "number" }, column.head)));
   const rows = table.rows.map((row) =>
     h("tr", {}, ...row.cells.map((one, at) => (at === 0 ? h("th", { scope: "row" }, one.t) : cell(one, table.columns[at].is_words)))),
   );
   return h(
     "details",
-    { id: `table-${table.name}` },
+    { id: `table-${name}` },
     h("summary", {}, table.title),
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": table.title }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows))),
     h("ul", { class: "notes" }, ...table.notes.map((note) => h("li", {}, note))),
-    source(`stallbench tables ${page.name} --table ${table.name} --intervals`, table.name, { CSV: () => text(table) }),
+    source(`stallbench tables ${page.name} --table ${table.name} --intervals`, name, { CSV: () => text(table) }),
   );
 }
 

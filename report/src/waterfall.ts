@@ -70,7 +70,12 @@ function one(fall: Waterfall, number: number, [from, to]: [number, number], comm
     { class: "fall", "data-server": fall.server },
     h("figcaption", {}, title),
     drawing,
-    h("details", {}, h("summary", {}, "Show as a table"), h("table", {}, h("thead", {}, h("tr", {}, ...["", ...heads].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, ...rows))),
+    h(
+      "details",
+      {},
+      h("summary", {}, "Show as a table"),
+      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, h("table", {}, h("thead", {}, h("tr", {}, ...["", ...heads].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, ...rows))),
+    ),
     source(command, `tabs-${finished.length}-${fall.server}`, {
       SVG: () => sheet(WIDTH, height, title, styled(drawing)),
       CSV: () => csv([["server", "tab", ...heads.map((head) => `${head} ms`)], ...lines]),

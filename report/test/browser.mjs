@@ -52,9 +52,16 @@ export async function drawAll(page) {
   });
 }
 
+/** Fails if two elements of a page share an id. */
+export async function uniqueIds(page) {
+  const ids = await page.$$eval("[id]", (all) => all.map((one) => one.id));
+  assert.deepEqual(ids.filter((id, at) => ids.indexOf(id) !== at), [], "ids that several elements have");
+}
+
 /** Closes a page in which nothing went wrong. */
 export async function closed(page, troubles) {
   assert.deepEqual(troubles, []);
+  await uniqueIds(page);
   await page.close();
 }
 

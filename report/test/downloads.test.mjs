@@ -28,6 +28,16 @@ test("every figure names the command that made it, and offers SVG and CSV", asyn
   await closed(page, troubles);
 });
 
+test("the tables of one experiment are told apart by the names of their files", async () => {
+  const { name } = full.numbers.tables.at(-1);
+  const { page, troubles } = await open(browser, changed(full.path, ({ tables }) => tables.push({ ...tables.at(-1), title: "Another one" })));
+  const files = [];
+  for (const id of [name, `${name}-2`]) files.push((await saved(page, `#table-${id}`, "CSV")).name);
+  assert.deepEqual(files, [`${name}.csv`, `${name}-2.csv`]);
+  assert.equal(await page.$eval(`#table-${name}-2 summary`, (one) => one.textContent), "Another one");
+  await closed(page, troubles);
+});
+
 test("a waterfall's files hold each tab's time, and its drawing needs no style sheet", async () => {
   const { page, troubles } = await open(browser, full.path);
   const fall = full.numbers.moments.waterfalls.find((one) => full.numbers.shown.includes(one.server));

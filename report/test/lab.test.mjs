@@ -8,7 +8,7 @@ import { request } from "node:http";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
-import { launch, screens } from "./browser.mjs";
+import { launch, screens, uniqueIds } from "./browser.mjs";
 import { end, endAll, lab, open, pids, press, program, root, serving, states } from "./labs.mjs";
 
 const AXE = join(import.meta.dirname, "../node_modules/axe-core/axe.min.js");
@@ -248,6 +248,7 @@ for (const theme of ["light", "dark"]) {
         await page.evaluate(readFileSync(AXE, "utf8"));
         const found = await page.evaluate(async () => (await globalThis.axe.run()).violations.map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => node.html).join(" ")}`));
         assert.deepEqual(found, []);
+        await uniqueIds(page);
         assert.deepEqual(troubles, []);
         await page.close();
       } finally {

@@ -251,6 +251,39 @@ test("on a narrow screen numbers have room beside the names, and no mark lies un
   await closed(page, troubles);
 });
 
+test("on a narrow screen every caption can be read without scrolling sideways, and no table is wider than the page", async () => {
+  const { page, troubles } = await open(browser, full.path, { width: 380 });
+  await drawAll(page);
+  const cut = await page.evaluate(async () => {
+    for (const details of document.querySelectorAll("details")) {
+      details.open = true;
+      await new Promise((done) => details.addEventListener("toggle", done, { once: true }));
+    }
+    const { clientWidth: screen, scrollWidth: whole } = document.documentElement;
+    const isCut = (one) => one.scrollWidth > one.clientWidth || one.getBoundingClientRect().right > screen;
+    const captions = [...document.querySelectorAll("h1, h2, h3, figcaption, caption, summary, .legend li, .notes li, .source")].filter((one) => one.checkVisibility());
+    return { pixels: whole - screen, captions: captions.filter(isCut).map((one) => one.textContent) };
+  });
+  assert.deepEqual(cut, { pixels: 0, captions: [] });
+  await closed(page, troubles);
+});
+
+test("the legend says of each server whether it freezes", async () => {
+  const { page, troubles } = await open(browser, full.path);
+  await drawAll(page);
+  const { name, series } = full.numbers.figures[0];
+  const drawn = full.numbers.shown.filter((server) => series.some((line) => line.name === server));
+  const groups = new Map();
+  const told = await page.$$eval(`#figure-${name} .legend li`, (all) => all.map((one) => [one.className, one.textContent]));
+  for (const [kind, words] of told) {
+    if (kind === "group") groups.set(words.replace(/:$/, ""), []);
+    else [...groups.values()].at(-1).push(words);
+  }
+  assert.deepEqual([...groups.values()].flat().sort(), [...drawn].sort());
+  for (const [group, servers] of groups) for (const server of servers) assert.ok(full.numbers.order.some(([own, its]) => own === server && its === group), `${server} ${group}`);
+  await closed(page, troubles);
+});
+
 test("lines of one colour are told apart in the legend", async () => {
   const names = full.numbers.figures[0].series.slice(0, 12).map((line) => line.name);
   const { page, troubles } = await open(browser, full.path, { hash: `#servers=${names.join(",")}` });
