@@ -54,7 +54,7 @@ fn pair(first: &Numbers, second: &Numbers) -> Vec<NullComparison> {
     comparisons
 }
 
-/// The null rounds that fit a round; one that is named must fit, and others that cannot be read are left out.
+/// The null rounds that fit a round, each with as many trials as that has; one that is named must fit, and others that cannot be read are left out.
 fn fitting(round: &Round, named: Option<&Path>) -> Result<Vec<Round>> {
     if let Some(name) = named {
         let null = Round::open(&round::find(&bases(), name)?)?;
@@ -70,7 +70,7 @@ fn fitting(round: &Round, named: Option<&Path>) -> Result<Vec<Round>> {
                 differences.join(", ")
             );
         }
-        return Ok(vec![null]);
+        return Ok(vec![cut(null, round)]);
     }
     let folders = bases().iter().flat_map(|base| round::null_for(base, round)).collect::<Vec<_>>();
     Ok(folders
@@ -78,5 +78,12 @@ fn fitting(round: &Round, named: Option<&Path>) -> Result<Vec<Round>> {
         .filter_map(|folder| {
             Round::open(folder).inspect_err(|error| say(&format!("stallbench: {error:#}; continuing without it"))).ok()
         })
+        .map(|null| cut(null, round))
         .collect())
+}
+
+/// A null round with its first trials only, as many as another round has: medians of fewer trials vary more.
+fn cut(mut null: Round, like: &Round) -> Round {
+    null.trials.retain(|trial| trial.trial <= like.header.settings.trials);
+    null
 }

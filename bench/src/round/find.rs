@@ -57,7 +57,7 @@ pub fn name_of(folder: &Path) -> String {
     folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The null rounds that calibrate a round, the newest first: of the same machine, with the same settings.
+/// The null rounds that calibrate a round, the newest first: of the same machine, with the same settings, and at least as many trials.
 pub fn null_for(base: &Path, like: &Round) -> Vec<PathBuf> {
     let fits = |header: &Header| header.settings.is_null && differences(header, &like.header).is_empty();
     all(base).into_iter().rev().filter(|(header, _)| fits(header)).map(|(_, folder)| folder).collect()
@@ -67,6 +67,10 @@ pub fn null_for(base: &Path, like: &Round) -> Vec<PathBuf> {
 pub fn differences(null: &Header, like: &Header) -> Vec<String> {
     let (a, b) = (&null.environment, &like.environment);
     let mut names: Vec<String> = null.settings.differences(&like.settings);
+    if null.settings.trials > like.settings.trials {
+        // Its first trials are a null round of as many trials.
+        names.retain(|name| name != "trials");
+    }
     for (name, differs) in [("host", a.host != b.host), ("processor", a.processor != b.processor), ("cores", a.cores != b.cores)]
     {
         names.extend(differs.then(|| name.to_owned()));
@@ -111,6 +115,10 @@ mod tests {
         assert!(differences(&null, &like).is_empty());
         null.settings.experiments.get_mut("collateral").unwrap()["window_ms"] = 300.into();
         assert_eq!(differences(&null, &like), ["settings of collateral"]);
+        null.settings.trials = like.settings.trials + 1;
+        assert_eq!(differences(&null, &like), ["settings of collateral"]);
+        null.settings.trials = like.settings.trials - 1;
+        assert_eq!(differences(&null, &like), ["trials", "settings of collateral"]);
         null.environment.host = "elsewhere".into();
         assert!(differences(&null, &like).contains(&"host".to_owned()));
     }
