@@ -48,6 +48,22 @@ fn cpu_use_is_measured_since_the_last_command_that_measured_it() {
 }
 
 #[test]
+fn the_end_of_a_child_takes_back_nothing_that_its_parent_has_used() {
+    let supervisor = Supervisor::new();
+    let [begun, done] = ["begun", "done"].map(|name| supervisor.home.path().join(name));
+    let work = |times: u32| format!("i=0; while [ $i -lt {times} ]; do i=$((i+1)); done");
+    let child = format!("({}; : > {}; exec sleep 1000) & child=$!", work(600_000), begun.display());
+    let trap = format!("trap 'kill $child; wait $child; {}; : > {}' USR1", work(200_000), done.display());
+    let app = supervisor.script("app", &format!("{child}\n{trap}\necho up\nwhile :; do sleep 1000 & wait; done"));
+    supervisor.ok(&["start", &app, "--ready-when", "log:up"]);
+    until("the child has worked", || begun.exists());
+    signal("USR1", supervisor.list()[0]["pid"].as_i64().unwrap());
+    until("the child has ended, and its parent has worked", || done.exists());
+    let cpu = supervisor.list()[0]["cpu"].as_f64().unwrap();
+    assert!(cpu > 0.01, "{cpu}");
+}
+
+#[test]
 fn systemd_gets_signs_of_life_from_each_keeper() {
     let supervisor = Supervisor::new();
     let path = supervisor.home.path().join("systemd");

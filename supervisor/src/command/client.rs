@@ -25,6 +25,8 @@ const OWN_LOG_END: u64 = 4096;
 const AGAIN: Duration = Duration::from_millis(20);
 /// The longest time until systemd has started a supervisor anew.
 const SYSTEMD_TAKES: Duration = Duration::from_secs(5);
+/// Bytes that are read of an answer at once.
+const PIECE: usize = 256 * 1024;
 /// Time limit for the daemon to answer `list`, and time after which a command that waits looks whether it still does.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -163,7 +165,8 @@ fn talk(mut stream: UnixStream, request: &Request) -> Result<Answer> {
     // A daemon that does not want the request says why, even if it does not read all of it.
     let sent = stream.write_all(&line).context("cannot send the request to the daemon");
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut answers = BufReader::new(stream);
+    // A long table comes in few pieces.
+    let mut answers = BufReader::with_capacity(PIECE, stream);
     let mut line = String::new();
     let read = loop {
         match answers.read_line(&mut line) {

@@ -6,9 +6,11 @@ use crate::cli::Output;
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table as Grid, presets};
 use serde::Serialize;
+use std::thread;
 use std::time::Duration;
 use supervisor::control::{Own, Table, View};
 use supervisor::home::Home;
+use supervisor::proc::Groups;
 
 /// An instance, with measurements of its process.
 #[derive(Serialize)]
@@ -56,9 +58,9 @@ struct Listed {
 /// # Errors
 /// Fails if the daemon does not answer.
 pub fn run(output: &Output) -> Result<()> {
-    let table = client::table()?;
+    let (table, groups) = look()?;
     let (supervisor, remarks) = (table.supervisor, table.remarks.clone());
-    let measured = measure(table)?;
+    let measured = measure(table, groups)?;
     if output.json {
         let listed = Listed { supervisor, remarks, instances: measured };
         print(&(serde_json::to_string_pretty(&listed)? + "\n"))?;
@@ -75,14 +77,26 @@ pub fn run(output: &Output) -> Result<()> {
     Ok(())
 }
 
+/// Requests the table, and reads the processes of the system meanwhile: where there are many, either takes long.
+///
+/// # Errors
+/// Fails if the daemon does not answer.
+pub fn look() -> Result<(Table, Groups)> {
+    let reading = thread::Builder::new().name("processes".into()).spawn(Groups::read);
+    let table = client::table()?;
+    let groups = reading.ok().and_then(|reading| reading.join().ok());
+    // Without a thread for them, they are read now.
+    Ok((table, groups.unwrap_or_else(Groups::read)))
+}
+
 /// Measures every process: its memory, and its CPU use since a moment ago.
 ///
 /// # Errors
 /// Fails if there is no folder.
-pub fn measure(table: Table) -> Result<Vec<Measured>> {
+pub fn measure(table: Table, groups: Groups) -> Result<Vec<Measured>> {
     let file = Home::open()?.readings();
     let mut readings = Readings::load(&file);
-    let measured = readings.measure(table);
+    let measured = readings.measure(table, groups);
     readings.save(&file);
     Ok(measured)
 }

@@ -1,7 +1,7 @@
 //! `metrics` prints the table in the text format of Prometheus, or serves it.
 
-use super::list::{Measured, measure};
-use super::{client, print};
+use super::list::{Measured, look, measure};
+use super::print;
 use crate::cli::Metrics;
 use anyhow::{Context, Result, bail};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -138,7 +138,8 @@ fn serve(mut socket: File) -> Result<()> {
 }
 
 fn text() -> Result<String> {
-    Ok(formatted(&measure(client::table()?)?))
+    let (table, groups) = look()?;
+    Ok(formatted(&measure(table, groups)?))
 }
 
 /// Returns the metrics in Prometheus' text format.

@@ -1,7 +1,6 @@
 //! `monit` shows processes, their CPU and memory, and their logs, full-screen.
 
-use super::client;
-use super::list::{HEAD, Measured, size};
+use super::list::{HEAD, Measured, look, size};
 use super::readings::Readings;
 use anyhow::{Context, Result};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
@@ -142,15 +141,15 @@ impl Curves {
 impl Screen {
     /// Requests the table and takes a sample. If the daemon does not answer, the previous sample stays.
     fn sample(&mut self) {
-        let table = match client::table() {
-            Ok(table) => table,
+        let (table, groups) = match look() {
+            Ok(looked) => looked,
             Err(error) => {
                 self.remarks = vec![format!("{error:#}")];
                 return;
             }
         };
         self.remarks.clone_from(&table.remarks);
-        self.measured = self.readings.measure(table);
+        self.measured = self.readings.measure(table, groups);
         self.curves.retain(|id, _| self.measured.iter().any(|one| one.view.id == *id));
         for one in &self.measured {
             self.curves.entry(one.view.id).or_default().add(one);

@@ -1,6 +1,6 @@
 //! `show` prints all details of an instance.
 
-use super::list::{Measured, measure, plain, size, uptime};
+use super::list::{Measured, look, measure, plain, size, uptime};
 use super::{client, print};
 use crate::cli::{Env, Show};
 use anyhow::{Context, Result, bail};
@@ -19,8 +19,8 @@ use supervisor::spec::{Health, Options, Spec};
 /// # Errors
 /// Fails if there is no such instance.
 pub fn run(show: &Show) -> Result<()> {
-    let table = meant(client::table()?, &show.target)?;
-    let measured = measure(table)?;
+    let (table, groups) = look()?;
+    let measured = measure(meant(table, &show.target)?, groups)?;
     if show.json {
         print(&(serde_json::to_string_pretty(&measured)? + "\n"))?;
         return Ok(());

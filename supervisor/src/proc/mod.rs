@@ -103,15 +103,6 @@ impl Groups {
             members => Some(members.iter().filter_map(|pid| proportional(*pid)).sum()),
         }
     }
-
-    /// The CPU time that a process and its group have used, user and system.
-    pub fn cpu_time(&self, leader: i32) -> Option<Duration> {
-        match self.members(leader) {
-            [] => cpu_time(leader),
-            // One of them may have ended meanwhile.
-            members => Some(members.iter().filter_map(|pid| cpu_time(*pid)).sum()),
-        }
-    }
 }
 
 /// The resident memory of a process, of which pages that it shares count in part.
@@ -231,7 +222,7 @@ mod tests {
         let pid = std::process::id() as i32;
         let groups = Groups::read();
         assert!(groups.memory(pid).unwrap() > 100_000);
-        assert!(groups.cpu_time(pid).is_some());
+        assert!(cpu_time(pid).is_some());
         assert_eq!(groups.memory(-1), None);
     }
 }
