@@ -143,6 +143,20 @@ fn a_version_that_cannot_take_over_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn a_supervisor_outlives_the_app_that_still_waits_for_its_start() {
+    let [outer, inner] = [Supervisor::new(), Supervisor::new()];
+    let start = "start 'sleep 1000' --name inner --listen 127.0.0.1:0 --listen-timeout 1h";
+    let line = format!("SUPERVISOR_HOME={} {} {start}", inner.path().display(), env!("CARGO_BIN_EXE_supervisor"));
+    let app = outer.script("app", &line);
+    outer.ok(&["start", &app, "--min-uptime", "10ms"]);
+    until("the inner app has a process", || inner.list().first().is_some_and(|one| one["pid"].is_number()));
+    let all = [inner.role("keeper"), inner.role("daemon"), inner.pids()[0]];
+    outer.ok(&["stop", "app"]);
+    assert!(!all.into_iter().any(is_gone), "it outlives the app");
+    assert_eq!([inner.role("keeper"), inner.role("daemon"), inner.pids()[0]], all);
+}
+
+#[test]
 fn a_supervisor_with_a_folder_of_its_own_that_an_app_starts_outlives_that() {
     let [outer, inner] = [Supervisor::new(), Supervisor::new()];
     let line = format!(

@@ -57,7 +57,7 @@ impl Keeper {
     pub(super) fn end_orphans(&self) {
         let is_daemon = |pid: &i32| self.daemon.as_ref().is_some_and(|daemon| daemon.pid == *pid);
         for pid in proc::children().into_iter().filter(|pid| !is_daemon(pid) && !is_supervisor(*pid)) {
-            let all: Vec<Identity> = Identity::of(pid).into_iter().chain(proc::descendants(pid)).collect();
+            let all: Vec<Identity> = Identity::of(pid).into_iter().chain(descendants(pid)).collect();
             kill(&all);
         }
     }
@@ -95,6 +95,11 @@ impl Keeper {
     fn runs(&self, key: Key) -> bool {
         self.workers.get(&key).is_some_and(super::worker::Worker::runs)
     }
+}
+
+/// Returns what descends from a process. Other supervisors are independent of whoever has started them, even while that still waits for them.
+pub fn descendants(pid: i32) -> Vec<Identity> {
+    proc::descendants(pid, is_supervisor)
 }
 
 /// Returns whether a process is the keeper or the daemon of a supervisor, of whatever version.

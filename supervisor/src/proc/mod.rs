@@ -130,8 +130,8 @@ pub fn line_of(pid: i32) -> Vec<i32> {
     std::iter::successors(Some(pid), parent).collect()
 }
 
-/// The processes that descend from one, as far as none between them has ended.
-pub fn descendants(pid: i32) -> Vec<Identity> {
+/// The processes that descend from one, as far as none between them has ended, without those that are left out and what descends from them.
+pub fn descendants(pid: i32, is_left_out: impl Fn(i32) -> bool) -> Vec<Identity> {
     let mut found = Vec::new();
     let mut next = vec![pid];
     while let Some(pid) = next.pop() {
@@ -139,6 +139,7 @@ pub fn descendants(pid: i32) -> Vec<Identity> {
         let children: Vec<i32> = tasks
             .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
             .flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+            .filter(|pid| !is_left_out(*pid))
             .collect();
         found.extend(children.iter().filter_map(|pid| Identity::of(*pid)));
         next.extend(children);

@@ -26,7 +26,7 @@ impl Worker {
         }
         if runs {
             // Those whose parent has ended since the first signal are not below it any more.
-            self.descendants.extend(proc::descendants(self.identity.pid));
+            self.descendants.extend(sweep::descendants(self.identity.pid));
         }
         // A process that has already ended does not need the signal.
         let _ = match (self.is_over, signal == Signal::KILL) {
