@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Supervisor, free, until};
+use common::{Supervisor, free, signal, until};
+use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -116,6 +117,28 @@ fn a_file_in_place_of_the_socket_of_the_metrics_stays() {
     assert!(ask(UnixStream::connect(&path).unwrap()).starts_with("HTTP/1.1 200 OK"));
     served.kill().unwrap();
     served.wait().unwrap();
+}
+
+#[test]
+fn the_log_of_a_process_is_the_one_that_it_writes_to_though_another_version_would_name_another() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sh", "--name", "api-0", "--ready-when", "log:up", "--", "-c", "echo up; exec sleep 1000"]);
+    let log = || supervisor.list()[0]["logs"][0].as_str().unwrap().to_owned();
+    let before = log();
+    // What decides about names changes, as it may with another version.
+    let path = supervisor.path().join("specs/api-0.json");
+    let mut spec: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    spec["options"]["merge_logs"] = true.into();
+    fs::write(&path, spec.to_string()).unwrap();
+    let daemon = supervisor.role("daemon");
+    signal("KILL", daemon);
+    until("there is another daemon", || supervisor.role("daemon") != daemon);
+    assert_eq!(log(), before);
+    assert!(supervisor.ok(&["logs", "api-0"]).contains("up"));
+    supervisor.ok(&["flush", "api-0"]);
+    until("the log is empty", || fs::read(&before).unwrap_or_default().is_empty());
+    supervisor.ok(&["restart", "api-0"]);
+    assert_ne!(log(), before);
 }
 
 #[test]

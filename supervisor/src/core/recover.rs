@@ -222,6 +222,7 @@ impl Core {
             worker.is_told_to_end = reported.is_told_to_end;
             worker.says = reported.says;
             worker.asked = reported.job.asked;
+            worker.logs = Some(reported.job.logs.map(|plan| plan.path));
             worker.sends_life = reported.sends_life;
             stalled.extend(reported.stalled_ms.map(|silence_ms| (key, silence_ms)));
             confirmed.extend(reported.end.is_none().then_some(key));

@@ -8,6 +8,7 @@ use crate::selector::Selector;
 use crate::spec::Spec;
 use anyhow::{Result, bail};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 /// The time in which exits are counted.
@@ -123,6 +124,8 @@ pub struct Worker {
     pub asked: Vec<String>,
     /// It has asked for one while it started, whether or not it got it.
     pub has_asked: bool,
+    /// Its logs, if an earlier daemon has started it: the specification may name others by now.
+    pub logs: Option<[PathBuf; 2]>,
     /// The keeper has sent it the signal to end.
     pub is_told_to_end: bool,
     pub says: Option<String>,
@@ -162,6 +165,7 @@ impl Worker {
             online: None,
             asked: Vec::new(),
             has_asked: false,
+            logs: None,
             is_told_to_end: false,
             says: None,
             record: Record::default(),

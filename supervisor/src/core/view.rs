@@ -21,6 +21,9 @@ impl Core {
 
     /// Returns the paths of an instance's logs.
     pub(super) fn logs(&self, app: &App, instance: &Instance) -> [PathBuf; 2] {
+        if let Some(logs) = &instance.worker.logs {
+            return logs.clone();
+        }
         STREAMS.map(|stream| app.spec.log(&self.home.logs(), instance.number, stream))
     }
 
