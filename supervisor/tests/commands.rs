@@ -2,10 +2,11 @@
 
 mod common;
 
-use common::{Supervisor, server, start, until};
+use common::{Supervisor, free, server, start, until};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::process::Command;
 
 #[test]
@@ -32,6 +33,24 @@ fn resurrect_leaves_those_instances_stopped_that_were_stopped_when_they_were_sav
     assert_eq!(states(), ["online", "stopped", "online"]);
     supervisor.ok(&["start", "app"]);
     assert_eq!(states(), ["online"; 3]);
+}
+
+#[test]
+fn what_waits_for_its_address_when_it_is_saved_is_not_saved_as_stopped() {
+    let supervisor = Supervisor::new();
+    let address = free();
+    let words = ["start", "sh", "--name", "app", "--listen", &address, "--ready-when", "log:up"];
+    supervisor.ok(&[&words[..], &["--", "-c", "echo up; exec sleep 1000"]].concat());
+    supervisor.ok(&["save"]);
+    supervisor.ok(&["kill"]);
+    let taken = TcpListener::bind(&address).unwrap();
+    supervisor.ok(&["resurrect", "--boot"]);
+    until("it waits for its address", || supervisor.listed()["remarks"].to_string().contains("cannot listen on"));
+    supervisor.ok(&["save"]);
+    supervisor.ok(&["kill"]);
+    drop(taken);
+    supervisor.ok(&["resurrect"]);
+    assert_eq!(supervisor.list()[0]["status"], "online");
 }
 
 #[test]

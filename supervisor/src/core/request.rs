@@ -9,6 +9,7 @@ use crate::channel::{Key, Order};
 use crate::control::{Answer, Request, Size};
 use crate::spec::Spec;
 use anyhow::{Result, bail};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Most logs that one order empties; each has a path of at most 4 KiB.
@@ -101,7 +102,7 @@ impl Core {
                 Ok(())
             }
             Request::Save => {
-                let dump = Dump::of(&self.table);
+                let dump = Dump::of(&self.table, &self.about_to_start());
                 self.out.push(Output::Save(client, dump));
                 Ok(())
             }
@@ -173,6 +174,11 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Returns the instances that a command starts as soon as it can: its address may not be there yet.
+    fn about_to_start(&self) -> BTreeSet<u32> {
+        self.tasks.iter().filter(|task| task.verb.is_about_to_start()).flat_map(|task| task.ids.iter().copied()).collect()
     }
 
     /// Asks all processes of these instances to end, those too that are being replaced.

@@ -202,12 +202,13 @@ fn is_stopped(instance: &Instance) -> bool {
 }
 
 impl Dump {
-    /// Returns the apps of a table, except those whose specification is lost.
-    pub(super) fn of(table: &Table) -> Self {
+    /// Returns the apps of a table, except those whose specification is lost; these instances are about to start.
+    pub(super) fn of(table: &Table, about_to_start: &BTreeSet<u32>) -> Self {
         let known = table.apps.iter().filter(|app| app.damage.is_none());
         let apps = known.map(|app| {
             let those = |is: &dyn Fn(&Instance) -> bool| {
-                (0..).zip(&app.instances).filter(|(_, one)| is(one)).map(|(position, _)| position).collect::<BTreeSet<u32>>()
+                let resting = |one: &Instance| is(one) && !about_to_start.contains(&one.id);
+                (0..).zip(&app.instances).filter(|(_, one)| resting(one)).map(|(position, _)| position).collect::<BTreeSet<u32>>()
             };
             let at_rest = AtRest { stopped: those(&is_stopped), finished: those(&|one| one.is_over() && one.is_finished) };
             let is_stopped = at_rest.stopped.len() + at_rest.finished.len() == app.instances.len();

@@ -56,6 +56,16 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// Returns whether it starts instances, and has not begun to.
+    pub fn is_about_to_start(&self) -> bool {
+        matches!(
+            self,
+            Verb::Start { is_begun: false, .. }
+                | Verb::Restart { is_begun: false }
+                | Verb::Scale { is_up: true, is_begun: false, .. }
+        )
+    }
+
     /// The name of the command.
     pub fn name(&self) -> &'static str {
         match self {
