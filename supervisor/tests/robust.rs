@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Supervisor, is_gone, server, signal, start, until};
+use common::{Supervisor, free, is_gone, server, signal, start, until};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -215,6 +215,8 @@ fn app_that_shuts_its_listener_down() {
     if fs::File::create_new(std::env::var("FIRST").unwrap()).is_ok() {
         rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
         ready();
+        let taken = std::env::var_os("TAKEN");
+        until("its address is taken", || taken.as_ref().is_none_or(|taken| Path::new(taken).exists()));
         std::process::exit(1);
     }
     let listener = TcpListener::from(listener);
@@ -239,6 +241,33 @@ fn a_listener_that_a_worker_has_shut_down_listens_again() {
     };
     until("it answers", || answers().is_ok_and(|text| text == "here"));
     assert!(supervisor.listed()["remarks"].to_string().contains("it listens again"));
+}
+
+#[test]
+fn a_listener_whose_address_is_taken_after_a_worker_has_shut_it_down_listens_again_once_that_is_free() {
+    // The system keeps a port that was asked for, and gives one that it has chosen to whoever comes.
+    for listen in ["127.0.0.1:0".to_owned(), free()] {
+        let supervisor = Supervisor::new();
+        let [first, taken] = ["first", "taken"].map(|name| supervisor.home.path().join(name));
+        let own = std::env::current_exe().unwrap();
+        let words = ["--name", "app", "--listen", &listen, "--", "--exact", "app_that_shuts_its_listener_down", "--ignored"];
+        let mut begin = supervisor.command(&[&["start", own.to_str().unwrap()], &words[..]].concat());
+        assert!(begin.env("FIRST", &first).env("TAKEN", &taken).status().unwrap().success());
+        let address = supervisor.list()[0]["listeners"][0].as_str().unwrap().to_owned();
+        let other = TcpListener::bind(&address).unwrap();
+        fs::write(&taken, "").unwrap();
+        let remarks = || supervisor.listed()["remarks"].to_string();
+        let said = format!("cannot listen again on {address}: Address already in use (os error 98); free the address");
+        until("it is said", || remarks().contains(&said));
+        drop(other);
+        let answers = || -> std::io::Result<String> {
+            let mut text = String::new();
+            TcpStream::connect(&address)?.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        until("it answers where it did", || answers().is_ok_and(|text| text == "here"));
+        assert!(remarks().contains("it listens again"));
+    }
 }
 
 #[test]

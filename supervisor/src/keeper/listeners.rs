@@ -8,8 +8,8 @@ use crate::spec::UNIX;
 use anyhow::Result;
 use rustix::fs::fstat;
 use rustix::io::Errno;
-use rustix::net::listen;
 use rustix::net::sockopt::socket_acceptconn;
+use rustix::net::{Shutdown, listen, shutdown};
 use rustix::process::{Pid, Signal, kill_process};
 use sd_notify::NotifyState;
 use std::fs;
@@ -52,6 +52,8 @@ impl Listener {
     fn again(&mut self) -> io::Result<()> {
         listen(&self.socket, BACKLOG)?;
         if address_of(&self.socket).is_some_and(|address| address != self.actual) {
+            // Nobody would look for it at the port that it has now.
+            shutdown(&self.socket, Shutdown::Both)?;
             self.socket = Listener::open(&self.actual)?.socket;
         }
         Ok(())
@@ -116,7 +118,11 @@ impl Keeper {
                     self.tell_bound(address)?;
                     format!("a process of {app} had shut {address} down: it listens again")
                 }
-                Err(error) => format!("a process of {app} has shut {address} down, and it cannot listen again: {error}"),
+                Err(error) => format!(
+                    "a process of {app} has shut {address} down, and it cannot listen again on {}: {error}; free the address, then run \
+                     `supervisor restart {app}`",
+                    listener.actual
+                ),
             };
             self.report(&Report::Remark(remark))?;
         }
