@@ -142,6 +142,22 @@ fn the_log_of_a_process_is_the_one_that_it_writes_to_though_another_version_woul
 }
 
 #[test]
+fn apps_that_name_one_log_share_it_and_that_is_said() {
+    let supervisor = Supervisor::new();
+    let log = supervisor.home.path().join("all.log");
+    let start = |name: &str, log: &str| {
+        let line = format!("echo of {name}; exec sleep 1000");
+        supervisor.ok(&["start", "sh", "--name", name, "--ready-when", "log:of", "--log", log, "--", "-c", &line])
+    };
+    let shared = log.to_str().unwrap();
+    assert_eq!(start("api", shared), "api is online\n");
+    assert_eq!(start("worker", shared), format!("worker is online; api writes to the same log, {shared}\n"));
+    assert_eq!(fs::read_to_string(&log).unwrap(), "of api\nof worker\n");
+    assert_eq!(start("silent", "/dev/null"), "silent is online\n");
+    assert_eq!(start("other", "/dev/null"), "other is online\n", "there is nothing to share");
+}
+
+#[test]
 fn no_two_apps_share_a_log_that_nobody_has_named() {
     let supervisor = Supervisor::new();
     let start = |name: &str, more: &[&str]| {

@@ -213,8 +213,10 @@ impl Core {
         let result = if has_run { "has run to its end".into() } else { past(task) };
         let what = if trouble.is_none() { result.clone() } else { format!("{} failed", task.verb.name()) };
         task.apps.iter().for_each(|name| self.note(name, None, &what, trouble.clone()));
-        let left: String = task.left.iter().map(|left| format!("; {left}")).collect();
-        let done = format!("{} {result}{left}", task.apps.join(", "));
+        let is_new = matches!(task.verb, Verb::Start { is_new: true, .. });
+        let shared = task.apps.iter().filter(|_| is_new).filter_map(|name| self.shared_log(name));
+        let more: String = task.left.iter().cloned().chain(shared).map(|more| format!("; {more}")).collect();
+        let done = format!("{} {result}{more}", task.apps.join(", "));
         if let Some(client) = task.client {
             self.told(client, trouble.map_or(Ok(done), Err));
         } else if let Some(trouble) = trouble {

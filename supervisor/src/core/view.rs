@@ -4,6 +4,7 @@ use super::table::{App, Instance};
 use super::{Core, Version};
 use crate::control::{DAMAGED, Table, View};
 use crate::spec::{STREAMS, Spec};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
@@ -25,6 +26,16 @@ impl Core {
             return logs.clone();
         }
         STREAMS.map(|stream| app.spec.log(&self.home.logs(), instance.number, stream))
+    }
+
+    /// Returns which other app writes to a log of this one, if one does: both have named the same file.
+    pub(super) fn shared_log(&self, name: &str) -> Option<String> {
+        let app = self.table.app(name)?;
+        let own: BTreeSet<PathBuf> = app.instances.iter().flat_map(|instance| self.logs(app, instance)).collect();
+        let others = self.table.all().filter(|(other, _)| other.spec.name != name);
+        let mut logs = others.flat_map(|(other, instance)| self.logs(other, instance).map(|log| (log, &other.spec.name)));
+        let (log, other) = logs.find(|(log, _)| own.contains(log) && !log.starts_with("/dev"))?;
+        Some(format!("{other} writes to the same log, {}", log.display()))
     }
 
     fn view_of(&self, app: &App, instance: &Instance) -> View {
