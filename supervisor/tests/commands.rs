@@ -89,15 +89,21 @@ fn a_hanging_client_does_not_affect_others() {
 #[test]
 fn errors_are_one_line() {
     let supervisor = Supervisor::new();
-    assert!(supervisor.fails(&["reload", "api"]).contains("no supervisor is running"));
+    assert!(supervisor.fails(&["reload", "api"]).ends_with(": run `supervisor start`\n"));
     let address = start(&supervisor, &server());
     let text = supervisor.home.path().join("text");
     fs::write(&text, "").unwrap();
     let text = text.to_str().unwrap();
+    let ecosystem = supervisor.home.path().join("ecosystem.config.js");
+    fs::write(&ecosystem, "module.exports = { apps: [] }").unwrap();
+    let ecosystem = ecosystem.to_str().unwrap();
     for (arguments, expected) in [
         (&["stop", "apy"][..], "there is no app or id 'apy'; did you mean api?"),
         (&["show", "7"], "there is no app or id '7'"),
+        (&["logs", "x"], "the apps are: api\n"),
         (&["start", "nosuch"], "there is no command 'nosuch'"),
+        (&["start", "nosuch.js"], "there is no file nosuch.js here, and no such command"),
+        (&["start", ecosystem], "is an ecosystem file of PM2's: run `supervisor import"),
         (&["start", text], "is not executable"),
         (&["start", "sleep", "--kill-timeout", "9999days", "--", "9"], "expected at most a day"),
         (&["start", "sleep", "--listen", "nowhere", "--", "9"], "is not an address such as 127.0.0.1:8080"),

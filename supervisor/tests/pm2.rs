@@ -84,8 +84,8 @@ fn a_job_that_is_not_ready_in_time_is_given_up_instead_of_started_again() {
 fn each_stream_goes_to_the_file_that_is_named_for_it() {
     let supervisor = Supervisor::new();
     let folder = supervisor.home.path();
-    let [out, second] = ["app.log", "app-1.log"].map(|name| folder.join(name));
-    let words = ["start", "sh", "-i", "2", "--name", "app", "-o", "app.log", "-e", "/dev/null", "--", "-c"];
+    let [out, second] = ["app.log", "app-1.log"].map(|name| folder.join("made/for it").join(name));
+    let words = ["start", "sh", "-i", "2", "--name", "app", "-o", "made/for it/app.log", "-e", "/dev/null", "--", "-c"];
     let script = "echo $NODE_APP_INSTANCE; echo lost >&2; exec sleep 1000";
     let mut command = supervisor.command(&words);
     command.arg(script).current_dir(folder);

@@ -7,7 +7,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -141,9 +141,14 @@ fn end() -> Result<Option<Answer>> {
 fn is_there(home: &Home) -> Result<bool> {
     match UnixStream::connect(home.control()) {
         Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(home.state().exists()),
+        Err(error) if is_absent(&error) => Ok(home.state().exists()),
         Err(error) => Err(error).with_context(|| format!("cannot connect to {}", home.control().display())),
     }
+}
+
+/// Returns whether nobody listens for commands.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
 }
 
 /// Connects to the daemon. If both keeper and daemon have died, starts a supervisor, which continues from their state file.
@@ -155,8 +160,12 @@ fn connect(home: &Home) -> Result<UnixStream> {
             lock.begin()?;
         }
     }
-    let none = || format!("no supervisor is running in {}: run `supervisor start`", home.path().display());
-    UnixStream::connect(home.control()).with_context(none)
+    match UnixStream::connect(home.control()) {
+        Err(error) if is_absent(&error) => {
+            bail!("no supervisor is running in {}: run `supervisor start`", home.path().display())
+        }
+        connected => connected.with_context(|| format!("cannot connect to {}", home.control().display())),
+    }
 }
 
 fn talk(mut stream: UnixStream, request: &Request) -> Result<Answer> {

@@ -42,8 +42,7 @@ pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
         bail!("cannot parse the quotes in {word}: put arguments after --");
     }
     let file = Path::new(program);
-    let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    let usual = INTERPRETERS.iter().find(|(own, _)| *own == ending).map(|(_, interpreter)| *interpreter);
+    let usual = usual_interpreter(file);
     let named = interpreter_of(file);
     // With #!, an executable file says itself what runs it. A Node program gets its listeners only if Node is run here.
     let says_itself = named.is_some() && access(file, Access::EXEC_OK).is_ok();
@@ -76,6 +75,12 @@ pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
     let command = std::iter::once(find(interpreter)?).chain(runs.map(str::to_owned)).chain([path]).chain(own);
     let name = if has_ending { stem(file) } else { base(file) };
     Ok(Resolved { name, command: command.collect(), script: Some(script), is_node })
+}
+
+/// Returns the interpreter of a file's ending.
+fn usual_interpreter(file: &Path) -> Option<&'static str> {
+    let ending = file.extension()?.to_str()?;
+    INTERPRETERS.iter().find(|(own, _)| *own == ending).map(|(_, interpreter)| *interpreter)
 }
 
 /// Returns whether a program is Node.
@@ -123,6 +128,7 @@ fn find(program: &str) -> Result<String> {
         Some(path) => Ok(std::path::absolute(path)?.to_string_lossy().into_owned()),
         None if !there.is_empty() => bail!("{} is not executable: run chmod +x on it", there[0].display()),
         None if program.contains('/') => bail!("there is no file {program}"),
+        None if usual_interpreter(Path::new(program)).is_some() => bail!("there is no file {program} here, and no such command"),
         None => bail!(
             "there is no command '{program}': to run a file, write ./{program}; to run a server of this project, `stallbench start {program}`"
         ),

@@ -26,6 +26,12 @@ pub fn run(begin: &Begin) -> Result<()> {
     if !is_file && (env.is_some() || !only.is_empty()) {
         bail!("--env and --only choose from a supervisor.toml, and {} is not one", start.what);
     }
+    if start.interpreter.is_none() && is_pm2s(Path::new(&start.what)) {
+        bail!(
+            "{0} is an ecosystem file of PM2's: run `supervisor import {0} -o supervisor.toml`, then `supervisor start supervisor.toml`",
+            start.what
+        );
+    }
     let table = client::table()?;
     let selector = Selector::new(&start.what);
     // With a name of its own, it is a new app, whatever the others are called.
@@ -53,6 +59,12 @@ pub fn run(begin: &Begin) -> Result<()> {
         }
     }
     self::begin(spec, start.instances)
+}
+
+/// Returns whether PM2 would read a file as a list of apps, and not run it.
+fn is_pm2s(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    file.is_file() && [".config.js", ".config.cjs", ".json"].iter().any(|ending| name.ends_with(ending))
 }
 
 /// Returns whether nothing but the argument itself was given.

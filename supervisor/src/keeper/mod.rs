@@ -343,6 +343,8 @@ impl Keeper {
     /// Watches a new worker, and reports it to the daemon.
     fn keep(&mut self, key: Key, mut worker: Worker) -> Result<()> {
         for plan in &worker.job.logs {
+            // Where there can be no such folder, the first write says why.
+            let _ = plan.path.parent().map(fs::create_dir_all);
             match self.logs.get_mut(&plan.path) {
                 Some(log) => log.plan(plan.clone()),
                 None => drop(self.logs.insert(plan.path.clone(), Log::new(plan.clone()))),
