@@ -24,11 +24,12 @@ pub struct Measured {
 }
 
 /// The column titles.
-pub const HEAD: [&str; 9] = ["id", "name", "mode", "pid", "uptime", "restarts", "status", "cpu", "memory"];
+pub const COLUMNS: usize = 9;
+pub const HEAD: [&str; COLUMNS] = ["id", "name", "mode", "pid", "uptime", "restarts", "status", "cpu", "memory"];
 
 impl Measured {
     /// Returns the instance as a row of the table.
-    pub fn row(&self) -> [String; 9] {
+    pub fn row(&self) -> [String; COLUMNS] {
         let none = || "–".to_owned();
         let view = &self.view;
         [

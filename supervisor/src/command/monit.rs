@@ -1,6 +1,6 @@
 //! `monit` shows processes, their CPU and memory, and their logs, full-screen.
 
-use super::list::{HEAD, Measured, look, size};
+use super::list::{COLUMNS, HEAD, Measured, look, size};
 use super::readings::Readings;
 use anyhow::{Context, Result};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
@@ -176,15 +176,16 @@ impl Screen {
     }
 
     fn draw_processes(&self, frame: &mut Frame<'_>, area: Rect) {
-        let rows = self.measured.iter().map(|one| {
+        let texts: Vec<[String; COLUMNS]> = self.measured.iter().map(Measured::row).collect();
+        let widths = widths(&texts);
+        let rows = self.measured.iter().zip(texts).map(|(one, texts)| {
             let color = match one.view.status.as_str() {
                 "online" => Color::Green,
                 "errored" | "waiting restart" => Color::Red,
                 _ => Color::Yellow,
             };
-            Row::new(one.row()).style(Style::new().fg(color))
+            Row::new(texts).style(Style::new().fg(color))
         });
-        let widths = [4, 28, 7, 8, 9, 8, 15, 6, 11].map(Constraint::Max);
         let table = Table::new(rows, widths)
             .header(Row::new(HEAD).style(Style::new().add_modifier(Modifier::BOLD)))
             .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
@@ -219,6 +220,15 @@ impl Screen {
     }
 }
 
+/// Returns the widths of the columns: each is as wide as what stands in it, and only names are cut where there is no room.
+fn widths(rows: &[[String; COLUMNS]]) -> [Constraint; COLUMNS] {
+    std::array::from_fn(|column| {
+        let texts = rows.iter().map(|row| row[column].as_str()).chain([HEAD[column]]);
+        let width = texts.map(|text| Line::from(text).width()).max().unwrap_or_default() as u16;
+        if HEAD[column] == "name" { Constraint::Max(width) } else { Constraint::Length(width) }
+    })
+}
+
 /// Returns the last lines of an instance's logs, the most recently written log last. Removes control characters, which must
 /// not reach the terminal.
 fn ends(one: &Measured) -> Vec<String> {
@@ -231,4 +241,28 @@ fn ends(one: &Measured) -> Vec<String> {
         text.lines().map(|line| line.chars().filter(|c| !c.is_control()).collect()).collect::<Vec<String>>()
     });
     lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+    use serde_json::json;
+
+    #[test]
+    fn a_narrow_terminal_shows_every_column_and_most_of_a_name() {
+        let view = json!({
+            "id": 7, "name": "a-rather-long-name-of-an-app", "mode": "cluster", "number": 0, "pid": 1_234_567, "uptime_ms": 3_599_000, "restarts": 0,
+            "status": "online", "generation": 1, "command": [], "directory": "/", "listeners": [], "logs": ["/out", "/error"], "created_s": 0, "options": {}
+        });
+        let one = Measured { view: serde_json::from_value(view).unwrap(), cpu: Some(0.0), memory: Some(100 << 20) };
+        let screen = Screen { measured: vec![one], ..Screen::default() };
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        terminal.draw(|frame| screen.draw(frame)).unwrap();
+        let shown = terminal.backend().to_string();
+        let row = shown.lines().find(|line| line.contains("1234567")).unwrap_or_else(|| panic!("{shown}"));
+        let is_shown = |text: &str| row.contains(text);
+        assert!(["a-rather-long-name", "cluster", "59m 59s", "online", "0 %", "100.0 MiB"].into_iter().all(is_shown), "{row}");
+    }
 }
