@@ -187,10 +187,20 @@ impl Kept {
     /// # Errors
     /// The supervisor does not say.
     pub fn workers(&mut self) -> Result<Vec<i32>> {
+        Ok(self.reports()?.into_iter().map(|(pid, _)| pid).collect())
+    }
+
+    /// The same, each with the status that it reports to the supervisor, if it does.
+    ///
+    /// # Errors
+    /// The supervisor does not say.
+    pub fn reports(&mut self) -> Result<Vec<(i32, Option<String>)>> {
         match self {
-            Kept::Cluster(cluster) => Ok(cluster.pids()?.into_iter().filter_map(|pid| i32::try_from(pid).ok()).collect()),
+            Kept::Cluster(cluster) => {
+                Ok(cluster.reports()?.into_iter().filter_map(|(pid, said)| Some((i32::try_from(pid).ok()?, said))).collect())
+            }
             Kept::Alone(running) => {
-                let all: Vec<i32> = running.pids().into_iter().map(Pid::as_raw).collect();
+                let all: Vec<(i32, Option<String>)> = running.pids().into_iter().map(|pid| (pid.as_raw(), None)).collect();
                 Ok(if all.len() > 1 { all[1..].to_vec() } else { all })
             }
         }

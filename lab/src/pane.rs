@@ -33,6 +33,8 @@ pub struct Status {
     pub error: Option<String>,
     /// The processes that serve.
     pub pids: Vec<i32>,
+    /// The status that each of them reports of itself, if it does.
+    pub says: Vec<Option<String>>,
     /// It can be reloaded.
     pub can_reload: bool,
     /// What became of the last launch, in words.
@@ -189,9 +191,10 @@ impl Keeper {
     }
 
     fn report(&mut self, state: &'static str, error: Option<String>, targets: Option<Targets>, launch: Option<String>) {
-        let pids = self.kept.as_mut().and_then(|kept| kept.workers().ok()).unwrap_or_default();
+        let reports = self.kept.as_mut().and_then(|kept| kept.reports().ok()).unwrap_or_default();
+        let (pids, says) = reports.into_iter().unzip();
         let can_reload = self.kept.as_ref().is_some_and(Kept::can_reload);
-        let status = Status { state, error, pids, can_reload, launch };
+        let status = Status { state, error, pids, says, can_reload, launch };
         let _ = self.reports.send(Report { pane: self.number, start: self.start, status, targets });
     }
 }

@@ -251,7 +251,8 @@ impl Stage {
         (self.threads, self.processes) = (threads, processes);
         self.start += 1;
         self.desk.reset(chosen.len());
-        let status = || Status { state: "starting", error: None, pids: Vec::new(), can_reload: false, launch: None };
+        let status =
+            || Status { state: "starting", error: None, pids: Vec::new(), says: Vec::new(), can_reload: false, launch: None };
         let start = self.start;
         let parts = chosen.into_iter().enumerate().map(|(number, server)| {
             let processes = each.get(number).copied().unwrap_or(processes);

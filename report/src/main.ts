@@ -60,6 +60,8 @@ function show(page: Page): void {
   const { settings, environment, command } = page.header;
   const made = command.join(" ");
   const [first, ...rest] = page.figures;
+  // Of a round that is not about freezing, the first figure is another one.
+  const most = page.order.some(([, group]) => group !== null) ? first?.x.ticks.at(-1)?.[1] : undefined;
   const other = (name: string) => page.beside?.figures.find((one) => one.name === name);
   const isPercentile = (name: string) => name.startsWith("percentiles-");
   const times = timelines(page, state, made);
@@ -86,7 +88,7 @@ function show(page: Page): void {
   const themes = h("span", { class: "themes" }, button("light", () => state.set({ theme: "light" })), button("dark", () => state.set({ theme: "dark" })), button("system", () => state.set({ theme: "" })), button("keys (?)", () => dialog.showModal()));
   const main = document.getElementById("page");
   main?.replaceChildren(
-    h("header", {}, h("p", { class: "brand" }, "Stallbench"), h("h1", {}, page.sentence), h("p", { class: "about" }, `Round ${page.name}, started ${page.header.started}: ${environment.processor}, ${environment.cores} cores, Linux ${environment.kernel}; W = ${settings.threads}, ${settings.trials} trials, placement ${settings.placement}. Frozen: the 99th percentile of a page that does nothing takes over 0.1 s.`), h("p", { class: "source" }, h("code", {}, made)), themes),
+    h("header", {}, h("p", { class: "brand" }, "Stallbench"), h("h1", {}, page.sentence), h("p", { class: "about" }, `Round ${page.name}, started ${page.header.started}: ${environment.processor}, ${environment.cores} cores, Linux ${environment.kernel}; W = ${settings.threads}, ${settings.trials} trials, placement ${settings.placement}. Frozen: the 99th percentile of a page that does nothing takes over 0.1 s.${most ? ` Never: not with up to ${most} slow requests, and more were not tried.` : ""}`), h("p", { class: "source" }, h("code", {}, made)), themes),
     h("nav", { "aria-label": "sections" }, h("ul", {}, ...parts.map(([id, title]) => h("li", {}, h("a", { href: `#${id}`, onclick: (event) => jump(event, id) }, title))))),
     ...parts.map(([id, title, children]) => section(id, title, ...children)),
     dialog,

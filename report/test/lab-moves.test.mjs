@@ -83,6 +83,10 @@ test("p99 and the lag that is felt are drawn as they move, and the lag stands be
   assert.ok(found.isP99 && found.isLag, JSON.stringify(found));
   const numbers = await page.$$eval(".stage-panes .numbers", (all) => all.map((one) => [...one.querySelectorAll("dt")].map((name) => name.textContent)));
   assert.deepEqual(numbers.map((own) => own.slice(0, 2)), Array(2).fill(["p99", "lag felt now"]));
+  // The server says itself that one request has held its loop; one with a thread for each connection has none to be held.
+  await press(page, "open 2 tabs on /timer");
+  await page.waitForFunction((number) => /lag it reports(9\d\d ms|1\.\d+ s)/.test(document.querySelectorAll(".stage-panes .numbers")[number].textContent), {}, pane);
+  assert.match(await page.$$eval(".stage-panes .numbers", (all, number) => all[number].textContent, 1 - pane), /lag it reports–/);
   await press(page, "slow requests: start");
   await page.waitForFunction((number) => /lag felt now\d\.\d+ s/.test(document.querySelectorAll(".stage-panes .numbers")[number].textContent), {}, pane);
   await page.screenshot({ path: join(screens, "lab-lag.png") });

@@ -42,6 +42,18 @@ test("the sentence counts the servers of each group", () => {
   for (const group of ["freezes at once", "freezes late", "never freezes"]) assert.ok(sentence.includes(String(count(group))), `${sentence} lacks ${count(group)} (${group})`);
 });
 
+test("the first screen says what never means, in a round about freezing alone", async () => {
+  const about = async (path) => {
+    const { page, troubles } = await open(browser, path);
+    const text = await page.$eval("header .about", (one) => one.textContent);
+    await closed(page, troubles);
+    return text;
+  };
+  const most = full.numbers.figures[0].x.ticks.at(-1)[1];
+  assert.match(await about(full.path), new RegExp(`Never: not with up to ${most} slow requests, and more were not tried\\.$`));
+  assert.doesNotMatch(await about(report(recorded("2026-11-28-vm-state")).path), /Never/);
+});
+
 test("each figure holds the numbers of the round as a table", async () => {
   const { page, troubles } = await open(browser, full.path);
   for (const figure of full.numbers.figures) {

@@ -53,17 +53,28 @@ const blockers = slider("slow requests at a time", 1, 256, 64, "", () => restart
 const rate = slider("probes to each", 10, 1000, 100, " /s", () => void act({ act: "rate", per_s: rate.value() }));
 const threads = slider("threads", 1, 16, 2, "", () => show());
 const processes = slider("processes", 1, 8, 1, "", () => show());
-const spins = h("input", { type: "checkbox", checked: true });
+const spins = h("input", {
+  type: "checkbox",
+  checked: true,
+  onchange: () => {
+    tabs.textContent = `open 2 tabs on ${spins.checked ? "/timer" : "/sleep"}`;
+    restart();
+  },
+});
 
+const tabs = button("open 2 tabs on /timer", () => void act({ act: "tabs", count: 2, length_ms: length.value(), spins: spins.checked }));
 let isBlocking = false;
-const toggle = button("slow requests: start", () => {
-  isBlocking = !isBlocking;
+const toggle = button("", () => {
+  setBlocking(!isBlocking);
   block();
 });
 
+function setBlocking(is: boolean): void {
+  isBlocking = is;
+  toggle.textContent = `slow requests: ${is ? "end" : "start"}`;
+}
+
 function block(): void {
-  toggle.textContent = isBlocking ? "slow requests: end" : "slow requests: start";
-  toggle.setAttribute("aria-pressed", String(isBlocking));
   void act({ act: "blockers", count: isBlocking ? blockers.value() : 0, length_ms: length.value(), spins: spins.checked });
 }
 
@@ -87,8 +98,7 @@ function takePanes(now: Panes): void {
   if (known?.processes !== now.processes) processes.set(now.processes);
   if (known?.rate !== now.rate) rate.set(now.rate);
   known = now;
-  isBlocking = now.blockers > 0;
-  toggle.textContent = isBlocking ? "slow requests: end" : "slow requests: start";
+  setBlocking(now.blockers > 0);
   while (panes.length > now.panes.length) panes.pop()?.element.remove();
   while (panes.length < now.panes.length) {
     const number = panes.length;
@@ -166,6 +176,7 @@ function tour(): HTMLElement {
   return h("section", { class: "tour", "aria-label": "tour" }, body);
 }
 
+setBlocking(false);
 setTheme("");
 onSystemTheme(() => setTheme(""));
 const main = document.getElementById("page");
@@ -175,9 +186,9 @@ main?.replaceChildren(
   h(
     "section",
     { class: "desk", "aria-label": "controls" },
-    h("div", { class: "controls" }, button("open 2 tabs on /timer", () => void act({ act: "tabs", count: 2, length_ms: length.value(), spins: spins.checked })), toggle, button("reload all", () => void act({ act: "reload", pane: null })), button("kill a worker of each", () => void act({ act: "kill", pane: null }))),
-    pickers,
-    h("div", { class: "controls" }, length.element, blockers.element, rate.element, threads.element, processes.element, h("label", { class: "tick" }, spins, "slow requests spin (otherwise they sleep)")),
+    h("div", { class: "controls" }, tabs, toggle, button("reload all", () => void act({ act: "reload", pane: null })), button("kill a worker of each", () => void act({ act: "kill", pane: null }))),
+    // The picture is what one came for: on a narrow screen these would fill the first sight.
+    h("details", { open: innerWidth > 600 }, h("summary", {}, "servers and sliders"), pickers, h("div", { class: "controls" }, length.element, blockers.element, rate.element, threads.element, processes.element, h("label", { class: "tick" }, spins, "slow requests spin (otherwise they sleep)"))),
   ),
   said,
   late.element,
@@ -189,6 +200,7 @@ main?.replaceChildren(
     h("li", {}, h("span", { class: "swatch late" }), "the driver was late: the picture may show the driver, not the servers"),
   ),
   stage,
+  h("p", { class: "about" }, "The lag that a server reports is the longest time for which one request held one of its loops in the last second."),
   driver,
 );
 listen(takeFrame, takePanes, () => {

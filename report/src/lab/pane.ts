@@ -42,6 +42,8 @@ export class Pane {
   /** p99 and the lag as they moved: instant, p99, lag. */
   private course: [number, number | null, number][] = [];
   private isServing = false;
+  /** The longest time, in ms, for which one request held one of the server's loops, as the server itself reports; null if it does not. */
+  private own: number | null = null;
   private failed = 0;
 
   constructor(
@@ -66,6 +68,8 @@ export class Pane {
     reload.disabled = !shown.can_reload || shown.state !== "serving";
     kill.disabled = shown.state !== "serving";
     start.disabled = shown.state === "starting" || shown.state === "building";
+    const lags = shown.says.map((words) => /lag up to ([\d.]+) ms/.exec(words ?? "")?.[1]).filter((ms) => ms !== undefined);
+    this.own = lags.length > 0 ? Math.max(...lags.map(Number)) : null;
     this.isServing = shown.state === "serving" || shown.state === "reloading";
   }
 
@@ -120,6 +124,7 @@ export class Pane {
     const entries: [string, string, string][] = [
       ["p99", frame.p99 === null ? "–" : `${amount(frame.p99, "ms")} ${grade(frame.p99)}`, frame.p99 === null ? "" : grade(frame.p99)],
       ["lag felt now", amount(frame.oldest, "ms"), grade(frame.oldest)],
+      ["lag it reports", this.own === null ? "–" : amount(this.own, "ms"), this.own === null ? "" : grade(this.own)],
       ["answered", `${Math.round(frame.per_s)} /s`, ""],
       ["failed so far", String(this.failed), ""],
       ["slow requests", String(frame.slow), ""],

@@ -40,6 +40,7 @@ export interface Shown {
   state: "building" | "starting" | "serving" | "reloading" | "failed" | "stopped";
   error: string | null;
   pids: number[];
+  says: (string | null)[];
   can_reload: boolean;
   launch: string | null;
 }

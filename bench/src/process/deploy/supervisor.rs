@@ -227,9 +227,18 @@ impl Supervised {
     /// # Errors
     /// The supervisor does not say.
     pub fn pids(&self) -> Result<Vec<i64>> {
+        Ok(self.reports()?.into_iter().map(|(pid, _)| pid).collect())
+    }
+
+    /// The same, each with the status that it reports of itself, if it does.
+    ///
+    /// # Errors
+    /// The supervisor does not say.
+    pub fn reports(&self) -> Result<Vec<(i64, Option<String>)>> {
         let listed = self.listed()?;
         let instances = listed["instances"].as_array().context("the supervisor lists no instances")?;
-        Ok(instances.iter().filter_map(|instance| instance["pid"].as_i64()).collect())
+        let report = |instance: &Value| Some((instance["pid"].as_i64()?, instance["says"].as_str().map(Into::into)));
+        Ok(instances.iter().filter_map(report).collect())
     }
 
     /// Acts on a cluster of this machine: process ids of another host mean nothing here.
