@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { deflateRawSync } from "node:zlib";
 
 const root = join(import.meta.dirname, "../..");
-const stallbench = process.env.STALLBENCH ?? join(root, "target/release/stallbench");
+export const stallbench = process.env.STALLBENCH ?? join(root, "target/release/stallbench");
 
 /** The address space of a report's writer, in KiB: 300 MB. */
 const MOST_KIB = Math.floor(300e6 / 1024);
