@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Supervisor, free, server, start, until};
+use common::{Supervisor, free, server, signal, start, until};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -35,9 +35,8 @@ fn resurrect_leaves_those_instances_stopped_that_were_stopped_when_they_were_sav
     assert_eq!(states(), ["online"; 3]);
 }
 
-#[test]
-fn what_waits_for_its_address_when_it_is_saved_is_not_saved_as_stopped() {
-    let supervisor = Supervisor::new();
+/// Saves an app and starts it as at boot, while somebody else has its address.
+fn boot_without_its_address(supervisor: &Supervisor) -> TcpListener {
     let address = free();
     let words = ["start", "sh", "--name", "app", "--listen", &address, "--ready-when", "log:up"];
     supervisor.ok(&[&words[..], &["--", "-c", "echo up; exec sleep 1000"]].concat());
@@ -46,6 +45,34 @@ fn what_waits_for_its_address_when_it_is_saved_is_not_saved_as_stopped() {
     let taken = TcpListener::bind(&address).unwrap();
     supervisor.ok(&["resurrect", "--boot"]);
     until("it waits for its address", || supervisor.listed()["remarks"].to_string().contains("cannot listen on"));
+    taken
+}
+
+#[test]
+fn what_waits_for_its_address_is_started_by_the_next_daemon_too_unless_it_is_stopped() {
+    let supervisor = Supervisor::new();
+    let taken = boot_without_its_address(&supervisor);
+    let status = || supervisor.list()[0]["status"].clone();
+    assert_eq!(status(), "waiting restart");
+    let next_daemon = || {
+        let daemon = supervisor.role("daemon");
+        signal("KILL", daemon);
+        until("there is another daemon", || supervisor.role("daemon") != daemon);
+    };
+    next_daemon();
+    assert_eq!(status(), "waiting restart");
+    supervisor.ok(&["stop", "app"]);
+    next_daemon();
+    assert_eq!(status(), "stopped");
+    drop(taken);
+    supervisor.ok(&["start", "app"]);
+    assert_eq!(status(), "online");
+}
+
+#[test]
+fn what_waits_for_its_address_when_it_is_saved_is_not_saved_as_stopped() {
+    let supervisor = Supervisor::new();
+    let taken = boot_without_its_address(&supervisor);
     supervisor.ok(&["save"]);
     supervisor.ok(&["kill"]);
     drop(taken);

@@ -162,10 +162,6 @@ impl Core {
             }
         }
         for (name, ids) in missing {
-            // The next daemon must not take it for one that was stopped on purpose.
-            for instance in self.table.all_mut().filter(|one| ids.contains(&one.id)) {
-                instance.worker.state = State::Waiting;
-            }
             self.push_one(None, Verb::Start { is_new: false, is_begun: false }, name, ids);
         }
     }

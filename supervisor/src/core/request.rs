@@ -3,7 +3,7 @@
 use super::saved::AtRest;
 use super::table::{App, Instance, Other};
 use super::task::{Task, Verb};
-use super::worker::Event;
+use super::worker::{Event, State};
 use super::{Client, Core, Dump, Output, Version};
 use crate::channel::{Key, Order};
 use crate::control::{Answer, Request, Size};
@@ -210,6 +210,12 @@ impl Core {
         let missing: Vec<String> = missing.collect();
         missing.iter().cloned().for_each(|address| self.order(Order::Bind(address)));
         client.into_iter().for_each(|client| self.wait(client));
+        if client.is_none() && matches!(verb, Verb::Start { .. }) {
+            // Its address may come late, and the next daemon must not take it for one that was stopped on purpose.
+            let over = self.table.all_mut().filter(|one| ids.contains(&one.id) && one.is_over());
+            over.for_each(|instance| instance.worker.state = State::Waiting);
+            self.is_urgent = true;
+        }
         let number = self.tasks.len();
         self.tasks.push(Task { missing, ..Task::new(client, verb, vec![name], ids) });
         &mut self.tasks[number]
@@ -255,7 +261,10 @@ impl Core {
         if matches!(task.verb, Verb::Start { is_new: true, is_begun: false }) {
             // It was never started, and those of its instances that were to stay stopped are of no use without the others.
             let apps = self.table.apps.iter_mut().filter(|app| task.apps.contains(&app.spec.name));
-            apps.flat_map(|app| &mut app.instances).for_each(|instance| instance.is_leaving = true);
+            for instance in apps.flat_map(|app| &mut app.instances) {
+                instance.is_leaving = true;
+                unwanted.push(instance.worker.key);
+            }
         }
         for id in &task.ids {
             let Some(instance) = self.table.instance_mut(*id) else { continue };
