@@ -259,7 +259,7 @@ mod tests {
     use nix::sched::{CpuSet, sched_getaffinity};
     use nix::unistd::Pid;
     use std::io::{BufRead, BufReader, Write};
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
     use std::time::Duration;
 
     /// A server whose answers to `/` and to `/slow` take these times.
@@ -275,8 +275,28 @@ mod tests {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
             }
         });
+        Server { name: name.into(), ..at(address) }
+    }
+
+    /// A server that looks at each new connection for this time before it serves it.
+    fn slow_to_connect(accept_ms: u64) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::sleep(Duration::from_millis(accept_ms));
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                for _ in lines.filter(String::is_empty) {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                }
+            }
+        });
+        at(address)
+    }
+
+    fn at(address: SocketAddr) -> Server {
         let own = OwnService { blocker: Some("/slow".parse().unwrap()), ..OwnService::default() };
-        server(name, Program::Address(format!("http://{address}/")), &own, None).unwrap()
+        server("mine", Program::Address(format!("http://{address}/")), &own, None).unwrap()
     }
 
     #[test]
@@ -305,6 +325,7 @@ mod tests {
             blockers: vec![0, 1],
             block_ms: 0.0,
             probe_ms: 0.0,
+            fresh_ms: 0.0,
             window_ms: 1000,
             reference_blockers: Vec::new(),
             reference_window_ms: 1000,
@@ -313,6 +334,9 @@ mod tests {
         };
         let cores: CpuSet = sched_getaffinity(Pid::from_raw(0)).unwrap();
         let start = Start { threads: 1, more: Vec::new(), cores };
+        // Who is connected already is not delayed by it.
+        let connecting = before.clone().learn(&[slow_to_connect(200)], &start, Mode::Quick).unwrap();
+        assert!(connecting.fresh_ms >= 200.0 && connecting.probe_ms < 200.0 && connecting.block_ms < 200.0, "{connecting:?}");
         // The slow request of the one takes longest, and the quick request of the other.
         let learned = before.learn(&[timed("a", 1, 90), timed("b", 25, 40)], &start, Mode::Quick).unwrap();
         assert!(learned.block_ms >= 90.0 && learned.probe_ms >= 25.0, "{learned:?}");

@@ -110,6 +110,7 @@ impl Ladder {
         let climb = Climb {
             kind: kind.name(),
             block_ms,
+            connecting: Duration::ZERO,
             window: Duration::from_millis(self.window_ms),
             limit: Duration::from_secs_f64(self.limit_ms / 1e3),
             blockers,
@@ -129,6 +130,8 @@ pub struct Climb<'c> {
     pub kind: &'c str,
     /// T, in ms: the number that names the metrics, so it goes through no other form.
     pub block_ms: f64,
+    /// The time after which a new connection is served.
+    pub connecting: Duration,
     /// Length of each step.
     pub window: Duration,
     /// The p99 at which k stops to ascend.
@@ -214,7 +217,8 @@ impl Climb<'_> {
         }
         lanes.iter_mut().for_each(|lane| lane.retries = self.is_lenient);
         Load {
-            warmup: WARMUP,
+            // Connections that are not served yet would make the first probes wait.
+            warmup: WARMUP.max(2 * self.connecting),
             // Long enough for the probes of the window to pass the limit for certain.
             grace: self.limit + self.block(),
             give_up: Some(self.limit),

@@ -21,9 +21,15 @@ pub const FRESH: usize = 1;
 /// The first lane behind the probes.
 pub const OTHERS: usize = 2;
 
-/// The rate of the kept lane if both lanes together are to ask this often.
-pub fn kept_rate(both: f64) -> f64 {
-    (both - FRESH_RATE).max(both / (1.0 + FRESH_SHARE))
+/// The rate of the kept lane if both lanes together are to take up this share of a server, of which a request over a kept and one over a fresh
+/// connection take these times, in seconds.
+pub fn kept_rate(share: f64, kept: f64, fresh: f64) -> f64 {
+    ((share - FRESH_RATE * fresh) / kept).max(share / (kept + FRESH_SHARE * fresh))
+}
+
+/// The share of such a server that both lanes take up at this rate of the kept one.
+pub fn share(rate: f64, kept: f64, fresh: f64) -> f64 {
+    rate * kept + fresh_rate(rate) * fresh
 }
 
 /// How often the lane of fresh connections asks beside this rate of the kept one.

@@ -61,6 +61,9 @@ pub struct Settings {
     /// The time that the quick request takes alone, in ms.
     #[serde(default)]
     pub probe_ms: f64,
+    /// The same over a new connection; 0 in rounds before 2026-11-30.
+    #[serde(default)]
+    pub fresh_ms: f64,
     /// Length of each step, in ms.
     pub window_ms: u64,
     /// Numbers of blockers of the references; the same as above if empty.
@@ -90,6 +93,7 @@ impl Experiment for Service {
             blockers,
             block_ms: 0.0,
             probe_ms: 0.0,
+            fresh_ms: 0.0,
             window_ms: WINDOW_MS.0 as u64,
             rate: probes::RATE,
             connections: choices.connections.unwrap_or(CONNECTIONS),
@@ -287,7 +291,12 @@ impl Settings {
 
     /// The time above which the quick request counts as frozen, in ms: far above what it takes alone. `None` if it is too slow for any.
     pub fn limit_ms(&self) -> Option<f64> {
-        LIMITS_MS.into_iter().find(|limit_ms| *limit_ms >= LEAST_RATIO * self.probe_ms).filter(|limit_ms| *limit_ms <= LIMIT_MS)
+        limit_above(self.probe_ms)
+    }
+
+    /// The same of one over a new connection.
+    pub fn fresh_limit_ms(&self) -> Option<f64> {
+        limit_above(self.probe_ms.max(self.fresh_ms))
     }
 
     /// What the response times of a step stand for: p99, or the longest of few probes.
@@ -295,6 +304,11 @@ impl Settings {
         let probes = self.rate * self.window_ms as f64 / 1e3;
         if probes >= PROBES { "p99".into() } else { format!("the longest of {probes:.0}") }
     }
+}
+
+/// The least limit that is far above what a request takes alone.
+fn limit_above(alone_ms: f64) -> Option<f64> {
+    LIMITS_MS.into_iter().find(|limit_ms| *limit_ms >= LEAST_RATIO * alone_ms).filter(|limit_ms| *limit_ms <= LIMIT_MS)
 }
 
 fn climb_own(session: &Session<'_>, settings: &Settings) -> Result<Run> {
@@ -308,6 +322,7 @@ fn climb_own(session: &Session<'_>, settings: &Settings) -> Result<Run> {
     let climb = Climb {
         kind: KIND,
         block_ms: settings.block_ms,
+        connecting: Duration::from_secs_f64(settings.fresh_ms / 1e3),
         window: Duration::from_millis(settings.window_ms),
         limit: Duration::from_secs_f64(LIMIT_MS / 1e3),
         blockers: &settings.blockers,

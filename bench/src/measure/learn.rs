@@ -2,10 +2,11 @@
 
 use crate::catalog::{Ask, Own};
 use crate::console::interrupt;
-use crate::http::{Client, Request};
+use crate::http::{Client, Request, Response};
 use crate::load::Target;
 use crate::process::Running;
 use anyhow::{Context, Result, bail};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// A user's own request that takes longer is of no use in a trial of seconds.
@@ -50,10 +51,38 @@ pub fn learn_request(running: &mut Running, name: &str, request: &Request) -> Re
 /// # Errors
 /// A status that is not a success, no answer, or one that takes more than ten seconds.
 pub fn learn_own(running: &mut Running, own: &Own, ask: &Ask) -> Result<(Target, Duration)> {
-    learn_within(running, own, ask, LONGEST_OWN)
+    learn_on(&mut Kept::default(), running, own, ask)
 }
 
-fn learn_within(running: &mut Running, own: &Own, ask: &Ask, longest: Duration) -> Result<(Target, Duration)> {
+/// The same over a connection that is kept, if the server keeps it: the time is that of a client that is connected already.
+///
+/// # Errors
+/// As above.
+pub fn learn_on(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask) -> Result<(Target, Duration)> {
+    learn_within(kept, running, own, ask, LONGEST_OWN)
+}
+
+/// A connection that is kept from one answer to the next, as clients keep theirs; a new one where the server has closed it.
+#[derive(Default)]
+pub struct Kept(Option<Client>);
+
+impl Kept {
+    fn is_open(&self) -> bool {
+        self.0.as_ref().is_some_and(|client| !client.has_ended())
+    }
+
+    fn ask(&mut self, address: SocketAddr, longest: Duration, request: &[u8]) -> Result<Response> {
+        let mut client = match self.0.take().filter(|client| !client.has_ended()) {
+            Some(client) => client,
+            None => Client::connect_with(address, longest)?,
+        };
+        let response = client.ask(request)?;
+        self.0 = (!response.closes).then_some(client);
+        Ok(response)
+    }
+}
+
+fn learn_within(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask, longest: Duration) -> Result<(Target, Duration)> {
     let host = own.host.clone().unwrap_or_else(|| running.address.to_string());
     let is_empty = ask.body.is_none() && ask.method != "GET" && ask.method != "HEAD";
     let request = Request {
@@ -64,9 +93,14 @@ fn learn_within(running: &mut Running, own: &Own, ask: &Ask, longest: Duration) 
     };
     let bytes = request.to_bytes();
     let (response, took) = loop {
+        let was_open = kept.is_open();
         let started = Instant::now();
-        let response = Client::connect_with(running.address, longest).and_then(|mut client| client.ask(&bytes));
+        let response = kept.ask(running.address, longest, &bytes);
         let took = started.elapsed();
+        if response.is_err() && was_open && took < longest {
+            // The server may have closed it in the very moment.
+            continue;
+        }
         let response = response.with_context(|| {
             let limit = format!(" takes too long ({} s is the limit, so name a shorter request)", longest.as_secs_f64());
             format!("{ask}{}", if took < longest { "" } else { limit.as_str() })
@@ -103,8 +137,10 @@ mod tests {
     use nix::sched::sched_getaffinity;
     use nix::unistd::Pid;
     use std::io::{BufRead, BufReader, Write};
-    use std::net::{SocketAddr, TcpListener};
+    use std::net::TcpListener;
     use std::process::Command;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Something that answers with these statuses in turn, and not at all after them.
     fn answers(statuses: &'static [u16]) -> SocketAddr {
@@ -146,6 +182,40 @@ mod tests {
         assert!(refused.starts_with("/ is answered 503: the server limits or refuses requests"), "{refused}");
     }
 
+    /// Something that answers this often on each connection, and then closes it without a word; and the number of connections it has had.
+    fn answers_each(most: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                for answered in 0..most {
+                    if !lines.any(|line| line.is_empty()) {
+                        break;
+                    }
+                    count.fetch_add(usize::from(answered == 0), Ordering::SeqCst);
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+                }
+            }
+        });
+        (address, connections)
+    }
+
+    #[test]
+    fn a_connection_is_kept_from_one_answer_to_the_next_and_replaced_where_the_server_closes_it() {
+        for (most, wanted) in [(usize::MAX, 1), (2, 3)] {
+            let (address, connections) = answers_each(most);
+            let mut running = Running::elsewhere(address).unwrap();
+            let mut kept = Kept::default();
+            for _ in 0..6 {
+                learn_on(&mut kept, &mut running, &own(), &own().probe).unwrap();
+            }
+            assert_eq!(connections.load(Ordering::SeqCst), wanted);
+        }
+    }
+
     #[test]
     fn a_request_has_its_body_and_one_that_has_none_says_so() {
         let mut running = Running::elsewhere(answers(&[200, 200])).unwrap();
@@ -160,8 +230,19 @@ mod tests {
     #[test]
     fn a_request_that_takes_too_long_is_told_the_limit() {
         let mut running = Running::elsewhere(answers(&[])).unwrap();
-        let late = learn_within(&mut running, &own(), &own().blocker, Duration::from_millis(50)).unwrap_err();
+        let late =
+            learn_within(&mut Kept::default(), &mut running, &own(), &own().blocker, Duration::from_millis(50)).unwrap_err();
         let wanted = "/slow takes too long (0.05 s is the limit, so name a shorter request): no answer within 0.05 s";
         assert_eq!(format!("{late:#}"), wanted);
+    }
+
+    #[test]
+    fn a_port_that_closes_without_a_byte_may_be_one_of_tls() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+        let mut running = Running::elsewhere(address).unwrap();
+        let error = format!("{:#}", learn_own(&mut running, &own(), &own().probe).unwrap_err());
+        assert!(error.starts_with("/: the connection ") && error.contains("is this a TLS port?"), "{error}");
     }
 }

@@ -149,6 +149,7 @@ impl Trial<'_> {
         let climb = Climb {
             kind: Kind::Sleep.name(),
             block_ms: BLOCK_MS,
+            connecting: Duration::ZERO,
             window: Duration::from_secs(1),
             limit: Duration::from_secs_f64(LIMIT_MS / 1e3),
             blockers: &BLOCKERS,

@@ -64,7 +64,8 @@ impl Service<'_> {
 
     /// The number of slow requests beside which clients wait that connect only now, where open connections are served as ever.
     fn shuts_out(&self, limit_ms: f64) -> Option<usize> {
-        let k = self.median(&service::fresh_threshold_metric(self.settings.block_ms, limit_ms))?.exact()?;
+        let fresh_limit_ms = self.settings.fresh_limit_ms()?;
+        let k = self.median(&service::fresh_threshold_metric(self.settings.block_ms, fresh_limit_ms))?.exact()?;
         let kept = self.threshold(limit_ms).and_then(Value::exact);
         kept.is_none_or(|kept| k < kept).then_some(k as usize)
     }
@@ -110,7 +111,7 @@ impl Service<'_> {
     /// is no wait.
     fn fresh(&self, k: usize) -> Option<String> {
         let block_ms = self.settings.block_ms;
-        let limit_ms = self.settings.limit_ms()?;
+        let limit_ms = self.settings.fresh_limit_ms()?;
         let wait = self.median(&service::fresh_metric(block_ms, k)).filter(|value| value.is_above(limit_ms) == Some(true))?;
         let failed = self.median(&service::fresh_failed_metric(block_ms, k)).and_then(Value::exact);
         Some(if failed >= Some(FEW) { "fail".into() } else { format!("wait for {}", duration(wait)) })

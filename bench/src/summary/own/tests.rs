@@ -7,6 +7,7 @@ fn settings() -> Settings {
         blockers: vec![0, 1, 4, 64],
         block_ms: 110.0,
         probe_ms: 0.1,
+        fresh_ms: 0.2,
         window_ms: 1000,
         reference_blockers: Vec::new(),
         reference_window_ms: 1000,
