@@ -1,10 +1,14 @@
 //! A climb: probes beside more and more blockers, on one process, until `/` freezes.
 
+mod step;
+
+pub use step::Step;
+
 use super::contract::{self, Scene};
 use super::probes::{self, FRESH, KEPT, OTHERS};
 use super::steps::{added, freeze_k, slowdown};
 use crate::console::interrupt;
-use crate::load::{Lane, Load, Observation, Pace, Recording, Target};
+use crate::load::{Lane, Load, Observation, Pace, Target};
 use crate::measure::{Kind, Latency, Session, Timeline, learn, ms};
 use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Role, Unit, Value};
 use crate::validity::{self, Failure};
@@ -42,41 +46,6 @@ pub struct Run {
     pub limit_ms: f64,
     /// The steps.
     pub steps: Vec<Step>,
-}
-
-/// One number of blockers.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Step {
-    /// Blockers in flight.
-    pub k: usize,
-    /// The reason why this step is invalid.
-    pub invalid: Option<String>,
-    /// Probes over kept-alive connections.
-    pub probes: Latency,
-    /// Probes over fresh connections.
-    pub fresh: Latency,
-    /// Share of kept-alive connections that were dead.
-    pub dead: f64,
-    /// Time from the last blocker's last byte until every probe scheduled before it was answered; `None` if that was not waited for.
-    pub recovery_ms: Option<f64>,
-    /// Blockers answered per second.
-    pub blockers_per_s: f64,
-    /// Blockers that failed.
-    #[serde(default)]
-    pub blockers_failed: u64,
-    /// Blockers that were answered, failed, or still waited at the end; 0 in rounds before 2026-11-30.
-    #[serde(default)]
-    pub blockers_asked: u64,
-    /// Blockers answered 503 per second.
-    #[serde(default)]
-    pub shed_per_s: f64,
-    /// Share of the window that the driver spent on a processor.
-    pub driver_load: f64,
-    /// The wait for answers was given up, since the limit was passed already.
-    pub gave_up: bool,
-    /// Each request, where the trial keeps them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeline: Option<Timeline>,
 }
 
 /// How the climbs of an experiment are made, whatever blocks.
@@ -320,52 +289,10 @@ impl Run {
     }
 }
 
-impl Step {
-    /// One that could not be taken, and why.
-    pub(super) fn unmeasured(k: usize, reason: String) -> Self {
-        let nothing = Latency::of(&Recording::default());
-        Step {
-            k,
-            invalid: Some(reason),
-            probes: nothing.clone(),
-            fresh: nothing,
-            dead: 0.0,
-            recovery_ms: None,
-            blockers_per_s: 0.0,
-            blockers_failed: 0,
-            blockers_asked: 0,
-            shed_per_s: 0.0,
-            driver_load: 0.0,
-            gave_up: false,
-            timeline: None,
-        }
-    }
-
-    /// A value, unless the whole step is invalid.
-    fn valid(&self, value: Result<Value, String>) -> Result<Value, String> {
-        self.invalid.clone().map_or(value, Err)
-    }
-
-    /// Whether enough probes failed to put the percentile above every limit. For servers under the contract, such a step is invalid instead.
-    pub(super) fn fails(&self, percentile: Percentile) -> bool {
-        self.invalid.is_none() && self.probes.fails(percentile)
-    }
-
-    /// A percentile of the probes' response time.
-    fn response(&self, percentile: Percentile) -> Result<Value> {
-        Ok(self.bound(self.probes.response_ms(percentile)?))
-    }
-
-    /// A time of a step that was given up is a lower bound, where rounds do not say how old the unanswered requests were.
-    fn bound(&self, value: Value) -> Value {
-        let is_bound = self.gave_up && self.probes.youngest_us.is_none() && self.probes.unanswered > 0;
-        if is_bound { value.number().map_or(value, Value::AtLeast) } else { value }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::Recording;
     use Value::{AtLeast, Exact, Never};
 
     /// A step whose probes are answered in 0.2 ms, but for those that fail.
