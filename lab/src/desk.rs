@@ -49,6 +49,8 @@ pub struct Ended {
 pub struct PaneFrame {
     sent: Vec<Sent>,
     ended: Vec<Ended>,
+    /// When requests were due that were on their way as their load ended.
+    gone: Vec<f64>,
     /// p99 of the last seconds' probes, in ms; unanswered ones count with their age.
     p99: Option<f64>,
     /// The age of the oldest unanswered probe, in ms.
@@ -113,9 +115,12 @@ impl Desk {
     /// Ends a load: its unanswered requests will not be answered.
     pub fn end(&mut self, source: u32) {
         self.lanes.retain(|(known, _), _| *known != source);
-        for pane in &mut self.panes {
-            pane.probes.retain(|(known, _), ()| *known != source);
-            pane.slow.retain(|(known, _), ()| *known != source);
+        for Pane { frame, probes, slow, .. } in &mut self.panes {
+            for open in [probes, slow] {
+                let gone = open.keys().filter(|(known, _)| *known == source).map(|(_, planned)| ms(*planned));
+                frame.gone.extend(gone);
+                open.retain(|(known, _), ()| *known != source);
+            }
         }
     }
 
@@ -240,7 +245,8 @@ mod tests {
         desk.end(7);
         desk.take(&event(7, 5, What::Answered(MS, None)));
         let pane = &desk.frame(20 * MS).panes[1];
-        assert_eq!((pane.slow, pane.ended.len()), (0, 0));
+        assert_eq!((pane.slow, pane.ended.len(), &*pane.gone), (0, 0, &[5.0][..]));
+        assert!(desk.frame(30 * MS).panes[1].gone.is_empty());
     }
 
     #[test]

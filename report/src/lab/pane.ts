@@ -70,6 +70,11 @@ export class Pane {
     start.disabled = shown.state === "starting" || shown.state === "building";
     const lags = shown.says.map((words) => /lag up to ([\d.]+) ms/.exec(words ?? "")?.[1]).filter((ms) => ms !== undefined);
     this.own = lags.length > 0 ? Math.max(...lags.map(Number)) : null;
+    // What a server had on its way ends with it.
+    if (["building", "starting", "failed", "stopped"].includes(shown.state)) {
+      this.open.clear();
+      this.lanes = [];
+    }
     this.isServing = shown.state === "serving" || shown.state === "reloading";
   }
 
@@ -102,11 +107,19 @@ export class Pane {
       if (lane !== undefined) this.lanes[lane] = ended.at + ended.took;
       if (ended.load === "tabs") this.tabs.append(h("li", {}, `tab sent at ${amount(ended.at, "ms")}: ${ended.failed ? "failed" : "done"} after ${amount(ended.took, "ms")}${ended.pid ? `, by process ${ended.pid}` : ""}`));
     }
+    for (const at of frame.gone) this.forget(at, now);
     while (this.tabs.children.length > 8) this.tabs.firstElementChild?.remove();
     const before = now - SIGHT - 2000;
     if (this.ended.length > 0 && this.ended[0].at < before - 10_000) this.ended = this.ended.filter((one) => one.at + one.took > before);
     for (const [at, one] of this.open) if (one.load !== "probes" ? at < now - 120_000 : at < now - 60_000) this.open.delete(at);
     for (const [pid, seen] of this.pids) if (seen < now - 3000) this.pids.delete(pid);
+  }
+
+  /** Takes a request off the picture that nobody waits for any more. */
+  private forget(at: number, now: number): void {
+    this.open.delete(at);
+    const lane = this.laneOf.get(at);
+    if (lane !== undefined) this.lanes[lane] = now;
   }
 
   /** The first row that is free. */

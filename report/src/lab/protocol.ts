@@ -16,6 +16,8 @@ export interface Ended extends Sent {
 export interface PaneFrame {
   sent: Sent[];
   ended: Ended[];
+  /** When requests were due that were on their way as their load ended. */
+  gone: number[];
   p99: number | null;
   oldest: number;
   per_s: number;
