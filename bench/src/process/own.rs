@@ -13,6 +13,28 @@ use std::time::{Duration, Instant};
 
 /// The time that it has: some load a virtual machine and a framework first.
 const UNTIL_OWN_READY: Duration = Duration::from_secs(30);
+/// The time after which its port is tried again.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// Waits until something accepts at an address, for as long as a server that is started may take to get there, and returns how long that took: a
+/// service that stallbench did not start may be down for a moment, and `is_down` is told that at once. What stays down is left to who connects.
+///
+/// # Errors
+/// An interrupt.
+pub fn wait_until_up(address: SocketAddr, is_down: impl FnOnce()) -> Result<Duration> {
+    let started = Instant::now();
+    let is_up = || TcpStream::connect_timeout(&address, UNTIL_READY).is_ok();
+    if is_up() {
+        return Ok(Duration::ZERO);
+    }
+    is_down();
+    while !is_up() && started.elapsed() < UNTIL_OWN_READY {
+        crate::console::interrupt::check()?;
+        // Nothing tells when a foreign server listens.
+        std::thread::sleep(AGAIN);
+    }
+    Ok(started.elapsed())
+}
 
 impl Running {
     /// Starts a user's own server, in this environment, and waits until it accepts at the port, on either loopback address. Its command may return
@@ -55,7 +77,7 @@ impl Running {
                 bail!("'{name}' does not accept at port {port} within {most} s: does its command use {{port}}?{words}");
             }
             // Nothing tells when a foreign server listens.
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(AGAIN);
         }
     }
 
@@ -84,6 +106,16 @@ mod tests {
         command.args(["-c", script]);
         let cores = sched_getaffinity(Pid::from_raw(0)).unwrap();
         Running::own(command, "mine", listener.local_addr().unwrap().port(), cores).unwrap()
+    }
+
+    #[test]
+    fn a_service_that_is_down_is_waited_for_until_it_is_up_again() {
+        let mut listener = TcpListener::bind("127.0.0.1:0").ok();
+        let address = listener.as_ref().unwrap().local_addr().unwrap();
+        assert_eq!(wait_until_up(address, || panic!("it is up")).unwrap(), Duration::ZERO);
+        drop(listener.take());
+        let waited = wait_until_up(address, || listener = TcpListener::bind(address).ok()).unwrap();
+        assert!(listener.is_some() && waited > Duration::ZERO && waited < UNTIL_OWN_READY);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::experiment::{Any, Needs};
 use crate::host::{environment::Environment, placement::Placement, steal::StealMeter, tree};
 use crate::measure::Session;
 use crate::metrics::{Percentile, Role};
-use crate::process::{Database, deploy::package};
+use crate::process::{Database, deploy::own, deploy::package};
 use crate::validity;
 use anyhow::Result;
 use serde_json::Value as Json;
@@ -161,6 +161,10 @@ fn take_each(round: &mut Round, settings: &Settings, trials: &[Planned<'_>], sta
             continue;
         }
         progress.say(&format!("trial {trial} of {}: {} {}", settings.trials, server.name, one.name()));
+        let down = own::wait(server, || progress.line(&format!("{}: is down; waits until it is up again", server.name)))?;
+        if !down.is_zero() {
+            progress.line(&format!("{}: it was down for {:.1} s", server.name, down.as_secs_f64()));
+        }
         let seed = settings.seed.wrapping_add(u64::from(trial).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (outcome, steal) = undisturbed(one, own, &session(server, settings, one, (seed, trial == 1)))?;
         if let Outcome::Invalid { reason } = &outcome {

@@ -4,10 +4,12 @@ use super::package::{binary, in_place};
 use crate::catalog::{Foreign, Program, Server};
 use crate::console::usage::refuse;
 use crate::http::Url;
+use crate::process::own::wait_until_up;
 use crate::process::{Running, Start};
 use anyhow::{Context, Result, bail};
 use std::net::TcpListener;
 use std::process::Command;
+use std::time::Duration;
 
 /// The place in a command where its port goes.
 const PORT: &str = "{port}";
@@ -22,6 +24,19 @@ pub fn start(server: &Server, start: &Start) -> Result<Running> {
         Program::Shell(line) => at_free_port(server, start, |port| shell(&line.replace(PORT, &port))),
         Program::Foreign(foreign) => at_free_port(server, start, |port| command(foreign, &server.args, &port)),
         Program::Package(_) => bail!("{} is a package of the workspace, which keeps the contract", server.name),
+    }
+}
+
+/// Waits for a service that is running already, should it be down, and returns for how long it was; `is_down` is told that at once.
+///
+/// # Errors
+/// An interrupt.
+pub fn wait(server: &Server, is_down: impl FnOnce()) -> Result<Duration> {
+    let Program::Address(address) = &server.program else { return Ok(Duration::ZERO) };
+    // An address that cannot be found is told by the trial.
+    match Url::parse(address).and_then(|url| url.resolve()) {
+        Ok(address) => wait_until_up(address, is_down),
+        Err(_) => Ok(Duration::ZERO),
     }
 }
 
