@@ -65,6 +65,22 @@ fn a_round_leaves_header_trials_tables_and_numbers_and_is_never_overwritten() {
 }
 
 #[test]
+fn a_result_is_printed_though_the_disk_is_full_when_the_report_is_written() {
+    built();
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("round");
+    // No file may be as long as the report.
+    let limited = "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"";
+    let round = Command::new("sh").args(["-c", limited, env!("CARGO_BIN_EXE_stallbench")]).args(tiny(&folder)).output().unwrap();
+    let words = text(&round.stderr);
+    assert!(round.status.success() && text(&round.stdout).contains("tokio-current-thread"), "{words}");
+    let hint = format!("write it with `stallbench report {}`", folder.display());
+    assert!(words.contains("warning: cannot write") && words.contains(&hint), "{words}");
+    let left: Vec<_> = fs::read_dir(&folder).unwrap().flatten().map(|file| file.file_name()).collect();
+    assert!(left.iter().all(|name| name != "report.html" && name != "report.new"), "{left:?}");
+}
+
+#[test]
 fn a_handler_that_waits_for_another_request_is_stuck_on_one_loop_and_not_on_a_thread_of_its_own() {
     let names = ["std-event-loop", "std-thread-per-connection"];
     assert!(output(&["build", names[0], names[1]]).status.success());

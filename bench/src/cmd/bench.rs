@@ -30,14 +30,14 @@ pub fn run(arguments: &Bench) -> Result<ExitCode> {
     refuse_own_words(arguments)?;
     let (mut round, servers) = if arguments.resume { resume(arguments)? } else { begin(arguments)? };
     round::measure(&mut round, &servers)?;
-    summary::write_derived(&round)?;
     let numbers = round::numbers(&round, Percentile::default())?;
-    let report = super::report::at_the_end(&round, &numbers)?;
     let tables = summary::tables(&round, &numbers, Percentile::default())?;
     print(&match arguments.json {
         true => summary::to_json(&round, &tables, &numbers)?,
         false => render(&tables, Format::Text, &Terminal::of_stdout(arguments.wide, arguments.intervals))?,
     })?;
+    // Last, since the disk may be full.
+    let report = super::report::at_the_end(&round, &numbers);
     say(&format!("round: {}{report}", round.folder.display()));
     Ok(exit_code(summary::is_complete(&round)?))
 }

@@ -181,9 +181,7 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
     catalog::refuse_same_names(&all)?;
     let mut round = round::begin(arguments.out.as_deref(), rows, settings)?;
     round::measure(&mut round, &all)?;
-    summary::write_derived(&round)?;
     let numbers = round::numbers(&round, Percentile::default())?;
-    let report = super::report::at_the_end(&round, &numbers)?;
     let tables = summary::tables(&round, &numbers, Percentile::default())?;
     let terminal = Terminal::of_stdout(arguments.wide, arguments.intervals);
     if arguments.json {
@@ -192,6 +190,8 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
         print(&summary::screen(&round, &numbers, &terminal, arguments.load())?)?;
         summary::invalid(&round, &numbers)?.iter().for_each(|reason| say(reason));
     }
+    // Last, since the disk may be full.
+    let report = super::report::at_the_end(&round, &numbers);
     say(&format!("round: {} (all tables: stallbench tables {0}){report}", round.folder.display()));
     Ok(exit_code(summary::is_complete(&round)?))
 }

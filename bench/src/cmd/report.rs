@@ -7,7 +7,7 @@ use crate::console::output::say;
 use crate::metrics::{Numbers, Percentile};
 use crate::page::{self, Beside};
 use crate::round::{self, Round, name_of};
-use crate::summary::comparison::only_in_one;
+use crate::summary::{self, comparison::only_in_one};
 use anyhow::Result;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,16 +26,21 @@ pub fn run(arguments: &Report) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the report at the end of a measurement; returns a line that says where it is, or nothing for a round in which nothing could be measured.
-///
-/// # Errors
-/// Trials that cannot be read; a full disk.
-pub fn at_the_end(round: &Round, numbers: &Numbers) -> Result<String> {
-    if round.trials.is_empty() {
-        return Ok(String::new());
+/// Writes what follows from the trials at the end of a measurement, and the report; returns a line that says where it is, or why there is none: what
+/// was measured is kept all the same. Nothing for a round in which nothing could be measured.
+pub fn at_the_end(round: &Round, numbers: &Numbers) -> String {
+    let derived = summary::write_derived(round);
+    if round.trials.is_empty() && derived.is_ok() {
+        return String::new();
     }
-    let path = page::write(round, numbers, &noise::within(round, None)?)?;
-    Ok(format!("\nreport: {}", path.display()))
+    let written = derived.and_then(|()| page::write(round, numbers, &noise::within(round, None)?));
+    match written {
+        Ok(path) => format!("\nreport: {}", path.display()),
+        Err(error) => {
+            let folder = round.folder.display();
+            format!("\nwarning: {error:#}; the trials are kept, so write it with `stallbench report {folder}`")
+        }
+    }
 }
 
 fn alone(round: &Round, arguments: &Report) -> Result<PathBuf> {

@@ -70,6 +70,10 @@ pub fn write(round: &Round, numbers: &Numbers, noise: &Noise) -> Result<PathBuf>
 pub fn write_to(path: &Path, text: &str) -> Result<()> {
     let new = path.with_extension("new");
     let written = fs::write(&new, text).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        // On a full disk, a part of it would be in the way of all else.
+        let _ = fs::remove_file(&new);
+    }
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
