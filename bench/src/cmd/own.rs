@@ -167,6 +167,9 @@ fn from_file(file: &Path, own: &OwnService) -> Result<Vec<Server>> {
 /// # Errors
 /// A service that does not start, or answers wrongly when asked alone.
 pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
+    if let Some(folder) = arguments.out.as_deref().filter(|folder| folder.exists()) {
+        bail!("{} exists, and rounds are never overwritten: choose another with --out", folder.display());
+    }
     let mut settings = settings(arguments, &[SERVICE.into()])?;
     // Not one that a page may quote.
     settings.filters = owns.iter().map(|own| own.name.clone()).collect();
