@@ -1,5 +1,6 @@
 //! A user's own service: what the screen says of it, and what wrong words are answered with.
 
+use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -53,6 +54,41 @@ fn a_service_of_ones_own_gets_a_verdict_bars_and_advice() {
     assert!(shown.contains("yours: one slow request of 6") && shown.contains("freeze every other request"), "{shown}");
     assert!(shown.contains("slow requests at a time on average") && shown.contains("<- your load"), "{shown}");
     assert!(shown.contains("docs/your-own-server.md"), "{shown}");
+    compared_to_one_with_longer_requests(base.path());
+}
+
+/// T is measured anew in each round, which must not keep two rounds from being compared.
+fn compared_to_one_with_longer_requests(base: &Path) {
+    let first =
+        fs::read_dir(base).unwrap().flatten().map(|entry| entry.path()).find(|path| path.join("report.html").exists()).unwrap();
+    let header: Value = serde_json::from_str(&fs::read_to_string(first.join("round.json")).unwrap()).unwrap();
+    let took = header["settings"]["experiments"]["service"]["block_ms"].as_f64().unwrap();
+    let second = base.join("longer");
+    fs::create_dir(&second).unwrap();
+    for file in ["round.json", "trials.jsonl"] {
+        let mut text = fs::read_to_string(first.join(file)).unwrap();
+        for space in ["", " "] {
+            text = text.replace(&format!("\"block_ms\":{space}{took:?}"), &format!("\"block_ms\":{}", took + 100.0));
+        }
+        fs::write(second.join(file), text).unwrap();
+    }
+    let [first, second] = [&first, &second].map(|path| path.display().to_string());
+    let compared = output(&["compare", "--all", &first, &second]);
+    let shown = text(&compared.stdout);
+    assert!(shown.contains("p99_ms[slow,1]") && shown.contains("freeze_k[slow,100ms]"), "{shown}{}", text(&compared.stderr));
+    assert!(shown.contains(&format!("the slow requests took {took} and {} ms alone", took + 100.0)), "{shown}");
+    let report = output(&["report", &first, &second]);
+    assert!(report.status.success(), "{}", text(&report.stderr));
+}
+
+#[test]
+fn a_folder_that_exists_is_refused_before_a_service_is_asked_and_a_round_of_ones_own_is_not_resumed() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().display().to_string();
+    let refused = output(&["bench", "--url", "http://127.0.0.1:1", "--blocker", "/slow", "--out", &folder]);
+    let words = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{words}");
+    assert!(words.contains("never overwritten: choose another with --out") && !words.contains("--resume"), "{words}");
 }
 
 /// A server on threads of its own, whose slow requests take 60 ms. It refuses a request by whether it is a slow one, and how many slow ones are

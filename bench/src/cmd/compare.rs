@@ -57,6 +57,18 @@ pub fn between(
     wanted: &Wanted<'_>,
     mut notes: Vec<String>,
 ) -> Result<Comparison> {
+    // T of a user's own service is measured in each round, and metrics are named by it.
+    let without;
+    let (old, new) = match [before, after].map(slow_ms) {
+        [Some(theirs), Some(ours)] if theirs != ours => {
+            notes.push(format!(
+                "the slow requests took {theirs} and {ours} ms alone; `stallbench ab` measures two versions under one load"
+            ));
+            without = [old.without(&format!("@{theirs}")), new.without(&format!("@{ours}"))];
+            (&without[0], &without[1])
+        }
+        _ => (old, new),
+    };
     let is_shown = |name: &str| {
         let row = before.header.servers.iter().find(|row| row.name == name);
         row.is_some_and(|row| takes_server(wanted.filters, row))
@@ -81,6 +93,11 @@ pub fn between(
     notes.extend(warnings(before, after));
     let sides = Sides { before: (old, &names[0]), after: (new, &names[1]), servers, drift, cannot_judge_costs };
     comparison::compare(&sides, &noise, wanted.gates, wanted.filters, notes)
+}
+
+/// T of a round of a user's own service, in ms.
+fn slow_ms(round: &Round) -> Option<f64> {
+    round.header.settings.experiments.get("service")?.get("block_ms")?.as_f64()
 }
 
 /// Prints the metrics that gates can name.

@@ -68,6 +68,19 @@ impl Numbers {
         self.servers.get(server).into_iter().flat_map(|of_server| &of_server.cells)
     }
 
+    /// The same cells without a word in their places, such as a length that was measured and differs from round to round.
+    pub fn without(&self, word: &str) -> Numbers {
+        let mut numbers = self.clone();
+        for of_server in numbers.servers.values_mut() {
+            for (metric, _) in &mut of_server.cells {
+                metric.place = metric.place.replace(word, "");
+            }
+            let keys = of_server.cells.iter().enumerate().map(|(at, (metric, _))| ((metric.experiment, metric.to_string()), at));
+            of_server.index = keys.collect();
+        }
+        numbers
+    }
+
     /// Names of all servers.
     pub fn servers(&self) -> impl Iterator<Item = &str> {
         self.servers.keys().map(String::as_str)
