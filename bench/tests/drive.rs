@@ -146,3 +146,41 @@ fn bytes_behind_an_answer_are_told_apart_from_requests_that_failed() {
     assert!(words.contains("that nobody had asked for") && !words.contains("requests failed"), "{words}");
     assert_eq!(output.status.code(), Some(3));
 }
+
+/// `stallbench` itself.
+fn stallbench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_stallbench")).args(arguments).stdin(Stdio::null()).output().expect("stallbench runs")
+}
+
+#[test]
+fn a_merged_log_has_the_rate_of_its_run() {
+    // Twice what one connection carries, so many answers come after the window, and some of its first belong to the warm-up.
+    let (url, _) = server(200, Duration::from_millis(10));
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("a.hlog").display().to_string();
+    let driven = drive(&[&url, "--rate", "200", "--connections", "1", "--duration", "1.5", "--hlog", &log, "--json"]);
+    let driven: serde_json::Value = serde_json::from_slice(&driven.stdout).unwrap();
+    let merged = text(&stallbench(&["merge", &log]).stdout);
+    let wanted = format!("{} answers, {:.0} a second over 1.5 s", driven["answered"], driven["per_s"].as_f64().unwrap());
+    assert!(merged.starts_with(&wanted), "{wanted}: {merged}");
+}
+
+#[test]
+fn a_file_that_is_named_twice_is_not_counted_twice() {
+    let (url, _) = server(200, Duration::ZERO);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    drive(&[&url, "--closed", "--duration", "0.1", "--hlog", &path("a.hlog")]);
+    let entry = r#"[{"name":"probe-0-110","num_requests":1,"num_failures":0,"response_times":{"1":1}}]"#;
+    fs::write(path("k.json"), entry).unwrap();
+    for (command, name) in [("merge", "a.hlog"), ("import", "k.json")] {
+        assert!(stallbench(&[command, &path(name)]).status.success(), "{command}");
+        std::os::unix::fs::symlink(path(name), path("link")).unwrap();
+        for again in [path(name), path(&format!("./{name}")), path("link")] {
+            let output = stallbench(&[command, &path(name), &again]);
+            let words = text(&output.stderr);
+            assert!(output.status.code() == Some(2) && words.contains("is named twice"), "{command} {again}: {words}");
+        }
+        fs::remove_file(path("link")).unwrap();
+    }
+}

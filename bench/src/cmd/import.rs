@@ -1,5 +1,6 @@
 //! `stallbench import`: what k6 or Locust found, in our tables.
 
+use super::merge::each_once;
 use crate::catalog::Row;
 use crate::cli::Import;
 use crate::console::output::print;
@@ -18,6 +19,7 @@ const NAME: &str = "import";
 /// # Errors
 /// A file that neither engine wrote, or files that do not belong together.
 pub fn run(arguments: &Import) -> Result<ExitCode> {
+    each_once(&arguments.files)?;
     let foreign = Foreign::read(&arguments.files)?;
     let percentile = Percentile::default();
     let row = Row { name: arguments.name.clone().unwrap_or_else(|| foreign.engine.name().into()), ..Row::default() };

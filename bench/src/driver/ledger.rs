@@ -1,7 +1,7 @@
 //! The books of a run: which requests count, which are still open, and what became of each.
 
 use super::connection::{Flight, Want};
-use crate::load::{Lane, Live, Load, Pace, Recording, Sample, Times, What};
+use crate::load::{Lane, Live, Load, Outcome, Pace, Recording, Sample, Times, What};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -122,7 +122,17 @@ impl Ledger {
             recording.fail(what);
             return self.never_answered(lane, slot, planned, now);
         }
-        recording.in_window += u64::from(window.contains(&now));
+        let is_in_window = window.contains(&now);
+        recording.in_window += u64::from(is_in_window);
+        let outcome = match (is_in_window, is_counted || is_late) {
+            (true, true) => Some(Outcome::Answered),
+            (true, false) => Some(Outcome::Early),
+            (false, true) => Some(Outcome::Late),
+            (false, false) => None,
+        };
+        if let Some(outcome) = outcome.filter(|_| self.keeps_seconds) {
+            record(recording.second(second(now, &window), outcome), now - planned);
+        }
         let connection = if book.is_fresh { 0 } else { slot };
         if book.has_end {
             recording.finished.push((slot, Duration::from_nanos(now)));
@@ -136,9 +146,6 @@ impl Ledger {
             recording.answered += u64::from(is_counted);
             recording.count(connection, planned.saturating_sub(window.start), now - planned, is_counted);
             record(&mut recording.service, now - flight.sent);
-            if self.keeps_seconds {
-                record(&mut recording.second(second(now, &window)).answers, now - planned);
-            }
         }
     }
 
@@ -172,7 +179,7 @@ impl Ledger {
         book.recording.count_ages(age, 1);
         book.recording.longest_wait = book.recording.longest_wait.max(age);
         if self.keeps_seconds {
-            record(&mut book.recording.second(second(now, &window)).ages, age);
+            record(book.recording.second(second(now, &window), Outcome::Unanswered), age);
         }
         self.without_answer(lane, slot, planned, now);
     }
@@ -196,7 +203,7 @@ impl Ledger {
                 let age = now.saturating_sub(millisecond * MILLISECOND);
                 book.recording.count_ages(age, requests);
                 if self.keeps_seconds {
-                    book.recording.second(last).ages.saturating_record_n(age.max(1), requests);
+                    book.recording.second(last, Outcome::Unanswered).saturating_record_n(age.max(1), requests);
                 }
             }
             for sample in book.recording.samples.iter_mut().filter(|sample| !sample.is_answered) {
@@ -254,18 +261,31 @@ mod tests {
     use crate::load::Target;
 
     #[test]
-    fn seconds_hold_all_answers_those_after_the_end_in_the_last() {
+    fn seconds_tell_answers_of_the_window_from_those_that_are_early_or_late() {
         let address = ([127, 0, 0, 1], 80).into();
         let target = Target { address, request: b"".as_slice().into(), is_head: false, status: 200, body: None };
-        let load = Load { keeps_seconds: true, ..Load::of(vec![Lane::closed(target, 1, 1)], Duration::from_secs(2), 1) };
-        let mut ledger = Ledger::new(&load);
+        let closed = Lane::closed(target, 1, 1);
+        let open = Lane { pace: Pace::Open { rate: 1.0, is_poisson: false }, ..closed.clone() };
         let second = 1_000_000_000;
-        for (planned, answered) in [(0, second / 2), (second, 3 * second / 2), (3 * second / 2, 5 * second)] {
-            ledger.due(0, planned, planned);
-            let flight = Flight { want: Want { planned, is_resent: false }, sent: planned, worker: None };
-            ledger.answer(0, 0, flight, 200, None, answered);
+        // Due and answered, with a warm-up of a second before a window of two: in both, before it, into it, in each of its seconds, after it.
+        let requests = [(0, 1), (1, 3), (2, 3), (4, 5), (5, 11)].map(|(due, answered)| (due * second / 2, answered * second / 2));
+        let (answered, early, late) = (Outcome::Answered, Outcome::Early, Outcome::Late);
+        // A closed lane has no schedule: what is answered in the window belongs to it.
+        for (lane, first) in [(open, vec![(answered, 1), (early, 1)]), (closed, vec![(answered, 2)])] {
+            let load = Load::of(vec![lane], Duration::from_secs(2), 1);
+            let mut ledger = Ledger::new(&Load { warmup: Duration::from_secs(1), keeps_seconds: true, ..load });
+            for (planned, answered) in requests {
+                ledger.due(0, planned, planned);
+                let flight = Flight { want: Want { planned, is_resent: false }, sent: planned, worker: None };
+                ledger.answer(0, 0, flight, 200, None, answered);
+            }
+            let counts = |second: &crate::load::Second| -> Vec<(Outcome, u64)> {
+                second.iter().map(|(outcome, times)| (*outcome, times.len())).collect()
+            };
+            let recording = ledger.recording(0);
+            let counts: Vec<_> = recording.seconds.iter().map(counts).collect();
+            assert_eq!(counts, [first, vec![(answered, 1), (late, 1)]]);
+            assert_eq!(recording.in_window, 3, "the same as the seconds say");
         }
-        let counts: Vec<u64> = ledger.recording(0).seconds.iter().map(|second| second.answers.len()).collect();
-        assert_eq!(counts, [1, 2]);
     }
 }

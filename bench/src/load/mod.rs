@@ -8,7 +8,7 @@ mod schedule;
 
 pub use lane::{Lane, Load, Opened, Pace, Target};
 pub use live::{Event, Live, What, watch};
-pub use observation::{Observation, Part, Recording, Sample, Times};
+pub use observation::{Observation, Outcome, Part, Recording, Sample, Second, Times};
 pub use schedule::Schedule;
 
 use anyhow::Result;

@@ -157,13 +157,13 @@ impl Recording {
         self.ages.saturating_record_n(age.max(1), requests);
     }
 
-    /// A second of the window, by an instant since it began, in nanoseconds.
-    pub fn second(&mut self, at: u64) -> &mut Second {
+    /// The times of an outcome in a second of the window, by an instant since it began, in nanoseconds.
+    pub fn second(&mut self, at: u64, outcome: Outcome) -> &mut Times {
         let second = usize::try_from(at / 1_000_000_000).unwrap_or(0);
         while self.seconds.len() <= second {
-            self.seconds.push(Second { answers: times(), ages: times() });
+            self.seconds.push(Second::new());
         }
-        &mut self.seconds[second]
+        self.seconds[second].entry(outcome).or_insert_with(times)
     }
 
     /// The times of all requests that count; those without a right answer have their age.
@@ -200,12 +200,31 @@ fn part(parts: &mut Vec<Part>, index: usize) -> &mut Part {
 }
 
 /// The times of one second.
-#[derive(Debug, Clone)]
-pub struct Second {
-    /// Response times of the right answers that came in it.
-    pub answers: Times,
-    /// The ages of requests that never got one, which are known at the end.
-    pub ages: Times,
+pub type Second = BTreeMap<Outcome, Times>;
+
+/// What became of a request, as far as times and rates differ in what they count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// A right answer came in the window.
+    Answered,
+    /// The same, to a request of the warm-up: it counts in the rate alone.
+    Early,
+    /// A right answer came after the window: its time counts, and it is not in the rate. It belongs to the last second.
+    Late,
+    /// No right answer came: the age at the end counts as its time. It belongs to the last second as well.
+    Unanswered,
+}
+
+impl Outcome {
+    /// Whether a request has a time that counts.
+    pub fn is_timed(self) -> bool {
+        self != Outcome::Early
+    }
+
+    /// Whether an answer counts in the rate.
+    pub fn is_in_rate(self) -> bool {
+        matches!(self, Outcome::Answered | Outcome::Early)
+    }
 }
 
 /// What came of a load.

@@ -3,7 +3,7 @@
 //! Histograms of several machines add exactly. Percentiles do not: their mean is the percentile of nothing.
 
 use super::latency::known;
-use crate::load::Observation;
+use crate::load::{Observation, Outcome, Second};
 use crate::metrics::Value;
 use anyhow::{Context, Result, bail};
 use base64::Engine;
@@ -11,6 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, IntervalLogWriterBuilder, LogEntry, Tag};
 use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
 use hdrhistogram::{Counter, Histogram};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::ops::RangeInclusive;
@@ -22,9 +23,15 @@ const APART: f64 = 0.1;
 /// Values are divided by this in the column of the maximum: nanoseconds to milliseconds.
 const MAX_DIVISOR: f64 = 1_000_000.0;
 
-/// The tags of the histograms of an interval: of the response times of its answers, and of the ages of requests that never got one.
-const ANSWERS: &str = "lane-0";
-const AGES: &str = "lane-0-unanswered";
+/// The tags of the histograms of an interval; that of the answers is in each.
+const TAGS: [(Outcome, &str); 4] = [
+    (Outcome::Answered, "lane-0"),
+    (Outcome::Early, "lane-0-warmup"),
+    (Outcome::Late, "lane-0-late"),
+    (Outcome::Unanswered, "lane-0-unanswered"),
+];
+/// Significant digits of a histogram.
+const DIGITS: u8 = 3;
 /// The shortest and the longest interval: a log is written to the millisecond.
 const LENGTHS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
 
@@ -41,15 +48,19 @@ pub struct Log {
 #[derive(Debug, Clone)]
 struct Interval {
     length: Duration,
-    answers: Histogram<u64>,
-    ages: Histogram<u64>,
+    /// Those of `Outcome::Answered` are there even if there are none.
+    times: BTreeMap<Outcome, Histogram<u64>>,
 }
 
 /// All intervals of a log together.
 #[derive(Debug)]
 pub struct Total {
-    /// Right answers.
+    /// Right answers that have a time: all but those to requests of the warm-up.
     pub answered: u64,
+    /// Those of them that came after the window.
+    pub late: u64,
+    /// Right answers that came in the window.
+    pub in_window: u64,
     /// Requests without one, which count with their age.
     pub unanswered: u64,
     /// The time that the intervals take.
@@ -72,17 +83,21 @@ impl Total {
 /// The file cannot be written.
 pub fn write_seconds(path: &Path, seen: &Observation) -> Result<()> {
     let start = Duration::from_secs_f64(seen.started.max(0.0));
-    let seconds = seen.lanes[0].seconds.iter().enumerate().map(|(number, second)| {
+    let seconds = &seen.lanes[0].seconds;
+    // A server that stood still had its seconds too.
+    let count = seconds.len().max(usize::try_from(seen.window.as_nanos().div_ceil(1_000_000_000))?);
+    let nothing = Second::new();
+    let intervals = (0..count).map(|number| {
         let left = seen.window.saturating_sub(Duration::from_secs(number as u64));
-        (left.clamp(*LENGTHS.start(), Duration::from_secs(1)), &second.answers, &second.ages)
+        (left.clamp(*LENGTHS.start(), Duration::from_secs(1)), seconds.get(number).unwrap_or(&nothing))
     });
-    write(path, start, seconds)
+    write(path, start, intervals)
 }
 
 fn write<'t, C: Counter + 't>(
     path: &Path,
     start: Duration,
-    intervals: impl Iterator<Item = (Duration, &'t Histogram<C>, &'t Histogram<C>)>,
+    intervals: impl Iterator<Item = (Duration, &'t BTreeMap<Outcome, Histogram<C>>)>,
 ) -> Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     let mut serializer = V2DeflateSerializer::new();
@@ -91,10 +106,12 @@ fn write<'t, C: Counter + 't>(
     builder.add_comment("response times of stallbench drive, in nanoseconds").with_start_time(epoch).with_base_time(epoch);
     builder.with_max_value_divisor(MAX_DIVISOR);
     let mut log = builder.begin_log_with(&mut file, &mut serializer)?;
+    let nothing = Histogram::<C>::new(DIGITS)?;
     let mut from = Duration::ZERO;
-    for (length, answers, ages) in intervals {
-        for (times, tag) in [(answers, ANSWERS), (ages, AGES)] {
-            if tag == ANSWERS || !times.is_empty() {
+    for (length, all) in intervals {
+        for (outcome, tag) in TAGS {
+            let times = all.get(&outcome).unwrap_or(&nothing);
+            if outcome == Outcome::Answered || !times.is_empty() {
                 log.write_histogram(times, from, length, Tag::new(tag)).map_err(|error| anyhow::anyhow!("{error:?}"))?;
             }
         }
@@ -142,13 +159,17 @@ impl Log {
             let number =
                 at.saturating_sub(first).as_secs_f64() / intervals.first().map_or(length, |one| one.length).as_secs_f64();
             let number = number.round() as usize;
-            match interval.tag().as_deref() {
-                Some(AGES) if number + 1 == intervals.len() => intervals[number].ages = times,
-                Some(AGES) => bail!("it has ages of requests without the answers of the same interval"),
-                _ if number == intervals.len() => {
-                    intervals.push(Interval { length, ages: Histogram::new_from(&times), answers: times });
-                }
-                _ => bail!("its intervals do not follow one another"),
+            let tag = interval.tag();
+            let outcome =
+                TAGS.iter().find(|(_, one)| tag.as_deref() == Some(*one)).map_or(Outcome::Answered, |(outcome, _)| *outcome);
+            if outcome == Outcome::Answered && number == intervals.len() {
+                intervals.push(Interval { length, times: BTreeMap::from([(outcome, times)]) });
+            } else if outcome == Outcome::Answered {
+                bail!("its intervals do not follow one another");
+            } else if number + 1 == intervals.len() {
+                intervals[number].times.insert(outcome, times);
+            } else {
+                bail!("it has other requests without the answers of the same interval");
             }
         }
         let Some(start) = start else { bail!("holds no interval") };
@@ -160,7 +181,7 @@ impl Log {
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let intervals = self.intervals.iter().map(|interval| (interval.length, &interval.answers, &interval.ages));
+        let intervals = self.intervals.iter().map(|interval| (interval.length, &interval.times));
         write(path, self.start, intervals).with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -201,12 +222,13 @@ impl Log {
         let length = self.intervals[0].length;
         while self.intervals.len() <= index {
             // Nothing was measured there until now.
-            let nothing = Histogram::new_from(&interval.answers);
-            self.intervals.push(Interval { length, answers: nothing.clone(), ages: nothing });
+            let nothing = interval.times.iter().take(1).map(|(outcome, times)| (*outcome, Histogram::new_from(times)));
+            self.intervals.push(Interval { length, times: nothing.collect() });
         }
         let own = &mut self.intervals[index];
         own.length = own.length.max(interval.length);
-        for (own, times) in [(&mut own.answers, &interval.answers), (&mut own.ages, &interval.ages)] {
+        for (outcome, times) in &interval.times {
+            let own = own.times.entry(*outcome).or_insert_with(|| Histogram::new_from(times));
             if own.sigfig() != times.sigfig() {
                 bail!("its histograms have {} significant digits, not {}", times.sigfig(), own.sigfig());
             }
@@ -218,166 +240,27 @@ impl Log {
 
     /// All intervals together.
     pub fn total(&self) -> Total {
-        let all = |of: fn(&Interval) -> &Histogram<u64>| {
-            let mut total = Histogram::new_from(of(&self.intervals[0]));
-            total.auto(true);
-            // All are of one resolution, and it grows as needed.
-            for interval in &self.intervals {
-                let _ = total.add(of(interval));
-            }
-            total
-        };
-        let (mut times, ages) = (all(|interval| &interval.answers), all(|interval| &interval.ages));
-        let (answered, unanswered, youngest) = (times.len(), ages.len(), ages.min());
-        let _ = times.add(&ages);
-        let length = self.intervals.iter().map(|interval| interval.length).sum();
-        Total { answered, unanswered, length, youngest, times }
+        let all = || self.intervals.iter().flat_map(|interval| &interval.times);
+        let count =
+            |wanted: fn(Outcome) -> bool| all().filter(|(outcome, _)| wanted(**outcome)).map(|(_, times)| times.len()).sum();
+        let mut times = Histogram::new_from(&self.intervals[0].times[&Outcome::Answered]);
+        times.auto(true);
+        // All are of one resolution, and it grows as needed.
+        for (_, more) in all().filter(|(outcome, _)| outcome.is_timed()) {
+            let _ = times.add(more);
+        }
+        let ages = all().filter(|(outcome, _)| **outcome == Outcome::Unanswered);
+        Total {
+            answered: count(|outcome| outcome.is_timed() && outcome != Outcome::Unanswered),
+            late: count(|outcome| outcome == Outcome::Late),
+            in_window: count(Outcome::is_in_rate),
+            unanswered: count(|outcome| outcome == Outcome::Unanswered),
+            length: self.intervals.iter().map(|interval| interval.length).sum(),
+            youngest: ages.map(|(_, times)| times.min()).min().unwrap_or(0),
+            times,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::load::Recording;
-
-    const SAMPLES: usize = 1_000_000;
-
-    fn log(start_ms: u64, seconds: &[Histogram<u64>]) -> Log {
-        let interval =
-            |answers: &Histogram<u64>| Interval { length: Duration::from_secs(1), answers: answers.clone(), ages: histogram() };
-        Log { start: Duration::from_millis(start_ms), intervals: seconds.iter().map(interval).collect() }
-    }
-
-    fn histogram() -> Histogram<u64> {
-        Histogram::new_with_bounds(1, 600_000_000_000, 3).unwrap()
-    }
-
-    fn one(value: u64) -> Histogram<u64> {
-        let mut one = histogram();
-        one.record(value).unwrap();
-        one
-    }
-
-    /// Written to a file and read again.
-    fn reread(log: &Log) -> Log {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
-        log.write(&path).unwrap();
-        Log::read(&path).unwrap()
-    }
-
-    #[test]
-    fn merged_logs_are_bit_exact_with_one_histogram_of_all_samples() {
-        for seed in 0..3 {
-            let mut random = fastrand::Rng::with_seed(seed);
-            let mut whole = [histogram(), histogram()];
-            let mut parts = [whole.clone(), whole.clone()];
-            for sample in 0..2 * SAMPLES {
-                // From a microsecond to minutes, every order of magnitude alike.
-                let value = (1e3 * 10f64.powf(random.f64() * 8.0)) as u64;
-                let second = random.usize(0..2);
-                whole[second].record(value).unwrap();
-                parts[sample % 2][second].record(value).unwrap();
-            }
-            let mut merged = reread(&log(5_000_000, &parts[0]));
-            merged.add(&reread(&log(5_000_040, &parts[1]))).unwrap();
-            let merged = reread(&merged);
-            for (second, interval) in merged.intervals.iter().enumerate() {
-                assert_eq!(interval.answers, whole[second], "seed {seed}");
-            }
-            assert_eq!(merged.total().answered, 2 * SAMPLES as u64);
-        }
-    }
-
-    #[test]
-    fn intervals_are_added_where_they_coincide() {
-        let mut merged = log(3_000, &[one(10), one(20)]);
-        merged.add(&log(1_960, &[one(30), one(40)])).unwrap();
-        let counts: Vec<u64> = merged.intervals.iter().map(|interval| interval.answers.len()).collect();
-        assert_eq!((merged.start, counts), (Duration::from_millis(1_960), vec![1, 2, 1]));
-    }
-
-    #[test]
-    fn a_request_without_an_answer_stays_one_over_files_and_machines() {
-        // A server that stands still from the middle of three seconds on: 500 answers, and then ages.
-        let mut lane = Recording::default();
-        (0..500).for_each(|_| lane.second(0).answers.record(1_000_000).unwrap());
-        (2001..=4500).for_each(|age| lane.second(2_900_000_000).ages.record(age * 1_000_000).unwrap());
-        let seen = Observation {
-            lanes: vec![lane],
-            window_start: Duration::ZERO,
-            window: Duration::from_secs(3),
-            driver_load: 0.0,
-            gave_up: false,
-            is_cut_short: false,
-            started: 1_000.0,
-        };
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
-        write_seconds(&path, &seen).unwrap();
-        let mut merged = Log::read(&path).unwrap();
-        merged.add(&Log::read(&path).unwrap()).unwrap();
-        let total = reread(&merged).total();
-        assert_eq!((total.answered, total.unanswered, total.length), (1000, 5000, Duration::from_secs(3)));
-        assert!(matches!(total.response_ms(0.1), Value::Exact(ms) if (ms - 1.0).abs() < 0.01), "{:?}", total.response_ms(0.1));
-        // 99 % of 3,000 requests are 2,970: the ages up to the 2,470th.
-        assert!(
-            matches!(total.response_ms(0.99), Value::AtLeast(ms) if (ms - 4470.0).abs() < 5.0),
-            "{:?}",
-            total.response_ms(0.99)
-        );
-    }
-
-    #[test]
-    fn logs_that_do_not_overlap_are_refused_whichever_comes_first() {
-        let day = 86_400_000;
-        for (first, second) in [(0, day), (day, 0), (0, 2_000)] {
-            let error = log(first, &[one(1), one(1)]).add(&log(second, &[one(1)])).unwrap_err().to_string();
-            assert!(error.contains("after another, which was over by then"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_log_with_a_hole_or_with_intervals_of_no_length_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
-        log(1_000, &[one(1), one(2)]).write(&path).unwrap();
-        let whole = fs::read_to_string(&path).unwrap();
-        assert!(Log::parse(whole.as_bytes()).is_ok());
-        for (is, becomes, wanted) in [
-            (",1.000,1.000,", ",1.000,0.000,", "an interval of 0ns"),
-            (",1.000,1.000,", ",86400.000,1.000,", "do not follow one another"),
-            (",1.000,1.000,", ",1.000,18446744073709551615.000,", "is damaged"),
-            (",1.000,1.000,", ",18446744073709551615.000,1.000,", "beyond all time"),
-        ] {
-            assert!(whole.contains(is), "{whole}");
-            let error = format!("{:#}", Log::parse(whole.replace(is, becomes).as_bytes()).unwrap_err());
-            assert!(error.contains(wanted), "{error}");
-        }
-    }
-
-    #[test]
-    fn logs_that_do_not_belong_together_are_refused() {
-        let error = log(1_000, &[one(1)]).add(&log(1_400, &[one(1)])).unwrap_err().to_string();
-        assert!(error.contains("400 ms apart"), "{error}");
-        let mut short = log(1_000, &[one(1)]);
-        short.intervals[0].length = Duration::from_millis(100);
-        let error = log(1_000, &[one(1)]).add(&short).unwrap_err().to_string();
-        assert!(error.contains("100ms, not 1s"), "{error}");
-        let rough = log(1_000, &[Histogram::new_with_bounds(1, 600_000_000_000, 2).unwrap()]);
-        let error = log(1_000, &[one(1)]).add(&rough).unwrap_err().to_string();
-        assert!(error.contains("2 significant digits, not 3"), "{error}");
-    }
-
-    #[test]
-    fn what_is_no_log_is_refused_with_what_it_is() {
-        for (bytes, wanted) in [
-            ("{\"p99_ms\": 5}", "percentiles, which cannot be merged"),
-            ("hello", "is no HdrHistogram log"),
-            ("", "holds no interval"),
-        ] {
-            let error = format!("{:#}", Log::parse(bytes.as_bytes()).expect_err(bytes));
-            assert!(error.contains(wanted), "{bytes}: {error}");
-        }
-    }
-}
+mod tests;
