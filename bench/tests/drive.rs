@@ -184,3 +184,14 @@ fn a_file_that_is_named_twice_is_not_counted_twice() {
         fs::remove_file(path("link")).unwrap();
     }
 }
+
+#[test]
+fn a_pipe_can_be_imported() {
+    let entry = r#"[{"name":"probe-0-110","num_requests":1,"num_failures":0,"response_times":{"1":1}}]"#;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stallbench"));
+    command.args(["import", "/dev/stdin"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(entry.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && text(&output.stdout).contains("locust"), "{}", text(&output.stderr));
+}

@@ -70,6 +70,7 @@ fn beside(view: &View<'_>, foreign: &Foreign) -> Table {
     });
     table.columns[0].head = "measured by".into();
     table.notes.push(foreign.engine.resolution().into());
+    table.notes.extend(foreign.notes.iter().cloned());
     table
 }
 
