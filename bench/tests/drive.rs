@@ -185,6 +185,34 @@ fn a_file_that_is_named_twice_is_not_counted_twice() {
     }
 }
 
+/// A server that sends these bytes to each connection that has asked, and closes it.
+fn says(bytes: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            if lines.any(|line| line.is_empty()) {
+                let _ = stream.write_all(bytes);
+            }
+        }
+    });
+    url
+}
+
+#[test]
+fn a_port_of_another_protocol_is_told_by_its_name() {
+    for (bytes, wanted) in [
+        (&[0x15, 3, 3, 0, 2, 2, 70][..], "the server speaks TLS: stallbench speaks plain HTTP/1.1 only"),
+        (&[0, 0, 0x12, 4, 0, 0, 0, 0, 0, 0], "the server speaks HTTP/2: stallbench speaks plain HTTP/1.1 only"),
+        (&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0], "the server speaks HTTP/2: stallbench speaks plain HTTP/1.1 only"),
+        (b"", "is this a TLS port? stallbench speaks plain HTTP/1.1 only"),
+    ] {
+        let words = text(&drive(&[&says(bytes), "--closed"]).stderr);
+        assert!(words.contains(wanted) && words.lines().count() == 1, "{words}");
+    }
+}
+
 #[test]
 fn a_pipe_can_be_imported() {
     let entry = r#"[{"name":"probe-0-110","num_requests":1,"num_failures":0,"response_times":{"1":1}}]"#;

@@ -9,7 +9,7 @@ use crate::driver::Sockets;
 use crate::host::placement::{Placement, set_of};
 use crate::http::{Client, Request, Url};
 use crate::load::{Drive as _, Lane, Load, Observation, Pace, Part, Target, Times};
-use crate::measure::{Latency, write_seconds};
+use crate::measure::{Latency, of_first, write_seconds};
 use crate::metrics::{LIMITS_MS, Percentile, Value};
 use crate::report::significant;
 use crate::validity;
@@ -168,7 +168,8 @@ fn learn(arguments: &Drive) -> Result<(Target, Duration)> {
     let asked = Instant::now();
     let patience = Duration::from_secs_f64(arguments.timeout);
     let mut client = Client::connect_with(address, patience).with_context(|| arguments.url.clone())?;
-    let response = client.ask(&bytes).with_context(|| format!("{} (--timeout {})", arguments.url, arguments.timeout))?;
+    let response =
+        client.ask(&bytes).map_err(of_first).with_context(|| format!("{} (--timeout {})", arguments.url, arguments.timeout))?;
     let took = asked.elapsed();
     let status = response.status;
     match arguments.expect_status {

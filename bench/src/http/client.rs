@@ -2,6 +2,7 @@
 
 use super::{Head, Reader, Step};
 use anyhow::{Context, Result, bail};
+use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
@@ -34,6 +35,18 @@ impl Response {
         })
     }
 }
+
+/// The connection ended before any byte of an answer.
+#[derive(Debug)]
+pub struct Unanswered;
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection closed without an answer")
+    }
+}
+
+impl std::error::Error for Unanswered {}
 
 /// A connection.
 pub struct Client {
@@ -103,10 +116,14 @@ impl Client {
                 bail!("the answer's body is longer than {} MiB: name a path with a shorter one", MAX_BODY >> 20);
             }
             let late = if reader.is_within() { "no end of the answer" } else { "no answer" };
-            if !self.fill(end, late)? {
+            let filled = match self.fill(end, late) {
+                Err(error) if is_reset(&error) && !reader.is_within() => return Err(error.context(Unanswered)),
+                filled => filled?,
+            };
+            if !filled {
                 return match reader.end().map_err(anyhow::Error::msg)? {
                     Some(Head { status, closes }) => Ok(Response { status, head: lines, body, closes }),
-                    None => bail!("the connection closed without an answer"),
+                    None => Err(Unanswered.into()),
                 };
             }
         }
@@ -122,7 +139,7 @@ impl Client {
             match self.input.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 Some(at) => break at + 4,
                 None if self.fill(until, "no answer")? => {}
-                None => bail!("the connection closed without an answer"),
+                None => return Err(Unanswered.into()),
             }
         };
         let head = String::from_utf8_lossy(&self.input[..end]).into_owned();

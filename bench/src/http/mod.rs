@@ -5,7 +5,7 @@ mod reader;
 mod request;
 mod url;
 
-pub use client::{Client, Response, at_once, is_reset};
+pub use client::{Client, Response, Unanswered, at_once, is_reset};
 pub use reader::{Head, Reader, Step};
 pub use request::{Request, get};
-pub use url::Url;
+pub use url::{PLAIN_ONLY, Url};

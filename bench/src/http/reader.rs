@@ -1,6 +1,7 @@
 //! One incremental reader of HTTP/1.1 responses, for the driver and for the plain client: bytes in, parts of responses out. Each byte is
 //! looked at once, however the response is cut, so a long body costs time in proportion to its length.
 
+use super::url::PLAIN_ONLY;
 use common::http::{BodyLength, Decoder};
 use std::mem::MaybeUninit;
 
@@ -152,7 +153,12 @@ fn parse(input: &[u8], has_no_body: bool) -> Result<Option<Parsed>, String> {
     let length = match config.parse_response_with_uninit_headers(&mut response, input, &mut headers) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(format!("the answer is not HTTP: {error}")),
+        Err(error) => {
+            return Err(match other_protocol(input) {
+                Some(name) => format!("the server speaks {name}: {PLAIN_ONLY}"),
+                None => format!("the answer is not HTTP: {error}"),
+            });
+        }
     };
     let status = response.code.unwrap_or_default();
     if status == 101 {
@@ -171,6 +177,17 @@ fn parse(input: &[u8], has_no_body: bool) -> Result<Option<Parsed>, String> {
     let head = Head { status, closes: closes || !keeps || length_of_body == BodyLength::UntilClose };
     let is_interim = (100..200).contains(&status);
     Ok(Some((head, length, is_interim, Decoder::of_response(length_of_body))))
+}
+
+/// The protocol of a server that does not understand HTTP/1.1, by the first bytes that it sends.
+fn other_protocol(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        // An alert, of any version.
+        [0x15, 0x03, ..] => Some("TLS"),
+        // SETTINGS or GOAWAY, on the stream of the connection.
+        [_, _, _, 4 | 7, _, 0, 0, 0, 0, ..] => Some("HTTP/2"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,10 @@ use std::time::Duration;
 /// How long a connection to one address of a name may take.
 const CONNECT: Duration = Duration::from_secs(2);
 
+/// What to do about another protocol.
+pub const PLAIN_ONLY: &str =
+    "stallbench speaks plain HTTP/1.1 only: give the server's http:// address behind the TLS or HTTP/2 proxy";
+
 /// An address of the form `http://HOST[:PORT][/PATH][?QUERY]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
@@ -29,9 +33,7 @@ impl Url {
         let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         match scheme.as_deref() {
             Some("http") => {}
-            Some("https" | "h2" | "h2c") => {
-                refuse!("stallbench speaks plain HTTP/1.1 only: give the server's http:// address behind the TLS or HTTP/2 proxy")
-            }
+            Some("https" | "h2" | "h2c") => refuse!("{PLAIN_ONLY}"),
             Some(_) | None => refuse!("'{}' is not an address of the form http://HOST:PORT/PATH", without_password(text)),
         }
         let authority = text[7..].split(['/', '?', '#']).next().unwrap_or_default();

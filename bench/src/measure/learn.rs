@@ -2,10 +2,10 @@
 
 use crate::catalog::{Ask, Own};
 use crate::console::interrupt;
-use crate::http::{Client, Request, Response};
+use crate::http::{Client, PLAIN_ONLY, Request, Response, Unanswered};
 use crate::load::Target;
 use crate::process::Running;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,8 @@ pub fn learn_own(running: &mut Running, own: &Own, ask: &Ask) -> Result<(Target,
 /// # Errors
 /// As above.
 pub fn learn_on(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask) -> Result<(Target, Duration)> {
-    learn_within(kept, running, own, ask, LONGEST_OWN)
+    let is_first = kept.0.is_none();
+    learn_within(kept, running, own, ask, LONGEST_OWN).map_err(|error| if is_first { of_first(error) } else { error })
 }
 
 /// A connection that is kept from one answer to the next, as clients keep theirs; a new one where the server has closed it.
@@ -124,6 +125,11 @@ fn learn_within(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask, lo
     }
     let is_head = ask.method == "HEAD";
     Ok((Target { address: running.address, request: bytes.into(), is_head, status, body: None }, took))
+}
+
+/// An error of a first question. Many TLS ports end the connection without a word.
+pub fn of_first(error: Error) -> Error {
+    if error.is::<Unanswered>() { anyhow!("{error:#}; is this a TLS port? {PLAIN_ONLY}") } else { error }
 }
 
 /// A target of which only the status counts.
