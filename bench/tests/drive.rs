@@ -214,6 +214,24 @@ fn a_port_of_another_protocol_is_told_by_its_name() {
 }
 
 #[test]
+fn a_redirect_shows_where_it_leads_and_what_helps() {
+    for (answer, wanted) in [
+        (
+            &b"HTTP/1.1 301 x\r\nLocation: https://shop.example/health\r\nContent-Length: 0\r\n\r\n"[..],
+            "is answered 301, a redirect to https://shop.example/health: give the server's http:// address behind the TLS proxy",
+        ),
+        (
+            b"HTTP/1.1 302 x\r\nLocation: /de\r\nContent-Length: 0\r\n\r\n",
+            "is answered 302, a redirect to /de: name the path that answers itself",
+        ),
+        (b"HTTP/1.1 304 x\r\n\r\n", "is answered 304: leave out If-None-Match and If-Modified-Since"),
+    ] {
+        let words = text(&drive(&[&says(answer), "--closed"]).stderr);
+        assert!(words.contains(wanted) && words.contains("or say --expect-status 30"), "{words}");
+    }
+}
+
+#[test]
 fn a_pipe_can_be_imported() {
     let entry = r#"[{"name":"probe-0-110","num_requests":1,"num_failures":0,"response_times":{"1":1}}]"#;
     let mut command = Command::new(env!("CARGO_BIN_EXE_stallbench"));

@@ -1,7 +1,7 @@
 //! `stallbench drive`: the load driver alone.
 
 use super::exit_code;
-use crate::catalog::{Ask, MOST_BODY_MIB, read_named};
+use crate::catalog::{MOST_BODY_MIB, read_named};
 use crate::cli::Drive;
 use crate::console::interrupt;
 use crate::console::output::{print, say};
@@ -9,7 +9,7 @@ use crate::driver::Sockets;
 use crate::host::placement::{Placement, set_of};
 use crate::http::{Client, Request, Url};
 use crate::load::{Drive as _, Lane, Load, Observation, Pace, Part, Target, Times};
-use crate::measure::{Latency, of_first, write_seconds};
+use crate::measure::{Latency, of_first, refusal, write_seconds};
 use crate::metrics::{LIMITS_MS, Percentile, Value};
 use crate::report::significant;
 use crate::validity;
@@ -175,8 +175,8 @@ fn learn(arguments: &Drive) -> Result<(Target, Duration)> {
     match arguments.expect_status {
         Some(wanted) if wanted != status => bail!("{} is answered {status}, not {wanted}", arguments.url),
         None if status >= 300 => {
-            let advice = Ask::advice(status).unwrap_or("check the path");
-            bail!("{} is answered {status}: {advice}; or say --expect-status {status} if that is right", arguments.url)
+            let refusal = refusal(&response, "check the path");
+            bail!("{} is answered {refusal}; or say --expect-status {status} if that is right", arguments.url)
         }
         _ => {}
     }

@@ -115,16 +115,29 @@ fn learn_within(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask, lo
         std::thread::sleep(AGAIN);
     };
     let status = response.status;
-    match status {
-        200..300 => {}
-        300..400 => {
-            let place = response.header("Location").unwrap_or("elsewhere");
-            bail!("{ask} is answered {status}, a redirect to {place}: name the path that answers itself");
-        }
-        _ => bail!("{ask} is answered {status}: {}", Ask::advice(status).unwrap_or("name a path that answers with a 2xx status")),
+    if !(200..300).contains(&status) {
+        bail!("{ask} is answered {}", refusal(&response, "name a path that answers with a 2xx status"));
     }
     let is_head = ask.method == "HEAD";
     Ok((Target { address: running.address, request: bytes.into(), is_head, status, body: None }, took))
+}
+
+/// The status of an answer that is not the wanted one, where it leads, and what to do; `otherwise` if nothing better is known.
+pub fn refusal(response: &Response, otherwise: &str) -> String {
+    let status = response.status;
+    match (status, response.header("Location")) {
+        (304, _) => format!("{status}: leave out If-None-Match and If-Modified-Since"),
+        (300..400, Some(place)) => {
+            let is_tls = place.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+            let advice = if is_tls {
+                "give the server's http:// address behind the TLS proxy, or if this is it, pass --header 'X-Forwarded-Proto: https'"
+            } else {
+                "name the path that answers itself"
+            };
+            format!("{status}, a redirect to {place}: {advice}")
+        }
+        _ => format!("{status}: {}", Ask::advice(status).unwrap_or(otherwise)),
+    }
 }
 
 /// An error of a first question. Many TLS ports end the connection without a word.
