@@ -87,7 +87,7 @@ fn a_socket_of_systemd_is_served() -> Result<(), Failed> {
 
 fn haproxy_accepts_the_configuration() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
-    deploy("haproxy", folder.path(), &["--hosts", "127.0.0.1:8081,127.0.0.1:8082"])?;
+    deploy("haproxy", folder.path(), &["--hosts", "127.0.0.1:8081,127.0.0.1,::1,[::1]:8082"])?;
     run(Command::new("haproxy").args(["-c", "-f"]).arg(folder.path().join("haproxy.cfg"))).map(drop)
 }
 

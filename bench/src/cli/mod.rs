@@ -6,7 +6,7 @@ mod drive;
 mod recording;
 
 pub use bench::{Bench, OwnService};
-pub use deploy::{Balance, Deploy, Engine};
+pub use deploy::{Balance, Deploy, Engine, Host};
 pub use drive::Drive;
 
 use crate::catalog::{Allocator, Filter};

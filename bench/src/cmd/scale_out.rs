@@ -88,7 +88,7 @@ fn configuration(server: &Server, hosts: usize, balance: Balance) -> Result<Stri
         engine: Engine::Haproxy,
         name: server.name.clone(),
         instances: 1,
-        hosts: (0..hosts).map(scale_out::host).collect(),
+        hosts: (0..hosts).map(|index| scale_out::host(index).parse()).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?,
         listen,
         balance,
         image: None,

@@ -1,7 +1,7 @@
 //! `stallbench deploy`: ready files for the engines that run a server past what one supervisor does: systemd, HAProxy, Kubernetes, Compose.
 
 use crate::catalog::{self, Program, Server};
-use crate::cli::{Deploy, Engine};
+use crate::cli::{Deploy, Engine, Host};
 use crate::console::output::{print, say};
 use crate::console::usage::refuse;
 use crate::process::deploy::package;
@@ -111,9 +111,9 @@ impl Values {
                 ("instances", instances.to_string()),
                 ("count", arguments.hosts.len().to_string()),
                 ("balance", arguments.balance.to_string()),
-                ("image", arguments.image.clone().unwrap_or_else(|| format!("{name}:latest"))),
+                ("image", serde_json::to_string(arguments.image.as_ref().unwrap_or(&format!("{name}:latest")))?),
                 ("servers", backends),
-                ("target", format!("http://{}", with_port(&arguments.hosts[0], address.port()))),
+                ("target", format!("http://{}", arguments.hosts[0].with_port(address.port()))),
                 ("segments", segments(instances)),
                 ("block", BLOCKERS.0.to_string()),
                 ("blockers", BLOCKERS.1.map(|k| k.to_string()).join(", ")),
@@ -141,13 +141,8 @@ fn backends(name: &str, arguments: &Deploy) -> String {
         return format!("    server-template {name}- {count} {name}:{port} resolvers docker init-addr libc,none\n{DOCKER_NAMES}");
     }
     // A host without a port has that of the balancer.
-    let line = |(number, host): (usize, &String)| format!("    server host{} {}", number + 1, with_port(host, port));
+    let line = |(number, host): (usize, &Host)| format!("    server host{} {}", number + 1, host.with_port(port));
     arguments.hosts.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
-}
-
-fn with_port(host: &str, port: u16) -> String {
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    if has_port { host.to_owned() } else { format!("{host}:{port}") }
 }
 
 /// A command of k6 for each load generator, in comments.
@@ -192,5 +187,48 @@ mod tests {
     fn hosts_have_the_port_of_the_balancer_unless_they_name_their_own() {
         let text = printed("haproxy any --hosts a,b:81 --balance leastconn --listen 0.0.0.0:8080");
         assert!(text.contains("server host1 a:8080\n    server host2 b:81\n") && text.contains("balance leastconn"), "{text}");
+    }
+
+    #[test]
+    fn addresses_of_ipv6_are_in_brackets() {
+        for host in ["::1", "[::1]"] {
+            assert!(printed(&format!("haproxy any --hosts {host}")).contains("server host1 [::1]:8080\n"));
+        }
+        assert!(printed("k6 any --hosts [::1]:81").contains("'http://[::1]:81'"));
+    }
+
+    #[test]
+    fn what_would_break_a_file_is_refused() {
+        for words in [
+            &["--hosts", ","][..],
+            &["--hosts", "a,"],
+            &["--hosts", "http://x/"],
+            &["--hosts", "a:99999"],
+            &["--hosts", "a:0"],
+            &["--hosts", "a:"],
+            &["--hosts", "[::1"],
+            &["--hosts", "-a"],
+            &["--hosts", "a\n    server evil b:1 check"],
+            &["--hosts", "a';alert(1)//"],
+            &["--image", "x: y\n z"],
+            &["--image", "x:"],
+            &["--image", ""],
+            &["--image", "x y"],
+            &["--image", "Ubuntu"],
+            &["--listen", "0.0.0.0:0"],
+        ] {
+            let all = [&["stallbench", "deploy", "haproxy", "any"], words].concat();
+            assert_eq!(Cli::try_parse_from(all).expect_err(&words.join(" ")).exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn names_of_images_are_read_as_words() {
+        for image in ["123", "host:5000/team/app:1.0", "ghcr.io/a/b__c@sha256:0123456789abcdef0123456789abcdef"] {
+            for engine in ["kubernetes", "compose"] {
+                let text = printed(&format!("{engine} any --image {image}"));
+                assert!(text.contains(&format!("image: \"{image}\"")), "{text}");
+            }
+        }
     }
 }
