@@ -12,6 +12,8 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// What to do about another protocol.
 pub const PLAIN_ONLY: &str =
     "stallbench speaks plain HTTP/1.1 only: give the server's http:// address behind the TLS or HTTP/2 proxy";
+/// Characters that a path and a query have only as `%` and two digits, and a host has not at all (RFC 3986, 2).
+const NEVER_PLAIN: &str = "\"<>\\^`{|}";
 
 /// An address of the form `http://HOST[:PORT][/PATH][?QUERY]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +48,18 @@ impl Url {
         if !authority.is_ascii() {
             refuse!("the host '{authority}' has letters beyond ASCII: write it as DNS does, such as xn--bcher-kva.example");
         }
-        let without_fragment = encoded(text.split('#').next().unwrap_or_default());
-        if let Some(bad) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
-            refuse!("the address contains {bad:?}: write it percent-encoded, such as %20 for a space");
+        let without_fragment = text.split('#').next().unwrap_or_default();
+        let parsed = encoded(without_fragment).parse::<Uri>();
+        if let Some(bad) = authority.chars().find(|c| NEVER_PLAIN.contains(*c)) {
+            refuse!("the host '{authority}' contains {bad:?}, which is in the name of no host");
         }
-        let uri: Uri = without_fragment.parse().with_context(|| format!("'{text}' is not a valid address"))?;
+        let path = without_fragment.get(7 + authority.len()..).unwrap_or_default();
+        // Some of them pass in places where browsers send them.
+        let refused = path.chars().find(|c| parsed.is_err() && NEVER_PLAIN.contains(*c));
+        if let Some(bad) = text.chars().find(|c| c.is_whitespace() || c.is_control()).or(refused) {
+            refuse!("the address contains {bad:?}: write it percent-encoded, as {}", percent(bad.to_string().as_bytes()));
+        }
+        let uri = parsed.with_context(|| format!("'{text}' is not a valid address"))?;
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| Usage(format!("'{text}' names no host")))?;
         let port = match (uri.port_u16(), authority.rsplit_once(':')) {
             (Some(port), _) => port,
@@ -89,7 +98,11 @@ impl Url {
 
 /// Bytes beyond ASCII as a browser sends them.
 fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| if byte.is_ascii() { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes().map(|byte| if byte.is_ascii() { char::from(byte).to_string() } else { percent(&[byte]) }).collect()
+}
+
+fn percent(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 fn without_password(text: &str) -> String {
@@ -126,6 +139,11 @@ mod tests {
             ("localhost:8080", "http://HOST:PORT/PATH"),
             ("http://h/a b", "percent-encoded"),
             ("http://h/a\r\nX: y", "percent-encoded"),
+            ("http://h/<x>", "the address contains '<': write it percent-encoded, as %3C"),
+            ("http://h/?a=\"b\"", "as %22"),
+            ("http://h/\u{a0}x|", "as %C2%A0"),
+            ("http://a|b/", "the host 'a|b' contains '|'"),
+            ("http://a^b", "the host 'a^b' contains '^'"),
             ("http://me:secret@h/", "--header"),
             ("http:///x", "names no host"),
             ("http://bücher.example/", "xn--"),
