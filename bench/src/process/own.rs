@@ -3,6 +3,7 @@
 use super::guard;
 use super::running::{Running, UNTIL_READY, how};
 use super::words::Words;
+use crate::http::Url;
 use anyhow::{Context, Result, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -16,14 +17,14 @@ const UNTIL_OWN_READY: Duration = Duration::from_secs(30);
 /// The time after which its port is tried again.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// Waits until something accepts at an address, for as long as a server that is started may take to get there, and returns how long that took: a
+/// Waits until something accepts at a URL, for as long as a server that is started may take to get there, and returns how long that took: a
 /// service that stallbench did not start may be down for a moment, and `is_down` is told that at once. What stays down is left to who connects.
 ///
 /// # Errors
 /// An interrupt.
-pub fn wait_until_up(address: SocketAddr, is_down: impl FnOnce()) -> Result<Duration> {
+pub fn wait_until_up(url: &Url, is_down: impl FnOnce()) -> Result<Duration> {
     let started = Instant::now();
-    let is_up = || TcpStream::connect_timeout(&address, UNTIL_READY).is_ok();
+    let is_up = || url.resolve().is_ok();
     if is_up() {
         return Ok(Duration::ZERO);
     }
@@ -112,9 +113,10 @@ mod tests {
     fn a_service_that_is_down_is_waited_for_until_it_is_up_again() {
         let mut listener = TcpListener::bind("127.0.0.1:0").ok();
         let address = listener.as_ref().unwrap().local_addr().unwrap();
-        assert_eq!(wait_until_up(address, || panic!("it is up")).unwrap(), Duration::ZERO);
+        let url = Url::parse(&format!("http://{address}/")).unwrap();
+        assert_eq!(wait_until_up(&url, || panic!("it is up")).unwrap(), Duration::ZERO);
         drop(listener.take());
-        let waited = wait_until_up(address, || listener = TcpListener::bind(address).ok()).unwrap();
+        let waited = wait_until_up(&url, || listener = TcpListener::bind(address).ok()).unwrap();
         assert!(listener.is_some() && waited > Duration::ZERO && waited < UNTIL_OWN_READY);
     }
 

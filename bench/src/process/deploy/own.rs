@@ -30,14 +30,10 @@ pub fn start(server: &Server, start: &Start) -> Result<Running> {
 /// Waits for a service that is running already, should it be down, and returns for how long it was; `is_down` is told that at once.
 ///
 /// # Errors
-/// An interrupt.
+/// An interrupt; an address that is none.
 pub fn wait(server: &Server, is_down: impl FnOnce()) -> Result<Duration> {
     let Program::Address(address) = &server.program else { return Ok(Duration::ZERO) };
-    // An address that cannot be found is told by the trial.
-    match Url::parse(address).and_then(|url| url.resolve()) {
-        Ok(address) => wait_until_up(address, is_down),
-        Err(_) => Ok(Duration::ZERO),
-    }
+    wait_until_up(&Url::parse(address)?, is_down)
 }
 
 /// The command or address, as the user wrote it.
