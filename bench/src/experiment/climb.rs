@@ -6,9 +6,9 @@ pub use step::Step;
 
 use super::contract::{self, Scene};
 use super::probes::{self, FRESH, KEPT, OTHERS};
-use super::steps::{added, freeze_k, slowdown};
+use super::steps::{Freeze, added, freeze_k, slowdown};
 use crate::console::interrupt;
-use crate::load::{Lane, Load, Observation, Pace, Target};
+use crate::load::{Lane, Load, Observation, Pace, Target, Times};
 use crate::measure::{Kind, Latency, Session, Timeline, learn, ms};
 use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Role, Unit, Value};
 use crate::validity::{self, Failure};
@@ -33,7 +33,7 @@ pub const BLOCKERS_PER_S: Family = Family::new("blockers_per_s", Unit::PerSecond
 pub const SHED_PER_S: Family = Family::new("shed_per_s", Unit::PerSecond, Role::Detail);
 pub const FAILED: Family = Family::new("failed", Unit::Count, Role::Detail);
 const MAX: Family = Family::new("max_ms", Unit::Ms, Role::Detail);
-const P50: Family = Family::new("p50_ms", Unit::Ms, Role::Detail);
+pub const P50: Family = Family::new("p50_ms", Unit::Ms, Role::Detail);
 
 /// One climb, by ascending k. A step without blockers comes first in rounds of schema 2.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -160,6 +160,8 @@ impl Climb<'_> {
             blockers_per_s: if k > 0 { seen.per_second(OTHERS) } else { 0.0 },
             blockers_failed: blockers.map_or(0, |one| one.errors),
             blockers_asked: blockers.map_or(0, |one| one.answered + one.errors + one.unanswered),
+            blockers_p50_ms: blockers.and_then(|one| median_ms(&one.service)),
+            first_error: seen.lanes.iter().find_map(|one| one.first_error.clone()),
             shed_per_s: blockers.map_or(0.0, |one| one.shed as f64 / seen.window.as_secs_f64()),
             driver_load: seen.driver_load,
             gave_up: seen.gave_up,
@@ -207,6 +209,10 @@ impl Climb<'_> {
     }
 }
 
+fn median_ms(times: &Times) -> Option<f64> {
+    (!times.is_empty()).then(|| times.value_at_quantile(0.5) as f64 / 1e6)
+}
+
 /// The place of a metric beside k blockers of a kind and length.
 pub fn place(kind: &str, block_ms: f64, k: usize) -> String {
     format!("{},{k}", blocker(kind, block_ms))
@@ -228,6 +234,20 @@ impl Run {
     /// # Errors
     /// A histogram that cannot be read.
     pub fn read(&self, experiment: &'static str, blockers: &[usize], percentile: Percentile) -> Result<Vec<Reading>> {
+        self.read_by(freeze_k, experiment, blockers, percentile)
+    }
+
+    /// The same, with thresholds by another rule.
+    ///
+    /// # Errors
+    /// A histogram that cannot be read.
+    pub fn read_by(
+        &self,
+        freeze: Freeze,
+        experiment: &'static str,
+        blockers: &[usize],
+        percentile: Percentile,
+    ) -> Result<Vec<Reading>> {
         let mut readings: Vec<Reading> = Vec::new();
         let mut ladder = Vec::new();
         let mut base = None;
@@ -270,7 +290,7 @@ impl Run {
         }
         for limit_ms in LIMITS_MS.into_iter().filter(|limit_ms| *limit_ms <= self.limit_ms) {
             let metric = freeze_metric(experiment, &self.kind, self.block_ms, limit_ms);
-            readings.push((metric, freeze_k(&ladder, limit_ms)));
+            readings.push((metric, freeze(&ladder, limit_ms)));
         }
         Ok(readings)
     }

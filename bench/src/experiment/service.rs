@@ -2,17 +2,27 @@
 //! in the same round on the same machine.
 
 mod fit;
+mod named;
 
-use super::climb::{self, Climb, Ladder, Run, freeze_metric, place};
+pub use named::{
+    fails_metric, failure_metrics, fresh_failed_metric, fresh_metric, fresh_threshold_metric, median_metric, response_metric,
+    slow_failure_metrics, slow_time_metric, threshold_metric,
+};
+
+use super::climb::{self, Climb, Ladder, Run, Step, place};
 use super::contract::{Choices, Column, Experiment, Scene, conditions};
 use super::probes;
-use super::steps::freeze_k;
+use super::steps::lasting_freeze_k;
 use crate::catalog::Row;
 use crate::measure::{Kind, Mode, Session, learn_own, lenient};
-use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Role, Unit, Value};
+use crate::metrics::{LIMITS_MS, Percentile, Reading, Value};
+use crate::process::Running;
 use crate::report::{self, Cell, Figure, Group, Places, Scale, Standing, Table, View};
 use anyhow::{Result, bail};
+use named::{QUICK, QUICK_FAILED, SLOW, SLOW_FAILED, count_metric};
 use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::time::Duration;
 
 /// The kind of blocker in metrics, whatever a service does in it.
@@ -28,22 +38,11 @@ const QUICK_REFERENCE_MS: f64 = 500.0;
 const LIMIT_MS: f64 = 1000.0;
 /// A service that answers one request at a time has worked off the queue that the warm-up leaves within this time, in ms, and before the first step.
 const WARM_QUEUE_MS: f64 = 500.0;
+/// A server that has just failed requests, but is there, accepts a connection within this time.
+const UNTIL_REFUSED: Duration = Duration::from_secs(1);
 /// The least time of a slow request, in ms, and its least ratio to the time of the quick one.
 const LEAST_BLOCK_MS: f64 = 5.0;
 const LEAST_RATIO: f64 = 2.0;
-
-/// Quick requests, and those of them that failed.
-const QUICK: Family = Family::new("quick", Unit::Count, Role::Detail);
-const QUICK_FAILED: Family = Family::new("quick_failed", Unit::Count, Role::Detail);
-/// The time within which most requests over new connections are answered, and the number of slow requests that pushes it over a limit.
-const FRESH: Family = Family::new("fresh_ms", Unit::Ms, Role::Detail);
-const FRESH_FAILED: Family = Family::new("fresh_failed", Unit::Count, Role::Detail);
-const FRESH_FREEZE: Family = Family::new("fresh_freeze_k", Unit::Blockers, Role::Threshold).more_is_better();
-/// 1 if more quick requests on open connections failed than the percentile leaves beyond it, else 0.
-const FAILS: Family = Family::new("quick_fails", Unit::Count, Role::Detail);
-/// Slow requests, and those of them that failed.
-const SLOW: Family = Family::new("slow", Unit::Count, Role::Detail);
-const SLOW_FAILED: Family = Family::new("slow_failed", Unit::Count, Role::Detail);
 
 /// A climb.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -113,7 +112,7 @@ impl Experiment for Service {
     }
 
     fn read(&self, settings: &Settings, percentile: Percentile) -> Result<Vec<Reading>> {
-        let mut readings = self.run.read(Self::NAME, &settings.blockers, percentile)?;
+        let mut readings = self.run.read_by(lasting_freeze_k, Self::NAME, &settings.blockers, percentile)?;
         readings.extend(self.fresh(settings)?);
         for step in &self.run.steps {
             let quick = [&step.probes, &step.fresh];
@@ -126,6 +125,9 @@ impl Experiment for Service {
             if step.invalid.is_none() {
                 let fails = f64::from(u8::from(step.fails(percentile)));
                 readings.push((fails_metric(settings.block_ms, step.k), Ok(Value::Exact(fails))));
+            }
+            if let (None, Some(took)) = (&step.invalid, step.blockers_p50_ms) {
+                readings.push((slow_time_metric(settings.block_ms, step.k), Ok(Value::Exact(took))));
             }
             // Without blockers, and in rounds that did not count them, there are none to speak of.
             let counts = counts.iter().take(if step.blockers_asked > 0 { 4 } else { 2 });
@@ -225,62 +227,25 @@ impl Service {
         // Where the climb ended since all were frozen, nothing is known of more slow requests.
         let is_whole = ladder.last().map(|(k, _)| *k) >= settings.blockers.last().copied();
         for limit_ms in LIMITS_MS.into_iter().filter(|limit_ms| *limit_ms <= self.run.limit_ms && !ladder.is_empty()) {
-            let is_known = match freeze_k(&ladder, limit_ms) {
+            let threshold = lasting_freeze_k(&ladder, limit_ms);
+            let is_known = match threshold {
                 Ok(Value::Never { .. }) => is_whole,
                 Ok(_) => true,
                 // A wait that was cut short below the limit is no fault; an invalid step is.
                 Err(_) => ladder.iter().any(|(_, value)| value.is_err()),
             };
             if is_known {
-                readings.push((fresh_threshold_metric(block_ms, limit_ms), freeze_k(&ladder, limit_ms)));
+                readings.push((fresh_threshold_metric(block_ms, limit_ms), threshold));
             }
         }
         Ok(readings)
     }
 }
 
-/// The time within which most requests over new connections are answered beside k slow ones.
-pub fn fresh_metric(block_ms: f64, k: usize) -> Metric {
-    count_metric(&FRESH, block_ms, k)
-}
-
-/// Those of them that failed.
-pub fn fresh_failed_metric(block_ms: f64, k: usize) -> Metric {
-    count_metric(&FRESH_FAILED, block_ms, k)
-}
-
-/// The number of slow requests that pushes it over a limit.
-pub fn fresh_threshold_metric(block_ms: f64, limit_ms: f64) -> Metric {
-    Metric { family: FRESH_FREEZE, ..threshold_metric(block_ms, limit_ms) }
-}
-
-/// The response time of the quick request beside k slow ones.
-pub fn response_metric(percentile: Percentile, block_ms: f64, k: usize) -> Metric {
-    percentile.family().at(Service::NAME, place(KIND, block_ms, k))
-}
-
-/// The numbers of quick requests beside k slow ones: of those that failed, and of all.
-pub fn failure_metrics(block_ms: f64, k: usize) -> [Metric; 2] {
-    [QUICK_FAILED, QUICK].map(|family| count_metric(&family, block_ms, k))
-}
-
-/// Whether p99 of the quick requests is one of those that failed; absent in rounds before 2026-11-30.
-pub fn fails_metric(block_ms: f64, k: usize) -> Metric {
-    count_metric(&FAILS, block_ms, k)
-}
-
-/// The same of the slow ones.
-pub fn slow_failure_metrics(block_ms: f64, k: usize) -> [Metric; 2] {
-    [SLOW_FAILED, SLOW].map(|family| count_metric(&family, block_ms, k))
-}
-
-fn count_metric(family: &Family, block_ms: f64, k: usize) -> Metric {
-    family.at(Service::NAME, place(KIND, block_ms, k))
-}
-
-/// The freeze threshold at a limit.
-pub fn threshold_metric(block_ms: f64, limit_ms: f64) -> Metric {
-    freeze_metric(Service::NAME, KIND, block_ms, limit_ms)
+/// The first request of a trial that failed, in words.
+pub fn first_failure(found: &serde_json::Value) -> Option<String> {
+    let service: Service = serde_json::from_value(found.clone()).ok()?;
+    service.run.steps.into_iter().find_map(|step| step.first_error)
 }
 
 impl Settings {
@@ -333,13 +298,24 @@ fn climb_own(session: &Session<'_>, settings: &Settings) -> Result<Run> {
     };
     let _driver = session.placement.enter_driver(true);
     let mut run = running.explain(climb.run(session))?;
-    // What could not be measured any more may be so since the server has died.
-    if let Some(reason) = run.steps.last_mut().and_then(|last| last.invalid.as_mut())
-        && let Err(error) = running.explain::<()>(Err(anyhow::anyhow!("{reason}")))
-    {
-        *reason = error.to_string();
+    if let Some(last) = run.steps.last_mut().filter(|last| last.invalid.is_some() || last.has_failures()) {
+        explain(last, &mut running);
     }
     Ok(run)
+}
+
+/// Says why a step could not be measured, or that the server did not outlive it: what died has no response times.
+fn explain(last: &mut Step, running: &mut Running) {
+    let reason = last.invalid.clone().unwrap_or_else(|| format!("with {} slow requests it was over", last.k));
+    let Err(error) = running.explain::<()>(Err(anyhow::anyhow!("{reason}"))) else { return };
+    let is_gone = running.ended().is_some();
+    if last.invalid.is_some() || is_gone {
+        last.invalid = Some(error.to_string());
+    } else if let Err(refusal) = TcpStream::connect_timeout(&running.address, UNTIL_REFUSED)
+        && refusal.kind() == ErrorKind::ConnectionRefused
+    {
+        last.invalid = Some(format!("{reason}: no server listens there any more"));
+    }
 }
 
 fn climb_reference(session: &Session<'_>, settings: &Settings) -> Result<Run> {
@@ -357,9 +333,9 @@ fn climb_reference(session: &Session<'_>, settings: &Settings) -> Result<Run> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::climb::Step;
     use crate::load::Recording;
     use crate::measure::Latency;
+    use crate::metrics::Role;
 
     /// The thresholds of new connections, of which each step says how many were answered at once, and the ages of those that still waited.
     fn thresholds(steps: &[(usize, u64, u64, u64)]) -> Vec<(String, Result<Value, String>)> {

@@ -8,7 +8,7 @@ use crate::catalog::Row;
 use crate::experiment::service::{self, Settings};
 use crate::metrics::{LIMITS_MS, Metric, Numbers, Percentile, Value};
 use crate::report::{Grade, Terminal, count, significant, value_text};
-use crate::round::Round;
+use crate::round::{Outcome, Round};
 use advice::{advice, references};
 use anyhow::{Context, Result};
 use std::fmt::Write;
@@ -19,6 +19,10 @@ const BAR: usize = 30;
 const FAILS: f64 = 0.01;
 /// If more slow requests than this share fail, the quick ones stood beside fewer than it says.
 const REFUSES: f64 = 0.05;
+/// Slow requests that take less than this share of the time that one takes alone come from a cache or by a shortcut.
+const HURRIES: f64 = 0.5;
+/// A request that takes more than so many times as long as alone waits in a queue.
+const QUEUES: f64 = 10.0;
 /// One new connection that fails may be unlucky.
 const FEW: f64 = 2.0;
 /// Where the advice is written out.
@@ -34,12 +38,30 @@ pub fn screen(round: &Round, numbers: &Numbers, terminal: &Terminal, share: Opti
     let mut parts = Vec::new();
     for row in round.header.servers.iter().filter(|row| row.own.is_some()) {
         let service = Service { row, numbers, settings: &settings };
-        parts.push(format!("{}\n\n{}", wrap(terminal, &service.verdict()), service.bars(terminal, share)?.trim_end()));
+        let verdict = service.verdict() + &first_failure(round, &row.name);
+        parts.push(format!("{}\n\n{}", wrap(terminal, &verdict), service.bars(terminal, share)?.trim_end()));
     }
     parts.extend(references(round, numbers, &settings)?);
     parts.extend(share.map(|share| wrap(terminal, &share.describe(settings.block_ms / 1e3))));
     parts.push(wrap(terminal, &advice(round, numbers, &settings)));
     Ok(parts.join("\n\n") + "\n")
+}
+
+/// The first request that failed in a round, in words, as the end of a verdict.
+fn first_failure(round: &Round, server: &str) -> String {
+    let found = round.trials.iter().filter(|trial| trial.server == server).filter_map(|trial| match &trial.outcome {
+        Outcome::Found(found) => service::first_failure(found),
+        _ => None,
+    });
+    // What a proxy or a framework answers to a client that asks for too much.
+    let is_limit = |words: &str| ["403", "429", "503"].iter().any(|status| words.starts_with(&format!("status {status} ")));
+    match found.into_iter().next() {
+        Some(words) if is_limit(&words) => {
+            format!(" The first: {words}. All come from one address, so a limit for each client may be all that this shows.")
+        }
+        Some(words) => format!(" The first: {words}."),
+        None => String::new(),
+    }
 }
 
 fn wrap(terminal: &Terminal, text: &str) -> String {
@@ -104,10 +126,40 @@ impl Service<'_> {
         failed > REFUSES * all
     }
 
+    /// The time of each of k slow requests, if it is so much shorter than that of one alone that they did not do the same work.
+    fn hurries(&self, k: usize) -> Option<Value> {
+        let least_ms = HURRIES * self.settings.block_ms;
+        let took = self.median(&service::slow_time_metric(self.settings.block_ms, k))?;
+        (self.settings.has_slow_request() && took.is_above(least_ms) == Some(false)).then_some(took)
+    }
+
     /// The most slow requests at a time, below `end`, up to which every number was handled.
     fn borne(&self, end: usize) -> usize {
-        let answered = self.settings.blockers.iter().take_while(|k| **k < end && !self.refuses(**k));
-        answered.max().copied().unwrap_or(0)
+        let is_handled = |k: &&usize| !self.refuses(**k) && self.hurries(**k).is_none();
+        self.settings.blockers.iter().take_while(|k| **k < end && is_handled(k)).max().copied().unwrap_or(0)
+    }
+
+    /// Why more than those do not count.
+    fn shortfall(&self) -> String {
+        let more = self.settings.blockers.iter().filter(|k| **k > self.borne(usize::MAX));
+        match more.clone().next().and_then(|k| self.hurries(*k).map(|took| (k, took))) {
+            Some((1, took)) => format!("a slow request that is repeated took only {}", duration(took)),
+            Some((k, took)) => format!("each of {k} slow requests at a time took only {}", duration(took)),
+            None => "slow requests failed".into(),
+        }
+    }
+
+    /// A number of slow requests beside which the quick ones waited, though beside more of them they did not.
+    fn stalls(&self, limit_ms: f64) -> Option<String> {
+        let freezes = self.threshold(limit_ms).and_then(Value::exact).unwrap_or(f64::INFINITY);
+        let is_above = |k: &usize| self.response(*k).filter(|value| value.is_above(limit_ms) == Some(true));
+        let below = self.settings.blockers.iter().filter(|k| (**k as f64) < freezes);
+        let (k, wait) = below.clone().find_map(|k| is_above(k).map(|wait| (k, wait)))?;
+        let beside = if *k == 0 { "without a slow request".into() } else { format!("beside {k}") };
+        Some(format!(
+            " Something else holds it up at times: {beside} the quick ones waited for {}, and beside more they did not. A quiet service, or more --trials, would tell more.",
+            duration(wait)
+        ))
     }
 
     /// What becomes of most requests on new connections beside k slow ones, if that is no quick answer. Those that fail do so at once: their age at the end
@@ -130,7 +182,8 @@ impl Service<'_> {
             let failed: Vec<String> = self.settings.blockers.iter().filter_map(beside).collect();
             if failed.is_empty() { String::new() } else { format!(" {what} requests failed: {}.", failed.join(", ")) }
         };
-        format!("{}{}{}", self.harm(), list("Quick", &|k| self.failed(k)), list("Slow", &|k| self.slow_failed(k)))
+        let stalls = self.settings.limit_ms().and_then(|limit_ms| self.stalls(limit_ms)).unwrap_or_default();
+        format!("{}{stalls}{}{}", self.harm(), list("Quick", &|k| self.failed(k)), list("Slow", &|k| self.slow_failed(k)))
     }
 
     /// What slow requests do to quick ones, in a sentence.
@@ -143,7 +196,13 @@ impl Service<'_> {
             );
         };
         let Some(threshold) = self.threshold(limit_ms) else {
-            return format!("{name}: no valid measurement; the reasons stand below.");
+            let next = self.settings.blockers.iter().find(|k| self.response(**k).is_none());
+            return match next {
+                Some(k) if *k > 1 => {
+                    format!("{name}: {}what {k} do was not measured; the reasons stand below.", self.harmless(*k))
+                }
+                _ => format!("{name}: no valid measurement; the reasons stand below."),
+            };
         };
         if let Some(k) = self.shuts_out(limit_ms) {
             return self.harm_to_new_clients(k, threshold);
@@ -151,9 +210,10 @@ impl Service<'_> {
         let tried = self.settings.blockers.iter().max().copied().unwrap_or(0);
         let Value::Exact(k) = threshold else {
             let limit = format!("({} within {} s)", self.settings.percentile_words(), limit_ms / 1e3);
-            let refused = if self.borne(usize::MAX) < tried { "; with more, slow requests failed" } else { "" };
+            let why = self.shortfall();
+            let refused = if self.borne(usize::MAX) < tried { format!("; with more, {why}") } else { String::new() };
             return match self.borne(usize::MAX) {
-                0 => format!("{name}: slow requests failed, so this says nothing about what they do to the quick ones."),
+                0 => format!("{name}: {why}, so this says nothing about what they do to the quick ones."),
                 1 => format!("{name}: one slow request of {block} ms at a time leaves the quick ones alone {limit}{refused}."),
                 most => format!(
                     "{name}: up to {most} slow requests of {block} ms at a time leave the quick ones alone {limit}{refused}."
@@ -169,13 +229,25 @@ impl Service<'_> {
         }
         if k == 0 {
             let wait = self.response(0).map_or(String::new(), |value| format!(": they wait for {}", duration(value)));
-            return format!(
-                "{name}: the quick requests freeze without a single slow one{wait}. {} a second on {} connections are too many for it; try fewer with --connections.",
-                self.settings.rate, self.settings.connections
-            );
+            let median = self.median(&service::median_metric(self.settings.block_ms, 0));
+            let cause = match median.filter(|median| median.is_above(QUEUES * self.settings.probe_ms) == Some(false)) {
+                Some(median) => {
+                    format!(
+                        "Half of them take no more than {}, so it is not too many requests: find out first what holds it up at times.",
+                        duration(median)
+                    )
+                }
+                None => format!(
+                    "{} a second on {} connections are too many for it; try fewer with --connections.",
+                    self.settings.rate, self.settings.connections
+                ),
+            };
+            return format!("{name}: the quick requests freeze without a single slow one{wait}. {cause}");
         }
         let harmless = self.harmless(k);
-        let freeze = self.response(k).map_or(String::new(), |value| format!(" for {}", duration(value)));
+        // Where trials disagree, the median of their thresholds need not be a number whose median wait is above the limit.
+        let wait = self.response(k).filter(|value| value.is_above(limit_ms) != Some(false));
+        let freeze = wait.map_or(" in some trials".to_owned(), |value| format!(" for {}", duration(value)));
         let subject = if k == 1 { "one slow request".to_owned() } else { k.to_string() };
         let effect = match (k, fails) {
             (1, true) => "makes other requests fail".to_owned(),

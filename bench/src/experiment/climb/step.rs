@@ -29,6 +29,12 @@ pub struct Step {
     /// Blockers that were answered, failed, or still waited at the end; 0 in rounds before 2026-11-30.
     #[serde(default)]
     pub blockers_asked: u64,
+    /// Median time of the blockers that were answered, in ms; `None` without any, and in rounds before 2026-11-30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blockers_p50_ms: Option<f64>,
+    /// The first request that failed, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_error: Option<String>,
     /// Blockers answered 503 per second.
     #[serde(default)]
     pub shed_per_s: f64,
@@ -55,6 +61,8 @@ impl Step {
             blockers_per_s: 0.0,
             blockers_failed: 0,
             blockers_asked: 0,
+            blockers_p50_ms: None,
+            first_error: None,
             shed_per_s: 0.0,
             driver_load: 0.0,
             gave_up: false,
@@ -65,6 +73,11 @@ impl Step {
     /// A value, unless the whole step is invalid.
     pub(super) fn valid(&self, value: Result<Value, String>) -> Result<Value, String> {
         self.invalid.clone().map_or(value, Err)
+    }
+
+    /// Whether anything failed, or got no answer.
+    pub(in crate::experiment) fn has_failures(&self) -> bool {
+        self.probes.unanswered + self.fresh.unanswered + self.blockers_failed > 0
     }
 
     /// Whether enough probes failed to put the percentile above every limit. For servers under the contract, such a step is invalid instead.

@@ -44,7 +44,8 @@ pub(super) fn advice(round: &Round, numbers: &Numbers, settings: &Settings) -> S
     if mine.clone().any(|row| Service { row, numbers, settings }.threshold(limit_ms).is_none()) {
         return "No advice without a valid measurement: try again, with fewer --connections if the server refuses some.".into();
     }
-    if !settings.has_slow_request() {
+    let freezes = |row: &Row| matches!(Service { row, numbers, settings }.threshold(limit_ms), Some(Value::Exact(k)) if k > 0.0);
+    if !settings.has_slow_request() && !mine.clone().any(freezes) {
         let (block, probe) = (significant(settings.block_ms), significant(settings.probe_ms));
         return format!(
             "No advice, since the slow request takes {block} ms and the quick one {probe} ms: name a slow one with --blocker."
@@ -53,6 +54,10 @@ pub(super) fn advice(round: &Round, numbers: &Numbers, settings: &Settings) -> S
     if mine.clone().all(|row| is_well(&row)) {
         if mine.clone().any(|row| Service { row, numbers, settings }.has_failed()) {
             return "None froze, but quick requests failed: look for the cause in what the server says of them.".into();
+        }
+        let hurries = |row: &Row| settings.blockers.iter().any(|k| Service { row, numbers, settings }.hurries(*k).is_some());
+        if mine.clone().any(hurries) {
+            return "None froze, but many slow requests at a time were answered in less time than one: from a cache, or by a shortcut. Name one with --blocker that has to be computed each time.".into();
         }
         if mine.clone().any(|row| Service { row, numbers, settings }.borne(usize::MAX) < most) {
             return "None froze, but slow requests failed: if that is a limit that the server is meant to keep, it keeps the quick ones quick; otherwise look for the cause in what the server says of them.".into();

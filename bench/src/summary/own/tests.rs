@@ -86,3 +86,57 @@ fn only_slow_requests_that_were_answered_are_called_harmless() {
     // Rounds that did not count them.
     assert!(verdict(&[]).contains("up to 64"));
 }
+
+#[test]
+fn slow_requests_that_take_less_time_together_than_alone_are_not_called_harmless() {
+    let never = (service::threshold_metric(110.0, LIMITS_MS[0]), Value::Never { tried: 64.0 });
+    let took = |times: [(usize, f64); 3]| {
+        let times = times.map(|(k, ms)| (service::slow_time_metric(110.0, k), Value::Exact(ms)));
+        verdict_on(&settings(), std::iter::once(never.clone()).chain(times))
+    };
+    let cached = took([(1, 0.3), (4, 0.3), (64, 0.3)]);
+    assert_eq!(
+        cached,
+        "yours: a slow request that is repeated took only 0.30 ms, so this says nothing about what they do to the quick ones."
+    );
+    let later = took([(1, 110.0), (4, 440.0), (64, 0.3)]);
+    assert!(
+        later.contains("up to 4 slow") && later.ends_with("; with more, each of 64 slow requests at a time took only 0.30 ms."),
+        "{later}"
+    );
+    assert!(took([(1, 110.0), (4, 110.0), (64, 900.0)]).contains("up to 64"));
+}
+
+#[test]
+fn a_stall_that_has_another_cause_is_told_and_no_wait_below_the_limit_is_called_a_freeze() {
+    let on = |threshold: Value, waits: [f64; 4]| {
+        let waits = settings().blockers.into_iter().zip(waits);
+        let waits = waits.map(|(k, ms)| (service::response_metric(Percentile::default(), 110.0, k), Value::Exact(ms)));
+        verdict_on(&settings(), std::iter::once((service::threshold_metric(110.0, LIMITS_MS[0]), threshold)).chain(waits))
+    };
+    let stalled = on(Value::Never { tried: 64.0 }, [1.0, 157.0, 9.7, 2.4]);
+    assert!(
+        stalled.contains("leave the quick ones alone") && stalled.contains("beside 1 the quick ones waited for 157 ms"),
+        "{stalled}"
+    );
+    let calm = on(Value::Exact(4.0), [1.0, 2.0, 150.0, 1000.0]);
+    assert!(calm.contains("4 freeze every other request for 150 ms") && !calm.contains("Something else"), "{calm}");
+    let undecided = on(Value::Exact(4.0), [1.0, 2.0, 17.3, 400.0]);
+    assert!(undecided.contains("4 freeze every other request in some trials"), "{undecided}");
+}
+
+#[test]
+fn what_freezes_without_slow_requests_is_blamed_on_the_rate_only_where_most_wait() {
+    let on = |median: f64| {
+        verdict_on(
+            &settings(),
+            [
+                (service::threshold_metric(110.0, LIMITS_MS[0]), Value::Exact(0.0)),
+                (service::response_metric(Percentile::default(), 110.0, 0), Value::Exact(300.0)),
+                (service::median_metric(110.0, 0), Value::Exact(median)),
+            ],
+        )
+    };
+    assert!(on(200.0).contains("are too many for it; try fewer with --connections"), "{}", on(200.0));
+    assert!(on(0.4).contains("Half of them take no more than 0.40 ms, so it is not too many requests"), "{}", on(0.4));
+}
