@@ -107,7 +107,7 @@ impl FromStr for Host {
         let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let is_host = match address {
             Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-            None => name.len() <= 253 && name.split('.').all(is_label),
+            None => name.len() <= 253 && name.strip_suffix('.').unwrap_or(name).split('.').all(is_label),
         };
         if is_host { Ok(Host { name: name.into(), port }) } else { Err(REFUSAL) }
     }

@@ -54,9 +54,11 @@ pub fn run(arguments: &Ab) -> Result<ExitCode> {
         bail!("{} is unavailable: {}", row.name, row.unavailable.as_deref().unwrap_or_default());
     }
     round::measure(&mut round, &all)?;
-    summary::write_derived(&round)?;
     say(&format!("round: {}", round.folder.display()));
-    compare(&round, &versions, arguments)
+    let compared = compare(&round, &versions, arguments);
+    // After the result, which a full disk must not cost.
+    summary::write_derived(&round)?;
+    compared
 }
 
 fn compare(round: &Round, versions: &Versions, arguments: &Ab) -> Result<ExitCode> {

@@ -327,6 +327,7 @@ mod tests {
         let before = service::Settings {
             blockers: vec![0, 1],
             block_ms: 0.0,
+            slow_ms: Default::default(),
             probe_ms: 0.0,
             fresh_ms: 0.0,
             window_ms: 1000,

@@ -47,7 +47,11 @@ fn alone(round: &Round, arguments: &Report) -> Result<PathBuf> {
     let numbers = round::numbers(round, Percentile::default())?;
     let noise = noise::within(round, arguments.null.as_deref())?;
     match &arguments.out {
-        None => page::write(round, &numbers, &noise),
+        None => {
+            // A full disk may have kept them from being written at the end of the round.
+            summary::write_derived(round)?;
+            page::write(round, &numbers, &noise)
+        }
         Some(path) => {
             page::write_to(path, &page::html(round, &numbers, &noise, None)?)?;
             Ok(path.clone())

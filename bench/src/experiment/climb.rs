@@ -6,9 +6,9 @@ pub use step::Step;
 
 use super::contract::{self, Scene};
 use super::probes::{self, FRESH, KEPT, OTHERS};
-use super::steps::{Freeze, added, freeze_k, slowdown};
+use super::steps::{added, freeze_k, slowdown};
 use crate::console::interrupt;
-use crate::load::{Lane, Load, Observation, Pace, Target, Times};
+use crate::load::{Lane, Load, Observation, Pace, Recording, Target, Times};
 use crate::measure::{Kind, Latency, Session, Timeline, learn, ms};
 use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Role, Unit, Value};
 use crate::validity::{self, Failure};
@@ -161,7 +161,7 @@ impl Climb<'_> {
             blockers_failed: blockers.map_or(0, |one| one.errors),
             blockers_asked: blockers.map_or(0, |one| one.answered + one.errors + one.unanswered),
             blockers_p50_ms: blockers.and_then(|one| median_ms(&one.service)),
-            first_error: seen.lanes.iter().find_map(|one| one.first_error.clone()),
+            first_error: first_error(&seen),
             shed_per_s: blockers.map_or(0.0, |one| one.shed as f64 / seen.window.as_secs_f64()),
             driver_load: seen.driver_load,
             gave_up: seen.gave_up,
@@ -209,6 +209,12 @@ impl Climb<'_> {
     }
 }
 
+/// The first failure of the lanes of which some are counted; those of the warm-up are not.
+fn first_error(seen: &Observation) -> Option<String> {
+    let counted = |(lane, one): &(usize, &Recording)| one.failed > 0 || *lane == OTHERS && one.errors > 0;
+    seen.lanes.iter().enumerate().filter(counted).find_map(|(_, one)| one.first_error.clone())
+}
+
 fn median_ms(times: &Times) -> Option<f64> {
     (!times.is_empty()).then(|| times.value_at_quantile(0.5) as f64 / 1e6)
 }
@@ -234,20 +240,6 @@ impl Run {
     /// # Errors
     /// A histogram that cannot be read.
     pub fn read(&self, experiment: &'static str, blockers: &[usize], percentile: Percentile) -> Result<Vec<Reading>> {
-        self.read_by(freeze_k, experiment, blockers, percentile)
-    }
-
-    /// The same, with thresholds by another rule.
-    ///
-    /// # Errors
-    /// A histogram that cannot be read.
-    pub fn read_by(
-        &self,
-        freeze: Freeze,
-        experiment: &'static str,
-        blockers: &[usize],
-        percentile: Percentile,
-    ) -> Result<Vec<Reading>> {
         let mut readings: Vec<Reading> = Vec::new();
         let mut ladder = Vec::new();
         let mut base = None;
@@ -290,7 +282,7 @@ impl Run {
         }
         for limit_ms in LIMITS_MS.into_iter().filter(|limit_ms| *limit_ms <= self.limit_ms) {
             let metric = freeze_metric(experiment, &self.kind, self.block_ms, limit_ms);
-            readings.push((metric, freeze(&ladder, limit_ms)));
+            readings.push((metric, freeze_k(&ladder, limit_ms)));
         }
         Ok(readings)
     }
@@ -312,7 +304,6 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Recording;
     use Value::{AtLeast, Exact, Never};
 
     /// A step whose probes are answered in 0.2 ms, but for those that fail.

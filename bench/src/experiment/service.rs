@@ -12,7 +12,7 @@ pub use named::{
 use super::climb::{self, Climb, Ladder, Run, Step, place};
 use super::contract::{Choices, Column, Experiment, Scene, conditions};
 use super::probes;
-use super::steps::lasting_freeze_k;
+use super::steps::freeze_k;
 use crate::catalog::Row;
 use crate::measure::{Kind, Mode, Session, learn_own, lenient};
 use crate::metrics::{LIMITS_MS, Percentile, Reading, Value};
@@ -21,6 +21,7 @@ use crate::report::{self, Cell, Figure, Group, Places, Scale, Standing, Table, V
 use anyhow::{Result, bail};
 use named::{QUICK, QUICK_FAILED, SLOW, SLOW_FAILED, count_metric};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -57,6 +58,9 @@ pub struct Settings {
     pub blockers: Vec<usize>,
     /// T: the time that the slow request takes alone, in ms.
     pub block_ms: f64,
+    /// The time that the slow request of each service takes alone, in ms, by name; T is the longest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slow_ms: BTreeMap<String, f64>,
     /// The time that the quick request takes alone, in ms.
     #[serde(default)]
     pub probe_ms: f64,
@@ -91,6 +95,7 @@ impl Experiment for Service {
             reference_window_ms: if is_quick { QUICK_REFERENCE_MS } else { WINDOW_MS.0 } as u64,
             blockers,
             block_ms: 0.0,
+            slow_ms: BTreeMap::new(),
             probe_ms: 0.0,
             fresh_ms: 0.0,
             window_ms: WINDOW_MS.0 as u64,
@@ -112,7 +117,7 @@ impl Experiment for Service {
     }
 
     fn read(&self, settings: &Settings, percentile: Percentile) -> Result<Vec<Reading>> {
-        let mut readings = self.run.read_by(lasting_freeze_k, Self::NAME, &settings.blockers, percentile)?;
+        let mut readings = self.run.read(Self::NAME, &settings.blockers, percentile)?;
         readings.extend(self.fresh(settings)?);
         for step in &self.run.steps {
             let quick = [&step.probes, &step.fresh];
@@ -227,7 +232,7 @@ impl Service {
         // Where the climb ended since all were frozen, nothing is known of more slow requests.
         let is_whole = ladder.last().map(|(k, _)| *k) >= settings.blockers.last().copied();
         for limit_ms in LIMITS_MS.into_iter().filter(|limit_ms| *limit_ms <= self.run.limit_ms && !ladder.is_empty()) {
-            let threshold = lasting_freeze_k(&ladder, limit_ms);
+            let threshold = freeze_k(&ladder, limit_ms);
             let is_known = match threshold {
                 Ok(Value::Never { .. }) => is_whole,
                 Ok(_) => true,
@@ -252,6 +257,11 @@ impl Settings {
     /// Whether the slow request is slow enough to show anything.
     pub fn has_slow_request(&self) -> bool {
         self.block_ms >= LEAST_BLOCK_MS && self.block_ms >= LEAST_RATIO * self.probe_ms
+    }
+
+    /// The time that the slow request of one service takes alone, in ms.
+    pub fn slow_ms(&self, server: &str) -> f64 {
+        self.slow_ms.get(server).copied().unwrap_or(self.block_ms)
     }
 
     /// The time above which the quick request counts as frozen, in ms: far above what it takes alone. `None` if it is too slow for any.

@@ -19,9 +19,6 @@ pub fn slowdown(base: &Result<Value, String>, beside: &Result<Value, String>) ->
     is_claimed.then(|| beside.map(|value| value / base))
 }
 
-/// A rule for the freeze threshold of one trial's steps, by ascending number of blockers.
-pub type Freeze = fn(&[(usize, Result<Value, String>)], f64) -> Result<Value, String>;
-
 /// One trial's smallest number of blockers whose percentile passes the limit. A step that is invalid, or only known as a bound below the limit,
 /// makes what lies above it unknown.
 pub fn freeze_k(ladder: &[(usize, Result<Value, String>)], limit_ms: f64) -> Result<Value, String> {
@@ -36,14 +33,6 @@ pub fn freeze_k(ladder: &[(usize, Result<Value, String>)], limit_ms: f64) -> Res
     Ok(Value::Never { tried })
 }
 
-/// The same for a server that may stall for reasons of its own, such as a garbage collector: a step counts only if no later one is below the limit.
-pub fn lasting_freeze_k(ladder: &[(usize, Result<Value, String>)], limit_ms: f64) -> Result<Value, String> {
-    let is_below =
-        |response: &Result<Value, String>| response.as_ref().is_ok_and(|value| value.is_above(limit_ms) == Some(false));
-    let last_below = ladder.iter().rposition(|(_, response)| is_below(response)).unwrap_or(0);
-    freeze_k(&ladder[last_below..], limit_ms)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,20 +45,6 @@ mod tests {
         assert_eq!(freeze_k(&ladder, 1000.0), Ok(Exact(16.0)));
         assert_eq!(freeze_k(&ladder[..1], 100.0), Ok(Never { tried: 1.0 }));
         assert!(freeze_k(&[(1, Ok(AtLeast(504.0)))], 1000.0).unwrap_err().contains("not known"));
-    }
-
-    #[test]
-    fn a_stall_that_more_blockers_do_not_repeat_is_not_theirs() {
-        let ladder =
-            [(0, Ok(Exact(1.0))), (1, Ok(Exact(150.0))), (2, Ok(Exact(9.0))), (4, Ok(Exact(180.0))), (16, Ok(Exact(190.0)))];
-        assert_eq!(freeze_k(&ladder, 100.0), Ok(Exact(1.0)));
-        assert_eq!(lasting_freeze_k(&ladder, 100.0), Ok(Exact(4.0)));
-        assert_eq!(lasting_freeze_k(&ladder[..3], 100.0), Ok(Never { tried: 2.0 }));
-        assert_eq!(lasting_freeze_k(&ladder[3..], 100.0), Ok(Exact(4.0)), "frozen at every step");
-        assert_eq!(lasting_freeze_k(&[], 100.0), Ok(Never { tried: 0.0 }));
-        let unknown = [(1, Err("lag".to_owned())), (2, Ok(Exact(9.0))), (4, Err("lag".to_owned()))];
-        assert_eq!(lasting_freeze_k(&unknown, 100.0), Err("lag".into()));
-        assert_eq!(lasting_freeze_k(&unknown[..2], 100.0), Ok(Never { tried: 2.0 }));
     }
 
     #[test]

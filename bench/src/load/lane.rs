@@ -29,8 +29,13 @@ impl Target {
 
     /// Whether to ask twice is as good as once (RFC 9110, 9.2.2).
     pub fn is_idempotent(&self) -> bool {
-        matches!(self.method().as_str(), "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE")
+        is_idempotent(&self.method())
     }
+}
+
+/// Whether a request of this method may be sent again when its connection has broken (RFC 9110, section 9.2.2).
+pub fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE")
 }
 
 /// A stream of identical requests.

@@ -3,7 +3,7 @@
 use crate::catalog::{Ask, Own};
 use crate::console::interrupt;
 use crate::http::{Client, PLAIN_ONLY, Request, Response, Unanswered};
-use crate::load::Target;
+use crate::load::{Target, is_idempotent};
 use crate::process::Running;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use std::net::SocketAddr;
@@ -98,7 +98,7 @@ fn learn_within(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask, lo
         let started = Instant::now();
         let response = kept.ask(running.address, longest, &bytes);
         let took = started.elapsed();
-        if response.is_err() && was_open && took < longest {
+        if response.is_err() && was_open && took < longest && is_idempotent(&ask.method) {
             // The server may have closed it in the very moment.
             continue;
         }

@@ -19,7 +19,7 @@ use anyhow::Result;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A trial during which the hypervisor took more than this share of the processors is retried, at most this many times.
 const MOST_STEAL: (f64, u32) = (0.02, 2);
@@ -162,8 +162,10 @@ fn take_each(round: &mut Round, settings: &Settings, trials: &[Planned<'_>], sta
         }
         progress.say(&format!("trial {trial} of {}: {} {}", settings.trials, server.name, one.name()));
         let down = own::wait(server, || progress.line(&format!("{}: is down; waits until it is up again", server.name)))?;
-        if !down.is_zero() {
-            progress.line(&format!("{}: it was down for {:.1} s", server.name, down.as_secs_f64()));
+        match down {
+            Some(Duration::ZERO) => {}
+            Some(down) => progress.line(&format!("{}: it was down for {:.1} s", server.name, down.as_secs_f64())),
+            None => progress.line(&format!("{}: is still down", server.name)),
         }
         let seed = settings.seed.wrapping_add(u64::from(trial).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (outcome, steal) = undisturbed(one, own, &session(server, settings, one, (seed, trial == 1)))?;

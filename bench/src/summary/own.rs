@@ -128,7 +128,7 @@ impl Service<'_> {
 
     /// The time of each of k slow requests, if it is so much shorter than that of one alone that they did not do the same work.
     fn hurries(&self, k: usize) -> Option<Value> {
-        let least_ms = HURRIES * self.settings.block_ms;
+        let least_ms = HURRIES * self.settings.slow_ms(&self.row.name);
         let took = self.median(&service::slow_time_metric(self.settings.block_ms, k))?;
         (self.settings.has_slow_request() && took.is_above(least_ms) == Some(false)).then_some(took)
     }
@@ -149,16 +149,16 @@ impl Service<'_> {
         }
     }
 
-    /// A number of slow requests beside which the quick ones waited, though beside more of them they did not.
-    fn stalls(&self, limit_ms: f64) -> Option<String> {
-        let freezes = self.threshold(limit_ms).and_then(Value::exact).unwrap_or(f64::INFINITY);
-        let is_above = |k: &usize| self.response(*k).filter(|value| value.is_above(limit_ms) == Some(true));
-        let below = self.settings.blockers.iter().filter(|k| (**k as f64) < freezes);
-        let (k, wait) = below.clone().find_map(|k| is_above(k).map(|wait| (k, wait)))?;
-        let beside = if *k == 0 { "without a slow request".into() } else { format!("beside {k}") };
+    /// That the quick ones did not wait beside more slow requests than freeze them: by luck, or since something else held them up.
+    fn doubt(&self, limit_ms: f64) -> Option<String> {
+        let freezes = self.threshold(limit_ms)?.exact()? as usize;
+        let handled =
+            self.settings.blockers.iter().filter(|k| **k > freezes && !self.refuses(**k) && self.hurries(**k).is_none());
+        let calm = |k: &usize| Some((*k, self.response(*k).filter(|value| value.is_above(limit_ms) == Some(false))?));
+        let (k, wait) = handled.filter_map(calm).next()?;
+        let wait = duration(wait);
         Some(format!(
-            " Something else holds it up at times: {beside} the quick ones waited for {}, and beside more they did not. A quiet service, or more --trials, would tell more.",
-            duration(wait)
+            " Beside {k} they waited for no more than {wait}, so luck decides here, or something else held them up: measure again, with more --trials."
         ))
     }
 
@@ -182,8 +182,8 @@ impl Service<'_> {
             let failed: Vec<String> = self.settings.blockers.iter().filter_map(beside).collect();
             if failed.is_empty() { String::new() } else { format!(" {what} requests failed: {}.", failed.join(", ")) }
         };
-        let stalls = self.settings.limit_ms().and_then(|limit_ms| self.stalls(limit_ms)).unwrap_or_default();
-        format!("{}{stalls}{}{}", self.harm(), list("Quick", &|k| self.failed(k)), list("Slow", &|k| self.slow_failed(k)))
+        let doubt = self.settings.limit_ms().and_then(|limit_ms| self.doubt(limit_ms)).unwrap_or_default();
+        format!("{}{doubt}{}{}", self.harm(), list("Quick", &|k| self.failed(k)), list("Slow", &|k| self.slow_failed(k)))
     }
 
     /// What slow requests do to quick ones, in a sentence.
@@ -196,9 +196,9 @@ impl Service<'_> {
             );
         };
         let Some(threshold) = self.threshold(limit_ms) else {
-            let next = self.settings.blockers.iter().find(|k| self.response(**k).is_none());
-            return match next {
-                Some(k) if *k > 1 => {
+            let is_below = |k: &usize| self.response(*k).and_then(|value| value.is_above(limit_ms)) == Some(false);
+            return match self.settings.blockers.iter().find(|k| !is_below(k)) {
+                Some(k) if *k > 1 && self.response(*k).is_none() => {
                     format!("{name}: {}what {k} do was not measured; the reasons stand below.", self.harmless(*k))
                 }
                 _ => format!("{name}: no valid measurement; the reasons stand below."),

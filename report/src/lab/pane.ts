@@ -74,6 +74,7 @@ export class Pane {
     if (["building", "starting", "failed", "stopped"].includes(shown.state)) {
       this.open.clear();
       this.lanes = [];
+      this.laneOf.clear();
     }
     this.isServing = shown.state === "serving" || shown.state === "reloading";
   }

@@ -6,6 +6,7 @@ use crate::experiment::probes;
 use crate::measure::{Kept, Mode, learn_on, learn_own, ms};
 use crate::process::{Start, deploy};
 use anyhow::{Result, bail};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Probes a second on each connection at most. One is in flight on each, so that all that are due in half a second of silence find a free
@@ -50,12 +51,13 @@ impl Settings {
     /// # Errors
     /// A service that does not start, or that does not answer what it is asked.
     pub fn learn(self, servers: &[Server], start: &Start, mode: Mode) -> Result<Settings> {
-        let mut slowest = Alone::default();
+        let (mut slowest, mut slow_ms) = (Alone::default(), BTreeMap::new());
         for server in servers {
             let Alone { quick, fresh, slow } = Self::ask_alone(server, start)?;
+            slow_ms.insert(server.name.clone(), ms(slow));
             slowest = Alone { quick: slowest.quick.max(quick), fresh: slowest.fresh.max(fresh), slow: slowest.slow.max(slow) };
         }
-        Ok(self.fit(slowest, mode))
+        Ok(Settings { slow_ms, ..self.fit(slowest, mode) })
     }
 
     /// Asks a service alone, over connections that are kept as those of its clients are: what a new one costs is no part of a request.

@@ -27,12 +27,12 @@ pub fn start(server: &Server, start: &Start) -> Result<Running> {
     }
 }
 
-/// Waits for a service that is running already, should it be down, and returns for how long it was; `is_down` is told that at once.
+/// Waits for a service that is running already, should it be down, and returns for how long it was, or `None` if it still is; `is_down` is told that at once.
 ///
 /// # Errors
 /// An interrupt; an address that is none.
-pub fn wait(server: &Server, is_down: impl FnOnce()) -> Result<Duration> {
-    let Program::Address(address) = &server.program else { return Ok(Duration::ZERO) };
+pub fn wait(server: &Server, is_down: impl FnOnce()) -> Result<Option<Duration>> {
+    let Program::Address(address) = &server.program else { return Ok(Some(Duration::ZERO)) };
     wait_until_up(&Url::parse(address)?, is_down)
 }
 

@@ -10,11 +10,12 @@ use crate::process::running::pidfd_open;
 use anyhow::{Context, Error, Result, bail};
 use common::Receipt;
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid, getppid};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Seek};
+use std::io::{ErrorKind, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -201,6 +202,14 @@ fn run(name: &str, mut command: Command) -> Result<()> {
     let cannot = format!("cannot run {}: install it, or see that PATH has it", command.get_program().display());
     let mut stderr = tempfile::tempfile().context("cannot make a file for the compiler's words")?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone()?).process_group(0);
+    let harness = getpid();
+    let prepare = move || {
+        // Outside of the harness's group, it would outlive one that is killed. The thread that starts it also waits for it.
+        set_pdeathsig(Signal::SIGKILL)?;
+        if getppid() != harness { Err(ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+    };
+    // SAFETY: between fork and exec it makes system calls only; nothing is allocated or locked.
+    unsafe { command.pre_exec(prepare) };
     let status = wait(command.spawn().context(cannot)?)?;
     if !status.success() {
         let mut words = Vec::new();
