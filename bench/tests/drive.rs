@@ -154,7 +154,7 @@ fn stallbench(arguments: &[&str]) -> Output {
 
 #[test]
 fn a_merged_log_has_the_rate_of_its_run() {
-    // Twice what one connection carries, so many answers come after the window, and some of its first belong to the warm-up.
+    // This is twice the rate that one connection can carry: many answers come after the window, and the first ones in it belong to requests of the warm-up.
     let (url, _) = server(200, Duration::from_millis(10));
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("a.hlog").display().to_string();

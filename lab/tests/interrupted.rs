@@ -59,3 +59,15 @@ fn an_interrupt_ends_the_build_of_a_pane() {
     write!(page, "GET /events?token={token} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
     interrupt_the_build(lab, &folder);
 }
+
+#[test]
+fn a_build_does_not_outlive_a_lab_that_is_killed() {
+    let (mut lab, folder) = lab("exec 9>held; echo builds >&9; sleep 5 9>&-; echo built >&9");
+    let mut held = BufReader::new(File::open(folder.path().join("held")).unwrap());
+    let mut words = String::new();
+    held.read_line(&mut words).unwrap();
+    lab.kill().unwrap();
+    held.read_to_string(&mut words).unwrap();
+    assert_eq!(words, "builds\n", "the build was ended");
+    lab.wait().unwrap();
+}

@@ -129,7 +129,7 @@ fn errors_are_one_line() {
         (&["show", "7"], "there is no app or id '7'"),
         (&["logs", "x"], "the apps are: api\n"),
         (&["start", "nosuch"], "there is no command 'nosuch'"),
-        (&["start", "nosuch.js"], "there is no file nosuch.js here, and no such command"),
+        (&["start", "nosuch.js"], "there is no file or command named nosuch.js"),
         (&["start", ecosystem], "is an ecosystem file of PM2's: run `supervisor import"),
         (&["start", text], "is not executable"),
         (&["start", "sleep", "--kill-timeout", "9999days", "--", "9"], "expected at most a day"),

@@ -27,7 +27,7 @@ pub fn learn(running: &mut Running, path: &str) -> Result<Target> {
 /// The same, of any request; `name` is what an error calls it.
 ///
 /// # Errors
-/// As above.
+/// Any status but 200 and 201.
 pub fn learn_request(running: &mut Running, name: &str, request: &Request) -> Result<Target> {
     let bytes = request.to_bytes();
     let response = Client::connect(running.address).and_then(|mut client| client.ask(&bytes));
@@ -57,7 +57,7 @@ pub fn learn_own(running: &mut Running, own: &Own, ask: &Ask) -> Result<(Target,
 /// The same over a connection that is kept, if the server keeps it: the time is that of a client that is connected already.
 ///
 /// # Errors
-/// As above.
+/// Those of [`learn_own`].
 pub fn learn_on(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask) -> Result<(Target, Duration)> {
     let is_first = kept.0.is_none();
     learn_within(kept, running, own, ask, LONGEST_OWN).map_err(|error| if is_first { of_first(error) } else { error })

@@ -21,7 +21,7 @@ const FAILS: f64 = 0.01;
 const REFUSES: f64 = 0.05;
 /// Slow requests that take less than this share of the time that one takes alone come from a cache or by a shortcut.
 const HURRIES: f64 = 0.5;
-/// A request that takes more than so many times as long as alone waits in a queue.
+/// Where the median is above this many times that of a lone request, requests queue.
 const QUEUES: f64 = 10.0;
 /// One new connection that fails may be unlucky.
 const FEW: f64 = 2.0;

@@ -192,7 +192,7 @@ mod tests {
         Reading { at: (3_600_000 + at_ms) * MS, members: vec![Member { pid: 7, started: 1, cpu: cpu_ms * MS }] }
     }
 
-    /// The same with another member of its group, which was started after so many ms.
+    /// The same, with a second process in its group that was started this many ms later.
     fn with_child(mut reading: Reading, started_ms: u64, cpu_ms: u64) -> Reading {
         let started = (3_600_000 + started_ms) * clock_ticks_per_second() / 1000;
         reading.members.push(Member { pid: 8, started, cpu: cpu_ms * MS });

@@ -128,7 +128,7 @@ fn find(program: &str) -> Result<String> {
         Some(path) => Ok(std::path::absolute(path)?.to_string_lossy().into_owned()),
         None if !there.is_empty() => bail!("{} is not executable: run chmod +x on it", there[0].display()),
         None if program.contains('/') => bail!("there is no file {program}"),
-        None if usual_interpreter(Path::new(program)).is_some() => bail!("there is no file {program} here, and no such command"),
+        None if usual_interpreter(Path::new(program)).is_some() => bail!("there is no file or command named {program}"),
         None => bail!(
             "there is no command '{program}': to run a file, write ./{program}; to run a server of this project, `stallbench start {program}`"
         ),
