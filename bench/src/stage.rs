@@ -69,11 +69,17 @@ const LOOKS: usize = 20;
 pub struct Launch {
     /// Clients who have found it.
     found: usize,
+    /// Clients whom the process that saved it has answered; none is known of a server that does not name its processes.
+    met_saver: Option<usize>,
 }
 
 impl fmt::Display for Launch {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "a launch was saved: {} of {LOOKS} clients who then looked for it found it", self.found)
+        write!(out, "a launch was saved: {} of {LOOKS} clients who then looked for it found it", self.found)?;
+        match self.met_saver {
+            Some(met) => write!(out, "; {met} of {LOOKS} were answered by the process that saved it"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -154,7 +160,9 @@ impl Kept {
         // Another process may have given the same number to another launch.
         let has_it =
             |found: &&Response| serde_json::from_slice::<Value>(&found.body).is_ok_and(|found| found["mission"] == *mission);
-        Ok(Launch { found: looks.iter().filter(has_it).count() })
+        let met_saver =
+            saved.header("X-Worker").map(|saver| looks.iter().filter(|look| look.header("X-Worker") == Some(saver)).count());
+        Ok(Launch { found: looks.iter().filter(has_it).count(), met_saver })
     }
 
     /// Replaces its processes one after another.
