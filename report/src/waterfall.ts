@@ -23,49 +23,92 @@ export function waterfalls(page: Page, state: State, command: string): HTMLEleme
   const stack = h("div", { class: "falls" });
   const isKnown = (name: string) => name !== "queued" || all.some((fall) => fall.read_ms !== undefined);
   const legend = h("ul", { class: "legend" }, ...MEANINGS.filter(([name]) => isKnown(name)).map(([name, words]) => h("li", {}, h("span", { class: `swatch ${name}` }), words)));
+  let figures: Figure[] = [];
+  let [isInSight, isLate, isAsked] = [false, false, false];
+
   const draw = () => {
     const chosen = state.view.servers.flatMap((name) => all.filter((fall) => fall.server === name));
-    const [from, to] = state.view.zoom ?? [0, longest(chosen)];
-    stack.replaceChildren(...(chosen.length > 0 ? chosen.map((fall, number) => one(fall, number, [from, to], command)) : [h("p", {}, "Tick a server above to see its tabs.")]));
+    figures = chosen.map((fall) => figure(fall, command));
+    stack.replaceChildren(...(figures.length > 0 ? figures.map(({ element }) => element) : [h("p", {}, "Tick a server above to see its tabs.")]));
+    stretch();
   };
-  state.on(["servers", "theme", "zoom"], draw);
+  const stretch = () => {
+    isLate = false;
+    const axis = state.view.zoom ?? [0, longest(figures.map(({ fall }) => fall))];
+    figures.forEach(({ fall, drawing }, number) => bars(drawing, fall, number, axis));
+  };
+  // Once a frame at most, and once they are in sight: whoever zooms looks at a figure further down that follows the same axis.
+  const ask = () => {
+    isLate = true;
+    if (isAsked || !isInSight) return;
+    isAsked = true;
+    requestAnimationFrame(() => {
+      isAsked = false;
+      if (isLate) stretch();
+    });
+  };
+  new IntersectionObserver((entries) => {
+    isInSight = entries[entries.length - 1].isIntersecting;
+    if (isLate) ask();
+  }).observe(stack);
+  state.on(["servers", "theme"], draw);
+  state.on(["zoom"], ask);
   draw();
   return h("div", {}, legend, stack);
 }
 
-function one(fall: Waterfall, number: number, [from, to]: [number, number], command: string): HTMLElement {
-  const { finished_ms: finished, length_ms: length, read_ms: read } = fall;
-  const split = finished.map((end, tab) => phases(end, length, read?.[tab]));
+/** A waterfall on the page, whose drawing depends on the zoom. */
+interface Figure {
+  fall: Waterfall;
+  element: HTMLElement;
+  drawing: SVGSVGElement;
+}
+
+const heightOf = (fall: Waterfall): number => fall.finished_ms.length * ROW + 22;
+
+/** The parts of each tab's time. */
+const partsOf = ({ finished_ms: finished, length_ms: length, read_ms: read }: Waterfall): Phase[][] => finished.map((end, tab) => phases(end, length, read?.[tab]));
+
+/** Draws the part of a waterfall between two instants. */
+function bars(drawing: SVGSVGElement, fall: Waterfall, number: number, [from, to]: [number, number]): void {
+  const { finished_ms: finished, length_ms: length } = fall;
+  const split = partsOf(fall);
   const [room, scale] = [WIDTH - LABEL - 70, (WIDTH - LABEL - 70) / (to - from)];
   const across = (ms: number) => (ms - from) * scale;
-  const height = finished.length * ROW + 22;
-  const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, "aria-hidden": "true" });
-  const bars = svg("g", { "clip-path": `url(#fall-${number})` });
-  drawing.append(svg("clipPath", { id: `fall-${number}` }, svg("rect", { x: LABEL, y: 0, width: room, height })), bars);
+  const height = heightOf(fall);
+  const inside = svg("g", { "clip-path": `url(#fall-${number})` });
+  drawing.replaceChildren(svg("clipPath", { id: `fall-${number}` }, svg("rect", { x: LABEL, y: 0, width: room, height })), inside);
   finished.forEach((end, tab) => {
     const y = tab * ROW + 2;
     const box = (name: string, start: number, ms: number) => svg("rect", { class: name, x: LABEL + across(start), y, width: Math.max(0.5, ms * scale), height: ROW - 6, "data-ms": ms.toFixed(1) });
     drawing.append(svg("text", { x: 0, y: y + 11 }, `tab ${tab + 1}`));
     let start = 0;
     for (const { name, ms } of split[tab]) {
-      bars.append(box(name, start, ms));
+      inside.append(box(name, start, ms));
       start += ms;
     }
     // One loop serves them one after another.
     const fifo = LABEL + across(length * (tab + 1));
-    bars.append(svg("line", { class: "fifo", x1: fifo, x2: fifo, y1: y - 2, y2: y + ROW - 4 }));
+    inside.append(svg("line", { class: "fifo", x1: fifo, x2: fifo, y1: y - 2, y2: y + ROW - 4 }));
     // The number stands behind the bar, or behind the mark where that is in its way.
     const [bar, words] = [LABEL + Math.min(room, Math.max(0, across(end))), 84];
     const x = fifo > bar - 2 && fifo < bar + words ? fifo : bar;
     drawing.append(svg("text", { class: "end", x: x + 6, y: y + 11 }, amount(end, "ms")));
   });
   drawing.append(svg("text", { x: LABEL, y: height - 4, class: "quiet" }, amount(from, "ms")), svg("text", { x: LABEL + room, y: height - 4, class: "quiet", "text-anchor": "end" }, amount(to, "ms")));
+}
+
+function figure(fall: Waterfall, command: string): Figure {
+  const { finished_ms: finished, length_ms: length } = fall;
+  const split = partsOf(fall);
+  const height = heightOf(fall);
+  const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, "aria-hidden": "true" });
   const title = `${fall.server}: ${finished.length} tabs, ${amount(length, "ms")} of work each`;
   const heads = [...split[0].map(({ name }) => name), "done", "one after another"];
   const times = finished.map((end, tab) => [...split[tab].map(({ ms }) => ms), end, length * (tab + 1)]);
   const rows = times.map((own, tab) => h("tr", {}, h("th", { scope: "row" }, `tab ${tab + 1}`), ...own.map((ms) => h("td", { class: "number" }, amount(ms, "ms")))));
   const lines = times.map((own, tab) => [fall.server, String(tab + 1), ...own.map((ms) => ms.toFixed(2))]);
-  return h(
+  const element = h(
     "figure",
     { class: "fall", "data-server": fall.server },
     h("figcaption", {}, title),
@@ -81,6 +124,7 @@ function one(fall: Waterfall, number: number, [from, to]: [number, number], comm
       CSV: () => csv([["server", "tab", ...heads.map((head) => `${head} ms`)], ...lines]),
     }),
   );
+  return { fall, element, drawing };
 }
 
 /** A copy of a drawing that needs no style sheet, since a file has none. */

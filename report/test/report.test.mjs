@@ -127,6 +127,22 @@ test("the waterfall's bars are as long as the tabs took", async () => {
   await closed(page, troubles);
 });
 
+test("zooming stretches the waterfalls that are in sight, others once they are, and leaves an opened table open", async () => {
+  const { page, troubles } = await open(browser, full.path);
+  const axis = () => page.$$eval(".fall", ([fall]) => [...fall.querySelectorAll("text.quiet")].map((one) => one.textContent).join(" to "));
+  const becomes = (isWhole) => page.waitForFunction((whole, same) => ([...document.querySelector(".fall").querySelectorAll("text.quiet")].map((one) => one.textContent).join(" to ") === whole) === same, {}, whole, isWhole);
+  const whole = await axis();
+  await page.$eval("#stalls", (one) => one.scrollIntoView({ behavior: "instant" }));
+  await page.keyboard.press("w");
+  await page.$eval(".fall", (one) => one.scrollIntoView({ behavior: "instant" }));
+  await becomes(false);
+  await page.click(".fall summary");
+  await page.keyboard.press("f");
+  await becomes(true);
+  assert.equal(await page.$eval(".fall details", (one) => one.open), true);
+  await closed(page, troubles);
+});
+
 test("every control can be used, and the address brings the view back", async () => {
   const { page, troubles } = await open(browser, full.path);
   const buttons = await page.$$eval("button", (all) => all.length);
