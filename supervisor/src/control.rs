@@ -103,15 +103,50 @@ pub enum Answer {
     Error(String),
 }
 
-/// All instances, and the supervisor's own state.
+/// All apps, and the supervisor's own state.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Table {
     /// The supervisor's own processes; `None` if no supervisor runs.
     pub supervisor: Option<Own>,
     /// Messages of the supervisor for the user.
     pub remarks: Vec<String>,
-    /// All instances, app by app.
-    pub instances: Vec<View>,
+    /// All apps. What the instances of an app share is sent once: there may be a thousand of them.
+    pub apps: Vec<AppView>,
+}
+
+impl Table {
+    /// Returns all instances, each with its app.
+    pub fn all(&self) -> impl Iterator<Item = (&AppView, &View)> {
+        self.apps.iter().flat_map(|app| app.instances.iter().map(move |one| (app, one)))
+    }
+
+    /// Returns an app by its name.
+    pub fn app(&self, name: &str) -> Option<&AppView> {
+        self.apps.iter().find(|app| app.name == name)
+    }
+
+    /// Returns the names of all apps.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.apps.iter().map(|app| app.name.as_str())
+    }
+}
+
+/// Of an answer with a table, what every version of the daemon sends alike.
+#[derive(Debug, Deserialize)]
+pub struct Known {
+    table: Option<KnownTable>,
+}
+
+#[derive(Debug, Deserialize)]
+struct KnownTable {
+    supervisor: Option<Own>,
+}
+
+impl Known {
+    /// Returns the supervisor's own processes.
+    pub fn own(&self) -> Option<Own> {
+        self.table.as_ref()?.supervisor
+    }
 }
 
 /// Something that has happened to an app, as the event log keeps it: one line of JSON each.
@@ -144,15 +179,40 @@ pub struct Own {
 /// The status of an instance whose specification is lost.
 pub const DAMAGED: &str = "damaged";
 
+/// An app, as `list` and `show` print it: what its instances have in common, and each of them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AppView {
+    /// Its name.
+    pub name: String,
+    /// `cluster` or `fork`.
+    pub mode: String,
+    /// Why its specification is lost, if it is.
+    pub damage: Option<String>,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Its working directory.
+    pub directory: PathBuf,
+    /// The addresses that it serves.
+    pub listeners: Vec<String>,
+    /// Its restart, log and watch options.
+    pub options: crate::spec::Options,
+    /// Its instances.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<View>,
+}
+
+impl AppView {
+    /// Returns whether a target means this one of its instances.
+    pub fn is_meant(&self, one: &View, selector: &Selector) -> bool {
+        selector.means(&self.name, self.options.namespace.as_deref(), Some(one.id))
+    }
+}
+
 /// An instance, as `list` and `show` print it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct View {
     /// Its id in the table.
     pub id: u32,
-    /// Name of its app.
-    pub name: String,
-    /// `cluster` or `fork`.
-    pub mode: String,
     /// Its number within its app.
     pub number: u32,
     /// The id of its process, if it has one.
@@ -163,17 +223,8 @@ pub struct View {
     pub restarts: u32,
     /// Its state, such as `online`, or [`DAMAGED`], whether or not it runs.
     pub status: String,
-    /// Why the specification of its app is lost, if it is.
-    #[serde(default)]
-    pub damage: Option<String>,
     /// Number of processes that it has had.
     pub generation: u32,
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// Its working directory.
-    pub directory: PathBuf,
-    /// The addresses that it serves.
-    pub listeners: Vec<String>,
     /// Its status text, from `STATUS=`.
     pub says: Option<String>,
     /// It sends signs of life.
@@ -193,18 +244,11 @@ pub struct View {
     pub created_s: u64,
     /// Exit description of its previous process, if it had one.
     pub last_end: Option<String>,
-    /// The restart, log and watch options of its app.
-    pub options: crate::spec::Options,
 }
 
 impl View {
     /// Returns whether its process is ready, even if nothing else is known of it.
     pub fn serves(&self) -> bool {
         self.status == "online" || self.status == DAMAGED && self.uptime_ms.is_some()
-    }
-
-    /// Returns whether a target means it.
-    pub fn is_meant(&self, selector: &Selector) -> bool {
-        selector.means(&self.name, self.options.namespace.as_deref(), Some(self.id))
     }
 }

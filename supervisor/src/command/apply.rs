@@ -92,12 +92,8 @@ pub fn specs(file: &Path, environment: Option<&str>, only: &[String]) -> Result<
 /// Returns the specification of each app in the list, if it can be read, and the number of its instances.
 fn running(table: &Table) -> Result<BTreeMap<String, (Option<Spec>, u32)>> {
     let home = Home::open()?;
-    let mut all: BTreeMap<String, (Option<Spec>, u32)> = BTreeMap::new();
-    for one in &table.instances {
-        let read = || fs::read(home.spec(&one.name)).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        all.entry(one.name.clone()).or_insert_with(|| (read(), 0)).1 += 1;
-    }
-    Ok(all)
+    let read = |name: &str| fs::read(home.spec(name)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    Ok(table.apps.iter().map(|app| (app.name.clone(), (read(&app.name), app.instances.len() as u32))).collect())
 }
 
 /// Returns the parts in which two specifications differ. The environment counts as far as the file sets it: the rest is that of whoever typed the command.

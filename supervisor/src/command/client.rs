@@ -6,6 +6,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::de::DeserializeOwned;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use supervisor::control::{Answer, Request, Table};
+use supervisor::control::{Answer, Known, Own, Request, Table};
 use supervisor::files::tail;
 use supervisor::home::Home;
 
@@ -86,15 +87,28 @@ pub fn all(results: impl Iterator<Item = Result<()>>) -> Result<()> {
 /// Fails if the daemon does not answer.
 pub fn table() -> Result<Table> {
     let home = Home::open()?;
-    let ask = || talk(connect(&home)?, &Request::List);
     if !is_there(&home)? {
         return Ok(Table::default());
     }
-    // A daemon that has just been replaced did not get to answer; the next one does.
-    match ask().or_else(|_| ask())? {
+    match list(|| connect(&home))? {
         Answer::Table(table) => Ok(table),
         other => say(other).map(|()| Table::default()),
     }
+}
+
+/// Requests the process ids of the supervisor itself, of whatever version it is; there are none if no supervisor runs.
+///
+/// # Errors
+/// Fails if the daemon does not answer.
+pub fn own() -> Result<Option<Own>> {
+    let home = Home::open()?;
+    if is_there(&home)? { Ok(list::<Known>(|| connect(&home))?.own()) } else { Ok(None) }
+}
+
+/// Asks for the table. A daemon that has just been replaced did not get to answer; the next one does.
+fn list<A: DeserializeOwned>(connect: impl Fn() -> Result<UnixStream>) -> Result<A> {
+    let ask = || talk(connect()?, &Request::List);
+    ask().or_else(|_| ask())
 }
 
 /// Stops all apps and the supervisor.
@@ -122,15 +136,12 @@ fn end() -> Result<Option<Answer>> {
         return Ok(None);
     }
     lock.begin()?;
-    let ask = |request: &Request| talk(UnixStream::connect(home.control()).context("cannot connect to the daemon")?, request);
-    // Opened before the request, so that this command can wait for the keeper's end. A daemon that has just been replaced did not get to answer.
-    let own = match ask(&Request::List).or_else(|_| ask(&Request::List))? {
-        Answer::Table(table) => table.supervisor,
-        _ => None,
-    };
+    let connect = || UnixStream::connect(home.control()).context("cannot connect to the daemon");
+    // Opened before the request, so that this command can wait for the keeper's end.
+    let own = list::<Known>(connect)?.own();
     let keeper = own.and_then(|own| Pid::from_raw(own.keeper));
     let keeper = keeper.and_then(|keeper| pidfd_open(keeper, PidfdFlags::empty()).ok());
-    let answer = ask(&Request::Kill)?;
+    let answer = talk(connect()?, &Request::Kill)?;
     if let Some(keeper) = keeper {
         retry_on_intr(|| poll(&mut [PollFd::new(&keeper, PollFlags::IN)], Some(&LAST_BREATH)))?;
     }
@@ -168,7 +179,7 @@ fn connect(home: &Home) -> Result<UnixStream> {
     }
 }
 
-fn talk(mut stream: UnixStream, request: &Request) -> Result<Answer> {
+fn talk<A: DeserializeOwned>(mut stream: UnixStream, request: &Request) -> Result<A> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     // A daemon that does not want the request says why, even if it does not read all of it.
@@ -195,7 +206,7 @@ fn talk(mut stream: UnixStream, request: &Request) -> Result<Answer> {
 /// Makes sure that the daemon answers, since it may take any time for what it was asked.
 fn is_alive() -> Result<()> {
     let stream = UnixStream::connect(Home::open()?.control()).with_context(silent)?;
-    talk(stream, &Request::List).map(drop)
+    talk::<Known>(stream, &Request::List).map(drop)
 }
 
 fn silent() -> String {
@@ -226,11 +237,11 @@ fn background() -> Result<PathBuf> {
 /// Fails if no supervisor runs, or it refuses.
 pub fn update() -> Result<()> {
     let home = Home::open()?;
-    let before = table()?.supervisor;
+    let before = own()?;
     let answer = talk(connect(&home)?, &Request::Update(background()?))?;
     // The last one ends after its answer, and the next one accepts as soon as it knows everything.
     if let Answer::Done(_) = answer {
-        let is_replaced = || Ok(table()?.supervisor.is_none_or(|own| before.is_none_or(|before| before.daemon != own.daemon)));
+        let is_replaced = || Ok(own()?.is_none_or(|own| before.is_none_or(|before| before.daemon != own.daemon)));
         ensure!(is_soon(PATIENCE, is_replaced)?, "the supervisor has not replaced itself yet: check `supervisor list`");
     }
     say(answer)

@@ -6,15 +6,18 @@ use crate::cli::Output;
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table as Grid, presets};
 use serde::Serialize;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-use supervisor::control::{Own, Table, View};
+use supervisor::control::{AppView, Own, Table, View};
 use supervisor::home::Home;
 use supervisor::proc::Groups;
 
-/// An instance, with measurements of its process.
+/// An instance and its app, with measurements of its process.
 #[derive(Serialize)]
 pub struct Measured {
+    #[serde(flatten)]
+    pub app: Arc<AppView>,
     #[serde(flatten)]
     pub view: View,
     /// CPU use of the process and its group as a share of one core, since a moment ago.
@@ -34,8 +37,8 @@ impl Measured {
         let view = &self.view;
         [
             view.id.to_string(),
-            view.name.clone(),
-            view.mode.clone(),
+            self.app.name.clone(),
+            self.app.mode.clone(),
             view.pid.map_or_else(none, |pid| pid.to_string()),
             view.uptime_ms.map_or_else(none, |ms| uptime(Duration::from_millis(ms))),
             view.restarts.to_string(),

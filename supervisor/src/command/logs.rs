@@ -33,11 +33,11 @@ pub fn run(logs: &Logs) -> Result<()> {
     let table = client::table()?;
     let mut followed = Vec::new();
     add(&mut followed, &table, logs, |_| logs.lines)?;
-    if table.instances.is_empty() && logs.wait {
+    if table.apps.is_empty() && logs.wait {
         return follow(&mut followed, logs);
     }
     if followed.is_empty() {
-        bail!(Selector::new(&logs.target).nothing(table.instances.iter().map(|one| one.name.as_str())));
+        bail!(Selector::new(&logs.target).nothing(table.names()));
     }
     if logs.follow { follow(&mut followed, logs) } else { Ok(()) }
 }
@@ -52,10 +52,10 @@ fn raise_limit() {
 /// Prints the last lines of each requested log that is not followed yet.
 fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs, lines: impl Fn(&Path) -> usize) -> Result<()> {
     let selector = Selector::new(&logs.target);
-    for one in table.instances.iter().filter(|one| one.is_meant(&selector)) {
+    for (app, one) in table.all().filter(|(app, one)| app.is_meant(one, &selector)) {
         for (path, stream) in one.logs.iter().zip(STREAMS) {
             if !followed.iter().any(|one| one.log.path == *path) {
-                let label = format!("{}|{} {stream}| ", one.id, one.name);
+                let label = format!("{}|{} {stream}| ", one.id, app.name);
                 let mut one = Followed::new(label, path.clone(), logs);
                 one.print_end(lines(path), logs.follow).with_context(|| format!("cannot read {}", path.display()))?;
                 followed.push(one);

@@ -153,7 +153,7 @@ fn formatted(measured: &[Measured]) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (one, value) in rows {
-            let app = one.view.name.replace('\\', "\\\\").replace('"', "\\\"");
+            let app = one.app.name.replace('\\', "\\\\").replace('"', "\\\"");
             let _ = writeln!(text, "{name}{{app=\"{app}\",id=\"{}\"}} {value}", one.view.id);
         }
     }

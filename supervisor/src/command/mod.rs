@@ -83,7 +83,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         Command::Pid(pid) => show::pids(&pid.target)?,
         Command::Ping => {
             client::begin()?;
-            let own = client::table()?.supervisor;
+            let own = client::own()?;
             print(&own.map_or_else(String::new, |own| format!("pong: keeper {}, daemon {}\n", own.keeper, own.daemon)))?;
         }
         Command::Completion(completion) => {

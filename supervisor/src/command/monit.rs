@@ -211,8 +211,7 @@ impl Screen {
     }
 
     fn draw_log(&self, frame: &mut Frame<'_>, area: Rect) {
-        let name =
-            self.measured.get(self.selected).map_or_else(String::new, |one| format!("{} ({})", one.view.name, one.view.id));
+        let name = self.measured.get(self.selected).map_or_else(String::new, |one| format!("{} ({})", one.app.name, one.view.id));
         let room = usize::from(area.height.saturating_sub(2));
         let lines: Vec<Line<'_>> =
             self.log.iter().skip(self.log.len().saturating_sub(room)).map(|line| Line::from(line.as_str())).collect();
@@ -249,14 +248,17 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use serde_json::json;
+    use std::sync::Arc;
 
     #[test]
     fn a_narrow_terminal_shows_every_column_and_most_of_a_name() {
+        let app = json!({ "name": "a-rather-long-name-of-an-app", "mode": "cluster", "command": [], "directory": "/", "listeners": [], "options": {} });
         let view = json!({
-            "id": 7, "name": "a-rather-long-name-of-an-app", "mode": "cluster", "number": 0, "pid": 1_234_567, "uptime_ms": 3_599_000, "restarts": 0,
-            "status": "online", "generation": 1, "command": [], "directory": "/", "listeners": [], "logs": ["/out", "/error"], "created_s": 0, "options": {}
+            "id": 7, "number": 0, "pid": 1_234_567, "uptime_ms": 3_599_000, "restarts": 0, "status": "online", "generation": 1, "logs": ["/out", "/error"],
+            "created_s": 0
         });
-        let one = Measured { view: serde_json::from_value(view).unwrap(), cpu: Some(0.0), memory: Some(100 << 20) };
+        let (app, view) = (serde_json::from_value(app).unwrap(), serde_json::from_value(view).unwrap());
+        let one = Measured { app: Arc::new(app), view, cpu: Some(0.0), memory: Some(100 << 20) };
         let screen = Screen { measured: vec![one], ..Screen::default() };
         let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
         terminal.draw(|frame| screen.draw(frame)).unwrap();

@@ -10,9 +10,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-use supervisor::control::{Table, View};
+use supervisor::control::{AppView, Table, View};
 use supervisor::proc::{Groups, cpu_time, since_boot};
 
 /// Shortest and longest time over which CPU use is measured, in nanoseconds.
@@ -118,7 +119,7 @@ impl Readings {
 
     /// Returns each process's memory, and its CPU use since a moment ago, for which it waits if need be.
     pub fn measure(&mut self, table: Table, mut groups: Groups) -> Vec<Measured> {
-        let pids: Vec<i32> = table.instances.iter().filter_map(|one| one.pid).collect();
+        let pids: Vec<i32> = table.all().filter_map(|(_, one)| one.pid).collect();
         // It may have been started since they were read.
         if pids.iter().any(|pid| groups.started(*pid).is_none()) {
             groups = Groups::read();
@@ -132,12 +133,18 @@ impl Readings {
         }
         let used: BTreeMap<i32, f64> = present.iter().filter_map(|now| Some((now.pid()?, self.cpu(now)?))).collect();
         self.add(present);
-        let measured = |view: View| Measured {
+        let measured = |app: Arc<AppView>, view: View| Measured {
+            app,
             cpu: view.pid.and_then(|pid| used.get(&pid).copied()),
             memory: view.pid.and_then(|pid| groups.memory(pid)),
             view,
         };
-        table.instances.into_iter().map(measured).collect()
+        let of = |mut app: AppView| {
+            let instances = std::mem::take(&mut app.instances);
+            let app = Arc::new(app);
+            instances.into_iter().map(move |view| measured(app.clone(), view))
+        };
+        table.apps.into_iter().flat_map(of).collect()
     }
 
     /// Returns the CPU use of a group, as a share of one core, since the newest reading that is neither too new nor too old.

@@ -66,7 +66,7 @@ impl Drop for Foreground {
 impl Foreground {
     fn keep(&mut self, specs: Vec<(Spec, u32)>) -> Result<ExitCode> {
         // What a container that was killed has left in the list is not what the file says.
-        if !client::table()?.instances.is_empty() {
+        if !client::table()?.apps.is_empty() {
             client::ask_quietly(&Request::Delete("all".into()))?;
         }
         let (child, mut input) = logs()?;

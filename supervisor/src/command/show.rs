@@ -6,10 +6,9 @@ use crate::cli::{Env, Show};
 use anyhow::{Context, Result, bail};
 use comfy_table::{ContentArrangement, Table as Grid};
 use humantime::{format_duration, format_rfc3339_seconds};
-use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
-use supervisor::control::{Table, View};
+use supervisor::control::Table;
 use supervisor::home::Home;
 use supervisor::selector::Selector;
 use supervisor::spec::{Health, Options, Spec};
@@ -34,9 +33,13 @@ pub fn run(show: &Show) -> Result<()> {
 /// Returns the instances of a target.
 fn meant(mut table: Table, target: &str) -> Result<Table> {
     let selector = Selector::new(target);
-    let names: BTreeSet<String> = table.instances.iter().map(|one| one.name.clone()).collect();
-    table.instances.retain(|one| one.is_meant(&selector));
-    if table.instances.is_empty() {
+    let names: Vec<String> = table.names().map(str::to_owned).collect();
+    for app in &mut table.apps {
+        let all = std::mem::take(&mut app.instances);
+        app.instances = all.into_iter().filter(|one| app.is_meant(one, &selector)).collect();
+    }
+    table.apps.retain(|app| !app.instances.is_empty());
+    if table.apps.is_empty() {
         bail!(selector.nothing(names.iter().map(String::as_str)));
     }
     Ok(table)
@@ -48,7 +51,7 @@ fn meant(mut table: Table, target: &str) -> Result<Table> {
 /// Fails if there is no such instance.
 pub fn pids(target: &str) -> Result<()> {
     let table = meant(client::table()?, target)?;
-    table.instances.iter().filter_map(|one| one.pid).try_for_each(|pid| print(&format!("{pid}\n")))
+    table.all().filter_map(|(_, one)| one.pid).try_for_each(|pid| print(&format!("{pid}\n")))
 }
 
 /// Prints the environment of a target, which its processes are started with.
@@ -57,8 +60,7 @@ pub fn pids(target: &str) -> Result<()> {
 /// Fails if there is no such instance, or its specification cannot be read.
 pub fn environment(env: &Env) -> Result<()> {
     let table = meant(client::table()?, &env.target)?;
-    let names: BTreeSet<&str> = table.instances.iter().map(|one| one.name.as_str()).collect();
-    for name in names {
+    for name in table.names() {
         let path = Home::open()?.spec(name);
         let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let spec: Spec = serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))?;
@@ -83,16 +85,16 @@ fn is_secret(name: &str, value: &str) -> bool {
 }
 
 fn grid(one: &Measured) -> Grid {
-    let view = &one.view;
+    let (app, view) = (&one.app, &one.view);
     let mut grid = plain();
     grid.set_content_arrangement(ContentArrangement::Dynamic);
-    grid.set_header([view.id.to_string(), view.name.clone()]);
+    grid.set_header([view.id.to_string(), app.name.clone()]);
     let mut row = |name: &str, value: Option<String>| {
         grid.add_row([name, value.as_deref().unwrap_or("–")]);
     };
-    let options = &view.options;
+    let options = &app.options;
     row("status", Some(view.status.clone()));
-    if let Some(why) = &view.damage {
+    if let Some(why) = &app.damage {
         row("damage", Some(format!("its specification is lost ({why}): it can be stopped and deleted, but not started")));
     }
     row("mode", Some(mode(one)));
@@ -100,14 +102,14 @@ fn grid(one: &Measured) -> Grid {
     row("uptime", view.uptime_ms.map(|ms| uptime(Duration::from_millis(ms))));
     row("cpu", one.cpu.map(|cpu| format!("{:.0} %", cpu * 100.0)));
     row("memory", one.memory.map(size));
-    row("command", Some(view.command.join(" ")));
-    row("directory", Some(view.directory.display().to_string()));
-    row("listeners", (!view.listeners.is_empty()).then(|| view.listeners.join(", ")));
+    row("command", Some(app.command.join(" ")));
+    row("directory", Some(app.directory.display().to_string()));
+    row("listeners", (!app.listeners.is_empty()).then(|| app.listeners.join(", ")));
     row("generation", Some(view.generation.to_string()));
     row("restarts", Some(view.restarts.to_string()));
     row("last exit", view.last_end.clone());
     row("reports", view.says.clone());
-    row("health", health(view));
+    row("health", health(one));
     row("stdout", Some(view.logs[0].display().to_string()));
     row("stderr", Some(view.logs[1].display().to_string()));
     row("log error", view.log_trouble.clone());
@@ -137,8 +139,9 @@ fn cgroup(options: &Options) -> Option<String> {
 }
 
 /// Returns how the health of an instance is checked, and with what result.
-fn health(view: &View) -> Option<String> {
-    let Health { http, exec, interval, retries, stall, .. } = &view.options.health;
+fn health(one: &Measured) -> Option<String> {
+    let view = &one.view;
+    let Health { http, exec, interval, retries, stall, .. } = &one.app.options.health;
     let what = http.as_ref().map(ToString::to_string).or_else(|| exec.clone());
     let failure = view.last_failure.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     let checked = what
@@ -150,11 +153,11 @@ fn health(view: &View) -> Option<String> {
 }
 
 fn mode(one: &Measured) -> String {
-    let what = match one.view.mode.as_str() {
+    let what = match one.app.mode.as_str() {
         "cluster" => "instances share listeners, and a reload drops no request",
         _ => "no shared listener (--listen): a reload stops the old process before the new one starts",
     };
-    format!("{}: {what}", one.view.mode)
+    format!("{}: {what}", one.app.mode)
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub fn run(begin: &Begin) -> Result<()> {
     let table = client::table()?;
     let selector = Selector::new(&start.what);
     // With a name of its own, it is a new app, whatever the others are called.
-    if start.name.is_none() && !start.force && table.instances.iter().any(|one| one.is_meant(&selector)) {
+    if start.name.is_none() && !start.force && table.all().any(|(app, one)| app.is_meant(one, &selector)) {
         if !is_bare(start) {
             bail!("{0} is in the list, and start does not change its options: run `supervisor delete {0}` first", start.what);
         }
@@ -52,7 +52,7 @@ pub fn run(begin: &Begin) -> Result<()> {
     }
     let mut spec = spec(start)?;
     if start.force {
-        let is_taken = |name: &str| table.instances.iter().any(|one| one.name == name);
+        let is_taken = |name: &str| table.app(name).is_some();
         let names = (2..).map(|number| format!("{}-{number}", spec.name));
         if let Some(free) = std::iter::once(spec.name.clone()).chain(names).find(|name| !is_taken(name)) {
             spec.name = free;
@@ -75,13 +75,12 @@ fn is_bare(start: &Start) -> bool {
 
 /// Starts an app of a file. One that is in the list has to be as the file says.
 fn begin_declared(spec: Spec, instances: u32, table: &Table, file: &str) -> Result<()> {
-    if !table.instances.iter().any(|one| one.name == spec.name) {
+    let Some(app) = table.app(&spec.name) else {
         return begin(spec, Some(instances));
-    }
+    };
     let old = fs::read(Home::open()?.spec(&spec.name)).ok().and_then(|text| serde_json::from_slice::<Spec>(&text).ok());
     let mut differ = old.map(|old| apply::differences(&old, &spec)).unwrap_or_default();
-    let running = table.instances.iter().filter(|one| one.name == spec.name).count();
-    differ.extend((running != instances as usize).then(|| "number of instances".to_owned()));
+    differ.extend((app.instances.len() != instances as usize).then(|| "number of instances".to_owned()));
     match differ.as_slice() {
         [] => client::ask(&Request::Resume(spec.name)),
         differ => bail!("{} differs from {file} ({}): run `supervisor apply {file}`", spec.name, differ.join(", ")),

@@ -2,7 +2,7 @@
 
 use super::table::{App, Instance};
 use super::{Core, Version};
-use crate::control::{DAMAGED, Table, View};
+use crate::control::{AppView, DAMAGED, Table, View};
 use crate::spec::{STREAMS, Spec};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,8 +11,11 @@ use std::time::UNIX_EPOCH;
 impl Core {
     /// Returns the table; the daemon adds its own process ids.
     pub(super) fn view(&self) -> Table {
-        let instances = self.table.all().map(|(app, instance)| self.view_of(app, instance));
-        Table { supervisor: None, remarks: self.remarks.clone(), instances: instances.collect() }
+        Table {
+            supervisor: None,
+            remarks: self.remarks.clone(),
+            apps: self.table.apps.iter().map(|app| self.app_view(app)).collect(),
+        }
     }
 
     /// Returns the specifications of all apps, except those that are lost.
@@ -38,26 +41,33 @@ impl Core {
         Some(format!("{other} writes to the same log, {}", log.display()))
     }
 
+    fn app_view(&self, app: &App) -> AppView {
+        let address = |address: &String| self.listeners.get(address).unwrap_or(address).clone();
+        AppView {
+            name: app.spec.name.clone(),
+            mode: app.mode().into(),
+            damage: app.damage.clone(),
+            command: app.spec.command.clone(),
+            directory: app.spec.directory.clone(),
+            listeners: app.listeners(Version::Current).map(address).collect(),
+            options: app.spec.options.clone(),
+            instances: app.instances.iter().map(|instance| self.view_of(app, instance)).collect(),
+        }
+    }
+
     fn view_of(&self, app: &App, instance: &Instance) -> View {
         let worker = &instance.worker;
         let process = worker.state.process();
         let logs = self.logs(app, instance);
-        let address = |address: &String| self.listeners.get(address).unwrap_or(address).clone();
         let uptime = process.and(worker.online).map(|online| self.now.instant.duration_since(online));
         View {
             id: instance.id,
-            name: app.spec.name.clone(),
-            mode: app.mode().into(),
             number: instance.number,
             pid: process.map(|process| process.pid),
             uptime_ms: uptime.map(|uptime| uptime.as_millis() as u64),
             restarts: instance.restarts,
             status: if app.damage.is_some() { DAMAGED } else { worker.state.name() }.into(),
-            damage: app.damage.clone(),
             generation: instance.generation,
-            command: app.spec.command.clone(),
-            directory: app.spec.directory.clone(),
-            listeners: app.listeners(Version::Current).map(address).collect(),
             says: worker.says.clone(),
             sends_life: worker.sends_life,
             failed_checks: worker.failed_checks,
@@ -66,7 +76,6 @@ impl Core {
             logs,
             created_s: instance.created.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             last_end: instance.last_end.clone(),
-            options: app.spec.options.clone(),
         }
     }
 }

@@ -30,27 +30,27 @@ impl World {
         }
         assert!(!self.core.is_at_work(), "a command never ends:\n{}", history());
         let table = self.core.view();
-        let listed: BTreeSet<i32> = table.instances.iter().filter_map(|one| one.pid).collect();
+        let listed: BTreeSet<i32> = table.all().filter_map(|(_, one)| one.pid).collect();
         let running: BTreeSet<i32> = self.processes.keys().copied().collect();
         assert_eq!(listed, running, "the list and the processes differ:\n{}", history());
-        for one in &table.instances {
+        for (app, one) in table.all() {
             match (one.status.as_str(), one.pid) {
                 ("online", Some(pid)) => {
-                    let app = self.core.table.app(&one.name).unwrap();
-                    let Some(address) = app.spec.listeners.first() else { continue };
+                    let name = &app.name;
+                    let Some(address) = self.core.table.app(name).unwrap().spec.listeners.first() else { continue };
                     let is_ready = matches!(self.processes[&pid].1, Process::Running { is_ready: true, .. });
                     assert!(is_ready, "{} is called online and is {:?}:\n{}", one.id, self.processes[&pid], history());
-                    assert!(self.keeper.listeners.contains(address), "{} has no listener:\n{}", one.name, history());
+                    assert!(self.keeper.listeners.contains(address), "{name} has no listener:\n{}", history());
                 }
                 ("stopped" | "errored", None) => {}
                 (status, pid) => panic!("instance {} stays {status} with {pid:?}:\n{}", one.id, history()),
             }
         }
-        let names: BTreeSet<&str> = table.instances.iter().map(|one| one.name.as_str()).collect();
+        let names: BTreeSet<&str> = table.names().collect();
         for (name, expected) in &self.expected {
             assert!(names.contains(name.as_str()), "{name} is lost:\n{}", history());
-            let states: BTreeSet<&str> =
-                table.instances.iter().filter(|one| one.name == *name).map(|one| one.status.as_str()).collect();
+            let instances = &table.app(name).unwrap().instances;
+            let states: BTreeSet<&str> = instances.iter().map(|one| one.status.as_str()).collect();
             match expected {
                 Expected::Stopped => assert_eq!(states, BTreeSet::from(["stopped"]), "{name}:\n{}", history()),
                 Expected::Running => assert!(!states.contains("stopped"), "{name} is stopped:\n{}", history()),
