@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Command;
+use std::thread;
 
 /// Sends raw bytes to the daemon, and reads its answer.
 fn raw(supervisor: &Supervisor, bytes: &[u8], is_half_closed: bool) -> String {
@@ -135,4 +138,35 @@ fn an_app_whose_settings_are_too_long_is_refused_in_one_line() {
         let said = supervisor.fails(words);
         assert!(said.contains(why) && said.lines().count() == 1 && said.len() < 200, "{said}");
     }
+}
+
+#[test]
+fn a_daemon_of_another_version_can_be_replaced_even_if_its_table_cannot_be_read() {
+    let home = tempfile::tempdir().unwrap();
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let listener = UnixListener::bind(home.path().join("control.sock")).unwrap();
+    let daemon = thread::spawn(move || {
+        let mut id = 2;
+        for stream in listener.incoming().map(Result::unwrap) {
+            let mut request = String::new();
+            BufReader::new(&stream).read_line(&mut request).unwrap();
+            let is_update = request.contains("update");
+            let table = json!({ "table": { "supervisor": { "keeper": 1, "daemon": id }, "rows": ["of another form"] } });
+            let answer = if is_update { json!({ "done": "it was replaced" }) } else { table };
+            // A client that only looks whether anybody listens is gone by now.
+            let _ = writeln!(&stream, "{answer}");
+            if id == 3 && !request.is_empty() {
+                return;
+            }
+            id += i32::from(is_update);
+        }
+    });
+    let run = |command: &str| {
+        Command::new(env!("CARGO_BIN_EXE_supervisor")).arg(command).env("SUPERVISOR_HOME", home.path()).output().unwrap()
+    };
+    let list = run("list");
+    assert!(String::from_utf8_lossy(&list.stderr).contains("perhaps of another version"), "{list:?}");
+    let update = run("update");
+    assert_eq!(String::from_utf8_lossy(&update.stdout), "it was replaced\n", "{update:?}");
+    daemon.join().unwrap();
 }
