@@ -1,6 +1,6 @@
 //! Routes, bytes and bad input.
 
-use super::{Check, ask, expect, expect_page, expect_served, start};
+use super::{Check, ask, beside, expect, expect_page, expect_served, sleep, start};
 use crate::catalog::Server;
 use crate::http::{Client, get};
 use anyhow::{Context, Result, bail};
@@ -116,13 +116,15 @@ fn pipelining(server: &Server) -> Result<()> {
 /// The first of two pipelined answers comes while the second request still blocks.
 fn flush_before_blocking(server: &Server) -> Result<()> {
     let running = start(server, &[])?;
-    let mut client = Client::connect(running.address)?;
-    client.send(&[get("/"), get("/sleep?ms=700")].concat())?;
-    expect_page(&client.receive(false)?)?;
-    if client.has_more() {
-        bail!("the answer that was ready came together with the one that took long");
-    }
-    expect("status", &client.receive(false)?.status, &200)
+    beside(|length_ms| {
+        let mut client = Client::connect(running.address)?;
+        client.send(&[get("/"), sleep(length_ms)].concat())?;
+        expect_page(&client.receive(false)?)?;
+        if client.has_more() {
+            bail!("the answer that was ready came together with the one that took long");
+        }
+        expect("status", &client.receive(false)?.status, &200)
+    })
 }
 
 const DOCUMENT: &str = "[1, 2, {\"a\": null}]";

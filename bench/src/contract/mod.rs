@@ -101,6 +101,21 @@ fn expect<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> 
     Ok(())
 }
 
+/// Lengths of a slow request, in ms, that a check tries one after the other.
+const LENGTHS_MS: [u32; 3] = [400, 2_000, 10_000];
+
+/// Checks what is answered before slow requests of a length are. On a busy machine these may be done too soon, so one that fails is checked again with longer
+/// ones: a server that answers too late does so with each.
+fn beside(check: impl Fn(u32) -> Result<()>) -> Result<()> {
+    let [first @ .., last] = LENGTHS_MS;
+    if first.into_iter().any(|length_ms| check(length_ms).is_ok()) { Ok(()) } else { check(last) }
+}
+
+/// A slow request of this length.
+fn sleep(length_ms: u32) -> Vec<u8> {
+    get(&format!("/sleep?ms={length_ms}"))
+}
+
 /// Waits until something is so; nothing tells when.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Servers that send blocking work away: nobody else waits for it, even while the pool is full, and a full pool can refuse it.
 
 use super::life::wait_until_taken;
-use super::{Check, ask, expect, expect_served, start};
+use super::{Check, ask, beside, expect, expect_served, sleep, start};
 use crate::catalog::{Blocking, Server};
 use crate::http::{Client, get};
 use crate::process::Running;
@@ -14,7 +14,8 @@ fn offload(server: &Server) -> Result<()> {
     if server.blocking == Blocking::Inline {
         return Ok(());
     }
-    hold_nobody_up(&start(server, &[])?)
+    let running = start(server, &[])?;
+    beside(|length_ms| hold_nobody_up(&running, length_ms))
 }
 
 /// Nor do those that wait for a thread of the pool.
@@ -22,15 +23,16 @@ fn full_pool(server: &Server) -> Result<()> {
     if server.blocking != Blocking::Offloaded {
         return Ok(());
     }
-    hold_nobody_up(&start(server, &["--blocking-threads", "1"])?)
+    let running = start(server, &["--blocking-threads", "1"])?;
+    beside(|length_ms| hold_nobody_up(&running, length_ms))
 }
 
 /// Others are served before any of four blockers.
-fn hold_nobody_up(running: &Running) -> Result<()> {
+fn hold_nobody_up(running: &Running, length_ms: u32) -> Result<()> {
     let mut blockers = Vec::new();
     for _ in 0..4 {
         let mut blocker = Client::connect(running.address)?;
-        blocker.send(&get("/sleep?ms=1500"))?;
+        blocker.send(&sleep(length_ms))?;
         blockers.push(blocker);
     }
     for _ in 0..20 {
@@ -48,18 +50,22 @@ fn when_full(server: &Server) -> Result<()> {
         return Ok(());
     }
     let running = start(server, &["--blocking-threads", "1", "--when-full", "refuse"])?;
+    beside(|length_ms| refuses(&running, length_ms))
+}
+
+fn refuses(running: &Running, length_ms: u32) -> Result<()> {
     let mut first = Client::connect(running.address)?;
-    first.send(&get("/sleep?ms=1500"))?;
+    first.send(&sleep(length_ms))?;
     // Otherwise another worker may take what comes next before it.
-    wait_until_taken(&running, std::slice::from_ref(&first))?;
-    expect_served(&running)?;
+    wait_until_taken(running, std::slice::from_ref(&first))?;
+    expect_served(running)?;
     // More than any queue has places for, one after the other until one is refused.
     let mut others = Vec::new();
     let refused = loop {
         let mut other = Client::connect(running.address)?;
         other.send(&get("/sleep?ms=1"))?;
         others.push(other);
-        expect_served(&running)?;
+        expect_served(running)?;
         if first.has_more() {
             bail!("nobody was refused while the only thread was busy");
         }
@@ -75,5 +81,5 @@ fn when_full(server: &Server) -> Result<()> {
         let status = other.receive(false)?.status;
         expect("status of another", &[200, 503].contains(&status), &true)?;
     }
-    expect("status once there is room", &ask(&running, &get("/sleep?ms=1"))?.status, &200)
+    expect("status once there is room", &ask(running, &get("/sleep?ms=1"))?.status, &200)
 }

@@ -1,7 +1,7 @@
 //! Several processes: replaced when they die, ended with their parent, and what each way of dispatching promises.
 
 use super::life::wait_until_taken;
-use super::{Check, SOON, ask, expect, expect_page, expect_served, start, until};
+use super::{Check, SOON, ask, beside, expect, expect_page, expect_served, sleep, start, until};
 use crate::catalog::Server;
 use crate::http::{Client, get};
 use crate::process::Running;
@@ -81,16 +81,17 @@ fn all_told_to_end(server: &Server, dispatch: &str) -> Result<()> {
 /// With `round-robin` a blocked worker never holds a fresh connection while another is idle.
 fn round_robin_promise(server: &Server) -> Result<()> {
     let running = start(server, &["--processes", "2", "--dispatch", "round-robin"])?;
-    let mut blocker = Client::connect(running.address)?;
-    blocker.send(&get("/sleep?ms=3000"))?;
-    let mut workers = Vec::new();
-    for _ in 0..20 {
-        workers.push(expect_served(&running)?.header("X-Worker").map(str::to_owned));
-    }
-    if blocker.has_more() {
-        bail!("fresh connections waited until the blocked worker was free");
-    }
-    expect("status of the blocker", &blocker.receive(false)?.status, &200)
+    beside(|length_ms| {
+        let mut blocker = Client::connect(running.address)?;
+        blocker.send(&sleep(length_ms))?;
+        for _ in 0..20 {
+            expect_served(&running)?;
+        }
+        if blocker.has_more() {
+            bail!("fresh connections waited until the blocked worker was free");
+        }
+        expect("status of the blocker", &blocker.receive(false)?.status, &200)
+    })
 }
 
 /// A silent connection does not keep the workers from hearing of the drain, and the parent hands it over if it asks after all.
