@@ -102,7 +102,7 @@ fn expect<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> 
 }
 
 /// Lengths of a slow request, in ms, that a check tries one after the other.
-const LENGTHS_MS: [u32; 3] = [400, 2_000, 10_000];
+const LENGTHS_MS: [u32; 3] = [400, 2_000, 8_000];
 
 /// Checks what is answered before slow requests of a length are. On a busy machine these may be done too soon, so one that fails is checked again with longer
 /// ones: a server that answers too late does so with each.
