@@ -69,7 +69,7 @@ const LOOKS: usize = 20;
 pub struct Launch {
     /// Clients who have found it.
     found: usize,
-    /// Clients whom the process that saved it has answered; none is known of a server that does not name its processes.
+    /// Clients whom the process that saved it has answered; `None` if the server does not name its processes.
     met_saver: Option<usize>,
 }
 

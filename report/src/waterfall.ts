@@ -51,8 +51,10 @@ export function waterfalls(page: Page, state: State, command: string): HTMLEleme
     isInSight = entries[entries.length - 1].isIntersecting;
     if (isLate) ask();
   }).observe(stack);
-  state.on(["servers", "theme"], draw);
+  // What is printed need not have been in sight.
+  addEventListener("beforeprint", () => isLate && stretch());
   state.on(["zoom"], ask);
+  state.on(["servers", "theme"], draw);
   draw();
   return h("div", {}, legend, stack);
 }

@@ -134,6 +134,8 @@ test("zooming stretches the waterfalls that are in sight, others once they are, 
   const whole = await axis();
   await page.$eval("#stalls", (one) => one.scrollIntoView({ behavior: "instant" }));
   await page.keyboard.press("w");
+  await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+  assert.equal(await axis(), whole, "nothing is drawn that nobody sees");
   await page.$eval(".fall", (one) => one.scrollIntoView({ behavior: "instant" }));
   await becomes(false);
   await page.click(".fall summary");

@@ -1,21 +1,22 @@
 //! Servers that send blocking work away: nobody else waits for it, even while the pool is full, and a full pool can refuse it.
 
 use super::life::wait_until_taken;
-use super::{Check, ask, beside, expect, expect_served, sleep, start};
+use super::{Check, ask, beside, expect, expect_served, sleep};
 use crate::catalog::{Blocking, Server};
 use crate::http::{Client, get};
 use crate::process::Running;
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 pub const CHECKS: &[Check] = &[("offload", offload), ("full-pool", full_pool), ("when-full", when_full)];
+
+const HELD_UP: &str = "others were served only when a blocker was done";
 
 /// More blockers than the server has threads of its own hold nobody up.
 fn offload(server: &Server) -> Result<()> {
     if server.blocking == Blocking::Inline {
         return Ok(());
     }
-    let running = start(server, &[])?;
-    beside(|length_ms| hold_nobody_up(&running, length_ms))
+    beside(server, &[], HELD_UP, hold_nobody_up)
 }
 
 /// Nor do those that wait for a thread of the pool.
@@ -23,12 +24,11 @@ fn full_pool(server: &Server) -> Result<()> {
     if server.blocking != Blocking::Offloaded {
         return Ok(());
     }
-    let running = start(server, &["--blocking-threads", "1"])?;
-    beside(|length_ms| hold_nobody_up(&running, length_ms))
+    beside(server, &["--blocking-threads", "1"], HELD_UP, hold_nobody_up)
 }
 
 /// Others are served before any of four blockers.
-fn hold_nobody_up(running: &Running, length_ms: u32) -> Result<()> {
+fn hold_nobody_up(running: &Running, length_ms: u32) -> Result<bool> {
     let mut blockers = Vec::new();
     for _ in 0..4 {
         let mut blocker = Client::connect(running.address)?;
@@ -39,9 +39,10 @@ fn hold_nobody_up(running: &Running, length_ms: u32) -> Result<()> {
         expect_served(running)?;
     }
     if blockers.iter().any(Client::has_more) {
-        bail!("others were served only when a blocker was done");
+        return Ok(false);
     }
-    blockers.iter_mut().try_for_each(|blocker| expect("status of a blocker", &blocker.receive(false)?.status, &200))
+    blockers.iter_mut().try_for_each(|blocker| expect("status of a blocker", &blocker.receive(false)?.status, &200))?;
+    Ok(true)
 }
 
 /// With `--when-full refuse` a full pool answers 503 and when to come again, and serves again when it has room.
@@ -49,11 +50,15 @@ fn when_full(server: &Server) -> Result<()> {
     if server.blocking == Blocking::Inline {
         return Ok(());
     }
-    let running = start(server, &["--blocking-threads", "1", "--when-full", "refuse"])?;
-    beside(|length_ms| refuses(&running, length_ms))
+    beside(
+        server,
+        &["--blocking-threads", "1", "--when-full", "refuse"],
+        "nobody was refused while the only thread was busy",
+        refuses,
+    )
 }
 
-fn refuses(running: &Running, length_ms: u32) -> Result<()> {
+fn refuses(running: &Running, length_ms: u32) -> Result<bool> {
     let mut first = Client::connect(running.address)?;
     first.send(&sleep(length_ms))?;
     // Otherwise another worker may take what comes next before it.
@@ -67,7 +72,7 @@ fn refuses(running: &Running, length_ms: u32) -> Result<()> {
         others.push(other);
         expect_served(running)?;
         if first.has_more() {
-            bail!("nobody was refused while the only thread was busy");
+            return Ok(false);
         }
         // Whose turn comes first is the server's affair: the answer may be one that was asked for earlier.
         if let Some(answered) = others.iter().position(Client::has_more) {
@@ -81,5 +86,6 @@ fn refuses(running: &Running, length_ms: u32) -> Result<()> {
         let status = other.receive(false)?.status;
         expect("status of another", &[200, 503].contains(&status), &true)?;
     }
-    expect("status once there is room", &ask(running, &get("/sleep?ms=1"))?.status, &200)
+    expect("status once there is room", &ask(running, &get("/sleep?ms=1"))?.status, &200)?;
+    Ok(true)
 }

@@ -5,7 +5,7 @@ use super::{Check, SOON, ask, beside, expect, expect_page, expect_served, sleep,
 use crate::catalog::Server;
 use crate::http::{Client, get};
 use crate::process::Running;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -80,17 +80,18 @@ fn all_told_to_end(server: &Server, dispatch: &str) -> Result<()> {
 
 /// With `round-robin` a blocked worker never holds a fresh connection while another is idle.
 fn round_robin_promise(server: &Server) -> Result<()> {
-    let running = start(server, &["--processes", "2", "--dispatch", "round-robin"])?;
-    beside(|length_ms| {
+    let waited = "fresh connections waited until the blocked worker was free";
+    beside(server, &["--processes", "2", "--dispatch", "round-robin"], waited, |running, length_ms| {
         let mut blocker = Client::connect(running.address)?;
         blocker.send(&sleep(length_ms))?;
         for _ in 0..20 {
-            expect_served(&running)?;
+            expect_served(running)?;
         }
         if blocker.has_more() {
-            bail!("fresh connections waited until the blocked worker was free");
+            return Ok(false);
         }
-        expect("status of the blocker", &blocker.receive(false)?.status, &200)
+        expect("status of the blocker", &blocker.receive(false)?.status, &200)?;
+        Ok(true)
     })
 }
 
