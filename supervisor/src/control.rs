@@ -3,6 +3,7 @@
 use crate::environment::Environment;
 use crate::selector::Selector;
 use crate::spec::Spec;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -131,10 +132,11 @@ impl Table {
     }
 }
 
-/// Of an answer with a table, what every version of the daemon sends alike.
+/// The part of the answer to `List` that all versions of the daemon share.
 #[derive(Debug, Deserialize)]
 pub struct Known {
     table: Option<KnownTable>,
+    error: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -144,8 +146,11 @@ struct KnownTable {
 
 impl Known {
     /// Returns the supervisor's own processes.
-    pub fn own(&self) -> Option<Own> {
-        self.table.as_ref()?.supervisor
+    ///
+    /// # Errors
+    /// Fails if the answer is an error.
+    pub fn own(self) -> Result<Option<Own>> {
+        self.error.map_or_else(|| Ok(self.table.and_then(|table| table.supervisor)), |error| bail!(error))
     }
 }
 
@@ -196,7 +201,7 @@ pub struct AppView {
     pub listeners: Vec<String>,
     /// Its restart, log and watch options.
     pub options: crate::spec::Options,
-    /// Its instances.
+    /// Its instances; none where each is printed with its app.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<View>,
 }

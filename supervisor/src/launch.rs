@@ -16,6 +16,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+/// The variable that makes Python write each line at once.
+const UNBUFFERED: &str = "PYTHONUNBUFFERED";
+
 /// Exit code if the program cannot be run, as in a shell.
 pub const CANNOT_RUN: u8 = 127;
 
@@ -60,6 +63,11 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
         command.env("SUPERVISOR_LISTENERS", spec.listeners.join(","));
         command.env("SUPERVISOR_STOP_SIGNAL", spec.options.stop_signal.name());
         command.envs(spec.options.wait_ready.then_some(("SUPERVISOR_WAIT_READY", "1")));
+    }
+    if Path::new(program).file_name().is_some_and(|name| name.to_string_lossy().starts_with("python")) {
+        // As PM2 does: to what is not a terminal, it writes only when it has 8 KiB, and the log would stay empty.
+        let is_set = spec.environment.0.iter().any(|(name, _)| name == UNBUFFERED);
+        command.envs((!is_set).then_some((UNBUFFERED, "1")));
     }
     let stall = spec.options.health.stall;
     if !stall.is_zero() {

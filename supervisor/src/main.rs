@@ -41,6 +41,8 @@ fn say(text: &str) {
 /// Returns a usage error and its tip in one line, without the usage.
 fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
-    let words: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    // Whoever follows clap's advice to pass an option as a value hands one of PM2's to the app, which ignores it.
+    let told = lines.map(|line| if line.starts_with("tip: to pass") { "tip: what is for the app goes after --" } else { line });
+    let words: Vec<&str> = told.filter(|line| !line.is_empty()).collect();
     format!("{}; see --help", words.join(" ").trim_start_matches("error: ").replace(" tip: ", "; "))
 }

@@ -26,9 +26,7 @@ impl Selector {
 
     /// Returns the error for a target that nothing matches: it suggests a similar name, or lists all.
     pub fn nothing<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> String {
-        let (text, mut names): (_, Vec<&str>) = (&self.text, names.into_iter().collect());
-        // Instances of an app stand beside each other.
-        names.dedup();
+        let (text, names): (_, Vec<&str>) = (&self.text, names.into_iter().collect());
         let near = names.iter().map(|name| (strsim::jaro_winkler(text, name), *name)).max_by(|one, two| one.0.total_cmp(&two.0));
         match near {
             _ if text == "all" => "no apps yet: run `supervisor start`".into(),
@@ -56,7 +54,6 @@ mod tests {
         let says = |text: &str, names: &[&str]| Selector::new(text).nothing(names.iter().copied());
         assert!(says("apo", &["web", "api"]).ends_with("did you mean api?"));
         assert!(says("x", &["web", "api"]).ends_with("the apps are: web, api"));
-        assert!(says("x", &["web", "web", "api"]).ends_with("the apps are: web, api"), "each is named once");
         assert_eq!(says("all", &[]), "no apps yet: run `supervisor start`");
     }
 }

@@ -144,7 +144,10 @@ fn errors_are_one_line() {
         (&["start", "sleep", "--listen", &address, "--name", "other", "--", "9"], "cannot listen on"),
         (&["start", "nosuch.toml"], "cannot read nosuch.toml"),
         (&["start", "sleep", "--env", "production", "--", "9"], "sleep is not one"),
-        (&["start", "sleep", "--nonsense"], "unexpected argument '--nonsense' found; to pass"),
+        (
+            &["start", "sleep", "--nonsense"],
+            "unexpected argument '--nonsense' found; what is for the app goes after --; see --help",
+        ),
         (&["start"], "the following required arguments were not provided: <WHAT>; see --help"),
         (&["scale", "api", "x"], "expected a number of instances"),
         (&["scale", "api", "-9"], "cannot have -7 instances"),

@@ -142,6 +142,19 @@ fn small_commands_do_what_they_say() {
 }
 
 #[test]
+fn several_apps_are_told_of_in_the_plural_and_flags_of_pm2s_that_change_nothing_are_taken() {
+    let supervisor = Supervisor::new();
+    for name in ["a", "b"] {
+        supervisor.ok(&["start", "sleep 1000", "--name", name, "--namespace", "web", "--min-uptime", "10ms"]);
+    }
+    assert_eq!(supervisor.ok(&["stop", "web"]), "a, b were stopped\n");
+    assert_eq!(supervisor.ok(&["start", "web"]), "a is online; b is online\n");
+    supervisor.ok(&["save", "--force"]);
+    supervisor.ok(&["logs", "web", "--nostream"]);
+    assert_eq!(supervisor.ok(&["delete", "all"]), "a, b were deleted\n");
+}
+
+#[test]
 fn what_happens_is_kept_with_its_time() {
     let supervisor = Supervisor::new();
     supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);

@@ -36,10 +36,10 @@ pub enum Command {
     #[command(visible_alias = "del")]
     Delete(Targets),
     /// List all instances
-    #[command(visible_aliases = ["ls", "status", "ps"])]
+    #[command(visible_aliases = ["ls", "status", "ps"], alias = "l")]
     List(Output),
     /// Show all details of apps or instances
-    #[command(visible_aliases = ["describe", "info"])]
+    #[command(visible_aliases = ["describe", "info"], alias = "desc")]
     Show(Show),
     /// Show logs
     #[command(visible_alias = "log")]
@@ -53,6 +53,7 @@ pub enum Command {
     /// Convert an ecosystem file or a dump of PM2's to a supervisor.toml
     Import(Import),
     /// Show processes, their CPU and memory, and their logs, full-screen
+    #[command(alias = "dash")]
     Monit,
     /// Set the restart counters to zero
     Reset(Targets),
@@ -76,10 +77,11 @@ pub enum Command {
     Scale(Scale),
     /// Save the list for `resurrect`
     #[command(visible_alias = "dump")]
-    Save,
+    Save(Save),
     /// Start the saved apps
     Resurrect(Resurrect),
     /// Replace the supervisor with the version of this program; apps keep running
+    #[command(alias = "updatePM2")]
     Update,
     /// Print a systemd unit that starts the saved apps at every boot
     Startup,
@@ -317,12 +319,29 @@ pub struct Logs {
     /// Keep printing new lines
     #[arg(short, long)]
     pub follow: bool,
+    /// Has no effect; PM2 follows the logs unless this is given
+    #[arg(long, hide = true, conflicts_with = "follow")]
+    pub nostream: bool,
     /// With --follow: do not mind if there are no apps yet, and end when standard input is closed
     #[arg(long, hide = true)]
     pub wait: bool,
+    /// Show only the logs of standard output
+    #[arg(long, conflicts_with = "err")]
+    pub out: bool,
+    /// Show only the logs of standard error
+    #[arg(long)]
+    pub err: bool,
     /// Print control characters as they are, on a terminal too
     #[arg(long)]
     pub raw: bool,
+}
+
+/// Arguments of `save`.
+#[derive(Debug, Args)]
+pub struct Save {
+    /// Save the list even if it is empty
+    #[arg(short, long)]
+    pub force: bool,
 }
 
 /// Arguments of `scale`.

@@ -27,6 +27,7 @@ pub fn time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if time <= LONGEST => Ok(time),
         Ok(_) => Err("expected at most a day".into()),
+        Err(_) if text.parse::<u64>().is_ok() => Err(format!("expected a unit: {text}ms, as PM2 means it, or {text}s")),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -35,6 +36,9 @@ pub fn time(text: &str) -> Result<Duration, String> {
 pub fn date_format(text: &str) -> Result<String, String> {
     if text.len() > LONGEST_FORMAT {
         return Err(format!("expected at most {LONGEST_FORMAT} characters"));
+    }
+    if !text.is_empty() && !text.contains('%') {
+        return Err("expected a format of strftime, such as %Y-%m-%d %H:%M:%S".into());
     }
     jiff::fmt::strtime::format(text, &jiff::Zoned::now()).map_err(|error| error.to_string())?;
     Ok(text.to_owned())

@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use supervisor::control::{Answer, Known, Own, Request, Table};
@@ -39,6 +39,18 @@ pub fn ask(request: &Request) -> Result<()> {
     let stream = connect(&Home::open()?)?;
     // There is no time limit: a reload of many instances takes long.
     say(talk(stream, request)?)
+}
+
+/// Saves the list. An empty one would replace what was saved before.
+///
+/// # Errors
+/// Fails if no supervisor runs, or the list is empty.
+pub fn save(is_forced: bool) -> Result<()> {
+    ensure!(
+        is_forced || !table()?.apps.is_empty(),
+        "there are no apps to save: to forget those that were saved, run `supervisor save --force`"
+    );
+    ask(&Request::Save)
 }
 
 /// Like [`ask`], and prints no success.
@@ -69,7 +81,11 @@ pub fn send(request: &Request) -> Result<UnixStream> {
 /// # Errors
 /// Fails if any request fails, with the errors of all.
 pub fn ask_each(targets: &[String], request: impl Fn(String) -> Request) -> Result<()> {
-    all(targets.iter().map(|target| ask(&request(target.clone()))))
+    let hint = |target: &String| format!("{target} is a file: run `supervisor apply {target}`, or name its apps");
+    all(targets.iter().map(|target| {
+        let result = ask(&request(target.clone()));
+        if target.contains('.') && Path::new(target).is_file() { result.with_context(|| hint(target)) } else { result }
+    }))
 }
 
 /// Joins the errors of all results.
@@ -96,13 +112,13 @@ pub fn table() -> Result<Table> {
     }
 }
 
-/// Requests the process ids of the supervisor itself, of whatever version it is; there are none if no supervisor runs.
+/// Requests the process ids of the supervisor itself, of whatever version it is; `None` if no supervisor runs.
 ///
 /// # Errors
 /// Fails if the daemon does not answer.
 pub fn own() -> Result<Option<Own>> {
     let home = Home::open()?;
-    if is_there(&home)? { Ok(list::<Known>(|| connect(&home))?.own()) } else { Ok(None) }
+    if is_there(&home)? { list::<Known>(|| connect(&home))?.own() } else { Ok(None) }
 }
 
 /// Asks for the table. A daemon that has just been replaced did not get to answer; the next one does.
@@ -138,7 +154,7 @@ fn end() -> Result<Option<Answer>> {
     lock.begin()?;
     let connect = || UnixStream::connect(home.control()).context("cannot connect to the daemon");
     // Opened before the request, so that this command can wait for the keeper's end.
-    let own = list::<Known>(connect)?.own();
+    let own = list::<Known>(connect)?.own()?;
     let keeper = own.and_then(|own| Pid::from_raw(own.keeper));
     let keeper = keeper.and_then(|keeper| pidfd_open(keeper, PidfdFlags::empty()).ok());
     let answer = talk(connect()?, &Request::Kill)?;
@@ -200,7 +216,7 @@ fn talk<A: DeserializeOwned>(mut stream: UnixStream, request: &Request) -> Resul
         bail!("the daemon ended before it answered, and another has replaced it: check `supervisor list`");
     }
     serde_json::from_str(&line)
-        .context("cannot read the answer, perhaps of another version; run `supervisor kill` of that version")
+        .context("cannot read the answer: the supervisor is perhaps of another version; run `supervisor update`")
 }
 
 /// Makes sure that the daemon answers, since it may take any time for what it was asked.

@@ -6,6 +6,7 @@ use crate::cli::Import;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,8 +30,11 @@ pub fn run(import: &Import) -> Result<()> {
 }
 
 fn read(file: &Path) -> Result<Value> {
-    let is_program = file.extension().is_some_and(|ending| ending == "js" || ending == "cjs");
-    if !is_program {
+    let ending = file.extension().and_then(OsStr::to_str).unwrap_or_default();
+    if ["mjs", "yml", "yaml"].contains(&ending) {
+        bail!("cannot read {}: export the apps in a .cjs or .json file", file.display());
+    }
+    if !["js", "cjs"].contains(&ending) {
         let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         return serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", file.display()));
     }
@@ -91,7 +95,8 @@ fn converted(value: &Value, places: &Places) -> Result<(String, Vec<String>)> {
     if apps.is_empty() {
         bail!("there are no apps in it");
     }
-    let mut missing = Vec::new();
+    let others = value.as_object().into_iter().flat_map(Map::keys).filter(|key| *key != "apps");
+    let mut missing: Vec<String> = others.cloned().collect();
     // A dump has an entry for each process.
     let mut all: Vec<(Table, usize)> = Vec::new();
     for app in apps {
@@ -183,7 +188,8 @@ impl Kind {
         let text = |text: &str| Some(Some(Toml::String(text.to_owned())));
         match (self, value) {
             (Kind::Log, Value::String(own)) if own == "NULL" => text("/dev/null"),
-            (Kind::Text | Kind::Log, Value::String(own)) => text(own),
+            (Kind::Text | Kind::User | Kind::Log, Value::String(own)) => text(own),
+            (Kind::User, Value::Number(id)) => text(&id.to_string()),
             (Kind::Namespace, Value::String(own)) if own == "default" => Some(None),
             (Kind::Namespace, Value::String(own)) => text(own),
             // The ending says it, or node does.
@@ -308,6 +314,14 @@ mod tests {
             "{text}"
         );
         assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn other_names_of_keys_and_numbers_of_users_are_known_and_what_stands_beside_the_apps_is_named() {
+        let file = json!({ "apps": [{ "exec": "x.js", "uid": 1000, "cron": "0 3 * * *" }], "deploy": {} });
+        let (text, missing) = converted_here(&file).unwrap();
+        assert_eq!(missing, ["deploy"]);
+        assert_eq!(text, "[[app]]\ncron = \"0 3 * * *\"\nstart = \"x.js\"\nuid = \"1000\"\n");
     }
 
     #[test]

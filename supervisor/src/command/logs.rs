@@ -54,6 +54,9 @@ fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs, lines: impl Fn(
     let selector = Selector::new(&logs.target);
     for (app, one) in table.all().filter(|(app, one)| app.is_meant(one, &selector)) {
         for (path, stream) in one.logs.iter().zip(STREAMS) {
+            if logs.out && stream != STREAMS[0] || logs.err && stream != STREAMS[1] {
+                continue;
+            }
             if !followed.iter().any(|one| one.log.path == *path) {
                 let label = format!("{}|{} {stream}| ", one.id, app.name);
                 let mut one = Followed::new(label, path.clone(), logs);

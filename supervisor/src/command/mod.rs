@@ -92,7 +92,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
             print(&String::from_utf8_lossy(&script))?;
         }
         Command::ReloadLogs => client::ask(&Request::ReloadLogs)?,
-        Command::Save => client::ask(&Request::Save)?,
+        Command::Save(save) => client::save(save.force)?,
         Command::Resurrect(resurrect) => {
             client::begin()?;
             client::ask(&Request::Resurrect { is_boot: resurrect.boot })?;

@@ -1,8 +1,11 @@
 //! The keys of PM2's files, and what they are called here.
 
 /// Keys that mean the same under another name, and how their value is written here.
-pub const KEYS: [(&str, &str, Kind); 41] = [
+pub const KEYS: [(&str, &str, Kind); 46] = [
     ("script", "start", Kind::Text),
+    ("exec", "start", Kind::Text),
+    ("cmd", "start", Kind::Text),
+    ("command", "start", Kind::Text),
     ("pm_exec_path", "start", Kind::Text),
     ("name", "name", Kind::Text),
     ("namespace", "namespace", Kind::Namespace),
@@ -26,9 +29,11 @@ pub const KEYS: [(&str, &str, Kind); 41] = [
     ("merge_logs", "merge-logs", Kind::Switch),
     ("combine_logs", "merge-logs", Kind::Switch),
     ("time", "time", Kind::Switch),
-    ("uid", "uid", Kind::Text),
-    ("gid", "gid", Kind::Text),
+    ("uid", "uid", Kind::User),
+    ("gid", "gid", Kind::User),
+    ("user", "uid", Kind::User),
     ("cron_restart", "cron", Kind::Text),
+    ("cron", "cron", Kind::Text),
     ("log_file", "log", Kind::Text),
     ("log", "log", Kind::Text),
     ("out_file", "output", Kind::Log),
@@ -66,6 +71,8 @@ pub const STATE: [&str; 7] = ["pm_", "_pm2", "unstable_restarts", "created_at", 
 #[derive(Clone, Copy)]
 pub enum Kind {
     Text,
+    /// A name or a number.
+    User,
     Namespace,
     Interpreter,
     Instances,

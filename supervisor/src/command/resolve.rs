@@ -37,6 +37,10 @@ pub struct Resolved {
 pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
     // A path may contain spaces; otherwise they separate arguments.
     let words: Vec<&str> = if Path::new(word).is_file() { vec![word] } else { word.split_whitespace().collect() };
+    let is_shell = |word: &&str| ["&&", "||", "|", ";", ">", "<"].contains(word);
+    if words.iter().any(is_shell) || words.len() > 1 && words[0].contains('=') {
+        bail!("no shell runs this command: start sh -- -c '{word}'");
+    }
     let Some((program, arguments)) = words.split_first() else { bail!("the command is empty: name a program") };
     if word.contains(['\'', '"']) {
         bail!("cannot parse the quotes in {word}: put arguments after --");
@@ -126,7 +130,9 @@ fn find(program: &str) -> Result<String> {
     let there: Vec<&PathBuf> = candidates.iter().filter(|path| path.is_file()).collect();
     match there.iter().find(|path| access(path.as_path(), Access::EXEC_OK).is_ok()) {
         Some(path) => Ok(std::path::absolute(path)?.to_string_lossy().into_owned()),
-        None if !there.is_empty() => bail!("{} is not executable: run chmod +x on it", there[0].display()),
+        None if !there.is_empty() => {
+            bail!("{} is not executable: run chmod +x on it, or name what runs it with --interpreter", there[0].display())
+        }
         None if program.contains('/') => bail!("there is no file {program}"),
         None if usual_interpreter(Path::new(program)).is_some() => bail!("there is no file or command named {program}"),
         None => bail!(

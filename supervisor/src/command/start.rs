@@ -23,14 +23,14 @@ use supervisor::spec::{Limit, Options, Spec, UNIX};
 pub fn run(begin: &Begin) -> Result<()> {
     let Begin { start, env, only } = begin;
     let is_file = Path::new(&start.what).extension().is_some_and(|extension| extension == "toml");
-    if !is_file && (env.is_some() || !only.is_empty()) {
-        bail!("--env and --only choose from a supervisor.toml, and {} is not one", start.what);
-    }
     if start.interpreter.is_none() && is_pm2s(Path::new(&start.what)) {
         bail!(
             "{0} is an ecosystem file of PM2's: run `supervisor import {0} -o supervisor.toml`, then `supervisor start supervisor.toml`",
             start.what
         );
+    }
+    if !is_file && (env.is_some() || !only.is_empty()) {
+        bail!("--env and --only choose from a supervisor.toml, and {} is not one", start.what);
     }
     let table = client::table()?;
     let selector = Selector::new(&start.what);
@@ -64,7 +64,8 @@ pub fn run(begin: &Begin) -> Result<()> {
 /// Returns whether PM2 would read a file as a list of apps, and not run it.
 fn is_pm2s(file: &Path) -> bool {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    file.is_file() && [".config.js", ".config.cjs", ".json"].iter().any(|ending| name.ends_with(ending))
+    file.is_file()
+        && [".config.js", ".config.cjs", ".config.mjs", ".json", ".yml", ".yaml"].iter().any(|ending| name.ends_with(ending))
 }
 
 /// Returns whether nothing but the argument itself was given.

@@ -9,13 +9,17 @@ use crate::control::Pace;
 use crate::environment::Environment;
 use crate::spec::{LONGEST, Restart, Spec};
 use anyhow::{Result, bail};
+use std::ffi::OsString;
 use std::time::Duration;
 
 impl Core {
-    /// Prepares a specification with another environment; returns whether there is one.
+    /// Prepares a specification with another environment, in which a file still sets what it has set; returns whether there is one.
     pub(super) fn prepare_next(&mut self, name: &str, environment: Option<&Environment>) -> bool {
         let (Some(environment), Some(app)) = (environment, self.table.app_mut(name)) else { return false };
-        let next = Spec { environment: environment.clone(), ..app.spec.clone() };
+        let is_declared = |name: &OsString| name.to_str().is_some_and(|name| app.spec.declared.contains(name));
+        let declared = app.spec.environment.0.iter().filter(|(name, _)| is_declared(name));
+        let others = environment.0.iter().filter(|(name, _)| !is_declared(name));
+        let next = Spec { environment: declared.chain(others).cloned().collect(), ..app.spec.clone() };
         app.next = Some(next.clone());
         self.out.push(Output::Prepare(Box::new(next), Version::Next));
         true

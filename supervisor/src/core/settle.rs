@@ -210,13 +210,13 @@ impl Core {
         }
         let instances = || task.ids.iter().filter_map(|id| self.table.instance(*id));
         let has_run = matches!(task.verb, Verb::Start { .. }) && instances().all(|(_, instance)| instance.is_finished);
-        let result = if has_run { "has run to its end".into() } else { past(task) };
-        let what = if trouble.is_none() { result.clone() } else { format!("{} failed", task.verb.name()) };
+        let result = |is_one| if has_run { "has run to its end".into() } else { past(task, is_one) };
+        let what = if trouble.is_none() { result(true) } else { format!("{} failed", task.verb.name()) };
         task.apps.iter().for_each(|name| self.note(name, None, &what, trouble.clone()));
         let is_new = matches!(task.verb, Verb::Start { is_new: true, .. });
         let shared = task.apps.iter().filter(|_| is_new).filter_map(|name| self.shared_log(name));
         let more: String = task.left.iter().cloned().chain(shared).map(|more| format!("; {more}")).collect();
-        let done = format!("{} {result}{more}", task.apps.join(", "));
+        let done = format!("{} {}{more}", task.apps.join(", "), result(task.apps.len() == 1));
         if let Some(client) = task.client {
             self.told(client, trouble.map_or(Ok(done), Err));
         } else if let Some(trouble) = trouble {
@@ -268,12 +268,15 @@ impl Core {
     }
 }
 
-fn past(task: &Task) -> String {
+/// Returns what has become of an app. Only stopping and deleting are done to several at once.
+fn past(task: &Task, is_one: bool) -> String {
     match &task.verb {
         Verb::Start { .. } => "is online".into(),
         Verb::Restart { .. } => "was restarted".into(),
-        Verb::Stop => "was stopped".into(),
-        Verb::Delete => "was deleted".into(),
+        Verb::Stop if is_one => "was stopped".into(),
+        Verb::Stop => "were stopped".into(),
+        Verb::Delete if is_one => "was deleted".into(),
+        Verb::Delete => "were deleted".into(),
         Verb::Scale { to: 1, .. } => "has 1 instance".into(),
         Verb::Scale { to, .. } => format!("has {to} instances"),
         Verb::Reload { .. } if task.ids.is_empty() => "was changed, and stays stopped".into(),

@@ -3,7 +3,7 @@
 use super::listeners::{Listener, address_of_stored};
 use super::{Keeper, tell};
 use crate::channel::Channel;
-use crate::control::{Answer, Request};
+use crate::control::{Known, Request};
 use crate::home::{Home, publish, replace};
 use crate::proc;
 use crate::spec::UNIX;
@@ -135,9 +135,7 @@ fn stand_back(mut stream: UnixStream, control: &Path) -> Result<ExitCode> {
     stream.write_all(&[&serde_json::to_vec(&Request::List)?[..], b"\n"].concat())?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
-    if let Answer::Table(table) = serde_json::from_str(&line)?
-        && let Some(keeper) = table.supervisor.and_then(|own| u32::try_from(own.keeper).ok())
-    {
+    if let Some(keeper) = serde_json::from_str::<Known>(&line)?.own()?.and_then(|own| u32::try_from(own.keeper).ok()) {
         sd_notify::notify(&[NotifyState::MainPid(keeper), NotifyState::Ready])
             .context("cannot notify systemd over NOTIFY_SOCKET")?;
     }
