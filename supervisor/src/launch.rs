@@ -64,11 +64,9 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
         command.env("SUPERVISOR_STOP_SIGNAL", spec.options.stop_signal.name());
         command.envs(spec.options.wait_ready.then_some(("SUPERVISOR_WAIT_READY", "1")));
     }
-    if Path::new(program).file_name().is_some_and(|name| name.to_string_lossy().starts_with("python")) {
-        // As PM2 does: to what is not a terminal, it writes only when it has 8 KiB, and the log would stay empty.
-        let is_set = spec.environment.0.iter().any(|(name, _)| name == UNBUFFERED);
-        command.envs((!is_set).then_some((UNBUFFERED, "1")));
-    }
+    // Into a pipe, Python writes only when it has 8 KiB, and the log would stay empty. A program need not say that it runs in Python.
+    let is_set = spec.environment.0.iter().any(|(name, _)| name == UNBUFFERED);
+    command.envs((!is_set && !spec.is_node).then_some((UNBUFFERED, "1")));
     let stall = spec.options.health.stall;
     if !stall.is_zero() {
         // As systemd asks for signs of life.

@@ -3,6 +3,8 @@
 mod common;
 
 use common::{Supervisor, has, program, until};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 #[test]
 fn what_a_file_sets_outlives_an_environment_of_the_shell() {
@@ -29,12 +31,16 @@ fn a_python_program_writes_each_line_to_its_log_at_once() {
         return;
     }
     let supervisor = Supervisor::new();
-    let file = program(&supervisor, "app.py", "import time\nprint('hello')\ntime.sleep(1000)\n");
-    let start = ["start", file.to_str().unwrap(), "--min-uptime", "10ms"];
-    let output = supervisor.command(&start).env_remove("PYTHONUNBUFFERED").output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    until("its line is in the log", || supervisor.ok(&["logs", "app", "--out"]).contains("hello"));
-    assert_eq!(supervisor.ok(&["logs", "app", "--err"]), "");
+    let text = "#!/usr/bin/env python3\nimport time\nprint('hello')\ntime.sleep(1000)\n";
+    let file = program(&supervisor, "app.py", text);
+    for name in ["plain", "executable"] {
+        let start = ["start", file.to_str().unwrap(), "--name", name, "--min-uptime", "10ms"];
+        let output = supervisor.command(&start).env_remove("PYTHONUNBUFFERED").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        until("its line is in the log", || supervisor.ok(&["logs", name, "--out"]).contains("hello"));
+        assert_eq!(supervisor.ok(&["logs", name, "--err"]), "");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    }
 }
 
 #[test]
@@ -44,10 +50,14 @@ fn an_empty_list_is_not_saved_unless_that_is_meant() {
     supervisor.ok(&["save"]);
     supervisor.ok(&["delete", "app"]);
     assert!(supervisor.fails(&["save"]).contains("run `supervisor save --force`"));
-    assert!(supervisor.ok(&["resurrect"]).contains("app"));
+    supervisor.ok(&["resurrect"]);
+    assert_eq!(supervisor.list()[0]["name"], "app");
     supervisor.ok(&["delete", "app"]);
     supervisor.ok(&["save", "--force"]);
-    assert!(!supervisor.ok(&["resurrect"]).contains("app is online"));
+    supervisor.ok(&["resurrect"]);
+    assert!(supervisor.list().is_empty());
+    supervisor.ok(&["kill"]);
+    supervisor.ok(&["save", "--force"]);
 }
 
 #[test]
@@ -57,13 +67,13 @@ fn what_is_called_otherwise_here_or_is_not_there_is_said_in_one_line() {
     let file = |name: &str| program(&supervisor, name, "").to_string_lossy().into_owned();
     let [toml, yaml, script, ecosystem] = ["s.toml", "process.yml", "app.ts", "ecosystem.config.js"].map(file);
     for (words, wanted) in [
-        (vec!["restart", &toml], "s.toml is a file: run `supervisor apply"),
+        (vec!["restart", &toml], "s.toml is a file, and no app has that name: name an app"),
         (vec!["start", &yaml], "run `supervisor import"),
         (vec!["import", &yaml], "export the apps in a .cjs or .json file"),
         (vec!["start", &script], "name what runs it with --interpreter"),
         (vec!["start", &ecosystem, "--only", "x"], "run `supervisor import"),
         (vec!["start", "sleep 1 && sleep 2"], "start sh -- -c 'sleep 1 && sleep 2'"),
-        (vec!["start", "PORT=1 sleep 1"], "no shell runs this command"),
+        (vec!["start", "PORT=1 sleep 1"], "write PORT=1 before supervisor"),
         (vec!["start", "sleep", "--kill-timeout", "5000"], "expected a unit: 5000ms"),
         (vec!["start", "sleep", "--log-date-format", "YYYY-MM-DD"], "expected a format of strftime"),
     ] {

@@ -37,7 +37,7 @@ pub fn date_format(text: &str) -> Result<String, String> {
     if text.len() > LONGEST_FORMAT {
         return Err(format!("expected at most {LONGEST_FORMAT} characters"));
     }
-    if !text.is_empty() && !text.contains('%') {
+    if !text.contains('%') {
         return Err("expected a format of strftime, such as %Y-%m-%d %H:%M:%S".into());
     }
     jiff::fmt::strtime::format(text, &jiff::Zoned::now()).map_err(|error| error.to_string())?;

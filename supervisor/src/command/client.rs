@@ -41,13 +41,16 @@ pub fn ask(request: &Request) -> Result<()> {
     say(talk(stream, request)?)
 }
 
-/// Saves the list. An empty one would replace what was saved before.
+/// Saves the list. An empty one would replace what was saved before, so it is saved only if that is forced.
 ///
 /// # Errors
 /// Fails if no supervisor runs, or the list is empty.
 pub fn save(is_forced: bool) -> Result<()> {
+    if is_forced {
+        begin()?;
+    }
     ensure!(
-        is_forced || !table()?.apps.is_empty(),
+        is_forced || !is_there(&Home::open()?)? || !table()?.apps.is_empty(),
         "there are no apps to save: to forget those that were saved, run `supervisor save --force`"
     );
     ask(&Request::Save)
@@ -81,10 +84,13 @@ pub fn send(request: &Request) -> Result<UnixStream> {
 /// # Errors
 /// Fails if any request fails, with the errors of all.
 pub fn ask_each(targets: &[String], request: impl Fn(String) -> Request) -> Result<()> {
-    let hint = |target: &String| format!("{target} is a file: run `supervisor apply {target}`, or name its apps");
     all(targets.iter().map(|target| {
+        let is_app = || table().is_ok_and(|table| table.app(target).is_some());
         let result = ask(&request(target.clone()));
-        if target.contains('.') && Path::new(target).is_file() { result.with_context(|| hint(target)) } else { result }
+        if result.is_err() && target.contains('.') && Path::new(target).is_file() && !is_app() {
+            bail!("{target} is a file, and no app has that name: name an app, as `supervisor list` shows it");
+        }
+        result
     }))
 }
 

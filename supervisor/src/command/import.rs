@@ -211,6 +211,7 @@ impl Kind {
                 Some(Some(Toml::Array(codes.iter().filter_map(Value::as_i64).map(Toml::Integer).collect())))
             }
             (Kind::Codes, Value::Number(code)) => Some(Some(Toml::Array(vec![Toml::Integer(code.as_i64()?)]))),
+            (Kind::Date, Value::String(own)) if own.is_empty() => Some(None),
             (Kind::Date, Value::String(own)) => text(&strftime(own)?),
             (Kind::Words, value) => {
                 let words = words(value);

@@ -37,13 +37,15 @@ pub struct Resolved {
 pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
     // A path may contain spaces; otherwise they separate arguments.
     let words: Vec<&str> = if Path::new(word).is_file() { vec![word] } else { word.split_whitespace().collect() };
-    let is_shell = |word: &&str| ["&&", "||", "|", ";", ">", "<"].contains(word);
-    if words.iter().any(is_shell) || words.len() > 1 && words[0].contains('=') {
-        bail!("no shell runs this command: start sh -- -c '{word}'");
-    }
     let Some((program, arguments)) = words.split_first() else { bail!("the command is empty: name a program") };
     if word.contains(['\'', '"']) {
         bail!("cannot parse the quotes in {word}: put arguments after --");
+    }
+    if program.contains('=') && !arguments.is_empty() {
+        bail!("no shell runs this command: write {program} before supervisor, or into the env of a supervisor.toml");
+    }
+    if arguments.iter().any(|argument| ["&&", "||", "|"].contains(argument)) {
+        bail!("no shell runs this command: start sh -- -c '{word}'");
     }
     let file = Path::new(program);
     let usual = usual_interpreter(file);

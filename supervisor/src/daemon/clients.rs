@@ -124,9 +124,9 @@ impl Clients {
         client.due = None;
         match request {
             Ok(request) => Word::Request(request),
-            Err(error) => Word::Wrong(format!(
-                "cannot read the request ({error}), perhaps of another version: run `supervisor kill`, then start again"
-            )),
+            Err(error) => {
+                Word::Wrong(format!("cannot read the request ({error}), perhaps of another version: run `supervisor update`"))
+            }
         }
     }
 
