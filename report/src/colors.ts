@@ -1,7 +1,7 @@
-// Colours, which the colour-blind can tell apart (after Okabe and Ito, 2008), with a contrast of 3 to 1 at least on either background.
+// Colours of servers, grades and themes.
 
-const LIGHT = ["#0072b2", "#c84e00", "#00805c", "#b0447c", "#806000", "#5a3fb0", "#555555", "#a02c2c"];
-const DARK = ["#56b4e9", "#ff9a4d", "#3fd0a4", "#f0a0c8", "#f0e442", "#b8a0ff", "#c8c8c8", "#ff8080"];
+import { DARK, LIGHT } from "./palette";
+
 const DASHES: number[][] = [[], [7, 4], [2, 3], [10, 3, 2, 3]];
 
 /** A way to draw a line: once the colours are used up, lines are dashed. */

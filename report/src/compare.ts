@@ -77,11 +77,11 @@ export function servers(page: Page, state: State): HTMLElement {
     return [a && names.includes(a) ? a : (usual[0] ?? names[0]), b && names.includes(b) ? b : (usual[1] ?? names[1] ?? names[0])];
   };
   const body = h("div", { class: "result" });
-  const pickers = h("div", { class: "controls" });
+  const options = names.map((name): [string, string] => [name, name]);
+  const pickers = h("div", { class: "controls" }, choice("first", options, pair()[0], (name) => state.set({ pair: [name, pair()[1]] })), choice("second", options, pair()[1], (name) => state.set({ pair: [pair()[0], name] })));
   const draw = () => {
     const [a, b] = pair();
-    const options = names.map((name): [string, string] => [name, name]);
-    pickers.replaceChildren(choice("first", options, a, (name) => state.set({ pair: [name, pair()[1]] })), choice("second", options, b, (name) => state.set({ pair: [pair()[0], name] })));
+    for (const [at, select] of [...pickers.querySelectorAll("select")].entries()) select.value = [a, b][at];
     const rows = lines(page, a, b).map((line) => ({ cells: [line.metric, line.before, line.after, line.verdict, line.why], isWord: KINDS }));
     body.replaceChildren(table(`${b} against ${a}: medians over trials, the largest differences first`, [a, b], rows));
   };

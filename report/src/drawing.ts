@@ -4,7 +4,7 @@ import type { Figure } from "./data";
 import { styleOf } from "./colors";
 import { svg } from "./dom";
 import { amount } from "./format";
-import { powers, range } from "./lines";
+import { powers, range, reach } from "./lines";
 
 const [WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM] = [900, 440, 80, 40, 220, 50];
 
@@ -13,7 +13,7 @@ export function drawing(figure: Figure, chosen: string[]): string {
   const lines = figure.series.filter((line) => chosen.length === 0 || chosen.includes(line.name.replace(/ \([^)]*\)$/, "")));
   const [low, high] = range(figure);
   const ticks = figure.x.ticks;
-  const [first, last] = [ticks[0]?.[0] ?? 0, ticks[ticks.length - 1]?.[0] ?? 1];
+  const [first, last] = reach(figure);
   const across = (x: number) => LEFT + ((x - first) / (last - first || 1)) * (WIDTH - LEFT - RIGHT);
   const share = (y: number) => (figure.y.is_log ? Math.log(Math.max(y, low) / low) / Math.log(high / low) : (y - low) / (high - low));
   const up = (y: number) => HEIGHT - BOTTOM - Math.min(1, Math.max(0, share(y))) * (HEIGHT - TOP - BOTTOM);
@@ -29,7 +29,7 @@ export function drawing(figure: Figure, chosen: string[]): string {
   for (const [limit, word] of figure.y.limits.filter(([limit]) => limit >= low && limit <= high)) {
     root.append(rule(LEFT, up(limit), WIDTH - RIGHT, up(limit), "4 4"), text(LEFT + 4, up(limit) - 3, word));
   }
-  for (const [at, word] of figure.x.marks.filter(([at]) => at >= first && at <= last)) {
+  for (const [at, word] of figure.x.marks) {
     root.append(rule(across(at), TOP, across(at), HEIGHT - BOTTOM, "2 4"), text(across(at) + 3, TOP + 10, word));
   }
   lines.forEach((line, number) => {

@@ -24,6 +24,12 @@ export function range(figure: Figure): [number, number] {
   return [0, Math.max(1, ...values) * 1.1];
 }
 
+/** The range of the horizontal axis: its ticks, and the marks beside them. */
+export function reach(figure: Figure): [number, number] {
+  const at = [...figure.x.ticks, ...figure.x.marks].map(([place]) => place);
+  return at.length > 0 ? [Math.min(...at), Math.max(...at)] : [0, 1];
+}
+
 /** The powers of ten of a range. */
 export function powers(low: number, high: number): number[] {
   const first = Math.round(Math.log10(low));
@@ -70,7 +76,7 @@ export function figure(one: Figure, page: Page, state: State, command: string, o
     });
     const grid = { stroke: ink("grid"), width: 1 };
     const ticks = whole.x.ticks;
-    const [first, last] = [ticks[0]?.[0] ?? 0, ticks[ticks.length - 1]?.[0] ?? 1];
+    const [first, last] = reach(whole);
     const margin = (last - first || 1) * 0.03;
     plot = new uPlot(
       {
@@ -171,10 +177,10 @@ function marks(self: uPlot, figure: Figure): void {
   }
   for (const [mark, word] of figure.x.marks) {
     const at = self.valToPos(mark, "x", true);
-    if (at < bbox.left || at > bbox.left + bbox.width) continue;
     stroke(ctx, [at, bbox.top], [at, bbox.top + bbox.height]);
-    ctx.textAlign = "left";
-    ctx.fillText(word, at + 3 * scale, bbox.top + 14 * scale);
+    const isLast = at > bbox.left + 0.9 * bbox.width;
+    ctx.textAlign = isLast ? "right" : "left";
+    ctx.fillText(word, at + (isLast ? -3 : 3) * scale, bbox.top + 14 * scale);
   }
   ctx.restore();
 }

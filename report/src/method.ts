@@ -13,7 +13,7 @@ function pairs(caption: string, rows: [string, string][]): HTMLElement {
 
 const text = (value: unknown): string => (typeof value === "object" ? JSON.stringify(value) : String(value));
 
-function receipt(server: Server): HTMLElement {
+function receipt(server: Server, threads: number): HTMLElement {
   const rows: [string, string][] = [];
   if (server.unavailable) rows.push(["unavailable", server.unavailable]);
   const own = server.receipt;
@@ -23,7 +23,7 @@ function receipt(server: Server): HTMLElement {
     rows.push(...Object.entries(own.knobs));
   }
   rows.push(...Object.entries(server.unsupported).map(([name, reason]): [string, string] => [`cannot: ${name}`, reason]));
-  return h("details", {}, h("summary", {}, server.name), pairs(`${server.name}: ${server.model}, a blocking call runs on ${server.runs_on || "–"}`, rows));
+  return h("details", {}, h("summary", {}, server.name), pairs(`${server.name}: ${server.model}, a blocking call runs on ${server.runs_on.replace("{W}", String(threads)) || "–"}`, rows));
 }
 
 /** Every reason for which a trial does not count. */
@@ -70,6 +70,6 @@ export function method(page: Page): HTMLElement {
     h("h3", {}, "Validity"),
     validity,
     h("h3", {}, "Receipts: what each server says of itself"),
-    ...header.servers.map(receipt),
+    ...header.servers.map((server) => receipt(server, header.settings.threads)),
   );
 }

@@ -88,7 +88,9 @@ export function servers(page: Page, state: State): HTMLElement {
       const arrow = isSorted ? (sort?.[1] ? " ↓" : " ↑") : "";
       return h("th", { scope: "col", class: column.is_words ? "words" : "number", "aria-sort": isSorted ? (sort?.[1] ? "descending" : "ascending") : "none" }, button(column.head + arrow, turn));
     });
+    const focused = [...head.querySelectorAll("button")].findIndex((one) => one === document.activeElement);
     head.replaceChildren(h("tr", {}, ...heads));
+    head.querySelectorAll("button")[focused]?.focus();
     const names = order();
     let group: string | undefined;
     const lines: HTMLElement[] = [];

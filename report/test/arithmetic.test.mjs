@@ -157,6 +157,51 @@ test("what a tab's time exceeds its own work by is waiting, and queued until the
   assert.deepEqual(split(299, 300, 1), { queued: 0, waiting: 0, working: 299 });
 });
 
+/** How people see a colour who lack one kind of cones (Machado, Oliveira and Fernandes, 2009, severity 1). */
+const SEEN = {
+  all: [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+  protanopia: [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+  deuteranopia: [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+  tritanopia: [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+};
+const linear = (hex) => [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16) / 255).map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+const luminance = (hex) => linear(hex).reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+const contrast = (one, other) => {
+  const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+};
+
+/** A colour in CIELAB, as it is seen. */
+function lab(hex, eyes) {
+  const rgb = SEEN[eyes].map((row) => Math.min(1, Math.max(0, linear(hex).reduce((sum, part, at) => sum + part * row[at], 0))));
+  const white = [0.95047, 1, 1.08883];
+  const xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]].map((row, to) => rgb.reduce((sum, part, at) => sum + part * row[at], 0) / white[to]);
+  const [x, y, z] = xyz.map((part) => (part > 0.008856 ? Math.cbrt(part) : 7.787 * part + 16 / 116));
+  return [116 * y - 16, 500 * (x - y), 200 * (y - z)];
+}
+
+/** The least distance of two colours, whoever looks (CIE 1976; 2.3 can just be noticed). */
+function closest(colors) {
+  const pairs = colors.flatMap((one, at) => colors.slice(0, at).map((other) => [one, other]));
+  return Math.min(...Object.keys(SEEN).flatMap((eyes) => pairs.map(([one, other]) => Math.hypot(...lab(one, eyes).map((part, at) => part - lab(other, eyes)[at])))));
+}
+
+test("lines and grades are told apart with every kind of colour-blindness, and stand out from the page", async () => {
+  const { LIGHT, DARK } = await load("palette.ts");
+  const sheet = readFileSync(join(import.meta.dirname, "../src/style.css"), "utf8");
+  const values = (name) => [...sheet.matchAll(new RegExp(`--${name}: (#[0-9a-f]{6})`, "g"))].map((found) => found[1]);
+  for (const [theme, lines] of [LIGHT, DARK].entries()) {
+    const grades = ["instant", "flow", "attention", "lost"].map((name) => values(name)[theme]);
+    const pages = [values("page")[theme], values("panel")[theme]];
+    assert.ok(closest(lines) >= 20, `lines: ${closest(lines)}`);
+    assert.ok(closest(grades) >= 12, `grades: ${closest(grades)}`);
+    for (const page of pages) {
+      for (const color of lines) assert.ok(contrast(color, page) >= 3, `${color} on ${page}`);
+      for (const color of grades) assert.ok(contrast(color, page) >= 4.5, `${color} on ${page}`);
+    }
+  }
+});
+
 test("numbers have three digits and their unit", async () => {
   const { amount, words } = await load("format.ts");
   assert.deepEqual([0.123, 98.24, 1604.2].map((ms) => amount(ms, "ms")), ["0.12 ms", "98.2 ms", "1.60 s"]);

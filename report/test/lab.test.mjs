@@ -241,8 +241,11 @@ for (const theme of ["light", "dark"]) {
       try {
         const { page, troubles } = await open(browser, running, { theme, width });
         await serving(page, 2);
+        const old = (await pids(page)).flat();
         await press(page, "start the tour");
-        await serving(page, 2);
+        await until("the servers of the tour serve", async () => (await states(page)).every((state) => state === "serving") && (await pids(page)).flat().length === 2 && (await pids(page)).flat().every((pid) => !old.includes(pid)));
+        await page.click(".guesses button");
+        await until("both tabs are there", async () => (await page.$$eval(".tabs", (all) => all.map((one) => one.textContent))).some((text) => text.includes("tab")));
         await page.screenshot({ path: join(screens, `lab-${theme}-${width}.png`) });
         const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
         assert.ok(over <= 0, `the page is ${over} pixels wider than the screen`);

@@ -78,8 +78,9 @@ where
     for (limit, _) in figure.y.limits.iter().filter(|(limit, _)| height.contains(limit)) {
         chart.draw_series(DashedLineSeries::new([(range.start, *limit), (range.end, *limit)], 4, 4, grey))?;
     }
-    for (mark, _) in &figure.x.marks {
+    for (mark, word) in &figure.x.marks {
         chart.draw_series(DashedLineSeries::new([(*mark, height.start), (*mark, height.end)], 2, 4, grey))?;
+        chart.draw_series(std::iter::once(Text::new(word.clone(), (*mark, height.end), (FONT, 11))))?;
     }
     for (number, one) in figure.series.iter().enumerate() {
         let color = COLORS[number % COLORS.len()];
@@ -126,10 +127,12 @@ fn up(figure: &Figure) -> Range<f64> {
     }
 }
 
-/// The horizontal axis: its ticks, and nothing between them.
+/// The horizontal axis: its ticks and marks, and nothing between them.
 fn across(figure: &Figure) -> Ticks {
     let at: Vec<f64> = figure.x.ticks.iter().map(|(at, _)| *at).collect();
-    let (first, last) = (at.first().copied().unwrap_or(0.0), at.last().copied().unwrap_or(1.0));
+    let marks = figure.x.marks.iter().map(|(mark, _)| *mark);
+    let (low, high) = at.iter().copied().chain(marks).fold((f64::MAX, f64::MIN), |(low, high), at| (low.min(at), high.max(at)));
+    let (first, last) = if low <= high { (low, high) } else { (0.0, 1.0) };
     Ticks { range: first..if last > first { last } else { first + 1.0 }, at }
 }
 

@@ -18,7 +18,7 @@ pub struct Told {
     words: String,
     /// The evidence for it.
     why: String,
-    /// The change in units of noise.
+    /// The change in units of noise; one that is no ratio, such as from never to often, is larger than all that are.
     size: f64,
     differs: bool,
 }
@@ -38,10 +38,9 @@ impl Comparison {
                 after: one.after.median,
                 words: verdict_of(line),
                 why: format!("{apart} of {all} pairs of trials apart, p = {:.4}, {noise}", one.p),
-                size: one
-                    .change
-                    .log_ratio()
-                    .map_or(0.0, |ratio| ratio.abs() / one.noise.map_or(1.0, |noise| noise.ln().max(1e-3))),
+                size: one.change.log_ratio().map_or(if one.differs { f64::MAX } else { 0.0 }, |ratio| {
+                    ratio.abs() / one.noise.map_or(1.0, |noise| noise.ln().max(1e-3))
+                }),
                 differs: one.differs,
             }
         })

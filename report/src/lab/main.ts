@@ -113,7 +113,9 @@ function takePanes(now: Panes): void {
   now.panes.forEach((shown, number) => panes[number].show(shown));
   if (!isOther) return;
   const options: [string, string][] = [["", "–"], ...now.servers.map(([name]): [string, string] => [name, name])];
+  const focused = [...pickers.querySelectorAll("select")].findIndex((one) => one === document.activeElement);
   pickers.replaceChildren(...[0, 1, 2, 3].map((number) => choice(`server ${number + 1}`, options, now.panes[number]?.name ?? "", () => show())));
+  pickers.querySelectorAll("select")[focused]?.focus();
 }
 
 function takeFrame(frame: Frame): void {

@@ -137,8 +137,8 @@ export class Pane {
     if (!frame) return;
     const entries: [string, string, string][] = [
       ["p99", frame.p99 === null ? "–" : `${amount(frame.p99, "ms")} ${grade(frame.p99)}`, frame.p99 === null ? "" : grade(frame.p99)],
-      ["lag felt now", amount(frame.oldest, "ms"), grade(frame.oldest)],
-      ["lag it reports", this.own === null ? "–" : amount(this.own, "ms"), this.own === null ? "" : grade(this.own)],
+      ["lag felt now", `${amount(frame.oldest, "ms")} ${grade(frame.oldest)}`, grade(frame.oldest)],
+      ["lag it reports", this.own === null ? "–" : `${amount(this.own, "ms")} ${grade(this.own)}`, this.own === null ? "" : grade(this.own)],
       ["answered", `${Math.round(frame.per_s)} /s`, ""],
       ["failed so far", String(this.failed), ""],
       ["slow requests", String(frame.slow), ""],
