@@ -29,9 +29,11 @@ export function drawing(figure: Figure, chosen: string[]): string {
   for (const [limit, word] of figure.y.limits.filter(([limit]) => limit >= low && limit <= high)) {
     root.append(rule(LEFT, up(limit), WIDTH - RIGHT, up(limit), "4 4"), text(LEFT + 4, up(limit) - 3, word));
   }
-  for (const [at, word] of figure.x.marks) {
-    root.append(rule(across(at), TOP, across(at), HEIGHT - BOTTOM, "2 4"), text(across(at) + 3, TOP + 10, word));
-  }
+  figure.x.marks.forEach(([at, word], number) => {
+    // Neighbours stand at two heights, since they may be close.
+    const isLast = across(at) > WIDTH - RIGHT - 60;
+    root.append(rule(across(at), TOP, across(at), HEIGHT - BOTTOM, "2 4"), text(across(at) + (isLast ? -3 : 3), TOP + 10 + 13 * (number % 2), word, isLast ? "end" : "start"));
+  });
   lines.forEach((line, number) => {
     const style = styleOf(line.name.replace(/ \([^)]*\)$/, ""), chosen) ?? { color: "#777", dash: [] };
     const points = line.points.map(([x, y]) => `${across(x).toFixed(1)},${up(y).toFixed(1)}`).join(" ");

@@ -175,12 +175,13 @@ function marks(self: uPlot, figure: Figure): void {
     ctx.textAlign = "right";
     ctx.fillText(word, bbox.left + bbox.width - 4 * scale, at - 2 * scale);
   }
-  for (const [mark, word] of figure.x.marks) {
+  for (const [number, [mark, word]] of figure.x.marks.entries()) {
     const at = self.valToPos(mark, "x", true);
     stroke(ctx, [at, bbox.top], [at, bbox.top + bbox.height]);
     const isLast = at > bbox.left + 0.9 * bbox.width;
     ctx.textAlign = isLast ? "right" : "left";
-    ctx.fillText(word, at + (isLast ? -3 : 3) * scale, bbox.top + 14 * scale);
+    // Neighbours stand at two heights, since they may be close.
+    ctx.fillText(word, at + (isLast ? -3 : 3) * scale, bbox.top + (14 + 13 * (number % 2)) * scale);
   }
   ctx.restore();
 }

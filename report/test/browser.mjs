@@ -1,7 +1,7 @@
 // Browsers as the system has them, and pages that fail on any error or request to the outside.
 
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import puppeteer from "puppeteer-core";
@@ -38,6 +38,13 @@ export async function open(browser, path, { hash = "", width = 1280, height = 90
   await page.goto(pathToFileURL(path).href + hash);
   await page.waitForSelector("html[data-ready]", { timeout: 30_000 });
   return { page, troubles };
+}
+
+/** The red, green and blue of a colour of the style sheet in the light theme. */
+export function colorOf(name) {
+  const sheet = readFileSync(join(import.meta.dirname, "../src/style.css"), "utf8");
+  const [, hex] = new RegExp(`--${name}: #([0-9a-f]{6})`).exec(sheet);
+  return [0, 2, 4].map((at) => Number.parseInt(hex.slice(at, at + 2), 16));
 }
 
 /** Scrolls through a page, so that every figure is drawn. */

@@ -3,12 +3,12 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
-import { launch, screens } from "./browser.mjs";
+import { colorOf, launch, screens } from "./browser.mjs";
 import { endAll, lab, open, press, serving } from "./labs.mjs";
 
 /** The room around the dots, the time in sight, and the range of response times. */
 const [LEFT, RIGHT, BASE, DOTS, SIGHT, LOW, HIGH] = [56, 8, 16 * 5 + 6, 150, 10_000, 0.05, 10_000];
-const LIGHT = { link: [0x0b, 0x5c, 0xad], text: [0x1c, 0x1f, 0x24], flow: [0x8a, 0x5a, 0x00] };
+const LIGHT = { link: colorOf("link"), text: colorOf("text"), flow: colorOf("flow") };
 
 let browser;
 before(async () => {

@@ -2,14 +2,14 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { closed, open } from "./browser.mjs";
+import { closed, colorOf, open } from "./browser.mjs";
 import { browser, full } from "./full.mjs";
 import { load } from "./modules.mjs";
 import { changed, requests, timeline } from "./rounds.mjs";
 
 /** The room around the dots, and the range of response times. */
 const [LEFT, RIGHT, LANE, GAP, DOTS, LOW, HIGH] = [64, 12, 5, 6, 130, 0.03, 3000];
-const COLORS = { instant: [0x00, 0x70, 0x4f], flow: [0x8a, 0x5a, 0x00], attention: [0xb0, 0x3a, 0x00], lost: [0x8a, 0x1f, 0x7a] };
+const COLORS = Object.fromEntries(["instant", "flow", "attention", "lost"].map((name) => [name, colorOf(name)]));
 
 /** Where a probe stands on a canvas of this width, below this many lanes of blockers. */
 function spot({ at, took }, lanes, width, [from, to]) {

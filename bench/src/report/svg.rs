@@ -78,9 +78,11 @@ where
     for (limit, _) in figure.y.limits.iter().filter(|(limit, _)| height.contains(limit)) {
         chart.draw_series(DashedLineSeries::new([(range.start, *limit), (range.end, *limit)], 4, 4, grey))?;
     }
-    for (mark, word) in &figure.x.marks {
+    for (number, (mark, word)) in figure.x.marks.iter().enumerate() {
         chart.draw_series(DashedLineSeries::new([(*mark, height.start), (*mark, height.end)], 2, 4, grey))?;
-        chart.draw_series(std::iter::once(Text::new(word.clone(), (*mark, height.end), (FONT, 11))))?;
+        // Neighbours stand at two heights, since they may be close.
+        let word = EmptyElement::at((*mark, height.end)) + Text::new(word.clone(), (3, 12 * (number as i32 % 2)), (FONT, 11));
+        chart.draw_series(std::iter::once(word))?;
     }
     for (number, one) in figure.series.iter().enumerate() {
         let color = COLORS[number % COLORS.len()];

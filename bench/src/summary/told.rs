@@ -1,7 +1,7 @@
 //! A comparison in words, each verdict with its evidence.
 
 use super::comparison::{Comparison, verdict_of};
-use crate::metrics::Value;
+use crate::metrics::{Change, Value};
 use crate::report::significant;
 use serde::Serialize;
 use std::cmp::Ordering;
@@ -18,7 +18,7 @@ pub struct Told {
     words: String,
     /// The evidence for it.
     why: String,
-    /// The change in units of noise; one that is no ratio, such as from never to often, is larger than all that are.
+    /// The change in units of noise; one that is no ratio, such as from never to k=4, is larger than all that are.
     size: f64,
     differs: bool,
 }
@@ -38,9 +38,7 @@ impl Comparison {
                 after: one.after.median,
                 words: verdict_of(line),
                 why: format!("{apart} of {all} pairs of trials apart, p = {:.4}, {noise}", one.p),
-                size: one.change.log_ratio().map_or(if one.differs { f64::MAX } else { 0.0 }, |ratio| {
-                    ratio.abs() / one.noise.map_or(1.0, |noise| noise.ln().max(1e-3))
-                }),
+                size: size(one.change, one.noise),
                 differs: one.differs,
             }
         })
@@ -50,6 +48,12 @@ impl Comparison {
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
+}
+
+/// A change in units of noise, as far as it is known for certain. JSON has no infinity.
+fn size(change: Change, noise: Option<f64>) -> f64 {
+    let ratio = (1.0 + change.share()).ln().abs();
+    (ratio / noise.map_or(1.0, |noise| noise.ln().max(1e-3))).min(f64::MAX)
 }
 
 /// The number of pairs of trials that are apart in the more frequent direction, and the number of pairs.
@@ -68,6 +72,15 @@ pub fn apart(before: &[Value], after: &[Value]) -> (usize, usize) {
 mod tests {
     use super::*;
     use Value::{AtLeast, Exact, NotReached};
+
+    #[test]
+    fn the_more_is_known_of_a_change_the_larger_it_is_and_what_is_no_ratio_is_the_largest() {
+        let sizes =
+            [Change::Unknown, Change::RatioAtLeast(1.1), Change::Ratio(0.5), Change::RatioAtMost(0.02), Change::ReachedNow];
+        let sizes = sizes.map(|change| size(change, Some(1.05)));
+        assert!(sizes.is_sorted() && sizes[0] == 0.0, "{sizes:?}");
+        assert_eq!([sizes[4], size(Change::NoLongerReached, None), size(Change::FromZero(2.0), None)], [f64::MAX; 3]);
+    }
 
     #[test]
     fn pairs_are_apart_where_bounds_leave_no_doubt() {

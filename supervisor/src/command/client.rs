@@ -85,9 +85,9 @@ pub fn send(request: &Request) -> Result<UnixStream> {
 /// Fails if any request fails, with the errors of all.
 pub fn ask_each(targets: &[String], request: impl Fn(String) -> Request) -> Result<()> {
     all(targets.iter().map(|target| {
-        let is_app = || table().is_ok_and(|table| table.app(target).is_some());
+        let is_no_app = || table().is_ok_and(|table| table.supervisor.is_some() && table.app(target).is_none());
         let result = ask(&request(target.clone()));
-        if result.is_err() && target.contains('.') && Path::new(target).is_file() && !is_app() {
+        if result.is_err() && target.contains('.') && Path::new(target).is_file() && is_no_app() {
             bail!("{target} is a file, and no app has that name: name an app, as `supervisor list` shows it");
         }
         result
