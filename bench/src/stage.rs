@@ -155,8 +155,13 @@ impl Kept {
         }
         let launch: Value = serde_json::from_slice(&saved.body).context("the launch that it has saved")?;
         let path = format!("/launches/{}", launch["flight_number"]);
-        let looks = (0..LOOKS).map(|_| Client::connect(address)?.ask(&get(&path)));
-        let looks: Vec<Response> = looks.collect::<Result<_>>()?;
+        // All ask before the first is answered: one after the other they could take turns with the connections of another load, and all meet one process.
+        let ask = || {
+            let mut client = Client::connect(address)?;
+            client.send(&get(&path)).map(|()| client)
+        };
+        let mut clients: Vec<Client> = (0..LOOKS).map(|_| ask()).collect::<Result<_>>()?;
+        let looks: Vec<Response> = clients.iter_mut().map(|client| client.receive(false)).collect::<Result<_>>()?;
         // Another process may have given the same number to another launch.
         let has_it =
             |found: &&Response| serde_json::from_slice::<Value>(&found.body).is_ok_and(|found| found["mission"] == *mission);

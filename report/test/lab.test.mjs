@@ -107,8 +107,8 @@ test("the tour leads through seven steps, each with a guess before the answer", 
       await page.click(".guesses button");
       assert.match(await page.$eval(".answer", (one) => one.textContent), /^(Right|No)/);
       if (step === 5) {
-        // Which process a client meets is left to chance, since the probes connect meanwhile, too: each of them that comes between two clients changes
-        // whose turn it is. What is no chance is that those find it whom the process that saved it answers.
+        // The parent deals connections in turn; the probes connect meanwhile, too, so that not just ten meet the process that saved it. But those find
+        // it that do.
         const found = async () => (await page.$$eval(".launch", (all) => all.map((one) => /saved: (\d+) of 20.*; (\d+) of 20 were answered by/.exec(one.textContent)?.slice(1).map(Number))));
         await until("it was looked for", async () => (await found()).every((one) => one));
         const [two, one] = await found();

@@ -42,7 +42,7 @@ pub fn run(arguments: &Soak) -> Result<ExitCode> {
                 let soaked = contract::soak(server, length);
                 interrupt::check()?;
                 match soaked {
-                    Ok(soaked) => (soaked.fault(), cells(&soaked)),
+                    Ok(soaked) => (soaked.fault().or_else(|| soaked.was_late()), cells(&soaked)),
                     Err(error) => (Some(format!("{error:#}")), Vec::new()),
                 }
             }
