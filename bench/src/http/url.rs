@@ -160,9 +160,13 @@ mod tests {
     #[test]
     fn every_address_of_a_name_is_tried() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let listener = std::net::TcpListener::bind(address).unwrap();
-            let address = listener.local_addr().unwrap();
-            assert_eq!(Url::parse(&format!("http://localhost:{}/", address.port())).unwrap().resolve().unwrap(), address);
+            let is_found = || {
+                let listener = std::net::TcpListener::bind(address).unwrap();
+                let address = listener.local_addr().unwrap();
+                Url::parse(&format!("http://localhost:{}/", address.port())).unwrap().resolve().unwrap() == address
+            };
+            // By chance, another test listens at this port of the other address, which comes first.
+            assert!((0..9).any(|_| is_found()), "{address}");
         }
     }
 }
