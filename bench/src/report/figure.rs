@@ -24,8 +24,10 @@ pub struct Places {
     /// Its label.
     pub label: String,
     /// The position of each place, and its words.
+    #[serde(serialize_with = "short_places")]
     pub ticks: Vec<(f64, String)>,
     /// Marks between them, with their words.
+    #[serde(serialize_with = "short_places")]
     pub marks: Vec<(f64, String)>,
 }
 
@@ -76,10 +78,18 @@ impl Point {
     }
 }
 
+/// A number with four decimal places, as a page has it: points and the ticks below them have to be equal there.
+fn short(number: f64) -> f64 {
+    (number * 1e4).round() / 1e4
+}
+
+fn short_places<S: Serializer>(places: &[(f64, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(places.iter().map(|(at, word)| (short(*at), word)))
+}
+
 /// A list, since a page holds thousands: x, y, low, high, and 1 for a bound; what is missing at the end is left out.
 impl Serialize for Point {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let short = |number: f64| (number * 1e4).round() / 1e4;
         let mut list = vec![short(self.x), short(self.y)];
         match (self.interval, self.is_bound) {
             (Some((low, high)), _) => list.extend([short(low), short(high)]),
@@ -138,5 +148,15 @@ mod tests {
         assert_eq!(written(Value::AtLeast(504.0)), "[2.0,504.0,504.0,504.0,1.0]");
         assert_eq!(written(Value::Never { tried: 64.0 }), "[2.0,64.0,64.0,64.0,1.0]");
         assert_eq!(written(Value::NotReached), "null");
+    }
+
+    #[test]
+    fn on_a_page_a_point_has_the_position_of_its_place() {
+        let places = Places::logarithmic("ms", &[0.1, 0.5, 5.0, 50.0]);
+        let written = serde_json::to_value(&places).unwrap();
+        for (at, place) in [0.1_f64, 0.5, 5.0, 50.0].into_iter().enumerate() {
+            let point = Point { x: place.log10(), y: 1.0, interval: None, is_bound: false };
+            assert_eq!(serde_json::to_value(point).unwrap()[0], written["ticks"][at][0]);
+        }
     }
 }
