@@ -1,6 +1,6 @@
 //! Routes, bytes and bad input.
 
-use super::{Check, ask, beside, expect, expect_page, expect_served, sleep, start};
+use super::{Check, ask, beside, expect, expect_page, expect_served, slow, start};
 use crate::catalog::Server;
 use crate::http::{Client, get};
 use anyhow::{Context, Result};
@@ -117,7 +117,7 @@ fn pipelining(server: &Server) -> Result<()> {
 fn flush_before_blocking(server: &Server) -> Result<()> {
     beside(server, &[], "the answer that was ready came together with the one that took long", |running, length_ms| {
         let mut client = Client::connect(running.address)?;
-        client.send(&[get("/"), sleep(length_ms)].concat())?;
+        client.send(&[get("/"), slow(length_ms)].concat())?;
         expect_page(&client.receive(false)?)?;
         if client.has_more() {
             return Ok(false);

@@ -116,7 +116,7 @@ fn beside(server: &Server, more: &[&str], too_late: &str, check: impl Fn(&Runnin
 }
 
 /// A slow request of this length.
-fn sleep(length_ms: u32) -> Vec<u8> {
+fn slow(length_ms: u32) -> Vec<u8> {
     get(&format!("/sleep?ms={length_ms}"))
 }
 

@@ -1,7 +1,7 @@
 //! Servers that send blocking work away: nobody else waits for it, even while the pool is full, and a full pool can refuse it.
 
 use super::life::wait_until_taken;
-use super::{Check, ask, beside, expect, expect_served, sleep};
+use super::{Check, ask, beside, expect, expect_served, slow};
 use crate::catalog::{Blocking, Server};
 use crate::http::{Client, get};
 use crate::process::Running;
@@ -32,7 +32,7 @@ fn hold_nobody_up(running: &Running, length_ms: u32) -> Result<bool> {
     let mut blockers = Vec::new();
     for _ in 0..4 {
         let mut blocker = Client::connect(running.address)?;
-        blocker.send(&sleep(length_ms))?;
+        blocker.send(&slow(length_ms))?;
         blockers.push(blocker);
     }
     for _ in 0..20 {
@@ -60,7 +60,7 @@ fn when_full(server: &Server) -> Result<()> {
 
 fn refuses(running: &Running, length_ms: u32) -> Result<bool> {
     let mut first = Client::connect(running.address)?;
-    first.send(&sleep(length_ms))?;
+    first.send(&slow(length_ms))?;
     // Otherwise another worker may take what comes next before it.
     wait_until_taken(running, std::slice::from_ref(&first))?;
     expect_served(running)?;

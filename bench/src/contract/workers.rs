@@ -1,7 +1,7 @@
 //! Several processes: replaced when they die, ended with their parent, and what each way of dispatching promises.
 
 use super::life::wait_until_taken;
-use super::{Check, SOON, ask, beside, expect, expect_page, expect_served, sleep, start, until};
+use super::{Check, SOON, ask, beside, expect, expect_page, expect_served, slow, start, until};
 use crate::catalog::Server;
 use crate::http::{Client, get};
 use crate::process::Running;
@@ -83,7 +83,7 @@ fn round_robin_promise(server: &Server) -> Result<()> {
     let waited = "fresh connections waited until the blocked worker was free";
     beside(server, &["--processes", "2", "--dispatch", "round-robin"], waited, |running, length_ms| {
         let mut blocker = Client::connect(running.address)?;
-        blocker.send(&sleep(length_ms))?;
+        blocker.send(&slow(length_ms))?;
         for _ in 0..20 {
             expect_served(running)?;
         }
