@@ -1,7 +1,7 @@
 //! Slow, silent and greedy clients, and what a server owes the others meanwhile.
 
 use super::life::{wait_until_taken, with_listener};
-use super::{Check, POST, SOON, expect, expect_page, expect_served, limited, start};
+use super::{Check, LENGTHS_MS, POST, SOON, expect, expect_page, expect_served, limited, start};
 use crate::catalog::Server;
 use crate::http::{Client, get, is_reset};
 use crate::process::Running;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use std::net::SocketAddr;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const CHECKS: &[Check] = &[
     ("request-timeout", request_timeout),
@@ -89,28 +89,49 @@ fn ask_until_cut_off(address: SocketAddr, path: &str) -> Result<()> {
 
 /// A client is not cut off for bytes that the server has not read because it was blocked.
 fn late_server(server: &Server) -> Result<()> {
-    let limits = ["--header-timeout", "400ms", "--request-timeout", "400ms", "--idle-timeout", "400ms"];
-    let running = start(server, &limits)?;
-    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(running.address)).collect::<Result<_>>()?;
+    for length_ms in LENGTHS_MS {
+        if late_by(server, Duration::from_millis(length_ms.into()))? {
+            return Ok(());
+        }
+    }
+    bail!("this machine stood still for too long to tell")
+}
+
+/// Blocks a server for twice a time limit. Returns `false` if the clients themselves were too late, on a busy machine.
+fn late_by(server: &Server, limit: Duration) -> Result<bool> {
+    let limits =
+        ["--header-timeout", "--request-timeout", "--idle-timeout"].map(|name| [name.into(), format!("{}ms", limit.as_millis())]);
+    let running = start(server, &limits.as_flattened().iter().map(String::as_str).collect::<Vec<_>>())?;
+    // One loop does all of the work before it answers.
+    let connect =
+        |count: u32| (0..count).map(|_| Client::connect_with(running.address, SOON + limit * 8)).collect::<Result<Vec<_>>>();
+    let mut clients = connect(8)?;
     let body = "[1, 2]";
     let (head, rest) = (format!("{POST}Content-Length: {}\r\n\r\n[", body.len()), &body[1..]);
+    let begin = Instant::now();
     for (number, client) in clients.iter_mut().enumerate() {
         client.send(if number % 2 == 0 { b"GET / HT" } else { head.as_bytes() })?;
     }
     // The clock of what was read has begun.
     wait_until_taken(&running, &clients)?;
     // More of them than any server here has threads for.
-    let mut blockers: Vec<Client> = (0..4).map(|_| Client::connect(running.address)).collect::<Result<_>>()?;
-    blockers.iter_mut().try_for_each(|client| client.send(&get("/timer?ms=800")))?;
+    let mut blockers = connect(4)?;
+    let work = get(&format!("/timer?ms={}", (limit * 2).as_millis()));
+    blockers.iter_mut().try_for_each(|client| client.send(&work))?;
     for (number, client) in clients.iter_mut().enumerate() {
-        client.send(if number % 2 == 0 { b"TP/1.1\r\nHost: a\r\n\r\n" } else { rest.as_bytes() })?;
+        // One that was cut off shows below.
+        let _ = client.send(if number % 2 == 0 { b"TP/1.1\r\nHost: a\r\n\r\n" } else { rest.as_bytes() });
+    }
+    if begin.elapsed() > limit {
+        return Ok(false);
     }
     for (number, client) in clients.iter_mut().enumerate() {
         let what = if number % 2 == 0 { "a head" } else { "a body" };
         let answer = client.receive(false).with_context(|| format!("{what} that was there while the server was blocked"))?;
         expect(what, &answer.status, &200)?;
     }
-    blockers.iter_mut().try_for_each(|client| expect("a blocker", &client.receive(false)?.status, &200))
+    blockers.iter_mut().try_for_each(|client| expect("a blocker", &client.receive(false)?.status, &200))?;
+    Ok(true)
 }
 
 /// Clients that ask and never read keep nobody from being served; one that reads slowly gets all of its answers.

@@ -120,6 +120,9 @@ fn slow(length_ms: u32) -> Vec<u8> {
     get(&format!("/sleep?ms={length_ms}"))
 }
 
+/// Between two looks at what nothing tells of.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// Waits until something is so; nothing tells when.
 ///
 /// # Errors
@@ -131,7 +134,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
             bail!("gave up after {} s: not yet so: {what}", SOON.as_secs());
         }
         interrupt::check()?;
-        std::thread::yield_now();
+        std::thread::sleep(LOOK);
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use crate::process::Running;
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::thread;
 
 pub const CHECKS: &[Check] = &[
     ("processes", processes),
@@ -21,13 +22,22 @@ const DISPATCHES: [&str; 3] = ["shared", "reuseport", "round-robin"];
 
 /// A worker that is killed is replaced, and everybody is served meanwhile.
 fn processes(server: &Server) -> Result<()> {
-    for dispatch in DISPATCHES {
-        let say = || format!("--dispatch {dispatch}");
-        killed_worker(server, dispatch).with_context(say)?;
-        worker_told_to_end(server, dispatch).with_context(say)?;
-        all_told_to_end(server, dispatch).with_context(say)?;
-    }
-    Ok(())
+    each_dispatch(|dispatch| {
+        killed_worker(server, dispatch)?;
+        worker_told_to_end(server, dispatch)?;
+        all_told_to_end(server, dispatch)
+    })
+}
+
+/// Checks all ways of dispatching at once, each on servers of its own, since such checks mostly wait.
+fn each_dispatch(check: impl Fn(&str) -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        let checks = DISPATCHES.map(|dispatch| (dispatch, scope.spawn(|| check(dispatch))));
+        checks.into_iter().try_for_each(|(dispatch, check)| {
+            let result = check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            result.with_context(|| format!("--dispatch {dispatch}"))
+        })
+    })
 }
 
 fn killed_worker(server: &Server, dispatch: &str) -> Result<()> {
@@ -143,10 +153,7 @@ fn parent_dies(server: &Server) -> Result<()> {
     if server.unsupported.contains_key("processes") {
         return orphaned_workers(server, &[]);
     }
-    for dispatch in DISPATCHES {
-        orphaned_workers(server, &["--dispatch", dispatch]).with_context(|| format!("--dispatch {dispatch}"))?;
-    }
-    Ok(())
+    each_dispatch(|dispatch| orphaned_workers(server, &["--dispatch", dispatch]))
 }
 
 fn orphaned_workers(server: &Server, more: &[&str]) -> Result<()> {
