@@ -49,7 +49,7 @@ impl SlowShare {
     pub fn describe(self, seconds: f64) -> String {
         let numbers = self.numbers(seconds);
         format!(
-            "Your load: k = rate x share x seconds = {} x {} x {seconds:.3} = {:.2} slow requests at a time on average, {} at the 99th percentile.",
+            "Your load: k = rate x share x seconds = {} x {} x {seconds:.3} = {:.2} slow requests at a time on average, {} at the 99th percentile, if none waits for another; where threads are few, more.",
             self.rate, self.share, numbers.mean, numbers.p99
         )
     }
@@ -111,7 +111,9 @@ mod tests {
         let numbers = load.numbers(0.05);
         assert!((numbers.mean - 0.5).abs() < 1e-12);
         assert_eq!(numbers.p99, 3);
-        assert!(load.describe(0.05).contains("= 0.50 slow requests at a time on average, 3 at the 99th percentile"));
+        assert!(
+            load.describe(0.05).contains("= 0.50 slow requests at a time on average, 3 at the 99th percentile, if none waits")
+        );
         let measured = [0, 1, 2, 4, 16, 64];
         let near: Vec<usize> = measured.into_iter().filter(|k| numbers.is_near(*k, &measured)).collect();
         assert_eq!(near, [1, 4]);

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 const UNKNOWN: f64 = 1.05;
 /// Of the ratios between identical servers, the share that noise covers.
 const COVERED: f64 = 0.95;
-/// Comparisons that an estimate rests on at least; families of the same unit, then of the same role, are pooled until there are as many.
+/// Comparisons that an estimate rests on at least; families of the same unit, then of the same role, are pooled until there are as many. Fewer do not
+/// tell what 95 % of them stay within: then the largest of them is taken.
 const LEAST: usize = 20;
 /// The comparisons nearest in size that a local estimate rests on.
 const NEAREST: usize = 40;
@@ -22,6 +23,8 @@ const ALIKE: f64 = 0.7;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Noise {
     pools: Vec<Pool>,
+    /// The largest ratio of each role that has too few comparisons for an estimate.
+    largest: Vec<(Role, f64)>,
     /// The least noise of a family, from elsewhere.
     floors: BTreeMap<String, f64>,
     source: Option<String>,
@@ -63,12 +66,19 @@ impl Noise {
                 }
             }
         }
+        let largest = scopes.iter().filter_map(|(scope, points)| match scope {
+            Scope::Role(role) if points.len() < LEAST => {
+                Some((*role, points.iter().map(|(_, ratio)| *ratio).fold(UNKNOWN.ln(), f64::max)))
+            }
+            _ => None,
+        });
+        let largest = largest.collect();
         let pools = scopes.into_iter().filter(|(_, points)| points.len() >= LEAST);
         let pool = |(scope, points): (Scope, Vec<(f64, f64)>)| {
             let nodes = points.iter().filter_map(|(size, _)| Some((*size, local(&points, *size)?))).collect();
             Pool { scope, nodes }
         };
-        Noise { pools: pools.map(pool).collect(), source: Some(source), floors: BTreeMap::new() }
+        Noise { pools: pools.map(pool).collect(), largest, source: Some(source), floors: BTreeMap::new() }
     }
 
     /// The same noise, but at least this much in a family.
@@ -82,13 +92,17 @@ impl Noise {
         let floor = self.floors.get(metric.family.name.as_ref()).copied().unwrap_or(0.0);
         let scopes = Scope::of(&metric.family);
         let pool = scopes.iter().find_map(|scope| self.pools.iter().find(|pool| pool.scope == *scope));
-        pool.map_or_else(|| UNKNOWN.ln(), |pool| smooth(&pool.nodes, size.max(f64::MIN_POSITIVE).ln())).max(floor)
+        let largest =
+            || self.largest.iter().find(|(role, _)| *role == metric.family.role).map_or(UNKNOWN.ln(), |(_, ratio)| *ratio);
+        pool.map_or_else(largest, |pool| smooth(&pool.nodes, size.max(f64::MIN_POSITIVE).ln())).max(floor)
     }
 
     /// A line for below a table.
     pub fn note(&self) -> String {
         match &self.source {
-            Some(source) => format!("noise: the ratio that 95 % of comparisons of a server with itself stay within ({source})"),
+            Some(source) => format!(
+                "noise: the ratio that 95 % of comparisons of a server with itself stay within; of fewer than {LEAST} comparisons the largest, or x {UNKNOWN} ({source})"
+            ),
             None => format!(
                 "noise: taken as x {UNKNOWN}, since no null round of this machine with these settings is recorded; `stallbench check harness` records one"
             ),
@@ -148,9 +162,10 @@ mod tests {
     }
 
     #[test]
-    fn few_comparisons_of_a_family_are_pooled_with_others_of_its_unit_or_not_used() {
+    fn few_comparisons_of_a_family_are_pooled_with_others_of_its_unit_or_the_largest_of_them_counts() {
         let few: Vec<_> = (0..5).map(|_| one(p99(), 1.0, 9.0)).collect();
-        assert_eq!(Noise::from_null(&few, "made up".into()).of(&p99(), 1.0), UNKNOWN.ln());
+        assert_eq!(Noise::from_null(&few, "made up".into()).of(&p99(), 1.0), 9_f64.ln(), "the largest of too few");
+        assert_eq!(Noise::from_null(&few, "made up".into()).of(&cpu(), 1.0), UNKNOWN.ln());
         let max = Metric { family: Family::new("fresh_max_ms", Unit::Ms, Role::Latency), ..p99() };
         let more: Vec<_> = few.into_iter().chain((0..30).map(|_| one(max.clone(), 1.0, 1.2))).collect();
         assert!(Noise::from_null(&more, "made up".into()).of(&p99(), 1.0) > 1.15_f64.ln());
