@@ -60,6 +60,32 @@ pub enum Request {
     Kill,
 }
 
+impl Request {
+    /// Returns whether the list has to be written for this to outlive the daemon. What ends processes is done in any case: they may be what fills the disk.
+    pub fn needs_room(&self) -> bool {
+        match self {
+            Request::Start { .. }
+            | Request::Change { .. }
+            | Request::Resume(_)
+            | Request::Restart(..)
+            | Request::Reload(..)
+            | Request::Scale(..)
+            | Request::Save
+            | Request::Resurrect { .. }
+            | Request::Update(_) => true,
+            Request::Stop(_)
+            | Request::Delete(_)
+            | Request::List
+            | Request::Reset(_)
+            | Request::Signal(..)
+            | Request::Flush(_)
+            | Request::ReloadLogs
+            | Request::AwaitEnd
+            | Request::Kill => false,
+        }
+    }
+}
+
 /// How a reload proceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
@@ -252,6 +278,11 @@ pub struct View {
 }
 
 impl View {
+    /// Returns whether it was given up.
+    pub fn is_errored(&self) -> bool {
+        self.status == "errored"
+    }
+
     /// Returns whether its process is ready, even if nothing else is known of it.
     pub fn serves(&self) -> bool {
         self.status == "online" || self.status == DAMAGED && self.uptime_ms.is_some()

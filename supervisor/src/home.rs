@@ -14,6 +14,10 @@ const LONGEST_NAME: usize = "/notify/4294967295-4294967295".len();
 
 /// Folder of what programs of all users may read.
 const SHARED: &str = "/run/stallbench-supervisor";
+/// The variable that marks the command of a check: the notify socket of the worker that it checks.
+pub const CHECK: &str = "SUPERVISOR_CHECK";
+/// Bytes of a specification, an event and a few lines of the supervisor's own.
+const LEAST_ROOM: u64 = 16 << 10;
 /// Size in bytes at which a log of the supervisor's own is started anew.
 pub const LONGEST_LOG: u64 = 1 << 20;
 
@@ -42,12 +46,31 @@ impl Home {
             bail!("the path {} is too long for sockets: set SUPERVISOR_HOME to a shorter one", path.display());
         }
         let home = Home(path);
-        make(home.path())?;
-        home.check_owner()?;
-        for folder in [home.specs(), home.logs(), home.0.join("notify")] {
-            make(&folder)?;
-        }
+        home.make()?;
         Ok(home)
+    }
+
+    /// Creates the folder and those in it, as far as they do not exist.
+    ///
+    /// # Errors
+    /// Fails if that cannot be done, or the folder belongs to another user or is open to other users.
+    pub fn make(&self) -> Result<()> {
+        make(self.path())?;
+        self.check_owner()?;
+        [self.specs(), self.logs(), self.0.join("notify")].iter().try_for_each(|folder| make(folder))
+    }
+
+    /// Makes sure that the disk has room for what is about to be written.
+    ///
+    /// # Errors
+    /// Fails if the folder cannot hold a file of twice the list's size.
+    pub fn check_room(&self) -> Result<()> {
+        let path = self.0.join("room");
+        let size = fs::metadata(self.state()).map_or(0, |state| state.len()) * 2 + LEAST_ROOM;
+        let written =
+            File::create(&path).and_then(|mut file| file.write_all(&vec![0; usize::try_from(size).unwrap_or_default()]));
+        let _ = fs::remove_file(&path);
+        written.with_context(|| format!("cannot write to {}: make room on its disk, and retry", self.0.display()))
     }
 
     /// The folder at a path, which is not looked at.

@@ -5,12 +5,12 @@
 use crate::cgroup::Delegated;
 use crate::spec::Spec;
 use crate::user::As;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit, umask};
 use std::env;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -94,7 +94,16 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
     // At last, since it gives up the right to the rest.
     user.map_or(Ok(()), |user| user.become_it())?;
     // The standard library resets the signal mask and SIGPIPE on exec.
-    Err(command.exec()).with_context(|| format!("cannot run {}", spec.command[0]))
+    let error = command.exec();
+    let program = Path::new(&spec.command[0]);
+    if error.kind() == ErrorKind::NotFound && program.exists() {
+        let line =
+            fs::read(program).unwrap_or_default().split(|byte| *byte == b'\n').next().map(<[u8]>::to_vec).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let hint = if line.ends_with('\r') { ": its lines end as on Windows, with CR LF" } else { "" };
+        bail!("cannot run {}: what its first line names, {:?}, does not exist{hint}", program.display(), line.trim_end());
+    }
+    Err(error).with_context(|| format!("cannot run {}", program.display()))
 }
 
 /// The resource limits that a worker inherits from the `start` command, in a fixed order.

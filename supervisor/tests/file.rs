@@ -145,3 +145,70 @@ fn pm2s_files_become_one_that_start_takes() {
     supervisor.ok(&["start", path.to_str().unwrap()]);
     assert_eq!(supervisor.pids().len(), 2);
 }
+
+#[test]
+fn two_apps_of_one_name_are_refused_with_their_lines() {
+    let supervisor = Supervisor::new();
+    let path = file(&supervisor, "[[app]]\nstart = \"sleep 1000\"\n[[app]]\nstart = \"sleep 999\"\n");
+    let path = path.to_str().unwrap();
+    for command in [&["start", path][..], &["apply", path], &["apply", path, "--dry-run"], &["run", path]] {
+        let said = supervisor.fails(command);
+        assert!(said.contains("supervisor.toml:4: sleep is the name of the app in line 2 too: set name"), "{command:?}: {said}");
+    }
+}
+
+#[test]
+fn a_namespace_is_no_id_and_no_other_target() {
+    let supervisor = Supervisor::new();
+    for namespace in ["0", "all", "", "x y*"] {
+        let said = supervisor.fails(&["start", "sleep 1000", "--namespace", namespace]);
+        assert!(said.contains("namespace"), "{namespace}: {said}");
+    }
+}
+
+#[test]
+fn a_file_reached_by_another_path_is_the_same_file_and_a_link_in_it_stays() {
+    let supervisor = Supervisor::new();
+    let folder = supervisor.home.path();
+    for release in ["1", "2"] {
+        fs::create_dir(folder.join(release)).unwrap();
+        fs::write(folder.join(release).join("app.sh"), "sleep 1000\n").unwrap();
+        let app = |name: &str| format!("[[app]]\nstart = \"app.sh\"\nname = \"{name}\"\nmin-uptime = \"10ms\"\n");
+        let text = if release == "1" { app("a") + &app("b") } else { app("a") };
+        fs::write(folder.join(release).join("s.toml"), text).unwrap();
+    }
+    let current = folder.join("current");
+    std::os::unix::fs::symlink("1", &current).unwrap();
+    let from = |directory: &std::path::Path, words: &[&str]| {
+        let output = supervisor.command(words).current_dir(directory).env("PWD", directory).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    from(&current, &["apply", "s.toml"]);
+    let absolute = current.join("s.toml");
+    assert_eq!(from("/".as_ref(), &["apply", absolute.to_str().unwrap(), "--dry-run"]), "= a\n= b\n");
+    from("/".as_ref(), &["apply", absolute.to_str().unwrap()]);
+    // The next release has no b.
+    fs::remove_file(&current).unwrap();
+    std::os::unix::fs::symlink("2", &current).unwrap();
+    from("/".as_ref(), &["reload", "a"]);
+    let directory = fs::read_link(format!("/proc/{}/cwd", supervisor.list()[0]["pid"])).unwrap();
+    assert_eq!(directory, folder.canonicalize().unwrap().join("2"));
+    let plan = from(folder, &["apply", "current/../2/s.toml", "--prune", "--dry-run"]);
+    assert!(plan.contains("- b: is deleted"), "{plan}");
+}
+
+#[test]
+fn what_was_given_up_starts_again_when_its_file_is_applied() {
+    let supervisor = Supervisor::new();
+    let flag = supervisor.home.path().join("flag");
+    let script = supervisor.script("repaired", &format!("[ -e {} ] && exec sleep 1000; exit 3", flag.display()));
+    let path =
+        file(&supervisor, &format!("[[app]]\nstart = \"{script}\"\nname = \"app\"\nmax-restarts = 0\nmin-uptime = \"10ms\"\n"));
+    let path = path.to_str().unwrap();
+    supervisor.fails(&["apply", path]);
+    fs::write(&flag, "").unwrap();
+    assert_eq!(supervisor.ok(&["apply", path, "--dry-run"]), "~ app: is errored, and starts again\n");
+    supervisor.ok(&["apply", path]);
+    assert_eq!(supervisor.list()[0]["status"], "online");
+}

@@ -82,3 +82,23 @@ fn what_is_called_otherwise_here_or_is_not_there_is_said_in_one_line() {
     }
     assert!(supervisor.ok(&["l"]).contains("app"));
 }
+
+#[test]
+fn an_executable_file_is_started_by_its_name_alone() {
+    let supervisor = Supervisor::new();
+    supervisor.script("app.sh", "exec sleep 1000");
+    let here = supervisor.home.path();
+    let start = |what: &str| {
+        supervisor.command(&["start", what, "--min-uptime", "10ms"]).current_dir(here).env("PWD", here).output().unwrap()
+    };
+    let output = start("app.sh");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(supervisor.list()[0]["status"], "online");
+    // Lines that end as on Windows name an interpreter that does not exist.
+    let file = program(&supervisor, "crlf", "#!/bin/sh\r\nsleep 1000\r\n");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    let said = String::from_utf8(start("./crlf").stderr).unwrap();
+    assert!(said.contains("what its first line names, \"#!/bin/sh\", does not exist: its lines end as on Windows"), "{said}");
+    let said = String::from_utf8(start(here.to_str().unwrap()).stderr).unwrap();
+    assert!(said.contains("is a folder: name the program in it"), "{said}");
+}

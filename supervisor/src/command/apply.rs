@@ -1,6 +1,6 @@
 //! `apply` makes the list what a file says: what is new starts, what has changed is reloaded.
 
-use super::{client, ecosystem, print, start};
+use super::{client, ecosystem, print, resolve, start};
 use crate::cli::Apply;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -17,6 +17,8 @@ enum Step {
     /// With the parts that differ, which may be none, and the number of instances if that changes.
     Change(Box<Spec>, Vec<String>, Option<u32>),
     Keep(String),
+    /// It is as the file says, and was given up.
+    Revive(String),
     Delete(String),
     /// It is not in the file any more.
     Leave(String),
@@ -48,7 +50,10 @@ fn plan(apply: &Apply) -> Result<Vec<Step>> {
         let differ =
             old.as_ref().map_or_else(|| vec!["a specification, which was lost".to_owned()], |old| differences(old, spec));
         let to = (count != instances).then_some(*instances);
-        steps.push(if differ.is_empty() && to.is_none() {
+        let is_errored = table.app(&spec.name).is_some_and(|app| app.instances.iter().any(|one| one.is_errored()));
+        steps.push(if differ.is_empty() && to.is_none() && is_errored {
+            Step::Revive(spec.name.clone())
+        } else if differ.is_empty() && to.is_none() {
             Step::Keep(spec.name.clone())
         } else {
             Step::Change(Box::new(spec.clone()), differ, to)
@@ -56,12 +61,18 @@ fn plan(apply: &Apply) -> Result<Vec<Step>> {
     }
     let file = wanted.first().and_then(|(spec, _)| spec.file.clone());
     for (name, (old, _)) in there.iter().filter(|_| apply.only.is_empty()) {
-        let is_ours = old.as_ref().is_some_and(|old| old.file == file);
+        let is_ours = old.as_ref().is_some_and(|old| is_same(old.file.as_deref(), file.as_deref()));
         if is_ours && !wanted.iter().any(|(spec, _)| spec.name == *name) {
             steps.push(if apply.prune { Step::Delete(name.clone()) } else { Step::Leave(name.clone()) });
         }
     }
     Ok(steps)
+}
+
+/// Returns whether two paths lead to one file, however they were typed.
+fn is_same(one: Option<&Path>, other: Option<&Path>) -> bool {
+    let place = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    one.is_some() && one.map(place) == other.map(place)
 }
 
 /// Reads the specifications in a file, or those with these names. Paths are relative to it.
@@ -70,15 +81,19 @@ fn plan(apply: &Apply) -> Result<Vec<Step>> {
 /// Fails if the file is not valid, or has no app of such a name.
 pub fn specs(file: &Path, environment: Option<&str>, only: &[String]) -> Result<Vec<(Spec, u32)>> {
     let declared = ecosystem::read(file, environment)?;
-    let path = std::path::absolute(file)?;
-    let folder = path.parent().context("a file has a folder")?;
-    std::env::set_current_dir(folder).with_context(|| folder.display().to_string())?;
+    let path = std::path::absolute(resolve::here()?.join(file))?;
+    resolve::go_to(path.parent().context("a file has a folder")?)?;
+    let mut lines = BTreeMap::new();
     let specs = declared.into_iter().map(|one| {
         let mut spec = start::spec(&one.start)?;
         spec.declared = one.environment.keys().cloned().collect();
         spec.environment.0.retain(|(name, _)| !name.to_str().is_some_and(|name| one.environment.contains_key(name)));
         spec.environment.0.extend(one.environment.into_iter().map(|(name, value)| (name.into(), value.into())));
         spec.file = Some(path.clone());
+        if let Some(other) = lines.insert(spec.name.clone(), one.line) {
+            let (first, second) = (other.min(one.line), other.max(one.line));
+            bail!("{}:{second}: {} is the name of the app in line {first} too: set name", file.display(), spec.name);
+        }
         Ok((spec, one.start.instances.unwrap_or(1)))
     });
     let mut specs = specs.collect::<Result<Vec<_>>>()?;
@@ -140,6 +155,7 @@ impl Step {
                 format!("~ {}: {}", spec.name, parts.join("; "))
             }
             Step::Keep(name) => format!("= {name}"),
+            Step::Revive(name) => format!("~ {name}: is errored, and starts again"),
             Step::Delete(name) => format!("- {name}: is deleted"),
             Step::Leave(name) => format!("- {name}: is not in the file, and stays: --prune deletes it"),
         }
@@ -157,6 +173,7 @@ fn act(step: Step) -> Result<()> {
             to.map_or(Ok(()), |to| client::ask(&Request::Scale(name, Size::To(to))))
         }
         Step::Delete(name) => client::ask(&Request::Delete(name)),
+        Step::Revive(name) => client::ask(&Request::Resume(name)),
         Step::Keep(_) => Ok(()),
         Step::Leave(_) => print(&format!("{}\n", step.text())),
     }

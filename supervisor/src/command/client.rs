@@ -326,6 +326,8 @@ impl<'h> Lock<'h> {
         let has_started = said.trim() == "ready";
         // Another supervisor ran, and only its socket was missing.
         if !has_started && UnixStream::connect(home.control()).is_err() {
+            // Its log says nothing of a full disk.
+            home.check_room().context("the supervisor did not start")?;
             bail!("the supervisor did not start; last line of {}: {}", home.own_log().display(), last_line(home)?);
         }
         Ok(has_started)

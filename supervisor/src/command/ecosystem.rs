@@ -16,6 +16,7 @@
 //! NODE_ENV = "production"
 //! ```
 
+use super::dotenv;
 use crate::cli::Start;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
@@ -46,6 +47,8 @@ pub struct Declared {
     /// The environment variables that the file sets.
     pub environment: BTreeMap<String, String>,
     depends_on: Vec<String>,
+    /// The line of its command.
+    pub line: usize,
 }
 
 impl Declared {
@@ -63,8 +66,11 @@ struct Source<'s> {
 
 impl Source<'_> {
     fn error(&self, at: usize, why: &str) -> anyhow::Error {
-        let line = self.text[..at.min(self.text.len())].matches('\n').count() + 1;
-        anyhow!("{}:{line}: {why}", self.path.display())
+        anyhow!("{}:{}: {why}", self.path.display(), self.line(at))
+    }
+
+    fn line(&self, at: usize) -> usize {
+        self.text[..at.min(self.text.len())].matches('\n').count() + 1
     }
 }
 
@@ -110,7 +116,8 @@ fn ordered(mut left: Vec<Declared>, path: &Path) -> Result<Vec<Declared>> {
 }
 
 fn declared(app: &BTreeMap<String, Spanned<Value>>, source: &Source<'_>, environment: Option<&str>) -> Result<Declared> {
-    let Some(what) = app.get("start").and_then(|value| value.get_ref().as_str()) else {
+    let command = app.get("start").and_then(|value| Some((value.get_ref().as_str()?, value.span().start)));
+    let Some((what, at)) = command else {
         let at = app.values().map(|value| value.span().start).min().unwrap_or_default();
         return Err(source.error(at, "this [[app]] has no start key: add start = \"...\""));
     };
@@ -125,7 +132,7 @@ fn declared(app: &BTreeMap<String, Spanned<Value>>, source: &Source<'_>, environ
             let text = fs::read_to_string(&path);
             let text = text
                 .map_err(|error| source.error(value.span().start, &format!("{key}: cannot read {}: {error}", path.display())))?;
-            variables.extend(pairs(&text));
+            variables.extend(dotenv::read(&text).map_err(|(line, why)| anyhow!("{}:{line}: {why}", path.display()))?);
         }
     }
     for (key, value) in app {
@@ -150,8 +157,7 @@ fn declared(app: &BTreeMap<String, Spanned<Value>>, source: &Source<'_>, environ
                 let own = option(key, value.get_ref());
                 // Parses each key alone first, so that an error has a line.
                 if let Err(error) = Line::try_parse_from(words[..2].iter().chain(&own)) {
-                    let why = error.to_string();
-                    return Err(fail(why.lines().next().unwrap_or_default().trim_start_matches("error: ")));
+                    return Err(fail(&reason(&error)));
                 }
                 match value.get_ref() {
                     // A valid option that is not set.
@@ -162,8 +168,13 @@ fn declared(app: &BTreeMap<String, Spanned<Value>>, source: &Source<'_>, environ
             }
         }
     }
-    let start = Line::try_parse_from(words.iter().chain(&last)).with_context(|| source.path.display().to_string())?.start;
-    Ok(Declared { start, environment: variables, depends_on })
+    let start = Line::try_parse_from(words.iter().chain(&last)).map_err(|error| source.error(at, &reason(&error)))?.start;
+    Ok(Declared { start, environment: variables, depends_on, line: source.line(at) })
+}
+
+/// Returns what is wrong with a command line, in one line.
+fn reason(error: &clap::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
 /// Returns the names of the environments of an app.
@@ -198,17 +209,6 @@ fn text(value: &Value) -> Option<String> {
         Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Some(value.to_string()),
         _ => None,
     }
-}
-
-/// Reads lines such as `NAME=value`, `export NAME="value"` and `# a comment`.
-fn pairs(text: &str) -> BTreeMap<String, String> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-    let pairs = lines.filter_map(|line| line.trim_start_matches("export ").split_once('='));
-    let unquoted = |value: &str| {
-        let inner = |quote| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
-        inner('"').or_else(|| inner('\'')).unwrap_or(value).to_owned()
-    };
-    pairs.map(|(name, value)| (name.trim().to_owned(), unquoted(value.trim()))).collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,14 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use supervisor::spec::check_name;
 use toml::{Table, Value as Toml};
+
+/// Prints what a file exports. Whatever the file prints itself goes to the standard error.
+const READ: &str = "const write = process.stdout.write.bind(process.stdout);
+process.stdout.write = process.stderr.write.bind(process.stderr);
+const apps = require(process.argv[1]);
+write(JSON.stringify(typeof apps === 'function' ? apps() : apps) ?? 'null');";
 
 /// Converts a file.
 ///
@@ -39,8 +46,7 @@ fn read(file: &Path) -> Result<Value> {
         return serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", file.display()));
     }
     let path = std::path::absolute(file)?;
-    let script = "process.stdout.write(JSON.stringify(require(process.argv[1])))";
-    let output = Command::new("node").args(["-e", script]).arg(&path).output();
+    let output = Command::new("node").args(["-e", READ]).arg(&path).output();
     let output = output.with_context(|| format!("{} is a program: cannot run node", file.display()))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -89,7 +95,12 @@ impl Places {
 fn converted(value: &Value, places: &Places) -> Result<(String, Vec<String>)> {
     let apps = match value {
         Value::Array(apps) => apps.as_slice(),
-        Value::Object(file) => file.get("apps").and_then(Value::as_array).map_or(&[][..], Vec::as_slice),
+        Value::Object(file) => match file.get("apps") {
+            Some(Value::Array(apps)) => apps.as_slice(),
+            // One app needs no list.
+            Some(app @ Value::Object(_)) => std::slice::from_ref(app),
+            _ => &[],
+        },
         _ => &[],
     };
     if apps.is_empty() {
@@ -138,6 +149,7 @@ fn converted_app(app: &Map<String, Value>, places: &Places, missing: &mut Vec<St
                 table.insert("interpreter".into(), Toml::String(format!("{interpreter} {}", words.join(" "))));
             }
         } else if let Some(name) = key.strip_prefix("env_") {
+            missing.extend(not_text(key, value));
             environment.insert(name.to_owned(), Toml::Table(variables(value, false)));
         } else if NOTHING.contains(&key.as_str())
             || USUAL.contains(&(key.as_str(), value.to_string().as_str()))
@@ -148,15 +160,44 @@ fn converted_app(app: &Map<String, Value>, places: &Places, missing: &mut Vec<St
             missing.push(key.clone());
         }
     }
-    environment.extend(app.get("env").map(|value| variables(value, is_dump)).unwrap_or_default());
+    if let Some(value) = app.get("env") {
+        missing.extend(not_text("env", value).filter(|_| !is_dump));
+        environment.extend(variables(value, is_dump));
+    }
     if !environment.is_empty() {
         table.insert("env".into(), Toml::Table(environment));
     }
     if !table.contains_key("start") {
         bail!("an app has no script");
     }
+    settle(&mut table, missing);
     places.place(&mut table);
     Ok(table)
+}
+
+/// Settings that PM2 allows together, and names that only it allows.
+fn settle(table: &mut Table, missing: &mut Vec<String>) {
+    if table.contains_key("log-date-format") {
+        table.remove("time");
+    }
+    if table.contains_key("output") || table.contains_key("error") {
+        missing.extend(table.remove("log").map(|log| format!("log_file = {log}, beside out_file and error_file")));
+    }
+    if let Some(Toml::String(name)) = table.get("name").cloned()
+        && check_name(&name).is_err()
+    {
+        let is_plain = |c: char| c.is_alphanumeric() || "-_@".contains(c);
+        let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
+        let plain = if check_name(&plain).is_ok() { plain } else { format!("app-{plain}") };
+        missing.push(format!("the name '{name}', which is '{plain}' now,"));
+        table.insert("name".into(), Toml::String(plain));
+    }
+}
+
+/// Returns the variables that are neither text nor a number.
+fn not_text<'v>(key: &'v str, value: &'v Value) -> impl Iterator<Item = String> + 'v {
+    let wrong = value.as_object().into_iter().flatten().filter(|(_, value)| value.is_object() || value.is_null());
+    wrong.map(move |(name, value)| format!("{key}.{name} = {value}"))
 }
 
 /// A dump has the state of an app among its settings, and repeats the environment there.
@@ -323,6 +364,25 @@ mod tests {
         let (text, missing) = converted_here(&file).unwrap();
         assert_eq!(missing, ["deploy"]);
         assert_eq!(text, "[[app]]\ncron = \"0 3 * * *\"\nstart = \"x.js\"\nuid = \"1000\"\n");
+    }
+
+    #[test]
+    fn what_only_pm2_allows_becomes_a_file_that_start_takes() {
+        let file = json!({ "apps": { "name": "My App", "script": "x.js", "time": true, "log_date_format": "YYYY", "log_file": "all.log",
+            "out_file": "out.log", "env": { "A": null, "B": { "x": 1 }, "C": "c" } } });
+        let (text, missing) = converted_here(&file).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("supervisor.toml");
+        fs::write(&path, &text).unwrap();
+        let apps = super::super::ecosystem::read(&path, None).unwrap_or_else(|error| panic!("{error:#}: {text}"));
+        assert_eq!(apps[0].start.name.as_deref(), Some("My-App"));
+        let named = [
+            "env.A = null",
+            "env.B = {\"x\":1}",
+            "log_file = \"all.log\", beside out_file and error_file",
+            "the name 'My App', which is 'My-App' now,",
+        ];
+        assert_eq!(missing, named);
     }
 
     #[test]

@@ -53,6 +53,9 @@ fn raise_limit() {
 fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs, lines: impl Fn(&Path) -> usize) -> Result<()> {
     let selector = Selector::new(&logs.target);
     for (app, one) in table.all().filter(|(app, one)| app.is_meant(one, &selector)) {
+        if let Some(trouble) = &one.log_trouble {
+            super::remark(&format!("a log of {} ({}) cannot be written: {trouble}", app.name, one.id));
+        }
         for (path, stream) in one.logs.iter().zip(STREAMS) {
             if logs.out && stream != STREAMS[0] || logs.err && stream != STREAMS[1] {
                 continue;

@@ -2,6 +2,7 @@
 
 mod apply;
 mod client;
+mod dotenv;
 mod ecosystem;
 mod events;
 mod growing;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
+use std::cell::RefCell;
 use std::env;
 use std::fs;
 use std::io::Read;
@@ -17,6 +18,11 @@ const LONGEST_LINE: u64 = 256;
 const NODE: &str = "node";
 /// The interpreter that means none.
 const NONE: &str = "none";
+
+thread_local! {
+    /// The folder that this process has gone to, as it was typed.
+    static TYPED: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+}
 
 /// A program to start.
 pub struct Resolved {
@@ -65,13 +71,15 @@ pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
     let base = |path: &Path| path.file_name().map_or_else(|| (*program).to_owned(), |name| name.to_string_lossy().into_owned());
     let own = arguments.iter().map(|argument| (*argument).to_owned());
     let Some(chosen) = chosen else {
-        let path = find(program)?;
+        // A file whose ending is that of a program is meant where it lies, as `start app.py` says it.
+        let is_here = usual.is_some() && !program.contains('/') && file.is_file();
+        let path = if is_here { find(&format!("./{program}"))? } else { find(program)? };
         let is_node = runs_node(&path);
         let name = if usual.is_some() { stem(file) } else { base(file) };
         return Ok(Resolved { name, command: std::iter::once(path).chain(own).collect(), script: None, is_node });
     };
     if !file.is_file() {
-        bail!("there is no file {program}");
+        bail!(absent(file));
     }
     let mut runs = chosen.split_whitespace();
     let interpreter = runs.next().context("--interpreter is empty: name a program, or none")?;
@@ -109,6 +117,16 @@ fn interpreter_of(file: &Path) -> Option<String> {
     Some(words.collect::<Vec<_>>().join(" "))
 }
 
+/// Goes to a folder, as [`here`] then returns it.
+///
+/// # Errors
+/// Fails if there is no such folder.
+pub fn go_to(folder: &Path) -> Result<()> {
+    env::set_current_dir(folder).with_context(|| folder.display().to_string())?;
+    TYPED.with(|typed| typed.replace(Some(folder.to_owned())));
+    Ok(())
+}
+
 /// Returns the working directory as the user typed it. A `current` link that is moved later leads to the new release then.
 ///
 /// # Errors
@@ -119,7 +137,17 @@ pub fn here() -> Result<PathBuf> {
         let id = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
         one.is_absolute() && id(one).is_some() && id(one) == id(&current)
     };
-    Ok(env::var_os("PWD").map(PathBuf::from).filter(|typed| same(typed)).unwrap_or(current))
+    let typed = TYPED.with(|typed| typed.borrow().clone());
+    Ok(typed.or_else(|| env::var_os("PWD").map(PathBuf::from)).filter(|typed| same(typed)).unwrap_or(current))
+}
+
+/// Returns what is said of a file that is not there.
+fn absent(file: &Path) -> String {
+    if file.is_dir() {
+        format!("{} is a folder: name the program in it", file.display())
+    } else {
+        format!("there is no file {}", file.display())
+    }
 }
 
 /// Returns the absolute path of a program, which it finds as a shell does.
@@ -135,7 +163,7 @@ fn find(program: &str) -> Result<String> {
         None if !there.is_empty() => {
             bail!("{} is not executable: run chmod +x on it, or name what runs it with --interpreter", there[0].display())
         }
-        None if program.contains('/') => bail!("there is no file {program}"),
+        None if program.contains('/') => bail!(absent(Path::new(program))),
         None if usual_interpreter(Path::new(program)).is_some() => bail!("there is no file or command named {program}"),
         None => bail!(
             "there is no command '{program}': to run a file, write ./{program}; to run a server of this project, `stallbench start {program}`"

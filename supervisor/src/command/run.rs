@@ -76,9 +76,12 @@ impl Foreground {
         let mut errors = Vec::new();
         for (spec, instances) in specs {
             // The list, which the next daemon continues with, has it.
-            let again = Request::Resume(spec.name.clone());
+            let name = spec.name.clone();
+            let again = Request::Resume(name.clone());
             match self.ask(&Request::Start { spec: spec.into(), instances }, &again)? {
                 None => return Ok(ExitCode::SUCCESS),
+                // It is in the list, and tried again.
+                Some(Answer::Error(why)) if client::table()?.app(&name).is_some() => super::remark(&why),
                 Some(Answer::Error(why)) => errors.push(why),
                 Some(_) => {}
             }
@@ -111,7 +114,10 @@ impl Foreground {
             }
             if has_child {
                 let _ = (&self.children).read(&mut [0; 64]);
-                self.logs.iter_mut().for_each(|(logs, _)| reap(logs));
+                if self.logs.as_mut().is_some_and(|(logs, _)| reap(logs)) {
+                    super::remark("the process that prints the logs has ended, and is started again");
+                    self.logs = Some(logs()?);
+                }
             }
             if has_answer {
                 let mut line = String::new();
@@ -136,14 +142,18 @@ fn logs() -> Result<(Child, UnixStream)> {
     Ok((command.spawn().context("cannot print the logs")?, own))
 }
 
-/// Reaps orphans, which become children of the first process of a container.
-fn reap(logs: &mut Child) {
-    let _ = logs.try_wait();
+/// Reaps orphans, which become children of the first process of a container. Returns whether the process that prints the logs has ended.
+fn reap(logs: &mut Child) -> bool {
+    let has_ended = matches!(logs.try_wait(), Ok(Some(_)));
+    if has_ended {
+        return true;
+    }
     if std::process::id() == 1 {
         while let Ok(Some((pid, _))) = wait(WaitOptions::NOHANG) {
             if Some(pid) == Pid::from_raw(logs.id() as i32) {
-                break;
+                return true;
             }
         }
     }
+    false
 }

@@ -130,7 +130,12 @@ pub fn spec(start: &Start) -> Result<Spec> {
 
 /// Returns a path that stays the same in another folder.
 fn absolute(path: Option<&PathBuf>) -> Result<Option<PathBuf>> {
-    Ok(path.map(std::path::absolute).transpose()?)
+    let Some(path) = path else { return Ok(None) };
+    let path = std::path::absolute(resolve::here()?.join(path))?;
+    if path.is_dir() {
+        bail!("{} is a folder: name the file of the log in it", path.display());
+    }
+    Ok(Some(path))
 }
 
 /// Resolves an address to numbers, so that the keeper never waits for a name server.

@@ -206,7 +206,11 @@ impl Core {
             Input::Resurrect { client, dump, is_boot } => self.resurrect(client, dump, is_boot),
             Input::Gone(client) => {
                 self.waiting.remove(&client);
-                self.awaiting.retain(|one| *one != client);
+                // The apps of a command in the foreground end with it, however it has ended.
+                if self.awaiting.contains(&client) {
+                    self.awaiting.retain(|one| *one != client);
+                    self.end_all(None);
+                }
                 self.cancel(|task| task.client == Some(client), "its command was interrupted");
             }
             Input::Prepared(name, result) => self.prepared(&name, result),

@@ -32,6 +32,11 @@ impl Core {
                 self.answer(client, Answer::Table(table));
                 Ok(())
             }
+            // Nobody waits for the end yet.
+            Request::Kill if self.ending == Some(None) => {
+                self.end_all(Some(client));
+                Ok(())
+            }
             _ if self.ending.is_some() => bail!("the supervisor is shutting down: retry once it has stopped"),
             Request::Start { spec, instances } => self.begin_start(Some(client), *spec, instances, &AtRest::default()),
             Request::Change { spec } => self.begin_change(client, *spec),

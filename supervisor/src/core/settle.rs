@@ -119,6 +119,8 @@ impl Core {
             self.is_urgent = true;
             self.unbind_unused();
             self.gone.extend(app.spec.options.namespace.map(|namespace| (app.spec.name.clone(), namespace)));
+            // What was said of it is of no use any more.
+            self.remarks.retain(|remark| !remark.starts_with(&format!("{} (", app.spec.name)));
             self.out.push(Output::Remove(app.spec.name));
         }
     }

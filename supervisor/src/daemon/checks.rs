@@ -10,9 +10,11 @@ use crate::core::{Checked, Checks, Input, Test};
 use crate::poll::Poller;
 use crate::proc::Identity;
 use anyhow::Result;
+use passes::Commands;
 use rustix::fs::fstat;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -26,6 +28,7 @@ pub struct Checking {
     /// Readable once a result has come.
     wake: UnixStream,
     waker: UnixStream,
+    pub commands: Arc<Commands>,
 }
 
 impl Checking {
@@ -36,7 +39,7 @@ impl Checking {
         // A full one is readable already.
         waker.set_nonblocking(true)?;
         poller.add(&wake, Source::Checks)?;
-        Ok(Checking { sender, results, wake, waker })
+        Ok(Checking { sender, results, wake, waker, commands: Arc::default() })
     }
 
     /// Takes the results that have come.
@@ -54,8 +57,13 @@ impl Daemon {
         let held = checks.listeners.iter().filter_map(|address| self.listeners.get(address));
         let sockets: Vec<u64> = held.filter_map(|listener| Some(fstat(listener).ok()?.st_ino)).collect();
         let Ok(mut waker) = self.checking.waker.try_clone() else { return Some(Input::Checked(nothing)) };
+        let (home, commands) = (self.home.clone(), self.checking.commands.clone());
         let work = move || {
-            let processes = run(&checks, &sockets);
+            let processes = match &checks.test {
+                Test::Passes(command) => passes::run(&checks, command, &home, &commands),
+                Test::Listens => listening(&checks, &sockets),
+                Test::Answers(address, target) => answers::ask(&checks, address, target, &sockets),
+            };
             let _ = sender.send(Checked { app: checks.spec.name.clone(), purpose: checks.purpose, processes });
             let _ = waker.write(&[1]);
         };
@@ -64,14 +72,8 @@ impl Daemon {
     }
 }
 
-/// Checks processes; returns each with the reason if it has failed. `sockets` are the inodes of the listeners that they were given.
-fn run(checks: &Checks, sockets: &[u64]) -> Vec<(Key, Option<String>)> {
-    match &checks.test {
-        Test::Listens => {
-            let look = |process: &Identity| listens::look(process.pid, sockets).err();
-            checks.processes.iter().map(|(key, process)| (*key, look(process))).collect()
-        }
-        Test::Answers(address, target) => answers::ask(checks, address, target, sockets),
-        Test::Passes(command) => passes::run(checks, command),
-    }
+/// Looks whether processes listen; returns each with the reason if it does not. `sockets` are the inodes of the listeners that they were given.
+fn listening(checks: &Checks, sockets: &[u64]) -> Vec<(Key, Option<String>)> {
+    let look = |process: &Identity| listens::look(process.pid, sockets).err();
+    checks.processes.iter().map(|(key, process)| (*key, look(process))).collect()
 }

@@ -35,7 +35,7 @@ impl Daemon {
     }
 
     /// Writes the specifications anew whose files are damaged: the next daemon has nothing else to read.
-    fn repair_all(&self) -> Result<()> {
+    pub(super) fn repair_all(&self) -> Result<()> {
         self.core.specs().try_for_each(|spec| store::repair(spec, &self.home.spec(&spec.name)).map(drop))
     }
 

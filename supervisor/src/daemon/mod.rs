@@ -46,7 +46,7 @@ enum Source {
     Keeper,
     Control,
     Client(u64),
-    /// The folders of watched programs.
+    /// The folders of watched programs, and the supervisor's own.
     Programs,
     /// A check of processes has a result.
     Checks,
@@ -116,6 +116,7 @@ pub fn run() -> Result<ExitCode> {
     while !daemon.is_over || daemon.keeper.channel.has_unsent() {
         daemon.turn()?;
     }
+    daemon.checking.commands.end_all();
     Ok(ExitCode::SUCCESS)
 }
 
@@ -134,6 +135,9 @@ impl Daemon {
             }
         }
         self.check_keeper()?;
+        if self.watch.is_home_lost() && !self.is_over {
+            self.restore_home()?;
+        }
         self.clients.end_hanging(&mut self.poller);
         // What is due while another version takes over, it finds due as well, or a moment later.
         if self.leaving.is_none() {
@@ -249,7 +253,10 @@ impl Daemon {
         let mut remark = None;
         match order {
             Order::Unbind(address) => drop(self.listeners.remove(address)),
-            Order::Forget(key) => drop(self.workers.remove(key)),
+            Order::Forget(key) => {
+                self.workers.remove(key);
+                self.checking.commands.end(*key);
+            }
             Order::Spawn(job) => {
                 if let Some(spec) = self.core.spec_of(job) {
                     remark = match store::repair(spec, &job.spec) {
@@ -294,6 +301,7 @@ impl Daemon {
                     self.poller.remove(token, before);
                 }
                 self.control = Some(control);
+                self.watch_home()?;
             }
             Report::Bound(address, _) => {
                 self.listeners.extend(descriptors.pop().map(|listener| (address.clone(), listener)));
@@ -341,6 +349,13 @@ impl Daemon {
         }
     }
 
+    /// Refuses a request that could not be written to the disk: the next daemon would undo it. Returns whether it has.
+    fn refuse_without_room(&mut self, id: u64) -> bool {
+        let result = self.home.check_room();
+        result.as_ref().err().into_iter().for_each(|error| self.clients.answer(id, &Answer::Error(format!("{error:#}"))));
+        result.is_err()
+    }
+
     /// Reads a client's request, and begins to handle it.
     fn serve(&mut self, id: u64) -> Result<()> {
         match self.clients.read(id, &self.poller) {
@@ -358,6 +373,7 @@ impl Daemon {
                 self.clients.answer(id, &Answer::Error("the supervisor is just being replaced: retry".into()));
                 Ok(())
             }
+            Word::Request(request) if request.needs_room() && self.refuse_without_room(id) => Ok(()),
             Word::Request(Request::Update(program)) => self.update(id, program),
             Word::Request(Request::Resurrect { is_boot }) => match store::dumped(&self.home) {
                 Ok(dump) => self.handle(Input::Resurrect { client: id, dump, is_boot }),

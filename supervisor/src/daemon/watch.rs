@@ -1,9 +1,11 @@
-//! `--watch` reloads an app when its program file changes.
+//! `--watch` reloads an app when its program file changes. The supervisor's own folder is watched too, since nobody could reach it without one.
 
 use super::{Daemon, Source};
+use crate::core::Input;
 use crate::spec::Spec;
 use anyhow::{Context, Result};
 use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init, remove_watch};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
@@ -15,11 +17,18 @@ use std::time::{Duration, Instant};
 /// A file may be written in several steps; it counts as complete after this time without a change.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// What the supervisor's own folder always has, and without which nobody can reach the supervisor.
+const NEEDED: [&str; 5] = ["control.sock", "alive", "specs", "notify", "logs"];
+
 /// Watched programs.
 #[derive(Default)]
 pub struct Watch {
     /// `None` while nothing is watched.
     inotify: Option<OwnedFd>,
+    /// The watch number of the supervisor's own folder.
+    home: Option<i32>,
+    /// Time at which that folder is made anew, after something of it was removed.
+    home_due: Option<Instant>,
     /// App, watch number of the folder, and file name of the program.
     programs: Vec<(String, i32, OsString)>,
     /// Apps whose program has changed, and the time of their reload.
@@ -29,7 +38,7 @@ pub struct Watch {
 impl Watch {
     /// Returns the time of the next reload.
     pub fn due(&self) -> Option<Instant> {
-        self.changed.values().min().copied()
+        self.changed.values().copied().chain(self.home_due).min()
     }
 
     /// Stops watching the program of an app.
@@ -45,13 +54,23 @@ impl Watch {
         }
     }
 
-    /// Notes the apps whose program has changed.
+    /// Notes the apps whose program has changed, and that something of the supervisor's own folder was removed.
     pub fn note_changes(&mut self) {
         for (number, name) in self.changes() {
+            // All of the folder may be removed one after the other, or it is moved, which has no name.
+            let is_needed = name.is_empty() || NEEDED.iter().any(|own| name == **own);
+            if is_needed && self.home == Some(number) {
+                self.home_due = Some(Instant::now() + QUIET);
+            }
             let meant = self.programs.iter().filter(|(_, watched, file)| *watched == number && *file == name);
             let apps: Vec<String> = meant.map(|(app, ..)| app.clone()).collect();
             self.changed.extend(apps.into_iter().map(|app| (app, Instant::now() + QUIET)));
         }
+    }
+
+    /// Returns whether the supervisor's own folder is to be made anew now.
+    pub fn is_home_lost(&mut self) -> bool {
+        self.home_due.take_if(|due| *due <= Instant::now()).is_some()
     }
 
     /// Returns the apps whose program has changed and is complete.
@@ -64,11 +83,12 @@ impl Watch {
 
     fn changes(&self) -> Vec<(i32, OsString)> {
         let Some(inotify) = &self.inotify else { return Vec::new() };
+        let mut changes = Vec::new();
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(inotify, &mut buffer);
-        let mut changes = Vec::new();
         while let Ok(event) = reader.next() {
-            changes.extend(event.file_name().map(|name| (event.wd(), OsStr::from_bytes(name.to_bytes()).to_owned())));
+            let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
+            changes.push((event.wd(), name.unwrap_or_default()));
         }
         changes
     }
@@ -87,15 +107,46 @@ impl Daemon {
         let program = spec.script.as_deref().or_else(|| spec.command.first().map(Path::new));
         let program = program.filter(|_| spec.options.watch).unwrap_or(Path::new(""));
         let (Some(folder), Some(file)) = (program.parent(), program.file_name()) else { return Ok(()) };
+        let number = self.add_watch(folder, WatchFlags::CREATE | WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO)?;
+        self.watch.programs.push((spec.name.clone(), number, file.to_owned()));
+        Ok(())
+    }
+
+    /// Watches the supervisor's own folder. Where that cannot be, nobody notices its end.
+    pub(super) fn watch_home(&mut self) -> Result<()> {
+        let path = self.home.path().to_owned();
+        let watched = self.add_watch(&path, WatchFlags::DELETE | WatchFlags::MOVE_SELF);
+        match watched {
+            Ok(number) => self.watch.home = Some(number),
+            Err(error) => self.handle(Input::Remark(format!("{error:#}")))?,
+        }
+        Ok(())
+    }
+
+    /// Makes the supervisor's own folder anew, of which something was removed. The keeper takes its lock and listens there.
+    pub(super) fn restore_home(&mut self) -> Result<()> {
+        let path = self.home.path().display();
+        let result = self.home.make().and_then(|()| self.repair_all());
+        let remark = match result {
+            Ok(()) => format!("{path} was removed, and was made anew: old logs and what `save` had saved may be lost"),
+            Err(error) => format!("{path} was removed, and cannot be made anew: {error:#}"),
+        };
+        self.core.note_unsaved();
+        self.handle(Input::Remark(remark))?;
+        self.watch_home()?;
+        if let Some(keeper) = Pid::from_raw(self.keeper.pid) {
+            let _ = kill_process(keeper, Signal::HUP);
+        }
+        Ok(())
+    }
+
+    fn add_watch(&mut self, folder: &Path, events: WatchFlags) -> Result<i32> {
         if self.watch.inotify.is_none() {
-            let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).context("cannot set up inotify for --watch")?;
+            let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).context("cannot set up inotify")?;
             self.poller.add(&inotify, Source::Programs)?;
             self.watch.inotify = Some(inotify);
         }
-        let Some(inotify) = &self.watch.inotify else { return Ok(()) };
-        let events = WatchFlags::CREATE | WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO;
-        let number = add_watch(inotify, folder, events).with_context(|| format!("cannot watch {}", folder.display()))?;
-        self.watch.programs.push((spec.name.clone(), number, file.to_owned()));
-        Ok(())
+        let inotify = self.watch.inotify.as_ref().context("inotify was set up")?;
+        add_watch(inotify, folder, events).with_context(|| format!("cannot watch {}", folder.display()))
     }
 }

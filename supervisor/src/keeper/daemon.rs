@@ -1,10 +1,11 @@
 //! The keeper's side of the daemon: its start, its orders, and its replacement when it dies or hangs.
 
-use super::{Keeper, Source, role, tell};
+use super::{Keeper, Source, role, start, tell};
 use crate::channel::{Channel, Order, Report, pair};
 use crate::poll::Token;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, getppid, kill_process};
+use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Stdio};
@@ -119,12 +120,23 @@ impl Keeper {
         Ok(())
     }
 
-    /// Makes the control socket anew if somebody has removed it.
+    /// Makes the control socket anew if somebody has removed it, and with it the whole folder.
     pub(super) fn restore_control(&mut self) -> Result<()> {
         let path = self.home.control();
-        if path.exists() {
+        let has_lock = self.home.alive().exists();
+        if path.exists() && has_lock {
             return Ok(());
         }
+        self.home.make()?;
+        if !has_lock {
+            match start::lock(&self.home) {
+                Ok(lock) => self.lock = Some(lock),
+                // Two supervisors in one folder would fight over it.
+                Err(error) => return self.report(&Report::Remark(format!("{error:#}"))),
+            }
+            start::write_preload(&self.home)?;
+        }
+        let _ = fs::remove_file(&path);
         let control = UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
         if let (Some(before), Some(token)) = (&self.control, self.control_token.take()) {
             self.poller.remove(token, before);
@@ -151,6 +163,7 @@ impl Keeper {
         let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
         self.poller.remove(daemon.token, &daemon.channel);
         let status = daemon.end()?;
+        self.end_checks();
         tell(&self.home, &format!("the daemon {why} ({status}) and is being replaced"));
         if !std::mem::take(&mut self.is_left) {
             self.remark = Some(format!("the daemon {why} and was replaced"));

@@ -98,7 +98,15 @@ impl Log {
 
     fn open(&mut self) -> io::Result<()> {
         let is_new = !self.plan.path.exists();
-        let file = careful(&self.plan.path).append(true).create(true).mode(self.plan.mode).open(&self.plan.path)?;
+        let open = || careful(&self.plan.path).append(true).create(true).mode(self.plan.mode).open(&self.plan.path);
+        let file = match (open(), self.plan.path.parent()) {
+            // Its folder was removed.
+            (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(folder)?;
+                open()?
+            }
+            (file, _) => file?,
+        };
         let metadata = file.metadata()?;
         if is_new && metadata.is_file() {
             // The keeper's umask leaves nothing to others, and has taken that from the mode. Some file systems have no modes.
@@ -261,13 +269,25 @@ mod tests {
     #[test]
     fn a_failing_log_is_reported_once_and_so_is_its_recovery() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("not-there-yet");
+        let path = folder.path().join("in-the-way");
+        fs::write(&path, "").unwrap();
         let mut log = log(&path, 100, 1);
         assert!(log.write(KEY, b"one\n").unwrap().is_some());
         assert_eq!(log.write(KEY, b"two\n"), None);
-        fs::create_dir(&path).unwrap();
+        fs::remove_file(&path).unwrap();
         assert_eq!(log.write(KEY, b"three\n"), Some(None));
         assert_eq!(fs::read_to_string(path.join("app.log")).unwrap(), "three\n");
+    }
+
+    #[test]
+    fn a_folder_that_was_removed_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("logs");
+        let mut log = log(&path, 100, 1);
+        assert_eq!(log.write(KEY, b"one\n"), None);
+        fs::remove_dir_all(&path).unwrap();
+        assert_eq!(log.write(KEY, b"two\n"), None);
+        assert_eq!(fs::read_to_string(path.join("app.log")).unwrap(), "two\n");
     }
 
     #[test]

@@ -38,8 +38,7 @@ pub fn begin() -> Result<ExitCode> {
     close_inherited(&stored);
     let home = Home::open()?;
     let control = home.control();
-    let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(home.alive());
-    let lock = lock.with_context(|| home.alive().display().to_string())?;
+    let lock = open_lock(&home)?;
     if let Some(other) = take(&lock, &home)? {
         return stand_back(other, &control);
     }
@@ -65,8 +64,25 @@ pub fn begin() -> Result<ExitCode> {
     keeper.run()
 }
 
+fn open_lock(home: &Home) -> Result<File> {
+    let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(home.alive());
+    lock.with_context(|| home.alive().display().to_string())
+}
+
+/// Takes the lock of a folder that was made anew.
+///
+/// # Errors
+/// Fails if another supervisor holds it.
+pub fn lock(home: &Home) -> Result<OwnedFd> {
+    let lock = open_lock(home)?;
+    let taken = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+    taken.with_context(|| format!("another supervisor runs in {} by now", home.path().display()))?;
+    fs::write(home.alive(), std::process::id().to_string())?;
+    Ok(lock.into())
+}
+
 /// Writes what Node programs load, of this version.
-fn write_preload(home: &Home) -> Result<()> {
+pub fn write_preload(home: &Home) -> Result<()> {
     replace(&home.preload(), PRELOAD)?;
     // Only root can start programs as other users. Where there is no such folder, those of Node do not start, and all others do.
     if geteuid().is_root()

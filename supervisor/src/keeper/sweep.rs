@@ -4,7 +4,7 @@
 
 use super::Keeper;
 use crate::channel::{Key, Report};
-use crate::home::Home;
+use crate::home::{CHECK, Home};
 use crate::proc::{self, Identity};
 use anyhow::Result;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -87,6 +87,14 @@ impl Keeper {
         Ok(())
     }
 
+    /// Kills the commands of checks that a daemon has left behind.
+    pub(super) fn end_checks(&self) {
+        let is_check = |pid: &i32| named(&self.home, *pid, CHECK).is_some();
+        for pid in proc::all().into_iter().filter(is_check).filter_map(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
     /// Returns whether a process bears the mark of a worker that runs.
     pub(super) fn is_marked(&self, pid: i32) -> bool {
         mark(&self.home, pid).is_some_and(|key| self.runs(key))
@@ -115,8 +123,14 @@ pub fn marked(home: &Home, key: Key) -> impl Iterator<Item = i32> {
 
 /// Returns the worker whose mark a process bears.
 fn mark(home: &Home, pid: i32) -> Option<Key> {
+    named(home, pid, "NOTIFY_SOCKET")
+}
+
+/// Returns the worker that a variable of a process names by its notify socket.
+fn named(home: &Home, pid: i32, variable: &str) -> Option<Key> {
     let environment = proc::environment(pid);
-    let socket = environment.split(|byte| *byte == 0).find_map(|one| one.strip_prefix(b"NOTIFY_SOCKET="))?;
-    let (instance, generation) = home.key_of(Path::new(OsStr::from_bytes(socket)))?;
+    let value = |one: &[u8]| Some(one.strip_prefix(variable.as_bytes())?.strip_prefix(b"=")?.to_owned());
+    let socket = environment.split(|byte| *byte == 0).find_map(value)?;
+    let (instance, generation) = home.key_of(Path::new(OsStr::from_bytes(&socket)))?;
     Some(Key { instance, generation })
 }

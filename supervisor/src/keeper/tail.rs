@@ -4,8 +4,11 @@
 const KEPT: usize = 4096;
 /// Longest line that is shown, in characters.
 const LONGEST: usize = 200;
-/// How the lines begin that name an error: `Error: no such file`, `OSError: ...`, `java.lang.IllegalStateException: ...`, `fatal: ...`.
-const NAMES: [&str; 4] = ["error", "Error", "Exception", "fatal"];
+/// How the lines begin that name an error: `Error: no such file`, `OSError: ...`, `Error [ERR_MODULE_NOT_FOUND]: ...`, `java.lang.IllegalStateException: ...`,
+/// `ERROR:root:...`, `panic: ...`, `fatal: ...`.
+const NAMES: [&str; 8] = ["error", "Error", "Exception", "fatal", "panic", "ERROR", "CRITICAL", "FATAL"];
+/// A line that Node writes below every error.
+const NODE: &str = "Node.js v";
 
 /// The last bytes of a stream.
 #[derive(Default)]
@@ -24,7 +27,9 @@ impl Tail {
     pub fn telling_line(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&self.0);
         let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).collect();
-        let last = lines.iter().rposition(|line| names_error(line)).or(lines.len().checked_sub(1))?;
+        let last = lines.iter().rposition(|line| names_error(line));
+        let last = last.or_else(|| lines.iter().rposition(|line| !line.starts_with(NODE)));
+        let last = last.or(lines.len().checked_sub(1))?;
         // Rust writes what happened below where.
         let shown = if lines[last].contains("panicked at ") { lines.get(last + 1).unwrap_or(&lines[last]) } else { &lines[last] };
         Some(shown.trim().chars().filter(|c| !c.is_control()).take(LONGEST).collect())
@@ -32,7 +37,8 @@ impl Tail {
 }
 
 fn names_error(line: &str) -> bool {
-    let name = line.split_once(": ").map(|(name, _)| name);
+    // Node writes a code behind the name, and Python's logging no space behind the colon.
+    let name = line.split_once(':').map(|(name, _)| name.split_once(" [").map_or(name, |(name, _)| name));
     line.contains("' panicked at ")
         || line.contains(") panicked at ")
         || name.is_some_and(|name| NAMES.iter().any(|end| name.ends_with(end)))
@@ -57,6 +63,13 @@ mod tests {
         assert_eq!(telling(node).unwrap(), "Error: listen EADDRINUSE: address already in use :::3000");
         let python = "Traceback (most recent call last):\n  File \"app.py\", line 1, in <module>\nOSError: [Errno 98] Address already in use\n";
         assert_eq!(telling(python).unwrap(), "OSError: [Errno 98] Address already in use");
+        let esm = "node:internal/modules/run_main:129\n    triggerUncaughtException(\n    ^\n\nError [ERR_MODULE_NOT_FOUND]: Cannot find package 'nopkg'\n    at packageResolve (node:internal/modules/esm/resolve:873:9) {\n  code: 'ERR_MODULE_NOT_FOUND'\n}\n\nNode.js v20.20.2\n";
+        assert_eq!(telling(esm).unwrap(), "Error [ERR_MODULE_NOT_FOUND]: Cannot find package 'nopkg'");
+        let uvicorn = "INFO:     Started server process [1]\nERROR:    [Errno 98] error while attempting to bind on address: address already in use\nINFO:     Application shutdown complete.\n";
+        assert!(telling(uvicorn).unwrap().starts_with("ERROR:    [Errno 98]"));
+        assert_eq!(telling("ERROR:root:cannot connect to db\nbye\n").unwrap(), "ERROR:root:cannot connect to db");
+        assert_eq!(telling("panic: no luck\n\ngoroutine 1 [running]:\nmain.main()\nexit status 2\n").unwrap(), "panic: no luck");
+        assert_eq!(telling("bye\n\nNode.js v20.20.2\n").unwrap(), "bye");
         let rust = "thread 'main' panicked at src/main.rs:2:5:\nno luck\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
         assert_eq!(telling(rust).unwrap(), "no luck");
     }

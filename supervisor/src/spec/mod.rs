@@ -60,6 +60,8 @@ pub const LONGEST: Duration = Duration::from_secs(86_400);
 pub const MOST_KEPT: u32 = 1000;
 /// Smallest size at which a log is rotated, a page: below, it would be rotated more often than written.
 pub const SMALLEST_LOG: u64 = 4096;
+/// Least memory in bytes above which an app can be replaced.
+const SMALLEST_MEMORY: u64 = 4096;
 /// Shortest pause between two checks of a process.
 pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 /// Shares of one processor that a process can be limited to, in percent: the kernel knows none below the first.
@@ -109,6 +111,9 @@ impl Spec {
     pub fn check(&self) -> Result<()> {
         let name = &self.name;
         check_name(name)?;
+        if let Some(namespace) = &self.options.namespace {
+            check_plain("namespace", "--namespace", namespace)?;
+        }
         let Options { min_uptime, restart_delay, kill_timeout, listen_timeout, log_max_size, log_keep, .. } = self.options;
         let Health { interval, timeout, stall, retries, .. } = self.options.health;
         let times = [
@@ -144,6 +149,9 @@ impl Spec {
             && self.listeners.first().is_none_or(|address| address.starts_with(UNIX))
         {
             bail!("{target}: {name} has no TCP listener: add --listen, or write the whole address, http://ADDR/PATH");
+        }
+        if let Some(most) = self.options.max_memory_restart.filter(|most| *most < SMALLEST_MEMORY) {
+            bail!("--max-memory-restart of {name} is {most} bytes, and every process takes more: write it as in 300M");
         }
         if log_max_size < SMALLEST_LOG {
             bail!("--log-max-size of {name} is {log_max_size} bytes: use at least {SMALLEST_LOG}");
@@ -257,12 +265,19 @@ pub fn schedule(text: &str) -> Result<Cron> {
 /// # Errors
 /// Fails if the name is not valid.
 pub fn check_name(name: &str) -> Result<()> {
+    check_plain("name", "--name", name)
+}
+
+/// Checks a name or a namespace. Either may be the target of a command, as ids and `all` are.
+fn check_plain(what: &str, option: &str, name: &str) -> Result<()> {
     let is_plain = |c: char| c.is_alphanumeric() || "-_.@".contains(c);
     if name.is_empty() || name == "all" || name.starts_with('.') || name.len() > 64 || !name.chars().all(is_plain) {
-        bail!("'{name}' is not a valid name: use up to 64 letters, digits, - _ . and @, no leading dot, not 'all'; set --name");
+        bail!(
+            "'{name}' is not a valid {what}: use up to 64 letters, digits, - _ . and @, no leading dot, not 'all'; set {option}"
+        );
     }
     if name.parse::<u32>().is_ok() {
-        bail!("'{name}' looks like an id: choose another name with --name");
+        bail!("'{name}' looks like an id: choose another {what} with {option}");
     }
     Ok(())
 }

@@ -1,0 +1,170 @@
+//! The supervisor's folder is removed, its disk is full, and what its checks and its foreground leave behind.
+
+mod common;
+
+use common::{Supervisor, has, is_gone, program, signal, until};
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+#[test]
+fn a_removed_folder_is_made_anew_and_nothing_is_lost() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let (keeper, daemon, app) = (supervisor.role("keeper"), supervisor.role("daemon"), supervisor.pids()[0]);
+    // Again and again, since a part of it may be made anew before all of it is removed.
+    until("it is removed", || fs::remove_dir_all(supervisor.path()).is_ok());
+    until("the list is there", || supervisor.run(&["list", "--json"]).status.success() && supervisor.pids() == [app]);
+    assert_eq!((supervisor.role("keeper"), supervisor.role("daemon")), (keeper, daemon));
+    assert!(supervisor.listed()["remarks"].to_string().contains("was removed, and was made anew"));
+    supervisor.ok(&["start", "sleep 1000", "--name", "other", "--min-uptime", "10ms"]);
+    assert_eq!(supervisor.role("keeper"), keeper);
+    signal("KILL", daemon);
+    until("the next daemon knows both", || supervisor.pids().len() == 2 && supervisor.role("daemon") != daemon);
+    assert_eq!(supervisor.pids()[0], app);
+    supervisor.ok(&["kill"]);
+    assert!(is_gone(app) && is_gone(keeper));
+}
+
+/// A small disk of memory.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// `None`, said aloud, where this user cannot mount one.
+    fn mount(path: PathBuf) -> Option<Self> {
+        fs::create_dir(&path).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs"]).arg(&path).output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Disk(path));
+        }
+        println!("skipped: this user cannot mount a disk");
+        None
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_promised_that_the_next_daemon_would_undo() {
+    let supervisor = Supervisor::new();
+    let Some(disk) = Disk::mount(supervisor.path()) else { return };
+    let fill = disk.0.join("fill");
+    let all = vec![0; 1 << 20];
+    assert!(fs::write(&fill, &all).is_err());
+    let said = supervisor.fails(&["start", "sleep 1000"]);
+    assert!(said.contains("make room on its disk") && said.contains("No space left"), "{said}");
+    fs::remove_file(&fill).unwrap();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    assert!(fs::write(&fill, &all).is_err());
+    let before = supervisor.pids();
+    for command in
+        [&["scale", "app", "3"][..], &["reload", "app"], &["restart", "app"], &["update"], &["start", "sleep 5", "--name", "b"]]
+    {
+        let said = supervisor.fails(command);
+        assert!(said.contains("make room on its disk"), "{command:?}: {said}");
+    }
+    signal("KILL", supervisor.role("daemon"));
+    until("the next daemon answers", || supervisor.pids() == before);
+    // What may have filled the disk can be ended.
+    supervisor.ok(&["stop", "app"]);
+    fs::remove_file(&fill).unwrap();
+    supervisor.ok(&["start", "app"]);
+    supervisor.ok(&["scale", "app", "2"]);
+    supervisor.ok(&["kill"]);
+}
+
+#[test]
+fn the_command_of_a_check_ends_with_its_app_and_with_whatever_runs_it() {
+    let supervisor = Supervisor::new();
+    let left = supervisor.home.path().join("left");
+    let check = format!("echo $$ >> {}; sleep 1000; true", left.display());
+    let pids = || {
+        let text = fs::read_to_string(&left).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse::<i64>().ok()).collect::<Vec<_>>()
+    };
+    let start = ["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"];
+    let ways: [(&str, fn(&Supervisor)); 4] = [
+        ("delete", |supervisor| drop(supervisor.ok(&["delete", "app"]))),
+        ("update", |supervisor| drop(supervisor.ok(&["update"]))),
+        ("a death of the daemon", |supervisor| signal("KILL", supervisor.role("daemon"))),
+        ("kill", |supervisor| drop(supervisor.ok(&["kill"]))),
+    ];
+    for (what, end) in ways {
+        let _ = fs::remove_file(&left);
+        let _ = supervisor.run(&["delete", "app"]);
+        supervisor.ok(&[&start[..], &["--health-exec", &check, "--health-interval", "500ms", "--health-timeout", "1h"]].concat());
+        until("a check runs", || !pids().is_empty());
+        let first = pids()[0];
+        end(&supervisor);
+        until(&format!("after {what}, its check has ended"), || is_gone(first));
+    }
+}
+
+#[test]
+fn a_foreground_command_that_is_killed_takes_its_apps_with_it() {
+    let supervisor = Supervisor::new();
+    let file = program(&supervisor, "s.toml", "[[app]]\nstart = \"sleep 1000\"\nname = \"app\"\nmin-uptime = \"10ms\"\n");
+    let mut run =
+        supervisor.command(&["run", file.to_str().unwrap()]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("the app is online", || {
+        supervisor.run(&["list", "--json"]).status.success()
+            && supervisor.list().first().is_some_and(|one| one["status"] == "online")
+    });
+    let (app, keeper) = (supervisor.pids()[0], supervisor.role("keeper"));
+    // It waits for the end of its apps by then, or a moment later.
+    until("it is killed, and so are they", || {
+        let _ = run.kill();
+        is_gone(app) && is_gone(keeper)
+    });
+    run.wait().unwrap();
+}
+
+#[test]
+fn in_the_foreground_an_app_that_fails_at_first_is_started_again() {
+    let supervisor = Supervisor::new();
+    let flag = supervisor.home.path().join("flag");
+    let script = supervisor.script("late", &format!("[ -e {0} ] && {{ echo here; exit 0; }}; touch {0}; exit 4", flag.display()));
+    let text = format!("[[app]]\nstart = \"{script}\"\nname = \"late\"\nrestart-delay = \"10ms\"\non-failure = true\n");
+    let output = supervisor.run(&["run", program(&supervisor, "s.toml", &text).to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("here"), "{output:?}");
+    let text =
+        "[[app]]\nstart = \"sh\"\nname = \"bad\"\narguments = [\"-c\", \"exit 7\"]\nmax-restarts = 1\nrestart-delay = \"10ms\"\n";
+    let output = supervisor.run(&["run", program(&supervisor, "s.toml", text).to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+}
+
+#[test]
+fn the_logs_of_the_foreground_go_on_when_their_process_is_killed() {
+    if !has("pgrep") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let script = supervisor.script("chat", "while [ ! -e \"$1\" ]; do sleep 0.05; done; echo the last words; exit 0");
+    let flag = supervisor.home.path().join("flag");
+    let text = format!(
+        "[[app]]\nstart = \"{script}\"\narguments = [\"{}\"]\nno-autorestart = true\nmin-uptime = \"10ms\"\n",
+        flag.display()
+    );
+    let file = program(&supervisor, "s.toml", &text);
+    let run = supervisor.command(&["run", file.to_str().unwrap()]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let printers = || {
+        let found = Command::new("pgrep").args(["-P", &run.id().to_string(), "-f", "logs all"]).output().unwrap();
+        String::from_utf8(found.stdout).unwrap().lines().filter_map(|line| line.parse::<i64>().ok()).collect::<Vec<_>>()
+    };
+    until("the app is online", || {
+        supervisor.run(&["list", "--json"]).status.success()
+            && supervisor.list().first().is_some_and(|one| one["status"] == "online")
+    });
+    let first = printers()[0];
+    signal("KILL", first);
+    until("another prints", || printers().first().is_some_and(|pid| *pid != first));
+    fs::write(&flag, "").unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("the last words"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is started again"), "{output:?}");
+}
