@@ -110,7 +110,8 @@ fn the_exit_code_is_that_of_the_first_app_that_is_given_up() {
     let program = supervisor.home.path().join("job");
     fs::write(&program, "#!/no/such/interpreter\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(ends(&format!("[[app]]\nstart = \"{}\"\nno-autorestart = true\n", program.display())), Some(1));
+    // As a shell says that a program cannot be run.
+    assert_eq!(ends(&format!("[[app]]\nstart = \"{}\"\nno-autorestart = true\n", program.display())), Some(127));
 }
 
 #[test]

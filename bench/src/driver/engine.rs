@@ -3,7 +3,7 @@
 use super::connection::{Connection, Want, reset_on_close};
 use super::ledger::{Ledger, nanos};
 use crate::console::interrupt;
-use crate::load::{Live, Load, Observation, Pace, Schedule};
+use crate::load::{Live, Load, Observation, Pace, Schedule, asks_to_close};
 use anyhow::bail;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -48,6 +48,8 @@ pub(super) struct LaneState {
     pub slots: Vec<Slot>,
     /// Slots of a fresh open lane that are free.
     pub free: Vec<usize>,
+    /// Its requests ask the server to close the connection.
+    pub asks_to_close: bool,
 }
 
 /// The place of one connection.
@@ -89,6 +91,7 @@ impl<'l> Engine<'l> {
             },
             slots: (0..if lane.is_open() && lane.is_fresh { 0 } else { lane.connections }).map(|_| Slot::default()).collect(),
             free: Vec::new(),
+            asks_to_close: asks_to_close(&lane.target.request),
         };
         let mut engine = Engine {
             load,

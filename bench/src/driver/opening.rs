@@ -49,6 +49,10 @@ impl Engine<'_> {
                 continue;
             }
             let (one, left) = (&load.lanes[lane], FIRST_ANSWER.min(end.saturating_duration_since(Instant::now())));
+            // A client of somebody's service connects when it has a request: a silent connection may hold a thread there.
+            if one.retries && !(primes && one.primes_connections) {
+                continue;
+            }
             match open(&one.target, primes && one.primes_connections, left) {
                 Ok(Opened::Ready(stream, is_connecting)) => {
                     self.add(Connection::new(lane, slot, one.target.request.clone(), stream, is_connecting))?;

@@ -181,7 +181,8 @@ impl Engine<'_> {
                 return self.lose_or_resend(key, "the server closed the connection with status 408", true);
             }
             self.complete(key, head.status, now);
-            if head.closes || self.connections[key].is_answered_early() {
+            let closes = head.closes || self.lanes[self.connections[key].lane].asks_to_close;
+            if closes || self.connections[key].is_answered_early() {
                 return self.close(key, now);
             }
         }

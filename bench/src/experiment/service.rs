@@ -6,7 +6,7 @@ mod named;
 
 pub use named::{
     fails_metric, failure_metrics, fresh_failed_metric, fresh_metric, fresh_threshold_metric, median_metric, response_metric,
-    slow_failure_metrics, slow_time_metric, threshold_metric,
+    served_metric, slow_failure_metrics, slow_time_metric, threshold_metric,
 };
 
 use super::climb::{self, Climb, Ladder, Run, Step, place};
@@ -277,7 +277,7 @@ impl Settings {
     /// What the response times of a step stand for: p99, or the longest of few probes.
     pub fn percentile_words(&self) -> String {
         let probes = self.rate * self.window_ms as f64 / 1e3;
-        if probes >= PROBES { "p99".into() } else { format!("the longest of {probes:.0}") }
+        if probes.round() >= PROBES { "p99".into() } else { format!("the longest of {probes:.0}") }
     }
 }
 
@@ -316,7 +316,7 @@ fn climb_own(session: &Session<'_>, settings: &Settings) -> Result<Run> {
 
 /// Says why a step could not be measured, or that the server did not outlive it: what died has no response times.
 fn explain(last: &mut Step, running: &mut Running) {
-    let reason = last.invalid.clone().unwrap_or_else(|| format!("with {} slow requests it was over", last.k));
+    let reason = last.invalid.clone().unwrap_or_else(|| format!("with {} slow requests the measurement broke off", last.k));
     let Err(error) = running.explain::<()>(Err(anyhow::anyhow!("{reason}"))) else { return };
     let is_gone = running.ended().is_some();
     if last.invalid.is_some() || is_gone {

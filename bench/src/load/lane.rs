@@ -33,6 +33,16 @@ impl Target {
     }
 }
 
+/// Whether a request has `Connection: close` (RFC 9112, section 9.6).
+pub fn asks_to_close(request: &[u8]) -> bool {
+    let head = request.split(|byte| *byte == b'\n').take_while(|line| !line.trim_ascii().is_empty());
+    let fields = head.filter_map(|line| Some(line.split_at(line.iter().position(|byte| *byte == b':')?)));
+    fields.into_iter().any(|(name, value)| {
+        name.eq_ignore_ascii_case(b"connection")
+            && value[1..].split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    })
+}
+
 /// Whether a request of this method may be sent again when its connection has broken (RFC 9110, section 9.2.2).
 pub fn is_idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE")
@@ -164,5 +174,17 @@ impl Load {
             opened: None,
             can_be_cut_short: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_asks_to_close_by_its_connection_field_and_not_by_its_body() {
+        let asks = |head: &str| asks_to_close(format!("POST / HTTP/1.1\r\n{head}\r\n\r\nConnection: close\r\n").as_bytes());
+        assert!(asks("Host: a\r\nconnection: Close") && asks("Connection: keep-alive, close"));
+        assert!(!asks("Host: a") && !asks("Connection: keep-alive") && !asks("X: Connection: close"));
     }
 }

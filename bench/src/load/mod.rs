@@ -6,7 +6,7 @@ mod live;
 mod observation;
 mod schedule;
 
-pub use lane::{Lane, Load, Opened, Pace, Target, is_idempotent};
+pub use lane::{Lane, Load, Opened, Pace, Target, asks_to_close, is_idempotent};
 pub use live::{Event, Live, What, watch};
 pub use observation::{Observation, Outcome, Part, Recording, Sample, Second, Times};
 pub use schedule::Schedule;

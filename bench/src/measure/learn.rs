@@ -3,7 +3,7 @@
 use crate::catalog::{Ask, Own};
 use crate::console::interrupt;
 use crate::http::{Client, PLAIN_ONLY, Request, Response, Unanswered};
-use crate::load::{Target, is_idempotent};
+use crate::load::{Target, asks_to_close, is_idempotent};
 use crate::process::Running;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use std::net::SocketAddr;
@@ -78,7 +78,7 @@ impl Kept {
             None => Client::connect_with(address, longest)?,
         };
         let response = client.ask(request)?;
-        self.0 = (!response.closes).then_some(client);
+        self.0 = (!response.closes && !asks_to_close(request)).then_some(client);
         Ok(response)
     }
 }
@@ -98,8 +98,9 @@ fn learn_within(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask, lo
         let started = Instant::now();
         let response = kept.ask(running.address, longest, &bytes);
         let took = started.elapsed();
-        if response.is_err() && was_open && took < longest && is_idempotent(&ask.method) {
-            // The server may have closed it in the very moment.
+        let is_unanswered = response.as_ref().is_err_and(Error::is::<Unanswered>);
+        if response.is_err() && was_open && took < longest && (is_idempotent(&ask.method) || is_unanswered) {
+            // The server may have closed it in the very moment, or closes after some answers without saying so.
             continue;
         }
         let response = response.with_context(|| {

@@ -4,7 +4,8 @@ use crate::metrics::{Unit, Value};
 
 /// A number of things, whole.
 pub fn count(value: f64) -> String {
-    format!("{value:.0}")
+    // The sum of nothing is -0.
+    format!("{:.0}", value + 0.0)
 }
 
 /// Three significant digits, without an exponent.

@@ -2,6 +2,7 @@
 //! what to change.
 
 mod advice;
+mod price;
 
 use super::workload::SlowShare;
 use crate::catalog::Row;
@@ -13,6 +14,8 @@ use advice::{advice, references};
 use anyhow::{Context, Result};
 use std::fmt::Write;
 
+/// Columns before a bar.
+const INDENT: usize = 10;
 /// Columns of the longest bar.
 const BAR: usize = 30;
 /// If more quick requests than this share fail, p99 is one of those that are never answered.
@@ -42,7 +45,12 @@ pub fn screen(round: &Round, numbers: &Numbers, terminal: &Terminal, share: Opti
         parts.push(format!("{}\n\n{}", wrap(terminal, &verdict), service.bars(terminal, share)?.trim_end()));
     }
     parts.extend(references(round, numbers, &settings)?);
-    parts.extend(share.map(|share| wrap(terminal, &share.describe(settings.block_ms / 1e3))));
+    if let Some(share) = share {
+        let own = round.header.servers.iter().filter(|row| row.own.is_some());
+        let mut loads: Vec<String> = own.map(|row| Service { row, numbers, settings: &settings }.load(share)).collect();
+        loads.dedup();
+        parts.extend(loads.iter().map(|load| wrap(terminal, load)));
+    }
     parts.push(wrap(terminal, &advice(round, numbers, &settings)));
     Ok(parts.join("\n\n") + "\n")
 }
@@ -183,7 +191,13 @@ impl Service<'_> {
             if failed.is_empty() { String::new() } else { format!(" {what} requests failed: {}.", failed.join(", ")) }
         };
         let doubt = self.settings.limit_ms().and_then(|limit_ms| self.doubt(limit_ms)).unwrap_or_default();
-        format!("{}{doubt}{}{}", self.harm(), list("Quick", &|k| self.failed(k)), list("Slow", &|k| self.slow_failed(k)))
+        let queueing = self.queueing();
+        format!(
+            "{}{doubt}{queueing}{}{}",
+            self.harm(),
+            list("Quick", &|k| self.failed(k)),
+            list("Slow", &|k| self.slow_failed(k))
+        )
     }
 
     /// What slow requests do to quick ones, in a sentence.
@@ -198,6 +212,7 @@ impl Service<'_> {
         let Some(threshold) = self.threshold(limit_ms) else {
             let is_below = |k: &usize| self.response(*k).and_then(|value| value.is_above(limit_ms)) == Some(false);
             return match self.settings.blockers.iter().find(|k| !is_below(k)) {
+                Some(k) if self.ending(*k).is_some() => self.death(*k),
                 Some(k) if *k > 1 && self.response(*k).is_none() => {
                     format!("{name}: {}what {k} do was not measured; the reasons stand below.", self.harmless(*k))
                 }
@@ -224,8 +239,12 @@ impl Service<'_> {
         let (failed, all) = self.failed(k);
         let fails = self.median(&service::fails_metric(self.settings.block_ms, k)).and_then(Value::exact);
         let fails = fails.map_or(failed > FAILS * all, |fails| fails > 0.0);
+        let fewer = "try fewer with --connections";
         if k == 0 && fails {
-            return format!("{name}: the quick requests fail without a single slow one.");
+            return format!(
+                "{name}: the quick requests fail without a single slow one: if it takes fewer than {} connections, {fewer}.",
+                self.settings.connections
+            );
         }
         if k == 0 {
             let wait = self.response(0).map_or(String::new(), |value| format!(": they wait for {}", duration(value)));
@@ -233,12 +252,13 @@ impl Service<'_> {
             let cause = match median.filter(|median| median.is_above(QUEUES * self.settings.probe_ms) == Some(false)) {
                 Some(median) => {
                     format!(
-                        "Half of them take no more than {}, so it is not too many requests: find out first what holds it up at times.",
-                        duration(median)
+                        "Half of them take no more than {}, so it is not too many requests: if {} connections are more than its listen queue holds, {fewer}; otherwise find out first what holds it up at times.",
+                        duration(median),
+                        self.settings.connections
                     )
                 }
                 None => format!(
-                    "{} a second on {} connections are too many for it; try fewer with --connections.",
+                    "{} a second on {} connections are too many for it; {fewer}.",
                     self.settings.rate, self.settings.connections
                 ),
             };
@@ -249,17 +269,32 @@ impl Service<'_> {
         let wait = self.response(k).filter(|value| value.is_above(limit_ms) != Some(false));
         let freeze = wait.map_or(" in some trials".to_owned(), |value| format!(" for {}", duration(value)));
         let subject = if k == 1 { "one slow request".to_owned() } else { k.to_string() };
-        let effect = match (k, fails) {
-            (1, true) => "makes other requests fail".to_owned(),
-            (_, true) => "make other requests fail".to_owned(),
-            (1, false) => format!("freezes every other request{freeze}"),
-            (_, false) => format!("freeze every other request{freeze}"),
+        // p99 is above the limit; that need not be so of the others.
+        let median = self.median(&service::median_metric(self.settings.block_ms, k));
+        let hits = median.is_none_or(|median| median.is_above(limit_ms) != Some(false));
+        let effect = match (k, fails, hits) {
+            (1, true, _) => "makes other requests fail".to_owned(),
+            (_, true, _) => "make other requests fail".to_owned(),
+            (1, false, true) => format!("freezes every other request{freeze}"),
+            (_, false, true) => format!("freeze every other request{freeze}"),
+            (1, false, false) => format!("freezes some of the others, but not half of them,{freeze}"),
+            (_, false, false) => format!("freeze some of the others, but not half of them,{freeze}"),
         };
         let worse = self.threshold(LIMITS_MS[1]).and_then(Value::exact).filter(|worse| *worse as usize > k);
         let worse = worse.map_or(String::new(), |worse| format!("; {worse} for over a second"));
         let of = if harmless.is_empty() && k > 1 { format!(" slow requests of {block} ms at a time") } else { String::new() };
         let untried = untried(k, &self.settings.blockers);
         format!("{name}: {harmless}{subject}{of} {effect}{untried}{worse}.")
+    }
+
+    /// That the service itself ends beside k slow requests.
+    fn death(&self, k: usize) -> String {
+        let (name, harmless, how) = (&self.row.name, self.harmless(k), self.ending(k).unwrap_or_default());
+        match k {
+            0 => format!("{name}: it ends without a single slow request: {how}."),
+            1 => format!("{name}: one slow request ends it: {how}."),
+            _ => format!("{name}: {harmless}{k} slow requests at a time end it: {how}."),
+        }
     }
 
     /// What is harmless below k slow requests, as the start of a sentence.
@@ -296,7 +331,9 @@ impl Service<'_> {
     /// A bar for each number of slow requests, on a logarithmic scale.
     fn bars(&self, terminal: &Terminal, share: Option<SlowShare>) -> Result<String> {
         let mut text = format!("  {:>6}  quick requests wait, {}\n", "slow", self.settings.percentile_words());
-        let marks = share.map(|share| share.numbers(self.settings.block_ms / 1e3));
+        let marks = share
+            .filter(|share| self.most_below(*share).is_none())
+            .map(|share| share.numbers(self.settings.slow_ms(&self.row.name) / 1e3));
         for k in &self.settings.blockers {
             let Some(value) = self.response(*k) else {
                 writeln!(text, "  {k:>6}  not measured")?;
@@ -314,7 +351,15 @@ impl Service<'_> {
                 |failed: f64, what: &str| if failed > 0.0 { format!(", {} {what}", count(failed)) } else { String::new() };
             let failed = words_of(self.failed(*k).0, "failed") + &words_of(self.slow_failed(*k).0, "slow ones failed");
             let fresh = self.fresh(*k).map_or(String::new(), |words| format!(", new connections {words}"));
-            writeln!(text, "  {k:>6}  {bar} {words}{fresh}{failed}{mark}")?;
+            let (first, rest) = (format!("{words}{mark}"), format!("{fresh}{failed}"));
+            // What does not fit stands below.
+            let taken = INDENT + bar_length(value) + 1 + first.chars().count() + rest.chars().count();
+            let (end, below) =
+                if taken <= terminal.text_width() { (rest.as_str(), "") } else { ("", rest.trim_start_matches(", ")) };
+            writeln!(text, "  {k:>6}  {bar} {first}{end}")?;
+            if !below.is_empty() {
+                writeln!(text, "{:INDENT$}{below}", "")?;
+            }
         }
         Ok(text)
     }

@@ -149,6 +149,21 @@ fn long_requests_on_many_connections_keep_the_driver_from_nothing() {
 }
 
 #[test]
+fn a_client_of_a_service_connects_when_it_has_a_request() {
+    // Each silent connection holds one of two threads.
+    let (send, silent) = mpsc::channel();
+    let address = server(move |_, mut stream| {
+        stream.set_read_timeout(Some(100 * MS)).unwrap();
+        let _ = stream.peek(&mut [0]).is_err().then(|| send.send(()));
+        stream.set_read_timeout(None).unwrap();
+        while request(&mut stream) && stream.write_all(OK).is_ok() {}
+    });
+    let pace = Pace::Closed { depth: 1, stagger: 600 * MS, most: Some(1), think: Duration::ZERO };
+    let seen = drive(Lane { retries: true, pace, ..Lane::closed(target(address), 3, 1) }, 700 * MS).lanes.remove(0);
+    assert_eq!((seen.answered, silent.try_iter().count()), (3, 0));
+}
+
+#[test]
 fn a_server_that_refuses_some_connections_is_measured_on_the_others() {
     // Of ten connections it serves four and resets the rest.
     let load = |retries| {

@@ -14,6 +14,8 @@ use std::time::Duration;
 const PER_CONNECTION: f64 = 2.0;
 /// A step lasts at least this many blockers.
 const BLOCKERS_PER_STEP: f64 = 3.0;
+/// The connections last for a wait of this many slow requests, of which the last one comes a little late.
+const HELD_UP: f64 = 1.25;
 /// A step of a slow service lasts at least this many probes.
 const LEAST_PROBES: f64 = 20.0;
 /// The probes of both lanes together are at most this share of what the service can answer one after another, so that they are not what slows
@@ -86,14 +88,17 @@ impl Settings {
 
     /// The settings for services whose slowest requests take these times alone.
     fn fit(self, Alone { quick, fresh, slow }: Alone, mode: Mode) -> Settings {
-        let most = self.rate.min(PER_CONNECTION * self.connections as f64);
+        let connections = self.connections as f64;
+        // Each connection carries one request at a time. If one slow request holds all of them up, those that are due meanwhile must not wait here.
+        let while_held_up = connections / (HELD_UP * slow.as_secs_f64()).max(f64::MIN_POSITIVE);
+        let most = self.rate.min(PER_CONNECTION * connections).min(while_held_up).max(LEAST_RATE);
         let rate = probes::kept_rate(SHARE, quick.as_secs_f64(), fresh.as_secs_f64()).max(LEAST_RATE).min(most).floor();
         let block_ms = (ms(slow) * 10.0).round() / 10.0;
         let (shortest, longest) = if mode == Mode::Quick { QUICK_WINDOW_MS } else { WINDOW_MS };
         let least = (BLOCKERS_PER_STEP * block_ms).max((LEAST_PROBES / rate * 1e3).ceil());
-        let window_ms = (PROBES / rate * 1e3).clamp(shortest, longest).max(least) as u64;
+        let window_ms = (PROBES / rate * 1e3).clamp(shortest, longest).max(least).ceil() as u64;
         let reference_window_ms = match mode {
-            Mode::Quick => QUICK_REFERENCE_MS.max(least) as u64,
+            Mode::Quick => QUICK_REFERENCE_MS.max(least).ceil() as u64,
             _ => window_ms,
         };
         Settings { block_ms, probe_ms: ms(quick), fresh_ms: ms(fresh), window_ms, reference_window_ms, rate, ..self }
@@ -125,6 +130,12 @@ mod tests {
             }
         }
         assert_eq!(fitted(100.0, 100.0, 300.0).too_many_probes(), None);
+        // Beside a slow request that holds up everything, no probe waits for a connection of the driver.
+        for slow_ms in [50.0, 110.0, 1000.0, 2500.0, 10_000.0] {
+            let settings = fitted(0.1, 0.2, slow_ms);
+            assert!(settings.rate * slow_ms / 1e3 <= settings.connections as f64, "{slow_ms} ms: {settings:?}");
+        }
+        assert_eq!(fitted(0.1, 0.2, 110.0).percentile_words(), "p99");
         assert_eq!(fitted(0.1, 0.2, 300.0).rate, PER_CONNECTION * CONNECTIONS as f64);
         let slow = fitted(400.0, 400.0, 2000.0);
         assert_eq!(slow.too_many_probes().map(|share| (share * 100.0).round()), Some(100.0));

@@ -60,6 +60,11 @@ pub fn median_metric(block_ms: f64, k: usize) -> Metric {
     count_metric(&climb::P50, block_ms, k)
 }
 
+/// The slow requests that were answered each second beside k of them.
+pub fn served_metric(block_ms: f64, k: usize) -> Metric {
+    count_metric(&climb::BLOCKERS_PER_S, block_ms, k)
+}
+
 /// The time that k slow requests took each.
 pub fn slow_time_metric(block_ms: f64, k: usize) -> Metric {
     count_metric(&SLOW_MS, block_ms, k)

@@ -42,6 +42,9 @@ pub(super) fn advice(round: &Round, numbers: &Numbers, settings: &Settings) -> S
     let is_well = |row: &&Row| Service { row, numbers, settings }.is_well();
     let Some(limit_ms) = settings.limit_ms() else { return "No advice, since the quick request is slow itself.".into() };
     if mine.clone().any(|row| Service { row, numbers, settings }.threshold(limit_ms).is_none()) {
+        if mine.clone().any(|row| settings.blockers.iter().any(|k| Service { row, numbers, settings }.ending(*k).is_some())) {
+            return "Find out first why it ends: what it has written says more.".into();
+        }
         return "No advice without a valid measurement: try again, with fewer --connections if the server refuses some.".into();
     }
     let freezes = |row: &Row| matches!(Service { row, numbers, settings }.threshold(limit_ms), Some(Value::Exact(k)) if k > 0.0);

@@ -167,3 +167,70 @@ fn what_freezes_without_slow_requests_is_blamed_on_the_rate_only_where_most_wait
     assert!(on(200.0).contains("are too many for it; try fewer with --connections"), "{}", on(200.0));
     assert!(on(0.4).contains("Half of them take no more than 0.40 ms, so it is not too many requests"), "{}", on(0.4));
 }
+
+#[test]
+fn slow_requests_that_stand_in_line_are_told_though_the_quick_ones_do_not_wait() {
+    let never = (service::threshold_metric(110.0, LIMITS_MS[0]), Value::Never { tried: 64.0 });
+    let on = |took: f64, served: f64| {
+        let readings = [
+            never.clone(),
+            (service::slow_time_metric(110.0, 64), Value::Exact(took)),
+            (service::served_metric(110.0, 64), Value::Exact(served)),
+        ];
+        verdict_on(&settings(), readings)
+    };
+    let queued = on(7040.0, 9.0);
+    assert!(
+        queued.ends_with("Slow requests wait for one another: beside 64 at a time each takes 7.04 s, not 110 ms."),
+        "{queued}"
+    );
+    assert!(!on(150.0, 400.0).contains("wait for one another"));
+    let none = on(150.0, 0.0);
+    assert!(none.ends_with("Of 64 slow requests at a time, none was answered within the measurement."), "{none}");
+}
+
+#[test]
+fn a_load_of_more_slow_requests_than_a_service_answers_has_no_number_of_them_at_a_time() {
+    let row = Row { name: "yours".into(), ..Row::default() };
+    let mut numbers = Numbers::default();
+    let served = [(1, 9.0), (4, 9.0), (64, 5.0)].map(|(k, per_s)| (service::served_metric(110.0, k), Ok(Value::Exact(per_s))));
+    numbers.add("yours", served);
+    let settings = settings();
+    let service = Service { row: &row, numbers: &numbers, settings: &settings };
+    let load = |rate: f64| service.load(SlowShare { share: 0.05, rate });
+    assert!(
+        load(250.0).starts_with("Your load brings 12.5 slow requests a second, and yours answered 9.00 at most"),
+        "{}",
+        load(250.0)
+    );
+    assert!(load(100.0).contains("0.55 slow requests at a time on average"), "{}", load(100.0));
+}
+
+#[test]
+fn a_service_that_ends_beside_slow_requests_is_told_first() {
+    let row = Row { name: "yours".into(), ..Row::default() };
+    let mut numbers = Numbers::default();
+    let of = |k: usize| service::response_metric(Percentile::default(), 110.0, k);
+    let reason = "with 4 slow requests the measurement broke off; the server ended with exit status 7";
+    numbers.add("yours", [(of(0), Ok(Value::Exact(0.2))), (of(1), Ok(Value::Exact(0.2))), (of(4), Err(reason.to_owned()))]);
+    let settings = settings();
+    let said = Service { row: &row, numbers: &numbers, settings: &settings }.verdict();
+    assert_eq!(
+        said,
+        "yours: one slow request of 110 ms at a time is harmless; 4 slow requests at a time end it: the server ended with exit status 7."
+    );
+}
+
+#[test]
+fn few_connections_that_wait_are_not_every_other_request() {
+    let on = |median: f64| {
+        let readings = [
+            (service::threshold_metric(110.0, LIMITS_MS[0]), Value::Exact(1.0)),
+            (service::response_metric(Percentile::default(), 110.0, 1), Value::Exact(124.0)),
+            (service::median_metric(110.0, 1), Value::Exact(median)),
+        ];
+        verdict_on(&settings(), readings)
+    };
+    assert!(on(0.08).contains("one slow request freezes some of the others, but not half of them, for 124 ms"), "{}", on(0.08));
+    assert!(on(120.0).contains("one slow request freezes every other request for 124 ms"), "{}", on(120.0));
+}
