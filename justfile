@@ -33,9 +33,10 @@ bench-quick *args:
 bench-peers *args:
     {{stallbench}} bench --peers "$@"
 
-# Memory and response times of the supervisor; then reload, restart, scale, update and kill a cluster under load, and Express under both managers
+# Memory and response times of the supervisor; 200 runs in which something dies at a moment by chance; then reload, restart, scale, update and kill a cluster under load, and Express under both managers
 bench-reload *args="tokio-current-thread smol-current-thread std-thread-per express-plain express-pm2":
     cargo bench --quiet --package supervisor
+    CHAOS_RUNS=200 cargo test --quiet --package supervisor --test chaos -- --nocapture
     {{stallbench}} bench --experiment reload {{args}}
 
 # Micro benchmarks: the codec, the blocking functions, each runtime's primitives

@@ -6,7 +6,7 @@
 use crate::Service;
 use crate::dispatch::Arrival;
 use crate::http::answer::{CONTINUE, Form, encode};
-use crate::http::{Answer, BodyLength, Decoder, Head, Refusal, parse_head};
+use crate::http::{Answer, BodyLength, Decoder, Head, Refusal, Status, parse_head};
 use crate::input::{Input, give_output, take_output};
 use crate::routes::{self, Outcome, Request};
 use crate::share::{BODIES, Share};
@@ -24,6 +24,8 @@ pub enum Step {
     Read,
     /// Write from [`Connection::unsent`], then report the count with [`Connection::sent`].
     Write,
+    /// Let others have a turn: this client has kept the server busy for long enough. A runtime that sees to that itself just goes on.
+    Yield,
     /// Run this where the model runs blocking work, then pass the result to [`Connection::answer`].
     Run(Work),
     /// Shut down the sending side of the socket.
@@ -49,6 +51,8 @@ pub struct Connection {
     /// Held until the first request runs, is answered, or turns out to be incomplete.
     arrival: Option<Arrival>,
     has_read: bool,
+    /// Reads and writes since the socket had nothing to read, or since the last [`Step::Yield`].
+    turns: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +83,10 @@ struct Reply {
     is_http10: bool,
 }
 
+/// Reads and writes of one connection in a row, after which others have their turn: a client that sends without a pause must not freeze the rest. One
+/// that waits for its answers never has that many.
+const MOST_TURNS: u8 = 16;
+
 /// The limit for unsent answers, in bytes: beyond it, they are written before the next request is handled.
 const HIGH_WATER: usize = 64 * 1024;
 
@@ -98,6 +106,7 @@ impl Connection {
             peer_is_done: false,
             arrival,
             has_read: false,
+            turns: 0,
         }
     }
 
@@ -109,6 +118,20 @@ impl Connection {
 
     /// Returns the next step.
     pub fn step(&mut self) -> Step {
+        let step = self.next();
+        if !matches!(step, Step::Read | Step::Write) {
+            return step;
+        }
+        self.turns += 1;
+        if self.turns <= MOST_TURNS {
+            return step;
+        }
+        // Asked again, it says the same.
+        self.turns = 0;
+        Step::Yield
+    }
+
+    fn next(&mut self) -> Step {
         loop {
             let must_write_first = self.pending.is_some() || self.state != State::Open || self.output.len() >= HIGH_WATER;
             if self.has_unsent() && must_write_first {
@@ -150,6 +173,9 @@ impl Connection {
         self.input.add(count);
         if self.state == State::Lingering {
             self.input.clear();
+            if count > 0 {
+                self.slot.set(Phase::Lingering);
+            }
         }
     }
 
@@ -179,6 +205,7 @@ impl Connection {
 
     /// Returns empty buffers to the pool; call it when the socket has nothing to read.
     pub fn rest(&mut self) {
+        self.turns = 0;
         self.input.give_back();
         if !self.has_unsent() {
             give_output(std::mem::take(&mut self.output));
@@ -254,7 +281,8 @@ impl Connection {
     fn advance_head(&mut self) -> Result<bool, Refusal> {
         self.skip_empty_lines();
         let Some(head) = parse_head(self.input.bytes())? else {
-            if self.input.bytes().is_empty() {
+            // The first half of an empty line is no start of a request either.
+            if matches!(self.input.bytes(), b"" | b"\r") {
                 self.slot.settle();
             } else {
                 self.slot.begin();
@@ -351,7 +379,8 @@ impl Connection {
             Some(request) => request.reply.without_body,
             None => self.input.bytes().starts_with(b"HEAD "),
         };
-        let answer = Answer::error(refusal.status, format!("{}\n", refusal.reason));
+        let mut answer = Answer::error(refusal.status, format!("{}\n", refusal.reason));
+        answer.retry_after = (refusal.status == Status::ServiceUnavailable).then_some(1);
         self.respond(&answer, Reply { without_body, ..Reply::default() });
     }
 }

@@ -188,6 +188,13 @@ impl WorkerSlot {
     pub fn take(&self, nonblocking: bool) -> nix::Result<(TcpStream, Arrival)> {
         loop {
             let (number, stream) = receive(self.channel.as_raw_fd())?;
+            let Some(stream) = stream else {
+                // No descriptor was left for it. Once it counts as taken, the parent closes it, and its client hears of that.
+                if self.cell.take(number) {
+                    drop(Arrival(*self));
+                }
+                return Err(Errno::EMFILE);
+            };
             // The parent took this offer back and may have given it to another worker: close this copy, try the next one.
             if !self.cell.take(number) {
                 continue;
@@ -278,20 +285,27 @@ pub(crate) fn offer(channel: &impl AsFd, number: u64, stream: &TcpStream) -> nix
     sendmsg::<()>(channel.as_fd().as_raw_fd(), &[IoSlice::new(&bytes)], &rights, flags, None).map(drop)
 }
 
-fn receive(channel: RawFd) -> nix::Result<(u64, TcpStream)> {
+/// Receives an offer, without its connection if there is no descriptor for it.
+fn receive(channel: RawFd) -> nix::Result<(u64, Option<TcpStream>)> {
     let mut number = [0; 8];
     let mut space = nix::cmsg_space!(RawFd);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let mut parts = [IoSliceMut::new(&mut number)];
     let message = recvmsg::<()>(channel, &mut parts, Some(&mut space), flags)?;
-    let fd = message.cmsgs()?.find_map(|part| match part {
-        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-        _ => None,
-    });
-    // An empty message means that the parent is gone; the kernel is about to kill this process.
-    let fd = fd.ok_or(Errno::EAGAIN)?;
+    let is_cut = message.flags.contains(MsgFlags::MSG_CTRUNC);
+    let fd = match message.cmsgs() {
+        Err(Errno::ENOBUFS) if is_cut => None,
+        parts => parts?.find_map(|part| match part {
+            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+            _ => None,
+        }),
+    };
+    if fd.is_none() && !is_cut {
+        // An empty message means that the parent is gone; the kernel is about to kill this process.
+        return Err(Errno::EAGAIN);
+    }
     // SAFETY: the kernel has just opened the descriptor for this message, and nothing else owns it.
-    let stream = unsafe { TcpStream::from_raw_fd(fd) };
+    let stream = fd.map(|fd| unsafe { TcpStream::from_raw_fd(fd) });
     Ok((u64::from_ne_bytes(number), stream))
 }
 

@@ -41,6 +41,7 @@ pub use receipt::Receipt;
 pub use served::{Registered, Served};
 pub use service::Service;
 pub use share::MAX_BODIES;
+pub use turning_away::{Room, is_full as is_out_of_descriptors};
 
 use acceptor::Source;
 use args::Command;

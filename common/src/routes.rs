@@ -162,7 +162,9 @@ fn route(context: Context, path: &str, query: Query<'_>, request: Request<'_>) -
 }
 
 fn one_launch(method: &str, flight: &str) -> Outcome {
-    match flight.parse() {
+    // One number has one path: no sign, and no zero before it.
+    let is_plain = flight.bytes().all(|byte| byte.is_ascii_digit()) && !flight.starts_with('0');
+    match flight.parse().ok().filter(|_| is_plain).ok_or(()) {
         // Not a number, or none that a database knows.
         Ok(..1) | Err(_) => Outcome::Instant(state::no_such(flight)),
         Ok(flight) => ask(if method == "DELETE" { Ask::Abort(flight) } else { Ask::One(flight) }),

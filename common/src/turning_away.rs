@@ -25,12 +25,35 @@ pub(crate) fn prepare() {
     }
 }
 
+/// Whether no descriptor was left.
+#[must_use]
+pub fn is_full(error: i32) -> bool {
+    matches!(Errno::from_raw(error), Errno::EMFILE | Errno::ENFILE)
+}
+
 /// Handles an error of `accept`: turns some clients away if descriptors are missing, and pauses if the error would come again at once.
 pub(crate) fn after(error: Errno, accept: impl Fn() -> nix::Result<OwnedFd>) {
     say_once_a_second!("cannot accept connections: {}", error.desc());
-    let is_full = matches!(error, Errno::EMFILE | Errno::ENFILE);
-    if !is_full || turn_away(accept).is_err() {
+    if !is_full(error as i32) || turn_away(accept).is_err() {
         std::thread::sleep(PAUSE);
+    }
+}
+
+/// Room for one descriptor, as long as it lives.
+pub struct Room;
+
+impl Room {
+    /// Gives up the spare descriptor for a while.
+    #[must_use]
+    pub fn make() -> Self {
+        drop(SPARE.lock().unwrap_or_else(PoisonError::into_inner).take());
+        Room
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        prepare();
     }
 }
 

@@ -125,6 +125,7 @@ fn ours(pieces: &[&[u8]]) -> Vec<Reply> {
             }
             Step::Run(work) => connection.answer(&work.run()),
             Step::CloseSend => {}
+            Step::Yield => {}
             Step::Close => return replies(&output),
         }
     }

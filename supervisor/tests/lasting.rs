@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Supervisor, has, is_gone, program, signal, until};
+use common::{Supervisor, is_gone, program, signal, until};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -77,6 +77,9 @@ fn on_a_full_disk_nothing_is_promised_that_the_next_daemon_would_undo() {
     supervisor.ok(&["kill"]);
 }
 
+/// Something that ends what runs a check.
+type Way = fn(&Supervisor);
+
 #[test]
 fn the_command_of_a_check_ends_with_its_app_and_with_whatever_runs_it() {
     let supervisor = Supervisor::new();
@@ -87,7 +90,7 @@ fn the_command_of_a_check_ends_with_its_app_and_with_whatever_runs_it() {
         text.lines().filter_map(|line| line.parse::<i64>().ok()).collect::<Vec<_>>()
     };
     let start = ["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"];
-    let ways: [(&str, fn(&Supervisor)); 4] = [
+    let ways: [(&str, Way); 4] = [
         ("delete", |supervisor| drop(supervisor.ok(&["delete", "app"]))),
         ("update", |supervisor| drop(supervisor.ok(&["update"]))),
         ("a death of the daemon", |supervisor| signal("KILL", supervisor.role("daemon"))),
@@ -140,9 +143,6 @@ fn in_the_foreground_an_app_that_fails_at_first_is_started_again() {
 
 #[test]
 fn the_logs_of_the_foreground_go_on_when_their_process_is_killed() {
-    if !has("pgrep") {
-        return;
-    }
     let supervisor = Supervisor::new();
     let script = supervisor.script("chat", "while [ ! -e \"$1\" ]; do sleep 0.05; done; echo the last words; exit 0");
     let flag = supervisor.home.path().join("flag");
@@ -153,8 +153,11 @@ fn the_logs_of_the_foreground_go_on_when_their_process_is_killed() {
     let file = program(&supervisor, "s.toml", &text);
     let run = supervisor.command(&["run", file.to_str().unwrap()]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let printers = || {
-        let found = Command::new("pgrep").args(["-P", &run.id().to_string(), "-f", "logs all"]).output().unwrap();
-        String::from_utf8(found.stdout).unwrap().lines().filter_map(|line| line.parse::<i64>().ok()).collect::<Vec<_>>()
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", run.id())).unwrap_or_default();
+        let is_printer = |pid: &i64| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains("logs\0all"))
+        };
+        children.split_whitespace().filter_map(|pid| pid.parse::<i64>().ok()).filter(is_printer).collect::<Vec<_>>()
     };
     until("the app is online", || {
         supervisor.run(&["list", "--json"]).status.success()

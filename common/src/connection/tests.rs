@@ -9,6 +9,7 @@ struct Client {
     connection: Connection,
     written: Vec<u8>,
     ran: Vec<(Call, usize)>,
+    yielded: usize,
     _socket: UnixStream,
 }
 
@@ -20,7 +21,7 @@ impl Client {
     fn taken_from_the_parent(arrival: Option<Arrival>) -> Self {
         let (socket, _) = UnixStream::pair().unwrap();
         let connection = Connection::new(Service::for_tests(), &socket, arrival);
-        Client { connection, written: Vec::new(), ran: Vec::new(), _socket: socket }
+        Client { connection, written: Vec::new(), ran: Vec::new(), yielded: 0, _socket: socket }
     }
 
     /// Sends `bytes`, then steps until the connection waits for input or closes; true if it closes.
@@ -49,6 +50,7 @@ impl Client {
                 Step::CloseSend => {
                     self.connection.received(0);
                 }
+                Step::Yield => self.yielded += 1,
                 Step::Close => return true,
             }
         }
@@ -233,4 +235,28 @@ fn a_worker_gets_the_next_connection_once_the_first_request_runs_is_answered_or_
 
     drop(Client::taken_from_the_parent(Some(worker.take())));
     assert!(worker.is_free());
+}
+
+#[test]
+fn a_client_that_sends_without_a_pause_lets_others_have_a_turn_and_one_that_waits_for_answers_has_no_need_to() {
+    let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut greedy = Client::new();
+    greedy.send(&get.repeat(10_000));
+    assert!(greedy.yielded > 10, "{}", greedy.yielded);
+    let mut patient = Client::new();
+    for _ in 0..100 {
+        patient.send(get);
+        patient.connection.rest();
+    }
+    assert_eq!(patient.yielded, 0);
+}
+
+#[test]
+fn half_of_an_empty_line_is_no_head_that_has_begun() {
+    let mut client = Client::new();
+    client.send(b"\r");
+    assert_eq!(client.connection.slot.phase(), Phase::Open);
+    client.send(b"\n");
+    client.send(b"G");
+    assert_eq!(client.connection.slot.phase(), Phase::Head);
 }

@@ -182,7 +182,12 @@ impl Fields {
                 self.content_length = Some(decimal(value).ok_or(Refusal::bad("bad Content-Length"))?);
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+                // Without chunks at the end, nobody knows where the body ends (RFC 9112, section 6.3).
+                if self.chunked || !last.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Refusal::bad("Transfer-Encoding must end with chunked, and have it once"));
+                }
+                if last.len() < value.len() {
                     return Err(Refusal { status: Status::NotImplemented, reason: "unknown Transfer-Encoding" });
                 }
                 self.chunked = true;
@@ -325,7 +330,11 @@ mod tests {
         assert_eq!(status_of(&format!("GET / HTTP/1.1\r\n{many}\r\n")), Status::HeaderFieldsTooLarge);
         let long = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", MAX_BODY + 1);
         assert_eq!(status_of(&long), Status::ContentTooLarge);
-        assert_eq!(status_of("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"), Status::NotImplemented);
+        let coded = |coding: &str| status_of(&format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {coding}\r\n\r\n"));
+        assert_eq!(coded("gzip, chunked"), Status::NotImplemented);
+        for coding in ["gzip", "chunked, identity", "", "chunked\r\nTransfer-Encoding: chunked"] {
+            assert_eq!(coded(coding), Status::BadRequest, "{coding}");
+        }
         assert_eq!(status_of("GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n"), Status::ExpectationFailed);
     }
 }

@@ -57,9 +57,10 @@ fn absolute(target: &str) -> Option<(&str, &str)> {
 /// Checks that a target has a form that its method may have.
 pub(super) fn check(method: &str, target: &str) -> Result<(), Refusal> {
     let has_form = match target.as_bytes() {
+        // With its port, and nothing else (RFC 9110, section 9.3.6).
+        authority if method == "CONNECT" => is_authority(authority) && has_port(authority),
         [b'/', ..] => true,
         b"*" => method == "OPTIONS",
-        authority if method == "CONNECT" => !authority.is_empty() && is_authority(authority),
         _ => absolute(target).is_some_and(|(authority, _)| !authority.is_empty() && is_authority(authority.as_bytes())),
     };
     // Without an early exit the compiler vectorizes this.
@@ -107,6 +108,12 @@ fn is_bracketed(rest: &[u8]) -> bool {
         }
 }
 
+/// True for an authority that ends with a port.
+fn has_port(authority: &[u8]) -> bool {
+    let digits = authority.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    digits > 0 && authority.get(authority.len().wrapping_sub(digits + 1)) == Some(&b':')
+}
+
 fn is_port(digits: &[u8]) -> bool {
     digits.iter().all(u8::is_ascii_digit)
 }
@@ -146,7 +153,10 @@ mod tests {
         {
             assert!(check("GET", target).is_err(), "{target}");
         }
-        assert!(check("OPTIONS", "*").is_ok() && check("CONNECT", "h:80").is_ok() && check("CONNECT", "h:x").is_err());
+        assert!(check("OPTIONS", "*").is_ok() && check("CONNECT", "h:80").is_ok() && check("CONNECT", "[::1]:80").is_ok());
+        for target in ["h:x", "h", "h:", "[::1]", "/timer", "http://h:80/", "80", ""] {
+            assert!(check("CONNECT", target).is_err(), "{target}");
+        }
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use super::{Backend, Failure, Launch, NewLaunch, Page};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Most launches: with the longest documents, a few hundred megabytes.
+const MOST: usize = 100_000;
+
 /// The list. A launch stands at the index below its number.
 #[derive(Default)]
 pub(super) struct Memory(Mutex<Vec<Launch>>);
@@ -30,6 +33,9 @@ impl Backend for Memory {
 
     fn add(&self, new: NewLaunch) -> Result<Launch, Failure> {
         let mut launches = self.launches();
+        if launches.len() >= MOST {
+            return Err(Failure(format!("there is room for {MOST} launches")));
+        }
         let flight_number = i64::try_from(launches.len()).unwrap_or(i64::MAX - 1) + 1;
         let launch = Launch { flight_number, chosen: new };
         launches.push(launch.clone());

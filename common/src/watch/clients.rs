@@ -65,7 +65,10 @@ impl Watch {
         seen.at = now;
         let marks = (entry.marks.phase.load(Ordering::Acquire), entry.marks.requests.load(Ordering::Relaxed));
         if marks != seen.marks {
-            (seen.marks, seen.since, seen.late) = (marks, now, Duration::ZERO);
+            // What comes behind the last answer does not extend the time for all of it.
+            let lingers_on = [marks.0, seen.marks.0].map(Phase::of) == [Phase::Lingering; 2];
+            let late = if lingers_on { seen.late } else { Duration::ZERO };
+            (seen.marks, seen.since, seen.late) = (marks, now, late);
         }
         let limits = &self.limits;
         match Phase::of(marks.0) {
@@ -244,6 +247,23 @@ mod tests {
         // What lies unread in the socket hides its end.
         watched.server.read_exact(&mut [0; 4]).unwrap();
         assert!(watched.pass(0.0));
+    }
+
+    #[test]
+    fn a_client_that_is_still_sending_behind_its_last_answer_has_as_long_as_for_a_request_where_the_server_reads_at_once() {
+        let mut watched = Watched::new();
+        // Four times as long as a silent one has.
+        let limits = Limits { request_timeout: LINGER * 4, ..watched.watch.limits };
+        let watch: &'static Watch = Box::leak(Box::new(Watch { running: || RUNNING.get(), ..Watch::new(limits, 1).unwrap() }));
+        watched.slot = watch.open(&watched.server);
+        watched.watch = watch;
+        watched.slot.set(Phase::Lingering);
+        for _ in 0..7 {
+            assert!(!watched.pass(0.5));
+            // What a connection does with each read.
+            watched.slot.set(Phase::Lingering);
+        }
+        assert!(watched.pass(1.0), "not for ever");
     }
 
     #[test]

@@ -116,6 +116,7 @@ async fn serve_connection(mut served: Served<TcpStream>, offloading: Option<Serv
                 connection.answer(&answer);
             }
             Step::CloseSend => stream.shutdown(Shutdown::Write)?,
+            Step::Yield => task::yield_now().await,
             Step::Close => return Ok(()),
         }
     }

@@ -133,6 +133,8 @@ async fn serve_connection(mut served: Served<TcpStream>, offloading: Option<Pool
                 connection.answer(&answer);
             }
             Step::CloseSend => stream.shutdown().await?,
+            // Each read and each write waits for the ring.
+            Step::Yield => {}
             Step::Close => return Ok(()),
         }
     }

@@ -100,6 +100,7 @@ async fn serve_until_closed(mut served: Served<Async<TcpStream>>) -> io::Result<
             }
             Step::Run(work) => connection.answer(&work.run()),
             Step::CloseSend => stream.get_ref().shutdown(Shutdown::Write)?,
+            Step::Yield => yield_now().await,
             Step::Close => return Ok(()),
         }
     }

@@ -111,6 +111,7 @@ async fn serve_connection(mut served: Served<TcpStream>, offloading: Option<Serv
                 connection.answer(&answer);
             }
             Step::CloseSend => stream.shutdown(Shutdown::Write).await?,
+            Step::Yield => yield_now().await,
             Step::Close => return Ok(()),
         }
     }

@@ -159,6 +159,7 @@ fn serve_connection(mut served: Served<TcpStream>, place: &Place) -> io::Result<
             }
             Step::Run(work) => connection.answer(&place.run(work)?),
             Step::CloseSend => stream.shutdown(Shutdown::Write)?,
+            Step::Yield => may::coroutine::yield_now(),
             Step::Close => return Ok(()),
         }
     }

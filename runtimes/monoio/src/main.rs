@@ -143,6 +143,8 @@ async fn serve_connection(mut served: Served<TcpStream>, service: Service) -> io
             }
             Step::Run(work) => connection.answer(&run(work, service).await?),
             Step::CloseSend => stream.shutdown().await?,
+            // Each read and each write waits for the ring.
+            Step::Yield => {}
             Step::Close => return Ok(()),
         }
     }

@@ -6,8 +6,10 @@ mod counted;
 
 pub use counted::Counted;
 
-use common::{Acceptor, Served};
+use common::{Acceptor, Room, Served};
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -40,7 +42,13 @@ impl Connections {
         loop {
             let served = match self {
                 Connections::Listener(listener, acceptor) => {
-                    acceptor.accepted(listener.accept().await.map(|(stream, _)| stream)).ok()
+                    let accepted = listener.accept().await.map(|(stream, _)| stream);
+                    let is_full = accepted.as_ref().is_err_and(is_out_of_descriptors);
+                    let served = acceptor.accepted(accepted).ok();
+                    if is_full {
+                        hear_that_nobody_waits(listener).await;
+                    }
+                    served
                 }
                 Connections::Parent(acceptor) => {
                     let mut readable = acceptor.readable().await?;
@@ -58,4 +66,16 @@ impl Connections {
             }
         }
     }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(common::is_out_of_descriptors)
+}
+
+/// Lets tokio ask once more with a descriptor to spare. Without one, `accept` fails before it looks whether anybody waits, so tokio would take the listener
+/// for readable for ever, and spin. A client that has come meanwhile is turned away like those before it.
+async fn hear_that_nobody_waits(listener: &TcpListener) {
+    let _room = Room::make();
+    let asked = poll_fn(|context| Poll::Ready(listener.poll_accept(context))).await;
+    drop(asked);
 }

@@ -133,6 +133,7 @@ async fn serve_connection(mut served: Served<Async<TcpStream>>, offloading: Opti
                 connection.answer(&answer);
             }
             Step::CloseSend => stream.get_ref().shutdown(Shutdown::Write)?,
+            Step::Yield => yield_now().await,
             Step::Close => return Ok(()),
         }
     }

@@ -24,8 +24,12 @@ pub fn serve(server: Server) -> io::Result<()> {
     let mut acceptor = Some(server.acceptor);
     let mut all: Slab<Served<TcpStream>> = Slab::new();
     let mut events = [EpollEvent::empty(); 256];
+    // Connections that have had their turn, and go on after all others.
+    let (mut again, mut now) = (Vec::new(), Vec::new());
     loop {
-        let count = epoll.wait(&mut events, EpollTimeout::NONE).unwrap_or(0);
+        let timeout = if again.is_empty() { EpollTimeout::NONE } else { EpollTimeout::ZERO };
+        let count = epoll.wait(&mut events, timeout).unwrap_or(0);
+        std::mem::swap(&mut again, &mut now);
         for event in &events[..count] {
             match (event.data(), &acceptor) {
                 (STOP, _) => {
@@ -39,13 +43,22 @@ pub fn serve(server: Server) -> io::Result<()> {
                 (key, _) => {
                     // An event may be left of one that this turn of the loop has closed.
                     let key = usize::try_from(key).unwrap_or(usize::MAX);
-                    let has_end = event.events().intersects(END);
-                    if all.get_mut(key).is_some_and(|served| !matches!(turn::take(served, has_end, || ()), Ok(Some(_)))) {
-                        all.remove(key);
-                    }
+                    serve_one(&mut all, key, event.events().intersects(END), &mut again);
                 }
             }
         }
+        // Whether the end of one was reported with its last bytes is forgotten by now.
+        now.drain(..).for_each(|key| serve_one(&mut all, key, true, &mut again));
+    }
+}
+
+/// Lets a connection have its turn, if it is still there.
+fn serve_one(all: &mut Slab<Served<TcpStream>>, key: usize, has_end: bool, again: &mut Vec<usize>) {
+    let Some(served) = all.get_mut(key) else { return };
+    match turn::take(served, has_end, || ()) {
+        Ok(Some(wanted)) if wanted == turn::AGAIN => again.push(key),
+        Ok(Some(_)) => {}
+        Ok(None) | Err(_) => drop(all.remove(key)),
     }
 }
 

@@ -5,7 +5,10 @@ use nix::sys::epoll::EpollFlags;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-/// Serves a connection until it would block: a thread never waits for a client. Returns what it waits for; `None` if it has closed.
+/// What a connection waits for that has had its turn and need not wait: an edge-triggered epoll does not report it again.
+pub const AGAIN: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT);
+
+/// Serves a connection until it would block, or has had its turn: a thread never waits for a client. Returns what it waits for; `None` if it has closed.
 /// `has_end` says that the client sends no more, so the end is still to be read behind the last bytes. `writes` is called before each write.
 ///
 /// # Errors
@@ -41,6 +44,7 @@ pub fn take(served: &mut Served<TcpStream>, has_end: bool, mut writes: impl FnMu
             }
             Step::Run(work) => connection.answer(&work.run()),
             Step::CloseSend => stream.shutdown(Shutdown::Write)?,
+            Step::Yield => return Ok(Some(AGAIN)),
             Step::Close => return Ok(None),
         }
     }

@@ -131,6 +131,8 @@ async fn serve_connection(mut served: Served<TcpStream>, place: &'static Place, 
             }
             Step::Run(work) => connection.answer(&place.run(work, service).await?),
             Step::CloseSend => stream.shutdown().await?,
+            // tokio has a budget of its own for each task.
+            Step::Yield => {}
             Step::Close => return Ok(()),
         }
     }

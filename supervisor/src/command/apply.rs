@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use supervisor::control::{Request, Size, Table};
+use supervisor::control::{Request, Size, Table, View};
 use supervisor::home::Home;
 use supervisor::spec::Spec;
 
@@ -50,7 +50,7 @@ fn plan(apply: &Apply) -> Result<Vec<Step>> {
         let differ =
             old.as_ref().map_or_else(|| vec!["a specification, which was lost".to_owned()], |old| differences(old, spec));
         let to = (count != instances).then_some(*instances);
-        let is_errored = table.app(&spec.name).is_some_and(|app| app.instances.iter().any(|one| one.is_errored()));
+        let is_errored = table.app(&spec.name).is_some_and(|app| app.instances.iter().any(View::is_errored));
         steps.push(if differ.is_empty() && to.is_none() && is_errored {
             Step::Revive(spec.name.clone())
         } else if differ.is_empty() && to.is_none() {
