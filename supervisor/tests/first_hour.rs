@@ -88,9 +88,7 @@ fn an_executable_file_is_started_by_its_name_alone() {
     let supervisor = Supervisor::new();
     supervisor.script("app.sh", "exec sleep 1000");
     let here = supervisor.home.path();
-    let start = |what: &str| {
-        supervisor.command(&["start", what, "--min-uptime", "10ms"]).current_dir(here).env("PWD", here).output().unwrap()
-    };
+    let start = |what: &str| supervisor.command(&["start", what]).current_dir(here).env("PWD", here).output().unwrap();
     let output = start("app.sh");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(supervisor.list()[0]["status"], "online");

@@ -88,6 +88,8 @@ fn what_a_killed_container_has_left_in_the_list_is_not_started() {
     all.iter().for_each(|pid| signal("STOP", *pid));
     all.iter().for_each(|pid| signal("KILL", *pid));
     first.wait().unwrap();
+    // Until then, the next one finds that a supervisor runs.
+    until("all have ended", || [keeper, daemon].into_iter().all(is_gone));
     let mut second =
         run(&supervisor, &[app("both", "exec sleep 1000", ""), app("new", "echo hello; exec sleep 1000", "")].concat());
     // A command that came earlier would start a supervisor itself.

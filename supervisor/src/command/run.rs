@@ -35,7 +35,7 @@ pub fn run(run: &Run) -> Result<ExitCode> {
             run.file.display()
         );
     }
-    let mut foreground = Foreground { signals, children, logs: None };
+    let mut foreground = Foreground { signals, children, logs: None, unanswered: None };
     let outcome = foreground.keep(specs);
     let killed = client::kill_quietly();
     drop(foreground);
@@ -48,6 +48,8 @@ struct Foreground {
     children: UnixStream,
     /// What prints the logs, and the other end of its standard input.
     logs: Option<(Child, UnixStream)>,
+    /// The request that a signal came before. Were it given up, the daemon would begin to end everything, and might be gone before it is told to.
+    unanswered: Option<BufReader<UnixStream>>,
 }
 
 impl Drop for Foreground {
@@ -110,6 +112,7 @@ impl Foreground {
             }
             let [is_told, has_child, has_answer] = sources.map(|source| !source.revents().is_empty());
             if is_told {
+                self.unanswered = Some(answers);
                 return Ok(None);
             }
             if has_child {

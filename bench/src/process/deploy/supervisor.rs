@@ -94,7 +94,7 @@ impl Drop for Supervised {
     }
 }
 
-/// A process that ends the cluster as soon as this one is gone, however it ends: the supervisor outlives whoever told it to start.
+/// A process that ends the cluster and removes its folder as soon as this one is gone, however it ends: the supervisor outlives whoever told it to start.
 struct Guard(Child);
 
 impl Guard {
@@ -104,7 +104,9 @@ impl Guard {
             return Ok(None);
         }
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", "read -r _; exec \"$1\" kill", "guard"]).arg(package::supervisor());
+        // Usually the cluster has ended by then, and its folder with it.
+        let script = "read -r _; [ -d \"$2\" ] || exit 0; \"$1\" kill; rm -r \"$2\"";
+        command.args(["-c", script, "guard"]).arg(package::supervisor()).arg(folder);
         command.env_clear().env("SUPERVISOR_HOME", folder.join("home")).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Some(Guard(command.spawn().context("cannot run /bin/sh")?)))
