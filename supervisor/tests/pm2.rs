@@ -64,7 +64,7 @@ fn a_job_that_cannot_even_be_run_fails_with_the_reason() {
     fs::write(&program, "#!/no/such/interpreter\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let said = supervisor.fails(&["start", program.to_str().unwrap(), "--no-autorestart"]);
-    assert!(said.contains("No such file or directory"), "{said}");
+    assert!(said.contains("what its first line names, \"#!/no/such/interpreter\", does not exist"), "{said}");
     assert_eq!(supervisor.list()[0]["restarts"], 0);
     fs::write(&program, "#!/bin/sh\n").unwrap();
     assert_eq!(supervisor.ok(&["start", "job"]), "job has run to its end\n");

@@ -204,15 +204,7 @@ impl Core {
             }
             Input::Request(client, request) => self.begin(client, request),
             Input::Resurrect { client, dump, is_boot } => self.resurrect(client, dump, is_boot),
-            Input::Gone(client) => {
-                self.waiting.remove(&client);
-                // The apps of a command in the foreground end with it, however it has ended.
-                if self.awaiting.contains(&client) {
-                    self.awaiting.retain(|one| *one != client);
-                    self.end_all(None);
-                }
-                self.cancel(|task| task.client == Some(client), "its command was interrupted");
-            }
+            Input::Gone(client) => self.gone(client),
             Input::Prepared(name, result) => self.prepared(&name, result),
             Input::Reload(name) => drop(self.to_reload.insert(name)),
             Input::Memory(measured) => self.check_memory(&measured),

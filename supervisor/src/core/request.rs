@@ -347,6 +347,17 @@ impl Core {
         Ok(())
     }
 
+    /// A client has gone: nobody waits for the answer.
+    pub(super) fn gone(&mut self, client: Client) {
+        self.waiting.remove(&client);
+        // The apps of a command in the foreground end with it, however it has ended.
+        if self.awaiting.contains(&client) {
+            self.awaiting.retain(|one| *one != client);
+            self.end_all(None);
+        }
+        self.cancel(|task| task.client == Some(client), "its command was interrupted");
+    }
+
     /// Stops all apps, even if other commands are in progress.
     pub(super) fn end_all(&mut self, client: Option<Client>) {
         // Whoever asked first is told as well.

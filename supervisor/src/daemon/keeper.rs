@@ -1,7 +1,7 @@
 //! The daemon's side of the keeper: orders to the keeper, and its replacement when it dies.
 
 use super::{Daemon, Source};
-use crate::channel::{Channel, Order, pair};
+use crate::channel::{Channel, Order, Report, pair};
 use crate::control::Answer;
 use crate::core::Input;
 use crate::keeper::role_of;
@@ -170,5 +170,16 @@ impl Daemon {
             self.keeper.channel.send(&order, &descriptors)?;
         }
         Ok(())
+    }
+}
+
+/// What follows from an order that is too long for a message.
+pub fn too_long(order: &Order) -> Input {
+    match order {
+        Order::Spawn(job) => {
+            let why = "cannot be started: its listeners and the paths of its logs are too long for a message to the keeper";
+            Input::Report(Box::new(Report::CannotSpawn(job.key, why.into())))
+        }
+        _ => Input::Remark("an order was not carried out: it is too long for a message to the keeper".into()),
     }
 }

@@ -269,7 +269,7 @@ impl Daemon {
             _ => {}
         }
         let is_sent = self.keeper.channel.order(order)?;
-        Ok(if is_sent { remark.map(Input::Remark) } else { Some(too_long(order)) })
+        Ok(if is_sent { remark.map(Input::Remark) } else { Some(keeper::too_long(order)) })
     }
 
     /// Reads the keeper's reports, and notices its end.
@@ -389,16 +389,5 @@ impl Daemon {
             },
             Word::Request(request) => self.handle(Input::Request(id, request)),
         }
-    }
-}
-
-/// What follows from an order that is too long for a message.
-fn too_long(order: &Order) -> Input {
-    match order {
-        Order::Spawn(job) => {
-            let why = "cannot be started: its listeners and the paths of its logs are too long for a message to the keeper";
-            Input::Report(Box::new(Report::CannotSpawn(job.key, why.into())))
-        }
-        _ => Input::Remark("an order was not carried out: it is too long for a message to the keeper".into()),
     }
 }
