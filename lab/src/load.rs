@@ -65,7 +65,7 @@ fn load(plan: &Plan, live: &Live, placement: Placement) -> Load {
     let (lanes, window) = match plan {
         Plan::Probes(targets, per_s) => {
             let lane = |target: &Target| Lane {
-                primes_connections: true,
+                primer: Some(target.clone()),
                 ..Lane::open(target.clone(), CONNECTIONS, f64::from(*per_s), false)
             };
             (targets.iter().map(lane).collect(), LONGEST)

@@ -49,11 +49,12 @@ impl Engine<'_> {
                 continue;
             }
             let (one, left) = (&load.lanes[lane], FIRST_ANSWER.min(end.saturating_duration_since(Instant::now())));
-            // A client of somebody's service connects when it has a request: a silent connection may hold a thread there.
-            if one.retries && !(primes && one.primes_connections) {
+            let primer = one.primer.as_ref().filter(|_| primes);
+            // Where it cannot ask, a client of somebody's service connects when it has a request.
+            if one.retries && one.primer.is_some() && primer.is_none() {
                 continue;
             }
-            match open(&one.target, primes && one.primes_connections, left) {
+            match open(one.target.address, primer, left) {
                 Ok(Opened::Ready(stream, is_connecting)) => {
                     self.add(Connection::new(lane, slot, one.target.request.clone(), stream, is_connecting))?;
                     is_any_open = true;
@@ -87,17 +88,14 @@ enum Opened {
 }
 
 /// Opens a connection, and asks once on it if it is to be primed.
-fn open(target: &Target, primes: bool, patience: Duration) -> Result<Opened> {
-    let address = target.address;
+fn open(address: SocketAddr, primer: Option<&Target>, patience: Duration) -> Result<Opened> {
     let words = |error: anyhow::Error| {
         let remedy = own_remedy_of(&error).map_or(String::new(), |remedy| format!(": {remedy}"));
         error.context(format!("cannot connect to {address}{remedy}"))
     };
     let (stream, is_connecting) = connect(address, patience).map_err(words)?;
-    if !primes || is_connecting {
-        return Ok(Opened::Ready(stream, is_connecting));
-    }
-    Ok(match prime(&stream, target, patience)? {
+    let Some(primer) = primer.filter(|_| !is_connecting) else { return Ok(Opened::Ready(stream, is_connecting)) };
+    Ok(match prime(&stream, primer, patience)? {
         Primed::Ready => Opened::Ready(stream, false),
         Primed::Closed => Opened::Closed,
         Primed::Slow => {

@@ -254,7 +254,7 @@ fn a_server_that_takes_one_connection_at_a_time_is_measured() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || listener.incoming().flatten().for_each(|stream| echo(OK)(0, stream)));
-    let lane = Lane { primes_connections: true, retries: true, ..Lane::open(target(address), 4, 100.0, false) };
+    let lane = Lane { primer: Some(target(address)), retries: true, ..Lane::open(target(address), 4, 100.0, false) };
     let seen = drive(lane, 400 * MS).lanes.remove(0);
     assert!(seen.answered > 0 && seen.unanswered > 0, "{} {}", seen.answered, seen.unanswered);
     assert_eq!((seen.planned, seen.errors), (seen.answered + seen.unanswered, 0));

@@ -183,6 +183,7 @@ impl Climb<'_> {
                 sheds,
                 rests,
                 keeps_samples: session.keeps_timelines,
+                primer: self.is_lenient.then(|| target.clone()),
                 ..Lane::closed(self.blocker.clone(), k, 1)
             });
         }

@@ -39,7 +39,7 @@ pub fn fresh_rate(kept: f64) -> f64 {
 
 /// The lanes of the clients that do not block: over kept-alive connections, and over fresh ones.
 pub fn lanes(target: &Target, rate: f64, connections: usize) -> Vec<Lane> {
-    let kept = Lane { primes_connections: true, keeps_samples: true, ..Lane::open(target.clone(), connections, rate, false) };
+    let kept = Lane { primer: Some(target.clone()), keeps_samples: true, ..Lane::open(target.clone(), connections, rate, false) };
     let fresh = Lane { is_fresh: true, ..Lane::open(target.clone(), 1, fresh_rate(rate), false) };
     vec![kept, fresh]
 }

@@ -59,8 +59,9 @@ pub struct Lane {
     pub connections: usize,
     /// Each request has a connection of its own.
     pub is_fresh: bool,
-    /// Each kept connection asks once before the run, so that the server has given it to the worker that will serve it.
-    pub primes_connections: bool,
+    /// What each kept connection asks once before the run, so that the server has given it to the worker that will serve it, and so that none is silent: a
+    /// silent one may hold a thread. `None` if it asks nothing.
+    pub primer: Option<Target>,
     /// Each request's time is kept besides the histograms.
     pub keeps_samples: bool,
     /// Requests wait for a server that refuses connections, and an idempotent one whose kept connection closed before any byte of its answer is
@@ -81,7 +82,7 @@ impl Lane {
             pace,
             connections,
             is_fresh: false,
-            primes_connections: false,
+            primer: None,
             keeps_samples: false,
             retries: false,
             sheds: None,

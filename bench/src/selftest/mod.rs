@@ -109,7 +109,7 @@ fn drive_and_stop(server: &Server) -> Result<(Observation, Duration)> {
 
 fn open_load(target: Target) -> Load {
     // One in flight on each: all that are due while the server stands still find a free one.
-    let lane = Lane { primes_connections: true, ..Lane::open(target, 1024, RATE, false) };
+    let lane = Lane { primer: Some(target.clone()), ..Lane::open(target, 1024, RATE, false) };
     Load { warmup: Duration::from_millis(100), spin: Placement::default_here().spin(), ..Load::of(vec![lane], WINDOW, 1) }
 }
 

@@ -149,8 +149,8 @@ fn long_requests_on_many_connections_keep_the_driver_from_nothing() {
 }
 
 #[test]
-fn a_client_of_a_service_connects_when_it_has_a_request() {
-    // Each silent connection holds one of two threads.
+fn no_client_of_a_service_is_silent_on_a_connection_before_its_first_request() {
+    // Each silent connection holds a thread of many servers.
     let (send, silent) = mpsc::channel();
     let address = server(move |_, mut stream| {
         stream.set_read_timeout(Some(100 * MS)).unwrap();
@@ -159,7 +159,8 @@ fn a_client_of_a_service_connects_when_it_has_a_request() {
         while request(&mut stream) && stream.write_all(OK).is_ok() {}
     });
     let pace = Pace::Closed { depth: 1, stagger: 600 * MS, most: Some(1), think: Duration::ZERO };
-    let seen = drive(Lane { retries: true, pace, ..Lane::closed(target(address), 3, 1) }, 700 * MS).lanes.remove(0);
+    let lane = Lane { retries: true, primer: Some(target(address)), pace, ..Lane::closed(target(address), 3, 1) };
+    let seen = drive(lane, 700 * MS).lanes.remove(0);
     assert_eq!((seen.answered, silent.try_iter().count()), (3, 0));
 }
 
@@ -168,7 +169,7 @@ fn a_server_that_refuses_some_connections_is_measured_on_the_others() {
     // Of ten connections it serves four and resets the rest.
     let load = |retries| {
         let address = server(|number, mut stream| while number < 4 && request(&mut stream) && stream.write_all(OK).is_ok() {});
-        let lane = Lane { primes_connections: true, retries, ..Lane::open(target(address), 10, 200.0, false) };
+        let lane = Lane { primer: Some(target(address)), retries, ..Lane::open(target(address), 10, 200.0, false) };
         Sockets.drive(&Load { grace: 100 * MS, ..Load::of(vec![lane], 200 * MS, 1) })
     };
     let seen = load(true).unwrap().lanes.remove(0);
