@@ -44,6 +44,8 @@ struct Shown<'s> {
     about: &'s str,
     runs_on: String,
     is_own: bool,
+    /// The number of the order that started it, so that a page tells one start from the next.
+    start: u64,
     #[serde(flatten)]
     status: &'s Status,
 }
@@ -57,6 +59,8 @@ struct Panes<'s> {
     processes: usize,
     rate: u32,
     blockers: usize,
+    length_ms: u64,
+    spins: bool,
 }
 
 /// A pane's part of the stage.
@@ -360,19 +364,13 @@ impl Stage {
             about: &part.server.about,
             runs_on: part.server.runs_on.replace("{W}", &self.threads.to_string()),
             is_own: part.server.own.is_some(),
+            start: part.start,
             status: &part.status,
         });
         let panes = shown.collect();
         let servers = self.servers.iter().map(|server| (server.name.as_str(), server.about.as_str())).collect();
-        let all = Panes {
-            panes,
-            servers,
-            threads: self.threads,
-            processes: self.processes,
-            rate: self.rate,
-            blockers: self.blockers.0,
-        };
-        self.tell("panes", &all);
+        let (threads, processes, rate, (blockers, length_ms, spins)) = (self.threads, self.processes, self.rate, self.blockers);
+        self.tell("panes", &Panes { panes, servers, threads, processes, rate, blockers, length_ms, spins });
     }
 
     fn tell(&self, name: &'static str, content: &impl Serialize) {

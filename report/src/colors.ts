@@ -3,6 +3,8 @@
 import { DARK, LIGHT } from "./palette";
 
 const DASHES: number[][] = [[], [7, 4], [2, 3], [10, 3, 2, 3]];
+/** Those of another round, in the same order: no pattern stands for both. */
+const OTHER_DASHES: number[][] = [[4, 4], [7, 2, 1, 2], [1, 5], [10, 2, 2, 2, 2, 2]];
 
 /** A way to draw a line: once the colours are used up, lines are dashed. */
 export interface Style {
@@ -27,12 +29,12 @@ export function isDark(): boolean {
   return document.documentElement.dataset.theme === "dark";
 }
 
-/** The style of a server among those that are chosen; `null` if it is not. */
-export function styleOf(name: string, chosen: string[]): Style | null {
+/** The style of a server among those that are chosen, in the round of the page or in the other one; `null` if it is not chosen. */
+export function styleOf(name: string, chosen: string[], isOther = false): Style | null {
   const at = chosen.indexOf(name);
   if (at < 0) return null;
   const colors = isDark() ? DARK : LIGHT;
-  return { color: colors[at % colors.length], dash: DASHES[Math.floor(at / colors.length) % DASHES.length] };
+  return { color: colors[at % colors.length], dash: (isOther ? OTHER_DASHES : DASHES)[Math.floor(at / colors.length) % DASHES.length] };
 }
 
 /** The background of a sample of a line, dashed as the line is; empty without one. */

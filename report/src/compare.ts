@@ -90,12 +90,19 @@ export function servers(page: Page, state: State): HTMLElement {
   return h("div", {}, pickers, body, h("p", { class: "note" }, `${page.noise_note}. Two servers differ where the exact rank-sum test says so (5 %, Benjamini-Hochberg over each family of metrics) and the change exceeds noise, as `, h("code", {}, "stallbench compare"), " judges."));
 }
 
-/** Two rounds against one another. */
+/** Two rounds against one another: first what differs, and what does not is folded. */
 export function rounds(page: Page): HTMLElement | null {
   const { beside } = page;
   if (!beside) return null;
   const cells = (line: Judged) => [`${line.server} ${line.metric}`, words(line.before, line.unit), words(line.after, line.unit), line.words, line.why];
-  const sorted = [...beside.lines].sort((a, b) => Number(b.differs) - Number(a.differs) || b.size - a.size);
-  const rows = sorted.map((line) => ({ cells: cells(line), isWord: KINDS }));
-  return h("div", {}, table(`${beside.name} against ${page.name}: the largest changes first`, [page.name, beside.name], rows), h("ul", { class: "notes" }, ...beside.notes.map((note) => h("li", {}, note))));
+  const sorted = [...beside.lines].sort((a, b) => b.size - a.size);
+  const rows = (differs: boolean) => sorted.filter((line) => line.differs === differs).map((line) => ({ cells: cells(line), isWord: KINDS }));
+  // What is shown is what was judged, which is not what the round itself says.
+  const corrected = beside.is_corrected ? ", corrected for the machine" : "";
+  const heads: [string, string] = [page.name, `${beside.name}${corrected}`];
+  const caption = `${beside.name}${corrected}, against ${page.name}`;
+  const [differing, others] = [rows(true), rows(false)];
+  const first = differing.length > 0 ? table(`${caption}: the largest changes first`, heads, differing) : h("p", {}, "Nothing differs by more than noise.");
+  const folded = others.length > 0 ? h("details", {}, h("summary", {}, `Show the other ${others.length} numbers, which do not differ or cannot be told apart`), table(`${caption}: what does not differ`, heads, others)) : null;
+  return h("div", {}, first, folded, h("ul", { class: "notes" }, ...beside.notes.map((note) => h("li", {}, note))));
 }

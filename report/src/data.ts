@@ -3,8 +3,8 @@
 /** A number, a lower bound, a threshold that nothing reached, or a step that was left out since fewer blockers froze the server. */
 export type Value = number | { at_least: number } | { never_up_to: number } | "not reached";
 
-/** x, y, low, high, and 1 where the true value is larger. */
-export type Point = number[];
+/** The place and the median; the ends of its interval; 1 where the true value is larger; and the middles of two heaps, where the trials fall into two. */
+export type Point = [x: number, y: number, low?: number | null, high?: number | null, isBound?: number | null, heap?: number, other?: number];
 
 export interface Series {
   name: string;
@@ -111,10 +111,23 @@ export interface Judged {
   differs: boolean;
 }
 
+/** Who freezes beside one kind of slow request: the groups that are not empty, each with its servers. */
+export interface Freezing {
+  kind: string;
+  groups: [string, string[]][];
+}
+
 export interface Page {
   name: string;
+  /** The heading of the first figure. */
+  heading: string;
+  /** The result, and that of the other kinds of slow requests. */
   sentence: string;
+  others: string[];
+  is_about_freezing: boolean;
+  freezing: Freezing[];
   header: Header;
+  /** The groups beside the first kind of slow request. */
   order: [string, string | null][];
   shown: string[];
   tables: Table[];
@@ -123,7 +136,8 @@ export interface Page {
   metrics: Metric[];
   values: Record<string, Record<string, { values: Value[]; noise?: number; invalid?: string[] }>>;
   noise_note: string;
-  beside?: { name: string; header: Header; figures: Figure[]; lines: Judged[]; notes: string[] };
+  /** `is_corrected`: what the machine did to all servers alike is taken out of the values after it. */
+  beside?: { name: string; header: Header; figures: Figure[]; freezing: Freezing[]; lines: Judged[]; is_corrected: boolean; notes: string[] };
 }
 
 /** The numbers of this page. */

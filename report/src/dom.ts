@@ -36,6 +36,12 @@ export function choice(label: string, options: [string, string][], value: string
   return h("label", { class: "choice" }, h("span", {}, label), select);
 }
 
+/** Shows another option of a choice, without picking it. */
+export function showChoice(label: HTMLLabelElement, value: string): void {
+  const select = label.querySelector("select");
+  if (select) select.value = value;
+}
+
 /** Offers a text as a file. */
 function download(name: string, text: string, type: string): void {
   const url = URL.createObjectURL(new Blob([text], { type }));

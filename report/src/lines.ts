@@ -1,113 +1,134 @@
 // Figures with a line for each server, drawn by uPlot.
 
 import uPlot from "uplot";
-import type { Figure, Page, Series } from "./data";
+import type { Figure, Page } from "./data";
 import { h, source } from "./dom";
 import { amount, csv } from "./format";
 import { ink, sample, styleOf } from "./colors";
 import { drawing } from "./drawing";
+import { BOUND, type Line, type Plot, areTight, besideMarks, groupsOf, hasBounds, label, parts, places, plotOf, range, reach, said, steps } from "./plot";
 import type { State } from "./state";
 
-const HEIGHT = 380;
-
-/** The range of the vertical axis: whole powers of ten around all numbers, or from zero on. */
-export function range(figure: Figure): [number, number] {
-  const values = figure.series.flatMap((line) => line.points.map((point) => point[1]));
-  if (figure.y.is_log) {
-    const above = values.filter((value) => value > 0);
-    if (above.length === 0) return [0.1, 1];
-    const low = 10 ** Math.floor(Math.log10(Math.max(1e-3, Math.min(...above))));
-    const high = 10 ** Math.ceil(Math.log10(Math.max(...above)));
-    return [low, high > low ? high : low * 10];
-  }
-  if (figure.y.unit === "%") return [0, 1.05];
-  return [0, Math.max(1, ...values) * 1.1];
-}
-
-/** The range of the horizontal axis: its ticks, and the marks beside them. */
-export function reach(figure: Figure): [number, number] {
-  const at = [...figure.x.ticks, ...figure.x.marks].map(([place]) => place);
-  return at.length > 0 ? [Math.min(...at), Math.max(...at)] : [0, 1];
-}
-
-/** The powers of ten of a range. */
-export function powers(low: number, high: number): number[] {
-  const first = Math.round(Math.log10(low));
-  return Array.from({ length: Math.round(Math.log10(high)) - first + 1 }, (_, step) => 10 ** (first + step));
-}
+const [HEIGHT, LEFT, LETTERS] = [380, 70, "12px system-ui, sans-serif"];
 
 /** The value of each line at each place, with a gap where there is none. A logarithm has no zero: what is below the axis stands on it. */
-function columns(figure: Figure, low: number): uPlot.AlignedData {
-  const places = [...new Set([...figure.x.ticks.map(([at]) => at), ...figure.series.flatMap((line) => line.points.map((point) => point[0]))])].sort((a, b) => a - b);
-  const line = (one: Series) => {
+function columns(figure: Plot, low: number): uPlot.AlignedData {
+  const all = places(figure);
+  const line = (one: Line) => {
     const at = new Map(one.points.map((point) => [point[0], point[1]]));
-    return places.map((place) => {
+    return all.map((place) => {
       const value = at.get(place);
       return value === undefined ? null : figure.y.is_log ? Math.max(value, low) : value;
     });
   };
-  return [places, ...figure.series.map(line)] as uPlot.AlignedData;
+  return [all, ...figure.series.map(line)] as uPlot.AlignedData;
 }
 
-/** A figure with its legend, its table, and its downloads. `other` are the lines of another round. */
-export function figure(one: Figure, page: Page, state: State, command: string, other?: Figure): HTMLElement {
-  const whole: Figure = other ? { ...one, series: [...one.series, ...other.series.map((line) => ({ ...line, name: `${line.name} (${page.beside?.name})` }))] } : one;
+/** The width of words on the page. */
+function widths(words: string[], font: string): number[] {
+  const ctx = document.createElement("canvas").getContext("2d");
+  if (ctx) ctx.font = font;
+  return words.map((word) => ctx?.measureText(word).width ?? 0);
+}
+
+/** A figure with its legend, its table, and its downloads. */
+export function figure(one: Figure, page: Page, state: State, command: string): HTMLElement {
+  const whole = plotOf(one, page);
   const canvas = h("div", { class: "chart", role: "img", "aria-label": `${one.title}: the table below holds the same numbers` });
   const tip = h("div", { class: "tip", hidden: true });
   const legend = h("ul", { class: "legend" });
-  const groups = new Map(page.order);
-  const base = (name: string) => name.replace(/ \([^)]*\)$/, "");
+  const bounds = h("p", { class: "note", hidden: true }, BOUND);
   let plot: uPlot | null = null;
-  let drawn: Series[] = [];
+  let drawn: Line[] = [];
 
-  const chosen = () => state.view.servers;
+  const style = (line: Line) => styleOf(line.server, state.view.servers, line.isOther);
   const draw = () => {
     plot?.destroy();
     const [low, high] = range(whole);
-    const style = (name: string) => styleOf(base(name), chosen());
     // Lines in colour lie above the others.
-    const lines = [...whole.series].sort((a, b) => Number(style(a.name) !== null) - Number(style(b.name) !== null));
-    drawn = lines;
-    const isOther = (name: string) => other !== undefined && name.endsWith(")");
-    const series = lines.map((line): uPlot.Series => {
-      const own = style(line.name);
-      const dash = isOther(line.name) ? [4, 4] : own?.dash;
-      return { label: line.name, stroke: own?.color ?? ink("faint"), width: own ? 2 : 1, dash, points: { show: own !== null, size: 6 }, spanGaps: false };
+    drawn = [...whole.series].sort((a, b) => Number(style(a) !== null) - Number(style(b) !== null));
+    const series = drawn.map((line): uPlot.Series => {
+      const own = style(line);
+      return { label: line.name, stroke: own?.color ?? ink("faint"), width: own ? 2 : 1, dash: own?.dash, points: { show: false }, spanGaps: false };
     });
     const grid = { stroke: ink("grid"), width: 1 };
     const ticks = whole.x.ticks;
     const [first, last] = reach(whole);
     const margin = (last - first || 1) * 0.03;
+    const width = Math.max(280, canvas.clientWidth);
+    const scale = (width - LEFT) / (last - first + 2 * margin);
+    const room = widths(ticks.map(([, word]) => word), LETTERS);
+    const isSlanted = areTight(ticks.map(([at], number) => ({ at: at * scale, width: room[number] })));
+    const below = isSlanted ? 20 + 0.72 * Math.max(...room) : 36;
     plot = new uPlot(
       {
-        width: Math.max(280, canvas.clientWidth),
-        height: HEIGHT,
+        width,
+        height: HEIGHT + below - 36,
         legend: { show: false },
         cursor: { focus: { prox: 24 }, drag: { x: false, y: false }, points: { size: 8 } },
         focus: { alpha: 0.35 },
         scales: { x: { time: false, range: [first - margin, last + margin] }, y: { distr: whole.y.is_log ? 3 : 1, range: [low, high] } },
         axes: [
-          { stroke: ink("text"), grid: { show: false }, ticks: grid, splits: () => ticks.map(([at]) => at), values: () => ticks.map(([, word]) => word), label: whole.x.label, labelSize: 24, size: 36, space: 10 },
-          { stroke: ink("text"), grid, ticks: grid, ...(whole.y.is_log ? { splits: () => powers(low, high) } : {}), values: (_, splits) => splits.map((value) => amount(value, whole.y.unit).replace(/\.0+(?=\D|$)/, "")), label: whole.y.label, labelSize: 20, size: 70 },
+          { stroke: ink("text"), font: LETTERS, grid: { show: false }, ticks: grid, splits: () => ticks.map(([at]) => at), values: () => ticks.map(([, word]) => word), rotate: isSlanted ? 45 : 0, label: whole.x.label, labelSize: 24, size: below, space: 10 },
+          { stroke: ink("text"), grid, ticks: grid, ...(whole.y.is_log ? { splits: () => steps(low, high), filter: (_: uPlot, splits: number[]) => splits } : {}), values: (_, splits) => splits.map((value) => label(value, whole.y.unit)), label: whole.y.label, labelSize: 20, size: LEFT },
         ],
         series: [{}, ...series],
         hooks: {
-          draw: [(self) => marks(self, whole)],
+          draw: [(self) => marks(self, whole), (self) => points(self, low)],
           setCursor: [(self) => point(self)],
         },
       },
-      columns({ ...whole, series: lines }, low),
+      columns({ ...whole, series: drawn }, low),
       canvas,
     );
-    // Whoever freezes is told apart at once.
-    legend.replaceChildren(
-      ...[...new Set(groups.values()), undefined].flatMap((group) => {
-        const items = whole.series
-          .filter((line) => style(line.name) && groups.get(base(line.name)) === group)
-          .map((line) => h("li", {}, h("span", { class: "swatch", style: sample(style(line.name)) }), line.name));
-        return group && items.length > 0 ? [h("li", { class: "group" }, `${group}:`), ...items] : items;
-      }),
-    );
+    legend.replaceChildren(...names());
+    bounds.hidden = !hasBounds(whole.series.filter(style));
+  };
+
+  /** The lines in colour. Whoever freezes beside what the figure is about is told apart at once, in either round. */
+  const names = () => {
+    const { beside } = page;
+    const hasOther = whole.series.some((line) => line.isOther);
+    return [false, true].flatMap((isOther) => {
+      const lines = whole.series.filter((line) => line.isOther === isOther && style(line));
+      const groups = groupsOf(whole.name, isOther ? (beside?.freezing ?? []) : page.freezing);
+      const known = new Set(groups.flatMap(([, servers]) => servers));
+      const rest: [string, string[]] = ["", lines.map((line) => line.server).filter((server) => !known.has(server))];
+      return [...groups, rest].flatMap(([group, servers]) => {
+        const items = lines.filter((line) => servers.includes(line.server)).map((line) => h("li", {}, h("span", { class: "swatch", style: sample(style(line)) }), line.name));
+        const round = hasOther ? (isOther ? beside?.name : page.name) : "";
+        const head = [round, group].filter(Boolean).join(", ");
+        return head && items.length > 0 ? [h("li", { class: "group" }, `${head}:`), ...items] : items;
+      });
+    });
+  };
+
+  /** A marker at each point in colour, an open one with an arrow at a lower bound, and one where a point has no neighbour to be joined with. */
+  const points = (self: uPlot, low: number) => {
+    const { ctx } = self;
+    const scale = devicePixelRatio;
+    const all = places(whole);
+    ctx.save();
+    ctx.setLineDash([]);
+    ctx.lineWidth = 1.5 * scale;
+    drawn.forEach((line, number) => {
+      const own = style(line);
+      ctx.globalAlpha = (self.series[number + 1] as { alpha?: number }).alpha ?? 1;
+      ctx.strokeStyle = own?.color ?? ink("limit");
+      for (const part of parts(line, all)) {
+        if (!own && part.length > 1) continue;
+        for (const [place, value, , , isBound] of part) {
+          const [x, y] = [self.valToPos(place, "x", true), self.valToPos(whole.y.is_log ? Math.max(value, low) : value, "y", true)];
+          ctx.fillStyle = isBound ? ink("page") : ctx.strokeStyle;
+          ctx.beginPath();
+          ctx.arc(x, y, 3 * scale, 0, 2 * Math.PI);
+          ctx.fill();
+          ctx.stroke();
+          if (isBound && own) arrow(ctx, x, y - 3 * scale, scale);
+        }
+      }
+    });
+    ctx.restore();
   };
 
   const point = (self: uPlot) => {
@@ -119,8 +140,9 @@ export function figure(one: Figure, page: Page, state: State, command: string, o
     tip.hidden = !found;
     if (!line || !found || left === undefined || top === undefined) return;
     const word = whole.x.ticks.find(([tick]) => tick === place)?.[1] ?? "";
-    const interval = found.length === 4 ? ` [${amount(found[2], whole.y.unit)}, ${amount(found[3], whole.y.unit)}]` : "";
-    tip.textContent = `${line.name}, ${word}: ${found[4] ? ">= " : ""}${amount(found[1], whole.y.unit)}${interval}`;
+    const [, , from, to] = found;
+    const interval = typeof from === "number" && typeof to === "number" ? ` [${amount(from, whole.y.unit)}, ${amount(to, whole.y.unit)}]` : "";
+    tip.textContent = `${line.name}, ${word}: ${said(found, whole.y.unit)}${interval}`;
     tip.style.left = `${Math.min(left + 80, canvas.clientWidth - 180)}px`;
     tip.style.top = `${top}px`;
   };
@@ -131,35 +153,34 @@ export function figure(one: Figure, page: Page, state: State, command: string, o
     h("figcaption", {}, one.title),
     h("div", { class: "stage" }, canvas, tip),
     legend,
+    bounds,
     table(whole, () => state.view.servers),
-    source(command, one.name, { SVG: () => drawing(whole, chosen()), CSV: () => points(whole) }),
+    source(command, one.name, { SVG: () => drawing(whole, state.view.servers), CSV: () => rows(whole) }),
   );
-  // A figure is drawn when it comes near the screen.
   let isNear = false;
-  const near = new IntersectionObserver(
-    (entries) => {
-      if (!entries.some((entry) => entry.isIntersecting) || isNear) return;
-      isNear = true;
-      near.disconnect();
+  const show = () => {
+    if (isNear) return;
+    isNear = true;
+    near.disconnect();
+    draw();
+    element.dataset.drawn = "yes";
+    let width = canvas.clientWidth;
+    new ResizeObserver(() => {
+      if (canvas.clientWidth === width) return;
+      width = canvas.clientWidth;
       draw();
-      element.dataset.drawn = "yes";
-      let width = canvas.clientWidth;
-      new ResizeObserver(() => {
-        if (canvas.clientWidth !== width) {
-          width = canvas.clientWidth;
-          plot?.setSize({ width: Math.max(280, width), height: HEIGHT });
-        }
-      }).observe(canvas);
-    },
-    { rootMargin: "300px" },
-  );
+    }).observe(canvas);
+  };
+  // A figure is drawn when it comes near the screen, and what is printed need not have been there.
+  const near = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && show(), { rootMargin: "300px" });
   near.observe(element);
+  addEventListener("beforeprint", show);
   state.on(["servers", "theme"], () => isNear && draw());
   return element;
 }
 
 /** Limits across, and marks between the places. */
-function marks(self: uPlot, figure: Figure): void {
+function marks(self: uPlot, figure: Plot): void {
   const { ctx, bbox } = self;
   const scale = devicePixelRatio;
   ctx.save();
@@ -175,15 +196,25 @@ function marks(self: uPlot, figure: Figure): void {
     ctx.textAlign = "right";
     ctx.fillText(word, bbox.left + bbox.width - 4 * scale, at - 2 * scale);
   }
-  for (const [number, [mark, word]] of figure.x.marks.entries()) {
-    const at = self.valToPos(mark, "x", true);
-    stroke(ctx, [at, bbox.top], [at, bbox.top + bbox.height]);
-    const isLast = at > bbox.left + 0.9 * bbox.width;
-    ctx.textAlign = isLast ? "right" : "left";
-    // Neighbours stand at two heights, since they may be close.
-    ctx.fillText(word, at + (isLast ? -3 : 3) * scale, bbox.top + (14 + 13 * (number % 2)) * scale);
-  }
+  const at = figure.x.marks.map(([mark, word]) => ({ at: self.valToPos(mark, "x", true), width: ctx.measureText(word).width }));
+  besideMarks(at, bbox.left + bbox.width).forEach(({ isLeft, row }, number) => {
+    const x = at[number].at;
+    stroke(ctx, [x, bbox.top], [x, bbox.top + bbox.height]);
+    ctx.textAlign = isLeft ? "right" : "left";
+    ctx.fillText(figure.x.marks[number][1], x + (isLeft ? -3 : 3) * scale, bbox.top + (14 + 13 * row) * scale);
+  });
   ctx.restore();
+}
+
+/** An arrow upwards from a marker. */
+function arrow(ctx: CanvasRenderingContext2D, x: number, y: number, scale: number): void {
+  ctx.beginPath();
+  ctx.moveTo(x, y);
+  ctx.lineTo(x, y - 8 * scale);
+  ctx.moveTo(x - 3 * scale, y - 5 * scale);
+  ctx.lineTo(x, y - 8 * scale);
+  ctx.lineTo(x + 3 * scale, y - 5 * scale);
+  ctx.stroke();
 }
 
 function stroke(ctx: CanvasRenderingContext2D, [x0, y0]: [number, number], [x1, y1]: [number, number]): void {
@@ -193,21 +224,20 @@ function stroke(ctx: CanvasRenderingContext2D, [x0, y0]: [number, number], [x1, 
   ctx.stroke();
 }
 
-function shownAt(line: Series, place: number, unit: string): string {
+function shownAt(line: Line, place: number, unit: string): string {
   const point = line.points.find((one) => one[0] === place);
-  if (!point) return "–";
-  return `${point[4] ? ">= " : ""}${amount(point[1], unit)}`;
+  return point ? said(point, unit) : "–";
 }
 
 /** The same numbers as a table, filled in when it is opened. */
-function table(figure: Figure, chosen: () => string[]): HTMLElement {
+function table(figure: Plot, chosen: () => string[]): HTMLElement {
   const body = h("tbody");
   const details = h(
     "details",
     {
       ontoggle: () => {
         const first = new Set(chosen());
-        const lines = [...figure.series].sort((a, b) => Number(first.has(b.name)) - Number(first.has(a.name)));
+        const lines = [...figure.series].sort((a, b) => Number(first.has(b.server)) - Number(first.has(a.server)));
         body.replaceChildren(
           ...lines.map((line) => h("tr", {}, h("th", { scope: "row" }, line.name), ...figure.x.ticks.map(([at]) => h("td", { class: "number" }, shownAt(line, at, figure.y.unit))))),
         );
@@ -224,10 +254,10 @@ function table(figure: Figure, chosen: () => string[]): HTMLElement {
 }
 
 /** All points as CSV, one a line. */
-function points(figure: Figure): string {
+function rows(figure: Plot): string {
   const word = new Map(figure.x.ticks);
-  const rows = figure.series.flatMap((line) =>
-    line.points.map(([x, y, low, high, bound]) => [line.name, word.get(x) ?? String(x), String(y), low === undefined ? "" : String(low), high === undefined ? "" : String(high), bound ? "at least" : ""]),
+  const all = figure.series.flatMap((line) =>
+    line.points.map(([x, y, low, high, isBound, heap, other]) => [line.name, word.get(x) ?? String(x), String(y), String(low ?? ""), String(high ?? ""), isBound ? "at least" : "", heap === undefined ? "" : `${heap} or ${other}`]),
   );
-  return csv([["server", figure.x.label, `${figure.y.label} (${figure.y.unit})`, "low", "high", "bound"], ...rows]);
+  return csv([["server", figure.x.label, `${figure.y.label} (${figure.y.unit})`, "low", "high", "bound", "two heaps"], ...all]);
 }

@@ -2,7 +2,7 @@
 
 import "uplot/dist/uPlot.min.css";
 import * as compare from "./compare";
-import { type Page, read } from "./data";
+import { type Header, type Page, read } from "./data";
 import { onSystemTheme, setTheme } from "./colors";
 import { button, h } from "./dom";
 import { figure } from "./lines";
@@ -38,6 +38,23 @@ function firstStep(page: Page): string {
   return k === undefined ? "" : stepOf({ kind: kinds[0].kind, k });
 }
 
+/** What was measured, on what machine, and how. */
+function measured(name: string, { started, environment, settings }: Header): string {
+  const trials = `${settings.trials} ${settings.trials === 1 ? "trial" : "trials"}`;
+  return `${name}, started ${started}: ${environment.processor}, ${environment.cores} cores, Linux ${environment.kernel}; W = ${settings.threads}, ${trials}, placement ${settings.placement}.`;
+}
+
+/** What stands below the first sentence. */
+function about(page: Page): HTMLElement[] {
+  const most = page.figures[0]?.x.ticks.at(-1)?.[1];
+  const never = most ? ` Never: not with up to ${most} slow requests, and more were not tried.` : "";
+  const frozen = page.is_about_freezing ? ` Frozen: the 99th percentile of a page that does nothing takes over 0.1 s.${never}` : "";
+  const lines = [`Round ${measured(page.name, page.header)}${frozen}`];
+  if (page.beside) lines.push(`Beside it, in other dashes: round ${measured(page.beside.name, page.beside.header)}`);
+  const others = page.others.map((line) => h("p", { class: "others" }, line));
+  return [...others, ...lines.map((line) => h("p", { class: "about" }, line))];
+}
+
 function show(page: Page): void {
   document.title = `${page.name} – Stallbench`;
   const initial: View = {
@@ -52,17 +69,19 @@ function show(page: Page): void {
     theme: "",
   };
   const { waterfalls: tabs, timelines: steps } = page.moments;
-  const state = new State(initial, Math.max(longest(tabs), ...steps.map((one) => one.end_ms)));
+  const state = new State(initial, {
+    end: Math.max(longest(tabs), ...steps.map((one) => one.end_ms)),
+    servers: page.order.map(([name]) => name),
+    steps: steps.map(stepOf),
+    groups: page.order.flatMap(([, group]) => group ?? []),
+    columns: page.tables[0]?.columns.length ?? 0,
+  });
   setTheme(state.view.theme);
   state.on(["theme"], (view) => setTheme(view.theme));
   onSystemTheme(() => state.set({ theme: state.view.theme }));
 
-  const { settings, environment, command } = page.header;
-  const made = command.join(" ");
+  const made = page.header.command.join(" ");
   const [first, ...rest] = page.figures;
-  // Of a round that is not about freezing, the first figure is another one.
-  const most = page.order.some(([, group]) => group !== null) ? first?.x.ticks.at(-1)?.[1] : undefined;
-  const other = (name: string) => page.beside?.figures.find((one) => one.name === name);
   const isPercentile = (name: string) => name.startsWith("percentiles-");
   const times = timelines(page, state, made);
   const falls = waterfalls(page, state, made);
@@ -70,14 +89,14 @@ function show(page: Page): void {
   const percentiles = rest.filter((one) => isPercentile(one.name));
   const others = rest.filter((one) => !isPercentile(one.name));
   const between = compare.rounds(page);
-  const draw = (one: (typeof page.figures)[number]) => figure(one, page, state, made, other(one.name));
+  const draw = (one: (typeof page.figures)[number]) => figure(one, page, state, made);
 
   const parts: [string, string, (Node | string | null)[]][] = [
-    ["freezes", "Who freezes?", first ? [draw(first)] : [h("p", {}, "This round has no figure of response times.")]],
+    ["freezes", page.heading, first ? [draw(first)] : [h("p", {}, "This round has no figure: its tables hold what was measured.")]],
     ["servers", "All servers", page.tables.length > 0 ? [tables.servers(page, state)] : [h("p", {}, "This round has no table of servers.")]],
   ];
   if (between) parts.push(["rounds", `${page.beside?.name} against ${page.name}`, [between]]);
-  if (falls) parts.push(["tabs", "Two tabs", [h("p", {}, "Requests sent at the same instant, as the network panel of a browser draws them."), falls]]);
+  if (falls) parts.push(["tabs", "Two tabs", [h("p", {}, "Requests sent at the same instant, as the network panel of a browser draws them."), falls.element]]);
   if (times) parts.push(["stalls", "Stalls, request by request", [h("p", {}, "Each dot is a request to /, at the time at which it was due; the higher, the longer its response took. The bars above are slow requests in flight, one row for each connection. Point at a dot to see which slow request held it up; drag to zoom."), times.element]]);
   if (percentiles.length > 0) parts.push(["percentiles", "Percentiles", percentiles.map(draw)]);
   if (others.length > 0) parts.push(["figures", "More figures", others.map(draw)]);
@@ -88,16 +107,18 @@ function show(page: Page): void {
   const themes = h("span", { class: "themes" }, button("light", () => state.set({ theme: "light" })), button("dark", () => state.set({ theme: "dark" })), button("system", () => state.set({ theme: "" })), button("keys (?)", () => dialog.showModal()));
   const main = document.getElementById("page");
   main?.replaceChildren(
-    h("header", {}, h("p", { class: "brand" }, "Stallbench"), h("h1", {}, page.sentence), h("p", { class: "about" }, `Round ${page.name}, started ${page.header.started}: ${environment.processor}, ${environment.cores} cores, Linux ${environment.kernel}; W = ${settings.threads}, ${settings.trials} trials, placement ${settings.placement}. Frozen: the 99th percentile of a page that does nothing takes over 0.1 s.${most ? ` Never: not with up to ${most} slow requests, and more were not tried.` : ""}`), h("p", { class: "source" }, h("code", {}, made)), themes),
+    h("header", {}, h("p", { class: "brand" }, "Stallbench"), h("h1", {}, page.sentence), ...about(page), h("p", { class: "source" }, h("code", {}, made)), themes),
     h("nav", { "aria-label": "sections" }, h("ul", {}, ...parts.map(([id, title]) => h("li", {}, h("a", { href: `#${id}`, onclick: (event) => jump(event, id) }, title))))),
     ...parts.map(([id, title, children]) => section(id, title, ...children)),
     dialog,
   );
   addEventListener("keydown", (event) => {
     const target = event.target as HTMLElement;
-    if (event.ctrlKey || event.metaKey || event.altKey || target.matches("input, select, textarea")) return;
+    // Where letters are typed or choose something, they are not keys of the page; nor are they while a dialog covers it.
+    const isTyped = target.matches("input:not([type=checkbox]), select, textarea");
+    if (event.ctrlKey || event.metaKey || event.altKey || isTyped || dialog.open) return;
     const act = ({ w: "in", s: "out", a: "left", d: "right", f: "fit" } as const)[event.key];
-    if (act) times?.zoom(act);
+    if (act) (times ?? falls)?.zoom(act);
     else if (event.key === "?") dialog.showModal();
   });
   document.documentElement.dataset.ready = "yes";

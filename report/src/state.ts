@@ -31,14 +31,24 @@ export function within(zoom: [number, number], end: number): [number, number] | 
   return to - from >= LEAST ? [from / 10, to / 10] : null;
 }
 
+/** What a page has, so that an address cannot ask for anything else. */
+export interface Known {
+  /** The end of the longest time axis, in ms. */
+  end: number;
+  servers: string[];
+  steps: string[];
+  groups: string[];
+  /** The number of columns of the table of servers. */
+  columns: number;
+}
+
 type Listener = (view: View, changed: (keyof View)[]) => void;
 
 export class State {
   view: View;
   private readonly listeners: Listener[] = [];
 
-  /** `end`: of the longest time axis, in ms. */
-  constructor(private readonly initial: View, private readonly end: number) {
+  constructor(private readonly initial: View, private readonly known: Known) {
     this.view = { ...initial };
     this.read();
     addEventListener("hashchange", () => {
@@ -54,7 +64,7 @@ export class State {
   set(change: Partial<View>): void {
     const changed = Object.keys(change) as (keyof View)[];
     // Where a part is too small to be shown, the one in sight stays.
-    const zoom = change.zoom ? within(change.zoom, this.end) ?? this.view.zoom : change.zoom;
+    const zoom = change.zoom ? within(change.zoom, this.known.end) ?? this.view.zoom : change.zoom;
     this.view = { ...this.view, ...change, ...(zoom === undefined ? {} : { zoom }) };
     history.replaceState(null, "", this.hash() || location.pathname + location.search);
     this.tell(changed);
@@ -90,21 +100,27 @@ export class State {
     return text ? `#${text}` : "";
   }
 
+  /** Takes the view from the address; what this page does not have stays as it is at first. */
   private read(): void {
     const parts = new URLSearchParams(location.hash.slice(1));
-    const { view } = this;
-    view.servers = parts.get("servers")?.split(",").filter(Boolean) ?? view.servers;
-    view.step = parts.get("step") ?? view.step;
+    const { view, known } = this;
+    const one = (name: string, of: string[], usual: string) => {
+      const value = parts.get(name) ?? usual;
+      return of.includes(value) ? value : usual;
+    };
+    const servers = parts.get("servers")?.split(",").filter((name) => known.servers.includes(name));
+    // None is a choice, but none of those that were named is not.
+    view.servers = servers && (servers.length > 0 || parts.get("servers") === "") ? servers : view.servers;
+    view.step = one("step", known.steps, view.step);
     const zoom = /^(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)$/.exec(parts.get("zoom") ?? "");
-    view.zoom = zoom ? within([Number(zoom[1]), Number(zoom[2])], this.end) : null;
+    view.zoom = zoom ? within([Number(zoom[1]), Number(zoom[2])], known.end) : null;
     view.filter = parts.get("filter") ?? "";
-    view.group = parts.get("group") ?? "";
+    view.group = one("group", known.groups, "");
     const sort = /^(\d+)([ad])$/.exec(parts.get("sort") ?? "");
-    view.sort = sort ? [Number(sort[1]), sort[2] === "d"] : null;
+    view.sort = sort && Number(sort[1]) < known.columns ? [Number(sort[1]), sort[2] === "d"] : null;
     view.wide = parts.get("wide") === "1";
     const pair = parts.get("pair")?.split(",");
     view.pair = pair?.length === 2 ? [pair[0], pair[1]] : null;
-    const theme = parts.get("theme") ?? "";
-    view.theme = ["light", "dark"].includes(theme) ? theme : "";
+    view.theme = one("theme", ["light", "dark"], "");
   }
 }

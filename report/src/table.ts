@@ -1,7 +1,7 @@
 // Tables: sorted by a click on a head, and filtered.
 
 import type { Cell, Page, Table } from "./data";
-import { button, choice, h, source } from "./dom";
+import { button, choice, h, showChoice, source } from "./dom";
 import { csv } from "./format";
 import { sample, styleOf } from "./colors";
 import type { State } from "./state";
@@ -18,7 +18,7 @@ function text(table: Table): string {
   return csv([table.columns.map((column) => column.head), ...table.rows.map((row) => row.cells.map((one) => one.w ?? one.i ?? one.t))]);
 }
 
-/** All tables of the round. An experiment may have several, which are numbered then. */
+/** All tables of the round. A figure may have the same name, so their files say what they are. An experiment may have several, which are numbered then. */
 export function all(page: Page): HTMLElement[] {
   const seen = new Map<string, number>();
   return page.tables.map((table) => {
@@ -40,7 +40,7 @@ function plain(table: Table, page: Page, name: string): HTMLElement {
     h("summary", {}, table.title),
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": table.title }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows))),
     h("ul", { class: "notes" }, ...table.notes.map((note) => h("li", {}, note))),
-    source(`stallbench tables ${page.name} --table ${table.name} --intervals`, name, { CSV: () => text(table) }),
+    source(`stallbench tables ${page.name} --table ${table.name} --intervals`, `table-${name}`, { CSV: () => text(table) }),
   );
 }
 
@@ -117,13 +117,15 @@ export function servers(page: Page, state: State): HTMLElement {
   };
   const filter = h("input", { type: "search", value: state.view.filter, placeholder: "tokio|smol", oninput: () => state.set({ filter: filter.value }) });
   const wide = h("input", { type: "checkbox", checked: state.view.wide, onchange: () => state.set({ wide: wide.checked }) });
+  const options: [string, string][] = [["", "all"], ...groups.map((group): [string, string] => [group, group])];
+  const picked = choice("group", options, state.view.group, (group) => state.set({ group }));
   state.on(["filter", "group", "sort", "servers", "wide", "theme"], (view) => {
     if (filter.value !== view.filter) filter.value = view.filter;
     wide.checked = view.wide;
+    showChoice(picked, view.group);
     draw();
   });
   draw();
-  const options: [string, string][] = [["", "all"], ...groups.map((group): [string, string] => [group, group])];
   return h(
     "div",
     {},
@@ -131,7 +133,7 @@ export function servers(page: Page, state: State): HTMLElement {
       "div",
       { class: "controls" },
       h("label", { class: "choice" }, h("span", {}, "name, runtime or model"), filter),
-      choice("group", options, state.view.group, (group) => state.set({ group })),
+      picked,
       h("label", { class: "tick" }, wide, "all columns"),
       button("draw all shown", () => state.set({ servers: order() })),
       button("draw none", () => state.set({ servers: [] })),
@@ -140,6 +142,6 @@ export function servers(page: Page, state: State): HTMLElement {
     count,
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "servers" }, h("table", { class: "servers" }, h("caption", {}, table.title), head, body)),
     h("ul", { class: "notes" }, ...table.notes.map((note) => h("li", {}, note))),
-    source(`stallbench tables ${page.name} --table ${table.name} --wide`, table.name, { CSV: () => text(table) }),
+    source(`stallbench tables ${page.name} --table ${table.name} --wide`, `table-${table.name}`, { CSV: () => text(table) }),
   );
 }

@@ -1,11 +1,12 @@
 // Timelines: each probe as a dot over time, below the blockers as bars, several servers on one axis.
 
 import type { Page, Timeline } from "./data";
-import { button, choice, h, source } from "./dom";
+import { button, choice, h, showChoice, source } from "./dom";
 import { amount, csv } from "./format";
 import { MOST_DOTS, type Pane, drawn, looks, nearest, paint, timeAt, within } from "./painting";
 import { type Requests, type Stall, holder, requestsOf, stalls } from "./stalls";
 import type { State } from "./state";
+import { type Act, zoom } from "./zoom";
 
 /** Servers that are shown at a time. */
 const MOST_PANES = 12;
@@ -14,7 +15,7 @@ const MOST_PANES = 12;
 export const stepOf = (one: { kind: string; k: number }): string => `${one.kind}-${one.k}`;
 
 /** The section; `null` if the round kept no probes. */
-export function timelines(page: Page, state: State, command: string): { element: HTMLElement; zoom: (act: "in" | "out" | "left" | "right" | "fit") => void } | null {
+export function timelines(page: Page, state: State, command: string): { element: HTMLElement; zoom: (act: Act) => void } | null {
   const all = page.moments.timelines;
   if (all.length === 0) return null;
   const steps = [...new Map(all.map((one) => [stepOf(one), `${one.kind}, k = ${one.k}`]))];
@@ -67,6 +68,8 @@ export function timelines(page: Page, state: State, command: string): { element:
         ask();
       });
       canvas.addEventListener("pointerdown", (event) => {
+        // Other buttons have a menu to open, and a second finger is no start of anything.
+        if (event.button !== 0 || !event.isPrimary) return;
         canvas.setPointerCapture(event.pointerId);
         const time = timeAt(event.offsetX, canvas, span());
         selection = [time, time];
@@ -75,6 +78,11 @@ export function timelines(page: Page, state: State, command: string): { element:
         const drawn = selection;
         selection = null;
         if (drawn && Math.abs(drawn[1] - drawn[0]) > (span()[1] - span()[0]) * 0.01) state.set({ zoom: [Math.min(...drawn), Math.max(...drawn)] });
+        ask();
+      });
+      // The browser has taken the finger's movement for itself, to scroll.
+      canvas.addEventListener("pointercancel", () => {
+        selection = null;
         ask();
       });
       canvas.addEventListener("dblclick", () => state.set({ zoom: null }));
@@ -98,14 +106,14 @@ export function timelines(page: Page, state: State, command: string): { element:
     stack.querySelector(`[data-server="${CSS.escape(stall.server)}"]`)?.scrollIntoView({ block: "nearest" });
   };
 
-  const draw = () => {
+  const draw = (isAll = false) => {
     const [from, to] = span();
     const inSight = panes.reduce((sum, pane) => sum + within(pane.probes.at, from, to).count, 0);
     stack.dataset.mode = inSight > MOST_DOTS ? "heat map" : "dots";
     // Panes out of sight are drawn when they come into view.
     const isInSight = ({ canvas }: Pane) => {
       const { top, bottom } = canvas.getBoundingClientRect();
-      return bottom > -200 && top < innerHeight + 200;
+      return isAll || bottom > -200 && top < innerHeight + 200;
     };
     for (const pane of panes.filter(isInSight)) paint(pane, from, to, inSight > MOST_DOTS, hovered?.pane === pane ? hovered.index : null, selection);
     stack.dataset.frames = String(Number(stack.dataset.frames ?? 0) + 1);
@@ -134,22 +142,16 @@ export function timelines(page: Page, state: State, command: string): { element:
     ask();
   };
 
-  const zoom = (act: "in" | "out" | "left" | "right" | "fit") => {
-    const [from, to] = span();
-    const width = to - from;
-    const [first, last] = whole();
-    if (act === "fit") return state.set({ zoom: null });
-    let next: [number, number] = act === "in" ? [from + width / 4, to - width / 4] : act === "out" ? [from - width / 2, to + width / 2] : act === "left" ? [from - width / 4, to - width / 4] : [from + width / 4, to + width / 4];
-    const size = Math.min(next[1] - next[0], last - first);
-    const start = Math.min(Math.max(first, next[0]), last - size);
-    next = [start, start + size];
-    state.set({ zoom: size >= last - first ? null : next });
-  };
+  const move = (act: Act) => zoom(state, act, whole());
+  const blockers = choice("blockers", steps, state.view.step, (step) => state.set({ step }));
 
+  state.on(["step"], (view) => showChoice(blockers, view.step));
   state.on(["servers", "step"], () => void build());
   state.on(["zoom", "theme"], ask);
   new ResizeObserver(ask).observe(stack);
   addEventListener("scroll", ask, { passive: true });
+  // All of them are printed.
+  addEventListener("beforeprint", () => draw(true));
   void build();
   const element = h(
     "div",
@@ -157,19 +159,19 @@ export function timelines(page: Page, state: State, command: string): { element:
     h(
       "div",
       { class: "controls" },
-      choice("blockers", steps, state.view.step, (step) => state.set({ step })),
-      button("zoom in", () => zoom("in"), { title: "w" }),
-      button("zoom out", () => zoom("out"), { title: "s" }),
-      button("left", () => zoom("left"), { title: "a" }),
-      button("right", () => zoom("right"), { title: "d" }),
-      button("all of it", () => zoom("fit"), { title: "f" }),
+      blockers,
+      button("zoom in", () => move("in"), { title: "w" }),
+      button("zoom out", () => move("out"), { title: "s" }),
+      button("left", () => move("left"), { title: "a" }),
+      button("right", () => move("right"), { title: "d" }),
+      button("all of it", () => move("fit"), { title: "f" }),
     ),
     note,
     h("div", { class: "stage" }, stack, tip),
     h("h3", {}, "The worst stalls"),
     list,
   );
-  return { element, zoom };
+  return { element, zoom: move };
 }
 
 function told(stall: Stall): string {

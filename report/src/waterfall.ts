@@ -6,6 +6,7 @@ import { amount, csv } from "./format";
 import { sheet } from "./sheet";
 import type { State } from "./state";
 import { type Phase, longest, phases } from "./tabs";
+import { type Act, zoom } from "./zoom";
 
 const [LABEL, ROW, WIDTH] = [60, 20, 560];
 /** What the bars mean, in words. */
@@ -17,7 +18,7 @@ const MEANINGS: [Phase["name"] | "fifo", string][] = [
 ];
 
 /** The waterfalls of the chosen servers, side by side on one scale. */
-export function waterfalls(page: Page, state: State, command: string): HTMLElement | null {
+export function waterfalls(page: Page, state: State, command: string): { element: HTMLElement; zoom: (act: Act) => void } | null {
   const all = page.moments.waterfalls;
   if (all.length === 0) return null;
   const stack = h("div", { class: "falls" });
@@ -26,6 +27,7 @@ export function waterfalls(page: Page, state: State, command: string): HTMLEleme
   let figures: Figure[] = [];
   let [isInSight, isLate, isAsked] = [false, false, false];
 
+  const whole = (): [number, number] => [0, longest(figures.map(({ fall }) => fall))];
   const draw = () => {
     const chosen = state.view.servers.flatMap((name) => all.filter((fall) => fall.server === name));
     figures = chosen.map((fall) => figure(fall, command));
@@ -34,7 +36,7 @@ export function waterfalls(page: Page, state: State, command: string): HTMLEleme
   };
   const stretch = () => {
     isLate = false;
-    const axis = state.view.zoom ?? [0, longest(figures.map(({ fall }) => fall))];
+    const axis = state.view.zoom ?? whole();
     figures.forEach(({ fall, drawing }, number) => bars(drawing, fall, number, axis));
   };
   // Once a frame at most, and once they are in sight: whoever zooms looks at a figure further down that follows the same axis.
@@ -56,7 +58,7 @@ export function waterfalls(page: Page, state: State, command: string): HTMLEleme
   state.on(["zoom"], ask);
   state.on(["servers", "theme"], draw);
   draw();
-  return h("div", {}, legend, stack);
+  return { element: h("div", {}, legend, stack), zoom: (act) => zoom(state, act, whole()) };
 }
 
 /** A waterfall on the page, whose drawing depends on the zoom. */

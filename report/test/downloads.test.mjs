@@ -33,7 +33,11 @@ test("the tables of one experiment are told apart by the names of their files", 
   const { page, troubles } = await open(browser, changed(full.path, ({ tables }) => tables.push({ ...tables.at(-1), title: "Another one" })));
   const files = [];
   for (const id of [name, `${name}-2`]) files.push((await saved(page, `#table-${id}`, "CSV")).name);
-  assert.deepEqual(files, [`${name}.csv`, `${name}-2.csv`]);
+  assert.deepEqual(files, [`table-${name}.csv`, `table-${name}-2.csv`]);
+  // A figure may have the name of a table.
+  const { name: figure } = full.numbers.figures[0];
+  const names = [(await saved(page, `#figure-${figure}`, "CSV")).name, (await saved(page, `#table-${figure}`, "CSV")).name];
+  assert.deepEqual(names, [`${figure}.csv`, `table-${figure}.csv`]);
   assert.equal(await page.$eval(`#table-${name}-2 summary`, (one) => one.textContent), "Another one");
   await closed(page, troubles);
 });

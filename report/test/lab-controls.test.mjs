@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { launch, uniqueIds } from "./browser.mjs";
-import { end, lab, open, pids, press, serving } from "./labs.mjs";
+import { end, guessable, lab, open, pids, press, serving } from "./labs.mjs";
 import { load } from "./modules.mjs";
 
 /** Elements that a person can use. */
@@ -260,6 +260,7 @@ test("every control of the tour is used and does what it says", async () => {
       await page.waitForFunction((title) => document.querySelector(".step h2")?.textContent === title, {}, `1 of ${STEPS.length}: ${STEPS[0].title}`);
       // The servers of the step are new ones; what is asked of those before is lost with them.
       await replaced(page, [0, 1], old);
+      await guessable(page);
       await counted(page);
       assert.deepEqual(await words(guesses), STEPS[0].options);
       await tabs(page, () => click(page, guesses, option));
@@ -270,6 +271,7 @@ test("every control of the tour is used and does what it says", async () => {
       if (number > 0) {
         await click(page, buttons, STEPS[number - 1].acts.length);
         assert.equal(await page.$eval(".step h2", (one) => one.textContent), `${number + 1} of ${STEPS.length}: ${step.title}`);
+        await guessable(page);
         await click(page, guesses, number % step.options.length);
         await answered(step, number % step.options.length);
       }

@@ -9,7 +9,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { launch, screens, uniqueIds } from "./browser.mjs";
-import { end, endAll, lab, open, pids, press, program, root, serving, states } from "./labs.mjs";
+import { end, endAll, guessable, lab, open, pids, press, program, root, serving, states } from "./labs.mjs";
 
 const AXE = join(import.meta.dirname, "../node_modules/axe-core/axe.min.js");
 
@@ -104,6 +104,7 @@ test("the tour leads through seven steps, each with a guess before the answer", 
       assert.equal(await page.$eval(".answer", (one) => one.textContent), "", "no answer before a guess");
       await until("its servers serve", async () => (await states(page)).every((state) => state === "serving") && JSON.stringify((await pids(page)).map((own) => own.length)) === JSON.stringify(processes[step]));
       const before = (await pids(page)).flat();
+      await guessable(page);
       await page.click(".guesses button");
       assert.match(await page.$eval(".answer", (one) => one.textContent), /^(Right|No)/);
       if (step === 5) {
@@ -244,6 +245,7 @@ for (const theme of ["light", "dark"]) {
         const old = (await pids(page)).flat();
         await press(page, "start the tour");
         await until("the servers of the tour serve", async () => (await states(page)).every((state) => state === "serving") && (await pids(page)).flat().length === 2 && (await pids(page)).flat().every((pid) => !old.includes(pid)));
+        await guessable(page);
         const tabs = () => page.$$eval(".tabs", (all) => all.map((one) => one.querySelectorAll("li").length));
         const [first, second] = await tabs();
         await page.click(".guesses button");

@@ -57,3 +57,5 @@ export const serving = (page, count) =>
   }, {}, count);
 export const pids = (page) => page.$$eval(".stage-panes .state", (all) => all.map((one) => (/process(?:es)? ([\d, ]+)/.exec(one.textContent)?.[1] ?? "").split(", ").filter(Boolean).map(Number)));
 export const press = (page, text) => page.$$eval("button", (all, wanted) => all.find((one) => one.textContent === wanted).click(), text);
+/** Waits until a guess may be made: whoever is to answer serves. */
+export const guessable = (page) => page.waitForSelector(".guesses button:not([disabled])");

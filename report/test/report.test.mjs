@@ -70,8 +70,11 @@ test("each figure holds the numbers of the round as a table", async () => {
         const point = line.points.find(([x]) => x === at);
         if (!point) return assert.equal(cells[number], "–");
         assert.equal(Boolean(point[4]), cells[number].startsWith(">="), `${figure.name} ${line.name}`);
-        const read = Number.parseFloat(cells[number].replace(">= ", "")) * (cells[number].endsWith(" s") ? 1000 : 1);
-        const value = figure.y.unit === "%" ? point[1] * 100 : point[1];
+        // Where the trials fall into two heaps, both are named; the first one is looked at here.
+        const [shown, second] = cells[number].replace(">= ", "").split(" or ");
+        assert.equal(second !== undefined, point[5] !== undefined, `${figure.name} ${line.name}`);
+        const read = Number.parseFloat(shown) * (shown.endsWith(" s") ? 1000 : 1);
+        const value = figure.y.unit === "%" ? point[1] * 100 : (point[5] ?? point[1]);
         assert.ok(Math.abs(read - value) <= Math.max(0.006 * Math.abs(value), 0.51 * (figure.y.unit === "%" ? 1 : 0.01)), `${figure.name} ${line.name}: ${cells[number]} is not ${value}`);
       });
     }
@@ -84,13 +87,11 @@ test("the drawn line stands where its numbers are", async () => {
   const figure = full.numbers.figures[0];
   const name = full.numbers.shown.find((one) => figure.series.some((line) => line.name === one));
   const { text } = await saved(page, `#figure-${figure.name}`, "SVG");
-  const lines = await page.evaluate((svg) => {
+  const points = figure.series.find((line) => line.name === name).points;
+  const drawn = await page.evaluate((svg, own) => {
     const root = new DOMParser().parseFromString(svg, "image/svg+xml");
-    return [...root.querySelectorAll("polyline")].map((line) => line.getAttribute("points").split(" ").map((point) => point.split(",").map(Number)));
-  }, text);
-  const chosen = figure.series.filter((line) => full.numbers.shown.includes(line.name));
-  const points = chosen.find((line) => line.name === name).points;
-  const drawn = lines[chosen.findIndex((line) => line.name === name)];
+    return [...root.querySelectorAll("circle")].filter((one) => one.dataset.line === own).map((one) => [Number(one.getAttribute("cx")), Number(one.getAttribute("cy"))]);
+  }, text, name);
   assert.equal(drawn.length, points.length);
   // On a logarithmic axis equal ratios are equal distances: three points give the scale, the others must follow it.
   const heights = points.map(([, y]) => Math.log10(y));

@@ -1,10 +1,10 @@
 // Reports for tests: of recorded rounds, and of rounds that are changed on the way.
 
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { deflateRawSync } from "node:zlib";
+import { temporary } from "./modules.mjs";
 
 const root = join(import.meta.dirname, "../..");
 export const stallbench = process.env.STALLBENCH ?? join(root, "target/release/stallbench");
@@ -16,7 +16,7 @@ const MOST_KIB = Math.floor(300e6 / 1024);
 export const recorded = (name) => join(root, "bench-results", name);
 
 /** A folder of its own. */
-export const folder = () => mkdtempSync(join(tmpdir(), "stallbench-report-"));
+export const folder = () => temporary("stallbench-report-");
 
 /** Writes the report of a round, and returns its path and its numbers. */
 export function report(round, ...beside) {

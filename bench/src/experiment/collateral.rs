@@ -189,12 +189,7 @@ impl Experiment for Collateral {
         // Nothing is claimed below the least; the geometric mean over all numbers of blockers; what passed the limit counts as twice the limit.
         let harm = settings.blockers.iter().filter(|k| **k > 0).map(|k| p99(k).ln()).sum();
         let threshold = view.median(row, &freeze_metric(Self::NAME, kind.name(), settings.block_ms(kind), LIMITS_MS[0]));
-        let group = match threshold {
-            Some(Value::Never { .. }) => Group::NeverFreezes,
-            Some(Value::Exact(k)) if k > view.conditions.threads as f64 => Group::FreezesLate,
-            Some(_) => Group::FreezesAtOnce,
-            None => Group::Unknown,
-        };
+        let group = Group::of(threshold, view.conditions.threads as u32);
         let served = climb::BLOCKERS_PER_S.at(Self::NAME, place(kind.name(), settings.block_ms(kind), DETAILS_AT));
         let served = view.median(row, &served).and_then(Value::number).unwrap_or(0.0).round();
         Some(Standing { group, harm, served })

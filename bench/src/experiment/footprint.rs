@@ -136,10 +136,15 @@ impl Experiment for Footprint {
     }
 
     fn figures(_: &Settings, view: &View<'_>) -> Vec<Figure> {
-        let x = Places::even("", &["MiB when idle", "KiB for each connection"]);
-        let metric = |at: usize| [PSS, CONNECTION][at].clone().at(Self::NAME, "");
-        let title = "Memory: of an idle server, and of each idle connection";
-        view.figure("footprint", title, x, Scale::logarithmic("memory", ""), metric).into_iter().collect()
+        // Two units have two axes.
+        let figure = |name: &str, title: &str, place: &str, label: &str, family: Family| {
+            let scale = Scale::logarithmic(label, family.unit.word());
+            view.figure(name, title, Places::even("", &[place]), scale, |_| family.clone().at(Self::NAME, ""))
+        };
+        let idle = figure("footprint-idle", "Memory of an idle server", "idle", "memory", PSS);
+        let title = "Memory of each idle connection";
+        let connection = figure("footprint-connection", title, "each connection", "memory", CONNECTION);
+        idle.into_iter().chain(connection).collect()
     }
 
     fn remark(&self) -> Option<String> {

@@ -1,30 +1,27 @@
 //! The numbers in a report, in the form that `report/src/data.ts` reads.
 
 use super::moments::{Moments, Percentiles};
+use super::opening::{self, Freezing, Opening};
 use super::tables::{self, TableOf};
 use super::{Beside, title};
 use crate::metrics::{Better, Metric, Numbers, Percentile, Role, Value};
 use crate::report::{Figure, Group};
 use crate::round::{Header, Round};
 use crate::summary::{self, Told};
+use crate::validity::LEAST_CLAIM;
 use crate::verdict::noise::Noise;
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Servers that are shown at first, where the catalog tags them so.
-const SHOWN: &str = "readme";
-/// As many where it tags none.
-const FEW: usize = 6;
-
 /// A whole report.
 #[derive(Serialize)]
 pub struct Page<'r> {
     name: String,
-    /// The result in one sentence.
-    sentence: String,
+    #[serde(flatten)]
+    opening: Opening,
     header: &'r Header,
-    /// The group of each server, in the order of the tables.
+    /// The group of each server beside the first kind of slow request, in the order of the tables.
     order: Vec<(String, Option<&'static str>)>,
     /// The servers that are shown at first.
     shown: Vec<String>,
@@ -71,7 +68,10 @@ struct BesideOf<'r> {
     name: String,
     header: &'r Header,
     figures: Vec<Figure>,
+    freezing: Vec<Freezing>,
     lines: Vec<Told>,
+    /// What the machine did to all servers alike was taken out of this round's values in `lines`.
+    is_corrected: bool,
     notes: &'r [String],
 }
 
@@ -85,19 +85,21 @@ impl<'r> Page<'r> {
         let all = summary::tables(round, numbers, percentile)?;
         let order: Vec<(String, Option<Group>)> = summary::order(round, numbers, percentile)?;
         let percentiles = Percentiles::of(round)?;
-        let mut figures = summary::figures(round, numbers, percentile)?;
+        let mut figures = figures_of(round, numbers, percentile)?;
         let names: Vec<&str> = order.iter().map(|(name, _)| name.as_str()).collect();
         figures.extend(percentiles.figures(&names));
-        let shown = shown(round, names.iter().copied());
+        let shown = opening::shown(round, names.iter().copied());
         let (metrics, values) = cells(round.header.servers.iter().map(|row| row.name.as_str()), numbers, noise);
         let beside = beside.map(|other| -> Result<BesideOf<'r>> {
-            let figures = summary::figures(other.round, other.numbers, percentile)?;
+            let figures = figures_of(other.round, other.numbers, percentile)?;
+            let freezing = opening::freezing(other.round, other.numbers)?;
             let (lines, notes) = (other.comparison.told().collect(), other.comparison.notes());
-            Ok(BesideOf { name: title(other.round), header: &other.round.header, figures, lines, notes })
+            let is_corrected = other.comparison.is_corrected();
+            Ok(BesideOf { name: title(other.round), header: &other.round.header, figures, freezing, lines, is_corrected, notes })
         });
         Ok(Page {
             name: title(round),
-            sentence: sentence(round, &order),
+            opening: Opening::of(round, numbers, &figures, &all)?,
             header: &round.header,
             shown,
             order: order.into_iter().map(|(name, group)| (name, group.map(Group::name))).collect(),
@@ -110,6 +112,16 @@ impl<'r> Page<'r> {
             beside: beside.transpose()?,
         })
     }
+}
+
+/// The figures of a round's experiments. Heaps are told apart where a table tells them apart.
+fn figures_of(round: &Round, numbers: &Numbers, percentile: Percentile) -> Result<Vec<Figure>> {
+    let mut figures = summary::figures(round, numbers, percentile)?;
+    figures
+        .iter_mut()
+        .filter(|figure| figure.y.unit == "ms")
+        .for_each(|figure| figure.join_heaps_within(LEAST_CLAIM as f64 / 1e6));
+    Ok(figures)
 }
 
 /// By server: the values of each metric, by its position.
@@ -160,27 +172,4 @@ fn short(value: &Value) -> Value {
         Value::AtLeast(number) => Value::AtLeast(digits(number)),
         other => other,
     }
-}
-
-/// The servers that are drawn in colour at first: those that pages quote, or the first few.
-pub fn shown<'n>(round: &Round, names: impl Iterator<Item = &'n str> + Clone) -> Vec<String> {
-    let is_quoted = |name: &&str| {
-        let row = round.header.servers.iter().find(|row| row.name == **name);
-        row.is_some_and(|row| row.tags.iter().any(|tag| tag == SHOWN))
-    };
-    let quoted: Vec<String> = names.clone().filter(is_quoted).map(str::to_owned).collect();
-    if quoted.is_empty() { names.take(FEW).map(str::to_owned).collect() } else { quoted }
-}
-
-/// The number of servers that freeze, in one sentence.
-fn sentence(round: &Round, order: &[(String, Option<Group>)]) -> String {
-    let count = |wanted: Group| order.iter().filter(|(_, group)| *group == Some(wanted)).count();
-    let (never, late, once) = (count(Group::NeverFreezes), count(Group::FreezesLate), count(Group::FreezesAtOnce));
-    let known = never + late + once;
-    let trials = round.header.settings.trials;
-    if known == 0 {
-        return format!("{} servers, {trials} trials of each.", order.len());
-    }
-    let width = round.header.settings.conditions.threads;
-    format!("{once} of {known} servers freeze with at most {width} slow requests at a time, {late} with more, and {never} never.")
 }

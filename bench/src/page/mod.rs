@@ -2,6 +2,7 @@
 
 mod data;
 mod moments;
+mod opening;
 mod tables;
 #[cfg(test)]
 mod verdicts;
@@ -56,7 +57,7 @@ pub fn write(round: &Round, numbers: &Numbers, noise: &Noise) -> Result<PathBuf>
     let path = round.folder.join(NAME);
     write_to(&path, &html(round, numbers, noise, None)?)?;
     for mut figure in summary::figures(round, numbers, Percentile::default())? {
-        let shown = data::shown(round, figure.series.iter().map(|line| line.name.as_str()));
+        let shown = opening::shown(round, figure.series.iter().map(|line| line.name.as_str()));
         figure.series.retain(|line| shown.contains(&line.name));
         write_to(&round.folder.join(format!("{}.svg", figure.name)), &svg(&figure)?)?;
     }

@@ -53,17 +53,43 @@ pub struct Series {
     pub points: Vec<Point>,
 }
 
-/// A point: the place and the median, the ends of its interval where it has one.
+/// A point: the place and the median, and how the trials lie around it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
     /// The position of its place.
     pub x: f64,
     /// The median.
     pub y: f64,
-    /// The interval.
-    pub interval: Option<(f64, f64)>,
+    /// How the trials lie around the median, where that is known.
+    pub interval: Option<Interval>,
     /// The true value is larger.
     pub is_bound: bool,
+}
+
+/// How trials lie around their median.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// The ends of the median's interval.
+    ends: Option<(f64, f64)>,
+    /// The middles of two heaps, if the trials fall into two: no trial was near the median of both.
+    heaps: Option<(f64, f64)>,
+}
+
+impl Interval {
+    /// `None` where neither is known.
+    fn of(ends: Option<(f64, f64)>, heaps: Option<(f64, f64)>) -> Option<Self> {
+        (ends.is_some() || heaps.is_some()).then_some(Interval { ends, heaps })
+    }
+}
+
+impl Figure {
+    /// Two heaps that are closer than this are noise, as in tables.
+    pub fn join_heaps_within(&mut self, least: f64) {
+        for point in self.series.iter_mut().flat_map(|line| &mut line.points) {
+            let far = |(low, high): &(f64, f64)| high - low >= least;
+            point.interval = point.interval.and_then(|all| Interval::of(all.ends, all.heaps.filter(far)));
+        }
+    }
 }
 
 impl Point {
@@ -73,7 +99,8 @@ impl Point {
             Value::Never { tried } => Some(tried),
             other => other.number(),
         };
-        let interval = summary.interval.and_then(|(low, high)| Some((number(low)?, number(high)?)));
+        let ends = summary.interval.and_then(|(low, high)| Some((number(low)?, number(high)?)));
+        let interval = Interval::of(ends, summary.heaps);
         Some(Point { x, y: number(summary.median)?, interval, is_bound: summary.median.exact().is_none() })
     }
 }
@@ -87,18 +114,16 @@ fn short_places<S: Serializer>(places: &[(f64, String)], serializer: S) -> Resul
     serializer.collect_seq(places.iter().map(|(at, word)| (short(*at), word)))
 }
 
-/// A list, since a page holds thousands: x, y, low, high, and 1 for a bound; what is missing at the end is left out.
+/// A list, since a page holds thousands: x, y, the ends of the interval, 1 for a bound, and the middles of two heaps; what is missing at the end is
+/// left out.
 impl Serialize for Point {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = vec![short(self.x), short(self.y)];
-        match (self.interval, self.is_bound) {
-            (Some((low, high)), _) => list.extend([short(low), short(high)]),
-            (None, true) => list.extend([short(self.y); 2]),
-            (None, false) => {}
-        }
-        if self.is_bound {
-            list.push(1.0);
-        }
+        let pair = |pair: Option<(f64, f64)>| [pair.map(|(low, _)| short(low)), pair.map(|(_, high)| short(high))];
+        let mut list = vec![Some(short(self.x)), Some(short(self.y))];
+        list.extend(pair(self.interval.and_then(|all| all.ends)));
+        list.push(self.is_bound.then_some(1.0));
+        list.extend(pair(self.interval.and_then(|all| all.heaps)));
+        list.truncate(list.iter().rposition(Option::is_some).map_or(0, |last| last + 1));
         list.serialize(serializer)
     }
 }
@@ -145,9 +170,30 @@ mod tests {
         let summary = |median| Summary { median, interval: None, trials: 1, heaps: None };
         let written = |median| serde_json::to_string(&Point::of(2.0, &summary(median))).unwrap();
         assert_eq!(written(Value::Exact(98.123_456)), "[2.0,98.1235]");
-        assert_eq!(written(Value::AtLeast(504.0)), "[2.0,504.0,504.0,504.0,1.0]");
-        assert_eq!(written(Value::Never { tried: 64.0 }), "[2.0,64.0,64.0,64.0,1.0]");
+        assert_eq!(written(Value::AtLeast(504.0)), "[2.0,504.0,null,null,1.0]");
+        assert_eq!(written(Value::Never { tried: 64.0 }), "[2.0,64.0,null,null,1.0]");
         assert_eq!(written(Value::NotReached), "null");
+    }
+
+    #[test]
+    fn a_point_names_both_heaps_of_its_trials_unless_they_are_closer_than_what_is_claimed() {
+        let exact = Value::Exact;
+        let summary = Summary {
+            median: exact(462.0),
+            interval: Some((exact(460.0), exact(702.0))),
+            trials: 6,
+            heaps: Some((462.0, 700.0)),
+        };
+        let point = Point::of(2.0, &summary).unwrap();
+        let y = Scale::linear("", "ms");
+        let series = vec![Series { name: "one".into(), points: vec![point] }];
+        let mut figure = Figure { name: "one".into(), title: String::new(), x: Places::even("", &[1]), y, series };
+        let mut written = |least| {
+            figure.join_heaps_within(least);
+            serde_json::to_string(&figure.series[0].points[0]).unwrap()
+        };
+        assert_eq!(written(2.0), "[2.0,462.0,460.0,702.0,null,462.0,700.0]");
+        assert_eq!(written(500.0), "[2.0,462.0,460.0,702.0]");
     }
 
     #[test]

@@ -87,16 +87,19 @@ where
     for (number, one) in figure.series.iter().enumerate() {
         let color = COLORS[number % COLORS.len()];
         let within = |point: &Point| (point.x, point.y.clamp(height.start, height.end));
-        let points: Vec<(f64, f64)> = one.points.iter().map(within).collect();
-        if number < COLORS.len() {
-            chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?;
-        } else {
-            chart.draw_series(DashedLineSeries::new(points.iter().copied(), 6, 4, color.stroke_width(2)))?;
+        // What was not measured is not joined.
+        for part in one.points.chunk_by(|a, b| are_neighbours(figure, a.x, b.x)).filter(|part| part.len() > 1) {
+            let points = part.iter().map(within);
+            if number < COLORS.len() {
+                chart.draw_series(LineSeries::new(points, color.stroke_width(2)))?;
+            } else {
+                chart.draw_series(DashedLineSeries::new(points, 6, 4, color.stroke_width(2)))?;
+            }
         }
         // Bounds are hollow.
-        chart.draw_series(one.points.iter().zip(&points).map(|(point, at)| {
+        chart.draw_series(one.points.iter().map(|point| {
             let style = if point.is_bound { color.stroke_width(1) } else { color.filled() };
-            Circle::new(*at, 3, style)
+            Circle::new(within(point), 3, style)
         }))?;
         // The name stands in the margin beside the lines, in their order.
         let at = (SIZE.0 as i32 - 220, 60 + NAME_HEIGHT as i32 * number as i32);
@@ -106,7 +109,19 @@ where
         }
         area.draw(&Text::new(one.name.clone(), (at.0 + 20, at.1), (FONT, 13)))?;
     }
+    if figure.series.iter().flat_map(|one| &one.points).any(|point| point.is_bound) {
+        let at = (SIZE.0 as i32 - 220, SIZE.1 as i32 - 30);
+        let at = (at.0, at.1.max(60 + NAME_HEIGHT as i32 * figure.series.len() as i32));
+        area.draw(&Text::new("hollow: the true value is larger", at, (FONT, 11)))?;
+    }
     Ok(())
+}
+
+/// No place of the figure is between these two.
+fn are_neighbours(figure: &Figure, a: f64, b: f64) -> bool {
+    let ticks = figure.x.ticks.iter().map(|(at, _)| *at);
+    let points = figure.series.iter().flat_map(|one| &one.points).map(|point| point.x);
+    !ticks.chain(points).any(|at| a < at && at < b)
 }
 
 fn amount(value: f64, unit: &str) -> String {
@@ -195,6 +210,18 @@ mod tests {
         let golden = include_str!("../../tests/golden/figure.svg");
         let drawn = svg(&figure(true)).unwrap();
         assert_eq!(drawn, golden, "if the change is meant, this is the new golden file:\n{drawn}");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_joined_and_a_bound_is_explained() {
+        let lines = |figure: &Figure| svg(figure).unwrap().matches("<polyline").count();
+        let mut gap = figure(true);
+        let before = lines(&gap);
+        gap.series[0].points.remove(1);
+        assert_eq!(lines(&gap), before - 1, "two points beside a gap have no line");
+        assert!(!svg(&gap).unwrap().contains("hollow"));
+        gap.series[0].points[0].is_bound = true;
+        assert!(svg(&gap).unwrap().contains("hollow: the true value is larger"));
     }
 
     #[test]

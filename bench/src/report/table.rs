@@ -1,6 +1,7 @@
 //! A table as a value, and its writers for pages and programs.
 
 use super::{Absence, Cell, Format, Terminal};
+use crate::metrics::Value;
 use anyhow::Result;
 use regex_lite::Regex;
 use serde_json::{Value as Json, json};
@@ -121,6 +122,16 @@ impl Standing {
 }
 
 impl Group {
+    /// The group of a freeze threshold, with this number of threads.
+    pub fn of(threshold: Option<Value>, threads: u32) -> Self {
+        match threshold {
+            Some(Value::Never { .. }) => Group::NeverFreezes,
+            Some(Value::Exact(k)) if k > f64::from(threads) => Group::FreezesLate,
+            Some(_) => Group::FreezesAtOnce,
+            None => Group::Unknown,
+        }
+    }
+
     /// Its heading.
     pub fn name(self) -> &'static str {
         match self {

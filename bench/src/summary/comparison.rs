@@ -43,6 +43,8 @@ pub struct Comparison {
     /// What a gate is about, and the second side has lost.
     missing: Vec<String>,
     pub(super) notes: Vec<String>,
+    #[serde(skip)]
+    is_corrected: bool,
 }
 
 #[derive(Serialize)]
@@ -117,7 +119,9 @@ pub fn compare(sides: &Sides<'_>, noise: &Noise, gates: &[Gate], filters: &[Filt
     check_gates(gates, &metrics, &lines, &lost)?;
     let of_cells: Vec<(&Metric, &Judged)> = metrics.iter().copied().zip(&lines).collect();
     let alone = untold::alone(&of_cells);
-    let mut comparison = Comparison { before: sides.before.1.into(), after: sides.after.1.into(), lines, missing, notes };
+    let is_corrected = sides.drift.values().any(|drift| drift.servers >= drift::LEAST_SERVERS);
+    let mut comparison =
+        Comparison { before: sides.before.1.into(), after: sides.after.1.into(), lines, missing, notes, is_corrected };
     if !lost.is_empty() {
         comparison.notes.push(format!("{} cells of the first have no number in the second", lost.len()));
     }
@@ -194,6 +198,11 @@ fn drift_note(sides: &Sides<'_>) -> Vec<String> {
 }
 
 impl Comparison {
+    /// Whether what the machine did to all servers alike was taken out of the second side's values.
+    pub fn is_corrected(&self) -> bool {
+        self.is_corrected
+    }
+
     /// The gates that failed.
     pub fn failed(&self) -> impl Iterator<Item = &String> {
         self.lines.iter().flat_map(|line| &line.failed).chain(&self.missing)

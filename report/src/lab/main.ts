@@ -17,6 +17,8 @@ const ages: number[] = [];
 let written = 0;
 
 const said = h("p", { class: "said", role: "alert" });
+const connection = h("p", { class: "lost", role: "alert" });
+let isLost = false;
 const late = new Late();
 const driver = h("p", { class: "about driver" });
 const stage = h("div", { class: "stage-panes" });
@@ -57,12 +59,21 @@ const spins = h("input", {
   type: "checkbox",
   checked: true,
   onchange: () => {
-    tabs.textContent = `open 2 tabs on ${spins.checked ? "/timer" : "/sleep"}`;
+    nameTabs();
     restart();
   },
 });
 
-const tabs = button("open 2 tabs on /timer", () => void act({ act: "tabs", count: 2, length_ms: length.value(), spins: spins.checked }));
+const tabs = button("", () => void act({ act: "tabs", count: 2, length_ms: length.value(), spins: spins.checked }));
+
+/** Says which page the tabs are opened on: a user's own server has a slow page of its own. */
+function nameTabs(): void {
+  const own = known?.panes.filter((pane) => pane.is_own).length ?? 0;
+  const ours = spins.checked ? "/timer" : "/sleep";
+  const page = own === 0 ? ours : own === known?.panes.length ? "the slow page" : `${ours}, or the slow page of your server`;
+  tabs.textContent = `open 2 tabs on ${page}`;
+}
+
 let isBlocking = false;
 const toggle = button("", () => {
   setBlocking(!isBlocking);
@@ -88,7 +99,8 @@ function chosen(): string[] {
 
 function show(): void {
   const servers = chosen();
-  if (servers.length > 0) void act({ act: "show", servers, threads: threads.value(), processes: processes.value() });
+  if (servers.length === 0) said.textContent = "No server is chosen, so those of before go on: choose at least one.";
+  else void act({ act: "show", servers, threads: threads.value(), processes: processes.value() });
 }
 
 function takePanes(now: Panes): void {
@@ -97,7 +109,15 @@ function takePanes(now: Panes): void {
   if (known?.threads !== now.threads) threads.set(now.threads);
   if (known?.processes !== now.processes) processes.set(now.processes);
   if (known?.rate !== now.rate) rate.set(now.rate);
+  // Sliders show the slow requests that run, whoever has started them: moving one of the three asks for the values of all.
+  const isSame = known && known.blockers === now.blockers && known.length_ms === now.length_ms && known.spins === now.spins;
+  if (now.blockers > 0 && !isSame) {
+    blockers.set(now.blockers);
+    length.set(now.length_ms);
+    spins.checked = now.spins;
+  }
   known = now;
+  nameTabs();
   setBlocking(now.blockers > 0);
   while (panes.length > now.panes.length) panes.pop()?.element.remove();
   while (panes.length < now.panes.length) {
@@ -111,6 +131,7 @@ function takePanes(now: Panes): void {
     stage.append(pane.element);
   }
   now.panes.forEach((shown, number) => panes[number].show(shown));
+  awaited?.();
   if (!isOther) return;
   const options: [string, string][] = [["", "–"], ...now.servers.map(([name]): [string, string] => [name, name])];
   const focused = [...pickers.querySelectorAll("select")].findIndex((one) => one === document.activeElement);
@@ -118,7 +139,22 @@ function takePanes(now: Panes): void {
   pickers.querySelectorAll("select")[focused]?.focus();
 }
 
+/** What waits for the servers of a step to serve. */
+let awaited: (() => void) | null = null;
+
+/** Says why nothing moves, and that what is seen is no longer so. */
+function lose(why: string): void {
+  isLost = true;
+  connection.textContent = why;
+  stage.classList.add("is-lost");
+}
+
 function takeFrame(frame: Frame): void {
+  if (isLost) {
+    isLost = false;
+    connection.textContent = "";
+    stage.classList.remove("is-lost");
+  }
   newest = { frame, came: performance.now() };
   frame.panes.forEach((one, number) => panes[number]?.take(one, frame.t));
   late.take(frame);
@@ -127,7 +163,7 @@ function takeFrame(frame: Frame): void {
 
 /** Draws at the screen's pace: between two frames of the lab time goes on. */
 function draw(): void {
-  if (newest) {
+  if (newest && !isLost) {
     const now = newest.frame.t + (performance.now() - newest.came);
     for (const pane of panes) pane.draw(now, late.bands);
     if (performance.now() - written > 200) {
@@ -151,14 +187,16 @@ function draw(): void {
 }
 
 function tour(): HTMLElement {
-  const body = h("div", { class: "step" });
+  const body = h("div", { class: "step", "aria-live": "polite" });
   const open = (number: number) => {
     const step: Step = STEPS[number];
+    const title = h("h2", { tabindex: -1 }, `${number + 1} of ${STEPS.length}: ${step.title}`);
     const guesses = h("div", { class: "guesses" });
     const answer = h("p", { class: "answer", role: "status" });
+    const waiting = h("p", { class: "about waiting" }, "You can guess as soon as the servers serve.");
     const after = h("p", { class: "buttons" });
     const guess = (option: number) => {
-      for (const one of guesses.querySelectorAll("button")) one.disabled = true;
+      setOpen(false);
       for (const what of step.acts) void act(what.act === "blockers" ? { ...what } : what);
       answer.textContent = `${option === step.right ? "Right." : `No: ${step.options[step.right]}.`} ${step.answer}`;
       after.replaceChildren(
@@ -168,9 +206,23 @@ function tour(): HTMLElement {
       );
       after.querySelector("button")?.focus();
     };
+    const setOpen = (isOpen: boolean) => {
+      for (const one of guesses.querySelectorAll("button")) one.disabled = !isOpen;
+    };
     guesses.append(...step.options.map((text, option) => button(text, () => guess(option))));
-    body.replaceChildren(h("h2", {}, `${number + 1} of ${STEPS.length}: ${step.title}`), h("p", {}, step.text), h("p", { class: "question" }, step.question), guesses, answer, after);
+    setOpen(false);
+    body.replaceChildren(title, h("p", {}, step.text), h("p", { class: "question" }, step.question), guesses, waiting, answer, after);
     body.dataset.step = String(number);
+    title.focus();
+    // What is sent before all of its servers serve would reach nobody.
+    const before = Math.max(0, ...(known?.panes.map((pane) => pane.start) ?? []));
+    awaited = () => {
+      // One that cannot start has said why; the others go on without it.
+      if (!known?.panes.every((pane) => pane.start > before && ["serving", "failed"].includes(pane.state))) return;
+      awaited = null;
+      waiting.remove();
+      setOpen(true);
+    };
     void act({ act: "blockers", count: 0, length_ms: length.value(), spins: false }).then(() => act({ act: "show", ...step.show }));
   };
   const start = button("start the tour", () => open(0));
@@ -179,6 +231,7 @@ function tour(): HTMLElement {
 }
 
 setBlocking(false);
+nameTabs();
 setTheme("");
 onSystemTheme(() => setTheme(""));
 const main = document.getElementById("page");
@@ -192,6 +245,7 @@ main?.replaceChildren(
     // The picture is what one came for: on a narrow screen these would fill the first sight.
     h("details", { open: innerWidth > 600 }, h("summary", {}, "servers and sliders"), pickers, h("div", { class: "controls" }, length.element, blockers.element, rate.element, threads.element, processes.element, h("label", { class: "tick" }, spins, "slow requests spin (otherwise they sleep)"))),
   ),
+  connection,
   said,
   late.element,
   h(
@@ -205,9 +259,12 @@ main?.replaceChildren(
   h("p", { class: "about" }, "The lag that a server reports is the longest time for which one request held one of its loops in the last second."),
   driver,
 );
-listen(takeFrame, takePanes, () => {
-  said.textContent = "The lab has ended, or this address holds another token: open the one that `stallbench lab` printed.";
-});
+listen(
+  takeFrame,
+  takePanes,
+  () => lose("Connection lost: the lab has ended, or this page cannot reach it. It goes on by itself once the lab answers."),
+  () => lose("The lab has ended, or this address holds another token: open the one that `stallbench lab` printed."),
+);
 requestAnimationFrame(draw);
 // Something moves at once: two tabs, as soon as both servers serve.
 const opening = setInterval(() => {

@@ -25,7 +25,7 @@ export interface Band {
 export class Pane {
   readonly element: HTMLElement;
   private readonly canvas = h("canvas", { role: "img" });
-  private readonly title = h("h2");
+  private readonly title = h("h2", { tabindex: -1 });
   private readonly about = h("p", { class: "about" });
   private readonly state = h("p", { class: "state", role: "status" });
   private readonly numbers = h("dl", { class: "numbers" });
@@ -42,6 +42,7 @@ export class Pane {
   /** p99 and the lag as they moved: instant, p99, lag. */
   private course: [number, number | null, number][] = [];
   private isServing = false;
+  private start = 0;
   /** The longest time, in ms, for which one request held one of the server's loops, as the server itself reports; null if it does not. */
   private own: number | null = null;
   private failed = 0;
@@ -56,7 +57,9 @@ export class Pane {
 
   /** Shows the server and its status. */
   show(shown: Shown): void {
-    if (this.title.textContent !== shown.name) this.clear();
+    // What an earlier start was asked says nothing of this one.
+    if (this.start !== shown.start) this.clear();
+    this.start = shown.start;
     this.title.textContent = shown.name;
     this.about.textContent = `${shown.about}${shown.runs_on ? `; a blocking call runs on ${shown.runs_on}` : ""}`;
     const pids = shown.pids.length > 0 ? `, ${shown.pids.length === 1 ? "process" : "processes"} ${shown.pids.join(", ")}` : "";
@@ -65,9 +68,12 @@ export class Pane {
     this.launch.textContent = shown.launch ?? "";
     this.canvas.setAttribute("aria-label", `${shown.name}: requests to / over the last ${SIGHT / 1000} s as dots, slow requests as bars; the numbers stand below`);
     const [reload, kill, start] = this.buttons.querySelectorAll("button");
+    const focused = document.activeElement;
     reload.disabled = !shown.can_reload || shown.state !== "serving";
     kill.disabled = shown.state !== "serving";
     start.disabled = shown.state === "starting" || shown.state === "building";
+    // A button that cannot be pressed now must not take the focus with it.
+    if (focused instanceof HTMLButtonElement && focused.disabled && this.buttons.contains(focused)) this.title.focus({ preventScroll: true });
     const lags = shown.says.map((words) => /lag up to ([\d.]+) ms/.exec(words ?? "")?.[1]).filter((ms) => ms !== undefined);
     this.own = lags.length > 0 ? Math.max(...lags.map(Number)) : null;
     // What a server had on its way ends with it.
@@ -145,7 +151,7 @@ export class Pane {
     ];
     this.numbers.replaceChildren(...entries.map(([name, value, word]) => h("div", {}, h("dt", {}, name), h("dd", { class: word ? `grade ${word}` : undefined }, value))));
     const pids = [...this.pids.keys()];
-    this.workers.textContent = pids.length > 0 ? `answered by ${pids.length === 1 ? "process" : "processes"} ${pids.join(", ")}` : this.isServing ? "answered by nobody in the last 3 s" : "";
+    this.workers.textContent = pids.length > 0 ? `answered by ${pids.length === 1 ? "process" : "processes"} ${pids.join(", ")}` : !this.isServing ? "" : frame.per_s > 0 ? "the answers do not say which process they come from" : "answered by nobody in the last 3 s";
     this.element.dataset.p99 = String(frame.p99 ?? "");
     this.element.dataset.oldest = String(frame.oldest);
   }

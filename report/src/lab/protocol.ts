@@ -39,6 +39,8 @@ export interface Shown {
   about: string;
   runs_on: string;
   is_own: boolean;
+  /** The number of the order that started it: a later start has a larger one. */
+  start: number;
   state: "building" | "starting" | "serving" | "reloading" | "failed" | "stopped";
   error: string | null;
   pids: number[];
@@ -53,7 +55,10 @@ export interface Panes {
   threads: number;
   processes: number;
   rate: number;
+  /** The slow requests at a time, their length, and whether they spin. */
   blockers: number;
+  length_ms: number;
+  spins: boolean;
 }
 
 export type Ask =
@@ -73,16 +78,27 @@ export async function ask(what: Ask): Promise<string | null> {
     const answer = await fetch("/act", { method: "POST", headers: { "x-token": token, "content-type": "application/json" }, body: JSON.stringify(what) });
     return answer.ok ? null : (await answer.text()).trim();
   } catch {
-    return "the lab has ended: start it again with `stallbench lab`";
+    return "This did not reach the lab: try again.";
   }
 }
 
-/** Frames and panes, as they come. */
-export function listen(onFrame: (frame: Frame) => void, onPanes: (panes: Panes) => void, onEnd: () => void): void {
+/** Without a frame for this time, in ms, the connection counts as lost: one comes every 50 ms. */
+const SILENCE = 2000;
+
+/** Frames and panes, as they come. `onLost` is called once no frame has come for a while, `onRefused` if the lab answers but does not let this page in. */
+export function listen(onFrame: (frame: Frame) => void, onPanes: (panes: Panes) => void, onLost: () => void, onRefused: () => void): void {
   const events = new EventSource(`/events?token=${encodeURIComponent(token)}`);
-  events.addEventListener("frame", (event) => onFrame(JSON.parse((event as MessageEvent<string>).data) as Frame));
+  // A browser tries again for ever where nobody answers, and says nothing of it.
+  let silence = setTimeout(onLost, SILENCE);
+  events.addEventListener("frame", (event) => {
+    clearTimeout(silence);
+    silence = setTimeout(onLost, SILENCE);
+    onFrame(JSON.parse((event as MessageEvent<string>).data) as Frame);
+  });
   events.addEventListener("panes", (event) => onPanes(JSON.parse((event as MessageEvent<string>).data) as Panes));
   events.addEventListener("error", () => {
-    if (events.readyState === EventSource.CLOSED) onEnd();
+    if (events.readyState !== EventSource.CLOSED) return;
+    clearTimeout(silence);
+    onRefused();
   });
 }

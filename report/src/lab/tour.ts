@@ -71,7 +71,7 @@ export const STEPS: Step[] = [
   },
   {
     title: "The state trap",
-    text: "A list of launches is kept in memory. First: two forked processes, each with a memory of its own, to which connections are dealt in turn. Second: one process with two threads. One client saves a launch, and twenty others look for it.",
+    text: "A list of launches is kept in memory. First: two forked processes, each with a memory of its own, and each connection belongs to one of them. Second: one process with two threads. One client saves a launch, and twenty others look for it.",
     show: { servers: ["tokio-forked-round-robin", "tokio-multi-thread"], threads: 2, processes: 2, each: [2, 1] },
     question: "How many of the twenty find it in the first server?",
     options: ["all", "those whom the same process answers", "none"],

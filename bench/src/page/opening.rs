@@ -1,0 +1,246 @@
+//! What a page opens with: who freezes beside which kind of slow request, or what else was measured, in one sentence.
+
+use crate::measure::Kind;
+use crate::metrics::{Numbers, Percentile};
+use crate::report::{Cell, Figure, Group, Table, significant};
+use crate::round::Round;
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::Value as Json;
+
+/// Servers that are shown at first, where the catalog tags them so.
+const SHOWN: &str = "readme";
+/// So few are all shown, since each has a colour; and as many where the catalog tags none.
+const FEW: usize = 8;
+
+/// The first screen.
+#[derive(Serialize)]
+pub struct Opening {
+    /// The heading of the first figure.
+    heading: String,
+    /// The result in one sentence, which is about the first kind of slow request if there are several.
+    sentence: String,
+    /// The same for the other kinds.
+    others: Vec<String>,
+    /// The round is about servers that freeze.
+    is_about_freezing: bool,
+    freezing: Vec<Freezing>,
+}
+
+/// Who freezes beside one kind of slow request.
+#[derive(Serialize)]
+pub struct Freezing {
+    /// Its name, which the names of its figures contain.
+    kind: &'static str,
+    /// The requests or clients, in words.
+    #[serde(skip)]
+    beside: String,
+    /// Groups that are not empty, the best first, each with its servers.
+    groups: Vec<(&'static str, Vec<String>)>,
+}
+
+impl Opening {
+    /// What there is to say of a round with these figures and tables.
+    ///
+    /// # Errors
+    /// Settings that are not those of their experiment.
+    pub fn of(round: &Round, numbers: &Numbers, figures: &[Figure], tables: &[Table]) -> Result<Self> {
+        let freezing = freezing(round, numbers)?;
+        let settings = &round.header.settings;
+        let width = settings.conditions.threads;
+        let is_about_freezing = !freezing.is_empty() || settings.is_own();
+        let names: Vec<String> = settings.experiments().map(|(one, _)| one.name().replace('-', " ")).collect();
+        let heading = if is_about_freezing { "Who freezes?".into() } else { format!("What was measured: {}", names.join(", ")) };
+        let sentence = match freezing.first() {
+            Some(first) => first.sentence(width),
+            None => {
+                let found = figures.first().map(of_figure).or_else(|| tables.iter().find_map(of_table));
+                let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+                let (servers, trials) = (round.header.servers.len(), settings.trials as usize);
+                let counted = format!("{}, {} of each.", count(servers, "server"), count(trials, "trial"));
+                found.map_or_else(|| counted.clone(), |found| format!("{found} {counted}"))
+            }
+        };
+        let others = freezing.iter().skip(1).map(|one| one.sentence(width)).collect();
+        Ok(Opening { heading, sentence, others, is_about_freezing, freezing })
+    }
+}
+
+impl Freezing {
+    /// The number of servers in each group.
+    fn sentence(&self, width: usize) -> String {
+        let count =
+            |group: Group| self.groups.iter().find(|(name, _)| *name == group.name()).map_or(0, |(_, servers)| servers.len());
+        let (never, late, once) = (count(Group::NeverFreezes), count(Group::FreezesLate), count(Group::FreezesAtOnce));
+        let known = never + late + once;
+        let (beside, servers) = (&self.beside, if known == 1 { "server freezes" } else { "servers freeze" });
+        format!(
+            "Beside {beside}, {once} of {known} {servers} with at most {width} at a time, {late} with more, and {never} never."
+        )
+    }
+}
+
+/// Who freezes, for each kind of slow request that the round has.
+///
+/// # Errors
+/// Settings that are not those of their experiment.
+pub fn freezing(round: &Round, numbers: &Numbers) -> Result<Vec<Freezing>> {
+    let settings = &round.header.settings;
+    let mut all = Vec::new();
+    for (one, own) in settings.experiments() {
+        for kind in kinds(own) {
+            let Some((_, threshold)) = one.criteria(own, kind, Percentile::default())?.into_iter().next() else { continue };
+            let median = |name: &str| numbers.summary(name, &threshold).map(|summary| summary.median);
+            let group = |name: &str| Group::of(median(name), settings.conditions.threads as u32);
+            let servers: Vec<(Group, &String)> = round.header.servers.iter().map(|row| (group(&row.name), &row.name)).collect();
+            let of = |wanted: Group| -> (&'static str, Vec<String>) {
+                let own = servers.iter().filter(|(group, _)| *group == wanted);
+                (wanted.name(), own.map(|(_, name)| (*name).clone()).collect())
+            };
+            let groups = [Group::NeverFreezes, Group::FreezesLate, Group::FreezesAtOnce, Group::Unknown].map(of);
+            if servers.iter().any(|(group, _)| *group != Group::Unknown) {
+                let groups = groups.into_iter().filter(|(_, servers)| !servers.is_empty()).collect();
+                all.push(Freezing { kind: kind.name(), beside: beside(kind), groups });
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The kinds of slow requests in an experiment's settings.
+fn kinds(settings: &Json) -> Vec<Kind> {
+    settings.get("kinds").and_then(|kinds| serde_json::from_value(kinds.clone()).ok()).unwrap_or_default()
+}
+
+/// Slow requests of a kind in a few words; figures say it in full.
+fn beside(kind: Kind) -> String {
+    let place = match kind {
+        Kind::Sleep => return "requests that sleep".into(),
+        Kind::Cpu => return "requests that work".into(),
+        Kind::Pbkdf2 => return "requests that derive keys".into(),
+        Kind::LaunchesMemory => "memory",
+        Kind::LaunchesSqlite => "SQLite",
+        Kind::LaunchesSqliteFull => "SQLite, each on the disk",
+        Kind::LaunchesPostgres => "PostgreSQL",
+    };
+    format!("clients that save launches in {place}")
+}
+
+/// The servers that are drawn in colour at first: all of a few, those that pages quote, or the first few.
+pub fn shown<'n>(round: &Round, names: impl Iterator<Item = &'n str> + Clone) -> Vec<String> {
+    let is_quoted = |name: &&str| {
+        let row = round.header.servers.iter().find(|row| row.name == **name);
+        row.is_some_and(|row| row.tags.iter().any(|tag| tag == SHOWN))
+    };
+    let quoted: Vec<String> = names.clone().filter(is_quoted).map(str::to_owned).collect();
+    let is_few = names.clone().count() <= FEW;
+    if is_few || quoted.is_empty() { names.take(FEW).map(str::to_owned).collect() } else { quoted }
+}
+
+/// The title of a figure, and the place at which its medians are furthest apart: a quotation, not a verdict.
+fn of_figure(figure: &Figure) -> String {
+    let at = |place: f64| {
+        let own = figure.series.iter().filter_map(move |line| {
+            let point = line.points.iter().find(|point| point.x == place)?;
+            let bound = if point.is_bound { ">= " } else { "" };
+            Some(Found { size: point.y, text: format!("{bound}{}", amount(point.y, figure.y.unit)), server: line.name.clone() })
+        });
+        own.collect::<Vec<Found>>()
+    };
+    let places = figure.x.ticks.iter().filter_map(|(place, word)| Some((Spread::of(at(*place))?, word)));
+    let Some((spread, word)) = places.max_by(|(a, _), (b, _)| a.ratio.total_cmp(&b.ratio)) else {
+        return format!("{}.", figure.title);
+    };
+    let place = if figure.x.label.is_empty() { word.clone() } else { format!("{} = {word}", figure.x.label) };
+    let at = if spread.is_wide() { "The medians are furthest apart at" } else { "At" };
+    format!("{}. {at} {place}: {}.", figure.title, spread.words)
+}
+
+/// What the first column of numbers says, for a round without a figure.
+fn of_table(table: &Table) -> Option<String> {
+    let cell = |line: &crate::report::Line, column: usize| {
+        let Cell::Quantity(quantity) = line.cells.get(column)? else { return None };
+        let text = line.cells[column].text(false, |_| None);
+        let server = line.cells.first()?.text(false, |_| None).trim_end_matches(" ^").to_owned();
+        Some(Found { size: quantity.summary.median.number()?, text, server })
+    };
+    let columns = table.columns.iter().enumerate().skip(1);
+    let spreads = columns.filter_map(|(at, column)| {
+        let found = table.lines.iter().filter_map(|line| cell(line, at)).collect();
+        Some((&column.head, Spread::of(found)?))
+    });
+    let (head, spread) = spreads.into_iter().next()?;
+    let title = table.title.split([':', ';']).next().unwrap_or_default();
+    Some(format!("{title}. {head}: {}.", spread.words))
+}
+
+/// What was found of one server.
+struct Found {
+    size: f64,
+    text: String,
+    server: String,
+}
+
+/// The smallest and the largest of what was found, in words.
+struct Spread {
+    /// The largest by the smallest.
+    ratio: f64,
+    words: String,
+}
+
+impl Spread {
+    /// Some servers differ.
+    fn is_wide(&self) -> bool {
+        self.ratio > 1.0
+    }
+
+    /// `None` if nothing was found.
+    fn of(mut found: Vec<Found>) -> Option<Self> {
+        found.sort_by(|a, b| a.size.total_cmp(&b.size));
+        let (low, high) = (found.first()?, found.last()?);
+        let ratio = if high.size > low.size { high.size / low.size.max(f64::MIN_POSITIVE) } else { 1.0 };
+        let name = |one: &Found| {
+            let others = found.iter().filter(|other| other.text == one.text).count() - 1;
+            let more = if others == 0 { String::new() } else { format!(" and {others} more") };
+            format!("{} ({}{more})", one.text, one.server)
+        };
+        let words = if low.text == high.text { low.text.clone() } else { format!("{} to {}", name(low), name(high)) };
+        Some(Spread { ratio, words })
+    }
+}
+
+fn amount(value: f64, unit: &str) -> String {
+    match unit {
+        "ms" if value >= 1000.0 => format!("{} s", significant(value / 1e3)),
+        "%" => format!("{:.0} %", value * 100.0),
+        // A count.
+        "" if value.fract() == 0.0 => format!("{value:.0}"),
+        _ => format!("{} {unit}", significant(value)).trim_end().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(all: &[(f64, &str)]) -> Vec<Found> {
+        all.iter().map(|(size, server)| Found { size: *size, text: amount(*size, "ms"), server: (*server).into() }).collect()
+    }
+
+    #[test]
+    fn a_spread_names_the_servers_at_its_ends_and_how_many_share_them() {
+        let words = |all: &[(f64, &str)]| Spread::of(found(all)).unwrap().words;
+        assert_eq!(words(&[(1200.0, "slow"), (3.0, "quick")]), "3.00 ms (quick) to 1.20 s (slow)");
+        assert_eq!(words(&[(0.0, "a"), (0.0, "b"), (0.001, "c"), (7.0, "d")]), "0.00 ms (a and 2 more) to 7.00 ms (d)");
+        assert_eq!(words(&[(3.0, "alone")]), "3.00 ms");
+        assert!(Spread::of(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn a_sentence_names_the_kind_of_slow_request_that_it_counts() {
+        let groups = vec![("never freezes", vec!["a".into(), "b".into()]), ("freezes at once", vec!["c".into()])];
+        let one = Freezing { kind: "sleep", beside: beside(Kind::LaunchesPostgres), groups };
+        let sentence = "Beside clients that save launches in PostgreSQL, 1 of 3 servers freeze with at most 2 at a time, 0 with more, and 2 never.";
+        assert_eq!(one.sentence(2), sentence);
+    }
+}
