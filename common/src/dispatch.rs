@@ -188,18 +188,13 @@ impl WorkerSlot {
     pub fn take(&self, nonblocking: bool) -> nix::Result<(TcpStream, Arrival)> {
         loop {
             let (number, stream) = receive(self.channel.as_raw_fd())?;
-            let Some(stream) = stream else {
-                // No descriptor was left for it. Once it counts as taken, the parent closes it, and its client hears of that.
-                if self.cell.take(number) {
-                    drop(Arrival(*self));
-                }
-                return Err(Errno::EMFILE);
-            };
             // The parent took this offer back and may have given it to another worker: close this copy, try the next one.
             if !self.cell.take(number) {
                 continue;
             }
             let arrival = Arrival(*self);
+            // No descriptor was left for it. It counts as taken, so the parent closes it, and its client hears of that.
+            let stream = stream.ok_or(Errno::EMFILE)?;
             if !nonblocking {
                 stream.set_nonblocking(false).map_err(|_| Errno::EIO)?;
             }

@@ -2,10 +2,11 @@
 
 use crate::spec::LONGEST_SOCKET;
 use anyhow::{Context, Result, bail};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, fstat};
 use rustix::process::{geteuid, umask};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -70,7 +71,9 @@ impl Home {
         let written =
             File::create(&path).and_then(|mut file| file.write_all(&vec![0; usize::try_from(size).unwrap_or_default()]));
         let _ = fs::remove_file(&path);
-        written.with_context(|| format!("cannot write to {}: make room on its disk, and retry", self.0.display()))
+        let is_full = |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let advice = if written.as_ref().is_err_and(is_full) { ": make room on its disk, and retry" } else { "" };
+        written.with_context(|| format!("cannot write to {}{advice}", self.0.display()))
     }
 
     /// The folder at a path, which is not looked at.
@@ -117,6 +120,12 @@ impl Home {
     /// A file that is there if systemd has started the supervisor, and will again once it has died.
     pub fn systemd(&self) -> PathBuf {
         self.0.join("systemd")
+    }
+
+    /// Whether a lock is the one that stands in the folder: the folder may have been removed, and another supervisor may have made it anew.
+    pub fn is_locked_by(&self, lock: impl AsFd) -> bool {
+        let (own, there) = (fstat(lock), fs::metadata(self.alive()));
+        matches!((own, there), (Ok(own), Ok(there)) if (own.st_dev, own.st_ino) == (there.dev(), there.ino()))
     }
 
     /// The supervisor's own log.

@@ -3,6 +3,7 @@
 //! It waits for a confirmation on its standard input. If the keeper dies before it comes, nobody knows this process, and it ends.
 
 use crate::cgroup::Delegated;
+use crate::home::CHECK;
 use crate::spec::Spec;
 use crate::user::As;
 use anyhow::{Context, Result, bail};
@@ -38,6 +39,9 @@ pub fn run(spec: &Path) -> ExitCode {
     ExitCode::from(CANNOT_RUN)
 }
 
+/// What the kernel reads of a program's first line.
+const LONGEST_LINE: u64 = 256;
+
 fn launch(path: &Path) -> Result<std::convert::Infallible> {
     let spec = fs::read(path).with_context(|| path.display().to_string())?;
     let spec: Spec = serde_json::from_slice(&spec).with_context(|| path.display().to_string())?;
@@ -45,6 +49,8 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
     let program = spec.command.first().context("the command is empty")?;
     let mut command = Command::new(program);
     command.args(&spec.command[1..]).env_clear().envs(spec.environment.0.iter().map(|(name, value)| (name, value)));
+    // The command of a check may have started this app, which is none.
+    command.env_remove(CHECK);
     let user = As::of(&spec.options)?;
     let variables = user.as_ref().map(As::variables).unwrap_or_default();
     command.envs(variables.into_iter().filter(|(name, _)| !spec.declared.contains(*name)));
@@ -96,14 +102,25 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
     // The standard library resets the signal mask and SIGPIPE on exec.
     let error = command.exec();
     let program = Path::new(&spec.command[0]);
-    if error.kind() == ErrorKind::NotFound && program.exists() {
-        let line =
-            fs::read(program).unwrap_or_default().split(|byte| *byte == b'\n').next().map(<[u8]>::to_vec).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        let hint = if line.ends_with('\r') { ": its lines end as on Windows, with CR LF" } else { "" };
-        bail!("cannot run {}: what its first line names, {:?}, does not exist{hint}", program.display(), line.trim_end());
+    if error.kind() == ErrorKind::NotFound
+        && let Some(why) = missing(program)
+    {
+        bail!("cannot run {}: {why}", program.display());
     }
     Err(error).with_context(|| format!("cannot run {}", program.display()))
+}
+
+/// What a program that is there needs, and is not there.
+fn missing(program: &Path) -> Option<String> {
+    let mut beginning = Vec::new();
+    File::open(program).ok()?.take(LONGEST_LINE).read_to_end(&mut beginning).ok()?;
+    if beginning.starts_with(b"\x7fELF") {
+        return Some("its loader does not exist, so it was built for another system".into());
+    }
+    let line = beginning.split(|byte| *byte == b'\n').next().filter(|line| line.starts_with(b"#!"))?;
+    let line = String::from_utf8_lossy(line);
+    let hint = if line.ends_with('\r') { ": its lines end as on Windows, with CR LF" } else { "" };
+    Some(format!("what its first line names, {:?}, does not exist{hint}", line.trim_end()))
 }
 
 /// The resource limits that a worker inherits from the `start` command, in a fixed order.

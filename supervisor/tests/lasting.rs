@@ -26,6 +26,22 @@ fn a_removed_folder_is_made_anew_and_nothing_is_lost() {
     assert!(is_gone(app) && is_gone(keeper));
 }
 
+#[test]
+fn a_supervisor_that_has_lost_its_folder_to_another_ends() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let (keeper, daemon, app) = (supervisor.role("keeper"), supervisor.role("daemon"), supervisor.pids()[0]);
+    // It finds out only when it is let go on.
+    signal("STOP", daemon);
+    fs::remove_dir_all(supervisor.path()).unwrap();
+    supervisor.ok(&["start", "sleep 1000", "--name", "other", "--min-uptime", "10ms"]);
+    let other = supervisor.role("keeper");
+    signal("CONT", daemon);
+    until("the first one has ended with its app", || [keeper, daemon, app].into_iter().all(is_gone));
+    assert_eq!((supervisor.role("keeper"), supervisor.list().len()), (other, 1));
+    assert_eq!(supervisor.list()[0]["name"], "other");
+}
+
 /// A small disk of memory.
 struct Disk(PathBuf);
 

@@ -29,6 +29,9 @@ pub fn serve(server: Server) -> io::Result<()> {
     loop {
         let timeout = if again.is_empty() { EpollTimeout::NONE } else { EpollTimeout::ZERO };
         let count = epoll.wait(&mut events, timeout).unwrap_or(0);
+        // What epoll reports of one that goes on anyway gives it no second turn in the next round.
+        again.sort_unstable();
+        again.dedup();
         std::mem::swap(&mut again, &mut now);
         for event in &events[..count] {
             match (event.data(), &acceptor) {

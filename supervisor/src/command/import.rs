@@ -13,6 +13,9 @@ use std::process::Command;
 use supervisor::spec::check_name;
 use toml::{Table, Value as Toml};
 
+/// Characters that are kept of a name that cannot stay as it is: letters may take four bytes each, of which a name may have 64.
+const LONGEST_PART: usize = 15;
+
 /// Prints what a file exports. Whatever the file prints itself goes to the standard error.
 const READ: &str = "const write = process.stdout.write.bind(process.stdout);
 process.stdout.write = process.stderr.write.bind(process.stderr);
@@ -188,6 +191,7 @@ fn settle(table: &mut Table, missing: &mut Vec<String>) {
     {
         let is_plain = |c: char| c.is_alphanumeric() || "-_@".contains(c);
         let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
+        let plain: String = plain.chars().take(LONGEST_PART).collect();
         let plain = if check_name(&plain).is_ok() { plain } else { format!("app-{plain}") };
         missing.push(format!("the name '{name}', which is '{plain}' now,"));
         table.insert("name".into(), Toml::String(plain));

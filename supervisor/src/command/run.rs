@@ -12,11 +12,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode};
+use std::time::{Duration, Instant};
 use supervisor::control::{Answer, Request};
 use supervisor::home::Home;
 use supervisor::signals::readable;
 use supervisor::spec::Spec;
 
+/// A process that prints the logs and ends within this time would do so again.
+const AT_ONCE: Duration = Duration::from_secs(5);
 /// Time limit for the last lines of the logs to be printed.
 const LAST_LINES: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
@@ -35,7 +38,7 @@ pub fn run(run: &Run) -> Result<ExitCode> {
             run.file.display()
         );
     }
-    let mut foreground = Foreground { signals, children, logs: None, unanswered: None };
+    let mut foreground = Foreground { signals, children, logs: None, printing: None, unanswered: None };
     let outcome = foreground.keep(specs);
     let killed = client::kill_quietly();
     drop(foreground);
@@ -48,6 +51,8 @@ struct Foreground {
     children: UnixStream,
     /// What prints the logs, and the other end of its standard input.
     logs: Option<(Child, UnixStream)>,
+    /// When it was last started again.
+    printing: Option<Instant>,
     /// The request that a signal came before. Were it given up, the daemon would begin to end everything, and might be gone before it is told to.
     unanswered: Option<BufReader<UnixStream>>,
 }
@@ -101,6 +106,19 @@ impl Foreground {
         }
     }
 
+    /// Starts the process that prints the logs again, unless it has ended at once. The apps go on in any case.
+    fn print_again(&mut self) {
+        let ended = self.logs.take();
+        let is_old = self.printing.replace(Instant::now()).is_none_or(|began| began.elapsed() > AT_ONCE);
+        let again = if is_old { logs().map(Some) } else { Ok(None) };
+        super::remark(match again {
+            Ok(Some(_)) => "the process that prints the logs has ended, and is started again",
+            _ => "the process that prints the logs has ended, and cannot be started again: see `supervisor logs`",
+        });
+        self.logs = again.unwrap_or_default();
+        drop(ended);
+    }
+
     /// Returns the answer to a request, or `None` if a signal to end comes first; `again` is what a daemon is asked that has replaced another one.
     fn ask(&mut self, request: &Request, again: &Request) -> Result<Option<Answer>> {
         let mut answers = BufReader::new(client::send(request)?);
@@ -117,9 +135,8 @@ impl Foreground {
             }
             if has_child {
                 let _ = (&self.children).read(&mut [0; 64]);
-                if self.logs.as_mut().is_some_and(|(logs, _)| reap(logs)) {
-                    super::remark("the process that prints the logs has ended, and is started again");
-                    self.logs = Some(logs()?);
+                if reap(self.logs.as_mut().map(|(logs, _)| logs)) {
+                    self.print_again();
                 }
             }
             if has_answer {
@@ -146,17 +163,12 @@ fn logs() -> Result<(Child, UnixStream)> {
 }
 
 /// Reaps orphans, which become children of the first process of a container. Returns whether the process that prints the logs has ended.
-fn reap(logs: &mut Child) -> bool {
-    let has_ended = matches!(logs.try_wait(), Ok(Some(_)));
-    if has_ended {
-        return true;
-    }
+fn reap(mut logs: Option<&mut Child>) -> bool {
+    let mut has_ended = logs.as_mut().is_some_and(|logs| matches!(logs.try_wait(), Ok(Some(_))));
     if std::process::id() == 1 {
         while let Ok(Some((pid, _))) = wait(WaitOptions::NOHANG) {
-            if Some(pid) == Pid::from_raw(logs.id() as i32) {
-                return true;
-            }
+            has_ended |= logs.as_ref().is_some_and(|logs| pid == Pid::from_child(logs));
         }
     }
-    false
+    has_ended
 }

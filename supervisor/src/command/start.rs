@@ -125,6 +125,7 @@ pub fn spec(start: &Start) -> Result<Spec> {
         },
     };
     spec.check()?;
+    spec.check_new()?;
     Ok(spec)
 }
 

@@ -353,7 +353,9 @@ impl Core {
         // The apps of a command in the foreground end with it, however it has ended.
         if self.awaiting.contains(&client) {
             self.awaiting.retain(|one| *one != client);
-            self.end_all(None);
+            if self.ending.is_none() {
+                self.end_all(None);
+            }
         }
         self.cancel(|task| task.client == Some(client), "its command was interrupted");
     }

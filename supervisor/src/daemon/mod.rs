@@ -8,6 +8,7 @@
 mod checks;
 mod clients;
 mod cron;
+mod folder;
 mod keeper;
 mod leaving;
 mod store;
@@ -174,7 +175,7 @@ impl Daemon {
     }
 
     fn save(&mut self, saved: crate::core::Saved) -> Result<()> {
-        if self.is_over {
+        if self.is_over || !self.owns_home() {
             return Ok(());
         }
         match store::save(saved, &self.home) {
@@ -211,7 +212,9 @@ impl Daemon {
             Output::Remove(name) => {
                 self.watch.forget(&name);
                 self.schedule.forget(&name);
-                store::remove(&name, Version::Current, &self.home);
+                if self.owns_home() {
+                    store::remove(&name, Version::Current, &self.home);
+                }
             }
             Output::Follow(spec) => return Ok(remark(self.follow(&spec))),
             Output::Measure(processes) => {
@@ -236,7 +239,9 @@ impl Daemon {
             Output::Quit => {
                 self.clients.flush(&mut self.poller);
                 self.is_over = true;
-                store::forget(&self.home);
+                if self.owns_home() {
+                    store::forget(&self.home);
+                }
             }
         }
         Ok(None)
@@ -300,8 +305,12 @@ impl Daemon {
                 if let (Some(before), Some(token)) = (&self.control, self.control_token.take()) {
                     self.poller.remove(token, before);
                 }
-                self.control = Some(control);
-                self.watch_home()?;
+                let is_anew = self.control.replace(control).is_some();
+                if is_anew {
+                    self.watch.home_due = Some(Instant::now());
+                } else {
+                    self.watch_home()?;
+                }
             }
             Report::Bound(address, _) => {
                 self.listeners.extend(descriptors.pop().map(|listener| (address.clone(), listener)));

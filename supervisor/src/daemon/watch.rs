@@ -1,11 +1,9 @@
 //! `--watch` reloads an app when its program file changes. The supervisor's own folder is watched too, since nobody could reach it without one.
 
 use super::{Daemon, Source};
-use crate::core::Input;
 use crate::spec::Spec;
 use anyhow::{Context, Result};
 use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init, remove_watch};
-use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
@@ -26,9 +24,9 @@ pub struct Watch {
     /// `None` while nothing is watched.
     inotify: Option<OwnedFd>,
     /// The watch number of the supervisor's own folder.
-    home: Option<i32>,
+    pub home: Option<i32>,
     /// Time at which that folder is made anew, after something of it was removed.
-    home_due: Option<Instant>,
+    pub home_due: Option<Instant>,
     /// App, watch number of the folder, and file name of the program.
     programs: Vec<(String, i32, OsString)>,
     /// Apps whose program has changed, and the time of their reload.
@@ -66,6 +64,11 @@ impl Watch {
             let apps: Vec<String> = meant.map(|(app, ..)| app.clone()).collect();
             self.changed.extend(apps.into_iter().map(|app| (app, Instant::now() + QUIET)));
         }
+    }
+
+    /// Looks at the supervisor's own folder again, after a while or, once the keeper has reported what it has made, at once.
+    pub fn return_to_home(&mut self) {
+        self.home_due = Some(Instant::now() + super::SAVE_AGAIN);
     }
 
     /// Returns whether the supervisor's own folder is to be made anew now.
@@ -112,35 +115,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Watches the supervisor's own folder. Where that cannot be, nobody notices its end.
-    pub(super) fn watch_home(&mut self) -> Result<()> {
-        let path = self.home.path().to_owned();
-        let watched = self.add_watch(&path, WatchFlags::DELETE | WatchFlags::MOVE_SELF);
-        match watched {
-            Ok(number) => self.watch.home = Some(number),
-            Err(error) => self.handle(Input::Remark(format!("{error:#}")))?,
-        }
-        Ok(())
-    }
-
-    /// Makes the supervisor's own folder anew, of which something was removed. The keeper takes its lock and listens there.
-    pub(super) fn restore_home(&mut self) -> Result<()> {
-        let path = self.home.path().display();
-        let result = self.home.make().and_then(|()| self.repair_all());
-        let remark = match result {
-            Ok(()) => format!("{path} was removed, and was made anew: old logs and what `save` had saved may be lost"),
-            Err(error) => format!("{path} was removed, and cannot be made anew: {error:#}"),
-        };
-        self.core.note_unsaved();
-        self.handle(Input::Remark(remark))?;
-        self.watch_home()?;
-        if let Some(keeper) = Pid::from_raw(self.keeper.pid) {
-            let _ = kill_process(keeper, Signal::HUP);
-        }
-        Ok(())
-    }
-
-    fn add_watch(&mut self, folder: &Path, events: WatchFlags) -> Result<i32> {
+    pub(super) fn add_watch(&mut self, folder: &Path, events: WatchFlags) -> Result<i32> {
         if self.watch.inotify.is_none() {
             let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).context("cannot set up inotify")?;
             self.poller.add(&inotify, Source::Programs)?;

@@ -120,10 +120,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// Makes the control socket anew if somebody has removed it, and with it the whole folder.
-    pub(super) fn restore_control(&mut self) -> Result<()> {
+    /// Makes what is needed of the folder anew, if somebody has removed it; says why that cannot be done.
+    pub(super) fn restore(&mut self) -> Result<()> {
+        match self.restore_control() {
+            Ok(()) => Ok(()),
+            Err(error) => self.report(&Report::Remark(format!("{error:#}"))),
+        }
+    }
+
+    fn restore_control(&mut self) -> Result<()> {
         let path = self.home.control();
-        let has_lock = self.home.alive().exists();
+        let has_lock = self.lock.as_ref().is_some_and(|lock| self.home.is_locked_by(lock));
         if path.exists() && has_lock {
             return Ok(());
         }
@@ -131,10 +138,17 @@ impl Keeper {
         if !has_lock {
             match start::lock(&self.home) {
                 Ok(lock) => self.lock = Some(lock),
-                // Two supervisors in one folder would fight over it.
-                Err(error) => return self.report(&Report::Remark(format!("{error:#}"))),
+                // Whoever has removed the folder has started another one there. The two would fight over it, and nobody could reach this one.
+                Err(error) => {
+                    tell(&self.home, &format!("{error:#}: the one that was there before ends its apps"));
+                    self.is_asked_to_end = true;
+                    return self.report(&Report::Terminate);
+                }
             }
             start::write_preload(&self.home)?;
+            if std::env::var_os("NOTIFY_SOCKET").is_some() {
+                fs::write(self.home.systemd(), "")?;
+            }
         }
         let _ = fs::remove_file(&path);
         let control = UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;

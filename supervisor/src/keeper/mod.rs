@@ -195,7 +195,7 @@ impl Keeper {
             Source::Hangups => {
                 let _ = self.hangups.read(&mut self.buffer);
                 self.reopen_logs();
-                self.restore_control()
+                self.restore()
             }
             Source::Children => {
                 let _ = self.children.read(&mut self.buffer);
@@ -285,7 +285,7 @@ impl Keeper {
             }
             Order::Reopen => {
                 self.reopen_logs();
-                Ok(())
+                self.restore()
             }
             Order::Forget(key) => {
                 self.forget(key);

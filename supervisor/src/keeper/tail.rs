@@ -37,11 +37,13 @@ impl Tail {
 }
 
 fn names_error(line: &str) -> bool {
-    // Node writes a code behind the name, and Python's logging no space behind the colon.
-    let name = line.split_once(':').map(|(name, _)| name.split_once(" [").map_or(name, |(name, _)| name));
+    // Python's logging writes no space behind the colon.
+    let names = [line.split_once(": "), line.split_once(':')].into_iter().flatten().map(|(name, _)| name);
+    // Node writes a code behind the name.
+    let mut names = names.flat_map(|name| [Some(name), name.split_once(" [").map(|(name, _)| name)]).flatten();
     line.contains("' panicked at ")
         || line.contains(") panicked at ")
-        || name.is_some_and(|name| NAMES.iter().any(|end| name.ends_with(end)))
+        || names.any(|name| NAMES.iter().any(|end| name.ends_with(end)))
 }
 
 #[cfg(test)]
@@ -68,6 +70,14 @@ mod tests {
         let uvicorn = "INFO:     Started server process [1]\nERROR:    [Errno 98] error while attempting to bind on address: address already in use\nINFO:     Application shutdown complete.\n";
         assert!(telling(uvicorn).unwrap().starts_with("ERROR:    [Errno 98]"));
         assert_eq!(telling("ERROR:root:cannot connect to db\nbye\n").unwrap(), "ERROR:root:cannot connect to db");
+        for line in [
+            "ActiveRecord::NoDatabaseError: no such one",
+            "2026-01-01 12:00:00 error: full",
+            "[12:00:01] Error: x",
+            "2026 [app] error: y",
+        ] {
+            assert_eq!(telling(&format!("{line}\nbye\n")).unwrap(), line);
+        }
         assert_eq!(telling("panic: no luck\n\ngoroutine 1 [running]:\nmain.main()\nexit status 2\n").unwrap(), "panic: no luck");
         assert_eq!(telling("bye\n\nNode.js v20.20.2\n").unwrap(), "bye");
         let rust = "thread 'main' panicked at src/main.rs:2:5:\nno luck\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";

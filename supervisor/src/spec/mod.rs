@@ -104,6 +104,21 @@ impl Spec {
         }
     }
 
+    /// Checks what no user means, and what earlier versions took: saved apps may have it.
+    ///
+    /// # Errors
+    /// Fails with the first of these values.
+    pub fn check_new(&self) -> Result<()> {
+        let name = &self.name;
+        if let Some(namespace) = &self.options.namespace {
+            check_plain("namespace", "--namespace", namespace)?;
+        }
+        if let Some(most) = self.options.max_memory_restart.filter(|most| *most < SMALLEST_MEMORY) {
+            bail!("--max-memory-restart of {name} is {most} bytes, and every process takes more: write it as in 300M");
+        }
+        Ok(())
+    }
+
     /// Checks what a request can contain and the commands never send.
     ///
     /// # Errors
@@ -111,9 +126,6 @@ impl Spec {
     pub fn check(&self) -> Result<()> {
         let name = &self.name;
         check_name(name)?;
-        if let Some(namespace) = &self.options.namespace {
-            check_plain("namespace", "--namespace", namespace)?;
-        }
         let Options { min_uptime, restart_delay, kill_timeout, listen_timeout, log_max_size, log_keep, .. } = self.options;
         let Health { interval, timeout, stall, retries, .. } = self.options.health;
         let times = [
@@ -149,9 +161,6 @@ impl Spec {
             && self.listeners.first().is_none_or(|address| address.starts_with(UNIX))
         {
             bail!("{target}: {name} has no TCP listener: add --listen, or write the whole address, http://ADDR/PATH");
-        }
-        if let Some(most) = self.options.max_memory_restart.filter(|most| *most < SMALLEST_MEMORY) {
-            bail!("--max-memory-restart of {name} is {most} bytes, and every process takes more: write it as in 300M");
         }
         if log_max_size < SMALLEST_LOG {
             bail!("--log-max-size of {name} is {log_max_size} bytes: use at least {SMALLEST_LOG}");

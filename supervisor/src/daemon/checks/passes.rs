@@ -74,9 +74,12 @@ fn one(checks: &Checks, text: &str, (key, pid): (Key, i32), home: &Home, command
     if let Some(user) = As::of(&spec.options).map_err(|error| format!("{error:#}"))? {
         command.gid(user.gid.as_raw()).uid(user.uid.as_raw());
     }
+    // Whoever ends it meanwhile finds it.
+    let mut all = commands.all();
     let mut child = command.spawn().map_err(plain)?;
     let leader = Pid::from_child(&child);
-    commands.all().insert(key, leader);
+    all.insert(key, leader);
+    drop(all);
     let stderr = child.stderr.take();
     let ended = wait(leader, stderr.as_ref(), checks.timeout);
     // Whatever it has left behind ends with it; the id is still taken.

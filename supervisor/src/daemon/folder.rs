@@ -1,0 +1,49 @@
+//! The supervisor's own folder is made anew where something of it was removed, since nobody could reach the supervisor without it.
+
+use super::Daemon;
+use crate::channel::Order;
+use crate::core::Input;
+use anyhow::Result;
+use rustix::fs::inotify::WatchFlags;
+
+impl Daemon {
+    /// Whether the folder is this supervisor's. Whoever has removed it may have started another supervisor there.
+    pub(super) fn owns_home(&self) -> bool {
+        self.lock.as_ref().is_none_or(|lock| self.home.is_locked_by(lock))
+    }
+
+    /// Watches the folder. Where that cannot be, nobody notices its end.
+    pub(super) fn watch_home(&mut self) -> Result<()> {
+        let path = self.home.path().to_owned();
+        match self.add_watch(&path, WatchFlags::DELETE | WatchFlags::MOVE_SELF) {
+            Ok(number) => self.watch.home = Some(number),
+            Err(error) => self.handle(Input::Remark(format!("{error:#}")))?,
+        }
+        Ok(())
+    }
+
+    /// Makes the folder anew; returns to it later until all of it is there.
+    pub(super) fn restore_home(&mut self) -> Result<()> {
+        let path = self.home.path().display().to_string();
+        self.watch.return_to_home();
+        let remark = if let Err(error) = self.home.make() {
+            Some(format!("{path} was removed, and cannot be made anew: {error:#}"))
+        } else if !self.owns_home() || !self.home.control().exists() {
+            // The keeper takes the lock and listens, and reports both. Or it finds another supervisor there, and ends.
+            match self.order(&Order::Reopen)? {
+                Some(input) => return self.handle(input),
+                None => None,
+            }
+        } else if let Err(error) = self.repair_all() {
+            Some(format!("{error:#}"))
+        } else {
+            self.watch.home_due = None;
+            self.core.note_unsaved();
+            self.watch_home()?;
+            Some(format!(
+                "{path} was removed, and was made anew: old logs and what `save` had saved may be lost, and processes that run report no status until they are restarted"
+            ))
+        };
+        remark.map_or(Ok(()), |remark| self.handle(Input::Remark(remark)))
+    }
+}
