@@ -48,7 +48,8 @@ function measured(name: string, { started, environment, settings }: Header): str
 function about(page: Page): HTMLElement[] {
   const most = page.figures[0]?.x.ticks.at(-1)?.[1];
   const never = most ? ` Never: not with up to ${most} slow requests, and more were not tried.` : "";
-  const frozen = page.is_about_freezing ? ` Frozen: the 99th percentile of a page that does nothing takes over 0.1 s.${never}` : "";
+  // Of a user's own service, the verdict says what freezes and at which limit.
+  const frozen = page.freezing.length > 0 ? ` Frozen: the 99th percentile of a page that does nothing takes over 0.1 s.${never}` : "";
   const lines = [`Round ${measured(page.name, page.header)}${frozen}`];
   if (page.beside) lines.push(`Beside it, in other dashes: round ${measured(page.beside.name, page.beside.header)}`);
   const others = page.others.map((line) => h("p", { class: "others" }, line));

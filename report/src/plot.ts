@@ -21,8 +21,18 @@ export const BOUND = "An open marker with an arrow is a lower bound: the true va
 export function plotOf(figure: Figure, page: Page): Plot {
   const { beside } = page;
   const own = figure.series.map((line) => ({ ...line, server: line.name, isOther: false }));
-  const others = beside?.figures.find((one) => one.name === figure.name)?.series ?? [];
-  return { ...figure, series: [...own, ...others.map((line) => ({ ...line, name: `${line.name} (${beside?.name})`, server: line.name, isOther: true }))] };
+  const theirs = beside?.figures.find((one) => one.name === figure.name);
+  // Places are numbered in each round by itself: a quick one has fewer. Their words say which are the same; one that has no word stands where it is.
+  const here = new Map(figure.x.ticks.map(([place, word]) => [word, place]));
+  const words = new Map(theirs?.x.ticks);
+  const moved = (points: Point[]): Point[] =>
+    points.flatMap((point) => {
+      const word = words.get(point[0]);
+      const place = word === undefined ? point[0] : here.get(word);
+      return place === undefined ? [] : [[place, ...point.slice(1)] as unknown as Point];
+    });
+  const others = (theirs?.series ?? []).map((line) => ({ ...line, points: moved(line.points), name: `${line.name} (${beside?.name})`, server: line.name, isOther: true }));
+  return { ...figure, series: [...own, ...others] };
 }
 
 /** Who freezes beside the kind of slow request that a figure is about, if it is about one. */

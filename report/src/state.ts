@@ -120,7 +120,7 @@ export class State {
     view.sort = sort && Number(sort[1]) < known.columns ? [Number(sort[1]), sort[2] === "d"] : null;
     view.wide = parts.get("wide") === "1";
     const pair = parts.get("pair")?.split(",");
-    view.pair = pair?.length === 2 ? [pair[0], pair[1]] : null;
+    view.pair = pair?.length === 2 && pair.every((name) => known.servers.includes(name)) ? [pair[0], pair[1]] : null;
     view.theme = one("theme", ["light", "dark"], "");
   }
 }

@@ -4,7 +4,7 @@ use super::connection::{Connection, own_remedy, start_connect};
 use super::engine::Engine;
 use crate::console::interrupt;
 use crate::http::{Reader, Step};
-use crate::load::Target;
+use crate::load::{Target, asks_to_close};
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{ErrorKind, Read, Write};
@@ -49,7 +49,7 @@ impl Engine<'_> {
                 continue;
             }
             let (one, left) = (&load.lanes[lane], FIRST_ANSWER.min(end.saturating_duration_since(Instant::now())));
-            let primer = one.primer.as_ref().filter(|_| primes);
+            let primer = one.primer.as_ref().filter(|_| primes && !left.is_zero());
             // Where it cannot ask, a client of somebody's service connects when it has a request.
             if one.retries && one.primer.is_some() && primer.is_none() {
                 continue;
@@ -59,6 +59,8 @@ impl Engine<'_> {
                     self.add(Connection::new(lane, slot, one.target.request.clone(), stream, is_connecting))?;
                     is_any_open = true;
                 }
+                // Another one would be as silent.
+                Ok(Opened::Slow(..)) if one.retries => (is_any_open, primes) = (true, false),
                 Ok(Opened::Slow(stream, is_connecting)) => {
                     self.add(Connection::new(lane, slot, one.target.request.clone(), stream, is_connecting))?;
                     (is_any_open, primes) = (true, false);
@@ -163,5 +165,6 @@ fn prime(mut stream: &TcpStream, target: &Target, patience: Duration) -> Result<
         }
     }
     stream.set_nonblocking(true)?;
-    Ok(if ended.is_some_and(|head| head.closes) { Primed::Closed } else { Primed::Ready })
+    let closes = ended.is_some_and(|head| head.closes) || asks_to_close(&target.request);
+    Ok(if closes { Primed::Closed } else { Primed::Ready })
 }

@@ -316,7 +316,7 @@ fn climb_own(session: &Session<'_>, settings: &Settings) -> Result<Run> {
 
 /// Says why a step could not be measured, or that the server did not outlive it: what died has no response times.
 fn explain(last: &mut Step, running: &mut Running) {
-    let reason = last.invalid.clone().unwrap_or_else(|| format!("with {} slow requests the measurement broke off", last.k));
+    let reason = last.invalid.clone().unwrap_or_else(|| format!("beside k={} the measurement broke off", last.k));
     let Err(error) = running.explain::<()>(Err(anyhow::anyhow!("{reason}"))) else { return };
     let is_gone = running.ended().is_some();
     if last.invalid.is_some() || is_gone {

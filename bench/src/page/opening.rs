@@ -13,6 +13,9 @@ const SHOWN: &str = "readme";
 /// So few are all shown, since each has a colour; and as many where the catalog tags none.
 const FEW: usize = 8;
 
+/// A median below this part of the largest is no further from it than one at it: nothing is infinitely far from zero.
+const LEAST_PART: f64 = 1e-3;
+
 /// The first screen.
 #[derive(Serialize)]
 pub struct Opening {
@@ -73,9 +76,10 @@ impl Freezing {
             |group: Group| self.groups.iter().find(|(name, _)| *name == group.name()).map_or(0, |(_, servers)| servers.len());
         let (never, late, once) = (count(Group::NeverFreezes), count(Group::FreezesLate), count(Group::FreezesAtOnce));
         let known = never + late + once;
-        let (beside, servers) = (&self.beside, if known == 1 { "server freezes" } else { "servers freeze" });
+        let (beside, servers) = (&self.beside, if known == 1 { "server" } else { "servers" });
+        let freeze = if once == 1 { "freezes" } else { "freeze" };
         format!(
-            "Beside {beside}, {once} of {known} {servers} with at most {width} at a time, {late} with more, and {never} never."
+            "Beside {beside}, {once} of {known} {servers} {freeze} with at most {width} at a time, {late} with more, and {never} never."
         )
     }
 }
@@ -152,7 +156,7 @@ fn of_figure(figure: &Figure) -> String {
         return format!("{}.", figure.title);
     };
     let place = if figure.x.label.is_empty() { word.clone() } else { format!("{} = {word}", figure.x.label) };
-    let at = if spread.is_wide() { "The medians are furthest apart at" } else { "At" };
+    let at = if spread.is_wide() && figure.x.ticks.len() > 1 { "The medians are furthest apart at" } else { "At" };
     format!("{}. {at} {place}: {}.", figure.title, spread.words)
 }
 
@@ -198,7 +202,7 @@ impl Spread {
     fn of(mut found: Vec<Found>) -> Option<Self> {
         found.sort_by(|a, b| a.size.total_cmp(&b.size));
         let (low, high) = (found.first()?, found.last()?);
-        let ratio = if high.size > low.size { high.size / low.size.max(f64::MIN_POSITIVE) } else { 1.0 };
+        let ratio = if high.size > low.size { high.size / low.size.max(high.size * LEAST_PART) } else { 1.0 };
         let name = |one: &Found| {
             let others = found.iter().filter(|other| other.text == one.text).count() - 1;
             let more = if others == 0 { String::new() } else { format!(" and {others} more") };
@@ -240,7 +244,7 @@ mod tests {
     fn a_sentence_names_the_kind_of_slow_request_that_it_counts() {
         let groups = vec![("never freezes", vec!["a".into(), "b".into()]), ("freezes at once", vec!["c".into()])];
         let one = Freezing { kind: "sleep", beside: beside(Kind::LaunchesPostgres), groups };
-        let sentence = "Beside clients that save launches in PostgreSQL, 1 of 3 servers freeze with at most 2 at a time, 0 with more, and 2 never.";
+        let sentence = "Beside clients that save launches in PostgreSQL, 1 of 3 servers freezes with at most 2 at a time, 0 with more, and 2 never.";
         assert_eq!(one.sentence(2), sentence);
     }
 }

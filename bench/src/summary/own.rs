@@ -26,6 +26,8 @@ const REFUSES: f64 = 0.05;
 const HURRIES: f64 = 0.5;
 /// Where the median is above this many times that of a lone request, requests queue.
 const QUEUES: f64 = 10.0;
+/// Who waits for less than this share of the limit is not held up by the slow requests.
+const HARDLY: f64 = 0.1;
 /// One new connection that fails may be unlucky.
 const FEW: f64 = 2.0;
 /// Where the advice is written out.
@@ -47,9 +49,11 @@ pub fn screen(round: &Round, numbers: &Numbers, terminal: &Terminal, share: Opti
     parts.extend(references(round, numbers, &settings)?);
     if let Some(share) = share {
         let own = round.header.servers.iter().filter(|row| row.own.is_some());
-        let mut loads: Vec<String> = own.map(|row| Service { row, numbers, settings: &settings }.load(share)).collect();
-        loads.dedup();
-        parts.extend(loads.iter().map(|load| wrap(terminal, load)));
+        let is_one = own.clone().count() == 1;
+        parts.extend(own.map(|row| {
+            let load = Service { row, numbers, settings: &settings }.load(share);
+            wrap(terminal, &if is_one { load } else { format!("{}: {load}", row.name) })
+        }));
     }
     parts.push(wrap(terminal, &advice(round, numbers, &settings)));
     Ok(parts.join("\n\n") + "\n")
@@ -269,9 +273,10 @@ impl Service<'_> {
         let wait = self.response(k).filter(|value| value.is_above(limit_ms) != Some(false));
         let freeze = wait.map_or(" in some trials".to_owned(), |value| format!(" for {}", duration(value)));
         let subject = if k == 1 { "one slow request".to_owned() } else { k.to_string() };
-        // p99 is above the limit; half of the others may not have waited at all.
+        // p99 is above the limit; half of the others may hardly have waited.
+        let least_ms = (QUEUES * self.settings.probe_ms).max(HARDLY * limit_ms).min(limit_ms);
         let median = self.median(&service::median_metric(self.settings.block_ms, k));
-        let hits = median.is_none_or(|median| median.is_above(QUEUES * self.settings.probe_ms) != Some(false));
+        let hits = median.is_none_or(|median| median.is_above(least_ms) != Some(false));
         let effect = match (k, fails, hits) {
             (1, true, _) => "makes other requests fail".to_owned(),
             (_, true, _) => "make other requests fail".to_owned(),

@@ -153,14 +153,14 @@ fn no_client_of_a_service_is_silent_on_a_connection_before_its_first_request() {
     // Each silent connection holds a thread of many servers.
     let (send, silent) = mpsc::channel();
     let address = server(move |_, mut stream| {
-        stream.set_read_timeout(Some(100 * MS)).unwrap();
+        stream.set_read_timeout(Some(700 * MS)).unwrap();
         let _ = stream.peek(&mut [0]).is_err().then(|| send.send(()));
         stream.set_read_timeout(None).unwrap();
         while request(&mut stream) && stream.write_all(OK).is_ok() {}
     });
-    let pace = Pace::Closed { depth: 1, stagger: 600 * MS, most: Some(1), think: Duration::ZERO };
+    let pace = Pace::Closed { depth: 1, stagger: 3000 * MS, most: Some(1), think: Duration::ZERO };
     let lane = Lane { retries: true, primer: Some(target(address)), pace, ..Lane::closed(target(address), 3, 1) };
-    let seen = drive(lane, 700 * MS).lanes.remove(0);
+    let seen = drive(lane, 3200 * MS).lanes.remove(0);
     assert_eq!((seen.answered, silent.try_iter().count()), (3, 0));
 }
 

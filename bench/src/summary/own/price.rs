@@ -11,7 +11,8 @@ impl Service<'_> {
         let alone_ms = self.settings.slow_ms(&self.row.name);
         let alone = duration(Value::Exact(alone_ms));
         let queued = |k: usize| {
-            if k == 0 || self.refuses(k) {
+            // One has nobody to wait for.
+            if k < 2 || self.refuses(k) {
                 return None;
             }
             if self.served(k) == Some(0.0) {
@@ -45,9 +46,14 @@ impl Service<'_> {
 
     /// The slow requests that the service can answer each second, if a load brings more.
     pub(super) fn most_below(&self, share: SlowShare) -> Option<f64> {
-        // k clients that are never held up get k answers in each T: the most of all k is what the service can do, or more than any load asks for.
-        let most = self.settings.blockers.iter().filter_map(|k| self.served(*k)).fold(0.0, f64::max);
-        (most > 0.0 && share.rate * share.share > most).then_some(most)
+        // k clients that are never held up get k answers in each T. So only where more clients got no more answers is that the limit of the service.
+        let handled = self.settings.blockers.iter().filter(|k| **k > 0 && !self.refuses(**k));
+        let served: Vec<f64> = handled.filter_map(|k| self.served(*k)).collect();
+        let (last, before) = served.split_last()?;
+        let most = before.iter().copied().fold(0.0, f64::max);
+        let is_limit = most > 0.0 && *last <= GROWS * most;
+        let most = most.max(*last);
+        (is_limit && share.rate * share.share > most).then_some(most)
     }
 
     /// How the service ended beside k slow requests, if it did in some trial.
@@ -58,5 +64,7 @@ impl Service<'_> {
     }
 }
 
+/// More clients that get no more than this many times the answers have found the limit of a service.
+const GROWS: f64 = 1.1;
 /// How a reason says that a server has ended.
 const ENDED: &str = "the server ended";

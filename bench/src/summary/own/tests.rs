@@ -204,6 +204,13 @@ fn a_load_of_more_slow_requests_than_a_service_answers_has_no_number_of_them_at_
         load(250.0)
     );
     assert!(load(100.0).contains("0.55 slow requests at a time on average"), "{}", load(100.0));
+    // Where more clients get more answers, and where only one was tried, the limit is not known.
+    for served in [&[(1, 9.0), (4, 36.0), (64, 576.0)][..], &[(1, 9.0)]] {
+        let mut numbers = Numbers::default();
+        numbers.add("yours", served.iter().map(|(k, per_s)| (service::served_metric(110.0, *k), Ok(Value::Exact(*per_s)))));
+        let service = Service { row: &row, numbers: &numbers, settings: &settings };
+        assert_eq!(service.most_below(SlowShare { share: 0.05, rate: 20_000.0 }), None);
+    }
 }
 
 #[test]
@@ -211,7 +218,7 @@ fn a_service_that_ends_beside_slow_requests_is_told_first() {
     let row = Row { name: "yours".into(), ..Row::default() };
     let mut numbers = Numbers::default();
     let of = |k: usize| service::response_metric(Percentile::default(), 110.0, k);
-    let reason = "with 4 slow requests the measurement broke off; the server ended with exit status 7";
+    let reason = "beside k=4 the measurement broke off; the server ended with exit status 7";
     numbers.add("yours", [(of(0), Ok(Value::Exact(0.2))), (of(1), Ok(Value::Exact(0.2))), (of(4), Err(reason.to_owned()))]);
     let settings = settings();
     let said = Service { row: &row, numbers: &numbers, settings: &settings }.verdict();
@@ -223,14 +230,18 @@ fn a_service_that_ends_beside_slow_requests_is_told_first() {
 
 #[test]
 fn few_connections_that_wait_are_not_every_other_request() {
-    let on = |median: f64| {
+    let of = |probe_ms: f64, median: f64| {
         let readings = [
             (service::threshold_metric(110.0, LIMITS_MS[0]), Value::Exact(1.0)),
             (service::response_metric(Percentile::default(), 110.0, 1), Value::Exact(124.0)),
             (service::median_metric(110.0, 1), Value::Exact(median)),
         ];
-        verdict_on(&settings(), readings)
+        verdict_on(&Settings { probe_ms, ..settings() }, readings)
     };
+    let on = |median: f64| of(0.1, median);
+    // More than half wait for longer than the limit, or for no more than a little while.
+    assert!(of(25.0, 200.0).contains("freezes every other request"), "{}", of(25.0, 200.0));
+    assert!(on(1.5).contains("but not half of them"), "{}", on(1.5));
     assert!(on(0.08).contains("one slow request freezes some of the others, but not half of them, for 124 ms"), "{}", on(0.08));
     assert!(on(120.0).contains("one slow request freezes every other request for 124 ms"), "{}", on(120.0));
 }
