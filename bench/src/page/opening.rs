@@ -14,7 +14,7 @@ const SHOWN: &str = "readme";
 const FEW: usize = 8;
 
 /// A median below this part of the largest is no further from it than one at it: nothing is infinitely far from zero.
-const LEAST_PART: f64 = 1e-3;
+const LEAST_PART: f64 = 1e-4;
 
 /// The first screen.
 #[derive(Serialize)]
