@@ -3,15 +3,18 @@
 //! A runtime calls [`Connection::step`] in a loop and performs each step with its own I/O; the HTTP logic is all in here. The
 //! connection always has pending output written before blocking work starts, because that work may take any amount of time.
 
+mod receiving;
+
 use crate::Service;
 use crate::dispatch::Arrival;
 use crate::http::answer::{CONTINUE, Form, encode};
-use crate::http::{Answer, BodyLength, Decoder, Head, Refusal, Status, parse_head};
+use crate::http::{Answer, BodyLength, Refusal, Status, parse_head};
 use crate::input::{Input, give_output, take_output};
 use crate::routes::{self, Outcome, Request};
 use crate::share::{BODIES, Share};
 use crate::watch::{Phase, Slot};
 use crate::work::{Call, Work};
+use receiving::{Receiving, Reply};
 use std::borrow::Cow;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -63,24 +66,6 @@ enum State {
     /// The sending side is shut down, and further input is read and dropped. Closing a socket with unread bytes would reset the
     /// connection, and the client might lose the answer.
     Lingering,
-}
-
-/// A request whose body is still arriving.
-struct Receiving {
-    method: String,
-    target: String,
-    is_json: bool,
-    reply: Reply,
-    decoder: Decoder,
-    body: Vec<u8>,
-}
-
-/// The properties of a request that affect the form of its answer.
-#[derive(Clone, Copy, Default)]
-struct Reply {
-    without_body: bool,
-    keep_alive: bool,
-    is_http10: bool,
 }
 
 /// Reads and writes of one connection in a row, after which others have their turn: a client that sends without a pause must not freeze the rest. One
@@ -382,25 +367,6 @@ impl Connection {
         let mut answer = Answer::error(refusal.status, format!("{}\n", refusal.reason));
         answer.retry_after = (refusal.status == Status::ServiceUnavailable).then_some(1);
         self.respond(&answer, Reply { without_body, ..Reply::default() });
-    }
-}
-
-impl Reply {
-    fn to(head: &Head<'_>) -> Self {
-        Reply { without_body: head.method == "HEAD", keep_alive: head.keep_alive, is_http10: head.is_http10 }
-    }
-}
-
-impl Receiving {
-    fn new(head: &Head<'_>, reply: Reply) -> Self {
-        Receiving {
-            method: head.method.into(),
-            target: head.target.into(),
-            is_json: head.is_json,
-            reply,
-            decoder: Decoder::new(head.body),
-            body: Vec::new(),
-        }
     }
 }
 

@@ -120,10 +120,10 @@ fn slow(length_ms: u32) -> Vec<u8> {
     get(&format!("/sleep?ms={length_ms}"))
 }
 
-/// Between two looks at what nothing tells of.
+/// Pause between two polls of a state that no event announces.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Waits until something is so; nothing tells when.
+/// Polls until a condition holds that no event announces.
 ///
 /// # Errors
 /// It is not within the time that any server here takes, or it cannot be found out.

@@ -43,7 +43,7 @@ pub struct Freezing {
 }
 
 impl Opening {
-    /// What there is to say of a round with these figures and tables.
+    /// Returns the opening of a round that has these figures and tables.
     ///
     /// # Errors
     /// Settings that are not those of their experiment.

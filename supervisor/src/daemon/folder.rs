@@ -1,7 +1,9 @@
-//! The supervisor's own folder is made anew where something of it was removed, since nobody could reach the supervisor without it.
+//! The supervisor's own folder: it is made anew where something of it was removed, since nobody could reach the supervisor without it, and what its disk has
+//! no room for is refused.
 
 use super::Daemon;
 use crate::channel::Order;
+use crate::control::Answer;
 use crate::core::Input;
 use anyhow::Result;
 use rustix::fs::inotify::WatchFlags;
@@ -10,6 +12,13 @@ impl Daemon {
     /// Whether the folder is this supervisor's. Whoever has removed it may have started another supervisor there.
     pub(super) fn owns_home(&self) -> bool {
         self.lock.as_ref().is_none_or(|lock| self.home.is_locked_by(lock))
+    }
+
+    /// Refuses a request that could not be written to the disk: the next daemon would undo it. Returns whether it has.
+    pub(super) fn refuse_without_room(&mut self, id: u64) -> bool {
+        let result = self.home.check_room();
+        result.as_ref().err().into_iter().for_each(|error| self.clients.answer(id, &Answer::Error(format!("{error:#}"))));
+        result.is_err()
     }
 
     /// Watches the folder. Where that cannot be, nobody notices its end.

@@ -358,13 +358,6 @@ impl Daemon {
         }
     }
 
-    /// Refuses a request that could not be written to the disk: the next daemon would undo it. Returns whether it has.
-    fn refuse_without_room(&mut self, id: u64) -> bool {
-        let result = self.home.check_room();
-        result.as_ref().err().into_iter().for_each(|error| self.clients.answer(id, &Answer::Error(format!("{error:#}"))));
-        result.is_err()
-    }
-
     /// Reads a client's request, and begins to handle it.
     fn serve(&mut self, id: u64) -> Result<()> {
         match self.clients.read(id, &self.poller) {
