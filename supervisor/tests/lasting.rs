@@ -4,6 +4,7 @@ mod common;
 
 use common::{Supervisor, is_gone, program, signal, until};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -158,32 +159,41 @@ fn in_the_foreground_an_app_that_fails_at_first_is_started_again() {
 }
 
 #[test]
-fn the_logs_of_the_foreground_go_on_when_their_process_is_killed() {
+fn the_foreground_waits_for_room_for_its_logs_and_loses_none() {
     let supervisor = Supervisor::new();
-    let script = supervisor.script("chat", "while [ ! -e \"$1\" ]; do sleep 0.05; done; echo the last words; exit 0");
+    let Some(disk) = Disk::mount(supervisor.home.path().join("disk")) else { return };
+    let (fill, logs) = (disk.0.join("fill"), disk.0.join("logs"));
+    let output = fs::File::create(&logs).unwrap();
+    assert!(fs::write(&fill, vec![0; 1 << 20]).is_err());
+    let text = "[[app]]\nstart = \"sh\"\nname = \"job\"\narguments = [\"-c\", \"echo 1; echo 2; exec sleep 1000\"]\nmin-uptime = \"10ms\"\n";
+    let file = program(&supervisor, "s.toml", text);
+    let mut command = supervisor.command(&["run", file.to_str().unwrap()]);
+    let mut run = command.stdout(output).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(run.stderr.take().unwrap()).lines();
+    let line = said.next().unwrap().unwrap();
+    assert!(line.contains("No space left") && line.contains("make room"), "{line}");
+    fs::remove_file(&fill).unwrap();
+    let all = "0|job out| 1\n0|job out| 2\n";
+    until("they are printed", || fs::read_to_string(&logs).is_ok_and(|text| text == all));
+    signal("TERM", i64::from(run.id()));
+    assert!(run.wait().unwrap().success());
+    assert_eq!(said.map_while(Result::ok).collect::<Vec<_>>(), [""; 0]);
+}
+
+#[test]
+fn the_foreground_goes_on_when_nobody_reads_its_logs() {
+    let supervisor = Supervisor::new();
     let flag = supervisor.home.path().join("flag");
-    let text = format!(
-        "[[app]]\nstart = \"{script}\"\narguments = [\"{}\"]\nno-autorestart = true\nmin-uptime = \"10ms\"\n",
-        flag.display()
-    );
+    let line = format!("echo hello; while [ ! -e {} ]; do sleep 0.05; done; exit 3", flag.display());
+    let text =
+        format!("[[app]]\nstart = \"sh\"\narguments = [\"-c\", \"{line}\"]\nno-autorestart = true\nmin-uptime = \"10ms\"\n");
     let file = program(&supervisor, "s.toml", &text);
-    let run = supervisor.command(&["run", file.to_str().unwrap()]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let printers = || {
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", run.id())).unwrap_or_default();
-        let is_printer = |pid: &i64| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains("logs\0all"))
-        };
-        children.split_whitespace().filter_map(|pid| pid.parse::<i64>().ok()).filter(is_printer).collect::<Vec<_>>()
-    };
-    until("the app is online", || {
-        supervisor.run(&["list", "--json"]).status.success()
-            && supervisor.list().first().is_some_and(|one| one["status"] == "online")
-    });
-    let first = printers()[0];
-    signal("KILL", first);
-    until("another prints", || printers().first().is_some_and(|pid| *pid != first));
+    let mut command = supervisor.command(&["run", file.to_str().unwrap()]);
+    let mut run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(run.stdout.take());
+    let mut said = BufReader::new(run.stderr.take().unwrap()).lines();
+    let line = said.next().unwrap().unwrap();
+    assert!(line.contains("the apps go on") && line.contains("Broken pipe"), "{line}");
     fs::write(&flag, "").unwrap();
-    let output = run.wait_with_output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stdout).contains("the last words"), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("is started again"), "{output:?}");
+    assert_eq!(run.wait().unwrap().code(), Some(3));
 }

@@ -322,9 +322,6 @@ pub struct Logs {
     /// Has no effect; PM2 follows the logs unless this is given
     #[arg(long, hide = true, conflicts_with = "follow")]
     pub nostream: bool,
-    /// With --follow: do not mind if there are no apps yet, and end when standard input is closed
-    #[arg(long, hide = true)]
-    pub wait: bool,
     /// Show only the logs of standard output
     #[arg(long, conflicts_with = "err")]
     pub out: bool,

@@ -1,15 +1,16 @@
 //! `logs` prints the last lines of logs, and new lines with `--follow`.
 
 use super::growing::{Changes, Growing};
-use super::{client, stream};
+use super::{client, patient, stream};
 use crate::cli::Logs;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use supervisor::control::Table;
 use supervisor::home::Home;
@@ -19,9 +20,20 @@ use supervisor::spec::STREAMS;
 /// A log whose end was printed.
 struct Followed {
     label: String,
+    log: Growing,
+}
+
+/// Which logs are printed, and how.
+struct Choice<'a> {
+    selector: Selector,
+    streams: Vec<&'a str>,
+    /// The number of last lines of a log that was there before.
+    lines: usize,
+    follow: bool,
     /// Control characters are printed as they are.
     is_raw: bool,
-    log: Growing,
+    /// Prints a line.
+    write: fn(&[u8]) -> Result<()>,
 }
 
 /// Prints the logs.
@@ -31,15 +43,34 @@ struct Followed {
 pub fn run(logs: &Logs) -> Result<()> {
     raise_limit();
     let table = client::table()?;
+    let is_meant = |stream: &&str| !(logs.out && *stream != STREAMS[0] || logs.err && *stream != STREAMS[1]);
+    let choice = Choice {
+        selector: Selector::new(&logs.target),
+        streams: STREAMS.into_iter().filter(is_meant).collect(),
+        lines: logs.lines,
+        follow: logs.follow,
+        is_raw: logs.raw || !std::io::stdout().is_terminal(),
+        write: stream,
+    };
     let mut followed = Vec::new();
-    add(&mut followed, &table, logs, |_| logs.lines)?;
-    if table.apps.is_empty() && logs.wait {
-        return follow(&mut followed, logs);
-    }
+    choice.add(&mut followed, &table, |_| choice.lines)?;
     if followed.is_empty() {
-        bail!(Selector::new(&logs.target).nothing(table.names()));
+        bail!(choice.selector.nothing(table.names()));
     }
-    if logs.follow { follow(&mut followed, logs) } else { Ok(()) }
+    if choice.follow { choice.follow(&mut followed, None) } else { Ok(()) }
+}
+
+/// Prints new lines of all logs until the other end of a stream is closed, and then what was written before that.
+/// It is told when it can go on: nothing is missed from then on.
+///
+/// # Errors
+/// Fails if the logs cannot be watched, or nobody reads what is printed.
+pub fn run_until_closed(end: &UnixStream) -> Result<()> {
+    raise_limit();
+    let is_raw = !std::io::stdout().is_terminal();
+    let streams = STREAMS.to_vec();
+    Choice { selector: Selector::new("all"), streams, lines: 0, follow: true, is_raw, write: patient }
+        .follow(&mut Vec::new(), Some(end))
 }
 
 /// Allows as many open files as the system lets this process have: each log is one.
@@ -49,100 +80,91 @@ fn raise_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// Prints the last lines of each requested log that is not followed yet.
-fn add(followed: &mut Vec<Followed>, table: &Table, logs: &Logs, lines: impl Fn(&Path) -> usize) -> Result<()> {
-    let selector = Selector::new(&logs.target);
-    for (app, one) in table.all().filter(|(app, one)| app.is_meant(one, &selector)) {
-        if let Some(trouble) = &one.log_trouble {
-            super::remark(&format!("a log of {} ({}) cannot be written: {trouble}", app.name, one.id));
-        }
-        for (path, stream) in one.logs.iter().zip(STREAMS) {
-            if logs.out && stream != STREAMS[0] || logs.err && stream != STREAMS[1] {
-                continue;
+impl Choice<'_> {
+    /// Prints the last lines of each chosen log that is not followed yet.
+    fn add(&self, followed: &mut Vec<Followed>, table: &Table, lines: impl Fn(&Path) -> usize) -> Result<()> {
+        for (app, one) in table.all().filter(|(app, one)| app.is_meant(one, &self.selector)) {
+            if let Some(trouble) = &one.log_trouble {
+                super::remark(&format!("a log of {} ({}) cannot be written: {trouble}", app.name, one.id));
             }
-            if !followed.iter().any(|one| one.log.path == *path) {
-                let label = format!("{}|{} {stream}| ", one.id, app.name);
-                let mut one = Followed::new(label, path.clone(), logs);
-                one.print_end(lines(path), logs.follow).with_context(|| format!("cannot read {}", path.display()))?;
-                followed.push(one);
+            for (path, stream) in one.logs.iter().zip(STREAMS).filter(|(_, stream)| self.streams.contains(stream)) {
+                if !followed.iter().any(|one| one.log.path == *path) {
+                    let label = format!("{}|{} {stream}| ", one.id, app.name);
+                    let mut one = Followed { label, log: Growing::new(path.clone()) };
+                    self.print_end(&mut one, lines(path), self.follow)
+                        .with_context(|| format!("cannot read {}", path.display()))?;
+                    followed.push(one);
+                }
             }
         }
-    }
-    Ok(())
-}
-
-impl Followed {
-    fn new(label: String, path: PathBuf, logs: &Logs) -> Self {
-        Followed { label, is_raw: logs.raw || !std::io::stdout().is_terminal(), log: Growing::new(path) }
+        Ok(())
     }
 
     /// Prints the last lines. One without an end comes later, if new lines do.
-    fn print_end(&mut self, lines: usize, follows: bool) -> Result<()> {
-        let text = self.log.last_lines(lines)?;
-        self.print(&text)?;
-        let rest = if follows { Vec::new() } else { self.log.take_rest() };
-        if rest.is_empty() { Ok(()) } else { self.print(&[&rest[..], b"\n"].concat()) }
+    fn print_end(&self, one: &mut Followed, lines: usize, follows: bool) -> Result<()> {
+        let text = one.log.last_lines(lines)?;
+        self.print(one, &text)?;
+        let rest = if follows { Vec::new() } else { one.log.take_rest() };
+        if rest.is_empty() { Ok(()) } else { self.print(one, &[&rest[..], b"\n"].concat()) }
     }
 
-    fn print_new(&mut self) -> Result<()> {
-        let text = self.log.new_lines()?;
-        self.print(&text)
+    fn print_new(&self, one: &mut Followed) -> Result<()> {
+        let text = one.log.new_lines()?;
+        self.print(one, &text)
     }
 
-    fn print(&self, text: &[u8]) -> Result<()> {
+    fn print(&self, one: &Followed, text: &[u8]) -> Result<()> {
         text.split_inclusive(|byte| *byte == b'\n').try_for_each(|line| {
             let shown = if self.is_raw { Cow::Borrowed(line) } else { Cow::Owned(harmless(line)) };
-            stream(&[self.label.as_bytes(), &shown].concat())
+            (self.write)(&[one.label.as_bytes(), &shown].concat())
         })
     }
-}
 
-/// Prints new lines, including those of instances that start later.
-fn follow(followed: &mut Vec<Followed>, logs: &Logs) -> Result<()> {
-    let home = Home::open()?;
-    let usual = home.logs();
-    let mut changes = Changes::new().context("cannot set up inotify for --follow")?;
-    changes.watch(&usual).with_context(|| usual.display().to_string())?;
-    // The list of what runs is written anew with every change.
-    changes.watch(home.path()).with_context(|| home.path().display().to_string())?;
-    let state = home.state();
-    let before = files_in(&usual);
-    let input = std::io::stdin();
-    if logs.wait {
-        // Whoever waits for it can go on: nothing is missed from now on.
-        let _ = rustix::io::write(&input, b"w");
-    }
-    let end = logs.wait.then(|| input.as_fd());
-    loop {
-        for one in followed.iter_mut() {
-            // Without its folder, it has no new lines.
-            let _ = one.log.path.parent().map(|folder| changes.watch(folder));
-            one.print_new()?;
+    /// Prints new lines, including those of instances that start later.
+    fn follow(&self, followed: &mut Vec<Followed>, end: Option<&UnixStream>) -> Result<()> {
+        let home = Home::open()?;
+        let usual = home.logs();
+        let mut changes = Changes::new().context("cannot set up inotify to follow the logs")?;
+        changes.watch(&usual).with_context(|| usual.display().to_string())?;
+        // The list of what runs is written anew with every change.
+        changes.watch(home.path()).with_context(|| home.path().display().to_string())?;
+        let state = home.state();
+        let before = files_in(&usual);
+        if let Some(mut end) = end {
+            end.write_all(b"w")?;
         }
-        let Some(names) = changes.wait(end)? else {
-            followed.iter_mut().try_for_each(Followed::print_new)?;
-            return print_unlisted(followed, &usual, &before, logs);
-        };
-        // Another instance may have logs of its own; the daemon knows, if it answers.
-        if state.file_name().is_some_and(|state| names.contains(state))
-            && let Ok(table) = client::table()
-        {
-            // Nothing of a log that was not there is missed.
-            add(followed, &table, logs, |path| if before.contains(path) { logs.lines } else { usize::MAX })?;
+        loop {
+            for one in followed.iter_mut() {
+                // Without its folder, it has no new lines.
+                let _ = one.log.path.parent().map(|folder| changes.watch(folder));
+                self.print_new(one)?;
+            }
+            let Some(names) = changes.wait(end.map(AsFd::as_fd))? else {
+                followed.iter_mut().try_for_each(|one| self.print_new(one))?;
+                return self.print_unlisted(followed, &usual, &before);
+            };
+            // Another instance may have logs of its own; the daemon knows, if it answers.
+            if state.file_name().is_some_and(|state| names.contains(state))
+                && let Ok(table) = client::table()
+            {
+                // Nothing of a log that was not there is missed.
+                self.add(followed, &table, |path| if before.contains(path) { self.lines } else { usize::MAX })?;
+            }
         }
     }
-}
 
-/// Prints the logs of instances that have ended, and left the list, before it was looked at.
-fn print_unlisted(followed: &[Followed], folder: &Path, before: &BTreeSet<PathBuf>, logs: &Logs) -> Result<()> {
-    let is_known = |path: &Path| followed.iter().any(|one| one.log.path == path);
-    // A rotated one, `.log.1`, is printed with the log that it belongs to.
-    let is_log = |path: &Path| path.extension().is_some_and(|extension| extension == "log");
-    for path in files_in(folder).difference(before).filter(|path| is_log(path) && !is_known(path)) {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        Followed::new(format!("{name}| "), path.clone(), logs).print_end(usize::MAX, false)?;
+    /// Prints the logs of instances that have ended, and left the list, before it was looked at.
+    fn print_unlisted(&self, followed: &[Followed], folder: &Path, before: &BTreeSet<PathBuf>) -> Result<()> {
+        let is_known = |path: &Path| followed.iter().any(|one| one.log.path == path);
+        // A rotated one, `.log.1`, is printed with the log that it belongs to.
+        let is_log = |path: &Path| path.extension().is_some_and(|extension| extension == "log");
+        for path in files_in(folder).difference(before).filter(|path| is_log(path) && !is_known(path)) {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            let mut one = Followed { label: format!("{name}| "), log: Growing::new(path.clone()) };
+            self.print_end(&mut one, usize::MAX, false)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn files_in(folder: &Path) -> BTreeSet<PathBuf> {

@@ -22,9 +22,15 @@ mod startup;
 use crate::cli::{self, Change, Command, Reload, SendSignal, Targets};
 use anyhow::{Context, Result};
 use clap::CommandFactory;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 use supervisor::control::{Pace, Request};
+
+/// Time between attempts to write where there was no room.
+const ROOM_EVERY: Duration = Duration::from_millis(200);
 
 /// Prints text. A reader that has gone away, such as `head`, is not an error.
 ///
@@ -48,6 +54,33 @@ fn stream(text: &[u8]) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         result => result.context("cannot write to standard output"),
     }
+}
+
+/// Prints what must not be lost: where there is no room for it, it waits until there is.
+///
+/// # Errors
+/// Fails if nobody reads it.
+fn patient(text: &[u8]) -> Result<()> {
+    let output = std::io::stdout();
+    let mut rest = text;
+    let mut is_told = false;
+    while !rest.is_empty() {
+        match rustix::io::write(&output, rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(Errno::INTR) => {}
+            // Whoever started this program has made it so.
+            Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&output, PollFlags::OUT)], None)),
+            Err(why @ (Errno::NOSPC | Errno::DQUOT)) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    remark(&format!("cannot write to standard output: {why}; make room, and the logs go on"));
+                }
+                // No event tells that there is room.
+                std::thread::sleep(ROOM_EVERY);
+            }
+            Err(why) => return Err(why).context("cannot write to standard output"),
+        }
+    }
+    Ok(())
 }
 
 /// Prints a remark. Without anybody to read it, there is nothing to do about it.

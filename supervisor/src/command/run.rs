@@ -1,27 +1,24 @@
 //! `run` is for containers: it starts the apps of a file, prints their logs, and ends with them.
 
-use super::{apply, client};
+use super::{apply, client, logs};
 use crate::cli::Run;
 use anyhow::{Context, Result, bail};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, retry_on_intr};
-use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, wait};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, wait};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::OwnedFd;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Duration;
 use supervisor::control::{Answer, Request};
 use supervisor::home::Home;
 use supervisor::signals::readable;
 use supervisor::spec::Spec;
 
-/// A process that prints the logs and ends within this time would do so again.
-const AT_ONCE: Duration = Duration::from_secs(5);
 /// Time limit for the last lines of the logs to be printed.
-const LAST_LINES: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Starts the apps, and waits until one is given up, all have ended by themselves, or a signal comes. Everything ends with this process.
 ///
@@ -38,36 +35,46 @@ pub fn run(run: &Run) -> Result<ExitCode> {
             run.file.display()
         );
     }
-    let mut foreground = Foreground { signals, children, logs: None, printing: None, unanswered: None };
+    let mut foreground = Foreground { signals, children, logs: None, unanswered: None };
     let outcome = foreground.keep(specs);
     let killed = client::kill_quietly();
     drop(foreground);
     killed.and(outcome)
 }
 
+/// The logs, which a thread prints until this is dropped: it then prints what the apps have written last, and ends.
+struct Printed(UnixStream);
+
+impl Printed {
+    fn begin() -> Result<Self> {
+        let (mut own, its) = UnixStream::pair()?;
+        own.set_read_timeout(Some(LAST_LINES))?;
+        std::thread::Builder::new().name("logs".into()).spawn(move || {
+            if let Err(why) = logs::run_until_closed(&its) {
+                super::remark(&format!("the logs are printed no more, and the apps go on: {why:#}; see `supervisor logs`"));
+            }
+        })?;
+        // If it cannot watch, it says why and ends.
+        let _ = own.read(&mut [0]);
+        Ok(Printed(own))
+    }
+}
+
+impl Drop for Printed {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Write);
+        // Its own end is closed when it has printed all.
+        let _ = self.0.read(&mut [0]);
+    }
+}
+
 /// What a command in the foreground looks at.
 struct Foreground {
     signals: UnixStream,
     children: UnixStream,
-    /// What prints the logs, and the other end of its standard input.
-    logs: Option<(Child, UnixStream)>,
-    /// When it was last started again.
-    printing: Option<Instant>,
+    logs: Option<Printed>,
     /// The request that a signal came before. Were it given up, the daemon would begin to end everything, and might be gone before it is told to.
     unanswered: Option<BufReader<UnixStream>>,
-}
-
-impl Drop for Foreground {
-    fn drop(&mut self) {
-        let Some((mut logs, input)) = self.logs.take() else { return };
-        // It prints what the apps have written last, and ends.
-        drop(input);
-        if let Ok(end) = pidfd_open(Pid::from_child(&logs), PidfdFlags::empty()) {
-            let _ = retry_on_intr(|| poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&LAST_LINES)));
-        }
-        let _ = logs.kill();
-        let _ = logs.wait();
-    }
 }
 
 impl Foreground {
@@ -76,10 +83,7 @@ impl Foreground {
         if !client::table()?.apps.is_empty() {
             client::ask_quietly(&Request::Delete("all".into()))?;
         }
-        let (child, mut input) = logs()?;
-        // If it cannot watch, it says why and ends.
-        let _ = input.read(&mut [0]);
-        self.logs = Some((child, input));
+        self.logs = Some(Printed::begin().context("cannot print the logs")?);
         let mut errors = Vec::new();
         for (spec, instances) in specs {
             // The list, which the next daemon continues with, has it.
@@ -106,19 +110,6 @@ impl Foreground {
         }
     }
 
-    /// Starts the process that prints the logs again, unless it has ended at once. The apps go on in any case.
-    fn print_again(&mut self) {
-        let ended = self.logs.take();
-        let is_old = self.printing.replace(Instant::now()).is_none_or(|began| began.elapsed() > AT_ONCE);
-        let again = if is_old { logs().map(Some) } else { Ok(None) };
-        super::remark(match again {
-            Ok(Some(_)) => "the process that prints the logs has ended, and is started again",
-            _ => "the process that prints the logs has ended, and cannot be started again: see `supervisor logs`",
-        });
-        self.logs = again.unwrap_or_default();
-        drop(ended);
-    }
-
     /// Returns the answer to a request, or `None` if a signal to end comes first; `again` is what a daemon is asked that has replaced another one.
     fn ask(&mut self, request: &Request, again: &Request) -> Result<Option<Answer>> {
         let mut answers = BufReader::new(client::send(request)?);
@@ -135,9 +126,7 @@ impl Foreground {
             }
             if has_child {
                 let _ = (&self.children).read(&mut [0; 64]);
-                if reap(self.logs.as_mut().map(|(logs, _)| logs)) {
-                    self.print_again();
-                }
+                reap();
             }
             if has_answer {
                 let mut line = String::new();
@@ -152,23 +141,9 @@ impl Foreground {
     }
 }
 
-/// Another process of this program prints the logs, until its standard input is closed.
-fn logs() -> Result<(Child, UnixStream)> {
-    let (own, its) = UnixStream::pair()?;
-    let program = std::env::current_exe()?;
-    let mut command = Command::new(program);
-    // Ctrl-C is not for it: it prints what the apps write while they end.
-    command.args(["logs", "all", "--follow", "--lines", "0", "--wait"]).stdin(OwnedFd::from(its)).process_group(0);
-    Ok((command.spawn().context("cannot print the logs")?, own))
-}
-
-/// Reaps orphans, which become children of the first process of a container. Returns whether the process that prints the logs has ended.
-fn reap(mut logs: Option<&mut Child>) -> bool {
-    let mut has_ended = logs.as_mut().is_some_and(|logs| matches!(logs.try_wait(), Ok(Some(_))));
+/// Reaps orphans, which become children of the first process of a container.
+fn reap() {
     if std::process::id() == 1 {
-        while let Ok(Some((pid, _))) = wait(WaitOptions::NOHANG) {
-            has_ended |= logs.as_ref().is_some_and(|logs| pid == Pid::from_child(logs));
-        }
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
     }
-    has_ended
 }
