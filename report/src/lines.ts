@@ -229,12 +229,16 @@ function shownAt(line: Line, place: number, unit: string): string {
   return point ? said(point, unit) : "–";
 }
 
+/** The id of the element that holds the numbers of a figure. */
+export const valuesOf = (name: string): string => `values-${name}`;
+
 /** The same numbers as a table, filled in when it is opened. */
 function table(figure: Plot, chosen: () => string[]): HTMLElement {
   const body = h("tbody");
   const details = h(
     "details",
     {
+      id: valuesOf(figure.name),
       ontoggle: () => {
         const first = new Set(chosen());
         const lines = [...figure.series].sort((a, b) => Number(first.has(b.server)) - Number(first.has(a.server)));

@@ -5,8 +5,8 @@ import * as compare from "./compare";
 import { type Header, type Page, read } from "./data";
 import { onSystemTheme, setTheme } from "./colors";
 import { button, h } from "./dom";
-import { figure } from "./lines";
-import { method } from "./method";
+import { figure, valuesOf } from "./lines";
+import { method, receiptOf } from "./method";
 import { State, type View } from "./state";
 import * as tables from "./table";
 import { longest } from "./tabs";
@@ -20,6 +20,9 @@ const HELP: [string, string][] = [
   ["?", "this list"],
   ["Escape", "closes it"],
 ];
+
+/** The ids of all sections that a page may have. */
+const SECTIONS = ["freezes", "servers", "rounds", "tabs", "stalls", "percentiles", "figures", "compare", "tables", "method"];
 
 function section(id: string, title: string, ...children: (Node | string | null)[]): HTMLElement {
   return h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), ...children);
@@ -68,6 +71,8 @@ function show(page: Page): void {
     wide: false,
     pair: null,
     theme: "",
+    at: "",
+    open: [],
   };
   const { waterfalls: tabs, timelines: steps } = page.moments;
   const state = new State(initial, {
@@ -76,6 +81,8 @@ function show(page: Page): void {
     steps: steps.map(stepOf),
     groups: page.order.flatMap(([, group]) => group ?? []),
     columns: page.tables[0]?.columns.length ?? 0,
+    sections: SECTIONS,
+    folded: [...tables.names(page).map(tables.idOf), ...page.figures.map((one) => valuesOf(one.name)), ...page.header.servers.map(receiptOf)],
   });
   setTheme(state.view.theme);
   state.on(["theme"], (view) => setTheme(view.theme));
@@ -109,7 +116,7 @@ function show(page: Page): void {
   const main = document.getElementById("page");
   main?.replaceChildren(
     h("header", {}, h("p", { class: "brand" }, "Stallbench"), h("h1", {}, page.sentence), ...about(page), h("p", { class: "source" }, h("code", {}, made)), themes),
-    h("nav", { "aria-label": "sections" }, h("ul", {}, ...parts.map(([id, title]) => h("li", {}, h("a", { href: `#${id}`, onclick: (event) => jump(event, id) }, title))))),
+    h("nav", { "aria-label": "sections" }, h("ul", {}, ...parts.map(([id, title]) => h("li", {}, h("a", { href: `#${id}`, onclick: (event) => jump(event, state, id) }, title))))),
     ...parts.map(([id, title, children]) => section(id, title, ...children)),
     dialog,
   );
@@ -122,16 +129,38 @@ function show(page: Page): void {
     if (act) (times ?? falls)?.zoom(act);
     else if (event.key === "?") dialog.showModal();
   });
+  places(state);
   document.documentElement.dataset.ready = "yes";
 }
 
+/** Keeps the section and the opened tables in the address, and goes where the address says. */
+function places(state: State): void {
+  const folded = [...document.querySelectorAll<HTMLDetailsElement>("details[id]")];
+  const show = () => {
+    for (const one of folded) one.open = state.view.open.includes(one.id);
+    document.getElementById(state.view.at)?.scrollIntoView({ behavior: "instant" });
+  };
+  for (const one of folded) {
+    one.addEventListener("toggle", () => {
+      const { open } = state.view;
+      if (one.open === open.includes(one.id)) return;
+      if (one.open) state.set({ at: one.id, open: [...open, one.id] });
+      else state.set({ at: one.closest("section")?.id ?? "", open: open.filter((id) => id !== one.id) });
+    });
+  }
+  // By the address alone: who opens a table sees it already.
+  addEventListener("hashchange", show);
+  show();
+}
+
 /** The address holds the view, so a link inside the page scrolls by itself. */
-function jump(event: Event, id: string): void {
+function jump(event: Event, state: State, id: string): void {
   event.preventDefault();
   const goal = document.getElementById(id);
   goal?.scrollIntoView();
   goal?.querySelector<HTMLElement>("h2")?.setAttribute("tabindex", "-1");
   goal?.querySelector<HTMLElement>("h2")?.focus({ preventScroll: true });
+  state.set({ at: id });
 }
 
 try {

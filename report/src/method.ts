@@ -13,6 +13,9 @@ function pairs(caption: string, rows: [string, string][]): HTMLElement {
 
 const text = (value: unknown): string => (typeof value === "object" ? JSON.stringify(value) : String(value));
 
+/** The id of the element that holds the receipt of a server. */
+export const receiptOf = ({ name }: Server): string => `receipt-${name}`;
+
 function receipt(server: Server, threads: number): HTMLElement {
   const rows: [string, string][] = [];
   if (server.unavailable) rows.push(["unavailable", server.unavailable]);
@@ -23,7 +26,7 @@ function receipt(server: Server, threads: number): HTMLElement {
     rows.push(...Object.entries(own.knobs));
   }
   rows.push(...Object.entries(server.unsupported).map(([name, reason]): [string, string] => [`cannot: ${name}`, reason]));
-  return h("details", {}, h("summary", {}, server.name), pairs(`${server.name}: ${server.model}, a blocking call runs on ${server.runs_on.replace("{W}", String(threads)) || "–"}`, rows));
+  return h("details", { id: receiptOf(server) }, h("summary", {}, server.name), pairs(`${server.name}: ${server.model}, a blocking call runs on ${server.runs_on.replace("{W}", String(threads)) || "–"}`, rows));
 }
 
 /** Every reason for which a trial does not count. */

@@ -19,6 +19,10 @@ export interface View {
   pair: [string, string] | null;
   /** `light` or `dark`; what the system prefers if empty. */
   theme: string;
+  /** The section or the table that the page was last sent to; its beginning if empty. */
+  at: string;
+  /** The tables that are opened. */
+  open: string[];
 }
 
 /** The smallest part of the time axis that is shown, in tenths of a millisecond, which is what the address holds. */
@@ -40,6 +44,9 @@ export interface Known {
   groups: string[];
   /** The number of columns of the table of servers. */
   columns: number;
+  /** The sections, and what can be opened in them. */
+  sections: string[];
+  folded: string[];
 }
 
 type Listener = (view: View, changed: (keyof View)[]) => void;
@@ -96,6 +103,8 @@ export class State {
     put("wide", view.wide ? "1" : "", "");
     put("pair", view.pair ? view.pair.join(",") : "", "");
     put("theme", view.theme, "");
+    put("at", view.at, "");
+    put("open", view.open.join(","), "");
     const text = parts.toString();
     return text ? `#${text}` : "";
   }
@@ -122,5 +131,9 @@ export class State {
     const pair = parts.get("pair")?.split(",");
     view.pair = pair?.length === 2 && pair.every((name) => known.servers.includes(name)) ? [pair[0], pair[1]] : null;
     view.theme = one("theme", ["light", "dark"], "");
+    // A section's name alone is what one would type.
+    const typed = location.hash.slice(1);
+    view.at = one("at", [...known.sections, ...known.folded], known.sections.includes(typed) ? typed : "");
+    view.open = (parts.get("open")?.split(",") ?? []).filter((id) => known.folded.includes(id));
   }
 }

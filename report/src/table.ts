@@ -18,14 +18,23 @@ function text(table: Table): string {
   return csv([table.columns.map((column) => column.head), ...table.rows.map((row) => row.cells.map((one) => one.w ?? one.i ?? one.t))]);
 }
 
-/** All tables of the round. A figure may have the same name, so their files say what they are. An experiment may have several, which are numbered then. */
-export function all(page: Page): HTMLElement[] {
+/** The names of all tables of the round. A figure may have the same name, so their files say what they are. An experiment may have several, which are numbered then. */
+export function names(page: Page): string[] {
   const seen = new Map<string, number>();
-  return page.tables.map((table) => {
-    const count = (seen.get(table.name) ?? 0) + 1;
-    seen.set(table.name, count);
-    return plain(table, page, count > 1 ? `${table.name}-${count}` : table.name);
+  return page.tables.map(({ name }) => {
+    const count = (seen.get(name) ?? 0) + 1;
+    seen.set(name, count);
+    return count > 1 ? `${name}-${count}` : name;
   });
+}
+
+/** The id of the element that holds a table. */
+export const idOf = (name: string): string => `table-${name}`;
+
+/** All tables of the round. */
+export function all(page: Page): HTMLElement[] {
+  const own = names(page);
+  return page.tables.map((table, at) => plain(table, page, own[at]));
 }
 
 /** A table of the round, with its notes; `name` is its own. */
@@ -36,11 +45,11 @@ function plain(table: Table, page: Page, name: string): HTMLElement {
   );
   return h(
     "details",
-    { id: `table-${name}` },
+    { id: idOf(name) },
     h("summary", {}, table.title),
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": table.title }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows))),
     h("ul", { class: "notes" }, ...table.notes.map((note) => h("li", {}, note))),
-    source(`stallbench tables ${page.name} --table ${table.name} --intervals`, `table-${name}`, { CSV: () => text(table) }),
+    source(`stallbench tables ${page.name} --table ${table.name} --intervals`, idOf(name), { CSV: () => text(table) }),
   );
 }
 
@@ -142,6 +151,6 @@ export function servers(page: Page, state: State): HTMLElement {
     count,
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "servers" }, h("table", { class: "servers" }, h("caption", {}, table.title), head, body)),
     h("ul", { class: "notes" }, ...table.notes.map((note) => h("li", {}, note))),
-    source(`stallbench tables ${page.name} --table ${table.name} --wide`, `table-${table.name}`, { CSV: () => text(table) }),
+    source(`stallbench tables ${page.name} --table ${table.name} --wide`, idOf(table.name), { CSV: () => text(table) }),
   );
 }

@@ -86,3 +86,42 @@ test("the address shows in every choice, and what a page does not have falls bac
   await page.waitForSelector(".pane");
   await closed(page, troubles);
 });
+
+/** Whether an element begins where the window does, or as near to it as the end of the page lets it. */
+const isReached = (id) => {
+  const top = document.getElementById(id).getBoundingClientRect().top;
+  const isEnd = scrollY + innerHeight >= document.documentElement.scrollHeight - 1;
+  return Math.abs(top) < 40 || (isEnd && top >= 0 && top < innerHeight);
+};
+
+test("the address holds the section that was gone to and the tables that were opened", async () => {
+  const { page, troubles } = await open(browser, full.path);
+  const sections = await page.$$eval("nav a", (all) => all.map((one) => one.getAttribute("href").slice(1)));
+  assert.ok(sections.length > 6);
+  const goes = async (hash, id) => {
+    const sent = await open(browser, full.path, { hash });
+    await sent.page.waitForFunction(isReached, {}, id);
+    await closed(sent.page, sent.troubles);
+  };
+  for (const id of sections) {
+    await page.$eval(`nav a[href="#${id}"]`, (one) => one.click());
+    const hash = await page.evaluate(() => location.hash);
+    assert.equal(hash, `#at=${id}`);
+    await goes(hash, id);
+  }
+  await goes("#method", "method");
+  const [table] = await page.$$eval("#tables details", (all) => all.map((one) => one.id));
+  for (const id of [table, "values-sleep"]) {
+    await page.$eval(`#${id} summary`, (one) => one.click());
+    await page.waitForFunction((name) => location.hash.includes(`at=${name}`), {}, id);
+  }
+  const hash = await page.evaluate(() => location.hash);
+  const sent = await open(browser, full.path, { hash });
+  assert.deepEqual(await sent.page.$$eval("details[open]", (all) => all.map((one) => one.id).sort()), [table, "values-sleep"]);
+  await sent.page.waitForFunction(() => document.querySelectorAll("#values-sleep tbody tr").length > 0);
+  await sent.page.waitForFunction(isReached, {}, "values-sleep");
+  await sent.page.$eval("#values-sleep summary", (one) => one.click());
+  await sent.page.waitForFunction((name) => location.hash.endsWith(`open=${name}`), {}, table);
+  await closed(sent.page, sent.troubles);
+  await closed(page, troubles);
+});
