@@ -54,6 +54,8 @@ pub enum Request {
     },
     /// Replace the supervisor's own processes with those of this program.
     Update(PathBuf),
+    /// Stop all apps and the supervisor once this client has gone. There is no answer.
+    Foreground,
     /// Answer once an app is given up, or all have ended by themselves.
     AwaitEnd,
     /// Stop all apps and the supervisor.
@@ -61,7 +63,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// Returns whether the list has to be written for this to outlive the daemon. What ends processes is done in any case: they may be what fills the disk.
+    /// Returns whether the list has to be written for this to outlive the daemon. What only ends processes is done in any case: they may be what fills the disk.
     pub fn needs_room(&self) -> bool {
         match self {
             Request::Start { .. }
@@ -80,6 +82,7 @@ impl Request {
             | Request::Signal(..)
             | Request::Flush(_)
             | Request::ReloadLogs
+            | Request::Foreground
             | Request::AwaitEnd
             | Request::Kill => false,
         }

@@ -5,6 +5,7 @@ mod common;
 use common::{Supervisor, is_gone, program, signal, until};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -37,9 +38,12 @@ fn a_supervisor_that_has_lost_its_folder_to_another_ends() {
     fs::remove_dir_all(supervisor.path()).unwrap();
     supervisor.ok(&["start", "sleep 1000", "--name", "other", "--min-uptime", "10ms"]);
     let other = supervisor.role("keeper");
+    let socket = || fs::metadata(supervisor.path().join("control.sock")).unwrap().ino();
+    let own = socket();
     signal("CONT", daemon);
     until("the first one has ended with its app", || [keeper, daemon, app].into_iter().all(is_gone));
     assert_eq!((supervisor.role("keeper"), supervisor.list().len()), (other, 1));
+    assert_eq!(socket(), own, "the first one has removed what is not its own");
     assert_eq!(supervisor.list()[0]["name"], "other");
 }
 
@@ -54,6 +58,7 @@ impl Disk {
         if mounted.is_ok_and(|output| output.status.success()) {
             return Some(Disk(path));
         }
+        assert!(std::env::var_os("NO_TEST_IS_SKIPPED").is_none(), "this user cannot mount a disk");
         println!("skipped: this user cannot mount a disk");
         None
     }
@@ -114,8 +119,9 @@ fn the_command_of_a_check_ends_with_its_app_and_with_whatever_runs_it() {
         ("kill", |supervisor| drop(supervisor.ok(&["kill"]))),
     ];
     for (what, end) in ways {
-        let _ = fs::remove_file(&left);
         let _ = supervisor.run(&["delete", "app"]);
+        until("no check is left", || pids().into_iter().all(is_gone));
+        let _ = fs::remove_file(&left);
         supervisor.ok(&[&start[..], &["--health-exec", &check, "--health-interval", "500ms", "--health-timeout", "1h"]].concat());
         until("a check runs", || !pids().is_empty());
         let first = pids()[0];
@@ -127,7 +133,10 @@ fn the_command_of_a_check_ends_with_its_app_and_with_whatever_runs_it() {
 #[test]
 fn a_foreground_command_that_is_killed_takes_its_apps_with_it() {
     let supervisor = Supervisor::new();
-    let file = program(&supervisor, "s.toml", "[[app]]\nstart = \"sleep 1000\"\nname = \"app\"\nmin-uptime = \"10ms\"\n");
+    // One runs, and it waits for the other.
+    let slow = "[[app]]\nstart = \"sleep 1000\"\nname = \"slow\"\nready-when = \"log:never\"\nlisten-timeout = \"1h\"\n";
+    let text = format!("[[app]]\nstart = \"sleep 1000\"\nname = \"app\"\nmin-uptime = \"10ms\"\n{slow}");
+    let file = program(&supervisor, "s.toml", &text);
     let mut run =
         supervisor.command(&["run", file.to_str().unwrap()]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     until("the app is online", || {
@@ -135,11 +144,8 @@ fn a_foreground_command_that_is_killed_takes_its_apps_with_it() {
             && supervisor.list().first().is_some_and(|one| one["status"] == "online")
     });
     let (app, keeper) = (supervisor.pids()[0], supervisor.role("keeper"));
-    // It waits for the end of its apps by then, or a moment later.
-    until("it is killed, and so are they", || {
-        let _ = run.kill();
-        is_gone(app) && is_gone(keeper)
-    });
+    run.kill().unwrap();
+    until("they have ended with it", || is_gone(app) && is_gone(keeper));
     run.wait().unwrap();
 }
 

@@ -17,8 +17,8 @@ enum Step {
     /// With the parts that differ, which may be none, and the number of instances if that changes.
     Change(Box<Spec>, Vec<String>, Option<u32>),
     Keep(String),
-    /// It is as the file says, and was given up.
-    Revive(String),
+    /// These instances are as the file says, and were given up.
+    Revive(String, Vec<u32>),
     Delete(String),
     /// It is not in the file any more.
     Leave(String),
@@ -50,14 +50,20 @@ fn plan(apply: &Apply) -> Result<Vec<Step>> {
         let differ =
             old.as_ref().map_or_else(|| vec!["a specification, which was lost".to_owned()], |old| differences(old, spec));
         let to = (count != instances).then_some(*instances);
-        let is_errored = table.app(&spec.name).is_some_and(|app| app.instances.iter().any(View::is_errored));
-        steps.push(if differ.is_empty() && to.is_none() && is_errored {
-            Step::Revive(spec.name.clone())
-        } else if differ.is_empty() && to.is_none() {
-            Step::Keep(spec.name.clone())
-        } else {
-            Step::Change(Box::new(spec.clone()), differ, to)
-        });
+        let views = table.app(&spec.name).map_or(&[][..], |app| &app.instances);
+        // A change starts them again anyway. Others may have been stopped on purpose.
+        let is_revived = |one: &&View| differ.is_empty() && one.is_errored() && one.number < *instances;
+        let errored: Vec<u32> = views.iter().filter(is_revived).map(|one| one.id).collect();
+        let is_same = differ.is_empty() && to.is_none();
+        if is_same && errored.is_empty() {
+            steps.push(Step::Keep(spec.name.clone()));
+        }
+        if !is_same {
+            steps.push(Step::Change(Box::new(spec.clone()), differ, to));
+        }
+        if !errored.is_empty() {
+            steps.push(Step::Revive(spec.name.clone(), errored));
+        }
     }
     let file = wanted.first().and_then(|(spec, _)| spec.file.clone());
     for (name, (old, _)) in there.iter().filter(|_| apply.only.is_empty()) {
@@ -155,7 +161,7 @@ impl Step {
                 format!("~ {}: {}", spec.name, parts.join("; "))
             }
             Step::Keep(name) => format!("= {name}"),
-            Step::Revive(name) => format!("~ {name}: is errored, and starts again"),
+            Step::Revive(name, _) => format!("~ {name}: is errored, and starts again"),
             Step::Delete(name) => format!("- {name}: is deleted"),
             Step::Leave(name) => format!("- {name}: is not in the file, and stays: --prune deletes it"),
         }
@@ -173,7 +179,7 @@ fn act(step: Step) -> Result<()> {
             to.map_or(Ok(()), |to| client::ask(&Request::Scale(name, Size::To(to))))
         }
         Step::Delete(name) => client::ask(&Request::Delete(name)),
-        Step::Revive(name) => client::ask(&Request::Resume(name)),
+        Step::Revive(_, ids) => client::all(ids.iter().map(|id| client::ask(&Request::Resume(id.to_string())))),
         Step::Keep(_) => Ok(()),
         Step::Leave(_) => print(&format!("{}\n", step.text())),
     }

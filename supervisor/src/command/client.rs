@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use supervisor::control::{Answer, Known, Own, Request, Table};
 use supervisor::files::tail;
-use supervisor::home::Home;
+use supervisor::home::{CHECK, Home};
 
 /// Time limit for the supervisor to exit, after it has answered that all its apps have stopped.
 const LAST_BREATH: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
@@ -316,7 +316,7 @@ impl<'h> Lock<'h> {
         let program = background()?;
         let mut command = Command::new(&program);
         // If an app runs this command, its supervisor is not that of the new one.
-        command.arg("keeper").env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").current_dir("/");
+        command.arg("keeper").env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove(CHECK).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(own_log);
         let mut keeper =
             command.spawn().with_context(|| format!("cannot start {}: it must be next to this program", program.display()))?;

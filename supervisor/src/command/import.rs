@@ -5,7 +5,7 @@ use super::{print, remark};
 use crate::cli::Import;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use std::process::Command;
 use supervisor::spec::check_name;
 use toml::{Table, Value as Toml};
 
-/// Characters that are kept of a name that cannot stay as it is: letters may take four bytes each, of which a name may have 64.
-const LONGEST_PART: usize = 15;
+/// Bytes that are kept of a name that cannot stay as it is. A name may have 64, and something may be added that tells it from others.
+const LONGEST_PART: usize = 54;
 
 /// Prints what a file exports. Whatever the file prints itself goes to the standard error.
 const READ: &str = "const write = process.stdout.write.bind(process.stdout);
@@ -112,16 +112,18 @@ fn converted(value: &Value, places: &Places) -> Result<(String, Vec<String>)> {
     let others = value.as_object().into_iter().flat_map(Map::keys).filter(|key| *key != "apps");
     let mut missing: Vec<String> = others.cloned().collect();
     // A dump has an entry for each process.
-    let mut all: Vec<(Table, usize)> = Vec::new();
+    let mut all: Vec<(Value, Table, usize)> = Vec::new();
     for app in apps {
         let app = app.as_object().context("an app is not an object")?;
         let table = converted_app(app, places, &mut missing)?;
-        match all.iter_mut().find(|(own, _)| app.contains_key("pm_exec_path") && own.get("name") == table.get("name")) {
-            Some((_, count)) => *count += 1,
-            None => all.push((table, 1)),
+        let name = app.get("name").cloned().unwrap_or_default();
+        match all.iter_mut().find(|(own, ..)| app.contains_key("pm_exec_path") && *own == name) {
+            Some((.., count)) => *count += 1,
+            None => all.push((name, table, 1)),
         }
     }
-    let tables = all.into_iter().map(|(mut table, count)| {
+    tell_apart(&mut all, &mut missing);
+    let tables = all.into_iter().map(|(_, mut table, count)| {
         if count > 1 {
             table.insert("instances".into(), Toml::Integer(count as i64));
         }
@@ -191,10 +193,26 @@ fn settle(table: &mut Table, missing: &mut Vec<String>) {
     {
         let is_plain = |c: char| c.is_alphanumeric() || "-_@".contains(c);
         let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
-        let plain: String = plain.chars().take(LONGEST_PART).collect();
+        let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= LONGEST_PART;
+        let plain: String = plain.char_indices().take_while(fits).map(|(_, c)| c).collect();
         let plain = if check_name(&plain).is_ok() { plain } else { format!("app-{plain}") };
-        missing.push(format!("the name '{name}', which is '{plain}' now,"));
         table.insert("name".into(), Toml::String(plain));
+    }
+}
+
+/// Gives apps whose names became those of others names of their own. Two that have one name in PM2 too are for the user to tell apart.
+fn tell_apart(all: &mut [(Value, Table, usize)], missing: &mut Vec<String>) {
+    let text = |theirs: &Value| theirs.as_str().map_or_else(|| theirs.to_string(), str::to_owned);
+    let is_same = |theirs: &Value, table: &Table| table.get("name").and_then(Toml::as_str) == Some(&text(theirs));
+    let kept = all.iter().filter(|(theirs, table, _)| is_same(theirs, table));
+    let mut taken: BTreeSet<String> = kept.map(|(theirs, ..)| text(theirs)).collect();
+    for (theirs, table, _) in all.iter_mut().filter(|(theirs, table, _)| !is_same(theirs, table)) {
+        let Some(name) = table.get("name").and_then(Toml::as_str).map(str::to_owned) else { continue };
+        let others = (2..).map(|number| format!("{name}-{number}"));
+        let own = std::iter::once(name.clone()).chain(others).find(|name| !taken.contains(name)).unwrap_or_default();
+        missing.push(format!("the name '{}', which is '{own}' now,", text(theirs)));
+        table.insert("name".into(), Toml::String(own.clone()));
+        taken.insert(own);
     }
 }
 
@@ -387,6 +405,24 @@ mod tests {
             "the name 'My App', which is 'My-App' now,",
         ];
         assert_eq!(missing, named);
+    }
+
+    #[test]
+    fn apps_whose_names_become_the_same_stay_apart() {
+        let dump = |name: &str, script: &str| json!({ "name": name, "pm_exec_path": script });
+        let (first, second) = (
+            "a service of the team that bills, in the west of Europe 1",
+            "a service of the team that bills, in the west of Europe 2",
+        );
+        let all = [("My App", "a.js"), ("My-App", "b.js"), ("My App", "a.js"), (first, "c.js"), (second, "d.js")];
+        let (text, missing) = converted_here(&Value::Array(all.map(|(name, script)| dump(name, script)).into())).unwrap();
+        let file: Table = text.parse().unwrap();
+        let apps = file["app"].as_array().unwrap();
+        let names: BTreeSet<&str> = apps.iter().map(|app| app["name"].as_str().unwrap()).collect();
+        assert_eq!((apps.len(), names.len()), (4, 4), "{text}");
+        assert_eq!((apps[0]["name"].as_str(), apps[0]["instances"].as_integer()), (Some("My-App-2"), Some(2)));
+        assert_eq!(apps[1]["name"].as_str(), Some("My-App"));
+        assert!(missing.contains(&"the name 'My App', which is 'My-App-2' now,".to_owned()), "{missing:?}");
     }
 
     #[test]

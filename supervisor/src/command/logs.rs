@@ -17,6 +17,13 @@ use supervisor::home::Home;
 use supervisor::selector::Selector;
 use supervisor::spec::STREAMS;
 
+/// The logs that were printed so far, and what was said about others: the list changes often.
+#[derive(Default)]
+struct Printed {
+    logs: Vec<Followed>,
+    told: BTreeSet<String>,
+}
+
 /// A log whose end was printed.
 struct Followed {
     label: String,
@@ -52,12 +59,12 @@ pub fn run(logs: &Logs) -> Result<()> {
         is_raw: logs.raw || !std::io::stdout().is_terminal(),
         write: stream,
     };
-    let mut followed = Vec::new();
-    choice.add(&mut followed, &table, |_| choice.lines)?;
-    if followed.is_empty() {
+    let mut printed = Printed::default();
+    choice.add(&mut printed, &table, |_| choice.lines)?;
+    if printed.logs.is_empty() {
         bail!(choice.selector.nothing(table.names()));
     }
-    if choice.follow { choice.follow(&mut followed, None) } else { Ok(()) }
+    if choice.follow { choice.follow(printed, None) } else { Ok(()) }
 }
 
 /// Prints new lines of all logs until the other end of a stream is closed, and then what was written before that.
@@ -70,7 +77,7 @@ pub fn run_until_closed(end: &UnixStream) -> Result<()> {
     let is_raw = !std::io::stdout().is_terminal();
     let streams = STREAMS.to_vec();
     Choice { selector: Selector::new("all"), streams, lines: 0, follow: true, is_raw, write: patient }
-        .follow(&mut Vec::new(), Some(end))
+        .follow(Printed::default(), Some(end))
 }
 
 /// Allows as many open files as the system lets this process have: each log is one.
@@ -82,18 +89,21 @@ fn raise_limit() {
 
 impl Choice<'_> {
     /// Prints the last lines of each chosen log that is not followed yet.
-    fn add(&self, followed: &mut Vec<Followed>, table: &Table, lines: impl Fn(&Path) -> usize) -> Result<()> {
+    fn add(&self, printed: &mut Printed, table: &Table, lines: impl Fn(&Path) -> usize) -> Result<()> {
         for (app, one) in table.all().filter(|(app, one)| app.is_meant(one, &self.selector)) {
             if let Some(trouble) = &one.log_trouble {
-                super::remark(&format!("a log of {} ({}) cannot be written: {trouble}", app.name, one.id));
+                let text = format!("a log of {} ({}) cannot be written: {trouble}", app.name, one.id);
+                if printed.told.insert(text.clone()) {
+                    super::remark(&text);
+                }
             }
             for (path, stream) in one.logs.iter().zip(STREAMS).filter(|(_, stream)| self.streams.contains(stream)) {
-                if !followed.iter().any(|one| one.log.path == *path) {
+                if !printed.logs.iter().any(|one| one.log.path == *path) {
                     let label = format!("{}|{} {stream}| ", one.id, app.name);
                     let mut one = Followed { label, log: Growing::new(path.clone()) };
                     self.print_end(&mut one, lines(path), self.follow)
                         .with_context(|| format!("cannot read {}", path.display()))?;
-                    followed.push(one);
+                    printed.logs.push(one);
                 }
             }
         }
@@ -121,7 +131,7 @@ impl Choice<'_> {
     }
 
     /// Prints new lines, including those of instances that start later.
-    fn follow(&self, followed: &mut Vec<Followed>, end: Option<&UnixStream>) -> Result<()> {
+    fn follow(&self, mut printed: Printed, end: Option<&UnixStream>) -> Result<()> {
         let home = Home::open()?;
         let usual = home.logs();
         let mut changes = Changes::new().context("cannot set up inotify to follow the logs")?;
@@ -134,21 +144,21 @@ impl Choice<'_> {
             end.write_all(b"w")?;
         }
         loop {
-            for one in followed.iter_mut() {
+            for one in &mut printed.logs {
                 // Without its folder, it has no new lines.
                 let _ = one.log.path.parent().map(|folder| changes.watch(folder));
                 self.print_new(one)?;
             }
             let Some(names) = changes.wait(end.map(AsFd::as_fd))? else {
-                followed.iter_mut().try_for_each(|one| self.print_new(one))?;
-                return self.print_unlisted(followed, &usual, &before);
+                printed.logs.iter_mut().try_for_each(|one| self.print_new(one))?;
+                return self.print_unlisted(&printed.logs, &usual, &before);
             };
             // Another instance may have logs of its own; the daemon knows, if it answers.
             if state.file_name().is_some_and(|state| names.contains(state))
                 && let Ok(table) = client::table()
             {
                 // Nothing of a log that was not there is missed.
-                self.add(followed, &table, |path| if before.contains(path) { self.lines } else { usize::MAX })?;
+                self.add(&mut printed, &table, |path| if before.contains(path) { self.lines } else { usize::MAX })?;
             }
         }
     }

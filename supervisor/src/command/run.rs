@@ -35,7 +35,7 @@ pub fn run(run: &Run) -> Result<ExitCode> {
             run.file.display()
         );
     }
-    let mut foreground = Foreground { signals, children, logs: None, unanswered: None };
+    let mut foreground = Foreground { signals, children, logs: None, held: None, unanswered: None };
     let outcome = foreground.keep(specs);
     let killed = client::kill_quietly();
     drop(foreground);
@@ -55,7 +55,7 @@ impl Printed {
             }
         })?;
         // If it cannot watch, it says why and ends.
-        let _ = own.read(&mut [0]);
+        let _ = own.read_exact(&mut [0]);
         Ok(Printed(own))
     }
 }
@@ -64,7 +64,7 @@ impl Drop for Printed {
     fn drop(&mut self) {
         let _ = self.0.shutdown(Shutdown::Write);
         // Its own end is closed when it has printed all.
-        let _ = self.0.read(&mut [0]);
+        let _ = self.0.read_exact(&mut [0]);
     }
 }
 
@@ -73,6 +73,8 @@ struct Foreground {
     signals: UnixStream,
     children: UnixStream,
     logs: Option<Printed>,
+    /// The connection by which the daemon sees that this process has ended.
+    held: Option<UnixStream>,
     /// The request that a signal came before. Were it given up, the daemon would begin to end everything, and might be gone before it is told to.
     unanswered: Option<BufReader<UnixStream>>,
 }
@@ -83,6 +85,8 @@ impl Foreground {
         if !client::table()?.apps.is_empty() {
             client::ask_quietly(&Request::Delete("all".into()))?;
         }
+        // From now on, whatever ends this process ends them, also while it starts others.
+        self.held = Some(client::send(&Request::Foreground)?);
         self.logs = Some(Printed::begin().context("cannot print the logs")?);
         let mut errors = Vec::new();
         for (spec, instances) in specs {
@@ -134,7 +138,10 @@ impl Foreground {
                 match serde_json::from_str(&line) {
                     Ok(answer) => return Ok(Some(answer)),
                     // The daemon was replaced.
-                    Err(_) => answers = BufReader::new(client::send(again)?),
+                    Err(_) => {
+                        self.held = Some(client::send(&Request::Foreground)?);
+                        answers = BufReader::new(client::send(again)?);
+                    }
                 }
             }
         }

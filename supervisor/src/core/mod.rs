@@ -138,6 +138,8 @@ pub struct Core {
     table: Table,
     tasks: Vec<Task>,
     waiting: BTreeMap<Client, answers::Waiting>,
+    /// Connections of a command in the foreground: everything ends with it.
+    foreground: Vec<Client>,
     /// Clients that want to know when an app is given up, or all have ended.
     awaiting: Vec<Client>,
     /// The addresses that the keeper listens on, each with the actual one: the system may have chosen the port.
@@ -175,6 +177,7 @@ impl Core {
             table: Table::default(),
             tasks: Vec::new(),
             waiting: BTreeMap::new(),
+            foreground: Vec::new(),
             awaiting: Vec::new(),
             listeners: BTreeMap::new(),
             wishes: Vec::new(),

@@ -113,7 +113,13 @@ impl Core {
             }
             // The daemon reads the saved apps first.
             Request::Resurrect { .. } | Request::Update(_) => bail!("the daemon does this itself"),
+            Request::Foreground => {
+                self.foreground.push(client);
+                Ok(())
+            }
             Request::AwaitEnd => {
+                // It may have asked another daemon for the rest.
+                self.foreground.push(client);
                 self.awaiting.push(client);
                 Ok(())
             }
@@ -351,11 +357,9 @@ impl Core {
     pub(super) fn gone(&mut self, client: Client) {
         self.waiting.remove(&client);
         // The apps of a command in the foreground end with it, however it has ended.
-        if self.awaiting.contains(&client) {
-            self.awaiting.retain(|one| *one != client);
-            if self.ending.is_none() {
-                self.end_all(None);
-            }
+        self.awaiting.retain(|one| *one != client);
+        if self.foreground.contains(&client) && self.ending.is_none() {
+            self.end_all(None);
         }
         self.cancel(|task| task.client == Some(client), "its command was interrupted");
     }

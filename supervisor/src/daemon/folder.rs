@@ -14,6 +14,11 @@ impl Daemon {
         self.lock.as_ref().is_none_or(|lock| self.home.is_locked_by(lock))
     }
 
+    /// Why nothing is started or written meanwhile.
+    pub(super) fn lost(&self) -> String {
+        format!("{} was removed: retry in a moment", self.home.path().display())
+    }
+
     /// Refuses a request that could not be written to the disk: the next daemon would undo it. Returns whether it has.
     pub(super) fn refuse_without_room(&mut self, id: u64) -> bool {
         let result = self.home.check_room();
@@ -37,7 +42,7 @@ impl Daemon {
         self.watch.return_to_home();
         let remark = if let Err(error) = self.home.make() {
             Some(format!("{path} was removed, and cannot be made anew: {error:#}"))
-        } else if !self.owns_home() || !self.home.control().exists() {
+        } else if !self.owns_home() || !self.home.control().exists() || !self.home.preload().exists() {
             // The keeper takes the lock and listens, and reports both. Or it finds another supervisor there, and ends.
             match self.order(&Order::Reopen)? {
                 Some(input) => return self.handle(input),

@@ -176,6 +176,8 @@ impl Daemon {
 
     fn save(&mut self, saved: crate::core::Saved) -> Result<()> {
         if self.is_over || !self.owns_home() {
+            // It is saved again once the folder is there.
+            self.save_due = None;
             return Ok(());
         }
         match store::save(saved, &self.home) {
@@ -202,6 +204,10 @@ impl Daemon {
                 }
                 self.clients.answer(client, &answer);
             }
+            // Another supervisor's specifications stay as they are.
+            Output::Prepare(spec, _) if !self.owns_home() => return Ok(Some(Input::Prepared(spec.name, Err(self.lost())))),
+            Output::Commit(_) | Output::Discard(_) | Output::Event(_) if !self.owns_home() => {}
+            Output::Save(client, _) if !self.owns_home() => self.clients.answer(client, &Answer::Error(self.lost())),
             Output::Prepare(spec, version) => {
                 let result = store::write(&spec, version, &self.home);
                 let result = result.and_then(|()| if version == Version::Current { self.follow(&spec) } else { Ok(()) });
@@ -263,6 +269,9 @@ impl Daemon {
                 self.checking.commands.end(*key);
             }
             Order::Spawn(job) => {
+                if !self.owns_home() {
+                    return Ok(Some(Input::Report(Box::new(Report::CannotSpawn(job.key, self.lost())))));
+                }
                 if let Some(spec) = self.core.spec_of(job) {
                     remark = match store::repair(spec, &job.spec) {
                         Ok(false) => None,

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const QUIET: Duration = Duration::from_millis(500);
 
 /// What the supervisor's own folder always has, and without which nobody can reach the supervisor.
-const NEEDED: [&str; 5] = ["control.sock", "alive", "specs", "notify", "logs"];
+const NEEDED: [&str; 6] = ["control.sock", "alive", "specs", "notify", "logs", "preload.cjs"];
 
 /// Watched programs.
 #[derive(Default)]
@@ -47,6 +47,7 @@ impl Watch {
         // Two programs in the same folder share its watch.
         if let (Some(number), Some(inotify)) = (number, &self.inotify)
             && !self.programs.iter().any(|(_, other, _)| *other == number)
+            && self.home != Some(number)
         {
             let _ = remove_watch(inotify, number);
         }
@@ -122,6 +123,7 @@ impl Daemon {
             self.watch.inotify = Some(inotify);
         }
         let inotify = self.watch.inotify.as_ref().context("inotify was set up")?;
-        add_watch(inotify, folder, events).with_context(|| format!("cannot watch {}", folder.display()))
+        // A folder that is watched for something else already has the same number.
+        add_watch(inotify, folder, events | WatchFlags::MASK_ADD).with_context(|| format!("cannot watch {}", folder.display()))
     }
 }

@@ -59,6 +59,8 @@ impl Keeper {
     }
 
     pub(super) fn start_daemon(&mut self) -> Result<()> {
+        // Those of the last one, however it has ended.
+        self.end_checks();
         let (own, other) = pair()?;
         let child = role("daemon").stdin(other).stdout(Stdio::null()).spawn().context("cannot start the daemon")?;
         self.take_daemon(Channel::new(own), Some(child))?;
@@ -120,6 +122,11 @@ impl Keeper {
         Ok(())
     }
 
+    /// Whether the folder is this supervisor's. Whoever has removed it may have started another supervisor there.
+    pub(super) fn owns_home(&self) -> bool {
+        self.lock.as_ref().is_some_and(|lock| self.home.is_locked_by(lock))
+    }
+
     /// Makes what is needed of the folder anew, if somebody has removed it; says why that cannot be done.
     pub(super) fn restore(&mut self) -> Result<()> {
         match self.restore_control() {
@@ -130,25 +137,29 @@ impl Keeper {
 
     fn restore_control(&mut self) -> Result<()> {
         let path = self.home.control();
-        let has_lock = self.lock.as_ref().is_some_and(|lock| self.home.is_locked_by(lock));
-        if path.exists() && has_lock {
+        let has_lock = self.owns_home();
+        if path.exists() && has_lock && self.home.preload().exists() {
             return Ok(());
         }
         self.home.make()?;
         if !has_lock {
-            match start::lock(&self.home) {
-                Ok(lock) => self.lock = Some(lock),
+            let Some(lock) = start::lock(&self.home)? else {
                 // Whoever has removed the folder has started another one there. The two would fight over it, and nobody could reach this one.
-                Err(error) => {
-                    tell(&self.home, &format!("{error:#}: the one that was there before ends its apps"));
-                    self.is_asked_to_end = true;
-                    return self.report(&Report::Terminate);
-                }
-            }
+                let home = self.home.path().display();
+                tell(
+                    &self.home,
+                    &format!("another supervisor runs in {home} by now: the one that was there before ends its apps"),
+                );
+                self.is_asked_to_end = true;
+                return self.report(&Report::Terminate);
+            };
+            self.lock = Some(lock);
+        }
+        if !self.home.preload().exists() {
             start::write_preload(&self.home)?;
-            if std::env::var_os("NOTIFY_SOCKET").is_some() {
-                fs::write(self.home.systemd(), "")?;
-            }
+        }
+        if std::env::var_os("NOTIFY_SOCKET").is_some() && !self.home.systemd().exists() {
+            fs::write(self.home.systemd(), "")?;
         }
         let _ = fs::remove_file(&path);
         let control = UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
@@ -177,7 +188,6 @@ impl Keeper {
         let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
         self.poller.remove(daemon.token, &daemon.channel);
         let status = daemon.end()?;
-        self.end_checks();
         tell(&self.home, &format!("the daemon {why} ({status}) and is being replaced"));
         if !std::mem::take(&mut self.is_left) {
             self.remark = Some(format!("the daemon {why} and was replaced"));

@@ -168,8 +168,10 @@ impl Keeper {
                 self.poller.set_interest(daemon.token, &daemon.channel, true, daemon.channel.has_unsent())?;
             }
         }
-        let _ = fs::remove_file(self.home.control());
-        let _ = fs::remove_file(self.home.shared_preload());
+        if self.owns_home() {
+            let _ = fs::remove_file(self.home.control());
+            let _ = fs::remove_file(self.home.shared_preload());
+        }
         Ok(ExitCode::SUCCESS)
     }
 

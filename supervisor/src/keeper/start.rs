@@ -10,6 +10,7 @@ use crate::spec::UNIX;
 use anyhow::{Context, Result};
 use listenfd::ListenFd;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
@@ -69,16 +70,20 @@ fn open_lock(home: &Home) -> Result<File> {
     lock.with_context(|| home.alive().display().to_string())
 }
 
-/// Takes the lock of a folder that was made anew.
+/// Takes the lock of a folder that was made anew; `None` if another supervisor holds it.
 ///
 /// # Errors
-/// Fails if another supervisor holds it.
-pub fn lock(home: &Home) -> Result<OwnedFd> {
+/// Fails if it cannot be opened, for example because there is no descriptor left.
+pub fn lock(home: &Home) -> Result<Option<OwnedFd>> {
     let lock = open_lock(home)?;
-    let taken = flock(&lock, FlockOperation::NonBlockingLockExclusive);
-    taken.with_context(|| format!("another supervisor runs in {} by now", home.path().display()))?;
-    fs::write(home.alive(), std::process::id().to_string())?;
-    Ok(lock.into())
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot lock {}", home.alive().display())),
+    }
+    // Who finds no id there, since the disk is full, asks on the control socket.
+    let _ = fs::write(home.alive(), std::process::id().to_string());
+    Ok(Some(lock.into()))
 }
 
 /// Writes what Node programs load, of this version.

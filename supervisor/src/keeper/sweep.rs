@@ -89,7 +89,8 @@ impl Keeper {
 
     /// Kills the commands of checks that a daemon has left behind.
     pub(super) fn end_checks(&self) {
-        let is_check = |pid: &i32| named(&self.home, *pid, CHECK).is_some();
+        // A supervisor that a check has started is independent of it.
+        let is_check = |pid: &i32| named(&self.home, *pid, CHECK).is_some() && !is_supervisor(*pid);
         for pid in proc::all().into_iter().filter(is_check).filter_map(Pid::from_raw) {
             let _ = kill_process(pid, Signal::KILL);
         }

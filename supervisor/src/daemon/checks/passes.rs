@@ -50,8 +50,8 @@ pub fn run(checks: &Checks, command: &str, home: &Home, commands: &Commands) -> 
     for some in checks.processes.chunks(MOST) {
         all.extend(thread::scope(|scope| {
             let begin = |(key, process): &(Key, Identity)| {
-                let (key, pid) = (*key, process.pid);
-                let work = move || (key, one(checks, command, (key, pid), home, commands).err());
+                let (key, process) = (*key, *process);
+                let work = move || (key, one(checks, command, (key, process), home, commands).err());
                 thread::Builder::new().name("check".into()).stack_size(super::STACK_SIZE).spawn_scoped(scope, work).ok()
             };
             let threads: Vec<_> = some.iter().filter_map(begin).collect();
@@ -61,13 +61,13 @@ pub fn run(checks: &Checks, command: &str, home: &Home, commands: &Commands) -> 
     all
 }
 
-fn one(checks: &Checks, text: &str, (key, pid): (Key, i32), home: &Home, commands: &Commands) -> Result<(), String> {
+fn one(checks: &Checks, text: &str, (key, process): (Key, Identity), home: &Home, commands: &Commands) -> Result<(), String> {
     let mark = home.notify(key.instance, key.generation);
     let plain = |error: io::Error| error.to_string();
     let spec = &checks.spec;
     let mut command = Command::new("/bin/sh");
     command.args(["-c", text]).current_dir(&spec.directory).env_clear();
-    command.envs(spec.environment.0.iter().map(|(name, value)| (name, value))).env("SUPERVISOR_PID", pid.to_string());
+    command.envs(spec.environment.0.iter().map(|(name, value)| (name, value))).env("SUPERVISOR_PID", process.pid.to_string());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     // If the daemon dies, the keeper finds it by this.
     command.env(CHECK, mark);
@@ -80,6 +80,10 @@ fn one(checks: &Checks, text: &str, (key, pid): (Key, i32), home: &Home, command
     let leader = Pid::from_child(&child);
     all.insert(key, leader);
     drop(all);
+    // It may have ended before there was anything to find.
+    if !process.is_alive() {
+        commands.end(key);
+    }
     let stderr = child.stderr.take();
     let ended = wait(leader, stderr.as_ref(), checks.timeout);
     // Whatever it has left behind ends with it; the id is still taken.
