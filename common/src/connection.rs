@@ -179,9 +179,10 @@ impl Connection {
     }
 
     /// Answers 503 and closes, because the server has no room for this connection. The request may not have been read, and so be a HEAD: the
-    /// answer has no body.
+    /// answer has no body. One that only waits to take its answers has asked for nothing else.
     pub fn turn_away(&mut self) {
-        if self.state == State::Open {
+        let is_asking = self.receiving.is_some() || self.pending.is_some() || !self.input.bytes().is_empty();
+        if self.state == State::Open && (is_asking || !self.has_unsent()) {
             self.receiving = None;
             self.pending = None;
             self.respond(&Answer { body: Cow::Borrowed(b""), ..Answer::busy() }, Reply::default());

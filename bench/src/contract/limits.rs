@@ -8,7 +8,8 @@ use crate::process::Running;
 use crate::process::deploy::package;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ pub const CHECKS: &[Check] = &[
     ("greedy", greedy),
     ("late-server", late_server),
     ("readers", readers),
+    ("turns", turns),
     ("bodies", bodies),
     ("panic", panic),
     ("largest-times", largest_times),
@@ -155,6 +157,27 @@ fn readers(server: &Server) -> Result<()> {
         expect_page(&slow.receive(false).with_context(|| format!("answer {number} of {REQUESTS} to a slow reader"))?)?;
     }
     slow.expect_close()
+}
+
+/// Clients that ask without a pause, and take their answers as fast, let others have theirs.
+fn turns(server: &Server) -> Result<()> {
+    let running = start(server, &[])?;
+    let pipeline = get("/").repeat(2000);
+    // Some for each loop.
+    let streams: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(running.address)).collect::<Result<_, _>>()?;
+    thread::scope(|scope| {
+        for stream in &streams {
+            let (pipeline, mut asking, mut taking) = (&pipeline, stream, stream);
+            // Each ends with its connection.
+            scope.spawn(move || while asking.write_all(pipeline).is_ok() {});
+            scope.spawn(move || while taking.read(&mut [0; 64 * 1024]).is_ok_and(|count| count > 0) {});
+        }
+        let outcome = (0..20).try_for_each(|_| expect_served(&running).map(drop));
+        for stream in &streams {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        outcome.context("beside clients that ask without a pause")
+    })
 }
 
 /// The bodies of all connections together have a bound: beyond it the answer is 503, and below it all is as before.

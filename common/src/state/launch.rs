@@ -89,6 +89,13 @@ impl NewLaunch {
         if is_set { Ok(()) } else { Err(format!("{name}: takes {takes}")) }
     }
 
+    /// What it takes in memory, in bytes, with a number.
+    pub(super) fn size(&self) -> usize {
+        let texts = [&self.mission, &self.rocket, &self.launch_date, &self.target].into_iter().map(String::len);
+        let customers = self.customers.iter().map(|name| size_of::<String>() + name.len());
+        size_of::<Launch>() + texts.chain(customers).sum::<usize>()
+    }
+
     /// Marks it as aborted.
     pub(super) fn abort(&mut self) {
         self.upcoming = false;

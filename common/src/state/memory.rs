@@ -3,16 +3,24 @@
 use super::{Backend, Failure, Launch, NewLaunch, Page};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Most launches: with the longest documents, a few hundred megabytes.
-const MOST: usize = 100_000;
+/// Most that launches take, in bytes.
+const MOST_MIB: usize = 256;
 
-/// The list. A launch stands at the index below its number.
+/// The list.
 #[derive(Default)]
-pub(super) struct Memory(Mutex<Vec<Launch>>);
+pub(super) struct Memory(Mutex<List>);
+
+/// A launch stands at the index below its number.
+#[derive(Default)]
+struct List {
+    launches: Vec<Launch>,
+    /// What they take, in bytes.
+    size: usize,
+}
 
 impl Memory {
-    fn launches(&self) -> MutexGuard<'_, Vec<Launch>> {
-        // Each change is one push or one assignment, so a panic leaves no half of it.
+    fn list(&self) -> MutexGuard<'_, List> {
+        // Each change is one push or one assignment, so a panic leaves no half of it that matters.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -24,27 +32,29 @@ fn index(flight: i64) -> usize {
 impl Backend for Memory {
     fn list(&self, page: Page) -> Result<Vec<Launch>, Failure> {
         let start = index(*page.flights().start());
-        Ok(self.launches().iter().skip(start).take(page.limit as usize).cloned().collect())
+        Ok(self.list().launches.iter().skip(start).take(page.limit as usize).cloned().collect())
     }
 
     fn one(&self, flight: i64) -> Result<Option<Launch>, Failure> {
-        Ok(self.launches().get(index(flight)).cloned())
+        Ok(self.list().launches.get(index(flight)).cloned())
     }
 
     fn add(&self, new: NewLaunch) -> Result<Launch, Failure> {
-        let mut launches = self.launches();
-        if launches.len() >= MOST {
-            return Err(Failure(format!("there is room for {MOST} launches")));
+        let mut list = self.list();
+        let size = list.size + new.size();
+        if size > MOST_MIB << 20 {
+            return Err(Failure(format!("there is room for {MOST_MIB} MiB of launches")));
         }
-        let flight_number = i64::try_from(launches.len()).unwrap_or(i64::MAX - 1) + 1;
+        let flight_number = i64::try_from(list.launches.len()).unwrap_or(i64::MAX - 1) + 1;
         let launch = Launch { flight_number, chosen: new };
-        launches.push(launch.clone());
+        list.launches.push(launch.clone());
+        list.size = size;
         Ok(launch)
     }
 
     fn abort(&self, flight: i64) -> Result<Option<Launch>, Failure> {
-        let mut launches = self.launches();
-        let found = launches.get_mut(index(flight));
+        let mut list = self.list();
+        let found = list.launches.get_mut(index(flight));
         Ok(found.map(|launch| {
             launch.chosen.abort();
             launch.clone()

@@ -67,8 +67,12 @@ impl Watch {
         if marks != seen.marks {
             // What comes behind the last answer does not extend the time for all of it.
             let lingers_on = [marks.0, seen.marks.0].map(Phase::of) == [Phase::Lingering; 2];
-            let late = if lingers_on { seen.late } else { Duration::ZERO };
-            (seen.marks, seen.since, seen.late) = (marks, now, late);
+            seen.marks = marks;
+            if !lingers_on {
+                (seen.since, seen.late) = (now, Duration::ZERO);
+            } else if unacknowledged(entry.socket) == 0 {
+                seen.since = now;
+            }
         }
         let limits = &self.limits;
         match Phase::of(marks.0) {

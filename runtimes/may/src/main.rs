@@ -23,6 +23,7 @@ use may::go;
 use may::io::{CoIo, WaitIo};
 use may::net::TcpStream;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
@@ -159,9 +160,21 @@ fn serve_connection(mut served: Served<TcpStream>, place: &Place) -> io::Result<
             }
             Step::Run(work) => connection.answer(&place.run(work)?),
             Step::CloseSend => stream.shutdown(Shutdown::Write)?,
-            Step::Yield => may::coroutine::yield_now(),
+            Step::Yield => pass(),
             Step::Close => return Ok(()),
         }
+    }
+}
+
+/// Lets everybody have a turn, also those whose event is still in a poller: a coroutine that only yields would run again before that is asked.
+fn pass() {
+    match EventFd::from_value(1).map(CoIo::new) {
+        Ok(Ok(event)) => {
+            event.wait_io();
+            // It leaves the poller before it is closed.
+            drop(event.into_inner());
+        }
+        _ => may::coroutine::yield_now(),
     }
 }
 

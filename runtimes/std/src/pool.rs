@@ -9,11 +9,11 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A connection that no thread works on.
-type Parked = Served<TcpStream>;
+/// A connection that no thread works on, with its place in the pool if it has only let others go first.
+type Parked = (Served<TcpStream>, Option<Admitted>);
 
 /// A connection that a thread is to work on, and the place in the pool that it takes until its answer is written.
-type Job = (Parked, Admitted);
+type Job = (Served<TcpStream>, Admitted);
 
 /// The parked connections, by the key in their epoll event, and the epoll instance that waits for them.
 struct Parking {
@@ -53,7 +53,7 @@ pub fn serve(server: Server) -> io::Result<()> {
                 (ACCEPTOR, Some(acceptor)) => {
                     if let Ok(served) = acceptor.accept(Ok) {
                         // epoll reports the connection once its first bytes have arrived.
-                        parking.park(served, EpollFlags::EPOLLIN, true);
+                        parking.park((served, None), EpollFlags::EPOLLIN, true);
                     }
                 }
                 (ACCEPTOR, None) => {}
@@ -79,7 +79,7 @@ impl Parking {
         // That the client sends no more stays true: one that waits to write would be reported again and again for it.
         let end = if wanted == EpollFlags::EPOLLIN { EpollFlags::EPOLLRDHUP } else { EpollFlags::empty() };
         let mut event = EpollEvent::new(wanted | end | EpollFlags::EPOLLONESHOT, slot.key() as u64);
-        let (stream, _) = parked.parts();
+        let (stream, _) = parked.0.parts();
         let is_watched = if is_new { self.epoll.add(&*stream, event) } else { self.epoll.modify(&*stream, &mut event) };
         // A connection that cannot be watched is dropped, and so closed.
         if is_watched.is_ok() {
@@ -88,26 +88,27 @@ impl Parking {
     }
 
     /// Sends a connection to the pool. The pool lives as long as the process, so there is always a receiver.
-    fn hand_on(&self, mut parked: Parked, events: EpollFlags, queue: &Sender<Job>, service: Service) {
-        let (stream, connection) = parked.parts();
+    fn hand_on(&self, (mut served, place): Parked, events: EpollFlags, queue: &Sender<Job>, service: Service) {
+        let (stream, connection) = served.parts();
         // One that only ends needs no thread, and must not take the place of a request. It was waiting to read, so it has no request left.
         if events.contains(EpollFlags::EPOLLRDHUP) && matches!(stream.peek(&mut [0]), Ok(0)) {
-            return self.serve(parked, None);
+            return self.serve(served, None);
         }
-        match service.admit() {
-            Ok(place) => drop(queue.send((parked, place))),
+        match place.map_or_else(|| service.admit(), Ok) {
+            Ok(place) => drop(queue.send((served, place))),
             Err(_) => {
                 connection.turn_away();
-                self.serve(parked, None);
+                self.serve(served, None);
             }
         }
     }
 
     /// Serves the connection until it would block, then parks it again unless it has closed.
-    fn serve(&self, mut parked: Parked, mut place: Option<Admitted>) {
+    fn serve(&self, mut served: Served<TcpStream>, mut place: Option<Admitted>) {
         // As soon as the client has its answer, it may ask again and expect this thread to be free.
-        if let Ok(Some(wanted)) = turn::take(&mut parked, false, || drop(place.take())) {
-            self.park(parked, wanted, false);
+        if let Ok(Some(wanted)) = turn::take(&mut served, false, || drop(place.take())) {
+            let kept = place.filter(|_| wanted == turn::AGAIN);
+            self.park((served, kept), wanted, false);
         }
     }
 
@@ -118,8 +119,8 @@ impl Parking {
 
 /// The body of each thread in the pool: takes the next readable connection and serves it until it would block.
 fn work(jobs: &Receiver<Job>, parking: &Parking) {
-    for (parked, place) in jobs {
-        parking.serve(parked, Some(place));
+    for (served, place) in jobs {
+        parking.serve(served, Some(place));
     }
 }
 
@@ -158,9 +159,9 @@ mod tests {
         let (queue, jobs) = bounded(1);
         let mut events = [EpollEvent::empty()];
 
-        parking.park(service.served(server), EpollFlags::EPOLLIN, true);
+        parking.park((service.served(server), None), EpollFlags::EPOLLIN, true);
         assert_eq!(parking.epoll.wait(&mut events, EpollTimeout::NONE), Ok(1));
-        parking.serve(parking.take(0).unwrap(), None);
+        parking.serve(parking.take(0).unwrap().0, None);
         assert_eq!(parking.epoll.wait(&mut events, EpollTimeout::ZERO), Ok(0), "it cannot write, and all is read");
 
         // As much as it takes for the server to write again.

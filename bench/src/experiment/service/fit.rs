@@ -91,8 +91,9 @@ impl Settings {
         let connections = self.connections as f64;
         // Each connection carries one request at a time. If one slow request holds all of them up, those that are due meanwhile must not wait here.
         let while_held_up = connections / (HELD_UP * slow.as_secs_f64()).max(f64::MIN_POSITIVE);
-        let most = self.rate.min(PER_CONNECTION * connections).min(while_held_up).max(LEAST_RATE);
-        let rate = probes::kept_rate(SHARE, quick.as_secs_f64(), fresh.as_secs_f64()).max(LEAST_RATE).min(most).floor();
+        let most = self.rate.min(PER_CONNECTION * connections).max(LEAST_RATE).min(while_held_up);
+        let rate = probes::kept_rate(SHARE, quick.as_secs_f64(), fresh.as_secs_f64()).max(LEAST_RATE).min(most);
+        let rate = if rate < 1.0 { rate } else { rate.floor() };
         let block_ms = (ms(slow) * 10.0).round() / 10.0;
         let (shortest, longest) = if mode == Mode::Quick { QUICK_WINDOW_MS } else { WINDOW_MS };
         let least = (BLOCKERS_PER_STEP * block_ms).max((LEAST_PROBES / rate * 1e3).ceil());
