@@ -33,7 +33,9 @@ impl Home {
     /// Fails if the folder cannot be created, belongs to another user, is open to other users, or has too long a path for a
     /// socket.
     pub fn open() -> Result<Self> {
-        let path = match (std::env::var_os("SUPERVISOR_HOME"), std::env::var_os("HOME")) {
+        // Unit files and containers may set it to nothing.
+        let own = std::env::var_os("SUPERVISOR_HOME").filter(|path| !path.is_empty());
+        let path = match (own, std::env::var_os("HOME")) {
             (Some(path), _) => PathBuf::from(path),
             (None, Some(home)) => Path::new(&home).join(".supervisor"),
             (None, None) => {
@@ -174,6 +176,11 @@ impl Home {
     /// The state file: the table of apps and their instances.
     pub fn state(&self) -> PathBuf {
         self.0.join("state.json")
+    }
+
+    /// A file that has room for another state.
+    pub fn spare(&self) -> PathBuf {
+        self.0.join("state.spare")
     }
 
     /// The file that `save` writes and `resurrect` reads.

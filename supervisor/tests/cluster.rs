@@ -58,6 +58,8 @@ fn a_reload_to_a_bad_build_fails_and_the_old_processes_keep_running() {
         assert!(said.contains(expected) && said.contains("but its instances keep running"), "{said}");
         assert_eq!(supervisor.pids(), before);
     }
+    let events = supervisor.ok(&["events"]);
+    assert!(events.contains("replacement failed") && !events.contains("given up"), "{events}");
     fs::remove_file(&program).unwrap();
     let said = supervisor.fails(&["reload", "api"]);
     assert!(said.contains("No such file"), "{said}");

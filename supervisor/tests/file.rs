@@ -3,7 +3,7 @@
 mod common;
 
 use common::load::connect;
-use common::{Supervisor, free, server, until};
+use common::{Supervisor, free, has, server, until};
 use std::fs;
 use std::path::PathBuf;
 
@@ -144,6 +144,24 @@ fn pm2s_files_become_one_that_start_takes() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("post_update has no counterpart here"));
     supervisor.ok(&["start", path.to_str().unwrap()]);
     assert_eq!(supervisor.pids().len(), 2);
+}
+
+#[test]
+fn a_file_of_pm2s_that_begins_something_else_is_read_without_waiting_for_its_end() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let ecosystem = supervisor.home.path().join("ecosystem.config.js");
+    let text = "setInterval(() => {}, 1000);\nmodule.exports = { apps: [{ name: 'api', script: 'app.js', node_args: ['-r', './x y.js'] }] };\n";
+    fs::write(&ecosystem, text).unwrap();
+    let output = supervisor.run(&["import", ecosystem.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("name = \"api\""), "{output:?}");
+    // An interpreter's words have no spaces.
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("node_args = [\"-r\",\"./x y.js\"] has no counterpart"),
+        "{output:?}"
+    );
 }
 
 #[test]

@@ -142,6 +142,46 @@ fn what_a_short_job_says_is_printed() {
     }
 }
 
+#[test]
+fn a_job_with_a_time_of_its_own_is_not_over_when_it_has_ended() {
+    let supervisor = Supervisor::new();
+    let mut run = run(&supervisor, &app("job", "echo tick", "no-autorestart = true\ncron = \"* * * * * *\""));
+    let lines = BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(lines.take(3).filter(|line| line.ends_with("| tick")).count(), 3);
+    signal("TERM", i64::from(run.id()));
+    assert!(run.wait().unwrap().success());
+}
+
+#[test]
+fn all_of_what_a_job_says_is_printed_however_much_that_is() {
+    let supervisor = Supervisor::new();
+    let output =
+        run(&supervisor, &app("job", "seq 1 300000; echo the last", "no-autorestart = true")).wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.ends_with("| the last\n"), "{}", said.lines().last().unwrap_or_default());
+    assert_eq!(said.lines().count(), 300_001);
+}
+
+#[test]
+fn it_goes_on_when_keeper_and_daemon_have_both_died() {
+    let supervisor = Supervisor::new();
+    let mut run = run(&supervisor, &app("web", "exec sleep 1000", ""));
+    until("it is online", || supervisor.list().first().is_some_and(|one| one["status"] == "online"));
+    for _ in 0..3 {
+        let all = [supervisor.role("daemon"), supervisor.role("keeper")];
+        all.iter().for_each(|pid| signal("KILL", *pid));
+        until("others have taken their place", || {
+            let table = supervisor.run(&["list", "--json"]);
+            table.status.success()
+                && supervisor.list().first().is_some_and(|one| one["status"] == "online")
+                && all.into_iter().all(is_gone)
+        });
+    }
+    assert_eq!(run.try_wait().unwrap(), None);
+    signal("TERM", i64::from(run.id()));
+    assert!(run.wait().unwrap().success());
+}
+
 /// Runs a file as the first process of a namespace, as in a container; `None`, said aloud, where that cannot be.
 fn run_first(supervisor: &Supervisor, text: &str) -> Option<Child> {
     let namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--mount-proc"];

@@ -91,8 +91,13 @@ fn on_a_full_disk_nothing_is_promised_that_the_next_daemon_would_undo() {
     }
     signal("KILL", supervisor.role("daemon"));
     until("the next daemon answers", || supervisor.pids() == before);
-    // What may have filled the disk can be ended.
-    supervisor.ok(&["stop", "app"]);
+    // What may have filled the disk can be ended, and stays so, also the second time.
+    for _ in 0..2 {
+        supervisor.ok(&["stop", "app"]);
+        let daemon = supervisor.role("daemon");
+        signal("KILL", daemon);
+        until("the next daemon answers", || supervisor.list().first().is_some_and(|one| one["status"] == "stopped"));
+    }
     fs::remove_file(&fill).unwrap();
     supervisor.ok(&["start", "app"]);
     supervisor.ok(&["scale", "app", "2"]);

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 /// Where a process writes its errors to.
 fn errors_of(pid: i64) -> PathBuf {
@@ -30,6 +31,16 @@ fn both_processes_still_write_to_the_log_of_the_supervisor_after_it_was_started_
     }
     assert!(fs::metadata(&log).unwrap().len() < 1 << 20);
     assert!(fs::metadata(log.with_extension("log.1")).unwrap().len() >= 1 << 20, "what it said is kept");
+}
+
+#[test]
+fn a_process_is_as_old_as_before_when_its_daemon_is_another() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let online = Instant::now();
+    supervisor.ok(&["update"]);
+    let least = u64::try_from(online.elapsed().as_millis()).unwrap();
+    assert!(supervisor.list()[0]["uptime_ms"].as_u64().unwrap() >= least, "{} after {least} ms", supervisor.list()[0]);
 }
 
 #[test]

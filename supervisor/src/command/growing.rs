@@ -15,6 +15,11 @@ use std::path::{Path, PathBuf};
 use supervisor::files::{self, last_lines};
 use supervisor::rotated;
 
+/// Most of a file that is read at once, in bytes.
+const PIECE: u64 = 1 << 20;
+/// What stands in place of lines that nobody can read any more.
+const LOST: &[u8] = b"(lines were lost here: the log was rotated faster than it was read)\n";
+
 /// The file.
 pub struct Growing {
     /// Its path.
@@ -57,36 +62,39 @@ impl Growing {
         std::mem::take(&mut self.rest)
     }
 
-    /// Returns the lines that have been added since the last call, even across rotations.
+    /// Returns lines that have been added since the last call, even across rotations: some of them, and none if there are no more.
     ///
     /// # Errors
     /// Fails if a file cannot be read.
     pub fn new_lines(&mut self) -> io::Result<Vec<u8>> {
         let mut lines = Vec::new();
-        loop {
+        while lines.is_empty() {
             if let Some(file) = &mut self.file {
                 // It has been emptied.
                 if file.metadata()?.len() < file.stream_position()? {
                     file.seek(SeekFrom::Start(0))?;
                     self.rest.clear();
                 }
-                file.read_to_end(&mut self.rest)?;
+                let count = file.take(PIECE).read_to_end(&mut self.rest)? as u64;
                 let end = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
                 lines.extend(self.rest.drain(..end));
+                if count == PIECE {
+                    continue;
+                }
             }
-            match self.next() {
-                Some(path) => match files::open(&path) {
-                    Ok(file) => self.file = Some(file),
-                    // It has just been replaced by another, or it is not to be read.
-                    Err(_) => return Ok(lines),
-                },
-                None => return Ok(lines),
+            let Some((path, is_next)) = self.next() else { break };
+            // Otherwise it has just been replaced by another, or it is not to be read.
+            let Ok(file) = files::open(&path) else { break };
+            self.file = Some(file);
+            if !is_next {
+                lines.extend(LOST);
             }
         }
+        Ok(lines)
     }
 
-    /// Returns the next file after the open one, if there is one.
-    fn next(&self) -> Option<PathBuf> {
+    /// Returns the next file after the open one, if there is one, and whether there was none between them.
+    fn next(&self) -> Option<(PathBuf, bool)> {
         // A pipe or a device has no end to follow.
         let inode = |path: &Path| fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.ino());
         let open = self.file.as_ref().and_then(|file| file.metadata().ok()).map(|metadata| metadata.ino());
@@ -94,15 +102,19 @@ impl Growing {
         if inode(&newer)? == open.unwrap_or(0) {
             return None;
         }
-        for number in 1.. {
+        if open.is_none() {
+            return Some((newer, true));
+        }
+        // Ours, or nothing: then ours is gone, and the oldest existing file comes next. One that was removed without being rotated has no other behind it.
+        let mut number = 1;
+        loop {
             let older = rotated(&self.path, number);
             match inode(&older) {
                 Some(found) if Some(found) != open => newer = older,
-                // The previous candidate follows ours, or ours is gone and the oldest existing file comes next.
-                _ => break,
+                found => return Some((newer, found.is_some() || number == 1)),
             }
+            number += 1;
         }
-        Some(if open.is_some() { newer } else { self.path.clone() })
     }
 }
 

@@ -1,26 +1,25 @@
 //! `import` converts the files of PM2's users to a supervisor.toml: ecosystem files, which may be programs, and what `pm2 save` has written.
 
+use super::names;
+use super::places::Places;
 use super::pm2::{KEYS, Kind, NOTHING, STATE, USUAL};
 use super::{print, remark};
 use crate::cli::Import;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use supervisor::spec::check_name;
 use toml::{Table, Value as Toml};
-
-/// Bytes that are kept of a name that cannot stay as it is. A name may have 64, and something may be added that tells it from others.
-const LONGEST_PART: usize = 54;
 
 /// Prints what a file exports. Whatever the file prints itself goes to the standard error.
 const READ: &str = "const write = process.stdout.write.bind(process.stdout);
 process.stdout.write = process.stderr.write.bind(process.stderr);
 const apps = require(process.argv[1]);
-write(JSON.stringify(typeof apps === 'function' ? apps() : apps) ?? 'null');";
+// Whatever else the file has begun, such as a server, is not waited for.
+write(JSON.stringify(typeof apps === 'function' ? apps() : apps) ?? 'null', () => process.exit());";
 
 /// Converts a file.
 ///
@@ -29,13 +28,13 @@ write(JSON.stringify(typeof apps === 'function' ? apps() : apps) ?? 'null');";
 pub fn run(import: &Import) -> Result<()> {
     let value = read(&import.file)?;
     let places = Places::new(&import.file, import.output.as_deref())?;
-    let (text, missing) = converted(&value, &places).with_context(|| import.file.display().to_string())?;
+    let (text, remarks) = converted(&value, &places).with_context(|| import.file.display().to_string())?;
     match &import.output {
         Some(path) if path.exists() => bail!("{} exists: name another file with --output", path.display()),
         Some(path) => fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?,
         None => print(&text)?,
     }
-    missing.iter().for_each(|key| remark(&format!("{key} has no counterpart here, and was left out")));
+    remarks.iter().for_each(|text| remark(text));
     Ok(())
 }
 
@@ -59,42 +58,10 @@ fn read(file: &Path) -> Result<Value> {
     serde_json::from_slice(&output.stdout).with_context(|| format!("{} exports something else than apps", file.display()))
 }
 
-/// Where the two files are, since paths in each are relative to its folder.
-struct Places {
-    /// The folder of PM2's file.
-    folder: PathBuf,
-    /// The other file is in another folder.
-    is_elsewhere: bool,
-}
+/// What is said of a key that is not in the file.
+const LEFT_OUT: &str = " has no counterpart here, and was left out";
 
-impl Places {
-    fn new(file: &Path, output: Option<&Path>) -> Result<Self> {
-        let folder =
-            |path: &Path| Ok::<_, std::io::Error>(std::path::absolute(path)?.parent().map(Path::to_owned).unwrap_or_default());
-        let (from, to) = (folder(file)?, folder(output.unwrap_or(Path::new("supervisor.toml")))?);
-        Ok(Places { is_elsewhere: from != to, folder: from })
-    }
-
-    /// Makes the paths of an app relative to the new file, or absolute. To PM2, they are relative to the app's working directory.
-    fn place(&self, table: &mut Table) {
-        let text = |table: &Table, key: &str| table.get(key).and_then(Toml::as_str).map(PathBuf::from);
-        let base = if self.is_elsewhere { self.folder.clone() } else { PathBuf::new() };
-        let base = text(table, "cwd").map_or(base.clone(), |cwd| base.join(cwd));
-        if text(table, "cwd").is_some() || self.is_elsewhere {
-            table.insert("cwd".into(), Toml::String(base.display().to_string()));
-        }
-        for key in ["start", "env-file", "log", "output", "error"] {
-            let Some(path) = text(table, key) else { continue };
-            let placed = base.join(&path);
-            // What is not a file there is a command.
-            if key != "start" || self.folder.join(&placed).is_file() {
-                table.insert(key.into(), Toml::String(placed.display().to_string()));
-            }
-        }
-    }
-}
-
-/// Returns the text of a supervisor.toml, and the keys that are not in it.
+/// Returns the text of a supervisor.toml, and what is to be said about it.
 fn converted(value: &Value, places: &Places) -> Result<(String, Vec<String>)> {
     let apps = match value {
         Value::Array(apps) => apps.as_slice(),
@@ -122,7 +89,7 @@ fn converted(value: &Value, places: &Places) -> Result<(String, Vec<String>)> {
             None => all.push((name, table, 1)),
         }
     }
-    tell_apart(&mut all, &mut missing);
+    let renamed = names::tell_apart(&mut all);
     let tables = all.into_iter().map(|(_, mut table, count)| {
         if count > 1 {
             table.insert("instances".into(), Toml::Integer(count as i64));
@@ -132,7 +99,8 @@ fn converted(value: &Value, places: &Places) -> Result<(String, Vec<String>)> {
     let file = Table::from_iter([("app".to_owned(), Toml::Array(tables.collect()))]);
     missing.sort();
     missing.dedup();
-    Ok((toml::to_string(&file)?, missing))
+    let left_out = missing.into_iter().map(|key| key + LEFT_OUT);
+    Ok((toml::to_string(&file)?, left_out.chain(renamed).collect()))
 }
 
 fn converted_app(app: &Map<String, Value>, places: &Places, missing: &mut Vec<String>) -> Result<Table> {
@@ -148,7 +116,11 @@ fn converted_app(app: &Map<String, Value>, places: &Places, missing: &mut Vec<St
             }
         } else if key == "node_args" || key == "interpreter_args" {
             let words = words(value);
-            if !words.is_empty() {
+            // The words of an interpreter are parted by spaces.
+            let is_one = |word: &String| !word.is_empty() && !word.contains(char::is_whitespace);
+            if !words.iter().all(is_one) {
+                missing.push(format!("{key} = {value}"));
+            } else if !words.is_empty() {
                 let interpreter =
                     app.get("interpreter").or(app.get("exec_interpreter")).and_then(Value::as_str).unwrap_or("node");
                 table.insert("interpreter".into(), Toml::String(format!("{interpreter} {}", words.join(" "))));
@@ -180,7 +152,7 @@ fn converted_app(app: &Map<String, Value>, places: &Places, missing: &mut Vec<St
     Ok(table)
 }
 
-/// Settings that PM2 allows together, and names that only it allows.
+/// Settles what only PM2 allows: settings together, and names.
 fn settle(table: &mut Table, missing: &mut Vec<String>) {
     if table.contains_key("log-date-format") {
         table.remove("time");
@@ -188,32 +160,7 @@ fn settle(table: &mut Table, missing: &mut Vec<String>) {
     if table.contains_key("output") || table.contains_key("error") {
         missing.extend(table.remove("log").map(|log| format!("log_file = {log}, beside out_file and error_file")));
     }
-    if let Some(Toml::String(name)) = table.get("name").cloned()
-        && check_name(&name).is_err()
-    {
-        let is_plain = |c: char| c.is_alphanumeric() || "-_@".contains(c);
-        let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
-        let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= LONGEST_PART;
-        let plain: String = plain.char_indices().take_while(fits).map(|(_, c)| c).collect();
-        let plain = if check_name(&plain).is_ok() { plain } else { format!("app-{plain}") };
-        table.insert("name".into(), Toml::String(plain));
-    }
-}
-
-/// Gives apps whose names became those of others names of their own. Two that have one name in PM2 too are for the user to tell apart.
-fn tell_apart(all: &mut [(Value, Table, usize)], missing: &mut Vec<String>) {
-    let text = |theirs: &Value| theirs.as_str().map_or_else(|| theirs.to_string(), str::to_owned);
-    let is_same = |theirs: &Value, table: &Table| table.get("name").and_then(Toml::as_str) == Some(&text(theirs));
-    let kept = all.iter().filter(|(theirs, table, _)| is_same(theirs, table));
-    let mut taken: BTreeSet<String> = kept.map(|(theirs, ..)| text(theirs)).collect();
-    for (theirs, table, _) in all.iter_mut().filter(|(theirs, table, _)| !is_same(theirs, table)) {
-        let Some(name) = table.get("name").and_then(Toml::as_str).map(str::to_owned) else { continue };
-        let others = (2..).map(|number| format!("{name}-{number}"));
-        let own = std::iter::once(name.clone()).chain(others).find(|name| !taken.contains(name)).unwrap_or_default();
-        missing.push(format!("the name '{}', which is '{own}' now,", text(theirs)));
-        table.insert("name".into(), Toml::String(own.clone()));
-        taken.insert(own);
-    }
+    names::settle(table);
 }
 
 /// Returns the variables that are neither text nor a number.
@@ -319,9 +266,11 @@ fn strftime(format: &str) -> Option<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::collections::BTreeSet;
 
     fn converted_here(value: &Value) -> Result<(String, Vec<String>)> {
-        converted(value, &Places { folder: "/nowhere".into(), is_elsewhere: false })
+        let (text, remarks) = converted(value, &Places { folder: "/nowhere".into(), is_elsewhere: false })?;
+        Ok((text, remarks.iter().map(|text| text.trim_end_matches(LEFT_OUT).to_owned()).collect()))
     }
 
     #[test]
@@ -402,7 +351,7 @@ mod tests {
             "env.A = null",
             "env.B = {\"x\":1}",
             "log_file = \"all.log\", beside out_file and error_file",
-            "the name 'My App', which is 'My-App' now,",
+            "the app 'My App' is called 'My-App' here",
         ];
         assert_eq!(missing, named);
     }
@@ -422,7 +371,7 @@ mod tests {
         assert_eq!((apps.len(), names.len()), (4, 4), "{text}");
         assert_eq!((apps[0]["name"].as_str(), apps[0]["instances"].as_integer()), (Some("My-App-2"), Some(2)));
         assert_eq!(apps[1]["name"].as_str(), Some("My-App"));
-        assert!(missing.contains(&"the name 'My App', which is 'My-App-2' now,".to_owned()), "{missing:?}");
+        assert!(missing.contains(&"the app 'My App' is called 'My-App-2' here".to_owned()), "{missing:?}");
     }
 
     #[test]

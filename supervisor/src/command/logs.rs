@@ -12,6 +12,7 @@ use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use supervisor::control::Table;
 use supervisor::home::Home;
 use supervisor::selector::Selector;
@@ -39,8 +40,8 @@ struct Choice<'a> {
     follow: bool,
     /// Control characters are printed as they are.
     is_raw: bool,
-    /// Prints a line.
-    write: fn(&[u8]) -> Result<()>,
+    /// Prints lines.
+    write: &'a dyn Fn(&[u8]) -> Result<()>,
 }
 
 /// Prints the logs.
@@ -57,7 +58,7 @@ pub fn run(logs: &Logs) -> Result<()> {
         lines: logs.lines,
         follow: logs.follow,
         is_raw: logs.raw || !std::io::stdout().is_terminal(),
-        write: stream,
+        write: &stream,
     };
     let mut printed = Printed::default();
     choice.add(&mut printed, &table, |_| choice.lines)?;
@@ -68,15 +69,19 @@ pub fn run(logs: &Logs) -> Result<()> {
 }
 
 /// Prints new lines of all logs until the other end of a stream is closed, and then what was written before that.
-/// It is told when it can go on: nothing is missed from then on.
+/// It is told when it can go on: nothing is missed from then on. `printed` counts the bytes.
 ///
 /// # Errors
 /// Fails if the logs cannot be watched, or nobody reads what is printed.
-pub fn run_until_closed(end: &UnixStream) -> Result<()> {
+pub fn run_until_closed(end: &UnixStream, printed: &AtomicUsize) -> Result<()> {
     raise_limit();
     let is_raw = !std::io::stdout().is_terminal();
     let streams = STREAMS.to_vec();
-    Choice { selector: Selector::new("all"), streams, lines: 0, follow: true, is_raw, write: patient }
+    let note = |count| {
+        printed.fetch_add(count, Ordering::Relaxed);
+    };
+    let write = |text: &[u8]| patient(text, note);
+    Choice { selector: Selector::new("all"), streams, lines: 0, follow: true, is_raw, write: &write }
         .follow(Printed::default(), Some(end))
 }
 
@@ -101,8 +106,7 @@ impl Choice<'_> {
                 if !printed.logs.iter().any(|one| one.log.path == *path) {
                     let label = format!("{}|{} {stream}| ", one.id, app.name);
                     let mut one = Followed { label, log: Growing::new(path.clone()) };
-                    self.print_end(&mut one, lines(path), self.follow)
-                        .with_context(|| format!("cannot read {}", path.display()))?;
+                    self.print_end(&mut one, lines(path), self.follow)?;
                     printed.logs.push(one);
                 }
             }
@@ -112,22 +116,29 @@ impl Choice<'_> {
 
     /// Prints the last lines. One without an end comes later, if new lines do.
     fn print_end(&self, one: &mut Followed, lines: usize, follows: bool) -> Result<()> {
-        let text = one.log.last_lines(lines)?;
+        let text = one.log.last_lines(lines).with_context(|| format!("cannot read {}", one.log.path.display()))?;
         self.print(one, &text)?;
         let rest = if follows { Vec::new() } else { one.log.take_rest() };
         if rest.is_empty() { Ok(()) } else { self.print(one, &[&rest[..], b"\n"].concat()) }
     }
 
     fn print_new(&self, one: &mut Followed) -> Result<()> {
-        let text = one.log.new_lines()?;
-        self.print(one, &text)
+        loop {
+            let text = one.log.new_lines()?;
+            if text.is_empty() {
+                return Ok(());
+            }
+            self.print(one, &text)?;
+        }
     }
 
     fn print(&self, one: &Followed, text: &[u8]) -> Result<()> {
-        text.split_inclusive(|byte| *byte == b'\n').try_for_each(|line| {
-            let shown = if self.is_raw { Cow::Borrowed(line) } else { Cow::Owned(harmless(line)) };
-            (self.write)(&[one.label.as_bytes(), &shown].concat())
-        })
+        let mut shown = Vec::with_capacity(2 * text.len());
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            shown.extend(one.label.as_bytes());
+            shown.extend(&*if self.is_raw { Cow::Borrowed(line) } else { Cow::Owned(harmless(line)) });
+        }
+        (self.write)(&shown)
     }
 
     /// Prints new lines, including those of instances that start later.

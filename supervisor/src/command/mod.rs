@@ -11,6 +11,8 @@ mod list;
 mod logs;
 mod metrics;
 mod monit;
+mod names;
+mod places;
 mod pm2;
 mod readings;
 mod resolve;
@@ -56,17 +58,20 @@ fn stream(text: &[u8]) -> Result<()> {
     }
 }
 
-/// Prints what must not be lost: where there is no room for it, it waits until there is.
+/// Prints what must not be lost: where there is no room for it, it waits until there is. Notes how much was printed each time.
 ///
 /// # Errors
 /// Fails if nobody reads it.
-fn patient(text: &[u8]) -> Result<()> {
+fn patient(text: &[u8], note: impl Fn(usize)) -> Result<()> {
     let output = std::io::stdout();
     let mut rest = text;
     let mut is_told = false;
     while !rest.is_empty() {
         match rustix::io::write(&output, rest) {
-            Ok(written) => rest = &rest[written..],
+            Ok(written) => {
+                rest = &rest[written..];
+                note(written);
+            }
             Err(Errno::INTR) => {}
             // Whoever started this program has made it so.
             Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&output, PollFlags::OUT)], None)),

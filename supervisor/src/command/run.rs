@@ -7,17 +7,22 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use supervisor::control::{Answer, Request};
 use supervisor::home::Home;
 use supervisor::signals::readable;
 use supervisor::spec::Spec;
 
-/// Time limit for the last lines of the logs to be printed.
+/// Time limit for another daemon to listen, and the pause between two looks.
+const NEXT_DAEMON: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(50);
+/// Time limit for whoever reads the last lines of the logs to take some of them.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Starts the apps, and waits until one is given up, all have ended by themselves, or a signal comes. Everything ends with this process.
@@ -43,28 +48,44 @@ pub fn run(run: &Run) -> Result<ExitCode> {
 }
 
 /// The logs, which a thread prints until this is dropped: it then prints what the apps have written last, and ends.
-struct Printed(UnixStream);
+struct Printed {
+    end: UnixStream,
+    /// Bytes that were printed.
+    count: Arc<AtomicUsize>,
+}
 
 impl Printed {
     fn begin() -> Result<Self> {
         let (mut own, its) = UnixStream::pair()?;
         own.set_read_timeout(Some(LAST_LINES))?;
+        let count = Arc::new(AtomicUsize::new(0));
+        let printed = count.clone();
         std::thread::Builder::new().name("logs".into()).spawn(move || {
-            if let Err(why) = logs::run_until_closed(&its) {
+            if let Err(why) = logs::run_until_closed(&its, &printed) {
                 super::remark(&format!("the logs are printed no more, and the apps go on: {why:#}; see `supervisor logs`"));
             }
         })?;
         // If it cannot watch, it says why and ends.
         let _ = own.read_exact(&mut [0]);
-        Ok(Printed(own))
+        Ok(Printed { end: own, count })
     }
 }
 
 impl Drop for Printed {
     fn drop(&mut self) {
-        let _ = self.0.shutdown(Shutdown::Write);
-        // Its own end is closed when it has printed all.
-        let _ = self.0.read_exact(&mut [0]);
+        let _ = self.end.shutdown(Shutdown::Write);
+        loop {
+            let before = self.count.load(Ordering::Relaxed);
+            // Its own end is closed when it has printed all.
+            match self.end.read_exact(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                _ => return,
+            }
+            if self.count.load(Ordering::Relaxed) == before {
+                super::remark("the last lines of the logs were not printed, since nobody reads them: see the files of the logs");
+                return;
+            }
+        }
     }
 }
 
@@ -90,10 +111,14 @@ impl Foreground {
         self.logs = Some(Printed::begin().context("cannot print the logs")?);
         let mut errors = Vec::new();
         for (spec, instances) in specs {
-            // The list, which the next daemon continues with, has it.
             let name = spec.name.clone();
-            let again = Request::Resume(name.clone());
-            match self.ask(&Request::Start { spec: spec.into(), instances }, &again)? {
+            let start = Request::Start { spec: spec.into(), instances };
+            let mut answer = self.ask(&start, &Request::List)?;
+            // Another daemon, which goes on with what is in its list.
+            while matches!(&answer, Some(Answer::Table(table)) if table.app(&name).is_none()) {
+                answer = self.ask(&start, &Request::List)?;
+            }
+            match answer {
                 None => return Ok(ExitCode::SUCCESS),
                 // It is in the list, and tried again.
                 Some(Answer::Error(why)) if client::table()?.app(&name).is_some() => super::remark(&why),
@@ -134,15 +159,31 @@ impl Foreground {
             }
             if has_answer {
                 let mut line = String::new();
-                answers.read_line(&mut line)?;
+                // One that has gone may have left a part of it, or reset the connection.
+                let _ = answers.read_line(&mut line);
                 match serde_json::from_str(&line) {
                     Ok(answer) => return Ok(Some(answer)),
-                    // The daemon was replaced.
-                    Err(_) => {
-                        self.held = Some(client::send(&Request::Foreground)?);
-                        answers = BufReader::new(client::send(again)?);
-                    }
+                    Err(_) => answers = self.ask_next(again)?,
                 }
+            }
+        }
+    }
+}
+
+impl Foreground {
+    /// Asks the daemon that has replaced another. If keeper and daemon have both died, another supervisor goes on with their list.
+    fn ask_next(&mut self, request: &Request) -> Result<BufReader<UnixStream>> {
+        let begun = Instant::now();
+        loop {
+            let held = client::begin().and_then(|_| client::send(&Request::Foreground));
+            match held.and_then(|held| Ok((held, client::send(request)?))) {
+                Ok((held, answers)) => {
+                    self.held = Some(held);
+                    return Ok(BufReader::new(answers));
+                }
+                // One that is dying may have taken it.
+                Err(error) if begun.elapsed() > NEXT_DAEMON => return Err(error),
+                Err(_) => std::thread::sleep(AGAIN),
             }
         }
     }

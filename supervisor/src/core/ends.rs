@@ -105,7 +105,11 @@ impl Core {
         let (is_replacement, readiness) = (instance.is_replacement(key), app.readiness(worker.version));
         let policy = Policy { options: &spec.options, is_replacement, readiness };
         let Some((state, actions)) = worker.state.after(event, policy) else { return };
-        let told = told(worker.state, state).map(|what| (spec.name.clone(), what, instance.last_end.clone()));
+        let told = told(worker.state, state).map(|what| {
+            // The process that it was to replace runs on.
+            let what = if is_replacement && what == GIVEN_UP { "replacement failed" } else { what };
+            (spec.name.clone(), what, instance.last_end.clone())
+        });
         let stop_signal = spec.options.stop_signal.number();
         if let Some(worker) = self.table.worker_mut(key) {
             worker.state = state;
@@ -116,7 +120,7 @@ impl Core {
         self.is_dirty = true;
         if let Some((name, what, last_end)) = told {
             let why = match (what, state.process()) {
-                ("ended" | "stopped" | "given up", _) => last_end,
+                ("ended" | "stopped" | "replacement failed" | GIVEN_UP, _) => last_end,
                 (_, process) => process.map(|process| format!("process {}", process.pid)),
             };
             self.note(&name, Some(key.instance), what, why);
@@ -164,10 +168,12 @@ impl Core {
     }
 }
 
+const GIVEN_UP: &str = "given up";
+
 /// Returns the name of a change of state in the event log, if it is worth one.
 fn told(before: State, now: State) -> Option<&'static str> {
     match (before, now) {
-        (_, State::Errored) => Some("given up"),
+        (_, State::Errored) => Some(GIVEN_UP),
         (_, State::Waiting) => Some("ended"),
         // It is started again at once.
         (

@@ -67,6 +67,11 @@ impl Recovery {
     }
 }
 
+/// The beginning of the remark about an app whose specification is lost.
+pub(super) fn lost(name: &str) -> String {
+    format!("the specification of {name} is lost")
+}
+
 impl Core {
     /// Ends the recovery once the keeper has reported everything: puts running processes into the table, and starts missing ones.
     pub(super) fn recover(&mut self) {
@@ -131,10 +136,7 @@ impl Core {
         self.unbind_unused();
         for app in &self.table.apps {
             if let Some(why) = &app.damage {
-                let remark = format!(
-                    "the specification of {} is lost ({why}): it can be stopped and deleted, but not started",
-                    app.spec.name
-                );
+                let remark = format!("{} ({why}): it can be stopped and deleted, but not started", lost(&app.spec.name));
                 self.remarks.push(remark);
             } else {
                 self.out.push(Output::Follow(Box::new(app.spec.clone())));
@@ -213,7 +215,9 @@ impl Core {
                 (false, false) => (State::Starting { process: Some(process) }, Some(options.listen_timeout)),
             };
             let mut worker = Worker::new(key, state, Version::Current);
-            worker.online = is_ready.then_some(now);
+            // Nothing tells when it became ready, which is soon after its start.
+            let age = process.age().unwrap_or_default();
+            worker.online = is_ready.then(|| now.checked_sub(age).unwrap_or(now));
             worker.due = due.map(|due| now + due);
             worker.is_told_to_end = reported.is_told_to_end;
             worker.says = reported.says;

@@ -151,6 +151,9 @@ impl Core {
         if !(1..=MOST_INSTANCES).contains(&instances) {
             bail!("{} cannot have {instances} instances, only 1 to {MOST_INSTANCES}", spec.name);
         }
+        if self.table.app(&spec.name).is_some_and(|app| app.damage.is_some()) {
+            bail!("{0} is in the list, and its specification is lost: run `supervisor delete {0}` first", spec.name);
+        }
         if self.table.app(&spec.name).is_some() {
             bail!(
                 "{0} is in the list already: `supervisor restart {0}` starts it as it is there; to start it otherwise, run `supervisor \

@@ -58,7 +58,8 @@ impl Core {
         }
         let given_up = self.table.all().find(|(_, instance)| instance.worker.state == State::Errored);
         let failed = || self.table.all().find(|(_, instance)| instance.is_finished && instance.last_code != Some(0));
-        let is_over = self.table.all().all(|(_, instance)| instance.is_over());
+        // A job that has ended is started again when its time comes.
+        let is_over = self.table.all().all(|(app, one)| one.is_over() && !(one.is_finished && app.spec.options.cron.is_some()));
         let (text, culprit) = match given_up {
             Some(culprit) => ("was given up", Some(culprit)),
             None if is_over => ("has failed, and all apps have ended", failed()),
@@ -120,7 +121,8 @@ impl Core {
             self.unbind_unused();
             self.gone.extend(app.spec.options.namespace.map(|namespace| (app.spec.name.clone(), namespace)));
             // What was said of it is of no use any more.
-            self.remarks.retain(|remark| !remark.starts_with(&format!("{} (", app.spec.name)));
+            let (one, lost) = (format!("{} (", app.spec.name), super::recover::lost(&app.spec.name));
+            self.remarks.retain(|remark| !remark.starts_with(&one) && !remark.starts_with(&lost));
             self.out.push(Output::Remove(app.spec.name));
         }
     }

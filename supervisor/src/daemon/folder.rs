@@ -1,12 +1,16 @@
 //! The supervisor's own folder: it is made anew where something of it was removed, since nobody could reach the supervisor without it, and what its disk has
 //! no room for is refused.
 
-use super::Daemon;
+use super::{Daemon, store};
 use crate::channel::Order;
 use crate::control::Answer;
-use crate::core::Input;
+use crate::core::{Input, Saved};
 use anyhow::Result;
 use rustix::fs::inotify::WatchFlags;
+use std::time::{Duration, Instant};
+
+/// Pause before the state is saved again, after it could not be.
+pub const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
 impl Daemon {
     /// Whether the folder is this supervisor's. Whoever has removed it may have started another supervisor there.
@@ -24,6 +28,26 @@ impl Daemon {
         let result = self.home.check_room();
         result.as_ref().err().into_iter().for_each(|error| self.clients.answer(id, &Answer::Error(format!("{error:#}"))));
         result.is_err()
+    }
+
+    /// Writes the list for the next daemon.
+    pub(super) fn save(&mut self, saved: Saved) -> Result<()> {
+        if self.is_over || !self.owns_home() {
+            // It is saved again once the folder is there.
+            self.save_due = None;
+            return Ok(());
+        }
+        match store::save(saved, &self.home) {
+            Ok(()) => {
+                self.save_due = None;
+                Ok(())
+            }
+            // A full disk must not stop the apps; `list` shows the error, and it is tried again.
+            Err(error) => {
+                self.save_due = Some(Instant::now() + SAVE_AGAIN);
+                self.handle(Input::Remark(format!("{error:#}")))
+            }
+        }
     }
 
     /// Watches the folder. Where that cannot be, nobody notices its end.

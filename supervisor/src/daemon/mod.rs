@@ -36,8 +36,6 @@ use std::time::{Duration, Instant};
 
 /// Pause before clients are accepted again, after there was no descriptor left for one.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
-/// Pause before the state is saved again, after it could not be.
-const SAVE_AGAIN: Duration = Duration::from_secs(1);
 /// Most reports of the keeper that are handled before clients get their turn.
 const MOST_REPORTS: usize = 1024;
 
@@ -172,25 +170,6 @@ impl Daemon {
             }
         }
         Ok(())
-    }
-
-    fn save(&mut self, saved: crate::core::Saved) -> Result<()> {
-        if self.is_over || !self.owns_home() {
-            // It is saved again once the folder is there.
-            self.save_due = None;
-            return Ok(());
-        }
-        match store::save(saved, &self.home) {
-            Ok(()) => {
-                self.save_due = None;
-                Ok(())
-            }
-            // A full disk must not stop the apps; `list` shows the error, and it is tried again.
-            Err(error) => {
-                self.save_due = Some(Instant::now() + SAVE_AGAIN);
-                self.handle(Input::Remark(format!("{error:#}")))
-            }
-        }
     }
 
     /// Does what the core wants done; returns what is to be told to it about that.

@@ -7,16 +7,20 @@ use crate::keeper::rotated;
 use crate::proc::boot_id;
 use crate::spec::Spec;
 use anyhow::{Context, Result, bail};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Version of the files' format. An older one can be read: what it does not have takes its default.
 const SCHEMA: u32 = 2;
+
+/// The room that is kept for a state is a multiple of this, and has at least as much left, in bytes.
+const SPARE: usize = 4096;
 
 /// A file's content, with the version of its format.
 #[derive(Serialize)]
@@ -61,7 +65,39 @@ fn read<C: DeserializeOwned>(path: &Path) -> Result<C> {
 /// # Errors
 /// Fails if the file cannot be written, for example because the disk is full.
 pub fn save(saved: Saved, home: &Home) -> Result<()> {
-    replace(&home.state(), &bytes(&State { boot_id: boot_id(), saved })?)
+    let content = bytes(&State { boot_id: boot_id(), saved })?;
+    let Err(error) = replace(&home.state(), &content) else {
+        // Without it, nothing is saved on a full disk.
+        let _ = reserve(home, content.len());
+        return Ok(());
+    };
+    exchange(home, content).map_err(|_| error)
+}
+
+/// Keeps a file that has room for the state, so that what is stopped on a full disk stays so: that may be what fills it.
+fn reserve(home: &Home, length: usize) -> io::Result<()> {
+    let path = home.spare();
+    if fs::metadata(&path).is_ok_and(|spare| spare.len() >= length as u64) {
+        return Ok(());
+    }
+    let mut spare = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    spare.write_all(&vec![b' '; (length + SPARE).next_multiple_of(SPARE)])
+}
+
+/// Writes the state over the file that is kept for it, and keeps the other one for the next time: none of that needs room. Behind the state, there is
+/// white space.
+fn exchange(home: &Home, mut content: Vec<u8>) -> Result<()> {
+    let mut spare = fs::OpenOptions::new().write(true).open(home.spare())?;
+    let room = usize::try_from(spare.metadata()?.len())?;
+    anyhow::ensure!(content.len() <= room, "no room is kept");
+    content.resize(room, b' ');
+    spare.write_all(&content)?;
+    if home.state().exists() {
+        renameat_with(CWD, home.spare(), CWD, home.state(), RenameFlags::EXCHANGE)?;
+    } else {
+        fs::rename(home.spare(), home.state())?;
+    }
+    Ok(())
 }
 
 /// Removes the state file: after a requested end, the next daemon has nothing to resume.

@@ -69,7 +69,7 @@ impl Watch {
 
     /// Looks at the supervisor's own folder again, after a while or, once the keeper has reported what it has made, at once.
     pub fn return_to_home(&mut self) {
-        self.home_due = Some(Instant::now() + super::SAVE_AGAIN);
+        self.home_due = Some(Instant::now() + super::folder::SAVE_AGAIN);
     }
 
     /// Returns whether the supervisor's own folder is to be made anew now.

@@ -3,7 +3,7 @@
 pub mod sockets;
 
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, SysconfVar, sysconf};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -27,6 +27,13 @@ impl Identity {
     /// Returns the identity of a running process.
     pub fn of(pid: i32) -> Option<Self> {
         Some(Identity { pid, started: stat_field(pid, 22)? })
+    }
+
+    /// Returns how long ago it was started.
+    pub fn age(self) -> Option<Duration> {
+        let per_second = sysconf(SysconfVar::CLK_TCK).ok()??.unsigned_abs();
+        let started = Duration::from_nanos(self.started.saturating_mul(1_000_000_000) / per_second.max(1));
+        Some(since_boot()?.saturating_sub(started))
     }
 
     /// Returns whether this very process still exists.
