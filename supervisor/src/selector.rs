@@ -30,7 +30,7 @@ impl Selector {
         let near = names.iter().map(|name| (strsim::jaro_winkler(text, name), *name)).max_by(|one, two| one.0.total_cmp(&two.0));
         match near {
             _ if text == "all" => "no apps yet: run `supervisor start`".into(),
-            Some((likeness, name)) if likeness > 0.6 => format!("there is no app or id '{text}'; did you mean {name}?"),
+            Some((likeness, name)) if likeness > 0.7 => format!("there is no app or id '{text}'; did you mean {name}?"),
             Some(_) => format!("there is no app or id '{text}'; the apps are: {}", names.join(", ")),
             None => format!("there is no app or id '{text}'; no apps yet: run `supervisor start`"),
         }

@@ -100,6 +100,8 @@ fn on_a_full_disk_nothing_is_promised_that_the_next_daemon_would_undo() {
     }
     fs::remove_file(&fill).unwrap();
     supervisor.ok(&["start", "app"]);
+    let remarks = supervisor.listed()["remarks"].to_string();
+    assert!(!remarks.contains("No space left"), "{remarks}");
     supervisor.ok(&["scale", "app", "2"]);
     supervisor.ok(&["kill"]);
 }

@@ -147,10 +147,13 @@ fn declared(app: &BTreeMap<String, Spanned<Value>>, source: &Source<'_>, environ
                 let chosen = environment.and_then(|name| table.get(name)).and_then(Value::as_table);
                 let own = table.iter().filter(|(_, value)| !value.is_table()).chain(chosen.into_iter().flatten());
                 for (name, value) in own {
-                    variables.insert(
-                        name.clone(),
-                        text(value).ok_or_else(|| fail(&format!("{name} is not text, a number or a boolean")))?,
-                    );
+                    let value = text(value).ok_or_else(|| fail(&format!("{name} is not text, a number or a boolean")))?;
+                    if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                        return Err(fail(&format!(
+                            "{name:?} = {value:?} cannot be a variable: a name has no =, and neither has a zero byte"
+                        )));
+                    }
+                    variables.insert(name.clone(), value);
                 }
             }
             _ => {

@@ -73,7 +73,11 @@ pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
     let Some(chosen) = chosen else {
         // A file whose ending is that of a program is meant where it lies, as `start app.py` says it.
         let is_here = usual.is_some() && !program.contains('/') && file.is_file();
-        let path = if is_here { find(&format!("./{program}"))? } else { find(program)? };
+        let path = if is_here { format!("./{program}") } else { (*program).to_owned() };
+        let path = find(
+            &path,
+            &format!(": to run a file, write ./{program}; to run a server of this project, `stallbench start {program}`"),
+        )?;
         let is_node = runs_node(&path);
         let name = if usual.is_some() { stem(file) } else { base(file) };
         return Ok(Resolved { name, command: std::iter::once(path).chain(own).collect(), script: None, is_node });
@@ -86,7 +90,8 @@ pub fn command(word: &str, interpreter: Option<&str>) -> Result<Resolved> {
     let script = std::path::absolute(here()?.join(file))?;
     let path = script.to_string_lossy().into_owned();
     let is_node = runs_node(interpreter);
-    let command = std::iter::once(find(interpreter)?).chain(runs.map(str::to_owned)).chain([path]).chain(own);
+    let found = find(interpreter, ": name another --interpreter, or none")?;
+    let command = std::iter::once(found).chain(runs.map(str::to_owned)).chain([path]).chain(own);
     let name = if has_ending { stem(file) } else { base(file) };
     Ok(Resolved { name, command: command.collect(), script: Some(script), is_node })
 }
@@ -150,8 +155,8 @@ fn absent(file: &Path) -> String {
     }
 }
 
-/// Returns the absolute path of a program, which it finds as a shell does.
-fn find(program: &str) -> Result<String> {
+/// Returns the absolute path of a program, which it finds as a shell does. Where there is none, `advice` says what to do.
+fn find(program: &str, advice: &str) -> Result<String> {
     let candidates: Vec<PathBuf> = if program.contains('/') {
         vec![here()?.join(program)]
     } else {
@@ -165,8 +170,6 @@ fn find(program: &str) -> Result<String> {
         }
         None if program.contains('/') => bail!(absent(Path::new(program))),
         None if usual_interpreter(Path::new(program)).is_some() => bail!("there is no file or command named {program}"),
-        None => bail!(
-            "there is no command '{program}': to run a file, write ./{program}; to run a server of this project, `stallbench start {program}`"
-        ),
+        None => bail!("there is no command '{program}'{advice}"),
     }
 }

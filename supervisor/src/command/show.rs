@@ -144,8 +144,9 @@ fn health(one: &Measured) -> Option<String> {
     let Health { http, exec, interval, retries, stall, .. } = &one.app.options.health;
     let what = http.as_ref().map(ToString::to_string).or_else(|| exec.clone());
     let failure = view.last_failure.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-    let checked = what
-        .map(|what| format!("{what} each {}: {} of {retries} failed{failure}", format_duration(*interval), view.failed_checks));
+    let checked = what.map(|what| {
+        format!("{what} each {}: {} of {retries} failed{failure}", format_duration(*interval), view.failed_checks.min(*retries))
+    });
     let life = if view.sends_life { "" } else { ", but it has not sent WATCHDOG=1 yet" };
     let stalls = (!stall.is_zero()).then(|| format!("a sign of life each {}{life}", format_duration(*stall)));
     let all: Vec<String> = checked.into_iter().chain(stalls).collect();

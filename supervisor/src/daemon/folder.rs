@@ -40,12 +40,16 @@ impl Daemon {
         match store::save(saved, &self.home) {
             Ok(()) => {
                 self.save_due = None;
+                // It is not so any more.
+                self.save_trouble.take().into_iter().for_each(|trouble| self.core.retract(&trouble));
                 Ok(())
             }
             // A full disk must not stop the apps; `list` shows the error, and it is tried again.
             Err(error) => {
                 self.save_due = Some(Instant::now() + SAVE_AGAIN);
-                self.handle(Input::Remark(format!("{error:#}")))
+                let trouble = format!("{error:#}");
+                self.save_trouble = Some(trouble.clone());
+                self.handle(Input::Remark(trouble))
             }
         }
     }

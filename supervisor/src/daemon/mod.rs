@@ -66,6 +66,8 @@ struct Daemon {
     accept_due: Option<Instant>,
     /// Time at which the state is saved again that could not be.
     save_due: Option<Instant>,
+    /// Why it could not be, which is no longer said once it could.
+    save_trouble: Option<String>,
     clients: Clients,
     /// Copies of what the keeper holds, in case it dies: listeners, and the pipes and the notify socket of each worker.
     listeners: BTreeMap<String, OwnedFd>,
@@ -102,6 +104,7 @@ pub fn run() -> Result<ExitCode> {
         control_token: None,
         accept_due: None,
         save_due: None,
+        save_trouble: None,
         clients: Clients::default(),
         listeners: BTreeMap::new(),
         workers: BTreeMap::new(),
