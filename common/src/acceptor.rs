@@ -20,13 +20,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// The number of connections that the kernel may hold until they are accepted.
 pub(crate) const BACKLOG: i32 = 4096;
 
-/// Hands out connections. Wait until it is readable, then [`accept`](Acceptor::accept) once.
+/// Most connections that a loop accepts in a row, after which others have their turn. tokio's own budget allows as many.
+const MOST_IN_A_ROW: usize = 128;
+
+/// Hands out connections. Wait until it is readable, then [`accept`](Acceptor::accept) up to [`in_a_row`](Acceptor::in_a_row) times.
 pub struct Acceptor {
     source: Source,
     service: Service,
     flags: SockFlag,
     /// Its key in the watch.
     key: usize,
+    in_a_row: usize,
 }
 
 pub(crate) enum Source {
@@ -35,13 +39,32 @@ pub(crate) enum Source {
 }
 
 impl Acceptor {
-    pub(crate) fn new(source: Source, service: Service, is_blocking: bool) -> Self {
-        let flags = if is_blocking { SockFlag::empty() } else { SockFlag::SOCK_NONBLOCK };
+    pub(crate) fn new(source: Source, service: Service, knobs: &Knobs) -> Self {
+        let is_shared = match &source {
+            // Whoever has passed it on may have passed it to others, too.
+            Source::Listener(_) if std::env::var_os("LISTEN_FDS").is_some() => true,
+            Source::Listener(_) => {
+                knobs.model.loops == Loops::SharedListener || knobs.processes > 1 && knobs.dispatch != Some(Dispatch::Reuseport)
+            }
+            Source::Parent(_) => true,
+        };
+        let flags = if knobs.model.blocking_sockets { SockFlag::empty() } else { SockFlag::SOCK_NONBLOCK };
         let key = service.watch().accept(match &source {
             Source::Listener(listener) => Incoming::Listener(listener.as_raw_fd()),
             Source::Parent(slot) => Incoming::Parent(*slot),
         });
-        Acceptor { source, service, flags: flags | SockFlag::SOCK_CLOEXEC, key }
+        let in_a_row = if is_shared { 1 } else { MOST_IN_A_ROW };
+        Acceptor { source, service, flags: flags | SockFlag::SOCK_CLOEXEC, key, in_a_row }
+    }
+
+    /// The number of connections to accept before others have their turn: one where another loop or process, which may be idle, may take the next one.
+    pub fn in_a_row(&self) -> usize {
+        self.in_a_row
+    }
+
+    /// Takes as many connections as are to be accepted in a row, as [`Acceptor::accept`] does.
+    pub fn accept_some<S: AsRawFd>(&self, take: impl Fn(TcpStream) -> io::Result<S>) -> impl Iterator<Item = Served<S>> {
+        (0..self.in_a_row).map_while(move |_| self.accept(&take).ok())
     }
 
     /// Takes the next connection, on the stream that `take` makes of it: the runtime's own, which must take over the descriptor.

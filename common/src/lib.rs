@@ -365,8 +365,7 @@ fn serve_here(knobs: Knobs, address: SocketAddr, sources: Vec<Source>, signals: 
     signals.thread_block()?;
     let service = Service::new(knobs, address, sources.len())?;
     // Before the side thread, which ends a process without acceptors as soon as it drains.
-    let acceptors: Vec<_> =
-        sources.into_iter().map(|source| Acceptor::new(source, service, knobs.model.blocking_sockets)).collect();
+    let acceptors: Vec<_> = sources.into_iter().map(|source| Acceptor::new(source, service, &knobs)).collect();
     service.watch().start(signals, tell::StatusReporter::new(&knobs), tell::Heartbeat::wanted(&knobs))?;
     let mut acceptors = acceptors.into_iter();
     let acceptor = acceptors.next().ok_or(io::ErrorKind::NotFound)?;

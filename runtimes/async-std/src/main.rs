@@ -79,11 +79,11 @@ async fn accept(server: Server) -> io::Result<()> {
     let mut stopped = pin!(async { stop.readable().await.map(|()| true) });
     let is_acceptable = || async { acceptor.readable().await.map(|()| false) };
     while !or(&mut stopped, is_acceptable()).await? {
-        if let Ok(served) = acceptor.get_ref().accept(register) {
+        for served in acceptor.get_ref().accept_some(register) {
             task::spawn(serve_connection(served, is_offloading.then_some(server.service)));
-            // Serve this connection until it waits before accepting the next one, which an idle process may take.
-            task::yield_now().await;
         }
+        // Serve them until they wait before accepting the next one, which an idle process may take.
+        task::yield_now().await;
     }
     drop(acceptor);
     pending().await

@@ -93,11 +93,11 @@ async fn accept(acceptor: Acceptor, stop: Stop, service: Service, offloading: Op
     let mut stopped = pin!(async { stop.read_ready().await.map(|()| true) });
     let is_acceptable = || async { acceptor.accept_ready().await.map(|()| false) };
     while !or(&mut stopped, is_acceptable()).await? {
-        if let Ok(served) = acceptor.accept(TcpStream::from_std) {
+        for served in acceptor.accept_some(TcpStream::from_std) {
             compio::runtime::spawn(serve_connection(served, offloading.clone())).detach();
-            // Serve this connection until it waits before accepting the next one, which an idle loop may take.
-            yield_now().await;
         }
+        // Serve them until they wait before accepting the next one, which an idle loop may take.
+        yield_now().await;
     }
     drop(acceptor);
     pending().await

@@ -81,11 +81,11 @@ async fn accept(acceptor: Acceptor, stop: &Stop, service: Service, offloading: O
     while doorbell.ring().await? {
         // SAFETY: the descriptor is open, and the new stream becomes its only owner.
         let take = |stream: std::net::TcpStream| Ok(unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) });
-        if let Ok(served) = acceptor.accept(take) {
+        for served in acceptor.accept_some(take) {
             spawn_local(serve_connection(served, offloading)).detach();
-            // Serve this connection until it waits before accepting the next one, which an idle loop may take.
-            yield_now().await;
         }
+        // Serve them until they wait before accepting the next one, which an idle loop may take.
+        yield_now().await;
     }
     drop((acceptor, doorbell));
     pending().await

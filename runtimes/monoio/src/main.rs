@@ -102,11 +102,11 @@ async fn accept(acceptor: Acceptor, stop: &Stop, service: Service) -> io::Result
             result = &mut stopped => break result?,
             result = readable.readable(false) => result?,
         }
-        if let Ok(served) = acceptor.accept(TcpStream::from_std) {
+        for served in acceptor.accept_some(TcpStream::from_std) {
             monoio::spawn(serve_connection(served, service));
-            // Serve this connection until it waits before accepting the next one, which an idle loop may take.
-            yield_now().await;
         }
+        // Serve them until they wait before accepting the next one, which an idle loop may take.
+        yield_now().await;
     }
     drop((acceptor, readable));
     pending().await

@@ -103,11 +103,11 @@ async fn accept(
     let mut stopped = pin!(async { stop.readable().await.map(|()| true) });
     let is_acceptable = || async { acceptor.readable().await.map(|()| false) };
     while !or(&mut stopped, is_acceptable()).await? {
-        if let Ok(served) = acceptor.get_ref().accept(Async::new_nonblocking) {
+        for served in acceptor.get_ref().accept_some(Async::new_nonblocking) {
             executor.spawn(serve_connection(served, is_offloading.then_some(service))).detach();
-            // Serve this connection until it waits before accepting the next one, which an idle process may take.
-            yield_now().await;
         }
+        // Serve them until they wait before accepting the next one, which an idle process may take.
+        yield_now().await;
     }
     drop(acceptor);
     pending().await

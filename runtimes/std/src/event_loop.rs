@@ -65,12 +65,13 @@ fn serve_one(all: &mut Slab<Served<TcpStream>>, key: usize, has_end: bool, again
     }
 }
 
-/// Takes one connection; epoll reports the next one only when this has had its turn.
+/// Takes some connections; epoll reports the next one only when these have had their turn.
 fn accept(acceptor: &Acceptor, epoll: &Epoll, all: &mut Slab<Served<TcpStream>>) {
-    let Ok(mut served) = acceptor.accept(Ok) else { return };
-    let slot = all.vacant_entry();
-    // A connection that cannot be watched is dropped, and so closed.
-    if epoll.add(&*served.parts().0, EpollEvent::new(ALL, slot.key() as u64)).is_ok() {
-        slot.insert(served);
+    for mut served in acceptor.accept_some(Ok) {
+        let slot = all.vacant_entry();
+        // A connection that cannot be watched is dropped, and so closed.
+        if epoll.add(&*served.parts().0, EpollEvent::new(ALL, slot.key() as u64)).is_ok() {
+            slot.insert(served);
+        }
     }
 }

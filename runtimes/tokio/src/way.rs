@@ -92,11 +92,13 @@ async fn accept(
     place: &'static Place,
     service: Service,
 ) -> io::Result<()> {
+    let in_a_row = acceptor.in_a_row();
     let connections = Connections::new(acceptor)?;
     // SAFETY: it owns its descriptor, never changes it, and keeps it open until it and its registration are dropped.
     let stop = unsafe { AsyncFd::register(stop)? };
     let mut stopped = pin!(stop.readable());
     service.ready();
+    let mut accepted = 0;
     loop {
         let served = tokio::select! {
             biased;
@@ -105,8 +107,11 @@ async fn accept(
         };
         let connection = serve_connection(served, place, service);
         drop(if is_local { spawn_local(connection) } else { tokio::spawn(connection) });
-        // Serve this connection until it waits before accepting the next one, which an idle process may take.
-        yield_now().await;
+        accepted += 1;
+        // Serve them until they wait before accepting the next one, which an idle process may take.
+        if accepted % in_a_row == 0 {
+            yield_now().await;
+        }
     }
     drop(connections);
     std::future::pending().await
