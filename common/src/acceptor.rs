@@ -220,3 +220,22 @@ fn bound(address: SocketAddr, reuse_port: bool) -> nix::Result<TcpListener> {
     listen(&fd, Backlog::new(BACKLOG)?)?;
     Ok(fd.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_takes_all_that_wait_unless_another_process_may_take_some() {
+        let knobs = Service::knobs_for_tests();
+        let forked = Knobs { processes: 2, ..knobs };
+        let apart = Knobs { dispatch: Some(Dispatch::Reuseport), ..forked };
+        for (knobs, wanted) in [(knobs, 5), (forked, 1), (apart, 5)] {
+            let listener = bound(knobs.listen, false).unwrap();
+            let address = listener.local_addr().unwrap();
+            let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+            let acceptor = Acceptor::new(Source::Listener(listener), Service::for_tests(), &knobs);
+            assert_eq!(acceptor.accept_some(Ok).count(), wanted, "of {}", clients.len());
+        }
+    }
+}

@@ -146,6 +146,12 @@ impl Service {
     #[doc(hidden)]
     #[must_use]
     pub fn for_tests() -> Self {
+        let knobs = Self::knobs_for_tests();
+        Self::new(knobs, knobs.listen, 1).expect("event descriptors")
+    }
+
+    /// The knobs of that service.
+    pub(crate) fn knobs_for_tests() -> Knobs {
         let second = Duration::from_secs(1);
         let limits = Limits {
             max_block: second,
@@ -157,7 +163,7 @@ impl Service {
         };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         const MODEL: &Model = &Model::one_thread(|_| Ok(()));
-        let knobs = Knobs {
+        Knobs {
             state: &Setting::Memory,
             model: MODEL,
             listen,
@@ -168,7 +174,6 @@ impl Service {
             queue: 0,
             when_full: WhenFull::Wait,
             limits,
-        };
-        Self::new(knobs, listen, 1).expect("event descriptors")
+        }
     }
 }
