@@ -69,7 +69,7 @@ enum State {
 }
 
 /// Reads and writes of one connection in a row, after which others have their turn: a client that sends without a pause must not freeze the rest. One
-/// that waits for its answers never has that many.
+/// that asks and waits has that many only for a body of over 100 KiB.
 const MOST_TURNS: u8 = 16;
 
 /// The limit for unsent answers, in bytes: beyond it, they are written before the next request is handled.
