@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -162,6 +162,56 @@ fn slow_requests_that_are_refused_are_not_called_harmless() {
     assert!(!shown.contains("Nothing to change"), "{shown}");
 }
 
+/// A server on threads of its own that listens no more as soon as four slow requests are in flight.
+fn mortal_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (slow, is_dead) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let serve = move |stream: TcpStream, slow: &AtomicUsize, is_dead: &AtomicBool| {
+        let mut output = stream.try_clone().unwrap();
+        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        while let Some(first) = lines.next().filter(|_| lines.any(|line| line.is_empty())) {
+            let is_slow = first.contains("/slow");
+            if is_slow && slow.fetch_add(1, Ordering::SeqCst) == 3 {
+                is_dead.store(true, Ordering::SeqCst);
+                // Whoever accepts looks up.
+                let _ = TcpStream::connect(address);
+            }
+            if is_slow {
+                std::thread::sleep(Duration::from_millis(60));
+                slow.fetch_sub(1, Ordering::SeqCst);
+            }
+            let is_over = is_dead.load(Ordering::SeqCst);
+            if is_over || output.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten().take_while(|_| !is_dead.load(Ordering::SeqCst)) {
+            let (slow, is_dead) = (Arc::clone(&slow), Arc::clone(&is_dead));
+            std::thread::spawn(move || serve(stream, &slow, &is_dead));
+        }
+    });
+    address
+}
+
+#[test]
+fn a_service_that_runs_elsewhere_and_ends_beside_slow_requests_is_told_to_have_ended() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let base = tempfile::tempdir().unwrap();
+    let attempt = |number: u32| {
+        let (url, folder) = (format!("http://{}/", mortal_server()), base.path().join(number.to_string()).display().to_string());
+        let output = output(&["bench", "--url", &url, "--blocker", "/slow", "--alone", "--quick", "--out", &folder]);
+        (output.status.code(), text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    // A step below it that the driver spoiled would say nothing of it.
+    let words = "4 slow requests at a time end it: the server ended and nothing listens at";
+    let told = (0..5).map(attempt).find(|(_, shown)| shown.contains(words));
+    let (code, shown) = told.expect("a quiet moment in which its end is told");
+    assert!(code == Some(3) && shown.contains("Find out first why it ends"), "{shown}");
+}
+
 #[test]
 fn a_servers_file_takes_the_blocker_of_the_command_line_and_a_round_without_a_server_is_not_complete() {
     built();
@@ -232,8 +282,8 @@ fn a_server_of_ones_own_that_cannot_be_measured_is_told_why() {
     }
 }
 
-/// Answers every request with this status.
-fn answers(status: u16) -> SocketAddr {
+/// Answers every request with this status, and a line of its head.
+fn answers(status: u16, head: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -241,8 +291,8 @@ fn answers(status: u16) -> SocketAddr {
             let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
             // A connection that only asks whether something listens has no line.
             if lines.any(|line| line.is_empty()) {
-                let _ =
-                    stream.write_all(format!("HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").as_bytes());
+                let _ = stream
+                    .write_all(format!("HTTP/1.1 {status} x\r\n{head}Connection: close\r\nContent-Length: 0\r\n\r\n").as_bytes());
             }
         }
     });
@@ -251,15 +301,23 @@ fn answers(status: u16) -> SocketAddr {
 
 #[test]
 fn each_status_that_is_not_a_success_has_its_own_advice() {
-    for (status, wanted) in [
-        (401, "pass --header 'Authorization: ...'"),
-        (404, "name a path that answers with a 2xx status"),
-        (429, "the server limits or refuses requests"),
-        (503, "the server limits or refuses requests"),
+    for (status, head, wanted) in [
+        (400, "", "pass --header 'Host: NAME'"),
+        (401, "", "pass --header 'Authorization: ...'"),
+        (404, "", "name a path that answers with a 2xx status"),
+        (405, "", "as in --probe 'POST /'"),
+        (405, "Allow: GET, PUT\r\n", "as in --probe 'PUT /'"),
+        (411, "", "name a body with --probe-body FILE"),
+        (413, "", "name a body with --probe-body FILE that is smaller"),
+        (415, "", "--header 'Content-Type: application/json'"),
+        (421, "", "pass --header 'Host: NAME'"),
+        (429, "", "the server limits or refuses requests"),
+        (503, "", "the server limits or refuses requests"),
     ] {
-        let url = format!("http://{}/", answers(status));
+        let url = format!("http://{}/", answers(status, head));
         let words = text(&output(&["bench", "--url", &url, "--blocker", "/slow"]).stderr);
         assert!(words.contains(&format!("/ is answered {status}")) && words.contains(wanted), "{words}");
-        assert_eq!(words.lines().count(), 1, "{words}");
+        // What is asked is said before.
+        assert!(words.starts_with("yours: asks / and /slow alone") && words.lines().count() == 2, "{words}");
     }
 }

@@ -57,6 +57,8 @@ pub struct PaneFrame {
     oldest: f64,
     /// Probes answered a second.
     per_s: f64,
+    /// Probes of the last seconds that failed.
+    failed: usize,
     /// Slow requests on their way.
     slow: usize,
 }
@@ -99,6 +101,8 @@ struct Pane {
     slow: BTreeMap<(u32, Duration), ()>,
     /// When each of the last probes was answered, and how long it took.
     last: VecDeque<(Duration, Duration)>,
+    /// When each of the last probes failed that did.
+    failures: VecDeque<Duration>,
 }
 
 impl Desk {
@@ -145,8 +149,10 @@ impl Desk {
         };
         open.remove(&key);
         pane.frame.ended.push(Ended { load, at, took: ms(took), pid, failed });
-        if load == Load::Probes && !failed {
-            pane.last.push_back((event.planned + took, took));
+        match (load, failed) {
+            (Load::Probes, false) => pane.last.push_back((event.planned + took, took)),
+            (Load::Probes, true) => pane.failures.push_back(event.planned + took),
+            _ => {}
         }
     }
 
@@ -169,11 +175,15 @@ impl Pane {
         while self.last.front().is_some_and(|(at, _)| *at + BACK < now) {
             self.last.pop_front();
         }
+        while self.failures.front().is_some_and(|at| *at + BACK < now) {
+            self.failures.pop_front();
+        }
         let ages = self.probes.keys().map(|(_, planned)| now.saturating_sub(*planned));
         let oldest = ages.clone().max().unwrap_or_default();
         let p99 = p99(self.last.iter().map(|(_, took)| *took).chain(ages).collect()).map(ms);
         let per_s = per_s(self.last.len(), now);
-        PaneFrame { p99, oldest: ms(oldest), per_s, slow: self.slow.len(), ..std::mem::take(&mut self.frame) }
+        let (failed, slow) = (self.failures.len(), self.slow.len());
+        PaneFrame { p99, oldest: ms(oldest), per_s, failed, slow, ..std::mem::take(&mut self.frame) }
     }
 }
 
@@ -235,6 +245,18 @@ mod tests {
         desk.take(&event(0, 101, What::Due(Duration::ZERO)));
         let pane = &desk.frame(600 * MS).panes[1];
         assert_eq!((pane.p99, pane.oldest), (Some(499.0), 500.0), "two of 101 are on their way");
+    }
+
+    #[test]
+    fn probes_that_failed_are_counted_for_as_long_as_those_that_were_answered() {
+        let mut desk = desk();
+        for at in [10, 20] {
+            desk.take(&event(0, at, What::Due(Duration::ZERO)));
+            desk.take(&event(0, at, What::Failed(MS)));
+        }
+        let pane = &desk.frame(100 * MS).panes[1];
+        assert_eq!((pane.failed, pane.per_s, pane.p99), (2, 0.0, None), "every one was refused");
+        assert_eq!(desk.frame(4000 * MS).panes[1].failed, 0);
     }
 
     #[test]

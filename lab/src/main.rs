@@ -9,6 +9,7 @@ mod bounds;
 mod desk;
 mod load;
 mod pane;
+mod shown;
 mod stage;
 mod web;
 
@@ -22,6 +23,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::ExitCode;
 use std::sync::mpsc::channel;
 use std::thread;
+
+/// Messages that wait for a page that is busy: about twelve seconds of them.
+const BACKLOG: usize = 256;
 
 fn main() -> ExitCode {
     let arguments = Arguments::try_parse().unwrap_or_else(|error| {
@@ -59,7 +63,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let address = listener.local_addr()?;
     let token: String = std::iter::repeat_with(fastrand::alphanumeric).take(24).collect();
     let (asks, asked) = channel();
-    let (frames, _) = tokio::sync::broadcast::channel(8);
+    let (frames, _) = tokio::sync::broadcast::channel(BACKLOG);
     let web = web::Web { address, token: token.clone(), asks, frames: frames.clone() };
     thread::Builder::new().name("web".into()).spawn(move || web.serve(listener)).context("cannot start a thread")?;
     harness::print(&format!("http://{address}/?token={token}\n"))?;

@@ -4,6 +4,7 @@ use crate::bounds::{Ask, PANES};
 use crate::desk::{self, Desk};
 use crate::load::{self, Plan};
 use crate::pane::{Order, Pane, Report, Status, Targets};
+use crate::shown::{Panes, Shown};
 use anyhow::{Context, Result};
 use bench::stage::{Event, Live, Placement, Server, find, interrupt, say, watch};
 use serde::Serialize;
@@ -17,6 +18,8 @@ const TICK: Duration = Duration::from_millis(50);
 const PANES_EVERY: u64 = 10;
 /// Without an open page, everything ends after this time: one that is loaded anew is back sooner.
 const ALONE: Duration = Duration::from_secs(1);
+/// The words of an order that failed stay this long: a pane reports several times a second that it serves, and nobody reads that fast.
+const READ: Duration = Duration::from_secs(8);
 /// Probes a second at first, for each pane.
 const RATE: u32 = 100;
 
@@ -31,36 +34,10 @@ pub struct Asked {
 /// A message to all open pages.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// `frame` or `panes`.
+    /// `frame` or `panes`, or `missed` where a page has missed some of them.
     pub name: &'static str,
     /// JSON.
     pub text: String,
-}
-
-/// A pane as pages see it.
-#[derive(Serialize)]
-struct Shown<'s> {
-    name: &'s str,
-    about: &'s str,
-    runs_on: String,
-    is_own: bool,
-    /// The number of the order that started it, so that a page tells one start from the next.
-    start: u64,
-    #[serde(flatten)]
-    status: &'s Status,
-}
-
-/// All panes.
-#[derive(Serialize)]
-struct Panes<'s> {
-    panes: Vec<Shown<'s>>,
-    servers: Vec<(&'s str, &'s str)>,
-    threads: usize,
-    processes: usize,
-    rate: u32,
-    blockers: usize,
-    length_ms: u64,
-    spins: bool,
 }
 
 /// A pane's part of the stage.
@@ -70,6 +47,8 @@ struct Part {
     /// The number of the order that started it.
     start: u64,
     status: Status,
+    /// When the last order failed.
+    failed: Instant,
     targets: Option<Targets>,
 }
 
@@ -198,6 +177,8 @@ impl Stage {
     }
 
     fn close(&mut self, panes: &[Pane]) {
+        // Whoever opens the page again has started none.
+        self.blockers.0 = 0;
         self.running.drain(..).for_each(|one| one.live.end());
         self.parts.clear();
         self.start += 1;
@@ -223,9 +204,13 @@ impl Stage {
                 self.blockers = (*count, *length_ms, *spins);
                 self.block(ended);
             }
-            Ask::Reload { pane } => self.order(panes, *pane, || Order::Reload)?,
-            Ask::Kill { pane } => self.order(panes, *pane, || Order::Kill)?,
-            Ask::Launch => self.order(panes, None, || Order::Launch)?,
+            Ask::Reload { pane } => {
+                self.order(panes, *pane, || Order::Reload, |status| status.can_reload, "cannot be reloaded")?;
+            }
+            Ask::Kill { pane } => {
+                self.order(panes, *pane, || Order::Kill, |status| !status.pids.is_empty(), "has no process that the lab knows")?;
+            }
+            Ask::Launch => self.order(panes, None, || Order::Launch, |_| true, "")?,
             Ask::Start { pane } => {
                 let part = self.parts.get_mut(*pane).ok_or_else(|| format!("there is no pane {pane}"))?;
                 self.start += 1;
@@ -238,12 +223,24 @@ impl Stage {
         Ok(())
     }
 
-    fn order(&self, panes: &[Pane], pane: Option<usize>, order: impl Fn() -> Order) -> Result<(), String> {
+    /// Gives an order to a pane, or to every one that can obey; `cannot` says why one cannot.
+    fn order(
+        &self,
+        panes: &[Pane],
+        pane: Option<usize>,
+        order: impl Fn() -> Order,
+        can: impl Fn(&Status) -> bool,
+        cannot: &str,
+    ) -> Result<(), String> {
         if let Some(pane) = pane.filter(|pane| *pane >= self.parts.len()) {
             return Err(format!("there is no pane {pane}"));
         }
-        let chosen = (0..self.parts.len()).filter(|number| pane.is_none_or(|pane| pane == *number));
-        chosen.for_each(|number| panes[number].order(self.parts[number].start, order()));
+        let able = |number: &usize| pane.is_none_or(|pane| pane == *number) && can(&self.parts[*number].status);
+        let able: Vec<usize> = (0..self.parts.len()).filter(able).collect();
+        if able.is_empty() && !self.parts.is_empty() {
+            return Err(format!("{} {cannot}", pane.map_or("each server", |pane| &self.parts[pane].server.name)));
+        }
+        able.into_iter().for_each(|number| panes[number].order(self.parts[number].start, order()));
         Ok(())
     }
 
@@ -260,7 +257,7 @@ impl Stage {
         let start = self.start;
         let parts = chosen.into_iter().enumerate().map(|(number, server)| {
             let processes = each.get(number).copied().unwrap_or(processes);
-            Part { server, processes, start, status: status(), targets: None }
+            Part { server, processes, start, status: status(), failed: Instant::now(), targets: None }
         });
         self.parts = parts.collect();
         self.first = names.to_vec();
@@ -280,11 +277,10 @@ impl Stage {
         let Some(part) = self.parts.get_mut(report.pane).filter(|part| part.start == report.start) else { return };
         let served = part.targets.is_some();
         let is_gone = matches!(report.status.state, "failed" | "stopped" | "building" | "starting");
-        let error = report
-            .status
-            .error
-            .clone()
-            .or_else(|| part.status.error.clone().filter(|_| report.status.state == part.status.state));
+        if report.status.error.is_some() {
+            part.failed = Instant::now();
+        }
+        let error = error_after(&report.status, &part.status, part.failed.elapsed());
         let is_news =
             part.status.state != report.status.state || part.status.pids != report.status.pids || part.status.error != error;
         let is_news = is_news || report.status.launch.is_some();
@@ -380,3 +376,12 @@ impl Stage {
         }
     }
 }
+
+/// The error that is shown after a report: its own, or for a while that of the report before.
+fn error_after(now: &Status, before: &Status, age: Duration) -> Option<String> {
+    let kept = before.error.as_ref().filter(|_| now.state == before.state && age < READ);
+    now.error.as_ref().or(kept).cloned()
+}
+
+#[cfg(test)]
+mod tests;

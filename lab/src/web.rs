@@ -20,7 +20,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use tokio::sync::{broadcast, oneshot};
-use tokio_stream::StreamExt;
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::{Stream, StreamExt};
 
 /// The page, as `npm run build` in `report/` makes it.
 const PAGE: &str = include_str!("../../report/dist/lab.html");
@@ -123,13 +124,18 @@ async fn page() -> Response {
     (headers, Html(PAGE)).into_response()
 }
 
-/// Streams frames to a page. A page that is too slow misses some of them.
+/// Streams frames to a page.
 async fn events(State(web): State<Arc<Web>>) -> impl IntoResponse {
-    let receiver = web.frames.subscribe();
-    let stream = tokio_stream::wrappers::BroadcastStream::new(receiver);
-    let stream =
-        stream.filter_map(Result::ok).map(|message| Ok::<_, Infallible>(Event::default().event(message.name).data(message.text)));
+    let stream = messages(web.frames.subscribe());
+    let stream = stream.map(|message| Ok::<_, Infallible>(Event::default().event(message.name).data(message.text)));
     Sse::new(stream).keep_alive(KeepAlive::default())
+}
+
+/// The messages to a page. One that is too slow misses some of them, and is told so: what it takes for open may have ended meanwhile.
+fn messages(receiver: broadcast::Receiver<Message>) -> impl Stream<Item = Message> {
+    // An event without data is none to a browser.
+    let missed = |_| Message { name: "missed", text: "{}".into() };
+    BroadcastStream::new(receiver).map(move |message| message.unwrap_or_else(missed))
 }
 
 async fn act(State(web): State<Arc<Web>>, body: Body) -> Response {
@@ -177,6 +183,19 @@ mod tests {
         ] {
             assert!(!check(host, origin), "{host} {origin:?}");
         }
+    }
+
+    #[test]
+    fn a_page_that_is_too_slow_is_told_that_it_has_missed_frames() {
+        let (frames, receiver) = broadcast::channel(2);
+        for text in ["1", "2", "3"] {
+            frames.send(Message { name: "frame", text: text.into() }).unwrap();
+        }
+        drop(frames);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let told: Vec<Message> = runtime.block_on(messages(receiver).collect());
+        let told: Vec<(&str, &str)> = told.iter().map(|message| (message.name, &*message.text)).collect();
+        assert_eq!(told, [("missed", "{}"), ("frame", "2"), ("frame", "3")]);
     }
 
     #[test]

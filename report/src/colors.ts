@@ -6,6 +6,9 @@ const DASHES: number[][] = [[], [7, 4], [2, 3], [10, 3, 2, 3]];
 /** Those of another round, in the same order: no pattern stands for both. */
 const OTHER_DASHES: number[][] = [[4, 4], [7, 2, 1, 2], [1, 5], [10, 2, 2, 2, 2, 2]];
 
+/** The lines that look different from one another. */
+export const STYLES = LIGHT.length * DASHES.length;
+
 /** A way to draw a line: once the colours are used up, lines are dashed. */
 export interface Style {
   color: string;
@@ -29,12 +32,12 @@ export function isDark(): boolean {
   return document.documentElement.dataset.theme === "dark";
 }
 
-/** The style of a server among those that are chosen, in the round of the page or in the other one; `null` if it is not chosen. */
+/** The style of a server among those that are chosen, in the round of the page or in the other one; `null` if it is not chosen, or if all styles are used up. */
 export function styleOf(name: string, chosen: string[], isOther = false): Style | null {
   const at = chosen.indexOf(name);
-  if (at < 0) return null;
+  if (at < 0 || at >= STYLES) return null;
   const colors = isDark() ? DARK : LIGHT;
-  return { color: colors[at % colors.length], dash: (isOther ? OTHER_DASHES : DASHES)[Math.floor(at / colors.length) % DASHES.length] };
+  return { color: colors[at % colors.length], dash: (isOther ? OTHER_DASHES : DASHES)[Math.floor(at / colors.length)] };
 }
 
 /** The background of a sample of a line, dashed as the line is; empty without one. */

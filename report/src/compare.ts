@@ -1,7 +1,7 @@
 // Comparisons between two servers of the round, or between two rounds.
 
 import type { Judged, Page, Value } from "./data";
-import { choice, h } from "./dom";
+import { choice, coded, h } from "./dom";
 import { significant, words } from "./format";
 import type { State } from "./state";
 import { apart } from "./stats";
@@ -68,9 +68,10 @@ function table(caption: string, heads: [string, string], rows: { cells: string[]
   );
 }
 
-/** Two servers of the round against one another. */
-export function servers(page: Page, state: State): HTMLElement {
+/** Two servers of the round against one another; `null` where fewer than two have values. */
+export function servers(page: Page, state: State): HTMLElement | null {
   const names = page.order.map(([name]) => name).filter((name) => Object.keys(page.values[name] ?? {}).length > 0);
+  if (names.length < 2) return null;
   const pair = (): [string, string] => {
     const [a, b] = state.view.pair ?? [];
     const usual = page.shown.filter((name) => names.includes(name));
@@ -87,7 +88,7 @@ export function servers(page: Page, state: State): HTMLElement {
   };
   state.on(["pair"], draw);
   draw();
-  return h("div", {}, pickers, body, h("p", { class: "note" }, `${page.noise_note}. Two servers differ where the exact rank-sum test says so (5 %, Benjamini-Hochberg over each family of metrics) and the change exceeds noise, as `, h("code", {}, "stallbench compare"), " judges."));
+  return h("div", {}, pickers, body, h("p", { class: "note" }, ...coded(page.noise_note), `. Two servers differ where the exact rank-sum test says so (5 %, Benjamini-Hochberg over each family of metrics) and the change exceeds noise, as `, h("code", {}, "stallbench compare"), " judges."));
 }
 
 /** Two rounds against one another: first what differs, and what does not is folded. */
@@ -104,5 +105,5 @@ export function rounds(page: Page): HTMLElement | null {
   const [differing, others] = [rows(true), rows(false)];
   const first = differing.length > 0 ? table(`${caption}: the largest changes first`, heads, differing) : h("p", {}, "Nothing differs by more than noise.");
   const folded = others.length > 0 ? h("details", {}, h("summary", {}, `Show the other ${others.length} numbers, which do not differ or cannot be told apart`), table(`${caption}: what does not differ`, heads, others)) : null;
-  return h("div", {}, first, folded, h("ul", { class: "notes" }, ...beside.notes.map((note) => h("li", {}, note))));
+  return h("div", {}, first, folded, h("ul", { class: "notes" }, ...beside.notes.map((note) => h("li", {}, ...coded(note)))));
 }

@@ -3,8 +3,8 @@
 /** A number, a lower bound, a threshold that nothing reached, or a step that was left out since fewer blockers froze the server. */
 export type Value = number | { at_least: number } | { never_up_to: number } | "not reached";
 
-/** The place and the median; the ends of its interval; 1 where the true value is larger; and the middles of two heaps, where the trials fall into two. */
-export type Point = [x: number, y: number, low?: number | null, high?: number | null, isBound?: number | null, heap?: number, other?: number];
+/** The place and the median; the ends of its interval; 1 where the true value is larger; the middles of two heaps, where the trials fall into two; and the numbers of valid and of all trials, where some are invalid. */
+export type Point = [x: number, y: number, low?: number | null, high?: number | null, isBound?: number | null, heap?: number | null, other?: number | null, valid?: number, all?: number];
 
 export interface Series {
   name: string;
@@ -127,6 +127,10 @@ export interface Page {
   is_about_freezing: boolean;
   freezing: Freezing[];
   header: Header;
+  /** The seed as text: a number has too few digits for it. */
+  seed: string;
+  /** The trials of each cell that the round has; fewer than its settings say if it is not finished. */
+  trials_found: number;
   /** The groups beside the first kind of slow request. */
   order: [string, string | null][];
   shown: string[];
@@ -137,7 +141,7 @@ export interface Page {
   values: Record<string, Record<string, { values: Value[]; noise?: number; invalid?: string[] }>>;
   noise_note: string;
   /** `is_corrected`: what the machine did to all servers alike is taken out of the values after it. */
-  beside?: { name: string; header: Header; figures: Figure[]; freezing: Freezing[]; lines: Judged[]; is_corrected: boolean; notes: string[] };
+  beside?: { name: string; header: Header; trials_found: number; figures: Figure[]; freezing: Freezing[]; lines: Judged[]; is_corrected: boolean; notes: string[] };
 }
 
 /** The numbers of this page. */

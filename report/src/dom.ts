@@ -25,6 +25,12 @@ function fill<E extends Element>(element: E, attributes: Attributes, children: C
   return element;
 }
 
+/** A list of marks: the class of each, which gives its looks, and its meaning. */
+export const marks = (all: [string, string][]): HTMLUListElement => h("ul", { class: "legend" }, ...all.map(([mark, words]) => h("li", {}, h("span", { class: `swatch ${mark}` }), words)));
+
+/** Words in which the parts between backticks are code. */
+export const coded = (text: string): Child[] => text.split("`").map((part, at) => (at % 2 === 1 ? h("code", {}, part) : part));
+
 /** A button. */
 export function button(text: string, act: () => void, attributes: Attributes = {}): HTMLButtonElement {
   return h("button", { type: "button", ...attributes, onclick: act }, text);

@@ -57,7 +57,7 @@ export function drawing(figure: Plot, chosen: string[]): string {
   });
   const all = places(figure);
   lines.forEach((line, number) => {
-    const { color, dash } = styleOf(line.server, named, line.isOther) ?? { color: ink("text"), dash: [] };
+    const { color, dash } = styleOf(line.server, named, line.isOther) ?? { color: ink("limit"), dash: [] };
     const dashes = dash.join(" ") || undefined;
     for (const part of parts(line, all)) {
       const points = part.map(([x, y]) => `${across(x).toFixed(1)},${up(y).toFixed(1)}`).join(" ");

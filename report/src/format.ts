@@ -13,6 +13,8 @@ export function significant(value: number): string {
 export function amount(value: number, unit: string): string {
   if (unit === "ms") return value >= 1000 ? `${significant(value / 1000)} s` : `${significant(value)} ms`;
   if (unit === "%") return `${Math.round(value * 100)} %`;
+  // A count.
+  if (unit === "" && Number.isInteger(value)) return String(value);
   return `${significant(value)} ${unit}`.trim();
 }
 

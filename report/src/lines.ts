@@ -6,7 +6,7 @@ import { h, source } from "./dom";
 import { amount, csv } from "./format";
 import { ink, sample, styleOf } from "./colors";
 import { drawing } from "./drawing";
-import { BOUND, type Line, type Plot, areTight, besideMarks, groupsOf, hasBounds, label, parts, places, plotOf, range, reach, said, steps } from "./plot";
+import { BOUND, INVALID, type Line, type Plot, areTight, besideMarks, groupsOf, hasBounds, hasInvalid, heapsOf, label, parts, places, plotOf, range, reach, said, steps } from "./plot";
 import type { State } from "./state";
 
 const [HEIGHT, LEFT, LETTERS] = [380, 70, "12px system-ui, sans-serif"];
@@ -142,7 +142,8 @@ export function figure(one: Figure, page: Page, state: State, command: string): 
     const word = whole.x.ticks.find(([tick]) => tick === place)?.[1] ?? "";
     const [, , from, to] = found;
     const interval = typeof from === "number" && typeof to === "number" ? ` [${amount(from, whole.y.unit)}, ${amount(to, whole.y.unit)}]` : "";
-    tip.textContent = `${line.name}, ${word}: ${said(found, whole.y.unit)}${interval}`;
+    const counted = hasInvalid(found) ? ` (${found[7]} of ${found[8]} trials valid)` : "";
+    tip.textContent = `${line.name}, ${word}: ${said(found, whole.y.unit)}${interval}${counted}`;
     tip.style.left = `${Math.min(left + 80, canvas.clientWidth - 180)}px`;
     tip.style.top = `${top}px`;
   };
@@ -154,7 +155,8 @@ export function figure(one: Figure, page: Page, state: State, command: string): 
     h("div", { class: "stage" }, canvas, tip),
     legend,
     bounds,
-    table(whole, () => state.view.servers),
+    whole.instead ? h("p", { class: "note apart" }, `${page.beside?.name} is not drawn here, since it measured something else: ${whole.instead}.`) : null,
+    table(whole, state),
     source(command, one.name, { SVG: () => drawing(whole, state.view.servers), CSV: () => rows(whole) }),
   );
   let isNear = false;
@@ -232,20 +234,22 @@ function shownAt(line: Line, place: number, unit: string): string {
 /** The id of the element that holds the numbers of a figure. */
 export const valuesOf = (name: string): string => `values-${name}`;
 
-/** The same numbers as a table, filled in when it is opened. */
-function table(figure: Plot, chosen: () => string[]): HTMLElement {
+/** The same numbers as a table, filled in when it is opened. The servers that are chosen come first. */
+function table(figure: Plot, state: State): HTMLElement {
   const body = h("tbody");
+  const fill = () => {
+    const first = new Set(state.view.servers);
+    const lines = [...figure.series].sort((a, b) => Number(first.has(b.server)) - Number(first.has(a.server)));
+    body.replaceChildren(
+      ...lines.map((line) => h("tr", {}, h("th", { scope: "row" }, line.name), ...figure.x.ticks.map(([at]) => h("td", { class: "number" }, shownAt(line, at, figure.y.unit))))),
+    );
+  };
+  const isMarked = figure.series.some((line) => line.points.some(hasInvalid));
   const details = h(
     "details",
     {
       id: valuesOf(figure.name),
-      ontoggle: () => {
-        const first = new Set(chosen());
-        const lines = [...figure.series].sort((a, b) => Number(first.has(b.server)) - Number(first.has(a.server)));
-        body.replaceChildren(
-          ...lines.map((line) => h("tr", {}, h("th", { scope: "row" }, line.name), ...figure.x.ticks.map(([at]) => h("td", { class: "number" }, shownAt(line, at, figure.y.unit))))),
-        );
-      },
+      ontoggle: fill,
     },
     h("summary", {}, "Show as a table"),
     h(
@@ -253,15 +257,22 @@ function table(figure: Plot, chosen: () => string[]): HTMLElement {
       { class: "scroll", tabindex: 0, role: "region", "aria-label": figure.title },
       h("table", {}, h("caption", {}, `${figure.y.label} by ${figure.x.label || "what is measured"}`), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "server"), ...figure.x.ticks.map(([, word]) => h("th", { scope: "col", class: "number" }, word)))), body),
     ),
+    isMarked ? h("p", { class: "note" }, INVALID) : null,
   );
+  state.on(["servers"], () => details.open && fill());
   return details;
 }
 
-/** All points as CSV, one a line. */
+/** All points as CSV, one a line. A share is held as a part of one. */
 function rows(figure: Plot): string {
   const word = new Map(figure.x.ticks);
+  const written = (value?: number | null) => (typeof value !== "number" ? "" : String(figure.y.unit === "%" ? Number((value * 100).toFixed(2)) : value));
   const all = figure.series.flatMap((line) =>
-    line.points.map(([x, y, low, high, isBound, heap, other]) => [line.name, word.get(x) ?? String(x), String(y), String(low ?? ""), String(high ?? ""), isBound ? "at least" : "", heap === undefined ? "" : `${heap} or ${other}`]),
+    line.points.map((point) => {
+      const [x, y, low, high, isBound, , , valid, all] = point;
+      const heaps = heapsOf(point)?.map(written).join(" or ") ?? "";
+      return [line.name, word.get(x) ?? String(x), written(y), written(low), written(high), isBound ? "at least" : "", heaps, hasInvalid(point) ? `* ${valid} of ${all} trials valid` : ""];
+    }),
   );
-  return csv([["server", figure.x.label, `${figure.y.label} (${figure.y.unit})`, "low", "high", "bound", "two heaps"], ...all]);
+  return csv([["server", figure.x.label, `${figure.y.label} (${figure.y.unit})`, "low", "high", "bound", "two heaps", "invalid trials"], ...all]);
 }

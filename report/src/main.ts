@@ -42,8 +42,9 @@ function firstStep(page: Page): string {
 }
 
 /** What was measured, on what machine, and how. */
-function measured(name: string, { started, environment, settings }: Header): string {
-  const trials = `${settings.trials} ${settings.trials === 1 ? "trial" : "trials"}`;
+function measured(name: string, { started, environment, settings }: Header, found: number): string {
+  const planned = `${settings.trials} ${settings.trials === 1 ? "trial" : "trials"}`;
+  const trials = found < settings.trials ? `${found} of ${planned} so far` : planned;
   return `${name}, started ${started}: ${environment.processor}, ${environment.cores} cores, Linux ${environment.kernel}; W = ${settings.threads}, ${trials}, placement ${settings.placement}.`;
 }
 
@@ -53,8 +54,8 @@ function about(page: Page): HTMLElement[] {
   const never = most ? ` Never: not with up to ${most} slow requests, and more were not tried.` : "";
   // Of a user's own service, the verdict says what freezes and at which limit.
   const frozen = page.freezing.length > 0 ? ` Frozen: the 99th percentile of a page that does nothing takes over 0.1 s.${never}` : "";
-  const lines = [`Round ${measured(page.name, page.header)}${frozen}`];
-  if (page.beside) lines.push(`Beside it, in other dashes: round ${measured(page.beside.name, page.beside.header)}`);
+  const lines = [`Round ${measured(page.name, page.header, page.trials_found)}${frozen}`];
+  if (page.beside) lines.push(`Beside it, in other dashes: round ${measured(page.beside.name, page.beside.header, page.beside.trials_found)}`);
   const others = page.others.map((line) => h("p", { class: "others" }, line));
   return [...others, ...lines.map((line) => h("p", { class: "about" }, line))];
 }
@@ -97,6 +98,7 @@ function show(page: Page): void {
   const percentiles = rest.filter((one) => isPercentile(one.name));
   const others = rest.filter((one) => !isPercentile(one.name));
   const between = compare.rounds(page);
+  const pair = compare.servers(page, state);
   const draw = (one: (typeof page.figures)[number]) => figure(one, page, state, made);
 
   const parts: [string, string, (Node | string | null)[]][] = [
@@ -108,7 +110,7 @@ function show(page: Page): void {
   if (times) parts.push(["stalls", "Stalls, request by request", [h("p", {}, "Each dot is a request to /, at the time at which it was due; the higher, the longer its response took. The bars above are slow requests in flight, one row for each connection. Point at a dot to see which slow request held it up; drag to zoom."), times.element]]);
   if (percentiles.length > 0) parts.push(["percentiles", "Percentiles", percentiles.map(draw)]);
   if (others.length > 0) parts.push(["figures", "More figures", others.map(draw)]);
-  parts.push(["compare", "Compare two servers", [compare.servers(page, state)]]);
+  if (pair) parts.push(["compare", "Compare two servers", [pair]]);
   parts.push(["tables", "All tables", tables.all(page)]);
   parts.push(["method", "How it was measured", [method(page)]]);
 

@@ -29,14 +29,17 @@ function receipt(server: Server, threads: number): HTMLElement {
   return h("details", { id: receiptOf(server) }, h("summary", {}, server.name), pairs(`${server.name}: ${server.model}, a blocking call runs on ${server.runs_on.replace("{W}", String(threads)) || "–"}`, rows));
 }
 
-/** Every reason for which a trial does not count. */
+/** A reason without its figures: those that differ in nothing else are of one kind. */
+const kindOf = (reason: string): string => reason.replace(/\d+(\.\d+)?/g, "#");
+
+/** Every kind of reason for which a trial of a server does not count, with the first one in full. */
 export function invalid(page: Page): [string, string, string, number][] {
   const found = new Map<string, [string, string, string, number]>();
   for (const [server, cells] of Object.entries(page.values)) {
     for (const [at, cell] of Object.entries(cells)) {
       for (const reason of cell.invalid ?? []) {
         const metric = page.metrics[Number(at)].name;
-        const key = JSON.stringify([server, metric, reason]);
+        const key = JSON.stringify([server, metric, kindOf(reason)]);
         const known = found.get(key);
         if (known) known[3] += 1;
         else found.set(key, [server, metric, reason, 1]);
@@ -56,7 +59,7 @@ export function method(page: Page): HTMLElement {
     ["command", header.command.join(" ")],
     ...Object.entries(header.settings)
       .filter(([name]) => name !== "experiments")
-      .map(([name, value]): [string, string] => [name.replaceAll("_", " "), text(value)]),
+      .map(([name, value]): [string, string] => [name.replaceAll("_", " "), name === "seed" ? page.seed : text(value)]),
     ...Object.entries(header.settings.experiments).map(([name, value]): [string, string] => [name, text(value)]),
   ];
   const machine = Object.entries(header.environment).map(([name, value]): [string, string] => [name.replaceAll("_", " "), text(value)]);
@@ -64,7 +67,7 @@ export function method(page: Page): HTMLElement {
   const validity =
     bad.length === 0
       ? h("p", {}, "Every trial of every compared cell is valid.")
-      : h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "invalid trials" }, h("table", {}, h("caption", {}, "Trials that do not count, and why"), h("thead", {}, h("tr", {}, ...["server", "cell", "reason", "trials"].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, ...rows)));
+      : h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "invalid trials" }, h("table", { class: "reasons" }, h("caption", {}, "Trials that do not count, and why; of reasons that differ in their figures alone, the first one"), h("thead", {}, h("tr", {}, ...["server", "cell", "reason", "trials"].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, ...rows)));
   return h(
     "div",
     {},

@@ -12,16 +12,22 @@ export interface Line extends Series {
 /** A figure with the lines of both rounds. */
 export interface Plot extends Figure {
   series: Line[];
+  /** What the other round measured instead, if its figure of this name is about something else. */
+  instead: string | null;
 }
 
 /** What an open marker means. */
 export const BOUND = "An open marker with an arrow is a lower bound: the true value is larger.";
 
-/** A figure of the page, with the lines of the round beside it if there is one. */
+/** What the mark of a number means of which some trials are invalid. */
+export const INVALID = "*: some trials are invalid, and the number rests on the others.";
+
+/** A figure of the page, with the lines of the round beside it if there is one that measured the same: a title names all that a figure is about. */
 export function plotOf(figure: Figure, page: Page): Plot {
   const { beside } = page;
   const own = figure.series.map((line) => ({ ...line, server: line.name, isOther: false }));
-  const theirs = beside?.figures.find((one) => one.name === figure.name);
+  const named = beside?.figures.find((one) => one.name === figure.name);
+  const theirs = named?.title === figure.title ? named : undefined;
   // Places are numbered in each round by itself: a quick one has fewer. Their words say which are the same; one that has no word stands where it is.
   const here = new Map(figure.x.ticks.map(([place, word]) => [word, place]));
   const words = new Map(theirs?.x.ticks);
@@ -32,7 +38,7 @@ export function plotOf(figure: Figure, page: Page): Plot {
       return place === undefined ? [] : [[place, ...point.slice(1)] as unknown as Point];
     });
   const others = (theirs?.series ?? []).map((line) => ({ ...line, points: moved(line.points), name: `${line.name} (${beside?.name})`, server: line.name, isOther: true }));
-  return { ...figure, series: [...own, ...others] };
+  return { ...figure, series: [...own, ...others], instead: named && !theirs ? named.title : null };
 }
 
 /** Who freezes beside the kind of slow request that a figure is about, if it is about one. */
@@ -41,11 +47,19 @@ export function groupsOf(figure: string, freezing: Freezing[]): Freezing["groups
   return freezing.find((one) => one.kind === kind)?.groups ?? [];
 }
 
-/** A point in words: what is known, or both heaps where no trial was between them. */
-export function said([, y, , , isBound, heap, other]: Point, unit: string): string {
-  if (heap !== undefined && other !== undefined) return `${amount(heap, unit)} or ${amount(other, unit)}`;
-  return `${isBound ? ">= " : ""}${amount(y, unit)}`;
+/** A point in words: what is known, or both heaps where no trial was between them; with a mark where some trials are invalid. */
+export function said(point: Point, unit: string): string {
+  const [, y, , , isBound] = point;
+  const heaps = heapsOf(point);
+  const words = heaps ? heaps.map((value) => amount(value, unit)).join(" or ") : `${isBound ? ">= " : ""}${amount(y, unit)}`;
+  return `${words}${hasInvalid(point) ? "*" : ""}`;
 }
+
+/** The middles of two heaps, if the trials fall into two. */
+export const heapsOf = ([, , , , , heap, other]: Point): [number, number] | null => (typeof heap === "number" && typeof other === "number" ? [heap, other] : null);
+
+/** Returns whether some trials of a point are invalid. */
+export const hasInvalid = ([, , , , , , , valid, all]: Point): boolean => valid !== undefined && all !== undefined && valid < all;
 
 /** Returns whether lower bounds are among the points. */
 export const hasBounds = (lines: Series[]): boolean => lines.some((line) => line.points.some((point) => point[4]));

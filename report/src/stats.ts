@@ -79,8 +79,8 @@ export function compareSorted(a: Value, b: Value): number {
   return Math.sign(key(a) - key(b)) || Number(isOpen(a)) - Number(isOpen(b));
 }
 
-/** The median over trials, and the middles of two heaps if they fall into two; `null` without trials. Ordinal values are steps of a ladder, between which there is no mean. */
-export function summary(values: Value[], isOrdinal: boolean): { median: Value; heaps: [number, number] | null } | null {
+/** The median over trials, and the middles of two heaps if they fall into two that are at least so far apart; `null` without trials. Ordinal values are steps of a ladder, between which there is no mean. */
+export function summary(values: Value[], isOrdinal: boolean, least = 0): { median: Value; heaps: [number, number] | null } | null {
   if (values.length === 0) return null;
   const sorted = [...values].sort(compareSorted);
   const exact = sorted.filter((value) => typeof value === "number");
@@ -92,7 +92,7 @@ export function summary(values: Value[], isOrdinal: boolean): { median: Value; h
   const value = sorted[at];
   // Above a bound stands perhaps what that bound hides.
   const isBound = typeof value === "number" && sorted.slice(0, at).some(isOpen);
-  return { median: isBound ? { at_least: value } : value, heaps };
+  return { median: isBound ? { at_least: value } : value, heaps: heaps && heaps[1] - heaps[0] >= least ? heaps : null };
 }
 
 /** The middle of sorted numbers, or the mean of the middle two. */

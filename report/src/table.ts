@@ -1,9 +1,9 @@
 // Tables: sorted by a click on a head, and filtered.
 
 import type { Cell, Page, Table } from "./data";
-import { button, choice, h, showChoice, source } from "./dom";
+import { button, choice, coded, h, showChoice, source } from "./dom";
 import { csv } from "./format";
-import { sample, styleOf } from "./colors";
+import { STYLES, sample, styleOf } from "./colors";
 import type { State } from "./state";
 
 /** The words of a cell, with the word for what people feel of it. */
@@ -48,7 +48,7 @@ function plain(table: Table, page: Page, name: string): HTMLElement {
     { id: idOf(name) },
     h("summary", {}, table.title),
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": table.title }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows))),
-    h("ul", { class: "notes" }, ...table.notes.map((note) => h("li", {}, note))),
+    h("ul", { class: "notes" }, ...table.notes.map((note) => h("li", {}, ...coded(note)))),
     source(`stallbench tables ${page.name} --table ${table.name} --intervals`, idOf(name), { CSV: () => text(table) }),
   );
 }
@@ -111,13 +111,15 @@ export function servers(page: Page, state: State): HTMLElement {
         lines.push(h("tr", { class: "group" }, h("th", { colspan: columns().length, scope: "colgroup" }, group)));
       }
       const style = styleOf(name, chosen);
-      const box = h("input", { type: "checkbox", checked: style !== null, onchange: () => toggle(name) });
+      const box = h("input", { type: "checkbox", checked: chosen.includes(name), onchange: () => toggle(name) });
       const swatch = h("span", { class: "swatch", style: sample(style) });
       const first = h("th", { scope: "row" }, h("label", {}, box, swatch, row.cells[0].t));
       lines.push(h("tr", { "data-server": name }, first, ...columns().slice(1).map((column) => cell(row.cells[column.at], column.is_words))));
     }
     body.replaceChildren(...lines);
-    count.textContent = `${names.length} of ${rows.size} servers; ticked ones are drawn in colour`;
+    const without = chosen.length - STYLES;
+    const isMany = without > 0 ? `, but ${without} of them are not, since only ${STYLES} lines look different` : "";
+    count.textContent = `${names.length} of ${rows.size} servers; ticked ones are drawn in colour${isMany}`;
   };
   const toggle = (name: string) => {
     const chosen = state.view.servers;
@@ -142,7 +144,7 @@ export function servers(page: Page, state: State): HTMLElement {
       "div",
       { class: "controls" },
       h("label", { class: "choice" }, h("span", {}, "name, runtime or model"), filter),
-      picked,
+      groups.length > 0 ? picked : null,
       h("label", { class: "tick" }, wide, "all columns"),
       button("draw all shown", () => state.set({ servers: order() })),
       button("draw none", () => state.set({ servers: [] })),
@@ -150,7 +152,7 @@ export function servers(page: Page, state: State): HTMLElement {
     ),
     count,
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "servers" }, h("table", { class: "servers" }, h("caption", {}, table.title), head, body)),
-    h("ul", { class: "notes" }, ...table.notes.map((note) => h("li", {}, note))),
+    h("ul", { class: "notes" }, ...table.notes.map((note) => h("li", {}, ...coded(note)))),
     source(`stallbench tables ${page.name} --table ${table.name} --wide`, idOf(table.name), { CSV: () => text(table) }),
   );
 }

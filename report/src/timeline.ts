@@ -1,7 +1,7 @@
 // Timelines: each probe as a dot over time, below the blockers as bars, several servers on one axis.
 
 import type { Page, Timeline } from "./data";
-import { button, choice, h, showChoice, source } from "./dom";
+import { button, choice, h, marks, showChoice, source } from "./dom";
 import { amount, csv } from "./format";
 import { MOST_DOTS, type Pane, drawn, looks, nearest, paint, timeAt, within } from "./painting";
 import { type Requests, type Stall, holder, requestsOf, stalls } from "./stalls";
@@ -10,6 +10,18 @@ import { type Act, zoom } from "./zoom";
 
 /** Servers that are shown at a time. */
 const MOST_PANES = 12;
+
+/** What dots and bars mean. */
+const MARKS: [string, string][] = [
+  ["dot instant", "answered within 0.1 s"],
+  ["dot flow", "within 1 s"],
+  ["dot attention", "within 10 s"],
+  ["dot lost", "later"],
+  ["dot unanswered", "not answered"],
+  ["bar done", "slow request"],
+  ["bar unanswered", "slow request without an answer"],
+  ["bar held", "slow request that held up the dot you point at"],
+];
 
 /** The key of a step. */
 export const stepOf = (one: { kind: string; k: number }): string => `${one.kind}-${one.k}`;
@@ -167,6 +179,7 @@ export function timelines(page: Page, state: State, command: string): { element:
       button("all of it", () => move("fit"), { title: "f" }),
     ),
     note,
+    marks(MARKS),
     h("div", { class: "stage" }, stack, tip),
     h("h3", {}, "The worst stalls"),
     list,

@@ -90,7 +90,7 @@ export function judge(page: Pick<Page, "metrics" | "values">, first: string, sec
     for (const [at, { test }] of table.entries()) if (is[at]) found.add(test);
   }
   return pairs.map(({ metric, x, y, test }) => {
-    const [before, after] = [x, y].map((cell) => summary(cell.values, metric.is_threshold)) as [Verdict["before"], Verdict["after"]];
+    const [before, after] = [x, y].map((cell) => summary(cell.values, metric.is_threshold, metric.least)) as [Verdict["before"], Verdict["after"]];
     const changed = change(before.median, after.median);
     const noise = x.noise ?? null;
     const [low, high] = [known(before.median), known(after.median)];

@@ -98,6 +98,17 @@ test("two servers are compared by the medians of the tables, and two heaps are s
   assert.deepEqual([second.before, second.after], ["301 ms or 601 ms", "303 ms"]);
 });
 
+test("two heaps that are closer than what is claimed are shown as one number, the one of the tables", async () => {
+  const { lines } = await load("compare.ts");
+  const { summary } = await load("stats.ts");
+  const values = [0.2, 0.2, 0.2, 0.4, 0.4, 0.4];
+  assert.deepEqual(summary(values, false, 2), { median: 0.2, heaps: null });
+  assert.deepEqual(summary(values, false)?.heaps, [0.2, 0.4]);
+  const metric = { name: "p99", family: "p99", experiment: "latency", unit: "ms", is_threshold: false, is_more_better: false, least: 2 };
+  const [line] = lines({ metrics: [metric], values: { a: { 0: { values, noise: 1.1 } }, b: { 0: { values, noise: 1.1 } } } }, "a", "b");
+  assert.deepEqual([line.before, line.after], ["0.20 ms", "0.20 ms"]);
+});
+
 test("pairs are apart only where bounds leave no doubt", async () => {
   const { apart } = await load("stats.ts");
   assert.deepEqual(apart([1, 2], [3, 1.5]), { above: 3, below: 1, of: 4 });
@@ -206,6 +217,7 @@ test("numbers have three digits and their unit", async () => {
   const { amount, words } = await load("format.ts");
   assert.deepEqual([0.123, 98.24, 1604.2].map((ms) => amount(ms, "ms")), ["0.12 ms", "98.2 ms", "1.60 s"]);
   assert.equal(amount(0.5, "%"), "50 %");
+  assert.deepEqual([1, 64, 1.5].map((count) => amount(count, "")), ["1", "64", "1.50"], "counts are whole");
   assert.equal(words({ at_least: 504 }, "ms"), ">= 504 ms");
   assert.equal(words({ never_up_to: 64 }, ""), "never (64 tried)");
   assert.equal(words("not reached", "ms"), "frozen");

@@ -90,20 +90,36 @@ test("a lower bound is an open marker that one sentence explains, and two heaps 
     return [...details.querySelector("tbody tr").children].map((cell) => cell.textContent);
   });
   assert.deepEqual(cells.slice(0, 4), [server, "1.00 ms", "462 ms or 700 ms", ">= 1.00 s"]);
-  assert.match((await saved(page, `#figure-${name}`, "CSV")).text, /,462,460,702,,462 or 700\n/);
+  assert.match((await saved(page, `#figure-${name}`, "CSV")).text, /,462,460,702,,462 or 700,\n/);
+  await closed(page, troubles);
+});
+
+test("the lines of a second round are left out of a figure that is about something else there, which one line says", async () => {
+  const { path, numbers } = report(recorded("2026-11-29-vm"), recorded("2026-11-23-vm.6"));
+  const { page, troubles } = await open(browser, path);
+  await drawAll(page);
+  const told = await legend(page, "sleep");
+  assert.ok(!Object.entries(told).flat(2).some((words) => words.includes("2026-11-23-vm.6")), JSON.stringify(told));
+  const { title } = numbers.beside.figures.find((one) => one.name === "sleep");
+  assert.equal(await page.$eval("#figure-sleep .apart", (one) => one.textContent), `2026-11-23-vm.6 is not drawn here, since it measured something else: ${title}.`);
+  // Memory is measured in both, whatever blocks.
+  assert.ok(Object.keys(await legend(page, "footprint-idle")).includes("2026-11-23-vm.6"));
+  assert.equal(await page.$("#figure-footprint-idle .apart"), null);
+  const joined = numbers.figures.filter((one) => numbers.beside.figures.some((other) => other.name === one.name && other.title === one.title)).map((one) => one.name);
+  assert.deepEqual(joined, ["footprint-idle", "footprint-connection"], "a title names all that a figure is about");
   await closed(page, troubles);
 });
 
 test("a second round has dashes of its own in the legend and in the file, its own groups, and its machine in the head", async () => {
-  const { path, numbers } = report(recorded("2026-11-29-vm"), recorded("2026-11-23-vm.6"));
+  const { path, numbers } = report(recorded("2026-11-23-vm.6"), recorded("2026-11-23-vm.3"));
   const { page, troubles } = await open(browser, path);
   await drawAll(page);
   const about = await page.$$eval("header .about", (all) => all.at(-1).textContent);
-  assert.ok(about.includes("round 2026-11-23-vm.6, started") && about.includes(numbers.beside.header.environment.processor), about);
+  assert.ok(about.includes("round 2026-11-23-vm.3, started") && about.includes(numbers.beside.header.environment.processor), about);
   const told = await legend(page, "sleep");
   for (const [group, servers] of numbers.beside.freezing.find((one) => one.kind === "sleep").groups) {
-    const own = told[`2026-11-23-vm.6, ${group}`] ?? [];
-    assert.deepEqual([...own].sort(), servers.filter((name) => numbers.shown.includes(name)).map((name) => `${name} (2026-11-23-vm.6)`).sort(), group);
+    const own = told[`2026-11-23-vm.3, ${group}`] ?? [];
+    assert.deepEqual([...own].sort(), servers.filter((name) => numbers.shown.includes(name)).map((name) => `${name} (2026-11-23-vm.3)`).sort(), group);
   }
   const swatches = await page.$$eval("#figure-sleep .swatch", (all) => all.map((one) => getComputedStyle(one).background));
   assert.equal(new Set(swatches).size, swatches.length, "each looks different");
@@ -113,7 +129,7 @@ test("a second round has dashes of its own in the legend and in the file, its ow
   // What was corrected is called so.
   assert.ok(numbers.beside.is_corrected);
   const [heads, caption] = await page.$eval("#rounds table", (table) => [[...table.querySelectorAll("thead th")].map((one) => one.textContent), table.caption.textContent]);
-  assert.equal(heads[2], "2026-11-23-vm.6, corrected for the machine");
+  assert.equal(heads[2], "2026-11-23-vm.3, corrected for the machine");
   assert.match(caption, /corrected for the machine/);
   // What does not differ is folded.
   const rows = await page.$eval("#rounds table", (table) => table.tBodies[0].rows.length);

@@ -1,10 +1,12 @@
 // What the lab's page says of what runs: that it has lost the lab, which slow requests are under way, and whom a guess would reach.
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { launch, screens } from "./browser.mjs";
-import { end, endAll, guessable, lab, open, press, serving } from "./labs.mjs";
+import { end, endAll, guessable, lab, open, pids, press, serving } from "./labs.mjs";
 
 let browser;
 before(async () => {
@@ -119,6 +121,48 @@ test("a server of one's own that names no process is not said to answer nobody, 
   await page.waitForFunction(() => [...document.querySelectorAll(".stage-panes .workers")].some((one) => /do not say which process/.test(one.textContent)));
   const words = await page.$$eval(".desk .controls > button", (all) => all.map((one) => one.textContent));
   assert.ok(words.some((word) => /slow page/.test(word)), words.join());
+  assert.deepEqual(troubles, []);
+  await page.close();
+});
+
+test("a server that runs elsewhere is not killed with the others, and one that refuses every request is said to be failing", async () => {
+  let refuses = false;
+  const server = createServer((request, response) => (refuses ? request.socket.destroy() : response.end("done\n"))).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  try {
+    const running = await lab("--url", `http://127.0.0.1:${server.address().port}`, "--blocker", "/slow", "tokio-current-thread");
+    const { page, troubles } = await open(browser, running);
+    await serving(page, 2);
+    const [own, other] = await pids(page);
+    assert.deepEqual([own.length, other.length], [0, 1]);
+    const kill = await page.$$eval(".stage-panes .buttons", (all) => all.map((one) => [...one.querySelectorAll("button")].find((button) => button.textContent === "kill a worker").disabled));
+    assert.deepEqual(kill, [true, false]);
+    await press(page, "kill a worker of each");
+    await page.waitForFunction((old) => {
+      const [first, second] = [...document.querySelectorAll(".stage-panes .state")].map((one) => one.textContent);
+      return first === "serving" && /^serving, process \d+$/.test(second) && !second.endsWith(` ${old}`);
+    }, {}, other[0]);
+    assert.equal(await page.$eval(".said", (one) => one.textContent), "");
+    const numbers = () => page.$eval(".stage-panes .numbers", (one) => [...one.children].slice(0, 2).map((entry) => [entry.textContent, entry.querySelector("dd").className]));
+    assert.ok((await numbers()).every(([, grade]) => /^grade /.test(grade)));
+    refuses = true;
+    await page.waitForFunction(() => /^p99failinglag felt nowfailing/.test(document.querySelector(".stage-panes .numbers").textContent));
+    assert.deepEqual(await numbers(), [["p99failing", ""], ["lag felt nowfailing", ""]], "no grade");
+    refuses = false;
+    await page.waitForFunction(() => /^p99[\d.]+ ms/.test(document.querySelector(".stage-panes .numbers").textContent));
+    assert.deepEqual(troubles, []);
+    await page.close();
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+});
+
+test("every mark of the picture is explained in words", async () => {
+  const running = await lab();
+  const { page, troubles } = await open(browser, running);
+  const words = await page.$$eval(".legend li", (all) => all.map((one) => one.textContent.split(":")[0]));
+  for (const wanted of ["answered within 0.1 s", "not answered yet", "slow request on its way", "slow request that failed", "p99 of the last 3 s", "lag felt", "the driver was late"]) assert.ok(words.includes(wanted), `${wanted}: ${words}`);
   assert.deepEqual(troubles, []);
   await page.close();
 });

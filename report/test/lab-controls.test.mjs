@@ -3,16 +3,13 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { launch, uniqueIds } from "./browser.mjs";
-import { end, guessable, lab, open, pids, press, serving } from "./labs.mjs";
+import { end, guessable, lab, nothingIsHeld, open, pids, press, serving } from "./labs.mjs";
 import { load } from "./modules.mjs";
 
 /** Elements that a person can use. */
 const CONTROLS = "a[href], button, input, select, textarea, summary";
 /** The servers that are shown at first, and one that is chosen later. Both run under the supervisor. */
 const [SHOWN, OTHER] = [["tokio-multi-thread", "smol-current-thread"], "tokio-current-thread"];
-
-/** The colour of what is on its way, on a light page. */
-const HELD = [0xc0, 0x20, 0x20];
 
 let browser;
 before(async () => {
@@ -28,14 +25,6 @@ const names = (page) => page.$$eval(".stage-panes h2", (titles) => titles.map((o
 /** Waits until every pane's number of this name is the wanted one. */
 const numbersAre = (page, name, wanted) =>
   page.waitForFunction((own, value) => [...document.querySelectorAll(".stage-panes .numbers")].every((one) => [...one.children].some((entry) => entry.textContent === `${own}${value}`)), {}, name, wanted);
-
-/** Waits until no pane draws a slow request as one that is on its way. */
-const nothingIsHeld = (page) =>
-  page.waitForFunction((red) => [...document.querySelectorAll(".stage-panes canvas")].every((canvas) => {
-    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, 80);
-    for (let at = 0; at < data.length; at += 4) if (red.every((part, color) => data[at + color] === part)) return false;
-    return true;
-  }), {}, HELD);
 
 /** Waits until these panes serve with processes that are not those of before, and returns all processes. */
 async function replaced(page, panes, before) {

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { colorOf, launch, screens } from "./browser.mjs";
-import { endAll, lab, open, press, serving } from "./labs.mjs";
+import { endAll, lab, nothingIsHeld, open, press, serving, somethingIsHeld } from "./labs.mjs";
 
 /** The room around the dots, the time in sight, and the range of response times. */
 const [LEFT, RIGHT, BASE, DOTS, SIGHT, LOW, HIGH] = [56, 8, 16 * 5 + 6, 150, 10_000, 0.05, 10_000];
@@ -90,6 +90,43 @@ test("p99 and the lag that is felt are drawn as they move, and the lag stands be
   await press(page, "slow requests: start");
   await page.waitForFunction((number) => /lag felt now\d\.\d+ s/.test(document.querySelectorAll(".stage-panes .numbers")[number].textContent), {}, pane);
   await page.screenshot({ path: join(screens, "lab-lag.png") });
+  assert.deepEqual(troubles, []);
+  await page.close();
+});
+
+test("a page that has missed frames takes off what was open, since it may have ended meanwhile", async () => {
+  const running = await lab();
+  const { page, troubles } = await open(browser, running, {
+    // While the page is deaf, no frame reaches it; it still gets the lists of panes.
+    before: () => {
+      globalThis.lists = 0;
+      const listen = EventSource.prototype.addEventListener;
+      EventSource.prototype.addEventListener = function (name, take) {
+        globalThis.events = this;
+        listen.call(this, name, (event) => {
+          if (name === "panes") globalThis.lists += 1;
+          if (!globalThis.isDeaf || name !== "frame") take(event);
+        });
+      };
+    },
+  });
+  await serving(page, 2);
+  await press(page, "slow requests: start");
+  await somethingIsHeld(page);
+  await page.evaluate(() => {
+    globalThis.isDeaf = true;
+  });
+  await press(page, "slow requests: end");
+  await page.waitForFunction(() => [...document.querySelectorAll("button")].some((one) => one.textContent === "slow requests: start"));
+  // Each list comes after the frames before it.
+  await page.waitForFunction((goal) => globalThis.lists >= goal, {}, (await page.evaluate(() => globalThis.lists)) + 3);
+  await page.evaluate(() => {
+    globalThis.isDeaf = false;
+  });
+  await page.waitForFunction(() => [...document.querySelectorAll(".stage-panes .numbers")].every((one) => /slow requests0$/.test(one.textContent)));
+  await somethingIsHeld(page);
+  await page.evaluate(() => globalThis.events.dispatchEvent(new MessageEvent("missed", { data: "{}" })));
+  await nothingIsHeld(page);
   assert.deepEqual(troubles, []);
   await page.close();
 });

@@ -5,6 +5,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { colorOf } from "./browser.mjs";
 
 export const root = join(import.meta.dirname, "../..");
 export const program = process.env.LAB ?? join(root, "target/release/stallbench-lab");
@@ -59,3 +60,16 @@ export const pids = (page) => page.$$eval(".stage-panes .state", (all) => all.ma
 export const press = (page, text) => page.$$eval("button", (all, wanted) => all.find((one) => one.textContent === wanted).click(), text);
 /** Waits until a guess may be made: whoever is to answer serves. */
 export const guessable = (page) => page.waitForSelector(".guesses button:not([disabled])");
+
+/** Waits until some pane draws a slow request as one that is on its way, or until none does. */
+const held = (page, isHeld) =>
+  page.waitForFunction((red, wanted) => {
+    const draws = (canvas) => {
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, 80);
+      for (let at = 0; at < data.length; at += 4) if (red.every((part, color) => data[at + color] === part)) return true;
+      return false;
+    };
+    return [...document.querySelectorAll(".stage-panes canvas")].some(draws) === wanted;
+  }, {}, colorOf("held"), isHeld);
+export const somethingIsHeld = (page) => held(page, true);
+export const nothingIsHeld = (page) => held(page, false);

@@ -200,6 +200,27 @@ impl Ask {
             _ => None,
         }
     }
+
+    /// The same of a request to a user's own server that this option names, where more is to be said; `allow` are the methods that the answer allows.
+    pub fn advice_on(&self, status: u16, allow: Option<&str>, option: &str) -> Option<String> {
+        let name = "pass --header 'Host: NAME' with the name that the server goes by";
+        let body = format!("name a body with {option}-body FILE");
+        let kind = "its type with --header 'Content-Type: application/json'";
+        let is_other = |method: &&str| *method != self.method && !["", "GET", "HEAD", "OPTIONS"].contains(method);
+        match (status, self.method.as_str()) {
+            (400, "GET" | "HEAD") => Some(format!("the server expects something else: check the query, or {name}")),
+            (400, _) => Some(format!("the server expects something else: {body} and {kind}, or {name}")),
+            (405, _) => {
+                let method = allow.and_then(|allow| allow.split(',').map(str::trim).find(is_other)).unwrap_or("POST");
+                Some(format!("name the method that it takes, as in {option} '{method} {}'", self.path))
+            }
+            (411, _) => Some(body),
+            (413, _) => Some(format!("the body is more than it takes: {body} that is smaller")),
+            (415, _) => Some(format!("{body}, and {kind}")),
+            (421, _) => Some(name.into()),
+            _ => None,
+        }
+    }
 }
 
 impl FromStr for Ask {

@@ -7,7 +7,7 @@ use crate::console::output::print;
 use crate::experiment::{freeze_head, freeze_k, freeze_metric, freezing, place};
 use crate::measure::{Beside, Conditions, Foreign, Kind, Latency, Mode};
 use crate::metrics::{LIMITS_MS, Numbers, Percentile, Reading, Unit, Value};
-use crate::report::{Cell, Column, Format, Line, Table, Terminal, View, render};
+use crate::report::{Cell, Column, Format, Line, Table, Terminal, Trials, View, render};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -26,7 +26,8 @@ pub fn run(arguments: &Import) -> Result<ExitCode> {
     let mut numbers = Numbers::default();
     numbers.add(&row.name, readings(&foreign, percentile)?);
     let conditions = Conditions::here(Mode::Quick);
-    let view = View { rows: vec![&row], groups: vec![None], numbers: &numbers, percentile, conditions: &conditions, trials: 1 };
+    let trials = Trials::all(1);
+    let view = View { rows: vec![&row], groups: vec![None], numbers: &numbers, percentile, conditions: &conditions, trials };
     let tables = [beside(&view, &foreign), steps(&foreign, percentile)?];
     let format = if arguments.json { Format::Json } else { Format::Text };
     print(&render(&tables, format, &Terminal::of_stdout(arguments.wide, false))?)?;

@@ -208,6 +208,11 @@ pub fn learn(owns: &[Server], settings: &Settings) -> Result<service::Settings> 
     let start = Start { threads: settings.conditions.threads, more: Vec::new(), cores };
     let own = settings.experiments.get(SERVICE).context("the round does not measure a service")?;
     let own: service::Settings = serde_json::from_value(own.clone())?;
+    for server in owns {
+        let Some(questions) = &server.own else { continue };
+        // What follows may take seconds, without a bar.
+        say(&format!("{}: asks {} and {} alone, to learn how long they take", server.name, questions.probe, questions.blocker));
+    }
     own.learn(owns, &start, settings.conditions.mode)
 }
 
@@ -328,6 +333,7 @@ mod tests {
             blockers: vec![0, 1],
             block_ms: 0.0,
             slow_ms: Default::default(),
+            lone: Default::default(),
             probe_ms: 0.0,
             fresh_ms: 0.0,
             window_ms: 1000,

@@ -17,8 +17,7 @@ impl Progress {
         let is_terminal = std::io::stderr().is_terminal();
         let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
-        let style = ProgressStyle::with_template("{bar:24} {percent:>3} %  {elapsed} so far{prefix}  {wide_msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(style("{bar:24} {percent:>3} %  {elapsed} so far{prefix}  {wide_msg}"));
         bar.enable_steady_tick(Duration::from_millis(500));
         Progress { bar, is_terminal }
     }
@@ -32,6 +31,11 @@ impl Progress {
             let percent = 100 * self.bar.position() / self.bar.length().unwrap_or(1).max(1);
             say(&format!("[{percent:>3} %{left}] {what}"));
         }
+    }
+
+    /// Shows what is done just now on the bar alone.
+    pub fn at(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
     }
 
     /// The time left, if all units take as long as those so far: the bar's own guess follows the last one and jumps about.
@@ -57,7 +61,13 @@ impl Progress {
     /// While a load is on, the bar must not wake up and take processor time from what is measured.
     pub fn quiet(&self) {
         self.bar.disable_steady_tick();
+        // A time that stands still says that nothing goes on.
+        self.bar.set_style(style("{bar:24} {percent:>3} %{prefix}  {wide_msg}"));
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 impl Drop for Progress {

@@ -8,8 +8,8 @@ use super::contract::{self, Scene};
 use super::probes::{self, FRESH, KEPT, OTHERS};
 use super::steps::{added, freeze_k, slowdown};
 use crate::console::interrupt;
-use crate::load::{Lane, Load, Observation, Pace, Recording, Target, Times};
-use crate::measure::{Kind, Latency, Session, Timeline, learn, ms};
+use crate::load::{Lane, Load, Observation, Pace, Recording, Target};
+use crate::measure::{Kind, Latency, Session, Timeline, learn, ms, of_unfailed};
 use crate::metrics::{Family, LIMITS_MS, Metric, Percentile, Reading, Role, Unit, Value};
 use crate::validity::{self, Failure};
 use anyhow::Result;
@@ -125,6 +125,7 @@ impl Climb<'_> {
     pub fn run(&self, session: &Session<'_>) -> Result<Run> {
         let mut steps = Vec::new();
         for k in self.blockers {
+            (session.tell)(&format!("k={k} of {}", self.blockers.iter().max().unwrap_or(k)));
             let step = match self.step(session, *k) {
                 // What was measured stays: a user's own server may bear so much and no more.
                 Err(error) if self.is_lenient && !steps.is_empty() && !interrupt::is_requested() => {
@@ -160,7 +161,9 @@ impl Climb<'_> {
             blockers_per_s: if k > 0 { seen.per_second(OTHERS) } else { 0.0 },
             blockers_failed: blockers.map_or(0, |one| one.errors),
             blockers_asked: blockers.map_or(0, |one| one.answered + one.errors + one.unanswered),
-            blockers_p50_ms: blockers.and_then(|one| median_ms(&one.service)),
+            blockers_p50_ms: blockers.and_then(|one| of_unfailed(one, 0.5)),
+            waits: waits(&seen.lanes[KEPT]),
+            refused: step::refused([&seen.lanes[KEPT], &seen.lanes[FRESH]]),
             first_error: first_error(&seen),
             shed_per_s: blockers.map_or(0.0, |one| one.shed as f64 / seen.window.as_secs_f64()),
             driver_load: seen.driver_load,
@@ -216,8 +219,10 @@ fn first_error(seen: &Observation) -> Option<String> {
     seen.lanes.iter().enumerate().filter(counted).find_map(|(_, one)| one.first_error.clone())
 }
 
-fn median_ms(times: &Times) -> Option<f64> {
-    (!times.is_empty()).then(|| times.value_at_quantile(0.5) as f64 / 1e6)
+/// Half of the probes that did not fail, and all but a hundredth of them, took this long; `None` where none failed, since the others say so then.
+fn waits(probes: &Recording) -> Option<[Value; 2]> {
+    let of = |quantile: f64| of_unfailed(probes, quantile);
+    (probes.failed > 0).then(|| Some([of(0.5)?, of(0.99)?]))?
 }
 
 /// The place of a metric beside k blockers of a kind and length.

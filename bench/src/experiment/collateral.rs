@@ -241,7 +241,8 @@ impl Settings {
                 let frozen = thresholds.iter().filter(|value| value.exact().is_some_and(|at| at <= k as f64)).count();
                 frozen as f64 / thresholds.len() as f64
             };
-            let at = |(x, k): (usize, &usize)| Point { x: x as f64, y: share(*k), interval: None, is_bound: false };
+            let counted = view.counted(row, &metric);
+            let at = |(x, k): (usize, &usize)| Point { x: x as f64, y: share(*k), interval: None, is_bound: false, counted };
             let points = self.blockers.iter().enumerate().map(at).collect();
             (!thresholds.is_empty()).then(|| Series { name: row.name.clone(), points })
         };

@@ -2,29 +2,28 @@
 //! in the same round on the same machine.
 
 mod fit;
+mod fresh;
+mod measure;
 mod named;
 
+pub use measure::ending;
 pub use named::{
-    fails_metric, failure_metrics, fresh_failed_metric, fresh_metric, fresh_threshold_metric, median_metric, response_metric,
-    served_metric, slow_failure_metrics, slow_time_metric, threshold_metric,
+    fails_metric, failure_metrics, fresh_failed_metric, fresh_grows_metric, fresh_metric, fresh_threshold_metric, median_metric,
+    refused_metric, response_metric, served_metric, slow_failure_metrics, slow_time_metric, threshold_metric, wait_metrics,
 };
 
-use super::climb::{self, Climb, Ladder, Run, Step, place};
+use super::climb::{self, Run, Step, place};
 use super::contract::{Choices, Column, Experiment, Scene, conditions};
 use super::probes;
-use super::steps::freeze_k;
 use crate::catalog::Row;
-use crate::measure::{Kind, Mode, Session, learn_own, lenient};
+use crate::measure::{Mode, Session};
 use crate::metrics::{LIMITS_MS, Percentile, Reading, Value};
-use crate::process::Running;
 use crate::report::{self, Cell, Figure, Group, Places, Scale, Standing, Table, View};
-use anyhow::{Result, bail};
+use anyhow::Result;
+use measure::{climb_own, climb_reference};
 use named::{QUICK, QUICK_FAILED, SLOW, SLOW_FAILED, count_metric};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
-use std::net::TcpStream;
-use std::time::Duration;
 
 /// The kind of blocker in metrics, whatever a service does in it.
 const KIND: &str = "slow";
@@ -39,8 +38,6 @@ const QUICK_REFERENCE_MS: f64 = 500.0;
 const LIMIT_MS: f64 = 1000.0;
 /// A service that answers one request at a time has worked off the queue that the warm-up leaves within this time, in ms, and before the first step.
 const WARM_QUEUE_MS: f64 = 500.0;
-/// A server that has just failed requests, but is there, accepts a connection within this time.
-const UNTIL_REFUSED: Duration = Duration::from_secs(1);
 /// The least time of a slow request, in ms, and its least ratio to the time of the quick one.
 const LEAST_BLOCK_MS: f64 = 5.0;
 const LEAST_RATIO: f64 = 2.0;
@@ -49,6 +46,17 @@ const LEAST_RATIO: f64 = 2.0;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Service {
     run: Run,
+}
+
+/// The times that the slow request of a service takes alone, in ms; their median stands beside them.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Lone {
+    /// Their mean.
+    pub mean_ms: f64,
+    /// The shortest.
+    pub least_ms: f64,
+    /// That of nine in ten.
+    pub most_ms: f64,
 }
 
 /// How it measures.
@@ -61,6 +69,9 @@ pub struct Settings {
     /// The time that the slow request of each service takes alone, in ms, by name; T is the longest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub slow_ms: BTreeMap<String, f64>,
+    /// How that time varies, by name; empty in rounds before 2026-12.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lone: BTreeMap<String, Lone>,
     /// The time that the quick request takes alone, in ms.
     #[serde(default)]
     pub probe_ms: f64,
@@ -96,6 +107,7 @@ impl Experiment for Service {
             blockers,
             block_ms: 0.0,
             slow_ms: BTreeMap::new(),
+            lone: BTreeMap::new(),
             probe_ms: 0.0,
             fresh_ms: 0.0,
             window_ms: WINDOW_MS.0 as u64,
@@ -132,8 +144,15 @@ impl Experiment for Service {
                 readings.push((fails_metric(settings.block_ms, step.k), Ok(Value::Exact(fails))));
             }
             if let (None, Some(took)) = (&step.invalid, step.blockers_p50_ms) {
-                readings.push((slow_time_metric(settings.block_ms, step.k), Ok(Value::Exact(took))));
+                readings.push((slow_time_metric(settings.block_ms, step.k), Ok(took)));
             }
+            if let (None, Some(waits)) = (&step.invalid, step.waits.or_else(|| longest(step))) {
+                let metrics = wait_metrics(settings.block_ms, step.k);
+                readings.extend(metrics.into_iter().zip(waits.map(Ok)));
+            }
+            readings.extend(step.refused.iter().filter_map(|(status, count)| {
+                Some((refused_metric(*status, settings.block_ms, step.k)?, Ok(Value::Exact(*count as f64))))
+            }));
             // Without blockers, and in rounds that did not count them, there are none to speak of.
             let counts = counts.iter().take(if step.blockers_asked > 0 { 4 } else { 2 });
             readings.extend(
@@ -215,36 +234,12 @@ impl Experiment for Service {
     }
 }
 
-impl Service {
-    /// What new clients experience: a server with a limit on connections lets them wait, while those already connected are served as before.
-    fn fresh(&self, settings: &Settings) -> Result<Vec<Reading>> {
-        let (block_ms, mut readings, mut ladder) = (settings.block_ms, Vec::new(), Vec::new());
-        for step in &self.run.steps {
-            let value = match (&step.invalid, step.fresh.most_ms()?) {
-                (Some(reason), _) => Err(reason.clone()),
-                (None, Some(value)) => Ok(value),
-                (None, None) => continue,
-            };
-            readings.push((fresh_metric(block_ms, step.k), value.clone()));
-            readings.push((fresh_failed_metric(block_ms, step.k), Ok(Value::Exact(step.fresh.failed as f64))));
-            ladder.push((step.k, value));
-        }
-        // Where the climb ended since all were frozen, nothing is known of more slow requests.
-        let is_whole = ladder.last().map(|(k, _)| *k) >= settings.blockers.last().copied();
-        for limit_ms in LIMITS_MS.into_iter().filter(|limit_ms| *limit_ms <= self.run.limit_ms && !ladder.is_empty()) {
-            let threshold = freeze_k(&ladder, limit_ms);
-            let is_known = match threshold {
-                Ok(Value::Never { .. }) => is_whole,
-                Ok(_) => true,
-                // A wait that was cut short below the limit is no fault; an invalid step is.
-                Err(_) => ladder.iter().any(|(_, value)| value.is_err()),
-            };
-            if is_known {
-                readings.push((fresh_threshold_metric(block_ms, limit_ms), threshold));
-            }
-        }
-        Ok(readings)
-    }
+/// The longest wait of the probes that did not fail, for those of them that say no more.
+fn longest(step: &Step) -> Option<[Value; 2]> {
+    let probes = &step.probes;
+    let longest_ms = probes.longest_us.filter(|_| probes.failed > 0)? / 1e3;
+    let value = if probes.unanswered > probes.failed { Value::AtLeast(longest_ms) } else { Value::Exact(longest_ms) };
+    Some([Value::AtLeast(0.0), value])
 }
 
 /// The first request of a trial that failed, in words.
@@ -253,15 +248,26 @@ pub fn first_failure(found: &serde_json::Value) -> Option<String> {
     service.run.steps.into_iter().find_map(|step| step.first_error)
 }
 
+/// Whether the service ended during a trial.
+pub fn has_ended(found: &serde_json::Value) -> bool {
+    let service = serde_json::from_value::<Service>(found.clone());
+    service.is_ok_and(|service| service.run.steps.iter().any(|step| step.invalid.as_deref().and_then(ending).is_some()))
+}
+
 impl Settings {
     /// Whether the slow request is slow enough to show anything.
     pub fn has_slow_request(&self) -> bool {
-        self.block_ms >= LEAST_BLOCK_MS && self.block_ms >= LEAST_RATIO * self.probe_ms
+        self.is_slow(self.block_ms)
     }
 
     /// The time that the slow request of one service takes alone, in ms.
     pub fn slow_ms(&self, server: &str) -> f64 {
         self.slow_ms.get(server).copied().unwrap_or(self.block_ms)
+    }
+
+    /// Whether a request that takes this long alone is slow enough to show anything.
+    pub fn is_slow(&self, ms: f64) -> bool {
+        ms >= LEAST_BLOCK_MS && ms >= LEAST_RATIO * self.probe_ms
     }
 
     /// The time above which the quick request counts as frozen, in ms: far above what it takes alone. `None` if it is too slow for any.
@@ -284,90 +290,4 @@ impl Settings {
 /// The least limit that is far above what a request takes alone.
 fn limit_above(alone_ms: f64) -> Option<f64> {
     LIMITS_MS.into_iter().find(|limit_ms| *limit_ms >= LEAST_RATIO * alone_ms).filter(|limit_ms| *limit_ms <= LIMIT_MS)
-}
-
-fn climb_own(session: &Session<'_>, settings: &Settings) -> Result<Run> {
-    let Some(own) = &session.server.own else { bail!("{} is not a user's own server", session.server.name) };
-    let mut running = session.start()?;
-    let probe = lenient(learn_own(&mut running, own, &own.probe)?.0);
-    let blocker = lenient(learn_own(&mut running, own, &own.blocker)?.0);
-    let at_once = (WARM_QUEUE_MS / settings.probe_ms).max(1.0) as usize;
-    let warm = session.warm_up(&probe, settings.connections.min(at_once));
-    running.explain(warm)?;
-    let climb = Climb {
-        kind: KIND,
-        block_ms: settings.block_ms,
-        connecting: Duration::from_secs_f64(settings.fresh_ms / 1e3),
-        window: Duration::from_millis(settings.window_ms),
-        limit: Duration::from_secs_f64(LIMIT_MS / 1e3),
-        blockers: &settings.blockers,
-        probe: (&probe, settings.rate, settings.connections),
-        blocker: &blocker,
-        at_once: &|_| None,
-        is_lenient: true,
-    };
-    let _driver = session.placement.enter_driver(true);
-    let mut run = running.explain(climb.run(session))?;
-    if let Some(last) = run.steps.last_mut().filter(|last| last.invalid.is_some() || last.has_failures()) {
-        explain(last, &mut running);
-    }
-    Ok(run)
-}
-
-/// Says why a step could not be measured, or that the server did not outlive it: what died has no response times.
-fn explain(last: &mut Step, running: &mut Running) {
-    let reason = last.invalid.clone().unwrap_or_else(|| format!("beside k={} the measurement broke off", last.k));
-    let Err(error) = running.explain::<()>(Err(anyhow::anyhow!("{reason}"))) else { return };
-    let is_gone = running.ended().is_some();
-    if last.invalid.is_some() || is_gone {
-        last.invalid = Some(error.to_string());
-    } else if let Err(refusal) = TcpStream::connect_timeout(&running.address, UNTIL_REFUSED)
-        && refusal.kind() == ErrorKind::ConnectionRefused
-    {
-        last.invalid = Some(format!("{reason}: no server listens there any more"));
-    }
-}
-
-fn climb_reference(session: &Session<'_>, settings: &Settings) -> Result<Run> {
-    let ladder = Ladder {
-        block_ms: settings.block_ms,
-        window_ms: settings.reference_window_ms,
-        limit_ms: LIMIT_MS,
-        rate: settings.rate,
-        connections: settings.connections,
-    };
-    let run = ladder.run(session, Kind::Sleep, &settings.reference_blockers)?;
-    Ok(Run { kind: KIND.into(), ..run })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::load::Recording;
-    use crate::measure::Latency;
-    use crate::metrics::Role;
-
-    /// The thresholds of new connections, of which each step says how many were answered at once, and the ages of those that still waited.
-    fn thresholds(steps: &[(usize, u64, u64, u64)]) -> Vec<(String, Result<Value, String>)> {
-        let step = |&(k, answered, waiting, age_ms): &(usize, u64, u64, u64)| {
-            let mut fresh = Recording { planned: answered + waiting, answered, unanswered: waiting, ..Recording::default() };
-            (0..answered).for_each(|_| fresh.count(0, 0, 200_000, true));
-            fresh.count_ages(age_ms * 1_000_000, waiting as u32);
-            Step { invalid: None, fresh: Latency::of(&fresh), ..Step::unmeasured(k, String::new()) }
-        };
-        let run = Run { kind: KIND.into(), block_ms: 110.0, limit_ms: LIMIT_MS, steps: steps.iter().map(step).collect() };
-        let settings = Settings { block_ms: 110.0, ..Service::settings(Mode::Quick, &Choices::default()) };
-        let readings = Service { run }.fresh(&settings).unwrap();
-        let is_threshold = |(metric, _): &Reading| metric.family.role == Role::Threshold;
-        readings.into_iter().filter(is_threshold).map(|(metric, value)| (metric.place, value)).collect()
-    }
-
-    #[test]
-    fn new_connections_that_wait_are_told_and_a_wait_that_was_cut_short_below_a_limit_is_no_fault() {
-        let at = |limit_ms: u32, k: f64| (format!("slow@110,{limit_ms}ms"), Ok(Value::Exact(k)));
-        assert_eq!(thresholds(&[(0, 20, 0, 0), (1, 20, 0, 0), (4, 0, 20, 1740)]), [at(100, 4.0), at(1000, 4.0)]);
-        // The climb was given up, since all others had waited for a second by then.
-        assert_eq!(thresholds(&[(0, 20, 0, 0), (1, 0, 20, 900)]), [at(100, 1.0)]);
-        assert_eq!(thresholds(&[(0, 20, 0, 0), (1, 19, 1, 900)]), [], "one may be unlucky");
-    }
 }

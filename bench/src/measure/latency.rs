@@ -177,6 +177,25 @@ pub fn known<C: Counter>(
     if is_bound { Value::AtLeast(value) } else { Value::Exact(value) }
 }
 
+/// The same of a quantile of those requests that did not fail; `None` without any. How long each of the others waits is not kept where some failed: then
+/// they count with the shortest age of all, but for the longest wait, so that this is a lower bound.
+pub fn of_unfailed(recording: &Recording, quantile: f64) -> Option<Value> {
+    let mut times = recording.response.clone();
+    match recording.unanswered {
+        // Histograms with the same bounds always fit.
+        _ if recording.failed == 0 => times.add(&recording.ages).unwrap_or_default(),
+        0 => {}
+        waiting => {
+            times.saturating_record_n(recording.ages.min().max(1), u32::try_from(waiting - 1).unwrap_or(u32::MAX));
+            times.saturating_record(recording.longest_wait.max(1));
+        }
+    }
+    let youngest_us = (recording.unanswered > 0).then(|| recording.ages.min() as f64 / 1e3);
+    // The middle is one of few as well; a maximum stands for p99 of them.
+    let value_us = if quantile > 0.5 { quantile_us(&times, quantile) } else { times.value_at_quantile(quantile) as f64 / 1e3 };
+    (!times.is_empty()).then(|| known(&times, recording.unanswered, youngest_us, (quantile, value_us)))
+}
+
 /// A quantile in microseconds, or the maximum where fewer than ten samples lie beyond it.
 fn quantile_us<C: Counter>(times: &Histogram<C>, quantile: f64) -> f64 {
     (if has_enough(times, quantile) { times.value_at_quantile(quantile) } else { times.max() }) as f64 / 1e3
@@ -273,6 +292,26 @@ mod tests {
         [1_000_000, 2_000_000, 90_000_000].into_iter().for_each(|ns| few.count(0, 0, ns, true));
         assert!(matches!(Latency::of(&few).median_ms().unwrap(), Value::Exact(ms) if (ms - 2.0).abs() < 0.01));
         assert!(matches!(latency(500, 600).median_ms().unwrap(), Value::AtLeast(ms) if (ms - 504.0).abs() < 1.0));
+    }
+
+    #[test]
+    fn a_request_that_failed_has_no_time_and_one_that_still_waits_has_at_least_its_age() {
+        let of = |answered: u64, waiting: u64, failed: u64| {
+            let mut recording = Recording { answered, unanswered: waiting, failed, ..Recording::default() };
+            (0..answered).for_each(|_| recording.count(0, 0, 100_000_000, true));
+            recording.count_ages(2_000_000_000, waiting as u32);
+            recording.count_ages(9_000_000_000, failed as u32);
+            recording.longest_wait = if waiting > 0 { 2_000_000_000 } else { 0 };
+            recording
+        };
+        let at = |recording: &Recording, quantile: f64| of_unfailed(recording, quantile);
+        let is =
+            |value: Option<Value>, wanted: f64| value.and_then(Value::exact).is_some_and(|ms| (ms / wanted - 1.0).abs() < 0.01);
+        // More of them failed than were answered, and some still wait.
+        assert!(is(at(&of(30, 0, 70), 0.5), 100.0) && is(at(&of(30, 0, 70), 0.99), 100.0));
+        assert!(matches!(at(&of(30, 40, 0), 0.5), Some(Value::AtLeast(ms)) if (1990.0..2010.0).contains(&ms)));
+        assert!(matches!(at(&of(60, 5, 5), 0.99), Some(Value::AtLeast(ms)) if (1990.0..2010.0).contains(&ms)));
+        assert_eq!(at(&of(0, 0, 5), 0.5), None);
     }
 
     #[test]

@@ -117,7 +117,10 @@ fn learn_within(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask, lo
     };
     let status = response.status;
     if !(200..300).contains(&status) {
-        bail!("{ask} is answered {}", refusal(&response, "name a path that answers with a 2xx status"));
+        let option = if *ask == own.blocker { "--blocker" } else { "--probe" };
+        let advice = ask.advice_on(status, response.header("Allow"), option);
+        let advice = advice.as_deref().unwrap_or("name a path that answers with a 2xx status");
+        bail!("{ask} is answered {}", refusal(&response, advice));
     }
     let is_head = ask.method == "HEAD";
     Ok((Target { address: running.address, request: bytes.into(), is_head, status, body: None }, took))

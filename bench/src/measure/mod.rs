@@ -16,7 +16,7 @@ pub use blocker::{Kind, Kinds};
 pub use conditions::{Conditions, Mode};
 pub use foreign::{Beside, Foreign};
 pub use hlog::{Log, write_seconds};
-pub use latency::{Latency, known};
+pub use latency::{Latency, known, of_unfailed};
 pub use learn::{Kept, learn, learn_on, learn_own, learn_request, lenient, of_first, refusal};
 pub use session::{Session, WARM_CONNECTIONS, ms};
 pub use timeline::{Timeline, leb128};

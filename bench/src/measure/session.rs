@@ -34,6 +34,8 @@ pub struct Session<'s> {
     pub keeps_timelines: bool,
     /// What bears the load.
     pub driver: &'s (dyn Drive + Sync),
+    /// Is told what comes next, at moments without a load.
+    pub tell: &'s (dyn Fn(&str) + Sync),
 }
 
 impl Session<'_> {

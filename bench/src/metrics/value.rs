@@ -1,6 +1,6 @@
 //! What one trial says of a metric.
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::cmp::Ordering;
 use std::fmt;
 
@@ -117,10 +117,33 @@ impl Serialize for Value {
     }
 }
 
+/// The same, read again.
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = serde_json::Value::deserialize(deserializer)?;
+        let number = |json: &serde_json::Value| json.as_f64();
+        let known = [number(&json).map(Value::Exact), number(&json["at_least"]).map(Value::AtLeast)];
+        let open = number(&json["never_up_to"]).map(|tried| Value::Never { tried });
+        let not_reached = (json == "not reached").then_some(Value::NotReached);
+        let value = known.into_iter().flatten().next().or(open).or(not_reached);
+        value.ok_or_else(|| D::Error::custom(format!("{json} is not a value")))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use Value::{AtLeast, Exact, Never, NotReached};
+
+    #[test]
+    fn what_is_written_is_read_again_and_a_plain_number_is_exact() {
+        for value in [Exact(50.4), AtLeast(1080.5), Never { tried: 64.0 }, NotReached] {
+            let written = serde_json::to_string(&value).unwrap();
+            assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), value, "{written}");
+        }
+        assert_eq!(serde_json::from_str::<Value>("50").unwrap(), Exact(50.0));
+        assert!(serde_json::from_str::<Value>("\"never\"").is_err());
+    }
 
     #[test]
     fn the_order_of_values_is_known_only_where_bounds_leave_no_doubt() {

@@ -8,7 +8,6 @@ use crate::metrics::{Better, Metric, Numbers, Percentile, Role, Value};
 use crate::report::{Figure, Group};
 use crate::round::{Header, Round};
 use crate::summary::{self, Told};
-use crate::validity::LEAST_CLAIM;
 use crate::verdict::noise::Noise;
 use anyhow::Result;
 use serde::Serialize;
@@ -21,6 +20,10 @@ pub struct Page<'r> {
     #[serde(flatten)]
     opening: Opening,
     header: &'r Header,
+    /// The seed as text: the numbers of a script have too few digits for it.
+    seed: String,
+    /// The trials of each cell that the round has; fewer than its settings say if it is not finished.
+    trials_found: u32,
     /// The group of each server beside the first kind of slow request, in the order of the tables.
     order: Vec<(String, Option<&'static str>)>,
     /// The servers that are shown at first.
@@ -67,6 +70,7 @@ pub(super) struct ValuesOf {
 struct BesideOf<'r> {
     name: String,
     header: &'r Header,
+    trials_found: u32,
     figures: Vec<Figure>,
     freezing: Vec<Freezing>,
     lines: Vec<Told>,
@@ -85,22 +89,25 @@ impl<'r> Page<'r> {
         let all = summary::tables(round, numbers, percentile)?;
         let order: Vec<(String, Option<Group>)> = summary::order(round, numbers, percentile)?;
         let percentiles = Percentiles::of(round)?;
-        let mut figures = figures_of(round, numbers, percentile)?;
+        let mut figures = summary::figures(round, numbers, percentile)?;
         let names: Vec<&str> = order.iter().map(|(name, _)| name.as_str()).collect();
         figures.extend(percentiles.figures(&names));
         let shown = opening::shown(round, names.iter().copied());
         let (metrics, values) = cells(round.header.servers.iter().map(|row| row.name.as_str()), numbers, noise);
         let beside = beside.map(|other| -> Result<BesideOf<'r>> {
-            let figures = figures_of(other.round, other.numbers, percentile)?;
+            let figures = summary::figures(other.round, other.numbers, percentile)?;
             let freezing = opening::freezing(other.round, other.numbers)?;
             let (lines, notes) = (other.comparison.told().collect(), other.comparison.notes());
             let is_corrected = other.comparison.is_corrected();
-            Ok(BesideOf { name: title(other.round), header: &other.round.header, figures, freezing, lines, is_corrected, notes })
+            let (name, header, trials_found) = (title(other.round), &other.round.header, other.round.trials_found());
+            Ok(BesideOf { name, header, trials_found, figures, freezing, lines, is_corrected, notes })
         });
         Ok(Page {
             name: title(round),
             opening: Opening::of(round, numbers, &figures, &all)?,
             header: &round.header,
+            seed: round.header.settings.seed.to_string(),
+            trials_found: round.trials_found(),
             shown,
             order: order.into_iter().map(|(name, group)| (name, group.map(Group::name))).collect(),
             tables: all.iter().map(tables::of).collect(),
@@ -112,16 +119,6 @@ impl<'r> Page<'r> {
             beside: beside.transpose()?,
         })
     }
-}
-
-/// The figures of a round's experiments. Heaps are told apart where a table tells them apart.
-fn figures_of(round: &Round, numbers: &Numbers, percentile: Percentile) -> Result<Vec<Figure>> {
-    let mut figures = summary::figures(round, numbers, percentile)?;
-    figures
-        .iter_mut()
-        .filter(|figure| figure.y.unit == "ms")
-        .for_each(|figure| figure.join_heaps_within(LEAST_CLAIM as f64 / 1e6));
-    Ok(figures)
 }
 
 /// By server: the values of each metric, by its position.

@@ -4,7 +4,7 @@ use crate::experiment::{self, Scene, Step};
 use crate::load::{Sample, Times};
 use crate::measure::{Latency, Timeline, known, leb128};
 use crate::metrics::Percentile;
-use crate::report::{Figure, Places, Point, Scale, Series};
+use crate::report::{Counted, Figure, Places, Point, Scale, Series};
 use crate::round::{Outcome, Round, Trial};
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -146,12 +146,20 @@ fn scenes(round: &Round, trial: &Trial) -> Result<Vec<Scene>> {
 
 /// The response times of all trials, by step and server.
 pub struct Percentiles {
-    steps: BTreeMap<Step, BTreeMap<String, Merged>>,
+    steps: BTreeMap<Step, OfStep>,
+}
+
+/// One step of all servers.
+#[derive(Default)]
+struct OfStep {
+    block_ms: f64,
+    servers: BTreeMap<String, Merged>,
 }
 
 /// The times of one step of one server.
 struct Merged {
     points: Vec<(f64, f64, bool)>,
+    counted: Counted,
 }
 
 impl Percentiles {
@@ -160,20 +168,27 @@ impl Percentiles {
     /// # Errors
     /// A histogram that cannot be read.
     pub fn of(round: &Round) -> Result<Self> {
-        let mut steps: BTreeMap<Step, BTreeMap<String, Merged>> = BTreeMap::new();
+        let mut steps: BTreeMap<Step, OfStep> = BTreeMap::new();
         for row in &round.header.servers {
             // Histograms are large, so those of one server are merged and read before the next.
             let mut merged: BTreeMap<Step, All> = BTreeMap::new();
+            let mut invalid: BTreeMap<Step, usize> = BTreeMap::new();
             for trial in round.trials.iter().filter(|trial| trial.server == row.name) {
                 for scene in scenes(round, trial)? {
-                    let Scene::Step { step, invalid: None, times, .. } = scene else { continue };
-                    if step.k <= MOST_BLOCKERS {
-                        add(&mut merged, step, &times)?;
+                    match scene {
+                        Scene::Step { step, .. } if step.k > MOST_BLOCKERS => {}
+                        Scene::Step { step, invalid: Some(_), .. } => *invalid.entry(step).or_default() += 1,
+                        Scene::Step { step, times, block_ms, .. } => {
+                            steps.entry(step.clone()).or_default().block_ms = block_ms;
+                            add(&mut merged, step, &times)?;
+                        }
+                        Scene::Waterfall { .. } => {}
                     }
                 }
             }
             for (step, all) in merged {
-                steps.entry(step).or_default().insert(row.name.clone(), Merged::of(&all));
+                let invalid = invalid.get(&step).copied().unwrap_or(0);
+                steps.entry(step).or_default().servers.insert(row.name.clone(), Merged::of(&all, invalid));
             }
         }
         Ok(Percentiles { steps })
@@ -181,17 +196,23 @@ impl Percentiles {
 
     /// A figure for each step, with a line for each of the servers.
     pub fn figures(&self, order: &[&str]) -> Vec<Figure> {
-        let figure = |(step, servers): (&Step, &BTreeMap<String, Merged>)| {
+        let figure = |(step, OfStep { block_ms, servers }): (&Step, &OfStep)| {
             let line = |name: &&str| {
-                let points = servers.get(*name)?.points.iter();
-                let points = points.map(|(x, y, is_bound)| Point { x: *x, y: *y, interval: None, is_bound: *is_bound }).collect();
-                Some(Series { name: (*name).to_owned(), points })
+                let Merged { points, counted } = servers.get(*name)?;
+                let point = |(x, y, is_bound): &(f64, f64, bool)| Point {
+                    x: *x,
+                    y: *y,
+                    interval: None,
+                    is_bound: *is_bound,
+                    counted: *counted,
+                };
+                Some(Series { name: (*name).to_owned(), points: points.iter().map(point).collect() })
             };
             let ticks = [0.0, 0.5, 0.9, 0.99, 0.999].map(|q| (place(q), format!("{} %", (q * 1000.0) / 10.0)));
             Figure {
                 name: format!("percentiles-{}-{}", step.kind, step.k),
                 title: format!(
-                    "Percentiles of the response time of / beside k = {} ({}), all trials together",
+                    "Percentiles of the response time of / beside k = {} ({}, {block_ms} ms each), all trials together",
                     step.k, step.kind
                 ),
                 x: Places { label: "share of requests that were faster".into(), ticks: ticks.into(), marks: Vec::new() },
@@ -205,6 +226,7 @@ impl Percentiles {
 
 /// The times of one step of one server in all trials, and of how many of them a right answer is missing.
 struct All {
+    trials: usize,
     times: Times,
     unanswered: u64,
     youngest_us: f64,
@@ -215,12 +237,13 @@ fn add(merged: &mut BTreeMap<Step, All>, step: Step, latency: &Latency) -> Resul
     let youngest_us = if unanswered > 0 { latency.youngest_us.unwrap_or(0.0) } else { f64::INFINITY };
     match merged.get_mut(&step) {
         Some(all) => {
+            all.trials += 1;
             all.times.add(&times).map_err(|error| anyhow::anyhow!("histograms of one round differ: {error}"))?;
             all.unanswered += unanswered;
             all.youngest_us = all.youngest_us.min(youngest_us);
         }
         None => {
-            merged.insert(step, All { times, unanswered, youngest_us });
+            merged.insert(step, All { trials: 1, times, unanswered, youngest_us });
         }
     }
     Ok(())
@@ -232,14 +255,15 @@ fn place(quantile: f64) -> f64 {
 }
 
 impl Merged {
-    /// Only percentiles with enough samples beyond them.
-    fn of(All { times, unanswered, youngest_us }: &All) -> Self {
+    /// Only percentiles with enough samples beyond them; `invalid` counts the trials that were left out.
+    fn of(All { trials, times, unanswered, youngest_us }: &All, invalid: usize) -> Self {
         let has_enough = |q: &&f64| times.len() as f64 * (1.0 - **q) >= BEYOND - 1e-6;
         let point = |q: &f64| {
             let us = times.value_at_quantile(*q) as f64 / 1e3;
             (place(*q), us / 1e3, known(times, *unanswered, Some(*youngest_us), (*q, us)).is_open())
         };
-        Merged { points: QUANTILES.iter().filter(has_enough).map(point).collect() }
+        let counted = Counted { valid: *trials, all: trials + invalid };
+        Merged { points: QUANTILES.iter().filter(has_enough).map(point).collect(), counted }
     }
 }
 
@@ -253,7 +277,7 @@ mod tests {
         let mut times = Recording::default().response;
         (0..900).for_each(|_| times.record(1_000_000).unwrap());
         (0..100).for_each(|_| times.record(500_000_000).unwrap());
-        let points = Merged::of(&All { times, unanswered: 100, youngest_us: 500_000.0 }).points;
+        let points = Merged::of(&All { trials: 1, times, unanswered: 100, youngest_us: 500_000.0 }, 0).points;
         assert_eq!(points.len(), 9, "p99 is the last with ten samples beyond it: {points:?}");
         let (x, y, is_bound) = points[3];
         assert!((x - 0.301).abs() < 1e-3 && (y - 1.0).abs() < 0.01 && !is_bound, "the median is 1 ms");
@@ -282,7 +306,7 @@ mod tests {
     fn one_young_request_without_an_answer_moves_no_percentile_of_thousands() {
         let mut times = Recording::default().response;
         (0..30_000).for_each(|_| times.record(1_000_000).unwrap());
-        let points = Merged::of(&All { times, unanswered: 1, youngest_us: 10.0 }).points;
+        let points = Merged::of(&All { trials: 1, times, unanswered: 1, youngest_us: 10.0 }, 0).points;
         assert!(points.iter().all(|(.., is_bound)| !is_bound), "{points:?}");
     }
 }

@@ -59,8 +59,12 @@ impl Opening {
             None => {
                 let found = figures.first().map(of_figure).or_else(|| tables.iter().find_map(of_table));
                 let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-                let (servers, trials) = (round.header.servers.len(), settings.trials as usize);
-                let counted = format!("{}, {} of each.", count(servers, "server"), count(trials, "trial"));
+                let servers = count(round.header.servers.len(), "server");
+                let trials = count(settings.trials as usize, "trial");
+                let counted = match round.trials_found() {
+                    found if found < settings.trials => format!("{servers}, {found} of {trials} of each so far."),
+                    _ => format!("{servers}, {trials} of each."),
+                };
                 found.map_or_else(|| counted.clone(), |found| format!("{found} {counted}"))
             }
         };
@@ -141,13 +145,20 @@ pub fn shown<'n>(round: &Round, names: impl Iterator<Item = &'n str> + Clone) ->
     if is_few || quoted.is_empty() { names.take(FEW).map(str::to_owned).collect() } else { quoted }
 }
 
-/// The title of a figure, and the place at which its medians are furthest apart: a quotation, not a verdict.
+/// The title of a figure, and the place at which its medians are furthest apart: a quotation, not a verdict. What rests on a part of the trials is not
+/// quoted.
 fn of_figure(figure: &Figure) -> String {
     let at = |place: f64| {
         let own = figure.series.iter().filter_map(move |line| {
             let point = line.points.iter().find(|point| point.x == place)?;
             let bound = if point.is_bound { ">= " } else { "" };
-            Some(Found { size: point.y, text: format!("{bound}{}", amount(point.y, figure.y.unit)), server: line.name.clone() })
+            let amount = |value: f64| amount(value, figure.y.unit);
+            let text = match point.heaps() {
+                Some((low, high)) => format!("{} or {}", amount(low), amount(high)),
+                None => format!("{bound}{}", amount(point.y)),
+            };
+            let has_invalid = point.counted.has_invalid();
+            Some(Found { size: point.y, text, server: line.name.clone(), has_invalid })
         });
         own.collect::<Vec<Found>>()
     };
@@ -166,7 +177,7 @@ fn of_table(table: &Table) -> Option<String> {
         let Cell::Quantity(quantity) = line.cells.get(column)? else { return None };
         let text = line.cells[column].text(false, |_| None);
         let server = line.cells.first()?.text(false, |_| None).trim_end_matches(" ^").to_owned();
-        Some(Found { size: quantity.summary.median.number()?, text, server })
+        Some(Found { size: quantity.summary.median.number()?, text, server, has_invalid: line.cells[column].has_invalid() })
     };
     let columns = table.columns.iter().enumerate().skip(1);
     let spreads = columns.filter_map(|(at, column)| {
@@ -174,8 +185,18 @@ fn of_table(table: &Table) -> Option<String> {
         Some((&column.head, Spread::of(found)?))
     });
     let (head, spread) = spreads.into_iter().next()?;
-    let title = table.title.split([':', ';']).next().unwrap_or_default();
+    let title = first_clause(&table.title);
     Some(format!("{title}. {head}: {}.", spread.words))
+}
+
+/// A title up to its first colon or semicolon; those in parentheses do not end it.
+fn first_clause(title: &str) -> &str {
+    let mut depth = 0;
+    let end = title.find(|letter: char| {
+        depth += i32::from(letter == '(') - i32::from(letter == ')');
+        depth == 0 && matches!(letter, ':' | ';')
+    });
+    &title[..end.unwrap_or(title.len())]
 }
 
 /// What was found of one server.
@@ -183,6 +204,8 @@ struct Found {
     size: f64,
     text: String,
     server: String,
+    /// Some of its trials are invalid.
+    has_invalid: bool,
 }
 
 /// The smallest and the largest of what was found, in words.
@@ -198,10 +221,13 @@ impl Spread {
         self.ratio > 1.0
     }
 
-    /// `None` if nothing was found.
+    /// `None` if nothing was found, or if trials are invalid of what is at either end.
     fn of(mut found: Vec<Found>) -> Option<Self> {
         found.sort_by(|a, b| a.size.total_cmp(&b.size));
         let (low, high) = (found.first()?, found.last()?);
+        if low.has_invalid || high.has_invalid {
+            return None;
+        }
         let ratio = if high.size > low.size { high.size / low.size.max(high.size * LEAST_PART) } else { 1.0 };
         let name = |one: &Found| {
             let others = found.iter().filter(|other| other.text == one.text).count() - 1;
@@ -226,9 +252,16 @@ fn amount(value: f64, unit: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::{Counted, Places, Point, Scale, Series};
 
     fn found(all: &[(f64, &str)]) -> Vec<Found> {
-        all.iter().map(|(size, server)| Found { size: *size, text: amount(*size, "ms"), server: (*server).into() }).collect()
+        let one = |(size, server): &(f64, &str)| Found {
+            size: *size,
+            text: amount(*size, "ms"),
+            server: (*server).into(),
+            has_invalid: false,
+        };
+        all.iter().map(one).collect()
     }
 
     #[test]
@@ -246,5 +279,49 @@ mod tests {
         let one = Freezing { kind: "sleep", beside: beside(Kind::LaunchesPostgres), groups };
         let sentence = "Beside clients that save launches in PostgreSQL, 1 of 3 servers freezes with at most 2 at a time, 0 with more, and 2 never.";
         assert_eq!(one.sentence(2), sentence);
+    }
+
+    /// A figure of two servers at two places: at each of them the values of all trials of either, of which some are invalid.
+    fn figure(places: [[(&[f64], usize); 2]; 2]) -> Figure {
+        let point = |at: usize, (values, invalid): (&[f64], usize)| {
+            let values: Vec<_> = values.iter().copied().map(crate::metrics::Value::Exact).collect();
+            let valid = values.len();
+            let summary = crate::metrics::Cell { values, ..Default::default() }.summary().unwrap();
+            Point::of(at as f64, &summary, Counted { valid, all: valid + invalid }).unwrap()
+        };
+        let line = |server: usize| Series {
+            name: ["quick", "slow"][server].into(),
+            points: places.iter().enumerate().map(|(at, servers)| point(at, servers[server])).collect(),
+        };
+        Figure {
+            name: "latency".into(),
+            title: "Response time".into(),
+            x: Places::even("k", &[1, 2]),
+            y: Scale::linear("", "ms"),
+            series: [0, 1].map(line).into(),
+        }
+    }
+
+    #[test]
+    fn a_place_is_not_quoted_where_trials_of_either_end_are_invalid() {
+        let (whole, single): (&[f64], &[f64]) = (&[3.0; 6], &[599.0]);
+        let far = [(&[0.38][..], 5), (single, 5)];
+        let near = [(&[1.0; 6][..], 0), (whole, 0)];
+        let sentence = of_figure(&figure([far, near]));
+        assert_eq!(sentence, "Response time. The medians are furthest apart at k = 2: 1.00 ms (quick) to 3.00 ms (slow).");
+        assert_eq!(of_figure(&figure([far, far])), "Response time.", "there is nothing to quote");
+    }
+
+    #[test]
+    fn both_heaps_of_a_server_are_quoted() {
+        let place = [(&[1.0; 6][..], 0), (&[300.0, 300.0, 300.0, 600.0, 600.0, 600.0][..], 0)];
+        let sentence = of_figure(&figure([place, place]));
+        assert!(sentence.ends_with("1.00 ms (quick) to 300 ms or 600 ms (slow)."), "{sentence}");
+    }
+
+    #[test]
+    fn a_title_is_not_cut_inside_a_parenthesis() {
+        assert_eq!(first_clause("Waits (p99; ms: of all) of each: two rounds"), "Waits (p99; ms: of all) of each");
+        assert_eq!(first_clause("Waits"), "Waits");
     }
 }

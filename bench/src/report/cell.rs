@@ -112,7 +112,11 @@ impl Cell {
     /// The grade of a response time.
     pub fn grade(&self) -> Option<Grade> {
         match self {
-            Cell::Quantity(quantity) if quantity.is_felt => Some(Grade::of(quantity.summary.median)),
+            // Of two heaps, people meet the upper one too.
+            Cell::Quantity(quantity) if quantity.is_felt => {
+                let summary = &quantity.summary;
+                Some(Grade::of(summary.heaps.map_or(summary.median, |(_, upper)| Value::Exact(upper))))
+            }
             _ => None,
         }
     }
@@ -182,6 +186,13 @@ mod tests {
         let tabs = quantity(&[300.0, 301.0, 600.0, 601.0, 300.0, 602.0, 600.0], Unit::Ms);
         assert_eq!(text(tabs.clone(), false), "300 or 600");
         assert_eq!(text(tabs, true), "300 or 600 [300, 602]");
+    }
+
+    #[test]
+    fn heaps_on_both_sides_of_a_limit_have_the_grade_of_the_upper_one() {
+        let tabs = quantity(&[57.7, 57.8, 57.9, 57.8, 107.0, 108.0, 109.0], Unit::Ms);
+        assert_eq!(text(tabs.clone(), false), "57.8 or 108");
+        assert_eq!(Cell::Quantity(tabs).grade(), Some(Grade::Flow));
     }
 
     #[test]

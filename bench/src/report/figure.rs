@@ -64,6 +64,24 @@ pub struct Point {
     pub interval: Option<Interval>,
     /// The true value is larger.
     pub is_bound: bool,
+    /// The trials that it rests on.
+    pub counted: Counted,
+}
+
+/// The trials behind a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// Those that are valid.
+    pub valid: usize,
+    /// All of them.
+    pub all: usize,
+}
+
+impl Counted {
+    /// Some of the trials are invalid.
+    pub fn has_invalid(self) -> bool {
+        self.valid < self.all
+    }
 }
 
 /// How trials lie around their median.
@@ -82,26 +100,21 @@ impl Interval {
     }
 }
 
-impl Figure {
-    /// Two heaps that are closer than this are noise, as in tables.
-    pub fn join_heaps_within(&mut self, least: f64) {
-        for point in self.series.iter_mut().flat_map(|line| &mut line.points) {
-            let far = |(low, high): &(f64, f64)| high - low >= least;
-            point.interval = point.interval.and_then(|all| Interval::of(all.ends, all.heaps.filter(far)));
-        }
-    }
-}
-
 impl Point {
     /// The point of a summary; `None` where it holds no number.
-    pub fn of(x: f64, summary: &Summary) -> Option<Self> {
+    pub fn of(x: f64, summary: &Summary, counted: Counted) -> Option<Self> {
         let number = |value: Value| match value {
             Value::Never { tried } => Some(tried),
             other => other.number(),
         };
         let ends = summary.interval.and_then(|(low, high)| Some((number(low)?, number(high)?)));
         let interval = Interval::of(ends, summary.heaps);
-        Some(Point { x, y: number(summary.median)?, interval, is_bound: summary.median.exact().is_none() })
+        Some(Point { x, y: number(summary.median)?, interval, is_bound: summary.median.exact().is_none(), counted })
+    }
+
+    /// The middles of two heaps, if the trials fall into two.
+    pub fn heaps(&self) -> Option<(f64, f64)> {
+        self.interval.and_then(|all| all.heaps)
     }
 }
 
@@ -114,15 +127,17 @@ fn short_places<S: Serializer>(places: &[(f64, String)], serializer: S) -> Resul
     serializer.collect_seq(places.iter().map(|(at, word)| (short(*at), word)))
 }
 
-/// A list, since a page holds thousands: x, y, the ends of the interval, 1 for a bound, and the middles of two heaps; what is missing at the end is
-/// left out.
+/// A list, since a page holds thousands: x, y, the ends of the interval, 1 for a bound, the middles of two heaps, and the numbers of valid and of all
+/// trials where some are invalid; what is missing at the end is left out.
 impl Serialize for Point {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let pair = |pair: Option<(f64, f64)>| [pair.map(|(low, _)| short(low)), pair.map(|(_, high)| short(high))];
         let mut list = vec![Some(short(self.x)), Some(short(self.y))];
         list.extend(pair(self.interval.and_then(|all| all.ends)));
         list.push(self.is_bound.then_some(1.0));
-        list.extend(pair(self.interval.and_then(|all| all.heaps)));
+        list.extend(pair(self.heaps()));
+        let counted = Some(self.counted).filter(|counted| counted.has_invalid());
+        list.extend(pair(counted.map(|counted| (counted.valid as f64, counted.all as f64))));
         list.truncate(list.iter().rposition(Option::is_some).map_or(0, |last| last + 1));
         list.serialize(serializer)
     }
@@ -165,10 +180,15 @@ impl Places {
 mod tests {
     use super::*;
 
+    const ALL: Counted = Counted { valid: 6, all: 6 };
+
+    fn summary(median: Value) -> Summary {
+        Summary { median, interval: None, trials: 1, heaps: None }
+    }
+
     #[test]
     fn a_point_is_a_short_list_and_a_bound_says_so() {
-        let summary = |median| Summary { median, interval: None, trials: 1, heaps: None };
-        let written = |median| serde_json::to_string(&Point::of(2.0, &summary(median))).unwrap();
+        let written = |median| serde_json::to_string(&Point::of(2.0, &summary(median), ALL)).unwrap();
         assert_eq!(written(Value::Exact(98.123_456)), "[2.0,98.1235]");
         assert_eq!(written(Value::AtLeast(504.0)), "[2.0,504.0,null,null,1.0]");
         assert_eq!(written(Value::Never { tried: 64.0 }), "[2.0,64.0,null,null,1.0]");
@@ -176,24 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn a_point_names_both_heaps_of_its_trials_unless_they_are_closer_than_what_is_claimed() {
+    fn a_point_holds_both_heaps_of_its_trials_and_how_many_are_valid_where_some_are_not() {
         let exact = Value::Exact;
-        let summary = Summary {
-            median: exact(462.0),
-            interval: Some((exact(460.0), exact(702.0))),
-            trials: 6,
-            heaps: Some((462.0, 700.0)),
-        };
-        let point = Point::of(2.0, &summary).unwrap();
-        let y = Scale::linear("", "ms");
-        let series = vec![Series { name: "one".into(), points: vec![point] }];
-        let mut figure = Figure { name: "one".into(), title: String::new(), x: Places::even("", &[1]), y, series };
-        let mut written = |least| {
-            figure.join_heaps_within(least);
-            serde_json::to_string(&figure.series[0].points[0]).unwrap()
-        };
-        assert_eq!(written(2.0), "[2.0,462.0,460.0,702.0,null,462.0,700.0]");
-        assert_eq!(written(500.0), "[2.0,462.0,460.0,702.0]");
+        let heaps =
+            Summary { interval: Some((exact(460.0), exact(702.0))), heaps: Some((462.0, 700.0)), ..summary(exact(462.0)) };
+        let written = |summary, counted| serde_json::to_string(&Point::of(2.0, summary, counted)).unwrap();
+        assert_eq!(written(&heaps, ALL), "[2.0,462.0,460.0,702.0,null,462.0,700.0]");
+        let one = Counted { valid: 1, all: 6 };
+        assert_eq!(written(&summary(exact(599.0)), one), "[2.0,599.0,null,null,null,null,null,1.0,6.0]");
     }
 
     #[test]
@@ -201,7 +211,7 @@ mod tests {
         let places = Places::logarithmic("ms", &[0.1, 0.5, 5.0, 50.0]);
         let written = serde_json::to_value(&places).unwrap();
         for (at, place) in [0.1_f64, 0.5, 5.0, 50.0].into_iter().enumerate() {
-            let point = Point { x: place.log10(), y: 1.0, interval: None, is_bound: false };
+            let point = Point { x: place.log10(), y: 1.0, interval: None, is_bound: false, counted: ALL };
             assert_eq!(serde_json::to_value(point).unwrap()[0], written["ticks"][at][0]);
         }
     }

@@ -11,13 +11,13 @@ mod text;
 mod view;
 
 pub use cell::{Absence, Cell, Grade, Mark, Quantity};
-pub use figure::{Figure, Places, Point, Scale, Series};
+pub use figure::{Counted, Figure, Places, Point, Scale, Series};
 pub use picture::waterfall;
 pub use svg::svg;
 pub use table::{Column, Group, Legend, Line, Standing, Table, render};
 pub use terminal::{Terminal, wrap};
 pub use text::{count, significant, value_text};
-pub use view::View;
+pub use view::{Trials, View};
 
 /// A way to write tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -179,12 +179,13 @@ impl Ranged for Ticks {
 
 #[cfg(test)]
 mod tests {
-    use super::super::figure::{Places, Scale, Series};
+    use super::super::figure::{Counted, Places, Scale, Series};
     use super::*;
 
     fn figure(is_log: bool) -> Figure {
         let line = |name: &str, values: &[f64]| {
-            let point = |(at, y): (usize, &f64)| Point { x: at as f64, y: *y, interval: None, is_bound: false };
+            let counted = Counted { valid: 6, all: 6 };
+            let point = |(at, y): (usize, &f64)| Point { x: at as f64, y: *y, interval: None, is_bound: false, counted };
             Series { name: name.into(), points: values.iter().enumerate().map(point).collect() }
         };
         Figure {

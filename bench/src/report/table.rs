@@ -7,6 +7,9 @@ use regex_lite::Regex;
 use serde_json::{Value as Json, json};
 use std::cmp::Ordering;
 
+/// What the mark of a cell means of which some trials are invalid.
+const INVALID: &str = "*: some trials are invalid; the reasons stand below the tables of each experiment";
+
 /// A table: its name, its columns, its lines, and the notes below it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Table {
@@ -184,7 +187,9 @@ impl Table {
             rows.iter().any(|row| shown.iter().any(|column| row.get(*column).is_some_and(|text| mark.is_match(text))))
         };
         let legend = self.legend.iter().filter(stands).map(|legend| legend.text.clone());
-        self.notes.iter().cloned().chain(shown.iter().filter_map(about)).chain(legend).collect()
+        let shows_invalid = |line: &Line| shown.iter().any(|column| line.cells.get(*column).is_some_and(Cell::has_invalid));
+        let invalid = self.lines.iter().any(shows_invalid).then(|| INVALID.to_owned());
+        self.notes.iter().cloned().chain(invalid).chain(shown.iter().filter_map(about)).chain(legend).collect()
     }
 
     /// All notes below it if every column is shown.
@@ -274,6 +279,17 @@ mod tests {
         let (rows, _) = explained.texts(false);
         assert_eq!(explained.notes_below(&[0, 1], &rows), ["a note", "p99 ms: of all probes", "invalid: why"]);
         assert_eq!(explained.notes_below(&[0], &rows), ["a note"]);
+    }
+
+    #[test]
+    fn the_mark_of_invalid_trials_is_explained_in_every_table_that_shows_it() {
+        let mut marked = table();
+        let Cell::Quantity(quantity) = &mut marked.lines[0].cells[1] else { panic!("a number") };
+        quantity.marks.push(crate::report::Mark::Invalid);
+        let (rows, _) = marked.texts(false);
+        assert_eq!(rows[0][1], "0.12*");
+        assert_eq!(marked.notes_below(&[0, 1], &rows), ["a note", INVALID]);
+        assert_eq!(marked.notes_below(&[0], &rows), ["a note"], "the column is not shown");
     }
 
     #[test]

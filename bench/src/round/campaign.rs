@@ -136,6 +136,10 @@ pub fn measure(round: &mut Round, servers: &[Server]) -> Result<()> {
 /// Whether a trial says nothing of something that is compared, for a reason that lies with the driver or the machine.
 fn is_spoiled(round: &Round, server: &str, experiment: &str, trial: u32) -> Result<bool> {
     let Some(trial) = round.of(server, experiment, trial) else { return Ok(false) };
+    // The server has ended, so another attempt would not find more, or nothing at all where stallbench did not start it.
+    if trial.has_ended() {
+        return Ok(false);
+    }
     if let Outcome::Invalid { reason } = &trial.outcome {
         return Ok(validity::is_of_driver(reason));
     }
@@ -149,8 +153,14 @@ fn take_each(round: &mut Round, settings: &Settings, trials: &[Planned<'_>], sta
     let weight = |one: &Planned<'_>| one.one.seconds(one.own).map_or(10, |seconds| (seconds * 10.0) as u64);
     let progress = Progress::new(trials.iter().map(weight).sum());
     progress.quiet();
+    // Services that ended and did not come back; nobody here can start them.
+    let mut gone: Vec<&String> = Vec::new();
     for planned in trials {
         let Planned { trial, server, one, own } = *planned;
+        if gone.contains(&&server.name) {
+            progress.step(weight(planned));
+            continue;
+        }
         if let Some(width) = settings.settled_width
             && round.of(&server.name, one.name(), trial).is_none()
             && settled::is_settled(round, &server.name, one.name(), width)?
@@ -160,15 +170,23 @@ fn take_each(round: &mut Round, settings: &Settings, trials: &[Planned<'_>], sta
             progress.step(weight(planned));
             continue;
         }
-        progress.say(&format!("trial {trial} of {}: {} {}", settings.trials, server.name, one.name()));
+        let doing = format!("trial {trial} of {}: {} {}", settings.trials, server.name, one.name());
+        progress.say(&doing);
         let down = own::wait(server, || progress.line(&format!("{}: is down; waits until it is up again", server.name)))?;
         match down {
             Some(Duration::ZERO) => {}
             Some(down) => progress.line(&format!("{}: it was down for {:.1} s", server.name, down.as_secs_f64())),
+            None if ended_before(round, server) => {
+                progress.line(&format!("{}: is still down, so its other trials are left out", server.name));
+                progress.step(weight(planned));
+                gone.push(&server.name);
+                continue;
+            }
             None => progress.line(&format!("{}: is still down", server.name)),
         }
         let seed = settings.seed.wrapping_add(u64::from(trial).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let (outcome, steal) = undisturbed(one, own, &session(server, settings, one, (seed, trial == 1)))?;
+        let tell = |what: &str| progress.at(&format!("{doing}, {what}"));
+        let (outcome, steal) = undisturbed(one, own, &session(server, settings, one, (seed, trial == 1), &tell))?;
         if let Outcome::Invalid { reason } = &outcome {
             progress.line(&format!("{} {}: invalid({reason})", server.name, one.name()));
         }
@@ -180,10 +198,21 @@ fn take_each(round: &mut Round, settings: &Settings, trials: &[Planned<'_>], sta
     Ok(())
 }
 
-fn session<'s>(server: &'s Server, settings: &'s Settings, one: &dyn Any, (seed, keeps_timelines): (u64, bool)) -> Session<'s> {
+/// Whether a server ended during one of its trials.
+fn ended_before(round: &Round, server: &Server) -> bool {
+    round.trials.iter().any(|trial| trial.server == server.name && trial.has_ended())
+}
+
+fn session<'s>(
+    server: &'s Server,
+    settings: &'s Settings,
+    one: &dyn Any,
+    (seed, keeps_timelines): (u64, bool),
+    tell: &'s (dyn Fn(&str) + Sync),
+) -> Session<'s> {
     let conditions = &settings.conditions;
     let placement = if one.keeps_driver_busy() { Placement::Split } else { conditions.placement };
-    Session { server, conditions, seed, placement, keeps_timelines, driver: &Sockets }
+    Session { server, conditions, seed, placement, keeps_timelines, driver: &Sockets, tell }
 }
 
 /// One trial; whatever goes wrong in it but an interrupt is an outcome.
@@ -191,7 +220,7 @@ fn session<'s>(server: &'s Server, settings: &'s Settings, one: &dyn Any, (seed,
 /// # Errors
 /// An interrupt.
 pub fn take(one: &dyn Any, own: &Json, server: &Server, settings: &Settings) -> Result<Outcome> {
-    outcome(one, own, &session(server, settings, one, (settings.seed, false)))
+    outcome(one, own, &session(server, settings, one, (settings.seed, false), &|_| ()))
 }
 
 fn outcome(one: &dyn Any, own: &Json, session: &Session<'_>) -> Result<Outcome> {
@@ -231,7 +260,10 @@ mod tests {
     #[test]
     fn a_trial_is_spoiled_by_the_driver_or_the_machine_and_not_by_what_the_server_did() {
         let base = tempfile::tempdir().unwrap();
-        let mut round = Round::create(&base.path().join("r"), header(crate::measure::Mode::Quick)).unwrap();
+        let mut header = header(crate::measure::Mode::Quick);
+        let own = json!({ "blockers": [0, 4], "block_ms": 50.0, "window_ms": 1000, "rate": 1000.0, "connections": 256 });
+        header.settings.experiments.insert("service".into(), own);
+        let mut round = Round::create(&base.path().join("r"), header).unwrap();
         let mut is = |outcome: Outcome, experiment: &str| {
             let trial = Trial {
                 server: "a".into(),
@@ -263,6 +295,21 @@ mod tests {
             });
             Outcome::Found(json!({ "loops": [one] }))
         };
+        // A service that ended cannot be measured again, whatever the driver lacked before.
+        let nothing = json!(crate::measure::Latency::of(&crate::load::Recording::default()));
+        let step = |k: usize, invalid: Option<&str>| {
+            json!({
+                "k": k, "invalid": invalid, "probes": nothing, "fresh": nothing, "dead": 0.0, "recovery_ms": null,
+                "blockers_per_s": 0.0, "driver_load": 0.5, "gave_up": false,
+            })
+        };
+        let climb = |steps: [serde_json::Value; 2]| {
+            Outcome::Found(json!({ "run": { "kind": "slow", "block_ms": 50.0, "limit_ms": 1000.0, "steps": steps } }))
+        };
+        let lag = || step(0, Some("lag: the driver was 0.784 ms behind its plan"));
+        let ended = "beside k=4 the measurement broke off; the server ended and nothing listens at 127.0.0.1:1 any more";
+        assert!(is(climb([lag(), step(4, None)]), "service"));
+        assert!(!is(climb([lag(), step(4, Some(ended))]), "service"));
         assert!(!is(found(None), "throughput"));
         assert!(!is(found(Some("littles-law: 9 requests in flight instead of 64")), "throughput"));
         assert!(is(found(Some("driver: the driver was busy for 99 % of the time")), "throughput"));

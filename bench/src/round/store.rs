@@ -2,7 +2,7 @@
 
 use super::header::{Header, Resumed, SCHEMA};
 use super::schema1;
-use super::trial::Trial;
+use super::trial::{Outcome, Trial};
 use crate::host::environment::{self, Environment};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -54,6 +54,13 @@ impl Round {
         let header = read_header(folder)?;
         let trials = read_trials(&folder.join(TRIALS))?;
         Ok(Round { folder: folder.to_path_buf(), header, trials })
+    }
+
+    /// The trials that each cell has: of a round that is not finished, those that were begun.
+    pub fn trials_found(&self) -> u32 {
+        let planned = self.header.settings.trials;
+        let begun = self.trials.iter().map(|trial| trial.trial).max().unwrap_or(0);
+        if self.header.finished.is_some() { planned } else { begun.min(planned) }
     }
 
     /// Prepares to add the trials that are missing: on the same machine, by a harness whose commit is noted.
@@ -163,10 +170,11 @@ fn read_lines(path: &Path) -> Result<Vec<u8>> {
     }
 }
 
-/// A trial that was taken again counts instead of the first, which stays on disk.
+/// A trial that was taken again counts instead of the first, which stays on disk; not one that found nothing where the first had found something.
 fn keep(trials: &mut Vec<Trial>, trial: Trial) {
     let is_same = |one: &&mut Trial| one.server == trial.server && one.experiment == trial.experiment && one.trial == trial.trial;
     match trials.iter_mut().find(is_same) {
+        Some(first) if matches!((&first.outcome, &trial.outcome), (Outcome::Found(_), Outcome::Invalid { .. })) => {}
         Some(first) => *first = trial,
         None => trials.push(trial),
     }
@@ -193,7 +201,6 @@ pub fn now() -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::header::Settings;
-    use super::super::trial::Outcome;
     use super::*;
     use crate::experiment::Choices;
     use crate::measure::Mode;
@@ -247,6 +254,17 @@ pub(super) mod tests {
             assert_eq!(one.trials.iter().map(|trial| trial.steal).collect::<Vec<_>>(), [0.5]);
         }
         assert_eq!(fs::read_to_string(round.folder.join(TRIALS)).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn a_second_attempt_that_found_nothing_does_not_replace_what_the_first_one_found() {
+        let base = tempfile::tempdir().unwrap();
+        let mut round = Round::create(&base.path().join("r"), header(Mode::Quick)).unwrap();
+        round.add(Trial { outcome: Outcome::Found(serde_json::json!({ "run": 1 })), ..trial(1) }).unwrap();
+        round.add(trial(1)).unwrap();
+        for one in [&round, &Round::open(&round.folder).unwrap()] {
+            assert!(matches!(&one.trials[..], [Trial { outcome: Outcome::Found(_), .. }]), "{:?}", one.trials);
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One line of `trials.jsonl`.
 
+use crate::experiment::service;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value as Json;
 
@@ -23,6 +24,13 @@ pub struct Trial {
     /// The line that it stands on, from 1.
     #[serde(skip)]
     pub line: usize,
+}
+
+impl Trial {
+    /// Whether a user's own service ended during it.
+    pub fn has_ended(&self) -> bool {
+        matches!(&self.outcome, Outcome::Found(found) if service::has_ended(found))
+    }
 }
 
 /// The result of a trial.

@@ -122,6 +122,7 @@ impl Trial<'_> {
             placement: self.conditions.placement,
             keeps_timelines: false,
             driver: &Sockets,
+            tell: &|_| (),
         };
         let start = || Fleet::start(self.network, &session, self.setup, Backend::Memory.name());
         let fleet = start()?;

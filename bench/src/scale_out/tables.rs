@@ -6,7 +6,7 @@ use crate::catalog::Row;
 use crate::experiment::{freeze_head, freeze_metric, freezing, place, table_of_kept};
 use crate::measure::{Backend, Kind};
 use crate::metrics::{Family, LIMITS_MS, Percentile};
-use crate::report::{Cell, Column, Table, View, count};
+use crate::report::{Cell, Column, Table, Trials, View, count};
 
 /// Numbers of blockers that are shown where there is room.
 const WIDE: [usize; 2] = [8, 64];
@@ -19,7 +19,7 @@ pub fn tables(found: &Found, cluster: &str, trials: u32) -> Vec<Table> {
         numbers: &found.numbers,
         percentile: Percentile::default(),
         conditions: &found.conditions,
-        trials,
+        trials: Trials::all(trials),
     };
     let mut tables = vec![collateral(&view, cluster), outages(&view), table_of_kept(&view, NAME, Backend::Memory)];
     match &found.without_database {
@@ -40,7 +40,7 @@ pub fn tables(found: &Found, cluster: &str, trials: u32) -> Vec<Table> {
 
 fn collateral(view: &View<'_>, cluster: &str) -> Table {
     let kind = Kind::Sleep.name();
-    let trials = if view.trials == 1 { "one trial".into() } else { format!("medians of {} trials", view.trials) };
+    let trials = view.trials;
     let title = format!(
         "Response time of / in ms ({}) through HAProxy beside k slow requests that block for {BLOCK_MS} ms each; {cluster} under the supervisor, {trials}",
         view.percentile

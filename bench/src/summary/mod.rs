@@ -16,7 +16,7 @@ pub use told::Told;
 use crate::catalog::Row;
 use crate::experiment::{self, Column};
 use crate::metrics::{Numbers, Percentile};
-use crate::report::{self, Cell, Figure, Group, Legend, Standing, Table, View};
+use crate::report::{self, Cell, Figure, Group, Legend, Standing, Table, Trials, View};
 use crate::round::{Outcome, Round, remarks};
 use anyhow::Result;
 
@@ -84,7 +84,7 @@ fn view<'r>(round: &'r Round, numbers: &'r Numbers, percentile: Percentile) -> R
         numbers,
         percentile,
         conditions: &settings.conditions,
-        trials: settings.trials,
+        trials: Trials { found: round.trials_found(), planned: settings.trials },
     };
     for (one, own) in settings.experiments() {
         let standing = |row: &&'r Row| one.standing(own, &view, row);
@@ -136,9 +136,6 @@ fn headline_of(round: &Round, view: &View<'_>) -> Result<Option<Table>> {
     table.details.extend(statuses(view));
     table.details.extend(broken(view));
     table.details.extend(remarks(round));
-    if table.lines.iter().flat_map(|line| &line.cells).any(Cell::has_invalid) {
-        table.notes.push("*: some trials are invalid; the reasons stand below the tables of each experiment".into());
-    }
     Ok(Some(table))
 }
 

@@ -1,7 +1,7 @@
 // The lab: pick servers, press, and watch.
 
 import { onSystemTheme, setTheme } from "../colors";
-import { button, choice, h } from "../dom";
+import { button, choice, h, marks } from "../dom";
 import { Late } from "./late";
 import { Pane } from "./pane";
 import { type Ask, type Frame, type Panes, ask, listen } from "./protocol";
@@ -248,13 +248,19 @@ main?.replaceChildren(
   connection,
   said,
   late.element,
-  h(
-    "ul",
-    { class: "legend" },
-    h("li", {}, h("span", { class: "swatch p99" }), "p99 of the last 3 s"),
-    h("li", {}, h("span", { class: "swatch lag" }), "lag felt: the time for which / had gone unanswered at that moment, which is what an event loop's lag is from outside"),
-    h("li", {}, h("span", { class: "swatch late" }), "the driver was late: the picture may show the driver, not the servers"),
-  ),
+  marks([
+    ["dot instant", "answered within 0.1 s"],
+    ["dot flow", "within 1 s"],
+    ["dot attention", "within 10 s"],
+    ["dot lost", "later, or failed"],
+    ["dot pending", "not answered yet: it rises with its age"],
+    ["bar done", "slow request that has ended"],
+    ["bar held", "slow request on its way"],
+    ["bar lost", "slow request that failed"],
+    ["p99", "p99 of the last 3 s"],
+    ["lag", "lag felt: the time for which / had gone unanswered at that moment, which is what an event loop's lag is from outside"],
+    ["late", "the driver was late: the picture may show the driver, not the servers"],
+  ]),
   stage,
   h("p", { class: "about" }, "The lag that a server reports is the longest time for which one request held one of its loops in the last second."),
   driver,
@@ -262,6 +268,7 @@ main?.replaceChildren(
 listen(
   takeFrame,
   takePanes,
+  () => panes.forEach((pane) => pane.miss(newest?.frame.t ?? 0)),
   () => lose("Connection lost: the lab has ended, or this page cannot reach it. It goes on by itself once the lab answers."),
   () => lose("The lab has ended, or this address holds another token: open the one that `stallbench lab` printed."),
 );

@@ -22,6 +22,9 @@ export interface Band {
   lag: number;
 }
 
+/** Returns whether all probes failed that ended in the last seconds. */
+const isFailing = (frame: PaneFrame): boolean => frame.failed > 0 && frame.per_s === 0;
+
 export class Pane {
   readonly element: HTMLElement;
   private readonly canvas = h("canvas", { role: "img" });
@@ -39,8 +42,8 @@ export class Pane {
   private lanes: number[] = [];
   private laneOf = new Map<number, number>();
   private last: PaneFrame | null = null;
-  /** p99 and the lag as they moved: instant, p99, lag. */
-  private course: [number, number | null, number][] = [];
+  /** p99 and the lag as they moved: instant, p99, lag; null where there is none. */
+  private course: [number, number | null, number | null][] = [];
   private isServing = false;
   private start = 0;
   /** The longest time, in ms, for which one request held one of the server's loops, as the server itself reports; null if it does not. */
@@ -70,7 +73,7 @@ export class Pane {
     const [reload, kill, start] = this.buttons.querySelectorAll("button");
     const focused = document.activeElement;
     reload.disabled = !shown.can_reload || shown.state !== "serving";
-    kill.disabled = shown.state !== "serving";
+    kill.disabled = shown.state !== "serving" || shown.pids.length === 0;
     start.disabled = shown.state === "starting" || shown.state === "building";
     // A button that cannot be pressed now must not take the focus with it.
     if (focused instanceof HTMLButtonElement && focused.disabled && this.buttons.contains(focused)) this.title.focus({ preventScroll: true });
@@ -96,10 +99,18 @@ export class Pane {
     this.failed = 0;
   }
 
+  /** Frames are missing: what was open may have ended in them, and nobody knows how the lines went on. */
+  miss(now: number): void {
+    this.open.clear();
+    this.lanes = [];
+    this.course.push([now, null, null]);
+  }
+
   /** Takes the events of a frame. */
   take(frame: PaneFrame, now: number): void {
     this.last = frame;
-    this.course.push([now, frame.p99, frame.oldest]);
+    const hasNumbers = frame.p99 !== null && !isFailing(frame);
+    this.course.push([now, hasNumbers ? frame.p99 : null, hasNumbers ? frame.oldest : null]);
     if (this.course[0][0] < now - 2 * SIGHT) this.course = this.course.filter(([at]) => at >= now - SIGHT - 1000);
     for (const sent of frame.sent) {
       this.open.set(sent.at, sent);
@@ -141,10 +152,13 @@ export class Pane {
   write(): void {
     const frame = this.last;
     if (!frame) return;
+    const graded = (name: string, ms: number | null): [string, string, string] => (ms === null ? [name, "–", ""] : [name, `${amount(ms, "ms")} ${grade(ms)}`, grade(ms)]);
+    // Who refuses every request at once makes nobody wait, and is no better for it.
+    const felt = (name: string, ms: number | null): [string, string, string] => (isFailing(frame) ? [name, "failing", ""] : graded(name, ms));
     const entries: [string, string, string][] = [
-      ["p99", frame.p99 === null ? "–" : `${amount(frame.p99, "ms")} ${grade(frame.p99)}`, frame.p99 === null ? "" : grade(frame.p99)],
-      ["lag felt now", `${amount(frame.oldest, "ms")} ${grade(frame.oldest)}`, grade(frame.oldest)],
-      ["lag it reports", this.own === null ? "–" : `${amount(this.own, "ms")} ${grade(this.own)}`, this.own === null ? "" : grade(this.own)],
+      felt("p99", frame.p99),
+      felt("lag felt now", frame.p99 === null ? null : frame.oldest),
+      graded("lag it reports", this.own),
       ["answered", `${Math.round(frame.per_s)} /s`, ""],
       ["failed so far", String(this.failed), ""],
       ["slow requests", String(frame.slow), ""],
@@ -197,7 +211,7 @@ export class Pane {
       // Unanswered requests rise with their age.
       else if (now - at > 20) ctx.strokeRect(across(at) - 1.5, base + up(now - at) * DOTS - 1.5, 3, 3);
     }
-    const line = (color: string, height: (one: [number, number | null, number]) => number | null) => {
+    const line = (color: string, height: (one: [number, number | null, number | null]) => number | null) => {
       ctx.strokeStyle = ink(color);
       ctx.lineWidth = 1.5;
       ctx.beginPath();

@@ -21,6 +21,8 @@ export interface PaneFrame {
   p99: number | null;
   oldest: number;
   per_s: number;
+  /** Probes of the last seconds that failed. */
+  failed: number;
   slow: number;
 }
 
@@ -85,8 +87,8 @@ export async function ask(what: Ask): Promise<string | null> {
 /** Without a frame for this time, in ms, the connection counts as lost: one comes every 50 ms. */
 const SILENCE = 2000;
 
-/** Frames and panes, as they come. `onLost` is called once no frame has come for a while, `onRefused` if the lab answers but does not let this page in. */
-export function listen(onFrame: (frame: Frame) => void, onPanes: (panes: Panes) => void, onLost: () => void, onRefused: () => void): void {
+/** Frames and panes, as they come. `onMissed` is called where this page was too slow for some of them, `onLost` once no frame has come for a while, `onRefused` if the lab answers but does not let this page in. */
+export function listen(onFrame: (frame: Frame) => void, onPanes: (panes: Panes) => void, onMissed: () => void, onLost: () => void, onRefused: () => void): void {
   const events = new EventSource(`/events?token=${encodeURIComponent(token)}`);
   // A browser tries again for ever where nobody answers, and says nothing of it.
   let silence = setTimeout(onLost, SILENCE);
@@ -96,6 +98,7 @@ export function listen(onFrame: (frame: Frame) => void, onPanes: (panes: Panes) 
     onFrame(JSON.parse((event as MessageEvent<string>).data) as Frame);
   });
   events.addEventListener("panes", (event) => onPanes(JSON.parse((event as MessageEvent<string>).data) as Panes));
+  events.addEventListener("missed", onMissed);
   events.addEventListener("error", () => {
     if (events.readyState !== EventSource.CLOSED) return;
     clearTimeout(silence);

@@ -5,6 +5,10 @@ use crate::measure::{Latency, Timeline};
 use crate::metrics::{Percentile, Value};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The statuses with which a server, or what stands before it, refuses what it could answer.
+const REFUSALS: [u16; 2] = [429, 503];
 
 /// One number of blockers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,9 +33,16 @@ pub struct Step {
     /// Blockers that were answered, failed, or still waited at the end; 0 in rounds before 2026-11-30.
     #[serde(default)]
     pub blockers_asked: u64,
-    /// Median time of the blockers that were answered, in ms; `None` without any, and in rounds before 2026-11-30.
+    /// Median time of the blockers that did not fail, in ms: a bound where too many still waited. `None` without any, and in rounds before 2026-11-30; some of
+    /// that day cover only those that were answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blockers_p50_ms: Option<f64>,
+    pub blockers_p50_ms: Option<Value>,
+    /// Median and p99 of the probes on kept connections that did not fail, in ms, where some failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<[Value; 2]>,
+    /// Probes that were refused, by status.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<u16, u64>,
     /// The first request that failed, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_error: Option<String>,
@@ -45,6 +56,17 @@ pub struct Step {
     /// Each request, where the trial keeps them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<Timeline>,
+}
+
+/// The answers of these lanes that refuse.
+pub(super) fn refused<'r>(lanes: impl IntoIterator<Item = &'r Recording>) -> BTreeMap<u16, u64> {
+    let mut refused = BTreeMap::new();
+    for lane in lanes {
+        for (status, count) in lane.statuses.iter().filter(|(status, _)| REFUSALS.contains(status)) {
+            *refused.entry(*status).or_default() += count;
+        }
+    }
+    refused
 }
 
 impl Step {
@@ -62,6 +84,8 @@ impl Step {
             blockers_failed: 0,
             blockers_asked: 0,
             blockers_p50_ms: None,
+            waits: None,
+            refused: BTreeMap::new(),
             first_error: None,
             shed_per_s: 0.0,
             driver_load: 0.0,
@@ -94,5 +118,17 @@ impl Step {
     pub(super) fn bound(&self, value: Value) -> Value {
         let is_bound = self.gave_up && self.probes.youngest_us.is_none() && self.probes.unanswered > 0;
         if is_bound { value.number().map_or(value, Value::AtLeast) } else { value }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_refuse_are_counted_by_status_and_other_failures_are_not() {
+        let statuses = BTreeMap::from([(200, 5), (429, 3), (500, 2), (503, 1)]);
+        let lane = Recording { statuses, ..Recording::default() };
+        assert_eq!(refused([&lane, &lane]), BTreeMap::from([(429, 6), (503, 2)]));
     }
 }

@@ -1,13 +1,14 @@
 //! How a user's own service is to be measured: the time that its requests take alone, and a rate of probes and steps that fit them.
 
-use super::{PROBES, QUICK_REFERENCE_MS, Settings, WINDOW_MS};
+use super::{Lone, PROBES, QUICK_REFERENCE_MS, Settings, WINDOW_MS};
 use crate::catalog::{Ask, Server};
+use crate::console::interrupt;
 use crate::experiment::probes;
 use crate::measure::{Kept, Mode, learn_on, learn_own, ms};
 use crate::process::{Start, deploy};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Probes a second on each connection at most. One is in flight on each, so that all that are due in half a second of silence find a free
 /// one: with more, the driver's own queue would be measured.
@@ -23,8 +24,12 @@ const LEAST_PROBES: f64 = 20.0;
 const SHARE: f64 = 0.25;
 /// The fewest probes a second on kept connections; what this is too much for is told so.
 const LEAST_RATE: f64 = 2.0;
-/// The slow request is asked alone this many times, and so is the quick one over new connections; the median of the slow one is T.
+/// The quick request is asked alone this many times over new connections.
 const ALONE: usize = 3;
+/// The slow request is asked alone this many times at least and at most, and no more after this time; the median is T.
+const SLOW_ALONE: (usize, usize, Duration) = (3, 20, Duration::from_secs(2));
+/// A request that takes less than this share of all before it was asked of a warmer service than they were.
+const WARMER: f64 = 0.7;
 /// Probes are asked alone this many times to learn how fast the service is.
 const PROBED: usize = 20;
 
@@ -53,17 +58,18 @@ impl Settings {
     /// # Errors
     /// A service that does not start, or that does not answer what it is asked.
     pub fn learn(self, servers: &[Server], start: &Start, mode: Mode) -> Result<Settings> {
-        let (mut slowest, mut slow_ms) = (Alone::default(), BTreeMap::new());
+        let (mut slowest, mut slow_ms, mut lone) = (Alone::default(), BTreeMap::new(), BTreeMap::new());
         for server in servers {
-            let Alone { quick, fresh, slow } = Self::ask_alone(server, start)?;
+            let (Alone { quick, fresh, slow }, one) = Self::ask_alone(server, start)?;
             slow_ms.insert(server.name.clone(), ms(slow));
+            lone.insert(server.name.clone(), one);
             slowest = Alone { quick: slowest.quick.max(quick), fresh: slowest.fresh.max(fresh), slow: slowest.slow.max(slow) };
         }
-        Ok(Settings { slow_ms, ..self.fit(slowest, mode) })
+        Ok(Settings { slow_ms, lone, ..self.fit(slowest, mode) })
     }
 
     /// Asks a service alone, over connections that are kept as those of its clients are: what a new one costs is no part of a request.
-    fn ask_alone(server: &Server, start: &Start) -> Result<Alone> {
+    fn ask_alone(server: &Server, start: &Start) -> Result<(Alone, Lone)> {
         let Some(own) = &server.own else { bail!("{} keeps the contract, so nothing has to be learned", server.name) };
         let mut running = deploy::start(server, start)?;
         let median = |mut times: Vec<Duration>| {
@@ -83,7 +89,11 @@ impl Settings {
         // One at a time: some servers serve one connection at a time.
         let fresh = times(&mut None, &own.probe, ALONE)?;
         let mut kept = Some(Kept::default());
-        Ok(Alone { quick: times(&mut kept, &own.probe, PROBED)?, fresh, slow: times(&mut kept, &own.blocker, ALONE)? })
+        let quick = times(&mut kept, &own.probe, PROBED)?;
+        let mut kept = kept.unwrap_or_default();
+        let mut slow = warm_times(|| Ok(learn_on(&mut kept, &mut running, own, &own.blocker)?.1))?;
+        let (median, lone) = Lone::of(&mut slow);
+        Ok((Alone { quick, fresh, slow: median }, lone))
     }
 
     /// The settings for services whose slowest requests take these times alone.
@@ -106,6 +116,34 @@ impl Settings {
     }
 }
 
+/// The times of a slow request that is asked again and again. Those of a service that was not warm yet are left out: a much shorter one follows.
+fn warm_times(mut ask: impl FnMut() -> Result<Duration>) -> Result<Vec<Duration>> {
+    let (least, most, longest) = SLOW_ALONE;
+    let (started, mut shortest, mut times) = (Instant::now(), Duration::MAX, Vec::new());
+    while times.len() < least || times.len() < most && started.elapsed() < longest {
+        interrupt::check()?;
+        let took = ask()?;
+        // The first one warms up, and opens the connection. One that is much shorter than all before it only ends the cold ones: to count it would be to choose it.
+        if took < shortest.mul_f64(WARMER) {
+            times.clear()
+        } else {
+            times.push(took)
+        }
+        shortest = shortest.min(took);
+    }
+    Ok(times)
+}
+
+impl Lone {
+    /// The median of some times, and how they vary.
+    fn of(times: &mut [Duration]) -> (Duration, Lone) {
+        times.sort();
+        let count = times.len();
+        let mean_ms = times.iter().map(|time| ms(*time)).sum::<f64>() / count as f64;
+        (times[count / 2], Lone { mean_ms, least_ms: ms(times[0]), most_ms: ms(times[(count * 9).div_ceil(10) - 1]) })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{CONNECTIONS, Service};
@@ -116,6 +154,27 @@ mod tests {
         let choices = Choices::default();
         let [quick, fresh, slow] = [quick_ms, fresh_ms, slow_ms].map(|ms| Duration::from_secs_f64(ms / 1e3));
         Service::settings(Mode::Standard, &choices).fit(Alone { quick, fresh, slow }, Mode::Standard)
+    }
+
+    fn warm(times_ms: &[u64]) -> (f64, Lone) {
+        let mut times = times_ms.iter().chain(std::iter::repeat(&times_ms[times_ms.len() - 1]));
+        let mut times = warm_times(|| Ok(Duration::from_millis(*times.next().unwrap()))).unwrap();
+        let (median, lone) = Lone::of(&mut times);
+        (ms(median), lone)
+    }
+
+    #[test]
+    fn a_slow_request_that_starts_cold_is_known_by_what_it_takes_when_warm() {
+        let (median, lone) = warm(&[900, 300, 300, 300, 300, 300, 100]);
+        assert_eq!((median, lone.mean_ms, lone.most_ms), (100.0, 100.0, 100.0));
+    }
+
+    #[test]
+    fn a_slow_request_of_two_lengths_has_the_mean_and_the_shortest_of_both() {
+        let both: Vec<u64> = (0..40).map(|number| if number % 2 == 0 { 200 } else { 20 }).collect();
+        let (median, lone) = warm(&both);
+        assert!([20.0, 200.0].contains(&median), "{median}");
+        assert_eq!((lone.mean_ms, lone.least_ms, lone.most_ms), (110.0, 20.0, 200.0));
     }
 
     #[test]

@@ -14,10 +14,18 @@ const FRESH_FAILED: Family = Family::new("fresh_failed", Unit::Count, Role::Deta
 const FRESH_FREEZE: Family = Family::new("fresh_freeze_k", Unit::Blockers, Role::Threshold).more_is_better();
 /// 1 if more quick requests on open connections failed than the percentile leaves beyond it, else 0.
 const FAILS: Family = Family::new("quick_fails", Unit::Count, Role::Detail);
+/// The times of the quick requests on open connections that did not fail, where some failed: half of them, and all but a hundredth.
+const WAITS: [Family; 2] =
+    [Family::new("quick_wait_p50_ms", Unit::Ms, Role::Detail), Family::new("quick_wait_p99_ms", Unit::Ms, Role::Detail)];
+/// The quick requests that were refused, by status.
+const REFUSED: [(u16, Family); 2] =
+    [(429, Family::new("quick_429", Unit::Count, Role::Detail)), (503, Family::new("quick_503", Unit::Count, Role::Detail))];
+/// 1 if the waits of new connections grew throughout the step.
+const FRESH_GROWS: Family = Family::new("fresh_grows", Unit::Count, Role::Detail);
 /// Slow requests, and those of them that failed.
 pub(super) const SLOW: Family = Family::new("slow", Unit::Count, Role::Detail);
 pub(super) const SLOW_FAILED: Family = Family::new("slow_failed", Unit::Count, Role::Detail);
-/// The median time of the slow requests that were answered.
+/// The median time of the slow requests that did not fail.
 const SLOW_MS: Family = Family::new("slow_ms", Unit::Ms, Role::Detail);
 
 /// The time within which most requests over new connections are answered beside k slow ones.
@@ -48,6 +56,21 @@ pub fn failure_metrics(block_ms: f64, k: usize) -> [Metric; 2] {
 /// Whether p99 of the quick requests is one of those that failed; absent in rounds before 2026-11-30.
 pub fn fails_metric(block_ms: f64, k: usize) -> Metric {
     count_metric(&FAILS, block_ms, k)
+}
+
+/// The median and p99 of the quick requests that did not fail, where some did.
+pub fn wait_metrics(block_ms: f64, k: usize) -> [Metric; 2] {
+    WAITS.map(|family| count_metric(&family, block_ms, k))
+}
+
+/// The quick requests that were refused with this status; `None` for one that is no refusal.
+pub fn refused_metric(status: u16, block_ms: f64, k: usize) -> Option<Metric> {
+    REFUSED.iter().find(|(one, _)| *one == status).map(|(_, family)| count_metric(family, block_ms, k))
+}
+
+/// Whether the waits of new connections grew throughout the step.
+pub fn fresh_grows_metric(block_ms: f64, k: usize) -> Metric {
+    count_metric(&FRESH_GROWS, block_ms, k)
 }
 
 /// The same of the slow ones.

@@ -41,13 +41,22 @@ pub(super) fn advice(round: &Round, numbers: &Numbers, settings: &Settings) -> S
     let most = settings.blockers.iter().max().copied().unwrap_or(0);
     let is_well = |row: &&Row| Service { row, numbers, settings }.is_well();
     let Some(limit_ms) = settings.limit_ms() else { return "No advice, since the quick request is slow itself.".into() };
-    if mine.clone().any(|row| Service { row, numbers, settings }.threshold(limit_ms).is_none()) {
+    if mine.clone().any(|row| Service { row, numbers, settings }.freezes_at(limit_ms).is_none()) {
         if mine.clone().any(|row| settings.blockers.iter().any(|k| Service { row, numbers, settings }.ending(*k).is_some())) {
             return "Find out first why it ends: what it has written says more.".into();
         }
         return "No advice without a valid measurement: try again, with fewer --connections if the server refuses some.".into();
     }
-    let freezes = |row: &Row| matches!(Service { row, numbers, settings }.threshold(limit_ms), Some(Value::Exact(k)) if k > 0.0);
+    let at = |row: &Row| Service { row, numbers, settings }.freezes_at(limit_ms).and_then(Value::exact).map(|k| k as usize);
+    let is_limited = |row: &Row| at(row).is_some_and(|k| Service { row, numbers, settings }.limited(k).is_some());
+    if mine.clone().any(is_limited) {
+        return "No advice while it refuses quick requests for their number.".into();
+    }
+    let is_held_before = |row: &Row| at(row) == Some(0) || Service { row, numbers, settings }.shuts_out(limit_ms) == Some(0);
+    if mine.clone().any(is_held_before) {
+        return "No advice on slow requests, since the quick ones are held up without any: find out first by what.".into();
+    }
+    let freezes = |row: &Row| at(row).is_some();
     if !settings.has_slow_request() && !mine.clone().any(freezes) {
         let (block, probe) = (significant(settings.block_ms), significant(settings.probe_ms));
         return format!(
@@ -64,6 +73,11 @@ pub(super) fn advice(round: &Round, numbers: &Numbers, settings: &Settings) -> S
         }
         if mine.clone().any(|row| Service { row, numbers, settings }.borne(usize::MAX) < most) {
             return "None froze, but slow requests failed: if that is a limit that the server is meant to keep, it keeps the quick ones quick; otherwise look for the cause in what the server says of them.".into();
+        }
+        if mine.clone().any(|row| !Service { row, numbers, settings }.queueing().is_empty()) {
+            return format!(
+                "The quick requests are safe, but the slow ones wait for one another: look for a lock that they share, a pool that is too small for them, or too few processors for what they compute. {ADVICE} has more."
+            );
         }
         return format!("Nothing to change for requests of this length. Bound the pool all the same: {ADVICE}.");
     }

@@ -1,12 +1,16 @@
 //! The verdict on a user's own service, in words.
 
+mod cases;
+
 use super::*;
+use crate::metrics::LIMITS_MS;
 
 fn settings() -> Settings {
     Settings {
         blockers: vec![0, 1, 4, 64],
         block_ms: 110.0,
         slow_ms: Default::default(),
+        lone: Default::default(),
         probe_ms: 0.1,
         fresh_ms: 0.2,
         window_ms: 1000,
