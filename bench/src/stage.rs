@@ -186,6 +186,14 @@ impl Kept {
         matches!(self, Kept::Cluster(_))
     }
 
+    /// Returns whether its processes are known, and so can be killed.
+    pub fn can_kill(&self) -> bool {
+        match self {
+            Kept::Cluster(_) => true,
+            Kept::Alone(running) => !running.pids().is_empty(),
+        }
+    }
+
     /// Kills one of the processes that serve.
     ///
     /// # Errors

@@ -307,6 +307,7 @@ fn each_status_that_is_not_a_success_has_its_own_advice() {
         (404, "", "name a path that answers with a 2xx status"),
         (405, "", "as in --probe 'POST /'"),
         (405, "Allow: GET, PUT\r\n", "as in --probe 'PUT /'"),
+        (405, "Allow: HEAD\r\n", "as in --probe 'POST /'"),
         (411, "", "name a body with --probe-body FILE"),
         (413, "", "name a body with --probe-body FILE that is smaller"),
         (415, "", "--header 'Content-Type: application/json'"),

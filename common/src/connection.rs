@@ -179,14 +179,16 @@ impl Connection {
     }
 
     /// Answers 503 and closes, because the server has no room for this connection. The request may not have been read, and so be a HEAD: the
-    /// answer has no body. One that only waits to take its answers has asked for nothing else.
-    pub fn turn_away(&mut self) {
+    /// answer has no body. One that only waits to take its answers has asked for nothing else: then this does nothing, and returns `false`.
+    pub fn turn_away(&mut self) -> bool {
         let is_asking = self.receiving.is_some() || self.pending.is_some() || !self.input.bytes().is_empty();
-        if self.state == State::Open && (is_asking || !self.has_unsent()) {
+        let is_answered = self.state == State::Open && self.has_unsent() && !is_asking;
+        if self.state == State::Open && !is_answered {
             self.receiving = None;
             self.pending = None;
             self.respond(&Answer { body: Cow::Borrowed(b""), ..Answer::busy() }, Reply::default());
         }
+        !is_answered
     }
 
     /// Returns empty buffers to the pool; call it when the socket has nothing to read.

@@ -24,8 +24,8 @@ use std::process::ExitCode;
 use std::sync::mpsc::channel;
 use std::thread;
 
-/// Messages that wait for a page that is busy: about twelve seconds of them.
-const BACKLOG: usize = 256;
+/// Messages that wait for a page that is busy: about two seconds of them, so that what it shows next is no older.
+const BACKLOG: usize = 40;
 
 fn main() -> ExitCode {
     let arguments = Arguments::try_parse().unwrap_or_else(|error| {

@@ -25,7 +25,7 @@ pub enum Order {
 }
 
 /// A pane's status.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Status {
     /// `building`, `starting`, `serving`, `reloading`, `failed` or `stopped`.
     pub state: &'static str,
@@ -37,6 +37,8 @@ pub struct Status {
     pub says: Vec<Option<String>>,
     /// It can be reloaded.
     pub can_reload: bool,
+    /// Its processes are the lab's to kill.
+    pub can_kill: bool,
     /// What became of the last launch, in words.
     pub launch: Option<String>,
 }
@@ -194,7 +196,8 @@ impl Keeper {
         let reports = self.kept.as_mut().and_then(|kept| kept.reports().ok()).unwrap_or_default();
         let (pids, says) = reports.into_iter().unzip();
         let can_reload = self.kept.as_ref().is_some_and(Kept::can_reload);
-        let status = Status { state, error, pids, says, can_reload, launch };
+        let can_kill = self.kept.as_ref().is_some_and(Kept::can_kill);
+        let status = Status { state, error, pids, says, can_reload, can_kill, launch };
         let _ = self.reports.send(Report { pane: self.number, start: self.start, status, targets });
     }
 }

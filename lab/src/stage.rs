@@ -205,10 +205,16 @@ impl Stage {
                 self.block(ended);
             }
             Ask::Reload { pane } => {
-                self.order(panes, *pane, || Order::Reload, |status| status.can_reload, "cannot be reloaded")?;
+                self.order(panes, *pane, || Order::Reload, |status| status.can_reload, "be reloaded")?;
             }
             Ask::Kill { pane } => {
-                self.order(panes, *pane, || Order::Kill, |status| !status.pids.is_empty(), "has no process that the lab knows")?;
+                self.order(
+                    panes,
+                    *pane,
+                    || Order::Kill,
+                    |status| status.can_kill,
+                    "lose a process that the lab has not started",
+                )?;
             }
             Ask::Launch => self.order(panes, None, || Order::Launch, |_| true, "")?,
             Ask::Start { pane } => {
@@ -223,22 +229,24 @@ impl Stage {
         Ok(())
     }
 
-    /// Gives an order to a pane, or to every one that can obey; `cannot` says why one cannot.
+    /// Gives an order to a pane, or to every one that can obey; `what` is what the others cannot. One that has not served yet obeys when it does.
     fn order(
         &self,
         panes: &[Pane],
         pane: Option<usize>,
         order: impl Fn() -> Order,
         can: impl Fn(&Status) -> bool,
-        cannot: &str,
+        what: &str,
     ) -> Result<(), String> {
         if let Some(pane) = pane.filter(|pane| *pane >= self.parts.len()) {
             return Err(format!("there is no pane {pane}"));
         }
+        let can = |status: &Status| can(status) || matches!(status.state, "building" | "starting");
         let able = |number: &usize| pane.is_none_or(|pane| pane == *number) && can(&self.parts[*number].status);
         let able: Vec<usize> = (0..self.parts.len()).filter(able).collect();
         if able.is_empty() && !self.parts.is_empty() {
-            return Err(format!("{} {cannot}", pane.map_or("each server", |pane| &self.parts[pane].server.name)));
+            let one = |pane: usize| format!("{} cannot {what}", self.parts[pane].server.name);
+            return Err(pane.map_or_else(|| format!("none of the servers can {what}"), one));
         }
         able.into_iter().for_each(|number| panes[number].order(self.parts[number].start, order()));
         Ok(())
@@ -252,8 +260,7 @@ impl Stage {
         (self.threads, self.processes) = (threads, processes);
         self.start += 1;
         self.desk.reset(chosen.len());
-        let status =
-            || Status { state: "starting", error: None, pids: Vec::new(), says: Vec::new(), can_reload: false, launch: None };
+        let status = || Status { state: "starting", ..Status::default() };
         let start = self.start;
         let parts = chosen.into_iter().enumerate().map(|(number, server)| {
             let processes = each.get(number).copied().unwrap_or(processes);

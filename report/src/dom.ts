@@ -29,7 +29,7 @@ function fill<E extends Element>(element: E, attributes: Attributes, children: C
 export const marks = (all: [string, string][]): HTMLUListElement => h("ul", { class: "legend" }, ...all.map(([mark, words]) => h("li", {}, h("span", { class: `swatch ${mark}` }), words)));
 
 /** Words in which the parts between backticks are code. */
-export const coded = (text: string): Child[] => text.split("`").map((part, at) => (at % 2 === 1 ? h("code", {}, part) : part));
+export const coded = (text: string): Child[] => text.split(/`([^`]+)`/).map((part, at) => (at % 2 === 1 ? h("code", {}, part) : part));
 
 /** A button. */
 export function button(text: string, act: () => void, attributes: Attributes = {}): HTMLButtonElement {

@@ -266,13 +266,13 @@ function table(figure: Plot, state: State): HTMLElement {
 /** All points as CSV, one a line. A share is held as a part of one. */
 function rows(figure: Plot): string {
   const word = new Map(figure.x.ticks);
-  const written = (value?: number | null) => (typeof value !== "number" ? "" : String(figure.y.unit === "%" ? Number((value * 100).toFixed(2)) : value));
+  const written = (value?: number | null) => (typeof value !== "number" ? "" : String(figure.y.unit === "%" ? Number((value * 100).toPrecision(6)) : value));
   const all = figure.series.flatMap((line) =>
     line.points.map((point) => {
       const [x, y, low, high, isBound, , , valid, all] = point;
       const heaps = heapsOf(point)?.map(written).join(" or ") ?? "";
-      return [line.name, word.get(x) ?? String(x), written(y), written(low), written(high), isBound ? "at least" : "", heaps, hasInvalid(point) ? `* ${valid} of ${all} trials valid` : ""];
+      return [line.name, word.get(x) ?? String(x), written(y), written(low), written(high), isBound ? "at least" : "", heaps, hasInvalid(point) ? `${valid} of ${all}` : ""];
     }),
   );
-  return csv([["server", figure.x.label, `${figure.y.label} (${figure.y.unit})`, "low", "high", "bound", "two heaps", "invalid trials"], ...all]);
+  return csv([["server", figure.x.label, `${figure.y.label} (${figure.y.unit})`, "low", "high", "bound", "two heaps", "valid trials"], ...all]);
 }

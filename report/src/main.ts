@@ -8,6 +8,7 @@ import { button, h } from "./dom";
 import { figure, valuesOf } from "./lines";
 import { method, receiptOf } from "./method";
 import { State, type View } from "./state";
+import { plotOf } from "./plot";
 import * as tables from "./table";
 import { longest } from "./tabs";
 import { stepOf, timelines } from "./timeline";
@@ -21,7 +22,7 @@ const HELP: [string, string][] = [
   ["Escape", "closes it"],
 ];
 
-/** The ids of all sections that a page may have. */
+/** The ids of all sections that a page may have: an address may name one that this page has not, and leads to its beginning. */
 const SECTIONS = ["freezes", "servers", "rounds", "tabs", "stalls", "percentiles", "figures", "compare", "tables", "method"];
 
 function section(id: string, title: string, ...children: (Node | string | null)[]): HTMLElement {
@@ -55,7 +56,8 @@ function about(page: Page): HTMLElement[] {
   // Of a user's own service, the verdict says what freezes and at which limit.
   const frozen = page.freezing.length > 0 ? ` Frozen: the 99th percentile of a page that does nothing takes over 0.1 s.${never}` : "";
   const lines = [`Round ${measured(page.name, page.header, page.trials_found)}${frozen}`];
-  if (page.beside) lines.push(`Beside it, in other dashes: round ${measured(page.beside.name, page.beside.header, page.beside.trials_found)}`);
+  const isDrawn = page.figures.some((one) => plotOf(one, page).series.some((line) => line.isOther));
+  if (page.beside) lines.push(`Beside it${isDrawn ? ", in other dashes" : ""}: round ${measured(page.beside.name, page.beside.header, page.beside.trials_found)}`);
   const others = page.others.map((line) => h("p", { class: "others" }, line));
   return [...others, ...lines.map((line) => h("p", { class: "about" }, line))];
 }

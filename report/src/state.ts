@@ -19,7 +19,7 @@ export interface View {
   pair: [string, string] | null;
   /** `light` or `dark`; what the system prefers if empty. */
   theme: string;
-  /** The section or the table that the page was last sent to; its beginning if empty. */
+  /** The section or the table that the page was last sent to; none if empty. */
   at: string;
   /** The tables that are opened. */
   open: string[];

@@ -28,7 +28,7 @@ test("a number of which some trials are invalid is marked in the table, in the w
   const cells = await page.$$eval(`${figure} tbody td`, (all) => all.map((one) => one.textContent));
   assert.deepEqual([...new Set(cells)], ["599 ms*"]);
   assert.match(await page.$eval(`${figure} details .note`, (one) => one.textContent), /^\*: some trials are invalid/);
-  assert.match((await saved(page, figure, "CSV")).text, /,599,,,,,\* 1 of 6 trials valid\n/);
+  assert.match((await saved(page, figure, "CSV")).text, /,599,,,,,1 of 6\n/);
   await page.$eval(`${figure} .u-over`, (one) => one.scrollIntoView({ block: "center", behavior: "instant" }));
   const box = await (await page.$(`${figure} .u-over`)).boundingBox();
   let said = "";
@@ -40,12 +40,14 @@ test("a number of which some trials are invalid is marked in the table, in the w
   await closed(page, troubles);
 });
 
-test("the first sentence quotes no place at which trials of either end are invalid", () => {
+test("the first sentence quotes only servers whose trials are all valid, and says so", () => {
   const { numbers } = report(recorded("2026-11-29-vm.6"));
   const [figure] = numbers.figures;
   const places = new Map(figure.x.ticks.map(([at, word]) => [word, at]));
   const [, word, low, high] = / = (\S+): [^(]+\((\S+?)(?: and \d+ more)?\) to [^(]+\((\S+?)(?: and \d+ more)?\)\./.exec(numbers.sentence) ?? [];
-  for (const name of [low, high].filter(Boolean)) {
+  assert.ok(low && high, numbers.sentence);
+  assert.match(numbers.sentence, /Of servers whose trials are all valid, the medians are furthest apart at/);
+  for (const name of [low, high]) {
     const point = figure.series.find((line) => line.name === name).points.find(([x]) => x === places.get(word));
     assert.equal(point[7], undefined, `${name} at ${word}: all of its trials are valid`);
   }
@@ -81,7 +83,7 @@ test("a file of shares holds them in per cent, as its head says", async () => {
   const [head, ...rows] = (await saved(page, `#figure-${name}`, "CSV")).text.trimEnd().split("\n");
   assert.match(head, /\(%\)/);
   const places = new Map(x.ticks);
-  const wanted = series.flatMap((line) => line.points.map(([at, share]) => `${line.name},${places.get(at)},${Number((share * 100).toFixed(2))}`));
+  const wanted = series.flatMap((line) => line.points.map(([at, share]) => `${line.name},${places.get(at)},${Number((share * 100).toPrecision(6))}`));
   assert.deepEqual(rows.map((row) => row.split(",").slice(0, 3).join()), wanted);
   assert.ok(rows.some((row) => row.split(",")[2] === "100"));
   await closed(page, troubles);

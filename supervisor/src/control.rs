@@ -54,7 +54,7 @@ pub enum Request {
     },
     /// Replace the supervisor's own processes with those of this program.
     Update(PathBuf),
-    /// Stop all apps and the supervisor once this client has gone. There is no answer.
+    /// Stop all apps and the supervisor once this client has gone. There is no answer but an error.
     Foreground,
     /// Answer once an app is given up, or all have ended by themselves.
     AwaitEnd,

@@ -222,7 +222,7 @@ fn what_was_given_up_starts_again_when_its_file_is_applied() {
     let flag = supervisor.home.path().join("flag");
     let script = supervisor.script("repaired", &format!("[ -e {} ] && exec sleep 1000; exit 3", flag.display()));
     let path =
-        file(&supervisor, &format!("[[app]]\nstart = \"{script}\"\nname = \"app\"\nmax-restarts = 0\nmin-uptime = \"10ms\"\n"));
+        file(&supervisor, &format!("[[app]]\nstart = \"{script}\"\nname = \"app\"\nmax-restarts = 0\nmin-uptime = \"1s\"\n"));
     let path = path.to_str().unwrap();
     supervisor.fails(&["apply", path]);
     fs::write(&flag, "").unwrap();

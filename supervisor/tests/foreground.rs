@@ -163,6 +163,16 @@ fn all_of_what_a_job_says_is_printed_however_much_that_is() {
 }
 
 #[test]
+fn it_ends_when_another_command_ends_everything() {
+    let supervisor = Supervisor::new();
+    let mut run = run(&supervisor, &app("web", "exec sleep 1000", ""));
+    until("it waits for the end", || supervisor.list().first().is_some_and(|one| one["status"] == "online"));
+    supervisor.ok(&["kill"]);
+    assert!(run.wait().unwrap().success());
+    assert!(!supervisor.path().join("control.sock").exists(), "no other supervisor was started");
+}
+
+#[test]
 fn it_goes_on_when_keeper_and_daemon_have_both_died() {
     let supervisor = Supervisor::new();
     let mut run = run(&supervisor, &app("web", "exec sleep 1000", ""));

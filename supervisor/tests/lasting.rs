@@ -80,7 +80,9 @@ fn on_a_full_disk_nothing_is_promised_that_the_next_daemon_would_undo() {
     let said = supervisor.fails(&["start", "sleep 1000"]);
     assert!(said.contains("make room on its disk") && said.contains("No space left"), "{said}");
     fs::remove_file(&fill).unwrap();
-    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    for app in ["app", "other", "third"] {
+        supervisor.ok(&["start", "sleep 1000", "--name", app, "--min-uptime", "10ms"]);
+    }
     assert!(fs::write(&fill, &all).is_err());
     let before = supervisor.pids();
     for command in
@@ -92,11 +94,10 @@ fn on_a_full_disk_nothing_is_promised_that_the_next_daemon_would_undo() {
     signal("KILL", supervisor.role("daemon"));
     until("the next daemon answers", || supervisor.pids() == before);
     // What may have filled the disk can be ended, and stays so, also the second time.
-    for _ in 0..2 {
-        supervisor.ok(&["stop", "app"]);
-        let daemon = supervisor.role("daemon");
-        signal("KILL", daemon);
-        until("the next daemon answers", || supervisor.list().first().is_some_and(|one| one["status"] == "stopped"));
+    for app in ["app", "other", "third"] {
+        supervisor.ok(&["stop", app]);
+        signal("KILL", supervisor.role("daemon"));
+        until("the next daemon answers", || supervisor.list().iter().any(|one| one["name"] == app && one["status"] == "stopped"));
     }
     fs::remove_file(&fill).unwrap();
     supervisor.ok(&["start", "app"]);
@@ -202,8 +203,9 @@ fn the_foreground_goes_on_when_nobody_reads_its_logs() {
         format!("[[app]]\nstart = \"sh\"\narguments = [\"-c\", \"{line}\"]\nno-autorestart = true\nmin-uptime = \"10ms\"\n");
     let file = program(&supervisor, "s.toml", &text);
     let mut command = supervisor.command(&["run", file.to_str().unwrap()]);
-    let mut run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    drop(run.stdout.take());
+    let (reader, nobody) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut run = command.stdout(nobody).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(run.stderr.take().unwrap()).lines();
     let line = said.next().unwrap().unwrap();
     assert!(line.contains("the apps go on") && line.contains("Broken pipe"), "{line}");

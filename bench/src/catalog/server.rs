@@ -206,12 +206,13 @@ impl Ask {
         let name = "pass --header 'Host: NAME' with the name that the server goes by";
         let body = format!("name a body with {option}-body FILE");
         let kind = "its type with --header 'Content-Type: application/json'";
-        let is_other = |method: &&str| *method != self.method && !["", "GET", "HEAD", "OPTIONS"].contains(method);
+        let is_other = |method: &&str| *method != self.method && !["", "HEAD", "OPTIONS"].contains(method);
         match (status, self.method.as_str()) {
             (400, "GET" | "HEAD") => Some(format!("the server expects something else: check the query, or {name}")),
             (400, _) => Some(format!("the server expects something else: {body} and {kind}, or {name}")),
             (405, _) => {
-                let method = allow.and_then(|allow| allow.split(',').map(str::trim).find(is_other)).unwrap_or("POST");
+                let allowed = allow.and_then(|allow| allow.split(',').map(str::trim).find(is_other));
+                let method = allowed.or((self.method == "GET").then_some("POST")).unwrap_or("METHOD");
                 Some(format!("name the method that it takes, as in {option} '{method} {}'", self.path))
             }
             (411, _) => Some(body),

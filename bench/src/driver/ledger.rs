@@ -177,7 +177,7 @@ impl Ledger {
         let age = now.saturating_sub(planned);
         book.recording.unanswered += 1;
         book.recording.count_ages(age, 1);
-        book.recording.longest_wait = book.recording.longest_wait.max(age);
+        record(&mut book.recording.waits, age);
         if self.keeps_seconds {
             record(book.recording.second(second(now, &window), Outcome::Unanswered), age);
         }

@@ -237,6 +237,9 @@ impl Experiment for Service {
 /// The longest wait of the probes that did not fail, for those of them that say no more.
 fn longest(step: &Step) -> Option<[Value; 2]> {
     let probes = &step.probes;
+    if probes.answered + probes.unanswered <= probes.failed {
+        return None;
+    }
     let longest_ms = probes.longest_us.filter(|_| probes.failed > 0)? / 1e3;
     let value = if probes.unanswered > probes.failed { Value::AtLeast(longest_ms) } else { Value::Exact(longest_ms) };
     Some([Value::AtLeast(0.0), value])

@@ -82,8 +82,8 @@ pub struct Recording {
     pub response: Times,
     /// The age at the end of each request that counts and never got a right answer, whether it still waits or failed.
     pub ages: Times,
-    /// The longest age of one that still waits, in nanoseconds.
-    pub longest_wait: u64,
+    /// The same of those only that still wait.
+    pub waits: Times,
     /// From the send to the last byte.
     pub service: Times,
     /// From the planned instant to its release: the driver's own delay.
@@ -124,7 +124,7 @@ impl Default for Recording {
             statuses: BTreeMap::new(),
             response: times(),
             ages: times(),
-            longest_wait: 0,
+            waits: times(),
             service: times(),
             lag: times(),
             read_lag: times(),

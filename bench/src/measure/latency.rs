@@ -60,7 +60,7 @@ impl Latency {
     /// Takes the times out of a recording.
     pub fn of(recording: &Recording) -> Self {
         let times = recording.all_times();
-        let longest_us = recording.response.max().max(recording.longest_wait) as f64 / 1e3;
+        let longest_us = recording.response.max().max(recording.waits.max()) as f64 / 1e3;
         let mut latency = Latency {
             planned: recording.planned,
             answered: recording.answered,
@@ -177,20 +177,12 @@ pub fn known<C: Counter>(
     if is_bound { Value::AtLeast(value) } else { Value::Exact(value) }
 }
 
-/// The same of a quantile of those requests that did not fail; `None` without any. How long each of the others waits is not kept where some failed: then
-/// they count with the shortest age of all, but for the longest wait, so that this is a lower bound.
+/// The same of a quantile of those requests that did not fail; `None` without any.
 pub fn of_unfailed(recording: &Recording, quantile: f64) -> Option<Value> {
     let mut times = recording.response.clone();
-    match recording.unanswered {
-        // Histograms with the same bounds always fit.
-        _ if recording.failed == 0 => times.add(&recording.ages).unwrap_or_default(),
-        0 => {}
-        waiting => {
-            times.saturating_record_n(recording.ages.min().max(1), u32::try_from(waiting - 1).unwrap_or(u32::MAX));
-            times.saturating_record(recording.longest_wait.max(1));
-        }
-    }
-    let youngest_us = (recording.unanswered > 0).then(|| recording.ages.min() as f64 / 1e3);
+    // Histograms with the same bounds always fit.
+    times.add(&recording.waits).unwrap_or_default();
+    let youngest_us = (!recording.waits.is_empty()).then(|| recording.waits.min() as f64 / 1e3);
     // The middle is one of few as well; a maximum stands for p99 of them.
     let value_us = if quantile > 0.5 { quantile_us(&times, quantile) } else { times.value_at_quantile(quantile) as f64 / 1e3 };
     (!times.is_empty()).then(|| known(&times, recording.unanswered, youngest_us, (quantile, value_us)))
@@ -274,7 +266,7 @@ mod tests {
             recording.count_ages(1_600_000_000, failed as u32);
             if let Some(ms) = waiting_ms {
                 recording.unanswered += 1;
-                recording.longest_wait = ms * 1_000_000;
+                recording.waits.saturating_record(ms * 1_000_000);
                 recording.count_ages(ms * 1_000_000, 1);
             }
             let latency = Latency::of(&recording);
@@ -301,7 +293,7 @@ mod tests {
             (0..answered).for_each(|_| recording.count(0, 0, 100_000_000, true));
             recording.count_ages(2_000_000_000, waiting as u32);
             recording.count_ages(9_000_000_000, failed as u32);
-            recording.longest_wait = if waiting > 0 { 2_000_000_000 } else { 0 };
+            recording.waits.saturating_record_n(2_000_000_000, waiting as u32);
             recording
         };
         let at = |recording: &Recording, quantile: f64| of_unfailed(recording, quantile);
@@ -312,6 +304,11 @@ mod tests {
         assert!(matches!(at(&of(30, 40, 0), 0.5), Some(Value::AtLeast(ms)) if (1990.0..2010.0).contains(&ms)));
         assert!(matches!(at(&of(60, 5, 5), 0.99), Some(Value::AtLeast(ms)) if (1990.0..2010.0).contains(&ms)));
         assert_eq!(at(&of(0, 0, 5), 0.5), None);
+        // Also where one has just begun to wait.
+        let mut many = of(10, 83, 7);
+        many.count_ages(1_000, 1);
+        many.waits.saturating_record(1_000);
+        assert!(matches!(at(&many, 0.99), Some(Value::AtLeast(ms)) if ms > 1990.0), "{:?}", at(&many, 0.99));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::experiment::{self, Scene, Step};
 use crate::load::{Sample, Times};
 use crate::measure::{Latency, Timeline, known, leb128};
 use crate::metrics::Percentile;
-use crate::report::{Counted, Figure, Places, Point, Scale, Series};
+use crate::report::{Counted, Figure, Places, Point, Scale, Series, significant};
 use crate::round::{Outcome, Round, Trial};
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -146,14 +146,8 @@ fn scenes(round: &Round, trial: &Trial) -> Result<Vec<Scene>> {
 
 /// The response times of all trials, by step and server.
 pub struct Percentiles {
-    steps: BTreeMap<Step, OfStep>,
-}
-
-/// One step of all servers.
-#[derive(Default)]
-struct OfStep {
-    block_ms: f64,
-    servers: BTreeMap<String, Merged>,
+    /// By step and length of a blocker, in microseconds: a thorough round has two lengths of one kind. Each with the times by server.
+    steps: BTreeMap<(Step, u64), BTreeMap<String, Merged>>,
 }
 
 /// The times of one step of one server.
@@ -168,27 +162,31 @@ impl Percentiles {
     /// # Errors
     /// A histogram that cannot be read.
     pub fn of(round: &Round) -> Result<Self> {
-        let mut steps: BTreeMap<Step, OfStep> = BTreeMap::new();
+        let mut steps: BTreeMap<(Step, u64), BTreeMap<String, Merged>> = BTreeMap::new();
         for row in &round.header.servers {
             // Histograms are large, so those of one server are merged and read before the next.
-            let mut merged: BTreeMap<Step, All> = BTreeMap::new();
-            let mut invalid: BTreeMap<Step, usize> = BTreeMap::new();
+            let mut merged: BTreeMap<(Step, u64), All> = BTreeMap::new();
+            let mut invalid: BTreeMap<(Step, u64), usize> = BTreeMap::new();
+            // Trials without any step, by experiment.
+            let mut whole: BTreeMap<&str, usize> = BTreeMap::new();
             for trial in round.trials.iter().filter(|trial| trial.server == row.name) {
+                if matches!(trial.outcome, Outcome::Invalid { .. }) {
+                    *whole.entry(&trial.experiment).or_default() += 1;
+                }
                 for scene in scenes(round, trial)? {
-                    match scene {
-                        Scene::Step { step, .. } if step.k > MOST_BLOCKERS => {}
-                        Scene::Step { step, invalid: Some(_), .. } => *invalid.entry(step).or_default() += 1,
-                        Scene::Step { step, times, block_ms, .. } => {
-                            steps.entry(step.clone()).or_default().block_ms = block_ms;
-                            add(&mut merged, step, &times)?;
-                        }
-                        Scene::Waterfall { .. } => {}
+                    let Scene::Step { step, block_ms, invalid: why, times, .. } = scene else { continue };
+                    let key = (step, (block_ms * 1e3) as u64);
+                    match why {
+                        _ if key.0.k > MOST_BLOCKERS => {}
+                        Some(_) => *invalid.entry(key).or_default() += 1,
+                        None => add(&mut merged, key, &trial.experiment, &times)?,
                     }
                 }
             }
-            for (step, all) in merged {
-                let invalid = invalid.get(&step).copied().unwrap_or(0);
-                steps.entry(step).or_default().servers.insert(row.name.clone(), Merged::of(&all, invalid));
+            for (key, all) in merged {
+                let lost = whole.get(all.experiment.as_str()).copied().unwrap_or(0);
+                let invalid = invalid.get(&key).copied().unwrap_or(0) + lost;
+                steps.entry(key).or_default().insert(row.name.clone(), Merged::of(&all, invalid));
             }
         }
         Ok(Percentiles { steps })
@@ -196,7 +194,12 @@ impl Percentiles {
 
     /// A figure for each step, with a line for each of the servers.
     pub fn figures(&self, order: &[&str]) -> Vec<Figure> {
-        let figure = |(step, OfStep { block_ms, servers }): (&Step, &OfStep)| {
+        let figure = |((step, block_us), servers): (&(Step, u64), &BTreeMap<String, Merged>)| {
+            let block_ms = significant(*block_us as f64 / 1e3);
+            let of = if *block_us == 0 || step.k == 0 { String::new() } else { format!(", {block_ms} ms each") };
+            // The shortest comes first.
+            let is_first = self.steps.keys().find(|(other, _)| other == step).is_none_or(|(_, first)| first == block_us);
+            let more = if is_first { String::new() } else { format!("-{block_ms}ms") };
             let line = |name: &&str| {
                 let Merged { points, counted } = servers.get(*name)?;
                 let point = |(x, y, is_bound): &(f64, f64, bool)| Point {
@@ -210,9 +213,9 @@ impl Percentiles {
             };
             let ticks = [0.0, 0.5, 0.9, 0.99, 0.999].map(|q| (place(q), format!("{} %", (q * 1000.0) / 10.0)));
             Figure {
-                name: format!("percentiles-{}-{}", step.kind, step.k),
+                name: format!("percentiles-{}-{}{more}", step.kind, step.k),
                 title: format!(
-                    "Percentiles of the response time of / beside k = {} ({}, {block_ms} ms each), all trials together",
+                    "Percentiles of the response time of / beside k = {} ({}{of}), all trials together",
                     step.k, step.kind
                 ),
                 x: Places { label: "share of requests that were faster".into(), ticks: ticks.into(), marks: Vec::new() },
@@ -226,16 +229,17 @@ impl Percentiles {
 
 /// The times of one step of one server in all trials, and of how many of them a right answer is missing.
 struct All {
+    experiment: String,
     trials: usize,
     times: Times,
     unanswered: u64,
     youngest_us: f64,
 }
 
-fn add(merged: &mut BTreeMap<Step, All>, step: Step, latency: &Latency) -> Result<()> {
+fn add(merged: &mut BTreeMap<(Step, u64), All>, key: (Step, u64), experiment: &str, latency: &Latency) -> Result<()> {
     let (times, unanswered) = (latency.times()?, latency.unanswered);
     let youngest_us = if unanswered > 0 { latency.youngest_us.unwrap_or(0.0) } else { f64::INFINITY };
-    match merged.get_mut(&step) {
+    match merged.get_mut(&key) {
         Some(all) => {
             all.trials += 1;
             all.times.add(&times).map_err(|error| anyhow::anyhow!("histograms of one round differ: {error}"))?;
@@ -243,7 +247,7 @@ fn add(merged: &mut BTreeMap<Step, All>, step: Step, latency: &Latency) -> Resul
             all.youngest_us = all.youngest_us.min(youngest_us);
         }
         None => {
-            merged.insert(step, All { trials: 1, times, unanswered, youngest_us });
+            merged.insert(key, All { experiment: experiment.to_owned(), trials: 1, times, unanswered, youngest_us });
         }
     }
     Ok(())
@@ -256,7 +260,7 @@ fn place(quantile: f64) -> f64 {
 
 impl Merged {
     /// Only percentiles with enough samples beyond them; `invalid` counts the trials that were left out.
-    fn of(All { trials, times, unanswered, youngest_us }: &All, invalid: usize) -> Self {
+    fn of(All { trials, times, unanswered, youngest_us, .. }: &All, invalid: usize) -> Self {
         let has_enough = |q: &&f64| times.len() as f64 * (1.0 - **q) >= BEYOND - 1e-6;
         let point = |q: &f64| {
             let us = times.value_at_quantile(*q) as f64 / 1e3;
@@ -277,7 +281,8 @@ mod tests {
         let mut times = Recording::default().response;
         (0..900).for_each(|_| times.record(1_000_000).unwrap());
         (0..100).for_each(|_| times.record(500_000_000).unwrap());
-        let points = Merged::of(&All { trials: 1, times, unanswered: 100, youngest_us: 500_000.0 }, 0).points;
+        let points =
+            Merged::of(&All { experiment: String::new(), trials: 1, times, unanswered: 100, youngest_us: 500_000.0 }, 0).points;
         assert_eq!(points.len(), 9, "p99 is the last with ten samples beyond it: {points:?}");
         let (x, y, is_bound) = points[3];
         assert!((x - 0.301).abs() < 1e-3 && (y - 1.0).abs() < 0.01 && !is_bound, "the median is 1 ms");
@@ -306,7 +311,7 @@ mod tests {
     fn one_young_request_without_an_answer_moves_no_percentile_of_thousands() {
         let mut times = Recording::default().response;
         (0..30_000).for_each(|_| times.record(1_000_000).unwrap());
-        let points = Merged::of(&All { trials: 1, times, unanswered: 1, youngest_us: 10.0 }, 0).points;
+        let points = Merged::of(&All { experiment: String::new(), trials: 1, times, unanswered: 1, youngest_us: 10.0 }, 0).points;
         assert!(points.iter().all(|(.., is_bound)| !is_bound), "{points:?}");
     }
 }

@@ -146,7 +146,7 @@ pub fn shown<'n>(round: &Round, names: impl Iterator<Item = &'n str> + Clone) ->
 }
 
 /// The title of a figure, and the place at which its medians are furthest apart: a quotation, not a verdict. What rests on a part of the trials is not
-/// quoted.
+/// quoted, and that some are left out is said.
 fn of_figure(figure: &Figure) -> String {
     let at = |place: f64| {
         let own = figure.series.iter().filter_map(move |line| {
@@ -167,7 +167,12 @@ fn of_figure(figure: &Figure) -> String {
         return format!("{}.", figure.title);
     };
     let place = if figure.x.label.is_empty() { word.clone() } else { format!("{} = {word}", figure.x.label) };
-    let at = if spread.is_wide() && figure.x.ticks.len() > 1 { "The medians are furthest apart at" } else { "At" };
+    let at = match (spread.is_wide() && figure.x.ticks.len() > 1, spread.is_of_all) {
+        (true, true) => "The medians are furthest apart at",
+        (true, false) => "Of servers whose trials are all valid, the medians are furthest apart at",
+        (false, true) => "At",
+        (false, false) => "Of servers whose trials are all valid, at",
+    };
     format!("{}. {at} {place}: {}.", figure.title, spread.words)
 }
 
@@ -186,7 +191,8 @@ fn of_table(table: &Table) -> Option<String> {
     });
     let (head, spread) = spreads.into_iter().next()?;
     let title = first_clause(&table.title);
-    Some(format!("{title}. {head}: {}.", spread.words))
+    let of = if spread.is_of_all { "" } else { ", of servers whose trials are all valid" };
+    Some(format!("{title}. {head}{of}: {}.", spread.words))
 }
 
 /// A title up to its first colon or semicolon; those in parentheses do not end it.
@@ -213,6 +219,8 @@ struct Spread {
     /// The largest by the smallest.
     ratio: f64,
     words: String,
+    /// Nothing was left out.
+    is_of_all: bool,
 }
 
 impl Spread {
@@ -221,13 +229,12 @@ impl Spread {
         self.ratio > 1.0
     }
 
-    /// `None` if nothing was found, or if trials are invalid of what is at either end.
+    /// Leaves out what has invalid trials; `None` if there is nothing else.
     fn of(mut found: Vec<Found>) -> Option<Self> {
+        let is_of_all = !found.iter().any(|one| one.has_invalid);
+        found.retain(|one| !one.has_invalid);
         found.sort_by(|a, b| a.size.total_cmp(&b.size));
         let (low, high) = (found.first()?, found.last()?);
-        if low.has_invalid || high.has_invalid {
-            return None;
-        }
         let ratio = if high.size > low.size { high.size / low.size.max(high.size * LEAST_PART) } else { 1.0 };
         let name = |one: &Found| {
             let others = found.iter().filter(|other| other.text == one.text).count() - 1;
@@ -235,7 +242,7 @@ impl Spread {
             format!("{} ({}{more})", one.text, one.server)
         };
         let words = if low.text == high.text { low.text.clone() } else { format!("{} to {}", name(low), name(high)) };
-        Some(Spread { ratio, words })
+        Some(Spread { ratio, words, is_of_all })
     }
 }
 
@@ -303,13 +310,16 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_not_quoted_where_trials_of_either_end_are_invalid() {
+    fn a_server_of_which_trials_are_invalid_is_not_quoted() {
         let (whole, single): (&[f64], &[f64]) = (&[3.0; 6], &[599.0]);
         let far = [(&[0.38][..], 5), (single, 5)];
         let near = [(&[1.0; 6][..], 0), (whole, 0)];
         let sentence = of_figure(&figure([far, near]));
         assert_eq!(sentence, "Response time. The medians are furthest apart at k = 2: 1.00 ms (quick) to 3.00 ms (slow).");
         assert_eq!(of_figure(&figure([far, far])), "Response time.", "there is nothing to quote");
+        let half = [(&[0.38][..], 5), (whole, 0)];
+        let sentence = of_figure(&figure([half, half]));
+        assert_eq!(sentence, "Response time. Of servers whose trials are all valid, at k = 2: 3.00 ms.");
     }
 
     #[test]

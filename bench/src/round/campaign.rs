@@ -6,7 +6,7 @@ use super::read::readings;
 use super::settled;
 use super::store::{Round, now};
 use super::trial::{Outcome, Trial};
-use crate::catalog::{Row, Server};
+use crate::catalog::{Program, Row, Server};
 use crate::console::{interrupt, output::say, progress::Progress};
 use crate::driver::Sockets;
 use crate::experiment::{Any, Needs};
@@ -120,7 +120,7 @@ pub fn measure(round: &mut Round, servers: &[Server]) -> Result<()> {
     for _ in 0..AGAIN {
         let mut spoiled: Vec<Planned<'_>> = Vec::new();
         for one in &all {
-            if is_spoiled(round, &one.server.name, one.one.name(), one.trial)? {
+            if is_spoiled(round, one)? {
                 spoiled.push(*one);
             }
         }
@@ -134,12 +134,17 @@ pub fn measure(round: &mut Round, servers: &[Server]) -> Result<()> {
 }
 
 /// Whether a trial says nothing of something that is compared, for a reason that lies with the driver or the machine.
-fn is_spoiled(round: &Round, server: &str, experiment: &str, trial: u32) -> Result<bool> {
-    let Some(trial) = round.of(server, experiment, trial) else { return Ok(false) };
-    // The server has ended, so another attempt would not find more, or nothing at all where stallbench did not start it.
-    if trial.has_ended() {
+fn is_spoiled(round: &Round, Planned { trial, server, one, .. }: &Planned<'_>) -> Result<bool> {
+    let Some(trial) = round.of(&server.name, one.name(), *trial) else { return Ok(false) };
+    // Nobody here can start it again.
+    if trial.has_ended() && matches!(server.program, Program::Address(_)) {
         return Ok(false);
     }
+    is_of_driver(round, trial)
+}
+
+/// The same of any trial.
+fn is_of_driver(round: &Round, trial: &Trial) -> Result<bool> {
     if let Outcome::Invalid { reason } = &trial.outcome {
         return Ok(validity::is_of_driver(reason));
     }
@@ -158,6 +163,7 @@ fn take_each(round: &mut Round, settings: &Settings, trials: &[Planned<'_>], sta
     for planned in trials {
         let Planned { trial, server, one, own } = *planned;
         if gone.contains(&&server.name) {
+            leave_out(round, planned, started)?;
             progress.step(weight(planned));
             continue;
         }
@@ -178,8 +184,9 @@ fn take_each(round: &mut Round, settings: &Settings, trials: &[Planned<'_>], sta
             Some(down) => progress.line(&format!("{}: it was down for {:.1} s", server.name, down.as_secs_f64())),
             None if ended_before(round, server) => {
                 progress.line(&format!("{}: is still down, so its other trials are left out", server.name));
-                progress.step(weight(planned));
                 gone.push(&server.name);
+                leave_out(round, planned, started)?;
+                progress.step(weight(planned));
                 continue;
             }
             None => progress.line(&format!("{}: is still down", server.name)),
@@ -196,6 +203,16 @@ fn take_each(round: &mut Round, settings: &Settings, trials: &[Planned<'_>], sta
         progress.step(weight(planned));
     }
     Ok(())
+}
+
+/// Notes that a trial could not be taken.
+fn leave_out(round: &mut Round, Planned { trial, server, one, .. }: &Planned<'_>, started: Instant) -> Result<()> {
+    if round.of(&server.name, one.name(), *trial).is_some() {
+        return Ok(());
+    }
+    let outcome = Outcome::Invalid { reason: "it ended in an earlier trial, and did not come back".into() };
+    let (server, experiment, at_s) = (server.name.clone(), one.name().to_owned(), started.elapsed().as_secs_f64());
+    round.add(Trial { server, experiment, trial: *trial, seed: 0, at_s, steal: 0.0, outcome, line: 0 })
 }
 
 /// Whether a server ended during one of its trials.
@@ -276,7 +293,7 @@ mod tests {
                 line: 0,
             };
             round.add(trial).unwrap();
-            is_spoiled(&round, "a", experiment, 1).unwrap()
+            is_of_driver(&round, round.of("a", experiment, 1).unwrap()).unwrap()
         };
         let invalid = |reason: &str| Outcome::Invalid { reason: reason.into() };
         assert!(is(invalid("lag: the driver was 0.784 ms behind its plan"), "collateral"));
@@ -295,7 +312,7 @@ mod tests {
             });
             Outcome::Found(json!({ "loops": [one] }))
         };
-        // A service that ended cannot be measured again, whatever the driver lacked before.
+        // Where the service ended later, a new one tells what was spoiled before.
         let nothing = json!(crate::measure::Latency::of(&crate::load::Recording::default()));
         let step = |k: usize, invalid: Option<&str>| {
             json!({
@@ -309,7 +326,8 @@ mod tests {
         let lag = || step(0, Some("lag: the driver was 0.784 ms behind its plan"));
         let ended = "beside k=4 the measurement broke off; the server ended and nothing listens at 127.0.0.1:1 any more";
         assert!(is(climb([lag(), step(4, None)]), "service"));
-        assert!(!is(climb([lag(), step(4, Some(ended))]), "service"));
+        assert!(is(climb([lag(), step(4, Some(ended))]), "service"));
+        assert!(!is(climb([step(0, None), step(4, Some(ended))]), "service"));
         assert!(!is(found(None), "throughput"));
         assert!(!is(found(Some("littles-law: 9 requests in flight instead of 64")), "throughput"));
         assert!(is(found(Some("driver: the driver was busy for 99 % of the time")), "throughput"));

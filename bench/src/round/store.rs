@@ -7,6 +7,7 @@ use crate::host::environment::{self, Environment};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::Value as Json;
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -56,11 +57,15 @@ impl Round {
         Ok(Round { folder: folder.to_path_buf(), header, trials })
     }
 
-    /// The trials that each cell has: of a round that is not finished, those that were begun.
+    /// The trials that were taken of each server that has any: of a round that is not finished, some may have more.
     pub fn trials_found(&self) -> u32 {
         let planned = self.header.settings.trials;
-        let begun = self.trials.iter().map(|trial| trial.trial).max().unwrap_or(0);
-        if self.header.finished.is_some() { planned } else { begun.min(planned) }
+        let mut taken: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+        for trial in &self.trials {
+            *taken.entry((&trial.server, &trial.experiment)).or_default() += 1;
+        }
+        let least = taken.into_values().min().unwrap_or(0);
+        if self.header.finished.is_some() { planned } else { least.min(planned) }
     }
 
     /// Prepares to add the trials that are missing: on the same machine, by a harness whose commit is noted.

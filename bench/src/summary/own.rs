@@ -95,20 +95,26 @@ impl Service<'_> {
     /// The number of slow requests that freezes it.
     fn freezes_at(&self, limit_ms: f64) -> Option<Value> {
         let threshold = self.threshold(limit_ms)?;
-        if self.queues_without_any() { Some(threshold) } else { self.beyond_chance(threshold, limit_ms, |k| self.response(k)) }
+        let is_certain = self.fails(0) || self.queues_without_any();
+        if is_certain { Some(threshold) } else { self.beyond_chance(threshold, limit_ms, |k| self.response(k)) }
     }
 
     /// A threshold by these waits. What waits without any slow request, but not beside more, was held up by something else meanwhile: then the others
     /// decide, from the last number on beside which nobody waits. `None` if that was not measured.
     fn beyond_chance(&self, threshold: Value, limit_ms: f64, wait: impl Fn(usize) -> Option<Value>) -> Option<Value> {
-        let is_calm = |k: &usize| wait(*k).and_then(|value| value.is_above(limit_ms)) == Some(false);
+        let waits = |k: usize| wait(k).and_then(|value| value.is_above(limit_ms));
         let more: Vec<usize> = self.settings.blockers.iter().copied().filter(|k| *k > 0).collect();
-        let last = more.iter().rposition(|k| is_calm(k) && self.is_handled(*k));
-        let (Value::Exact(0.0), Some(last)) = (threshold, last) else { return Some(threshold) };
-        match more.get(last + 1) {
-            Some(k) => wait(*k).map(|_| Value::Exact(*k as f64)),
-            None => Some(Value::Never { tried: more[last] as f64 }),
+        let last = more.iter().rposition(|k| waits(*k) == Some(false) && self.is_handled(*k));
+        // Where trials disagree, the wait without any may be none.
+        let (Value::Exact(0.0), Some(last), Some(true)) = (threshold, last, waits(0)) else { return Some(threshold) };
+        for k in &more[last + 1..] {
+            match waits(*k) {
+                Some(true) => return Some(Value::Exact(*k as f64)),
+                Some(false) => {}
+                None => return None,
+            }
         }
+        more.last().map(|most| Value::Never { tried: *most as f64 })
     }
 
     /// Whether most quick requests wait though there is no slow one: a rate that is too high is no chance.
@@ -157,14 +163,14 @@ impl Service<'_> {
     }
 
     /// The status with which most of the failed quick requests were refused, where slow ones are not the cause: 429 says that there were too many of
-    /// whatever kind, and what is refused without a slow one is not refused for one.
+    /// whatever kind, and what is refused without a slow one is not refused for one. `None` where hardly one failed.
     fn limited(&self, k: usize) -> Option<u16> {
         let refused = |status: u16| {
             let metric = service::refused_metric(status, self.settings.block_ms, k)?;
             Some(self.numbers.values(&self.row.name, &metric).iter().filter_map(|value| value.exact()).sum::<f64>())
         };
         let is_most = |status: &u16| refused(*status).unwrap_or_default() > self.failed(k).0 / 2.0;
-        [429, 503].into_iter().filter(|status| *status == 429 || k == 0).find(is_most)
+        [429, 503].into_iter().filter(|status| *status == 429 || k == 0).find(is_most).filter(|_| self.fails(k))
     }
 
     fn has_failed(&self) -> bool {

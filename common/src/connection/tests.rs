@@ -175,7 +175,7 @@ fn a_head_request_that_is_refused_has_no_body() {
 #[test]
 fn a_client_that_is_turned_away_before_its_request_is_read_gets_no_body() {
     let mut client = Client::new();
-    client.connection.turn_away();
+    assert!(client.connection.turn_away());
     assert!(client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"));
     let text = client.text();
     assert!(text.starts_with("HTTP/1.1 503") && text.contains("Content-Length: 0\r\n") && text.ends_with("\r\n\r\n"), "{text}");

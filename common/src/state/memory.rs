@@ -3,7 +3,7 @@
 use super::{Backend, Failure, Launch, NewLaunch, Page};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Most that launches take, in bytes.
+/// Most that launches take, in MiB.
 const MOST_MIB: usize = 256;
 
 /// The list.

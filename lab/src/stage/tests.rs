@@ -4,7 +4,7 @@ use clap::Parser;
 
 fn status(error: Option<&str>, pids: &[i32]) -> Status {
     let error = error.map(str::to_owned);
-    Status { state: "serving", error, pids: pids.to_vec(), says: Vec::new(), can_reload: false, launch: None }
+    Status { state: "serving", error, pids: pids.to_vec(), ..Status::default() }
 }
 
 /// A stage with one pane, whose server runs elsewhere.
@@ -21,8 +21,8 @@ fn a_server_without_a_known_process_is_not_asked_to_lose_one() {
     let mut stage = stage();
     let (ended, _) = channel();
     let mut kill = |pane| stage.obey(&Ask::Kill { pane }, &[], &ended);
-    assert_eq!(kill(Some(0)).unwrap_err(), "yours has no process that the lab knows");
-    assert_eq!(kill(None).unwrap_err(), "each server has no process that the lab knows");
+    assert_eq!(kill(Some(0)).unwrap_err(), "yours cannot lose a process that the lab has not started");
+    assert_eq!(kill(None).unwrap_err(), "none of the servers can lose a process that the lab has not started");
     assert_eq!(kill(Some(1)).unwrap_err(), "there is no pane 1");
 }
 
@@ -31,7 +31,7 @@ fn a_page_that_is_opened_again_resumes_no_slow_requests() {
     let mut stage = stage();
     stage.blockers = (64, 900, true);
     stage.close(&[]);
-    assert_eq!(stage.blockers, (0, 900, true), "the sliders keep what they showed");
+    assert_eq!(stage.blockers, (0, 900, true), "their length stays");
 }
 
 #[test]

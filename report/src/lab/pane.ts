@@ -22,8 +22,11 @@ export interface Band {
   lag: number;
 }
 
-/** Returns whether all probes failed that ended in the last seconds. */
-const isFailing = (frame: PaneFrame): boolean => frame.failed > 0 && frame.per_s === 0;
+/** Who waits for longer is held up. */
+const FELT = 100;
+
+/** Returns whether all probes failed that ended in the last seconds, and none waits. */
+const isFailing = (frame: PaneFrame): boolean => frame.failed > 0 && frame.per_s === 0 && frame.oldest < FELT;
 
 export class Pane {
   readonly element: HTMLElement;
@@ -73,7 +76,7 @@ export class Pane {
     const [reload, kill, start] = this.buttons.querySelectorAll("button");
     const focused = document.activeElement;
     reload.disabled = !shown.can_reload || shown.state !== "serving";
-    kill.disabled = shown.state !== "serving" || shown.pids.length === 0;
+    kill.disabled = shown.state !== "serving" || !shown.can_kill;
     start.disabled = shown.state === "starting" || shown.state === "building";
     // A button that cannot be pressed now must not take the focus with it.
     if (focused instanceof HTMLButtonElement && focused.disabled && this.buttons.contains(focused)) this.title.focus({ preventScroll: true });
@@ -117,12 +120,13 @@ export class Pane {
       if (sent.load !== "probes") this.laneOf.set(sent.at, this.lane(sent.at));
     }
     for (const ended of frame.ended) {
-      this.open.delete(ended.at);
+      const wasOpen = this.open.delete(ended.at);
       this.ended.push(ended);
       if (ended.failed) this.failed += 1;
       if (ended.pid !== undefined) this.pids.set(ended.pid, now);
       const lane = this.laneOf.get(ended.at);
-      if (lane !== undefined) this.lanes[lane] = ended.at + ended.took;
+      // After missed frames, its row may be another's.
+      if (wasOpen && lane !== undefined) this.lanes[lane] = ended.at + ended.took;
       if (ended.load === "tabs") this.tabs.append(h("li", {}, `tab sent at ${amount(ended.at, "ms")}: ${ended.failed ? "failed" : "done"} after ${amount(ended.took, "ms")}${ended.pid ? `, by process ${ended.pid}` : ""}`));
     }
     for (const at of frame.gone) this.forget(at, now);

@@ -48,6 +48,8 @@ export interface Shown {
   pids: number[];
   says: (string | null)[];
   can_reload: boolean;
+  /** Its processes are the lab's to kill. */
+  can_kill: boolean;
   launch: string | null;
 }
 

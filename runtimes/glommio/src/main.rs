@@ -33,6 +33,9 @@ use std::time::Duration;
 /// The depth of each ring; glommio's default.
 const RING_DEPTH: usize = 128;
 
+/// How long a connection that has had its turn waits at least: a time that has not passed when it is first looked at.
+const TURN: Duration = Duration::from_micros(50);
+
 /// Memory for the buffers of files, which are not used, in bytes; glommio's default is 10 MiB for each loop.
 const IO_MEMORY: usize = 64 * 1024;
 
@@ -114,7 +117,7 @@ async fn serve_connection(mut served: Served<TcpStream>, offloading: Option<Serv
             }
             Step::CloseSend => stream.shutdown(Shutdown::Write).await?,
             // A task that only yields would run again before the rings are asked.
-            Step::Yield => sleep(Duration::ZERO).await,
+            Step::Yield => sleep(TURN).await,
             Step::Close => return Ok(()),
         }
     }

@@ -26,7 +26,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd};
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ const MODELS: &[Model] = &[
 
 /// The place that makes the blocking call: the pool of threads, or the worker itself.
 struct Place {
-    has_one_worker: bool,
+    workers: usize,
     offloads: bool,
     service: Service,
 }
@@ -97,8 +97,7 @@ fn settings(_: &Knobs) -> Vec<(&'static str, String)> {
 
 fn serve(server: Server) -> io::Result<()> {
     let offloads = server.knobs.blocking_threads > 0;
-    let place: &'static Place =
-        Box::leak(Box::new(Place { has_one_worker: server.knobs.threads == 1, offloads, service: server.service }));
+    let place: &'static Place = Box::leak(Box::new(Place { workers: server.knobs.threads, offloads, service: server.service }));
     // may takes the stack size in machine words.
     may::config().set_workers(server.knobs.threads).set_stack_size(STACK_SIZE / size_of::<usize>()).set_worker_pin(false);
     let acceptor = CoIo::new(server.acceptor).map_err(io::Error::from)?;
@@ -131,7 +130,7 @@ fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<Atomi
             Ok(served) => {
                 // An error ends only this connection.
                 let serve = move || drop(serve_connection(served, place));
-                if place.has_one_worker {
+                if place.workers == 1 && acceptor.inner().in_a_row() == 1 {
                     // Serve this connection until it waits before accepting the next one, which an idle process may take.
                     // So a new coroutine accepts, because it starts only once this one waits; a coroutine that yields would
                     // run again at once. With several workers the new coroutine might get stuck behind a blocked one.
@@ -160,22 +159,30 @@ fn serve_connection(mut served: Served<TcpStream>, place: &Place) -> io::Result<
             }
             Step::Run(work) => connection.answer(&place.run(work)?),
             Step::CloseSend => stream.shutdown(Shutdown::Write)?,
-            Step::Yield => pass(),
+            Step::Yield => pass(stream.as_raw_fd() as usize, place.workers),
             Step::Close => return Ok(()),
         }
     }
 }
 
-/// Lets everybody have a turn, also those whose event is still in a poller: a coroutine that only yields would run again before that is asked.
-fn pass() {
-    match EventFd::from_value(1).map(CoIo::new) {
-        Ok(Ok(event)) => {
-            event.wait_io();
-            // It leaves the poller before it is closed.
-            drop(event.into_inner());
+/// Lets everybody have a turn, also those whose event is still in the poller of a connection: a coroutine that only yields would run again before that is
+/// asked.
+fn pass(connection: usize, workers: usize) {
+    // Other pollers may wait for a worker that is blocked. What does not fit is held, or its number would be given out again.
+    let mut others = Vec::new();
+    while others.len() < workers {
+        match EventFd::from_value(1) {
+            Ok(event) if event.as_raw_fd() as usize % workers != connection % workers => others.push(event),
+            Ok(event) => {
+                let Ok(event) = CoIo::new(event) else { break };
+                event.wait_io();
+                // It leaves the poller before it is closed.
+                return drop(event.into_inner());
+            }
+            Err(_) => break,
         }
-        _ => may::coroutine::yield_now(),
     }
+    may::coroutine::yield_now();
 }
 
 /// Waits without holding a buffer, then reads.

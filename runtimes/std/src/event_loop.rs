@@ -58,7 +58,7 @@ pub fn serve(server: Server) -> io::Result<()> {
 /// Lets a connection have its turn, if it is still there.
 fn serve_one(all: &mut Slab<Served<TcpStream>>, key: usize, has_end: bool, again: &mut Vec<usize>) {
     let Some(served) = all.get_mut(key) else { return };
-    match turn::take(served, has_end, || ()) {
+    match turn::take(served, has_end, true, || ()) {
         Ok(Some(wanted)) if wanted == turn::AGAIN => again.push(key),
         Ok(Some(_)) => {}
         Ok(None) | Err(_) => drop(all.remove(key)),

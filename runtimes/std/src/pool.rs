@@ -96,17 +96,21 @@ impl Parking {
         }
         match place.map_or_else(|| service.admit(), Ok) {
             Ok(place) => drop(queue.send((served, place))),
-            Err(_) => {
-                connection.turn_away();
-                self.serve(served, None);
-            }
+            Err(_) if connection.turn_away() => self.serve(served, None),
+            // It has asked for nothing yet; when it does, it is refused.
+            Err(_) => self.go_on(served, false, None),
         }
     }
 
     /// Serves the connection until it would block, then parks it again unless it has closed.
-    fn serve(&self, mut served: Served<TcpStream>, mut place: Option<Admitted>) {
+    fn serve(&self, served: Served<TcpStream>, place: Option<Admitted>) {
+        self.go_on(served, true, place);
+    }
+
+    /// The same, without reading from it if it is only to take its answers.
+    fn go_on(&self, mut served: Served<TcpStream>, reads: bool, mut place: Option<Admitted>) {
         // As soon as the client has its answer, it may ask again and expect this thread to be free.
-        if let Ok(Some(wanted)) = turn::take(&mut served, false, || drop(place.take())) {
+        if let Ok(Some(wanted)) = turn::take(&mut served, false, reads, || drop(place.take())) {
             let kept = place.filter(|_| wanted == turn::AGAIN);
             self.park((served, kept), wanted, false);
         }

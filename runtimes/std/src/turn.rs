@@ -9,14 +9,20 @@ use std::net::{Shutdown, TcpStream};
 pub const AGAIN: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT);
 
 /// Serves a connection until it would block, or has had its turn: a thread never waits for a client. Returns what it waits for; `None` if it has closed.
-/// `has_end` says that the client sends no more, so the end is still to be read behind the last bytes. `writes` is called before each write.
+/// `has_end` says that the client sends no more, so the end is still to be read behind the last bytes; `reads`, that it is read from at all. `writes` is
+/// called before each write.
 ///
 /// # Errors
 /// Returns the error that ends the connection.
-pub fn take(served: &mut Served<TcpStream>, has_end: bool, mut writes: impl FnMut()) -> io::Result<Option<EpollFlags>> {
+pub fn take(
+    served: &mut Served<TcpStream>,
+    has_end: bool,
+    reads: bool,
+    mut writes: impl FnMut(),
+) -> io::Result<Option<EpollFlags>> {
     let (stream, connection) = served.parts();
     // A read that did not fill its space has taken all there was; asking again would only be told so.
-    let mut is_drained = false;
+    let mut is_drained = !reads;
     loop {
         match connection.step() {
             Step::Read if is_drained => {

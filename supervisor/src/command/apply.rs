@@ -17,8 +17,8 @@ enum Step {
     /// With the parts that differ, which may be none, and the number of instances if that changes.
     Change(Box<Spec>, Vec<String>, Option<u32>),
     Keep(String),
-    /// These instances are as the file says, and were given up.
-    Revive(String, Vec<u32>),
+    /// It is as the file says, and these instances were given up: itself, if all were.
+    Revive(String, Vec<String>),
     Delete(String),
     /// It is not in the file any more.
     Leave(String),
@@ -52,8 +52,10 @@ fn plan(apply: &Apply) -> Result<Vec<Step>> {
         let to = (count != instances).then_some(*instances);
         let views = table.app(&spec.name).map_or(&[][..], |app| &app.instances);
         // A change starts them again anyway. Others may have been stopped on purpose.
-        let is_revived = |one: &&View| differ.is_empty() && one.is_errored() && one.number < *instances;
-        let errored: Vec<u32> = views.iter().filter(is_revived).map(|one| one.id).collect();
+        let is_revived = |one: &&View| differ.is_empty() && one.is_errored();
+        let errored: Vec<u32> = views.iter().take(*instances as usize).filter(is_revived).map(|one| one.id).collect();
+        let errored =
+            if errored.len() == views.len() { vec![spec.name.clone()] } else { errored.iter().map(u32::to_string).collect() };
         let is_same = differ.is_empty() && to.is_none();
         if is_same && errored.is_empty() {
             steps.push(Step::Keep(spec.name.clone()));
@@ -61,7 +63,7 @@ fn plan(apply: &Apply) -> Result<Vec<Step>> {
         if !is_same {
             steps.push(Step::Change(Box::new(spec.clone()), differ, to));
         }
-        if !errored.is_empty() {
+        if !views.is_empty() && !errored.is_empty() {
             steps.push(Step::Revive(spec.name.clone(), errored));
         }
     }
@@ -179,7 +181,7 @@ fn act(step: Step) -> Result<()> {
             to.map_or(Ok(()), |to| client::ask(&Request::Scale(name, Size::To(to))))
         }
         Step::Delete(name) => client::ask(&Request::Delete(name)),
-        Step::Revive(_, ids) => client::all(ids.iter().map(|id| client::ask(&Request::Resume(id.to_string())))),
+        Step::Revive(_, targets) => client::ask_each(&targets, Request::Resume),
         Step::Keep(_) => Ok(()),
         Step::Leave(_) => print(&format!("{}\n", step.text())),
     }

@@ -150,7 +150,7 @@ fn declared(app: &BTreeMap<String, Spanned<Value>>, source: &Source<'_>, environ
                     let value = text(value).ok_or_else(|| fail(&format!("{name} is not text, a number or a boolean")))?;
                     if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
                         return Err(fail(&format!(
-                            "{name:?} = {value:?} cannot be a variable: a name has no =, and neither has a zero byte"
+                            "{name:?} = {value:?} cannot be a variable: a name is not empty and has no =, and nothing has a zero byte"
                         )));
                     }
                     variables.insert(name.clone(), value);

@@ -33,9 +33,11 @@ pub fn run(events: &Events) -> Result<()> {
     meant.into_iter().try_for_each(|event| show(event, events.json))?;
     let Some(changes) = changes else { return Ok(()) };
     loop {
-        let new = read(&log.new_lines()?);
-        new.iter().filter(|event| is_meant(event, &selector)).try_for_each(|event| show(event, events.json))?;
-        changes.wait(None)?;
+        let new = log.new_lines()?;
+        read(&new).iter().filter(|event| is_meant(event, &selector)).try_for_each(|event| show(event, events.json))?;
+        if new.is_empty() {
+            changes.wait(None, true)?;
+        }
     }
 }
 

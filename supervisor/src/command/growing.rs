@@ -1,6 +1,6 @@
 //! A file that grows, and is replaced by another when it has become long.
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::io::{Errno, retry_on_intr};
 use std::cell::Cell;
@@ -18,7 +18,7 @@ use supervisor::rotated;
 /// Most of a file that is read at once, in bytes.
 const PIECE: u64 = 1 << 20;
 /// What stands in place of lines that nobody can read any more.
-const LOST: &[u8] = b"(lines were lost here: the log was rotated faster than it was read)\n";
+const LOST: &[u8] = b"(lines may have been lost here: the log was rotated faster than it was read)\n";
 
 /// The file.
 pub struct Growing {
@@ -97,7 +97,12 @@ impl Growing {
     fn next(&self) -> Option<(PathBuf, bool)> {
         // A pipe or a device has no end to follow.
         let inode = |path: &Path| fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.ino());
-        let open = self.file.as_ref().and_then(|file| file.metadata().ok()).map(|metadata| metadata.ino());
+        let known = self.file.as_ref().and_then(|file| file.metadata().ok());
+        let open = known.as_ref().map(MetadataExt::ino);
+        let is_older = |path: &Path| {
+            let own = known.as_ref().and_then(|known| known.modified().ok());
+            fs::metadata(path).and_then(|metadata| metadata.modified()).is_ok_and(|other| own.is_some_and(|own| other < own))
+        };
         let mut newer = self.path.clone();
         if inode(&newer)? == open.unwrap_or(0) {
             return None;
@@ -105,12 +110,12 @@ impl Growing {
         if open.is_none() {
             return Some((newer, true));
         }
-        // Ours, or nothing: then ours is gone, and the oldest existing file comes next. One that was removed without being rotated has no other behind it.
+        // Back to ours, or to what was written before it, if ours was removed, or to nothing: then ours is gone, and perhaps others after it.
         let mut number = 1;
         loop {
             let older = rotated(&self.path, number);
             match inode(&older) {
-                Some(found) if Some(found) != open => newer = older,
+                Some(found) if Some(found) != open && !is_older(&older) => newer = older,
                 found => return Some((newer, found.is_some() || number == 1)),
             }
             number += 1;
@@ -152,25 +157,32 @@ impl Changes {
         Ok(())
     }
 
-    /// Waits until something has changed; returns the names of the files. `None` once the other descriptor is closed
-    /// and what came before that was returned.
+    /// Waits until something has changed, if it is to wait; returns the names of the files, and an empty one if there were too many. `None` once the other
+    /// descriptor is closed and what came before that was returned.
     ///
     /// # Errors
     /// Fails if a system call fails.
-    pub fn wait(&self, end: Option<BorrowedFd<'_>>) -> io::Result<Option<BTreeSet<OsString>>> {
+    pub fn wait(&self, end: Option<BorrowedFd<'_>>, is_patient: bool) -> io::Result<Option<BTreeSet<OsString>>> {
         let sources = std::iter::once(self.watch.as_fd()).chain(end);
         let mut sources: Vec<PollFd<'_>> = sources.map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN)).collect();
-        retry_on_intr(|| poll(&mut sources, None))?;
+        let limit = (!is_patient).then_some(Timespec { tv_sec: 0, tv_nsec: 0 });
+        retry_on_intr(|| poll(&mut sources, limit.as_ref()))?;
         let [has_changed, has_ended] =
             [0, 1].map(|number| sources.get(number).is_some_and(|one: &PollFd<'_>| !one.revents().is_empty()));
         if has_ended && (!has_changed || self.has_ended.replace(true)) {
             return Ok(None);
+        }
+        if !has_changed {
+            return Ok(Some(BTreeSet::new()));
         }
         let mut buffer = [MaybeUninit::uninit(); 64 * 1024];
         let mut reader = inotify::Reader::new(&self.watch, &mut buffer);
         let mut names = BTreeSet::new();
         loop {
             let event = reader.next()?;
+            if event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW) {
+                names.insert(OsString::new());
+            }
             names.extend(event.file_name().map(|name| OsString::from(name.to_string_lossy().into_owned())));
             if reader.is_buffer_empty() {
                 return Ok(Some(names));

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -17,6 +18,9 @@ use supervisor::control::Table;
 use supervisor::home::Home;
 use supervisor::selector::Selector;
 use supervisor::spec::STREAMS;
+
+/// Bytes that are written at once.
+const AT_ONCE: usize = 64 * 1024;
 
 /// The logs that were printed so far, and what was said about others: the list changes often.
 #[derive(Default)]
@@ -122,23 +126,28 @@ impl Choice<'_> {
         if rest.is_empty() { Ok(()) } else { self.print(one, &[&rest[..], b"\n"].concat()) }
     }
 
-    fn print_new(&self, one: &mut Followed) -> Result<()> {
-        loop {
+    /// Prints some new lines of each log; returns whether there were any. None keeps the others from being printed, however fast it grows.
+    fn print_some(&self, logs: &mut [Followed]) -> Result<bool> {
+        let mut has_more = false;
+        for one in logs {
             let text = one.log.new_lines()?;
-            if text.is_empty() {
-                return Ok(());
-            }
+            has_more |= !text.is_empty();
             self.print(one, &text)?;
         }
+        Ok(has_more)
     }
 
     fn print(&self, one: &Followed, text: &[u8]) -> Result<()> {
-        let mut shown = Vec::with_capacity(2 * text.len());
+        let mut shown = Vec::new();
         for line in text.split_inclusive(|byte| *byte == b'\n') {
             shown.extend(one.label.as_bytes());
             shown.extend(&*if self.is_raw { Cow::Borrowed(line) } else { Cow::Owned(harmless(line)) });
+            if shown.len() > AT_ONCE {
+                (self.write)(&shown)?;
+                shown.clear();
+            }
         }
-        (self.write)(&shown)
+        if shown.is_empty() { Ok(()) } else { (self.write)(&shown) }
     }
 
     /// Prints new lines, including those of instances that start later.
@@ -155,17 +164,18 @@ impl Choice<'_> {
             end.write_all(b"w")?;
         }
         loop {
-            for one in &mut printed.logs {
+            for one in &printed.logs {
                 // Without its folder, it has no new lines.
                 let _ = one.log.path.parent().map(|folder| changes.watch(folder));
-                self.print_new(one)?;
             }
-            let Some(names) = changes.wait(end.map(AsFd::as_fd))? else {
-                printed.logs.iter_mut().try_for_each(|one| self.print_new(one))?;
+            let has_more = self.print_some(&mut printed.logs)?;
+            let Some(names) = changes.wait(end.map(AsFd::as_fd), !has_more)? else {
+                while self.print_some(&mut printed.logs)? {}
                 return self.print_unlisted(&printed.logs, &usual, &before);
             };
             // Another instance may have logs of its own; the daemon knows, if it answers.
-            if state.file_name().is_some_and(|state| names.contains(state))
+            let is_changed = |name: &OsString| name.is_empty() || state.file_name() == Some(name);
+            if names.iter().any(is_changed)
                 && let Ok(table) = client::table()
             {
                 // Nothing of a log that was not there is missed.

@@ -19,7 +19,7 @@ pub fn settle(table: &mut Table) {
     table.insert("name".into(), Toml::String(plain));
 }
 
-/// Gives apps whose names became those of others names of their own. Two that have one name in PM2 too are for the user to tell apart.
+/// Gives apps whose names became those of others names of their own. Two whose name was valid, and is the same in PM2 too, are for the user to tell apart.
 /// Returns what is to be said about it.
 pub fn tell_apart(all: &mut [(Value, Table, usize)]) -> Vec<String> {
     let text = |theirs: &Value| theirs.as_str().map_or_else(|| theirs.to_string(), str::to_owned);

@@ -82,7 +82,7 @@ impl Drop for Printed {
                 _ => return,
             }
             if self.count.load(Ordering::Relaxed) == before {
-                super::remark("the last lines of the logs were not printed, since nobody reads them: see the files of the logs");
+                super::remark("the last lines of the logs were not printed in time: see the files of the logs");
                 return;
             }
         }
@@ -143,12 +143,13 @@ impl Foreground {
     fn ask(&mut self, request: &Request, again: &Request) -> Result<Option<Answer>> {
         let mut answers = BufReader::new(client::send(request)?);
         loop {
-            let sources = [&self.signals, &self.children, answers.get_ref()];
+            let held = self.held.as_ref().unwrap_or(answers.get_ref());
+            let sources = [&self.signals, &self.children, answers.get_ref(), held];
             let mut sources = sources.map(|source| PollFd::new(source, PollFlags::IN));
             if poll(&mut sources, None) == Err(Errno::INTR) {
                 continue;
             }
-            let [is_told, has_child, has_answer] = sources.map(|source| !source.revents().is_empty());
+            let [is_told, has_child, has_answer, is_let_go] = sources.map(|source| !source.revents().is_empty());
             if is_told {
                 self.unanswered = Some(answers);
                 return Ok(None);
@@ -163,28 +164,25 @@ impl Foreground {
                 let _ = answers.read_line(&mut line);
                 match serde_json::from_str(&line) {
                     Ok(answer) => return Ok(Some(answer)),
-                    Err(_) => answers = self.ask_next(again)?,
+                    Err(_) => answers = BufReader::new(send_to_next(again)?),
                 }
+            }
+            if is_let_go {
+                // By a daemon that was replaced, also while none was asked for anything.
+                self.held = Some(send_to_next(&Request::Foreground)?);
             }
         }
     }
 }
 
-impl Foreground {
-    /// Asks the daemon that has replaced another. If keeper and daemon have both died, another supervisor goes on with their list.
-    fn ask_next(&mut self, request: &Request) -> Result<BufReader<UnixStream>> {
-        let begun = Instant::now();
-        loop {
-            let held = client::begin().and_then(|_| client::send(&Request::Foreground));
-            match held.and_then(|held| Ok((held, client::send(request)?))) {
-                Ok((held, answers)) => {
-                    self.held = Some(held);
-                    return Ok(BufReader::new(answers));
-                }
-                // One that is dying may have taken it.
-                Err(error) if begun.elapsed() > NEXT_DAEMON => return Err(error),
-                Err(_) => std::thread::sleep(AGAIN),
-            }
+/// Sends a request to the daemon that has replaced another. If keeper and daemon have both died, another supervisor goes on with their list.
+fn send_to_next(request: &Request) -> Result<UnixStream> {
+    let begun = Instant::now();
+    loop {
+        match client::send(request) {
+            // One that is dying may have refused it.
+            Err(_) if begun.elapsed() < NEXT_DAEMON => std::thread::sleep(AGAIN),
+            result => return result,
         }
     }
 }

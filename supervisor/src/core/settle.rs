@@ -45,6 +45,9 @@ impl Core {
             if let Some(client) = client {
                 self.answer(client, Answer::Done("all apps and the supervisor have stopped".into()));
             }
+            for client in std::mem::take(&mut self.awaiting) {
+                self.answer(client, Answer::Ended { text: "all apps and the supervisor were stopped".into(), code: 0 });
+            }
             // What is to continue with is removed before the keeper has gone: the next command must not find it.
             self.out.push(Output::Quit);
             self.order(Order::Quit);

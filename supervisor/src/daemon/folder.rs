@@ -48,7 +48,8 @@ impl Daemon {
             Err(error) => {
                 self.save_due = Some(Instant::now() + SAVE_AGAIN);
                 let trouble = format!("{error:#}");
-                self.save_trouble = Some(trouble.clone());
+                let before = self.save_trouble.replace(trouble.clone());
+                before.filter(|before| *before != trouble).iter().for_each(|before| self.core.retract(before));
                 self.handle(Input::Remark(trouble))
             }
         }
@@ -70,7 +71,7 @@ impl Daemon {
         self.watch.return_to_home();
         let remark = if let Err(error) = self.home.make() {
             Some(format!("{path} was removed, and cannot be made anew: {error:#}"))
-        } else if !self.owns_home() || !self.home.control().exists() || !self.home.preload().exists() {
+        } else if !self.owns_home() || !self.home.control().exists() {
             // The keeper takes the lock and listens, and reports both. Or it finds another supervisor there, and ends.
             match self.order(&Order::Reopen)? {
                 Some(input) => return self.handle(input),

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 /// Version of the files' format. An older one can be read: what it does not have takes its default.
 const SCHEMA: u32 = 2;
 
-/// The room that is kept for a state is a multiple of this, and has at least as much left, in bytes.
-const SPARE: usize = 4096;
+/// A state takes a multiple of this on the disk, and has at least as much left, in bytes: the next one is longer, perhaps.
+const SPARE: usize = 8192;
 
 /// A file's content, with the version of its format.
 #[derive(Serialize)]
@@ -65,7 +65,8 @@ fn read<C: DeserializeOwned>(path: &Path) -> Result<C> {
 /// # Errors
 /// Fails if the file cannot be written, for example because the disk is full.
 pub fn save(saved: Saved, home: &Home) -> Result<()> {
-    let content = bytes(&State { boot_id: boot_id(), saved })?;
+    let mut content = bytes(&State { boot_id: boot_id(), saved })?;
+    content.resize((content.len() + SPARE).next_multiple_of(SPARE), b' ');
     let Err(error) = replace(&home.state(), &content) else {
         // Without it, nothing is saved on a full disk.
         let _ = reserve(home, content.len());
@@ -81,17 +82,20 @@ fn reserve(home: &Home, length: usize) -> io::Result<()> {
         return Ok(());
     }
     let mut spare = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    spare.write_all(&vec![b' '; (length + SPARE).next_multiple_of(SPARE)])
+    spare.write_all(&vec![b' '; length])
 }
 
-/// Writes the state over the file that is kept for it, and keeps the other one for the next time: none of that needs room. Behind the state, there is
-/// white space.
+/// Writes the state over the file that is kept for it, and keeps the other one for the next time: none of that needs room, but on a disk that copies what
+/// is written anew. Behind the state, there is white space.
 fn exchange(home: &Home, mut content: Vec<u8>) -> Result<()> {
     let mut spare = fs::OpenOptions::new().write(true).open(home.spare())?;
     let room = usize::try_from(spare.metadata()?.len())?;
-    anyhow::ensure!(content.len() <= room, "no room is kept");
+    let used = content.trim_ascii_end().len();
+    anyhow::ensure!(used <= room, "no room is kept");
     content.resize(room, b' ');
     spare.write_all(&content)?;
+    // Or the name could outlive the content.
+    spare.sync_data()?;
     if home.state().exists() {
         renameat_with(CWD, home.spare(), CWD, home.state(), RenameFlags::EXCHANGE)?;
     } else {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const QUIET: Duration = Duration::from_millis(500);
 
 /// What the supervisor's own folder always has, and without which nobody can reach the supervisor.
-const NEEDED: [&str; 6] = ["control.sock", "alive", "specs", "notify", "logs", "preload.cjs"];
+const NEEDED: [&str; 5] = ["control.sock", "alive", "specs", "notify", "logs"];
 
 /// Watched programs.
 #[derive(Default)]

@@ -138,7 +138,7 @@ impl Keeper {
     fn restore_control(&mut self) -> Result<()> {
         let path = self.home.control();
         let has_lock = self.owns_home();
-        if path.exists() && has_lock && self.home.preload().exists() {
+        if path.exists() && has_lock {
             return Ok(());
         }
         self.home.make()?;

@@ -11,6 +11,7 @@ const INTERVAL_US: u64 = 100_000;
 /// Waits grow if the last is this many times the first, and each at least this share of the one before it.
 const GROWS: f64 = 1.5;
 const RISES: f64 = 0.9;
+
 impl Service {
     /// What new clients experience: a server with a limit on connections lets them wait, while those already connected are served as before.
     pub(super) fn fresh(&self, settings: &Settings) -> Result<Vec<Reading>> {
@@ -18,16 +19,20 @@ impl Service {
         for step in &self.run.steps {
             let value = match (&step.invalid, step.fresh.most_ms()?) {
                 (Some(reason), _) => Err(reason.clone()),
-                (None, Some(value)) if value.is_above(LIMITS_MS[0]) == Some(true) => {
+                (None, Some(value)) => Ok(value),
+                (None, None) => continue,
+            };
+            let shown = match value.clone() {
+                Ok(value) if value.is_above(LIMITS_MS[0]) == Some(true) => {
                     let (is_bound, grows) = unsettled(&step.fresh);
                     readings.extend(grows.then(|| (fresh_grows_metric(block_ms, step.k), Ok(Value::Exact(1.0)))));
                     Ok(value.number().filter(|_| is_bound).map_or(value, Value::AtLeast))
                 }
-                (None, Some(value)) => Ok(value),
-                (None, None) => continue,
+                shown => shown,
             };
-            readings.push((fresh_metric(block_ms, step.k), value.clone()));
+            readings.push((fresh_metric(block_ms, step.k), shown));
             readings.push((fresh_failed_metric(block_ms, step.k), Ok(Value::Exact(step.fresh.failed as f64))));
+            // By what was seen in a step of this length: a bound below a limit would hide what lies above it.
             ladder.push((step.k, value));
         }
         // Where the climb ended since all were frozen, nothing is known of more slow requests.

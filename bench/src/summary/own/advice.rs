@@ -20,7 +20,7 @@ pub(super) fn references(round: &Round, numbers: &Numbers, settings: &Settings) 
     let mut text = format!("The same load and slow requests of {block} ms on this machine, where a slow call runs\n");
     for row in rows {
         let service = Service { row, numbers, settings };
-        let words = match (&row.unavailable, settings.limit_ms().and_then(|limit_ms| service.threshold(limit_ms))) {
+        let words = match (&row.unavailable, settings.limit_ms().and_then(|limit_ms| service.freezes_at(limit_ms))) {
             (Some(reason), _) => format!("unavailable({reason})"),
             (_, Some(Value::Exact(k))) => match tried.iter().filter(|one| (**one as f64) < k).max().copied().unwrap_or(0) {
                 last if k as usize > last + 1 => format!("freezes at k={} to {k}", last + 1),

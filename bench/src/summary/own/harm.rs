@@ -9,7 +9,7 @@ use crate::report::{count, significant};
 const HARDLY: f64 = 0.1;
 /// One new connection that fails may be unlucky.
 const FEW: f64 = 2.0;
-/// Who waits for a thread of which each is held waits for at least this share of the time between two that get free.
+/// Who waits for a thread of which each is held waits for the time between two that get free: at least for this share of it, and not for that many more.
 const TURN: f64 = 0.7;
 
 impl Service<'_> {
@@ -144,20 +144,25 @@ impl Service<'_> {
         let (failed, all) = self.failed(k);
         let share = format!("{:.0} %", 100.0 * failed / all);
         // Where trials disagree, the median of their thresholds need not be a number whose median wait is above the limit.
-        let freeze = match wait.filter(|value| value.is_above(limit_ms) != Some(false)) {
+        let is_long = |value: &Value| match value.is_above(limit_ms) {
+            Some(is_above) => is_above,
+            None => !fails,
+        };
+        let freeze = match wait.filter(is_long) {
             None if fails => return format!("make{s} other requests fail"),
             None => " in some trials".to_owned(),
             Some(wait) => format!(" for {}", duration(wait)),
         };
         // p99 is above the limit; half of the others may hardly have waited.
         let least_ms = (QUEUES * self.settings.probe_ms).max(HARDLY * limit_ms).min(limit_ms);
-        let hits = median.is_none_or(|median| median.is_above(least_ms) != Some(false));
+        let whom = match median.map(|median| median.is_above(least_ms)) {
+            Some(Some(false)) => "some of the others, but not half of them,",
+            // Of few that did not fail, a bound may say nothing.
+            Some(None) | None if fails => "others",
+            _ => "every other request",
+        };
         let failing = if fails { format!(", and {share} fail") } else { String::new() };
-        if hits {
-            format!("freeze{s} every other request{freeze}{failing}")
-        } else {
-            format!("freeze{s} some of the others, but not half of them,{freeze}{failing}")
-        }
+        format!("freeze{s} {whom}{freeze}{failing}")
     }
 
     /// That the quick requests are held up before there is any slow one.
@@ -183,11 +188,15 @@ impl Service<'_> {
 
     /// That quick requests are refused for their number, as the end of a sentence.
     fn refusal(&self, k: usize) -> Option<String> {
-        let status = self.limited(k).filter(|_| self.fails(k))?;
+        let status = self.limited(k)?;
         let (failed, all) = self.failed(k);
         let trials = self.numbers.values(&self.row.name, &service::failure_metrics(self.settings.block_ms, k)[1]).len();
         let per_s = |number: f64| significant(number / (trials as f64 * self.settings.window_ms as f64 / 1e3));
-        let beside = if k == 0 { "without a single slow one" } else { "whatever the slow ones do" };
+        let beside = match k {
+            0 => "without a single slow one".to_owned(),
+            1 => "beside one slow one, which its limit may count too".to_owned(),
+            _ => format!("beside {k} slow ones, which its limit may count too"),
+        };
         Some(format!(
             "it refuses {} of {} quick requests a second ({status}) {beside}: lift its limit for the measurement, or ask less often, with fewer --connections.",
             per_s(failed),
@@ -202,7 +211,8 @@ impl Service<'_> {
         let before = self.settings.blockers.iter().copied().filter(|one| *one < most).max()?;
         let [wait, less] = [most, before].map(|k| self.response(k).and_then(Value::exact));
         let (wait, less) = (wait?, less?);
-        let waits_for_turn = wait >= TURN * alone_ms / most as f64 && wait >= 2.0 * less;
+        let turn = alone_ms / most as f64;
+        let waits_for_turn = (TURN * turn..turn / TURN).contains(&wait) && wait >= 2.0 * less;
         (most >= 2 && alone_ms > limit_ms && waits_for_turn).then(|| (most, duration(Value::Exact(alone_ms))))
     }
 

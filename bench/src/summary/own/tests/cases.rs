@@ -99,8 +99,11 @@ fn a_freeze_in_which_some_requests_fail_is_told_with_both_and_no_failed_request_
     assert!(said.contains("one slow request freezes every other request for over 2.30 s, and 7 % fail."), "{said}");
     let few = verdict_on(&settings(), on(0.2, Value::Exact(2300.0)));
     assert!(few.contains("freezes some of the others, but not half of them, for 2.30 s, and 7 % fail"), "{few}");
-    let quick = verdict_on(&settings(), on(0.2, Value::Exact(5.0)));
-    assert!(quick.contains("one slow request makes other requests fail."), "{quick}");
+    // A bound below the limit is no freeze.
+    for most in [Value::Exact(5.0), Value::AtLeast(5.0)] {
+        let quick = verdict_on(&settings(), on(0.2, most));
+        assert!(quick.contains("one slow request makes other requests fail."), "{quick}");
+    }
     let shown = bars_on(on(1500.0, Value::AtLeast(2300.0)));
     assert!(shown.contains(">= 2300 ms, or they fail") && !shown.contains("6099"), "{shown}");
     // Rounds that do not say how long the others waited.
@@ -119,6 +122,7 @@ fn a_limit_on_requests_is_not_blamed_on_connections_or_on_slow_requests() {
         assert!(said.contains(&format!("it refuses 432 of 532 quick requests a second ({status})")), "{said}");
         assert!(said.contains("lift its limit for the measurement") && !said.contains("makes other"), "{said}");
     }
+    assert!(on(1, 429).contains("beside one slow one, which its limit may count too"), "{}", on(1, 429));
     // What is shed only beside slow requests is harm that they do.
     assert!(on(1, 503).contains("one slow request makes other requests fail"), "{}", on(1, 503));
 }
@@ -138,6 +142,10 @@ fn one_wait_without_slow_requests_does_not_hide_what_they_do() {
     assert!(calm.contains(doubt) && calm.contains("measure again, with more --trials"), "{calm}");
     let later = verdict_on(&settings(), outlier([150.0, 37.7, 756.0], 0.2));
     assert!(later.contains("up to 4 slow requests of 110 ms at a time are harmless; 64 freeze"), "{later}");
+    // A number of which not all were handled freezes nothing if nobody waited.
+    let refused = service::slow_failure_metrics(110.0, 64).into_iter().zip([200.0, 500.0].map(Value::Exact));
+    let refused = verdict_on(&settings(), outlier([8.5, 7.9, 5.0], 0.2).into_iter().chain(refused));
+    assert!(refused.contains("up to 4 slow requests of 110 ms at a time leave the quick ones alone"), "{refused}");
     // Nor does one of new connections.
     let fresh = [(0, 105.0), (1, 3.0), (4, 2.0), (64, 150.0)].map(|(k, ms)| (service::fresh_metric(110.0, k), Value::Exact(ms)));
     let held = (service::fresh_threshold_metric(110.0, LIMITS_MS[0]), Value::Exact(0.0));
@@ -161,7 +169,10 @@ fn slow_requests_that_are_harmless_only_one_after_another_are_told_so() {
     };
     let in_turn = on(28.0);
     assert!(in_turn.contains("are harmless while they start evenly, but hold the others up for 110 ms"), "{in_turn}");
-    assert!(on(6.0).contains("up to 4 slow requests of 110 ms at a time are harmless; 64 freeze"), "{}", on(6.0));
+    // Longer than a turn, they share the processors.
+    for other in [6.0, 80.0] {
+        assert!(on(other).contains("up to 4 slow requests of 110 ms at a time are harmless; 64 freeze"), "{}", on(other));
+    }
 }
 
 #[test]
