@@ -106,7 +106,7 @@ impl Foreground {
         if !client::table()?.apps.is_empty() {
             client::ask_quietly(&Request::Delete("all".into()))?;
         }
-        // From now on, whatever ends this process ends them, also while it starts others.
+        // From now on the apps end with this process, also if it is killed while it is still starting some.
         self.held = Some(client::send(&Request::Foreground)?);
         self.logs = Some(Printed::begin().context("cannot print the logs")?);
         let mut errors = Vec::new();
@@ -114,7 +114,7 @@ impl Foreground {
             let name = spec.name.clone();
             let start = Request::Start { spec: spec.into(), instances };
             let mut answer = self.ask(&start, &Request::List)?;
-            // Another daemon, which goes on with what is in its list.
+            // The daemon was replaced. The new one carries on with the apps in its list; an app that never got there is started again.
             while matches!(&answer, Some(Answer::Table(table)) if table.app(&name).is_none()) {
                 answer = self.ask(&start, &Request::List)?;
             }
@@ -168,19 +168,20 @@ impl Foreground {
                 }
             }
             if is_let_go {
-                // By a daemon that was replaced, also while none was asked for anything.
+                // The daemon that held it was replaced, perhaps between two requests.
                 self.held = Some(send_to_next(&Request::Foreground)?);
             }
         }
     }
 }
 
-/// Sends a request to the daemon that has replaced another. If keeper and daemon have both died, another supervisor goes on with their list.
+/// Sends a request to the daemon that has replaced an earlier one. If keeper and daemon have both died, this starts a new supervisor, which carries on with
+/// their list.
 fn send_to_next(request: &Request) -> Result<UnixStream> {
     let begun = Instant::now();
     loop {
         match client::send(request) {
-            // One that is dying may have refused it.
+            // A daemon that is about to end may still have been listening.
             Err(_) if begun.elapsed() < NEXT_DAEMON => std::thread::sleep(AGAIN),
             result => return result,
         }

@@ -53,8 +53,8 @@ impl Service {
     }
 }
 
-/// Whether the waits of a lane are a bound of those beside slow requests that go on, and whether they grew. When a step ends, no slow request follows, so
-/// what was not answered by then waits no longer than the rest of the queue: only those answered before tell how long others would have waited.
+/// Whether the waits of a lane are only a lower bound, and whether they grew. No slow request follows the end of a step, so the queue drains then: a request
+/// that is answered later waited less than it would have if the step had gone on. Only those answered before the end count.
 fn unsettled(lane: &Latency) -> (bool, bool) {
     if lane.failed > 0 {
         return (false, false);

@@ -21,7 +21,7 @@ fn served(k: usize, per_s: f64) -> (Metric, Value) {
     (service::served_metric(110.0, k), Value::Exact(per_s))
 }
 
-/// Quick requests beside k slow ones: of all, those that failed, of which so many were refused with this status.
+/// The quick requests beside k slow ones: how many failed, out of how many, and how many of the failed ones were refused with which status.
 fn failed(k: usize, failed: f64, all: f64, (status, refused): (u16, f64)) -> Vec<(Metric, Value)> {
     let counts = service::failure_metrics(110.0, k).into_iter().zip([failed, all].map(Value::Exact));
     let refused = service::refused_metric(status, 110.0, k).map(|metric| (metric, Value::Exact(refused)));
