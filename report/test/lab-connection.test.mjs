@@ -137,17 +137,27 @@ test("a server that runs elsewhere is not killed with the others, and one that r
     assert.deepEqual([own.length, other.length], [0, 1]);
     const kill = await page.$$eval(".stage-panes .buttons", (all) => all.map((one) => [...one.querySelectorAll("button")].find((button) => button.textContent === "kill a worker").disabled));
     assert.deepEqual(kill, [true, false]);
-    await press(page, "kill a worker of each");
-    await page.waitForFunction((old) => {
-      const [first, second] = [...document.querySelectorAll(".stage-panes .state")].map((one) => one.textContent);
-      return first === "serving" && /^serving, process \d+$/.test(second) && !second.endsWith(` ${old}`);
-    }, {}, other[0]);
+    const killed = async (old) => {
+      await press(page, "kill a worker of each");
+      await page.waitForFunction((old) => {
+        const [first, second] = [...document.querySelectorAll(".stage-panes .state")].map((one) => one.textContent);
+        return first === "serving" && /^serving, process \d+$/.test(second) && !second.endsWith(` ${old}`);
+      }, {}, old);
+    };
+    await killed(other[0]);
     assert.equal(await page.$eval(".said", (one) => one.textContent), "");
     const numbers = () => page.$eval(".stage-panes .numbers", (one) => [...one.children].slice(0, 2).map((entry) => [entry.textContent, entry.querySelector("dd").className]));
     assert.ok((await numbers()).every(([, grade]) => /^grade /.test(grade)));
     refuses = true;
     await page.waitForFunction(() => /^p99failinglag felt nowfailing/.test(document.querySelector(".stage-panes .numbers").textContent));
     assert.deepEqual(await numbers(), [["p99failing", ""], ["lag felt nowfailing", ""]], "no grade");
+    // Probes begin anew as the other server comes back: one that refuses the first of them keeps nobody from being probed.
+    await killed((await pids(page))[1][0]);
+    const failed = () => page.$eval(".stage-panes .numbers", (one) => Number(/failed so far(\d+)/.exec(one.textContent)[1]));
+    await page.waitForFunction((before) => {
+      const [own, other] = [...document.querySelectorAll(".stage-panes .numbers")].map((one) => one.textContent);
+      return Number(/failed so far(\d+)/.exec(own)[1]) > before && /^p99[\d.]+ m?s/.test(other);
+    }, {}, (await failed()) + 100);
     refuses = false;
     await page.waitForFunction(() => /^p99[\d.]+ ms/.test(document.querySelector(".stage-panes .numbers").textContent));
     assert.deepEqual(troubles, []);

@@ -61,11 +61,12 @@ test("p99 and the lag that is felt are drawn as they move, and the lag stands be
   await serving(page, 2);
   const names = await page.$$eval(".stage-panes h2", (all) => all.map((one) => one.textContent));
   const pane = names.indexOf("tokio-current-thread");
-  // The two tabs that open by themselves hold the one loop: the lag rises to what both take, and falls at once, while p99 looks back for seconds.
+  // The two tabs that open by themselves, once both servers are probed, hold the one loop for 900 ms each: the lag rises to that at least (the others may have
+  // a turn between the two), and falls at once, while p99 looks back for seconds.
   await page.waitForFunction((number) => {
     const now = Number(document.querySelectorAll(".stage-panes canvas")[number].dataset.now);
     const own = globalThis.course.filter(({ t }) => t > now - 9000 && t < now - 500).map(({ panes }) => panes[number]);
-    return own.some(({ oldest }) => oldest > 1000) && own.some(({ p99, oldest }) => p99 > 1000 && oldest < 100);
+    return own.some(({ oldest }) => oldest > 800) && own.some(({ p99, oldest }) => p99 > 800 && oldest < 100);
   }, {}, pane);
   const found = await page.$$eval(".stage-panes canvas", (all, number, colors, [left, right, base, dots, sight, low, high]) => {
     const [canvas, now] = [all[number], Number(all[number].dataset.now)];
@@ -76,8 +77,8 @@ test("p99 and the lag that is felt are drawn as they move, and the lag stands be
       const { data } = canvas.getContext("2d").getImageData(Math.round(x) - 2, Math.round(y) - 2, 5, 5);
       return Array.from({ length: 25 }, (_, at) => [...data.slice(4 * at, 4 * at + 3)]).some((pixel) => pixel.every((part, at) => Math.abs(part - color[at]) < 60));
     };
-    const lag = own.find(({ panes }) => panes[number].oldest > 1000);
-    const after = own.find(({ panes }) => panes[number].p99 > 1000 && panes[number].oldest < 100);
+    const lag = own.find(({ panes }) => panes[number].oldest > 800);
+    const after = own.find(({ panes }) => panes[number].p99 > 800 && panes[number].oldest < 100);
     return { isLag: isDrawn(lag, lag.panes[number].oldest, colors.text), isP99: isDrawn(after, after.panes[number].p99, colors.link), lag: lag.panes[number].oldest, p99: after.panes[number].p99 };
   }, pane, LIGHT, [LEFT, RIGHT, BASE, DOTS, SIGHT, LOW, HIGH]);
   assert.ok(found.isP99 && found.isLag, JSON.stringify(found));

@@ -40,12 +40,12 @@ impl Engine<'_> {
         self.random.shuffle(&mut order);
         let end = Instant::now() + OPENING;
         let mut primes = true;
-        let mut closes = vec![false; load.lanes.len()];
+        let mut on_demand = vec![false; load.lanes.len()];
         let (mut is_any_open, mut refused) = (false, None);
         for (lane, slot) in order {
             interrupt::check()?;
             // A server that closes after each answer would only be kept waiting by idle connections: they are opened when they are needed.
-            if closes[lane] {
+            if on_demand[lane] {
                 continue;
             }
             let (one, left) = (&load.lanes[lane], FIRST_ANSWER.min(end.saturating_duration_since(Instant::now())));
@@ -65,7 +65,9 @@ impl Engine<'_> {
                     self.add(Connection::new(lane, slot, one.target.request.clone(), stream, is_connecting))?;
                     (is_any_open, primes) = (true, false);
                 }
-                Ok(Opened::Closed) => (is_any_open, closes[lane]) = (true, true),
+                Ok(Opened::Closed) => (is_any_open, on_demand[lane]) = (true, true),
+                // Who watches sees what fails from the first request on, so connections are opened when they are needed.
+                Err(error) if load.live.is_some() && own_remedy_of(&error).is_none() => on_demand[lane] = true,
                 // A server may take some connections and refuse others: these are tried again when they are needed.
                 Err(error) if one.retries && own_remedy_of(&error).is_none() => {
                     self.ledger.recording(lane).refuse(&format!("{error:#}"));

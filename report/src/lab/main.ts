@@ -131,7 +131,6 @@ function takePanes(now: Panes): void {
     stage.append(pane.element);
   }
   now.panes.forEach((shown, number) => panes[number].show(shown));
-  awaited?.();
   if (!isOther) return;
   const options: [string, string][] = [["", "–"], ...now.servers.map(([name]): [string, string] => [name, name])];
   const focused = [...pickers.querySelectorAll("select")].findIndex((one) => one === document.activeElement);
@@ -139,8 +138,18 @@ function takePanes(now: Panes): void {
   pickers.querySelectorAll("select")[focused]?.focus();
 }
 
-/** What waits for the servers of a step to serve. */
+/** What waits for the servers of a step, or for those that are shown at first. */
 let awaited: (() => void) | null = null;
+
+/** Each pane has been started after this order, and is probed by now: of what is sent earlier, nobody sees what it does to the others. One that cannot start
+    has said why; the others go on without it. */
+function areProbed(before: number): boolean {
+  const isProbed = (number: number) => {
+    const frame = newest?.frame.panes[number];
+    return frame !== undefined && (frame.p99 !== null || frame.failed > 0);
+  };
+  return known !== null && known.panes.every(({ start, state }, number) => start > before && (state === "failed" || (state === "serving" && isProbed(number))));
+}
 
 /** Says why nothing moves, and that what is seen is no longer so. */
 function lose(why: string): void {
@@ -157,6 +166,7 @@ function takeFrame(frame: Frame): void {
   }
   newest = { frame, came: performance.now() };
   frame.panes.forEach((one, number) => panes[number]?.take(one, frame.t));
+  awaited?.();
   late.take(frame);
   stage.classList.toggle("is-late", late.bands.length > 0);
 }
@@ -214,11 +224,9 @@ function tour(): HTMLElement {
     body.replaceChildren(title, h("p", {}, step.text), h("p", { class: "question" }, step.question), guesses, waiting, answer, after);
     body.dataset.step = String(number);
     title.focus();
-    // What is sent before all of its servers serve would reach nobody.
     const before = Math.max(0, ...(known?.panes.map((pane) => pane.start) ?? []));
     awaited = () => {
-      // One that cannot start has said why; the others go on without it.
-      if (!known?.panes.every((pane) => pane.start > before && ["serving", "failed"].includes(pane.state))) return;
+      if (!areProbed(before)) return;
       awaited = null;
       waiting.remove();
       setOpen(true);
@@ -274,10 +282,9 @@ listen(
 );
 requestAnimationFrame(draw);
 // Something moves at once: two tabs, as soon as both servers serve.
-const opening = setInterval(() => {
-  if (known && known.panes.length > 1 && known.panes.every((pane) => pane.state === "serving")) {
-    clearInterval(opening);
-    void act({ act: "tabs", count: 2, length_ms: length.value(), spins: true });
-  }
-}, 200);
+awaited = () => {
+  if (!known || known.panes.length < 2 || !areProbed(-1)) return;
+  awaited = null;
+  void act({ act: "tabs", count: 2, length_ms: length.value(), spins: true });
+};
 document.documentElement.dataset.ready = "yes";
