@@ -230,8 +230,9 @@ impl Stage {
     }
 
     /// Gives an order to a pane, or to every one that can obey; `what` is what the others cannot. One that has not served yet obeys when it does.
+    /// What the order before could not do is of the past then.
     fn order(
-        &self,
+        &mut self,
         panes: &[Pane],
         pane: Option<usize>,
         order: impl Fn() -> Order,
@@ -248,7 +249,11 @@ impl Stage {
             let one = |pane: usize| format!("{} cannot {what}", self.parts[pane].server.name);
             return Err(pane.map_or_else(|| format!("none of the servers can {what}"), one));
         }
-        able.into_iter().for_each(|number| panes[number].order(self.parts[number].start, order()));
+        for number in able {
+            let part = &mut self.parts[number];
+            part.status.error = None;
+            panes[number].order(part.start, order());
+        }
         Ok(())
     }
 

@@ -64,7 +64,10 @@ export function ink(name: string): string {
   return color;
 }
 
+/** The words for response times, from quick to slow. */
+export const GRADES = ["instant", "flow", "attention", "lost"] as const;
+
 /** The word for a response time in ms, by the limits that people feel. */
-export function grade(ms: number): "instant" | "flow" | "attention" | "lost" {
+export function grade(ms: number): (typeof GRADES)[number] {
   return ms <= 100 ? "instant" : ms <= 1000 ? "flow" : ms <= 10_000 ? "attention" : "lost";
 }

@@ -1,7 +1,7 @@
 // A pane of the timelines: where each request stands, on the screen and in a file.
 
 import { prepare } from "./canvas";
-import { grade, ink } from "./colors";
+import { GRADES, grade, ink } from "./colors";
 import type { Timeline } from "./data";
 import { svg } from "./dom";
 import { type Pen, SvgPen, sheet } from "./sheet";
@@ -24,8 +24,6 @@ export interface Pane {
   canvas: HTMLCanvasElement;
   lanes: number;
 }
-
-const GRADES = ["instant", "flow", "attention", "lost"] as const;
 
 /** Height and grade of each probe, which do not depend on the zoom. */
 export function looks({ took, answered }: Requests): { height: Float32Array; grades: Uint8Array } {

@@ -9,8 +9,11 @@ export interface View {
   zoom: [number, number] | null;
   /** Filter over names. */
   filter: string;
-  /** The group that the table shows; all if empty. */
+  /** What the table shows of each facet; all if empty. */
   group: string;
+  runtime: string;
+  model: string;
+  grade: string;
   /** The column that the table is sorted by, and whether from large to small. */
   sort: [number, boolean] | null;
   /** Wide columns are shown. */
@@ -24,6 +27,10 @@ export interface View {
   /** The tables that are opened. */
   open: string[];
 }
+
+/** What servers can be told apart by in the table: each facet has a choice of its own. */
+export const FACETS = ["group", "runtime", "model", "grade"] as const;
+export type Facet = (typeof FACETS)[number];
 
 /** The smallest part of the time axis that is shown, in tenths of a millisecond, which is what the address holds. */
 const LEAST = 5;
@@ -41,7 +48,7 @@ export interface Known {
   end: number;
   servers: string[];
   steps: string[];
-  groups: string[];
+  facets: Record<Facet, string[]>;
   /** The number of columns of the table of servers. */
   columns: number;
   /** The sections, and what can be opened in them. */
@@ -98,7 +105,7 @@ export class State {
     put("step", view.step, initial.step);
     put("zoom", view.zoom ? view.zoom.map((ms) => ms.toFixed(1)).join("-") : "", "");
     put("filter", view.filter, "");
-    put("group", view.group, "");
+    for (const facet of FACETS) put(facet, view[facet], "");
     put("sort", view.sort ? `${view.sort[0]}${view.sort[1] ? "d" : "a"}` : "", "");
     put("wide", view.wide ? "1" : "", "");
     put("pair", view.pair ? view.pair.join(",") : "", "");
@@ -124,7 +131,7 @@ export class State {
     const zoom = /^(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)$/.exec(parts.get("zoom") ?? "");
     view.zoom = zoom ? within([Number(zoom[1]), Number(zoom[2])], known.end) : null;
     view.filter = parts.get("filter") ?? "";
-    view.group = one("group", known.groups, "");
+    for (const facet of FACETS) view[facet] = one(facet, known.facets[facet], "");
     const sort = /^(\d+)([ad])$/.exec(parts.get("sort") ?? "");
     view.sort = sort && Number(sort[1]) < known.columns ? [Number(sort[1]), sort[2] === "d"] : null;
     view.wide = parts.get("wide") === "1";

@@ -3,8 +3,8 @@
 import type { Cell, Page, Table } from "./data";
 import { button, choice, coded, h, showChoice, source } from "./dom";
 import { csv } from "./format";
-import { STYLES, sample, styleOf } from "./colors";
-import type { State } from "./state";
+import { GRADES, STYLES, sample, styleOf } from "./colors";
+import { FACETS, type Facet, type State } from "./state";
 
 /** The words of a cell, with the word for what people feel of it. */
 export function cell(one: Cell, isWords: boolean, attributes: Record<string, string> = {}): HTMLTableCellElement {
@@ -53,17 +53,46 @@ function plain(table: Table, page: Page, name: string): HTMLElement {
   );
 }
 
+/** What there is to choose from in each facet, in the order in which the page has it. */
+export function facets(page: Page): Record<Facet, string[]> {
+  const rows = page.tables[0]?.rows ?? [];
+  const named = new Set(rows.map(nameOf));
+  const told = page.header.servers.filter((server) => named.has(server.name));
+  const once = (all: (string | null)[]) => [...new Set(all)].filter((one): one is string => one !== null);
+  const grades = new Set(rows.map((row) => slowest(page.tables[0], row)));
+  return {
+    group: once(page.order.map(([, group]) => group)),
+    runtime: once(told.map((server) => server.runtime)).sort(),
+    model: once(told.map((server) => server.model)).sort(),
+    grade: GRADES.filter((grade) => grades.has(grade)),
+  };
+}
+
+type Row = Table["rows"][number];
+
+/** The server of a row. */
+const nameOf = (row: Row): string => row.cells[0].t.replace(/ \^$/, "");
+
+/** The slowest grade of a row, in the columns that are always in sight: two tabs at once are slow on every server. */
+function slowest(table: Table, row: Row | undefined): (typeof GRADES)[number] | undefined {
+  const seen = new Set(row?.cells.filter((_, at) => !table.columns[at].is_wide).map((one) => one.g));
+  return [...GRADES].reverse().find((grade) => seen.has(grade));
+}
+
 /** The table of all servers, which also chooses the servers that are drawn. */
 export function servers(page: Page, state: State): HTMLElement {
   const table = page.tables[0];
-  const rows = new Map(table.rows.map((row) => [row.cells[0].t.replace(/ \^$/, ""), row]));
+  const rows = new Map(table.rows.map((row) => [nameOf(row), row]));
   const about = new Map(page.header.servers.map((server) => [server.name, server]));
   const columns = () => table.columns.map((column, at) => ({ ...column, at })).filter((column) => column.at === 0 || state.view.wide || !column.is_wide);
-  const groups = [...new Set(page.order.map(([, group]) => group).filter((group): group is string => group !== null))];
+  const isOf = (name: string, facet: Facet, wanted: string): boolean => {
+    const row = rows.get(name);
+    return wanted === { group: row?.group, runtime: about.get(name)?.runtime, model: about.get(name)?.model, grade: slowest(table, row) }[facet];
+  };
 
   const order = (): string[] => {
     const names = page.order.map(([name]) => name).filter((name) => rows.has(name));
-    const { filter, group, sort } = state.view;
+    const { filter, sort } = state.view;
     let test = (_: string) => true;
     try {
       const pattern = new RegExp(filter, "i");
@@ -74,7 +103,7 @@ export function servers(page: Page, state: State): HTMLElement {
     } catch {
       // Half a pattern, while it is typed, lets everything through.
     }
-    const shown = names.filter((name) => test(name) && (group === "" || rows.get(name)?.group === group));
+    const shown = names.filter((name) => test(name) && FACETS.every((facet) => state.view[facet] === "" || isOf(name, facet, state.view[facet])));
     if (!sort) return shown;
     const [at, isDown] = sort;
     const key = (name: string) => rows.get(name)?.cells[at];
@@ -128,12 +157,15 @@ export function servers(page: Page, state: State): HTMLElement {
   };
   const filter = h("input", { type: "search", value: state.view.filter, placeholder: "tokio|smol", oninput: () => state.set({ filter: filter.value }) });
   const wide = h("input", { type: "checkbox", checked: state.view.wide, onchange: () => state.set({ wide: wide.checked }) });
-  const options: [string, string][] = [["", "all"], ...groups.map((group): [string, string] => [group, group])];
-  const picked = choice("group", options, state.view.group, (group) => state.set({ group }));
-  state.on(["filter", "group", "sort", "servers", "wide", "theme"], (view) => {
+  const offered = facets(page);
+  const picked = FACETS.map((facet) => {
+    const options: [string, string][] = [["", "all"], ...offered[facet].map((one): [string, string] => [one, one])];
+    return choice(facet === "grade" ? "slowest grade" : facet, options, state.view[facet], (one) => state.set({ [facet]: one }));
+  });
+  state.on(["filter", ...FACETS, "sort", "servers", "wide", "theme"], (view) => {
     if (filter.value !== view.filter) filter.value = view.filter;
     wide.checked = view.wide;
-    showChoice(picked, view.group);
+    picked.forEach((one, at) => showChoice(one, view[FACETS[at]]));
     draw();
   });
   draw();
@@ -144,7 +176,8 @@ export function servers(page: Page, state: State): HTMLElement {
       "div",
       { class: "controls" },
       h("label", { class: "choice" }, h("span", {}, "name, runtime or model"), filter),
-      groups.length > 0 ? picked : null,
+      // One group of many is a choice, and so is one of two or more of anything else.
+      ...picked.filter((_, at) => offered[FACETS[at]].length > (FACETS[at] === "group" ? 0 : 1)),
       h("label", { class: "tick" }, wide, "all columns"),
       button("draw all shown", () => state.set({ servers: order() })),
       button("draw none", () => state.set({ servers: [] })),

@@ -85,9 +85,18 @@ const REGISTRY = {
   },
   "#servers select": async (page, at) => {
     const whole = await rows(page);
-    await eachOption(page, "#servers select", at, async (group) => {
-      const wanted = group ? full.numbers.order.filter(([, own]) => own === group).map(([name]) => name) : whole;
-      assert.deepEqual(await rows(page), wanted, group);
+    const facet = await page.$$eval("#servers select", (all, at) => all[at].parentElement.querySelector("span").textContent, at);
+    const { columns, rows: lines } = full.numbers.tables[0];
+    const slowest = (name) => {
+      const { cells } = lines.find((row) => row.cells[0].t.replace(/ \^$/, "") === name);
+      return ["lost", "attention", "flow", "instant"].find((grade) => cells.some((one, number) => !columns[number].is_wide && one.g === grade));
+    };
+    const about = (name) => full.numbers.header.servers.find((one) => one.name === name);
+    const of = { group: (name) => full.numbers.order.find(([other]) => other === name)[1], runtime: (name) => about(name).runtime, model: (name) => about(name).model, "slowest grade": slowest }[facet];
+    await eachOption(page, "#servers select", at, async (wanted) => {
+      const shown = await rows(page);
+      assert.deepEqual(shown, wanted ? whole.filter((name) => of(name) === wanted) : whole, `${facet}: ${wanted}`);
+      assert.ok(shown.length > 0, `${facet}: ${wanted} has no server`);
     });
   },
   "#servers .tick input": async (page, at) => {

@@ -42,3 +42,13 @@ fn the_error_of_an_order_goes_away_once_it_could_be_read() {
     assert_eq!(error_after(&good, &failed, READ), None);
     assert_eq!(error_after(&Status { state: "failed", ..good }, &failed, Duration::ZERO), None, "another state");
 }
+
+#[test]
+fn a_new_order_takes_the_error_of_the_one_before_off_at_once() {
+    let mut stage = stage();
+    stage.parts[0].status = Status { can_reload: true, ..status(Some("no process serves"), &[]) };
+    // Its reports are not taken here, so what is seen is what the order has done.
+    let pane = Pane::open(0, stage.placement, channel().0).unwrap();
+    stage.obey(&Ask::Reload { pane: Some(0) }, &[pane], &channel().0).unwrap();
+    assert_eq!(stage.parts[0].status.error, None);
+}
