@@ -70,8 +70,8 @@ impl Acceptor {
     /// Takes the next connection, on the stream that `take` makes of it: the runtime's own, which must take over the descriptor.
     ///
     /// # Errors
-    /// Returns `WouldBlock` if no connection is waiting. Any other error is written to stderr and returned as `WouldBlock` too,
-    /// after a pause if it would come again at once. An error of `take` ends only this connection.
+    /// Returns `WouldBlock` if no connection is waiting. After any other error, some may be: an edge-triggered runtime, which does not hear of those again,
+    /// must ask once more. The system's errors are written to stderr, with a pause if they would come again at once; one of `take` ends only this connection.
     pub fn accept<S: AsRawFd>(&self, take: impl FnOnce(TcpStream) -> io::Result<S>) -> io::Result<Served<S>> {
         loop {
             let taken = match &self.source {
@@ -103,7 +103,7 @@ impl Acceptor {
     /// Takes what the runtime's own listener has accepted.
     ///
     /// # Errors
-    /// Returns `WouldBlock` if it has accepted nothing; then try again. The error is handled as in [`Acceptor::accept`].
+    /// It has accepted nothing; then try again. The error is handled as in [`Acceptor::accept`].
     pub fn accepted<S: AsRawFd>(&self, accepted: io::Result<S>) -> io::Result<Served<S>> {
         accepted.map(|stream| Served::new(self.service, stream, None)).map_err(|error| {
             match error.raw_os_error().map_or(Errno::EIO, Errno::from_raw) {
@@ -114,11 +114,11 @@ impl Acceptor {
     }
 
     fn failed(&self, error: Errno) -> io::Error {
-        turning_away::after(error, || match &self.source {
+        let nobody_waits = turning_away::after(error, || match &self.source {
             Source::Listener(listener) => self.accept_from(listener),
             Source::Parent(_) => Err(Errno::EAGAIN),
         });
-        io::ErrorKind::WouldBlock.into()
+        if nobody_waits { io::ErrorKind::WouldBlock.into() } else { error.into() }
     }
 
     fn accept_from(&self, listener: &TcpListener) -> nix::Result<OwnedFd> {

@@ -135,7 +135,9 @@ impl Connection {
             if let Some((call, reply)) = self.pending.take() {
                 self.reply = reply;
                 self.slot.block();
-                return Step::Run(Work::new(call, self.arrival.take()));
+                // Where a pool does it, the loop stays free for the next connection, also while this waits in the pool.
+                let arrival = self.arrival.take().filter(|_| !self.service.offloads());
+                return Step::Run(Work::new(call, arrival));
             }
             if !self.advance() {
                 if self.has_read {

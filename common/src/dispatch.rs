@@ -249,7 +249,8 @@ impl Running {
         if let Some(slot) = slot {
             slot.cell.running.fetch_add(1, SeqCst);
             // The parent stores the offer and then checks whether the worker is blocked; the worker does the reverse. At
-            // least one of them sees the conflict, so no connection stays with a blocked worker.
+            // least one of them sees the conflict, so no offer stays with a blocked worker. A connection that it has just taken
+            // may: a runtime that found a request on another one in the same look at its sockets may run that first.
             if !slot.cell.is_idle() && slot.cell.has_offer() {
                 slot.say(Word::Look);
             }

@@ -77,7 +77,8 @@ impl Service {
         pool: impl FnOnce(Work) -> F,
     ) -> io::Result<http::Answer> {
         match self.admit() {
-            Ok(_admitted) => pool(work).await,
+            // A caller may stop waiting, but what it has sent to the pool takes its place there until it is done.
+            Ok(admitted) => pool(work.admitted(admitted)).await,
             Err(full) => Ok(full),
         }
     }
@@ -95,6 +96,11 @@ impl Service {
         let failed =
             |error| http::Answer::error(http::Status::InternalServerError, format!("the blocking call failed: {error}\n"));
         self.offload(work, pool).await.unwrap_or_else(failed)
+    }
+
+    /// Blocking calls are made in a pool, and keep no connection waiting.
+    pub(crate) fn offloads(self) -> bool {
+        self.0.knobs.blocking_threads > 0
     }
 
     /// The value of the `X-Worker` header in this process.
@@ -175,5 +181,37 @@ impl Service {
             when_full: WhenFull::Wait,
             limits,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::Call;
+    use std::pin::pin;
+    use std::sync::mpsc::channel;
+    use std::task::{Context, Poll, Waker};
+
+    #[test]
+    fn a_call_that_nobody_waits_for_any_more_keeps_its_place_until_it_is_done() {
+        let knobs = Knobs { when_full: WhenFull::Refuse, blocking_threads: 1, ..Service::knobs_for_tests() };
+        let service = Service::new(knobs, knobs.listen, 1).unwrap();
+        let (pool, queued) = channel();
+        let ask = || {
+            let queue = |work: Work| {
+                pool.send(work).unwrap();
+                std::future::pending()
+            };
+            match pin!(service.offload(Work::from(Call::Sleep(Duration::ZERO)), queue))
+                .poll(&mut Context::from_waker(Waker::noop()))
+            {
+                Poll::Pending => None,
+                Poll::Ready(answer) => Some(answer.unwrap().status),
+            }
+        };
+        // Each future is dropped at once, as hyper does when a client has gone.
+        assert_eq!((ask(), ask()), (None, Some(http::Status::ServiceUnavailable)));
+        let _ = queued.recv().unwrap().run();
+        assert_eq!(ask(), None);
     }
 }

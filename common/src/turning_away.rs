@@ -31,12 +31,15 @@ pub fn is_full(error: i32) -> bool {
     matches!(Errno::from_raw(error), Errno::EMFILE | Errno::ENFILE)
 }
 
-/// Handles an error of `accept`: turns some clients away if descriptors are missing, and pauses if the error would come again at once.
-pub(crate) fn after(error: Errno, accept: impl Fn() -> nix::Result<OwnedFd>) {
+/// Handles an error of `accept`: turns some clients away if descriptors are missing, and pauses if the error would come again at once. True if nobody
+/// waits any more.
+pub(crate) fn after(error: Errno, accept: impl Fn() -> nix::Result<OwnedFd>) -> bool {
     say_once_a_second!("cannot accept connections: {}", error.desc());
-    if !is_full(error as i32) || turn_away(accept).is_err() {
+    let has_turned_away = is_full(error as i32) && turn_away(accept).is_ok();
+    if !has_turned_away {
         std::thread::sleep(PAUSE);
     }
+    has_turned_away
 }
 
 /// Room for one descriptor, as long as it lives.

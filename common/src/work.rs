@@ -4,6 +4,7 @@
 //! thread that is.
 
 use crate::dispatch::{Arrival, Running};
+use crate::gate::Admitted;
 use crate::http::{Answer, Status};
 use crate::rendezvous;
 use crate::share::{Share, WORK};
@@ -21,6 +22,8 @@ pub struct Work {
     pub(crate) call: Call,
     /// Released once the work is counted as running: in between, the parent would take this worker for idle.
     arrival: Option<Arrival>,
+    /// Its place in a pool: kept until it is done, also if nobody waits for its answer any more.
+    admitted: Option<Admitted>,
 }
 
 /// What is to be done.
@@ -81,23 +84,29 @@ pub enum Clock {
 
 impl Work {
     pub(crate) fn new(call: Call, arrival: Option<Arrival>) -> Self {
-        Work { call, arrival }
+        Work { call, arrival, admitted: None }
+    }
+
+    /// The same with its place in a pool.
+    pub(crate) fn admitted(self, admitted: Admitted) -> Self {
+        Work { admitted: Some(admitted), ..self }
     }
 
     /// Does the work on the calling thread and returns the answer; 500 if it panics, so that only this request fails, whatever the
     /// runtime makes of a panic; 503 if there is no memory left for it.
     #[must_use]
     pub fn run(self) -> Answer {
+        let Work { call, arrival, admitted: _admitted } = self;
         let _running = Running::start();
-        drop(self.arrival);
+        drop(arrival);
         let mut memory = Share::of(&WORK);
-        if let Err(refusal) = memory.grow(self.call.memory()) {
+        if let Err(refusal) = memory.grow(call.memory()) {
             let mut answer = Answer::error(refusal.status, format!("{}\n", refusal.reason));
             answer.retry_after = Some(1);
             return answer;
         }
         // What a panic leaves behind is dropped with the call.
-        catch_unwind(AssertUnwindSafe(|| self.call.run()))
+        catch_unwind(AssertUnwindSafe(|| call.run()))
             .unwrap_or_else(|_| Answer::error(Status::InternalServerError, "the handler panicked\n"))
     }
 }

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
-	"sort"
 	"syscall"
 	"time"
 	"unsafe"
@@ -119,7 +118,7 @@ func sorted(items int) answer {
 		mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111eb
 		numbers[n] = mixed ^ (mixed >> 31)
 	}
-	sort.Slice(numbers, func(a, b int) bool { return numbers[a] < numbers[b] })
+	sortNumbers(numbers)
 	data := make([]byte, 0, 8*items)
 	for _, number := range numbers {
 		data = binary.LittleEndian.AppendUint64(data, number)

@@ -55,7 +55,7 @@ impl<'r> View<'r> {
             return Cell::Absent(Absence::Unavailable);
         }
         if let Some(reason) = row.unsupported.get(metric.experiment) {
-            return Cell::Absent(Absence::Unsupported(format!("{}: {}: {reason}", row.name, metric.experiment)));
+            return Cell::Absent(Absence::Unsupported(format!("{}: {reason}", metric.experiment)));
         }
         let failures = self.numbers.failures(&row.name, metric.experiment);
         let cell = self.numbers.cell(&row.name, metric);

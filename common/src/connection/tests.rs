@@ -1,6 +1,7 @@
 //! A connection against a scripted client.
 
 use super::*;
+use crate::args::Knobs;
 use crate::dispatch::OfferedWorker;
 use std::os::unix::net::UnixStream;
 
@@ -19,8 +20,12 @@ impl Client {
     }
 
     fn taken_from_the_parent(arrival: Option<Arrival>) -> Self {
+        Self::of(Service::for_tests(), arrival)
+    }
+
+    fn of(service: Service, arrival: Option<Arrival>) -> Self {
         let (socket, _) = UnixStream::pair().unwrap();
-        let connection = Connection::new(Service::for_tests(), &socket, arrival);
+        let connection = Connection::new(service, &socket, arrival);
         Client { connection, written: Vec::new(), ran: Vec::new(), yielded: 0, _socket: socket }
     }
 
@@ -234,6 +239,13 @@ fn a_worker_gets_the_next_connection_once_the_first_request_runs_is_answered_or_
     assert!(worker.is_free());
 
     drop(Client::taken_from_the_parent(Some(worker.take())));
+    assert!(worker.is_free());
+
+    // What waits in a pool holds up no other connection.
+    let knobs = Knobs { blocking_threads: 1, ..Service::knobs_for_tests() };
+    let mut client = Client::of(Service::new(knobs, knobs.listen, 1).unwrap(), Some(worker.take()));
+    client.connection.receive(b"GET /timer?ms=0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let Step::Run(_queued) = client.connection.step() else { panic!("nothing to run") };
     assert!(worker.is_free());
 }
 

@@ -40,12 +40,14 @@ fn serve(server: Server) -> io::Result<()> {
 }
 
 async fn accept(server: Server) -> io::Result<()> {
+    let in_a_row = server.acceptor.in_a_row();
     let connections = Connections::new(server.acceptor)?;
     // SAFETY: it owns its descriptor, never changes it, and keeps it open until it and its registration are dropped.
     let stop = unsafe { AsyncFd::register(server.stop)? };
     let mut stopped = pin!(stop.readable());
     let (drain, draining) = watch::channel(());
     server.service.ready();
+    let mut accepted = 0;
     loop {
         let served = tokio::select! {
             biased;
@@ -53,7 +55,11 @@ async fn accept(server: Server) -> io::Result<()> {
             served = connections.next() => served?,
         };
         tokio::spawn(serve_connection(Counted(served.into_registered()), server.service, draining.clone()));
-        tokio::task::yield_now().await;
+        accepted += 1;
+        // As in `tokio-current-thread`.
+        if accepted % in_a_row == 0 {
+            tokio::task::yield_now().await;
+        }
     }
     drop((connections, drain));
     std::future::pending().await

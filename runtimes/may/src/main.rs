@@ -139,9 +139,11 @@ fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<Atomi
                 }
                 go!(serve);
             }
-            Err(_) => {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 acceptor.wait_io();
             }
+            // Others may wait, of whom the poller does not tell again.
+            Err(_) => {}
         }
     }
     // Remove the acceptor from the poller before closing it.
