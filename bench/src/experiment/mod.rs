@@ -7,6 +7,7 @@ mod closed_loop;
 mod collateral;
 mod contract;
 mod dose_response;
+mod expected;
 mod footprint;
 mod handoff_cost;
 mod latency;
