@@ -1,5 +1,6 @@
 //! A figure as a value: lines over places, one for each server, and marks across them.
 
+use super::cell::Grade;
 use crate::metrics::{LIMITS_MS, Percentile, Summary, Value};
 use serde::{Serialize, Serializer};
 
@@ -146,7 +147,7 @@ impl Serialize for Point {
 impl Scale {
     /// Response times at a percentile, with the limits that people feel.
     pub fn response_time(percentile: Percentile) -> Self {
-        let limit = |ms: f64| (ms, format!("{} s", ms / 1e3));
+        let limit = |ms: f64| (ms, format!("{} up to {} s", Grade::of(Value::Exact(ms)).name(), ms / 1e3));
         let label = format!("response time of / ({percentile})");
         Scale { label, unit: "ms", is_log: true, limits: LIMITS_MS.into_iter().map(limit).collect() }
     }

@@ -75,8 +75,10 @@ where
         .label_style((FONT, 13))
         .draw()?;
     let grey = ShapeStyle::from(&RGBColor(150, 150, 150)).stroke_width(1);
-    for (limit, _) in figure.y.limits.iter().filter(|(limit, _)| height.contains(limit)) {
+    for (limit, word) in figure.y.limits.iter().filter(|(limit, _)| height.contains(limit)) {
         chart.draw_series(DashedLineSeries::new([(range.start, *limit), (range.end, *limit)], 4, 4, grey))?;
+        let word = EmptyElement::at((range.start, *limit)) + Text::new(word.clone(), (5, -13), (FONT, 11));
+        chart.draw_series(std::iter::once(word))?;
     }
     for (number, (mark, word)) in figure.x.marks.iter().enumerate() {
         chart.draw_series(DashedLineSeries::new([(*mark, height.start), (*mark, height.end)], 2, 4, grey))?;
