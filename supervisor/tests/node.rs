@@ -78,6 +78,38 @@ fn a_program_gets_the_signal_that_it_was_written_for() {
     assert!(supervisor.ok(&["logs", "app"]).contains("bye"));
 }
 
+/// What versions 3 and 4 of the package signal-exit do: each lets a program end only if all listeners are its own.
+const SIGNAL_EXITS: &str = "const three = (process.__signal_exit_emitter__ = { count: 0 });
+const four = (globalThis[Symbol.for('signal-exit emitter')] = { count: 0 });
+function load(own, count) {
+  own.count++;
+  process.on('SIGTERM', () => {
+    if (process.listenerCount('SIGTERM') !== count()) return;
+    process.removeAllListeners('SIGTERM');
+    process.kill(process.pid, 'SIGTERM');
+  });
+}
+load(three, () => three.count);
+load(three, () => three.count);
+load(four, () => three.count + four.count);
+";
+
+#[test]
+fn a_program_that_loads_signal_exit_ends_as_one_without_and_one_with_a_handler_as_that_says() {
+    if !has("node") {
+        return;
+    }
+    for (handler, end) in [("", "exited with 0"), ("process.on('SIGTERM', () => process.exit(3));\n", "exited with 3")] {
+        let supervisor = Supervisor::new();
+        let text = format!("const http = require('node:http');\n{SIGNAL_EXITS}{handler}{SERVER}");
+        let file = program(&supervisor, "app.js", &text);
+        let output = start(&supervisor, &file, free_port(), &[]);
+        assert!(output.status.success(), "{}", said(&output));
+        supervisor.ok(&["stop", "app"]);
+        assert_eq!(supervisor.list()[0]["last_end"], end);
+    }
+}
+
 #[test]
 fn a_program_that_listens_nowhere_runs_as_well() {
     if !has("node") {

@@ -151,8 +151,15 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     });
   }
 
+  // The listeners of the package signal-exit, which many others load: they leave the signal to any other listener, so they are no handler of the
+  // program's own. Both of its versions count their own; neither listens for SIGUSR1.
+  function passive() {
+    const emitters = [process.__signal_exit_emitter__, globalThis[Symbol.for('signal-exit emitter')]];
+    return SUPERVISOR_STOP_SIGNAL === 'SIGUSR1' ? 0 : emitters.reduce((sum, emitter) => sum + (Number(emitter?.count) || 0), 0);
+  }
+
   process.on(SUPERVISOR_STOP_SIGNAL, function stop() {
-    if (process.listenerCount(SUPERVISOR_STOP_SIGNAL) > 1 || isEnding) return;
+    if (isEnding || process.listenerCount(SUPERVISOR_STOP_SIGNAL) - passive() > 1) return;
     isEnding = true;
     for (const answer of answers) if (!answer.headersSent) answer.shouldKeepAlive = false;
     let left = servers.size;
