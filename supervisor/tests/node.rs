@@ -6,6 +6,7 @@ use common::load::Load;
 use common::node::{SERVER, said, start};
 use common::{Supervisor, free_port, has, program, resident_kib, signal, until};
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 #[test]
@@ -111,6 +112,57 @@ fn a_program_that_loads_signal_exit_ends_as_one_without_and_one_with_a_handler_a
 }
 
 #[test]
+fn a_program_with_an_open_websocket_answers_its_requests_and_ends() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let (gate, port) = (supervisor.home.path().join("gate"), free_port());
+    let text = format!(
+        "const fs = require('node:fs'), http = require('node:http');
+        const upgraded = new Set();
+        http.createServer((_, answer) => {{
+          console.log('asked');
+          const timer = setInterval(() => {{
+            if (!fs.existsSync('{}')) return;
+            clearInterval(timer);
+            for (const socket of upgraded) socket.write('news');
+            answer.end('hello');
+          }}, 10);
+        }}).on('upgrade', (_, socket) => {{
+          upgraded.add(socket);
+          socket.write('HTTP/1.1 101 Switching Protocols\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n');
+        }}).listen(Number(process.env.PORT), '127.0.0.1');",
+        gate.display()
+    );
+    let file = program(&supervisor, "app.js", &text);
+    let output = start(&supervisor, &file, port, &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    let ask = |head: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(stream, "GET / HTTP/1.1\r\nHost: x\r\n{head}\r\n").unwrap();
+        stream
+    };
+    let mut websocket = BufReader::new(ask("Connection: Upgrade\r\nUpgrade: websocket\r\n"));
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        assert!(websocket.read_line(&mut line).unwrap() > 0);
+    }
+    let mut answer = ask("");
+    until("it has the request", || supervisor.ok(&["logs", "app"]).contains("asked"));
+    let mut stop = supervisor.command(&["stop", "app"]).spawn().unwrap();
+    until("it was asked to end", || supervisor.list()[0]["status"] == "stopping");
+    fs::write(&gate, "").unwrap();
+    assert!(stop.wait().unwrap().success());
+    assert_eq!(supervisor.list()[0]["last_end"], "exited with 0");
+    let (mut answered, mut news) = (String::new(), String::new());
+    answer.read_to_string(&mut answered).unwrap();
+    websocket.read_to_string(&mut news).unwrap();
+    assert!(answered.ends_with("hello") && news == "news", "{answered:?} {news:?}");
+}
+
+#[test]
 fn a_program_that_listens_nowhere_runs_as_well() {
     if !has("node") {
         return;
@@ -150,7 +202,7 @@ fn a_canary_that_fails_or_hangs_is_taken_back_and_one_that_is_fine_is_followed_b
         let port = port.to_string();
         let ask = || {
             TcpStream::connect(("127.0.0.1", port.parse().unwrap())).and_then(|mut stream| {
-                std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+                stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
                 std::io::copy(&mut stream, &mut std::io::sink())
             })
         };

@@ -6,7 +6,7 @@
 // - says that it is ready once it listens, or with `process.send('ready')` if it was started with --wait-ready;
 // - reports its requests, those that failed, and the lag of its event loop;
 // - gives signs of life, if it was started with --health-stall;
-// - on the stop signal, answers the requests that it has and ends, unless it has a handler of its own for the signal.
+// - on the stop signal, answers the requests that it has, closes upgraded connections and ends, unless it has a handler of its own for the signal.
 const net = require('node:net');
 const dns = require('node:dns');
 const { constants } = require('node:os');
@@ -30,6 +30,7 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
   const servers = new Set();
   const apart = new WeakSet(); // Servers on a port that the system chooses for this process alone.
   const answers = new Set();
+  const upgraded = new Set(); // Sockets that speak another protocol by now, such as WebSocket.
   let wished = 0;
   let isEnding = false;
 
@@ -147,8 +148,30 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
       count(answer);
       if (isEnding) answer.shouldKeepAlive = false;
       answers.add(answer);
-      answer.once('close', () => answers.delete(answer));
+      answer.once('close', () => {
+        answers.delete(answer);
+        endUpgraded();
+      });
     });
+    // Not as a listener: with one, Node would upgrade connections that the program does not want upgraded.
+    const { emit } = server;
+    server.emit = function (event, ...words) {
+      // HTTP/2 hands over an answer instead.
+      if ((event === 'upgrade' || event === 'connect') && words[1] instanceof net.Socket) keep(words[1]);
+      return emit.call(this, event, ...words);
+    };
+  }
+
+  function keep(socket) {
+    upgraded.add(socket);
+    socket.once('close', () => upgraded.delete(socket));
+    // The program answers the request first.
+    if (isEnding) setImmediate(endUpgraded);
+  }
+
+  // Such a connection has no end of its own, and its server is not closed before it. The last answers may still have news for it.
+  function endUpgraded() {
+    if (isEnding && !answers.size) for (const socket of upgraded) socket.destroySoon();
   }
 
   // The listeners of the package signal-exit, which many others load: they leave the signal to any other listener, so they are no handler of the
@@ -171,5 +194,6 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
       net.Server.prototype.close.call(server);
       setInterval(() => server.closeIdleConnections?.(), IDLE);
     }
+    endUpgraded();
   });
 }
