@@ -8,6 +8,9 @@ use common::{Supervisor, free_port, has, program, resident_kib, signal, until};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn a_server_runs_as_a_cluster_and_reloads_without_dropping_a_request() {
@@ -250,6 +253,37 @@ fn a_program_runs_as_another_user() {
     let output = start(&supervisor, &file, port, &["-i", "2", "--uid", "nobody", "--cwd", "/"]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!((supervisor.pids().len(), supervisor.list()[0]["mode"].as_str()), (2, Some("cluster")));
+}
+
+#[test]
+fn without_root_a_program_runs_as_the_user_that_it_runs_as_anyway() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let file = program(&supervisor, "app.js", &format!("const http = require('node:http');\n{SERVER}"));
+    let (own, own_group) = (nix::unistd::getuid(), nix::unistd::getgid());
+    // A user without rights, who needs neither a name nor a group of its own.
+    let (user, group) = if own.is_root() { (65534, 65534) } else { (own.as_raw(), own_group.as_raw()) };
+    std::os::unix::fs::chown(supervisor.home.path(), Some(user), Some(group)).unwrap();
+    // Who may not enter the folder of the build can run a copy of it.
+    let built = Path::new(env!("CARGO_BIN_EXE_supervisor"));
+    for name in ["supervisor", "supervisor-keeper"] {
+        fs::copy(built.with_file_name(name), supervisor.home.path().join(name)).unwrap();
+    }
+    let run = |words: &[&str]| {
+        let mut command = Command::new(supervisor.home.path().join("supervisor"));
+        command.args(words).env("SUPERVISOR_HOME", supervisor.path()).env("PORT", free_port().to_string());
+        command.current_dir("/").uid(user).gid(group).output().unwrap()
+    };
+    let [uid, gid] = [user, group].map(|number| number.to_string());
+    let begun = run(&["start", file.to_str().unwrap(), "--uid", &uid, "--gid", &gid, "--listen-timeout", "10s"]);
+    let listed = run(&["list", "--json"]);
+    // It would outlive a test that fails: only its own user can reach it.
+    assert!(run(&["kill"]).status.success());
+    assert!(begun.status.success(), "{}", said(&begun));
+    let list: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(list["instances"][0]["mode"], "cluster");
 }
 
 #[test]

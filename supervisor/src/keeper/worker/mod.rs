@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
 use remains::Remains;
 use rustix::net::sockopt::set_socket_passcred;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -103,9 +103,10 @@ impl Worker {
         let mut ipc = None;
         if job.is_node {
             let (own, other) = Ipc::pair()?;
-            command
-                .env("NODE_CHANNEL_FD", (FIRST_LISTENER as usize + passed.len()).to_string())
-                .env("SUPERVISOR_PRELOAD", if job.has_user { home.shared_preload() } else { home.preload() });
+            // Only root can start it as a user who may not enter the folder, so only root publishes the file.
+            let preload = if job.has_user && geteuid().is_root() { home.shared_preload() } else { home.preload() };
+            command.env("NODE_CHANNEL_FD", (FIRST_LISTENER as usize + passed.len()).to_string());
+            command.env("SUPERVISOR_PRELOAD", preload);
             passed.push(other);
             ipc = Some(own);
         }
