@@ -95,6 +95,14 @@ fn on_a_full_disk_nothing_is_promised_that_the_next_daemon_would_undo() {
     }
     signal("KILL", supervisor.role("daemon"));
     until("the next daemon answers", || supervisor.pids() == before);
+    let both = [supervisor.role("keeper"), supervisor.role("daemon")];
+    both.iter().for_each(|pid| signal("STOP", *pid));
+    both.iter().for_each(|pid| signal("KILL", *pid));
+    until("both have ended", || both.iter().all(|pid| is_gone(*pid)));
+    until("the next supervisor has replaced what they have left", || {
+        let list = supervisor.list();
+        list.len() == 3 && list.iter().all(|one| one["status"] == "online") && before.iter().all(|pid| is_gone(*pid))
+    });
     // What may have filled the disk can be ended, and stays so, also the second time.
     for app in ["app", "other", "third"] {
         supervisor.ok(&["stop", app]);

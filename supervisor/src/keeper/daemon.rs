@@ -156,7 +156,7 @@ impl Keeper {
             self.lock = Some(lock);
         }
         if !self.home.preload().exists() {
-            start::write_preload(&self.home)?;
+            start::write_preload(&self.home);
         }
         if std::env::var_os("NOTIFY_SOCKET").is_some() && !self.home.systemd().exists() {
             fs::write(self.home.systemd(), "")?;

@@ -45,15 +45,16 @@ pub fn begin() -> Result<ExitCode> {
     }
     // The socket is a leftover: whoever made it has ended.
     let _ = fs::remove_file(&control);
-    fs::write(home.alive(), std::process::id().to_string())?;
+    // A full disk must not keep it from starting. Who finds no id there asks on the control socket.
+    let _ = fs::write(home.alive(), std::process::id().to_string());
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
-        fs::write(home.systemd(), "")?;
+        let _ = fs::write(home.systemd(), "");
     } else {
         let _ = fs::remove_file(home.systemd());
     }
     let control = UnixListener::bind(&control).with_context(|| format!("cannot listen on {}", control.display()))?;
     let mut keeper = Keeper::new(home)?;
-    write_preload(&keeper.home)?;
+    write_preload(&keeper.home);
     keeper.control = Some(control.into());
     keeper.lock = Some(lock.into());
     keeper.listeners = stored;
@@ -86,16 +87,15 @@ pub fn lock(home: &Home) -> Result<Option<OwnedFd>> {
     Ok(Some(lock.into()))
 }
 
-/// Writes what Node programs load, of this version.
-pub fn write_preload(home: &Home) -> Result<()> {
-    replace(&home.preload(), PRELOAD)?;
-    // Only root can start programs as other users. Where there is no such folder, those of Node do not start, and all others do.
-    if geteuid().is_root()
-        && let Err(error) = publish(&home.shared_preload(), PRELOAD)
-    {
+/// Writes what Node programs load, of this version. Where that cannot be done, those of Node may not start, and all others do.
+pub fn write_preload(home: &Home) {
+    let is_there = |path: &Path| fs::read(path).is_ok_and(|content| content == PRELOAD);
+    let own = if is_there(&home.preload()) { Ok(()) } else { replace(&home.preload(), PRELOAD) };
+    // Only root can start programs as other users.
+    let shared = if geteuid().is_root() { publish(&home.shared_preload(), PRELOAD) } else { Ok(()) };
+    for error in [own, shared].into_iter().filter_map(Result::err) {
         tell(home, &format!("{error:#}"));
     }
-    Ok(())
 }
 
 /// Takes the listeners that systemd has kept since the last keeper and daemon have both died.
@@ -169,10 +169,8 @@ fn stand_back(mut stream: UnixStream, control: &Path) -> Result<ExitCode> {
 /// Fails if a system call fails.
 pub fn adopt() -> Result<ExitCode> {
     let mut keeper = Keeper::new(Home::open()?)?;
-    // It may be of another version than the last keeper. Without it, those of Node do not start, and all others do.
-    if let Err(error) = write_preload(&keeper.home) {
-        tell(&keeper.home, &format!("{error:#}"));
-    }
+    // It may be of another version than the last keeper.
+    write_preload(&keeper.home);
     keeper.take_daemon(Channel::new(io::stdin().as_fd().try_clone_to_owned()?), None)?;
     keeper.run()
 }
