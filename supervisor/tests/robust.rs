@@ -2,12 +2,9 @@
 
 mod common;
 
-use common::{Supervisor, free, is_gone, server, signal, start, until};
+use common::{Supervisor, is_gone, server, signal, start, until};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -202,72 +199,6 @@ fn what_the_first_caller_has_set_for_itself_stays_with_it() {
     let log = supervisor.path().join("logs/yes-0-out.log");
     until("it logs more than a block", || fs::metadata(&log).is_ok_and(|log| log.len() > 4096));
     assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
-}
-
-/// Not a test: the app of the next one, which shuts its listener down when it runs for the first time.
-#[test]
-#[ignore = "an app, not a test"]
-fn app_that_shuts_its_listener_down() {
-    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    // SAFETY: the supervisor passes the listener as descriptor 3, and nothing else in this process uses it.
-    let listener = unsafe { OwnedFd::from_raw_fd(3) };
-    let ready = || UnixDatagram::unbound().unwrap().send_to(b"READY=1", &socket).unwrap();
-    if fs::File::create_new(std::env::var("FIRST").unwrap()).is_ok() {
-        rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
-        ready();
-        let taken = std::env::var_os("TAKEN");
-        until("its address is taken", || taken.as_ref().is_none_or(|taken| Path::new(taken).exists()));
-        std::process::exit(1);
-    }
-    let listener = TcpListener::from(listener);
-    listener.set_nonblocking(false).unwrap();
-    ready();
-    for stream in listener.incoming() {
-        stream.unwrap().write_all(b"here").unwrap();
-    }
-}
-
-#[test]
-fn a_listener_that_a_worker_has_shut_down_listens_again() {
-    let supervisor = Supervisor::new();
-    let own = std::env::current_exe().unwrap();
-    let words = ["--name", "app", "--listen", "127.0.0.1:0", "--", "--exact", "app_that_shuts_its_listener_down", "--ignored"];
-    let mut begin = supervisor.command(&[&["start", own.to_str().unwrap()], &words[..]].concat());
-    begin.env("FIRST", supervisor.home.path().join("first")).status().unwrap();
-    let answers = || -> std::io::Result<String> {
-        let mut text = String::new();
-        TcpStream::connect(supervisor.list()[0]["listeners"][0].as_str().unwrap())?.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    until("it answers", || answers().is_ok_and(|text| text == "here"));
-    assert!(supervisor.listed()["remarks"].to_string().contains("it listens again"));
-}
-
-#[test]
-fn a_listener_whose_address_is_taken_after_a_worker_has_shut_it_down_listens_again_once_that_is_free() {
-    // The system keeps a port that was asked for, and gives one that it has chosen to whoever comes.
-    for listen in ["127.0.0.1:0".to_owned(), free()] {
-        let supervisor = Supervisor::new();
-        let [first, taken] = ["first", "taken"].map(|name| supervisor.home.path().join(name));
-        let own = std::env::current_exe().unwrap();
-        let words = ["--name", "app", "--listen", &listen, "--", "--exact", "app_that_shuts_its_listener_down", "--ignored"];
-        let mut begin = supervisor.command(&[&["start", own.to_str().unwrap()], &words[..]].concat());
-        assert!(begin.env("FIRST", &first).env("TAKEN", &taken).status().unwrap().success());
-        let address = supervisor.list()[0]["listeners"][0].as_str().unwrap().to_owned();
-        let other = TcpListener::bind(&address).unwrap();
-        fs::write(&taken, "").unwrap();
-        let remarks = || supervisor.listed()["remarks"].to_string();
-        let said = format!("cannot listen again on {address}: Address already in use (os error 98); free the address");
-        until("it is said", || remarks().contains(&said));
-        drop(other);
-        let answers = || -> std::io::Result<String> {
-            let mut text = String::new();
-            TcpStream::connect(&address)?.read_to_string(&mut text)?;
-            Ok(text)
-        };
-        until("it answers where it did", || answers().is_ok_and(|text| text == "here"));
-        assert!(remarks().contains("it listens again"));
-    }
 }
 
 #[test]

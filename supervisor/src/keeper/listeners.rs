@@ -6,6 +6,7 @@ use crate::files::remove_leftover;
 use crate::proc;
 use crate::spec::UNIX;
 use anyhow::Result;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
@@ -48,8 +49,28 @@ impl Listener {
         Ok(Listener::new(address, socket))
     }
 
-    /// Listens again after somebody has shut it down. If the system has chosen the port, that is lost with it, and takes another socket.
+    /// Returns whether somebody has shut it down, so that clients are refused.
+    fn is_shut(&self) -> bool {
+        if self.is_unix() {
+            // The kernel still says that it accepts, but also that nothing more will come.
+            let mut polled = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+            let count = poll(&mut polled, Some(&Timespec::default()));
+            return count.is_ok_and(|count| count > 0) && polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP);
+        }
+        !socket_acceptconn(&self.socket).unwrap_or(true)
+    }
+
+    fn is_unix(&self) -> bool {
+        self.actual.starts_with(UNIX)
+    }
+
+    /// Listens again after somebody has shut it down. If the system has chosen the port, that is lost with it, and takes another socket. So does a
+    /// path, whose socket stays shut.
     fn again(&mut self) -> io::Result<()> {
+        if self.is_unix() {
+            self.socket = Listener::open(&self.actual)?.socket;
+            return Ok(());
+        }
         listen(&self.socket, BACKLOG)?;
         if address_of(&self.socket).is_some_and(|address| address != self.actual) {
             // Nobody would look for it at the port that it has now.
@@ -107,10 +128,7 @@ impl Keeper {
     /// Listens again where a worker of an app has shut a shared listener down.
     pub(super) fn listen_again(&mut self, app: &str, addresses: &[String]) -> Result<()> {
         for address in addresses {
-            let Some(listener) = self.listeners.get_mut(address).filter(|one| !socket_acceptconn(&one.socket).unwrap_or(true))
-            else {
-                continue;
-            };
+            let Some(listener) = self.listeners.get_mut(address).filter(|one| one.is_shut()) else { continue };
             let remark = match listener.again() {
                 Ok(()) => {
                     // It may be another socket now.
