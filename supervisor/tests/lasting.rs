@@ -117,6 +117,31 @@ fn on_a_full_disk_nothing_is_promised_that_the_next_daemon_would_undo() {
     supervisor.ok(&["kill"]);
 }
 
+#[test]
+fn the_error_of_a_log_is_known_as_long_as_it_lasts() {
+    let supervisor = Supervisor::new();
+    // A folder in its place cannot be written to.
+    let log = supervisor.path().join("logs/app-0-out.log");
+    supervisor.ok(&["ping"]);
+    fs::create_dir(&log).unwrap();
+    let has_error = || supervisor.list()[0]["log_trouble"].is_string();
+    supervisor.ok(&["start", "sh", "--name", "app", "--ready-when", "log:up", "--", "-c", "echo up; exec sleep 1000"]);
+    until("it is known", has_error);
+    for role in ["daemon", "keeper"] {
+        let pid = supervisor.role(role);
+        signal("KILL", pid);
+        until("another has taken its place", || supervisor.role(role) != pid);
+        // Another keeper has not written yet.
+        assert_eq!(has_error(), role == "daemon", "after the death of the {role}");
+    }
+    supervisor.ok(&["restart", "app"]);
+    until("it is known again", has_error);
+    fs::remove_dir(&log).unwrap();
+    supervisor.ok(&["restart", "app"]);
+    until("it is written to", || fs::read_to_string(&log).is_ok_and(|text| text == "up\n"));
+    until("that is known", || !has_error());
+}
+
 /// Something that ends what runs a check.
 type Way = fn(&Supervisor);
 

@@ -201,8 +201,9 @@ impl Core {
         match input {
             Input::Report(report) => self.hear(*report),
             Input::KeeperDied => {
-                // The dead keeper will not report the rest.
+                // The dead keeper will not report the rest. The next one opens the logs anew.
                 self.recover();
+                self.log_troubles.clear();
                 self.remark("the keeper died and was replaced".into());
             }
             Input::Request(client, request) => self.begin(client, request),

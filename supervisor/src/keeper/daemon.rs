@@ -79,6 +79,9 @@ impl Keeper {
         for worker in self.workers.values() {
             worker.tell(channel)?;
         }
+        for (path, trouble) in self.logs.iter().filter_map(|(path, log)| Some((path, log.trouble()?))) {
+            channel.send(&Report::LogTrouble(path.clone(), Some(trouble.clone())), &[])?;
+        }
         if let Some(remark) = self.remark.take() {
             channel.send(&Report::Remark(remark), &[])?;
         }

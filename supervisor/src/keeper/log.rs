@@ -57,6 +57,11 @@ impl Log {
         is_news.then_some(error)
     }
 
+    /// The error of the last write, if it failed.
+    pub fn trouble(&self) -> Option<&String> {
+        self.trouble.as_ref()
+    }
+
     /// Opens the file anew at the next write: another program may have moved it.
     pub fn reopen(&mut self) {
         self.file = None;

@@ -289,10 +289,7 @@ impl Keeper {
                 self.reopen_logs();
                 self.restore()
             }
-            Order::Forget(key) => {
-                self.forget(key);
-                Ok(())
-            }
+            Order::Forget(key) => self.forget(key),
             Order::AdoptControl => {
                 self.lock = descriptors.pop();
                 self.control = descriptors.pop();

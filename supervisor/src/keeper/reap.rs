@@ -70,13 +70,15 @@ impl Keeper {
     }
 
     /// Forgets a worker, and closes its logs unless another one writes to them.
-    pub(super) fn forget(&mut self, key: Key) {
-        let Some(worker) = self.workers.remove(&key) else { return };
+    pub(super) fn forget(&mut self, key: Key) -> Result<()> {
+        let Some(worker) = self.workers.remove(&key) else { return Ok(()) };
         for plan in &worker.job.logs {
             let is_used = self.workers.values().any(|other| other.job.logs.iter().any(|own| own.path == plan.path));
-            if !is_used {
-                self.logs.remove(&plan.path);
+            // The next one at this path knows nothing of the trouble of this one.
+            if !is_used && self.logs.remove(&plan.path).is_some_and(|log| log.trouble().is_some()) {
+                self.report(&Report::LogTrouble(plan.path.clone(), None))?;
             }
         }
+        Ok(())
     }
 }
