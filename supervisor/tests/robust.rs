@@ -189,7 +189,7 @@ fn the_memory_of_an_app_is_that_of_its_group() {
 fn what_the_first_caller_has_set_for_itself_stays_with_it() {
     let supervisor = Supervisor::new();
     let lock = supervisor.home.path().join("lock");
-    let script = "umask 0; ulimit -S -f 1; exec 9>\"$2\"; flock 9; \"$1\" start yes --min-uptime 10ms";
+    let script = "umask 0; trap '' INT QUIT HUP USR2; ulimit -S -f 1; exec 9>\"$2\"; flock 9; \"$1\" start yes --min-uptime 10ms";
     let mut shell = Command::new("bash");
     shell.args(["-c", script, "bash", env!("CARGO_BIN_EXE_supervisor")]).arg(&lock).env("SUPERVISOR_HOME", supervisor.path());
     // Not into a file, which could be longer than the limit.
@@ -199,6 +199,10 @@ fn what_the_first_caller_has_set_for_itself_stays_with_it() {
     let log = supervisor.path().join("logs/yes-0-out.log");
     until("it logs more than a block", || fs::metadata(&log).is_ok_and(|log| log.len() > 4096));
     assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
+    let status = fs::read_to_string(format!("/proc/{}/status", supervisor.pids()[0])).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    // HUP, INT, QUIT and USR2. Whatever runs the tests may ignore others that the C library does not let anybody handle.
+    assert_eq!(u64::from_str_radix(ignored.trim(), 16).unwrap() & 0x807, 0);
 }
 
 #[test]
