@@ -48,7 +48,9 @@ impl Log {
             Some(format) => dated(bytes, &date(format), continues, &mut text),
             None => text.extend_from_slice(bytes),
         }
-        let error = self.append(&text).err().map(|error| explain(&error));
+        // What belongs to the line that the file ends with.
+        let end = text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1);
+        let error = self.append(&text, if is_open { end } else { 0 }).err().map(|error| explain(&error));
         if error.is_some() {
             self.file = None;
         }
@@ -73,7 +75,8 @@ impl Log {
         flush(&self.plan.path, self.plan.keep);
     }
 
-    fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Writes bytes, of which the first `end` end the file's last line.
+    fn append(&mut self, mut bytes: &[u8], mut end: usize) -> io::Result<()> {
         let is_there = || fs::metadata(&self.plan.path).is_ok_and(|metadata| metadata.ino() == self.inode);
         if self.file.is_some() && !self.is_special && !is_there() {
             self.file = None;
@@ -87,8 +90,11 @@ impl Log {
             if self.is_special {
                 return file.write_all(bytes);
             }
-            let room = usize::try_from(self.plan.max_size.saturating_sub(self.size)).unwrap_or(usize::MAX);
-            let count = fitting(bytes, room, self.size == 0);
+            let room = |size: u64| usize::try_from(size.saturating_sub(self.size)).unwrap_or(usize::MAX);
+            // The file runs over for the end of a line, but a line without an end must not fill the disk.
+            let end = std::mem::take(&mut end);
+            let runs_over = 0 < end && end <= room(self.plan.max_size.saturating_mul(2));
+            let count = if runs_over { end } else { fitting(bytes, room(self.plan.max_size), self.size == 0) };
             if count == 0 {
                 self.rotate()?;
                 continue;
@@ -133,6 +139,8 @@ impl Log {
         } else {
             fs::rename(&self.plan.path, rotated(&self.plan.path, 1))?;
         }
+        // More may have been kept before.
+        remove_rotated(&self.plan.path, self.plan.keep.saturating_add(1));
         self.open()
     }
 }
@@ -182,9 +190,13 @@ fn explain(error: &io::Error) -> String {
 pub fn flush(path: &Path, keep: u32) {
     // Missing files are not an error.
     let _ = careful(path).write(true).truncate(true).open(path);
-    for number in 1..=keep {
-        let _ = fs::remove_file(rotated(path, number));
-    }
+    (1..=keep).for_each(|number| drop(fs::remove_file(rotated(path, number))));
+    remove_rotated(path, keep.saturating_add(1));
+}
+
+/// Removes the rotated files from this number on, up to the first that is missing.
+fn remove_rotated(path: &Path, from: u32) {
+    (from..=u32::MAX).map(|number| fs::remove_file(rotated(path, number))).take_while(Result::is_ok).for_each(drop);
 }
 
 /// Path of the rotated file of this number.
@@ -240,6 +252,36 @@ mod tests {
         log.write(KEY, &[b'x'; 250]);
         let sizes: Vec<u64> = sizes(folder.path()).into_iter().map(|(_, size)| size).collect();
         assert_eq!(sizes, [50, 100, 100]);
+    }
+
+    #[test]
+    fn a_line_in_parts_stays_in_one_file_unless_it_is_longer_than_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(folder.path(), 20, 9);
+        for part in [&b"before it\nbegun"[..], b", continued", b" and ended\nafter\n"] {
+            log.write(KEY, part);
+        }
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(
+            (read("app.log.1").as_str(), read("app.log").as_str()),
+            ("before it\nbegun, continued and ended\n", "after\n")
+        );
+        log.write(KEY, b"twenty characters, 1");
+        log.write(OTHER, b"other\n");
+        assert_eq!((read("app.log.1").as_str(), read("app.log").as_str()), ("twenty characters, 1\n", "other\n"));
+        (0..100).for_each(|_| drop(log.write(KEY, b"no end")));
+        assert!(sizes(folder.path()).iter().all(|(_, size)| *size <= 40), "{:?}", sizes(folder.path()));
+    }
+
+    #[test]
+    fn fewer_rotated_files_are_kept_once_fewer_are_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(folder.path(), 10, 5);
+        (0..7).for_each(|_| drop(log.write(KEY, b"nine and\n")));
+        assert_eq!(sizes(folder.path()).len(), 6);
+        log.plan(plan(folder.path(), 10, 2));
+        log.write(KEY, b"nine and\n");
+        assert_eq!(sizes(folder.path()).len(), 3);
     }
 
     #[test]
