@@ -103,7 +103,7 @@ impl Acceptor {
     /// Takes what the runtime's own listener has accepted.
     ///
     /// # Errors
-    /// It has accepted nothing; then try again. The error is handled as in [`Acceptor::accept`].
+    /// The listener has accepted nothing: ask again. The error is handled as in [`Acceptor::accept`].
     pub fn accepted<S: AsRawFd>(&self, accepted: io::Result<S>) -> io::Result<Served<S>> {
         accepted.map(|stream| Served::new(self.service, stream, None)).map_err(|error| {
             match error.raw_os_error().map_or(Errno::EIO, Errno::from_raw) {

@@ -51,7 +51,7 @@ pub struct Connection {
     reply: Reply,
     state: State,
     peer_is_done: bool,
-    /// Held until the first request runs, is answered, or turns out to be incomplete.
+    /// Held until the first request runs, is sent to a pool, is answered, or turns out to be incomplete.
     arrival: Option<Arrival>,
     has_read: bool,
     /// Reads and writes since the socket had nothing to read, or since the last [`Step::Yield`].

@@ -28,7 +28,7 @@ pub(crate) struct Cell {
     running: AtomicU32,
     /// The number of running handlers at which a new connection would have to wait.
     capacity: AtomicU32,
-    /// The number of the offered connection; 0 without one, [`TAKEN`] from its taking until its first request runs.
+    /// The number of the offered connection; 0 without one, [`TAKEN`] from its taking until its first request runs or is sent to a pool.
     offer: AtomicU64,
 }
 
@@ -209,7 +209,7 @@ impl AsFd for WorkerSlot {
     }
 }
 
-/// A connection that was taken from the parent and whose first request neither runs nor is answered. Were it not counted, the parent could offer
+/// A connection that was taken from the parent and whose first request neither runs, nor is in a pool, nor is answered. Were it not counted, the parent could offer
 /// the next connection to a worker that is about to block.
 pub(crate) struct Arrival(WorkerSlot);
 

@@ -35,11 +35,13 @@ pub fn is_full(error: i32) -> bool {
 /// waits any more.
 pub(crate) fn after(error: Errno, accept: impl Fn() -> nix::Result<OwnedFd>) -> bool {
     say_once_a_second!("cannot accept connections: {}", error.desc());
-    let has_turned_away = is_full(error as i32) && turn_away(accept).is_ok();
-    if !has_turned_away {
-        std::thread::sleep(PAUSE);
+    match is_full(error as i32).then(|| turn_away(accept)) {
+        Some(Ok(nobody_waits)) => nobody_waits,
+        _ => {
+            std::thread::sleep(PAUSE);
+            false
+        }
     }
-    has_turned_away
 }
 
 /// Room for one descriptor, as long as it lives.
@@ -60,8 +62,8 @@ impl Drop for Room {
     }
 }
 
-/// Accepts the connections that wait, with the spare descriptor, and closes them.
-fn turn_away(accept: impl Fn() -> nix::Result<OwnedFd>) -> nix::Result<()> {
+/// Accepts the connections that wait, with the spare descriptor, and closes them. True if it has met the last one.
+fn turn_away(accept: impl Fn() -> nix::Result<OwnedFd>) -> nix::Result<bool> {
     let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..MOST {
         drop(spare.take());
@@ -69,11 +71,11 @@ fn turn_away(accept: impl Fn() -> nix::Result<OwnedFd>) -> nix::Result<()> {
         *spare = open();
         match accepted {
             Ok(()) => {}
-            Err(Errno::EAGAIN) => return Ok(()),
+            Err(Errno::EAGAIN) => return Ok(true),
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 fn open() -> Option<File> {

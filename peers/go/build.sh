@@ -5,6 +5,7 @@
 # toolchain builds with its own version.
 set -eu
 mod="$1.mod"
+mkdir -p "$(dirname "$1")"
 cp go.mod "$mod"
-go mod edit -go="$(go env GOVERSION | sed -E 's/^go([0-9]+\.[0-9]+).*/\1/')" "$mod"
+go mod edit -go="$(go env GOVERSION | sed -E 's/.*go([0-9]+\.[0-9]+).*/\1/')" "$mod"
 exec go build -trimpath -modfile "$mod" -o "$1" .

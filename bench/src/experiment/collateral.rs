@@ -342,7 +342,7 @@ fn details(settings: &Settings, view: &View<'_>, kind: Kind) -> Table {
         cells.extend(families.iter().map(|(_, family, _)| view.cell(row, &of(family))));
         cells
     });
-    let expected = "of: what arithmetic gives where each connection stays on one loop, and connections are spread evenly over the loops: T (1 - (1 - q) / f), f being the share of connections and time behind the blocker; where all are on one loop, T (k - (1 - q) / f)";
+    let expected = "of: what arithmetic gives where each connection stays on one loop, and connections are spread evenly over the loops: T (1 - (1 - q) / f), f being the share of connections and time behind the blocker; where all are on one loop, T (k - (1 - q)) - 1 ms for several";
     table.legend.push(Legend { mark: r" of \d", text: expected.into() });
     table.legend.extend(Legend::of_freezing());
     table

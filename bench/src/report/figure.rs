@@ -188,6 +188,12 @@ mod tests {
     }
 
     #[test]
+    fn the_limits_say_what_is_felt_up_to_them() {
+        let words: Vec<String> = Scale::response_time(Percentile::default()).limits.into_iter().map(|(_, word)| word).collect();
+        assert_eq!(words, ["instant up to 0.1 s", "flow up to 1 s", "attention up to 10 s"]);
+    }
+
+    #[test]
     fn a_point_is_a_short_list_and_a_bound_says_so() {
         let written = |median| serde_json::to_string(&Point::of(2.0, &summary(median), ALL)).unwrap();
         assert_eq!(written(Value::Exact(98.123_456)), "[2.0,98.1235]");

@@ -203,7 +203,7 @@ function tour(): HTMLElement {
     const title = h("h2", { tabindex: -1 }, `${number + 1} of ${STEPS.length}: ${step.title}`);
     const guesses = h("div", { class: "guesses" });
     const answer = h("p", { class: "answer", role: "status" });
-    const waiting = h("p", { class: "about waiting" }, "You can guess as soon as the servers serve.");
+    const waiting = h("p", { class: "about waiting" }, "You can guess as soon as the servers answer.");
     const after = h("p", { class: "buttons" });
     const guess = (option: number) => {
       setOpen(false);
@@ -281,9 +281,9 @@ listen(
   () => lose("The lab has ended, or this address holds another token: open the one that `stallbench lab` printed."),
 );
 requestAnimationFrame(draw);
-// Something moves at once: two tabs, as soon as both servers serve.
+// Something moves at once: two tabs, as soon as both servers serve and are probed.
 awaited = () => {
-  if (!known || known.panes.length < 2 || !areProbed(-1)) return;
+  if (!known || known.panes.length < 2 || known.panes.some((pane) => pane.state !== "serving") || !areProbed(-1)) return;
   awaited = null;
   void act({ act: "tabs", count: 2, length_ms: length.value(), spins: true });
 };

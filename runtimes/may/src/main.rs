@@ -32,11 +32,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 /// The stack size of each coroutine, in bytes.
 const STACK_SIZE: usize = 256 * 1024;
 /// The number of threads for blocking work; the default of the crate `blocking`.
 const BLOCKING_THREADS: usize = 500;
+/// Until the loop that accepts tries again after an error.
+const PAUSE: Duration = Duration::from_millis(10);
 
 static MAY: Runtime = Runtime { name: "may", package: Some("may"), models: MODELS, settings };
 
@@ -142,8 +145,8 @@ fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<Atomi
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 acceptor.wait_io();
             }
-            // Others may wait, of whom the poller does not tell again.
-            Err(_) => {}
+            // Others may wait, of whom the poller does not tell again. Connections have their turn first: they may end, and make room.
+            Err(_) => may::coroutine::sleep(PAUSE),
         }
     }
     // Remove the acceptor from the poller before closing it.
