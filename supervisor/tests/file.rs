@@ -56,6 +56,36 @@ fn a_file_is_applied_and_only_what_differs_changes() {
 }
 
 #[test]
+fn an_app_that_gets_another_name_keeps_its_address_and_nothing_is_deleted_after_a_failure() {
+    let supervisor = Supervisor::new();
+    let (server, address) = (server(), free());
+    let app = |name: &str, address: &str| {
+        format!(
+            "[[app]]\nstart = \"{}\"\nname = \"{name}\"\nlisten = [\"{address}\"]\narguments = [\"--model\", \"current-thread\"]\n",
+            server.display()
+        )
+    };
+    let path = file(&supervisor, &app("old", &address));
+    let path = path.to_str().unwrap();
+    supervisor.ok(&["apply", path]);
+    file(&supervisor, &app("new", &address));
+    assert_eq!(
+        supervisor.ok(&["apply", path, "--prune", "--dry-run"]),
+        "- old: is deleted, and new takes its place\n+ new: starts\n"
+    );
+    supervisor.ok(&["apply", path, "--prune"]);
+    assert!(connect(&address).is_ok());
+    assert_eq!(supervisor.list().iter().map(|one| one["name"].as_str().unwrap()).collect::<Vec<_>>(), ["new"]);
+    // The next file cannot be applied, and so takes nothing down.
+    let before = supervisor.pids();
+    let bad = "[[app]]\nstart = \"false\"\nname = \"bad\"\nmax-restarts = 0\n";
+    file(&supervisor, bad);
+    let said = supervisor.fails(&["apply", path, "--prune"]);
+    assert!(said.contains("new stays until the rest of the file is applied"), "{said}");
+    assert!(connect(&address).is_ok() && before.iter().all(|pid| supervisor.pids().contains(pid)));
+}
+
+#[test]
 fn a_change_starts_what_was_given_up_and_not_what_somebody_has_stopped() {
     let supervisor = Supervisor::new();
     let app = |seconds: &str| {

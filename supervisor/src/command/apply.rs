@@ -19,7 +19,8 @@ enum Step {
     Keep(String),
     /// It is as the file says, and these instances were given up: itself, if all were.
     Revive(String, Vec<String>),
-    Delete(String),
+    /// It is not in the file any more; with the app that takes its place, if one does.
+    Delete(String, Option<String>),
     /// It is not in the file any more.
     Leave(String),
 }
@@ -34,15 +35,34 @@ pub fn run(apply: &Apply) -> Result<()> {
         return steps.iter().try_for_each(|step| print(&format!("{}\n", step.text())));
     }
     client::begin()?;
-    client::all(steps.into_iter().map(act))
+    // What nobody takes the place of is deleted last, and only if the rest has succeeded: a file that cannot be applied must take nothing down.
+    let (last, first): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(|step| matches!(step, Step::Delete(_, None)));
+    let done = client::all(first.into_iter().map(act));
+    if let Err(error) = &done
+        && !last.is_empty()
+    {
+        let names: Vec<&str> = last.iter().filter_map(Step::deleted).collect();
+        bail!("{error:#}; {} stays until the rest of the file is applied: apply it again", names.join(", "));
+    }
+    done.and_then(|()| client::all(last.into_iter().map(act)))
 }
 
 fn plan(apply: &Apply) -> Result<Vec<Step>> {
     let wanted = specs(&apply.file, apply.env.as_deref(), &apply.only)?;
     let table = client::table()?;
     let there = running(&table)?;
+    let file = wanted.first().and_then(|(spec, _)| spec.file.clone());
+    // Those of this file that it does not have any more, with what they were.
+    let mut gone: Vec<(&String, &Spec)> = there.iter().filter_map(|(name, (old, _))| Some((name, old.as_ref()?))).collect();
+    gone.retain(|(name, old)| {
+        apply.only.is_empty()
+            && is_same(old.file.as_deref(), file.as_deref())
+            && !wanted.iter().any(|(spec, _)| spec.name == **name)
+    });
     let mut steps = Vec::new();
     for (spec, instances) in &wanted {
+        let replaced = gone.extract_if(.., |(_, old)| apply.prune && replaces(spec, old, !there.contains_key(&spec.name)));
+        steps.extend(replaced.map(|(name, _)| Step::Delete(name.clone(), Some(spec.name.clone()))));
         let Some((old, count)) = there.get(&spec.name) else {
             steps.push(Step::Start(Box::new(spec.clone()), *instances));
             continue;
@@ -67,14 +87,15 @@ fn plan(apply: &Apply) -> Result<Vec<Step>> {
             steps.push(Step::Revive(spec.name.clone(), errored));
         }
     }
-    let file = wanted.first().and_then(|(spec, _)| spec.file.clone());
-    for (name, (old, _)) in there.iter().filter(|_| apply.only.is_empty()) {
-        let is_ours = old.as_ref().is_some_and(|old| is_same(old.file.as_deref(), file.as_deref()));
-        if is_ours && !wanted.iter().any(|(spec, _)| spec.name == *name) {
-            steps.push(if apply.prune { Step::Delete(name.clone()) } else { Step::Leave(name.clone()) });
-        }
-    }
+    steps.extend(
+        gone.into_iter().map(|(name, _)| if apply.prune { Step::Delete(name.clone(), None) } else { Step::Leave(name.clone()) }),
+    );
     Ok(steps)
+}
+
+/// Returns whether an app needs another to be gone: it wants its address, or it is the same program under a new name, which may bind the address itself.
+fn replaces(spec: &Spec, other: &Spec, is_new: bool) -> bool {
+    spec.listeners.iter().any(|address| other.listeners.contains(address)) || is_new && spec.command == other.command
 }
 
 /// Returns whether two paths lead to one file, however they were typed.
@@ -152,6 +173,14 @@ fn same_listeners(old: &Spec, new: &Spec) -> bool {
 }
 
 impl Step {
+    /// The app that it deletes, if it does.
+    fn deleted(&self) -> Option<&str> {
+        match self {
+            Step::Delete(name, _) => Some(name),
+            _ => None,
+        }
+    }
+
     fn text(&self) -> String {
         match self {
             Step::Start(spec, 1) => format!("+ {}: starts", spec.name),
@@ -164,7 +193,8 @@ impl Step {
             }
             Step::Keep(name) => format!("= {name}"),
             Step::Revive(name, _) => format!("~ {name}: is errored, and starts again"),
-            Step::Delete(name) => format!("- {name}: is deleted"),
+            Step::Delete(name, None) => format!("- {name}: is deleted"),
+            Step::Delete(name, Some(next)) => format!("- {name}: is deleted, and {next} takes its place"),
             Step::Leave(name) => format!("- {name}: is not in the file, and stays: --prune deletes it"),
         }
     }
@@ -180,7 +210,7 @@ fn act(step: Step) -> Result<()> {
             }
             to.map_or(Ok(()), |to| client::ask(&Request::Scale(name, Size::To(to))))
         }
-        Step::Delete(name) => client::ask(&Request::Delete(name)),
+        Step::Delete(name, _) => client::ask(&Request::Delete(name)),
         Step::Revive(_, targets) => client::ask_each(&targets, Request::Resume),
         Step::Keep(_) => Ok(()),
         Step::Leave(_) => print(&format!("{}\n", step.text())),
