@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Supervisor, is_gone, signal, until};
+use common::{Supervisor, can_run, is_gone, signal, until};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -196,8 +196,7 @@ fn it_goes_on_when_keeper_and_daemon_have_both_died() {
 fn run_first(supervisor: &Supervisor, text: &str) -> Option<Child> {
     let namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--mount-proc"];
     let can = || Command::new("unshare").args(namespaces).arg("true").output().is_ok_and(|output| output.status.success());
-    if !can() {
-        println!("skipped: this user cannot make namespaces");
+    if !can_run(can(), "this user cannot make namespaces") {
         return None;
     }
     let path = file(supervisor, text);

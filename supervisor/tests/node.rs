@@ -4,7 +4,7 @@ mod common;
 
 use common::load::Load;
 use common::node::{SERVER, said, start};
-use common::{Supervisor, free_port, has, program, resident_kib, signal, until};
+use common::{Supervisor, free_port, has, is_root, program, resident_kib, signal, until};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -243,8 +243,8 @@ fn a_canary_that_fails_or_hangs_is_taken_back_and_one_that_is_fine_is_followed_b
 
 #[test]
 fn a_program_runs_as_another_user() {
-    if !has("node") || !nix::unistd::geteuid().is_root() {
-        return println!("skipped: it takes node, and root");
+    if !has("node") || !is_root() {
+        return;
     }
     let supervisor = Supervisor::new();
     let text = "require('node:http').createServer((_, answer) => answer.end(String(process.getuid()))).listen(Number(process.env.PORT));";

@@ -3,7 +3,7 @@
 mod common;
 
 use common::load::Load;
-use common::{Supervisor, free, has, is_gone, server, signal, start, until};
+use common::{Supervisor, free, has, is_gone, is_root, server, signal, start, until};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -350,8 +350,8 @@ socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(sys.argv[2].encode(), '\
 
 #[test]
 fn nobody_else_can_take_the_notify_socket_of_another_users_app_or_speak_for_it() {
-    if !nix::unistd::geteuid().is_root() || !has(PYTHON) {
-        return println!("skipped: it takes root, and python3");
+    if !is_root() || !has(PYTHON) {
+        return;
     }
     let supervisor = Supervisor::new();
     let [user, other] = ["nobody", "daemon"].map(|name| nix::unistd::User::from_name(name).unwrap().unwrap().uid.as_raw());

@@ -3,7 +3,7 @@
 mod common;
 
 use common::load::{Load, connect};
-use common::{Supervisor, free, server, until};
+use common::{Supervisor, can_run, free, server, until};
 use rustix::process::geteuid;
 use std::fs;
 use std::path::Path;
@@ -33,8 +33,8 @@ impl Machine {
     fn boot() -> Option<Self> {
         let namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--uts", "--ipc", "--cgroup"];
         let can = || Command::new("unshare").args(namespaces).arg("true").output().is_ok_and(|output| output.status.success());
-        if !geteuid().is_root() || !Path::new("/lib/systemd/systemd").exists() || !can() {
-            println!("skipped: only root can start a systemd of its own, in namespaces");
+        let can_boot = geteuid().is_root() && Path::new("/lib/systemd/systemd").exists() && can();
+        if !can_run(can_boot, "only root can start a systemd of its own, in namespaces, and there has to be one") {
             return None;
         }
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/files/systemd.sh");

@@ -90,15 +90,25 @@ impl Supervisor {
     }
 }
 
-/// Returns whether there is a program to test with; says so if not, since only Rust and a C compiler are promised. Where all programs were installed for the
-/// tests, one that is missing is an error: a test that is skipped must not look like one that has passed.
+/// Returns whether a test can run; says why if not, since only Rust and a C compiler are promised. Where all that tests need was installed for them, that is
+/// an error: a test that is skipped must not look like one that has passed.
+pub fn can_run(is_possible: bool, why_not: &str) -> bool {
+    assert!(is_possible || std::env::var_os("NO_TEST_IS_SKIPPED").is_none(), "a test is skipped: {why_not}");
+    if !is_possible {
+        println!("skipped: {why_not}");
+    }
+    is_possible
+}
+
+/// Returns whether there is a program to test with.
 pub fn has(program: &str) -> bool {
     let has_one = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
-    assert!(has_one || std::env::var_os("NO_TEST_IS_SKIPPED").is_none(), "there is no {program}");
-    if !has_one {
-        println!("skipped: there is no {program}");
-    }
-    has_one
+    can_run(has_one, &format!("there is no {program}"))
+}
+
+/// Returns whether the test belongs to root.
+pub fn is_root() -> bool {
+    can_run(nix::unistd::geteuid().is_root(), "it takes root")
 }
 
 /// Writes a program into the test's folder.
