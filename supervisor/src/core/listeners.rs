@@ -16,6 +16,15 @@ const MOST_ASKED: usize = 64;
 /// Pause before an address is tried again that could not be bound.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// A remark on such an address: these words, the address, and these before the reason.
+const CANNOT: &str = "cannot listen on ";
+const YET: &str = " yet, retrying: ";
+
+/// Returns the address that a remark is about, if that is being retried.
+fn retried(remark: &str) -> Option<&str> {
+    remark.strip_prefix(CANNOT)?.split_once(YET).map(|(address, _)| address)
+}
+
 /// An address that a process wants to listen on: a Node program names it only when it runs.
 pub(super) struct Wish {
     pub key: Key,
@@ -102,6 +111,7 @@ impl Core {
             return self.order(Order::Unbind(address));
         }
         self.tasks.iter_mut().for_each(|task| task.missing.retain(|one| *one != address));
+        self.remarks.retain(|one| retried(one) != Some(address.as_str()));
         let given: Vec<Order> = self.wishes.iter().filter(|wish| wish.address == address).map(Wish::given).collect();
         given.into_iter().for_each(|order| self.order(order));
         self.listeners.insert(address, actual);
@@ -132,7 +142,10 @@ impl Core {
         let wants = |task: &Task| task.missing.iter().any(|one| one == address);
         // A task without a client comes from a recovery and retries: an old process may hold the address until it has drained.
         if self.tasks.iter().any(|task| task.client.is_none() && wants(task)) {
-            self.remark(format!("cannot listen on {address} yet, retrying: {why}"));
+            let remark = format!("{CANNOT}{address}{YET}{why}");
+            // It may be another reason now.
+            self.remarks.retain(|one| *one == remark || retried(one) != Some(address));
+            self.remark(remark);
             self.bind_due = Some(self.now.instant + AGAIN);
         }
         while let Some(number) = self.tasks.iter().position(|task| task.client.is_some() && wants(task)) {
@@ -147,6 +160,42 @@ impl Core {
     pub(super) fn bind_again(&mut self) {
         self.bind_due = None;
         let missing: Vec<String> = self.tasks.iter().flat_map(|task| &task.missing).cloned().collect();
+        // The command that needed it may have been cancelled.
+        self.remarks.retain(|one| retried(one).is_none_or(|address| missing.iter().any(|missing| missing == address)));
         missing.into_iter().for_each(|address| self.order(Order::Bind(address)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::saved::AtRest;
+    use crate::core::{Found, Input, Now};
+    use crate::home::Home;
+
+    #[test]
+    fn addresses_that_are_retried_are_remarked_once_each_and_not_any_more_once_they_are_bound() {
+        let now = Now::read();
+        let mut core = Core::new(Home::at("/h"), Found::default(), now);
+        core.handle(Input::Report(Box::new(crate::channel::Report::Told)), now);
+        let addresses = ["127.0.0.1:1", "127.0.0.1:2"];
+        for (name, address) in ["a", "b"].into_iter().zip(addresses) {
+            let spec = Spec { command: vec!["/bin/app".into()], listeners: vec![address.into()], ..Spec::lost(name) };
+            core.begin_start(None, spec, 1, &AtRest::default()).unwrap();
+        }
+        core.remark("something else".into());
+        for _ in 0..20 {
+            addresses.iter().for_each(|address| core.cannot_bind(address, 98, "taken"));
+            core.bind_again();
+        }
+        let retrying = |address: &str, why: &str| format!("cannot listen on {address} yet, retrying: {why}");
+        let [first, second] = addresses.map(|address| retrying(address, "taken"));
+        assert_eq!(core.remarks, ["something else", &first, &second]);
+        core.bound(addresses[0].into(), addresses[0].into());
+        core.cannot_bind(addresses[1], 13, "forbidden");
+        assert_eq!(core.remarks, ["something else", &retrying(addresses[1], "forbidden")]);
+        core.tasks.clear();
+        core.bind_again();
+        assert_eq!(core.remarks, ["something else"]);
     }
 }

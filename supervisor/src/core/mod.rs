@@ -15,6 +15,7 @@ mod memory;
 mod readiness;
 mod recover;
 mod reload;
+mod remarks;
 mod request;
 mod saved;
 mod settle;
@@ -45,9 +46,6 @@ use worker::{Event, State};
 
 /// Identifies a client of the daemon.
 pub type Client = u64;
-
-/// Number of remarks to keep.
-const MOST_REMARKS: usize = 10;
 
 /// The time at which something happens.
 #[derive(Debug, Clone, Copy)]
@@ -299,27 +297,6 @@ impl Core {
 
     fn order(&mut self, order: Order) {
         self.out.push(Output::Order(order));
-    }
-
-    /// Notes what has happened to an app.
-    fn note(&mut self, app: &str, id: Option<u32>, what: &str, why: Option<String>) {
-        let since = self.now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let namespace = match self.table.app(app) {
-            Some(app) => app.spec.options.namespace.clone(),
-            None => self.gone.remove(app),
-        };
-        self.out.push(Output::Event(control::Event { at_ms, app: app.to_owned(), namespace, id, what: what.to_owned(), why }));
-    }
-
-    fn remark(&mut self, remark: String) {
-        // The name of a process, or what it has written, must not do anything on the reader's terminal.
-        let remark = if remark.contains(char::is_control) { remark.replace(char::is_control, " ") } else { remark };
-        if self.remarks.last() != Some(&remark) {
-            self.remarks.push(remark);
-            // Drops the oldest remark, so that a recurring error does not fill the memory.
-            self.remarks.drain(..self.remarks.len().saturating_sub(MOST_REMARKS));
-        }
     }
 
     fn hear(&mut self, report: Report) {

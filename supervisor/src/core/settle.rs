@@ -113,11 +113,6 @@ impl Core {
         }
     }
 
-    /// Takes back a remark that is not true any more.
-    pub fn retract(&mut self, remark: &str) {
-        self.remarks.retain(|one| one != remark);
-    }
-
     fn remove_gone(&mut self) {
         for app in &mut self.table.apps {
             app.instances.retain(|instance| !(instance.is_leaving && instance.is_over()));
