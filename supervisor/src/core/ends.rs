@@ -1,10 +1,10 @@
 //! The lives of processes: their starts and ends move them through [the lifecycle](super::worker).
 
-use super::Core;
 use super::readiness::Readiness;
 use super::table::{Instance, Worker};
 use super::task::Task;
 use super::worker::{Action, Event, Policy, State, Then};
+use super::{Core, Version};
 use crate::channel::{End, Job, Key, Order};
 use crate::launch::CANNOT_RUN;
 use crate::proc::Identity;
@@ -87,8 +87,8 @@ impl Core {
             instance.failures = failures;
             instance.restarts += u32::from(!was_asked);
         }
-        if app.damage.is_some() {
-            // Nothing is known that could be started in its place.
+        if app.damage.is_some() && version == Version::Current {
+            // Nothing is known that could be started in its place, unless a reload brings it.
             self.feed(key, Event::Stop);
         }
         self.feed(key, Event::Ended { failures });
