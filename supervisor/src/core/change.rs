@@ -1,6 +1,6 @@
 //! Commands that bring specifications with them: changed ones, saved ones, and what is done about lost ones.
 
-use super::saved::Dumped;
+use super::saved::{AtRest, Dumped};
 use super::table::Instance;
 use super::task::Verb;
 use super::worker::State;
@@ -10,8 +10,8 @@ use crate::spec::Spec;
 use anyhow::{Result, bail};
 
 impl Core {
-    /// Begins to replace the processes of an app with those of another specification.
-    pub(super) fn begin_change(&mut self, client: Client, spec: Spec) -> Result<()> {
+    /// Begins to replace the processes of an app with those of another specification; what was saved as being at rest is not started for it.
+    pub(super) fn begin_change(&mut self, client: Option<Client>, spec: Spec, at_rest: &AtRest) -> Result<()> {
         spec.check()?;
         let ids = self.free(&spec.name)?;
         self.refuse_taken(&spec)?;
@@ -20,19 +20,30 @@ impl Core {
         // What was given up is tried again with the change, and so is what could not be started without its specification; what somebody has stopped
         // stays so.
         let is_lost = app.damage.is_some();
-        let is_wanted = |instance: &&Instance| is_lost || !instance.is_over() || instance.worker.state == State::Errored;
-        let wanted = app.instances.iter().filter(is_wanted).map(|instance| instance.id);
+        let is_wanted = |(position, one): &(u32, &Instance)| {
+            !one.is_over() || one.worker.state == State::Errored || is_lost && !at_rest.has(*position)
+        };
+        let wanted = (0..).zip(&app.instances).filter(is_wanted).map(|(_, instance)| instance.id);
         let wanted: Vec<u32> = wanted.filter(|id| ids.contains(id)).collect();
         let name = spec.name.clone();
         self.out.push(Output::Prepare(Box::new(spec), Version::Next));
-        self.push_reload(Some(client), name, wanted).is_prepared = false;
+        self.push_reload(client, name, wanted).is_prepared = false;
         Ok(())
     }
 
-    /// Brings the saved apps back: those that are not in the list, and those that the system's last shutdown has ended.
+    /// Saves the apps.
+    pub(super) fn save(&mut self, client: Client, before: Option<Dump>) {
+        if self.ending.is_some() {
+            return self.refuse_at_end(client);
+        }
+        let (dump, unknown) = Dump::of(&self.table, &self.about_to_start(), before);
+        self.out.push(Output::Save(client, dump, unknown));
+    }
+
+    /// Brings the saved apps back: those that are not in the list, those whose specification is lost, and those that the system's last shutdown has ended.
     pub(super) fn resurrect(&mut self, client: Client, dump: Dump, is_boot: bool) {
         if self.ending.is_some() {
-            return self.answer(client, Answer::Error("the supervisor is shutting down: retry once it has stopped".into()));
+            return self.refuse_at_end(client);
         }
         if is_boot && self.is_continued {
             return self.answer(client, Answer::Done("the supervisor continues with the list that it had".into()));
@@ -44,6 +55,7 @@ impl Core {
         for Dumped { spec, instances, at_rest, .. } in dump.apps {
             let name = spec.name.clone();
             let begun = match self.table.app(&name) {
+                Some(app) if app.damage.is_some() => self.begin_change(waiting, spec, &at_rest),
                 Some(app) => {
                     let ended: Vec<u32> = app.instances.iter().filter(|one| one.is_ended_by_boot).map(|one| one.id).collect();
                     if !ended.is_empty() && !self.is_busy(&name) {
@@ -66,12 +78,17 @@ impl Core {
         );
     }
 
+    fn refuse_at_end(&mut self, client: Client) {
+        self.answer(client, Answer::Error("the supervisor is shutting down: retry once it has stopped".into()));
+    }
+
     pub(super) fn refuse_damaged(&self, ids: &[u32]) -> Result<()> {
         let damaged = ids.iter().filter_map(|id| self.table.instance(*id)).find_map(|(app, _)| Some((app, app.damage.as_ref()?)));
         match damaged {
             Some((app, why)) => {
                 bail!(
-                    "{0} cannot be started, since its specification is lost ({why}): run `supervisor delete {0}`, and start it anew",
+                    "{0} cannot be started, since its specification is lost ({why}): run `supervisor resurrect` if it was saved, or run `supervisor \
+                     delete {0}`, and start it anew",
                     app.spec.name
                 )
             }

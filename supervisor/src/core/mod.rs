@@ -72,6 +72,8 @@ pub enum Input {
     KeeperDied,
     /// A client sends a command.
     Request(Client, Request),
+    /// A client wants the apps saved; with those that were saved before.
+    Save(Client, Option<Dump>),
     /// A client wants the apps back that were saved.
     Resurrect { client: Client, dump: Dump, is_boot: bool },
     /// A client has gone, and does not wait for its answer any more.
@@ -113,8 +115,8 @@ pub enum Output {
     Check(Box<Checks>),
     /// Add to the event log.
     Event(control::Event),
-    /// Save the apps for `resurrect`, and answer the client.
-    Save(Client, Dump),
+    /// Save the apps for `resurrect`, and answer the client, also with the names of those that cannot be saved.
+    Save(Client, Dump, Vec<String>),
     /// Everything has ended.
     Quit,
 }
@@ -205,6 +207,7 @@ impl Core {
                 self.remark("the keeper died and was replaced".into());
             }
             Input::Request(client, request) => self.begin(client, request),
+            Input::Save(client, before) => self.save(client, before),
             Input::Resurrect { client, dump, is_boot } => self.resurrect(client, dump, is_boot),
             Input::Gone(client) => self.gone(client),
             Input::Prepared(name, result) => self.prepared(&name, result),

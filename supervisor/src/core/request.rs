@@ -4,7 +4,7 @@ use super::saved::AtRest;
 use super::table::{App, Instance, Other};
 use super::task::{Task, Verb};
 use super::worker::{Event, State};
-use super::{Client, Core, Dump, Output, Version};
+use super::{Client, Core, Output, Version};
 use crate::channel::{Key, Order};
 use crate::control::{Answer, Request, Size};
 use crate::spec::Spec;
@@ -39,7 +39,7 @@ impl Core {
             }
             _ if self.ending.is_some() => bail!("the supervisor is shutting down: retry once it has stopped"),
             Request::Start { spec, instances } => self.begin_start(Some(client), *spec, instances, &AtRest::default()),
-            Request::Change { spec } => self.begin_change(client, *spec),
+            Request::Change { spec } => self.begin_change(Some(client), *spec, &AtRest::default()),
             Request::Resume(target) => {
                 let ids = self.free(&target)?;
                 self.refuse_damaged(&ids)?;
@@ -106,13 +106,8 @@ impl Core {
                 self.answer(client, Answer::Done("all logs are being opened anew".into()));
                 Ok(())
             }
-            Request::Save => {
-                let dump = Dump::of(&self.table, &self.about_to_start());
-                self.out.push(Output::Save(client, dump));
-                Ok(())
-            }
             // The daemon reads the saved apps first.
-            Request::Resurrect { .. } | Request::Update(_) => bail!("the daemon does this itself"),
+            Request::Save | Request::Resurrect { .. } | Request::Update(_) => bail!("the daemon does this itself"),
             Request::Foreground => {
                 self.foreground.push(client);
                 Ok(())
@@ -133,12 +128,10 @@ impl Core {
     /// Adds an app to the list, and starts its instances except for those at these positions.
     pub(super) fn begin_start(&mut self, client: Option<Client>, spec: Spec, instances: u32, at_rest: &AtRest) -> Result<()> {
         let ids = self.add(&spec, instances)?;
-        let AtRest { stopped, finished } = at_rest;
-        for id in (0..).zip(&ids).filter(|(position, _)| finished.contains(position)).map(|(_, id)| *id) {
+        for id in (0..).zip(&ids).filter(|(position, _)| at_rest.finished.contains(position)).map(|(_, id)| *id) {
             self.table.instance_mut(id).into_iter().for_each(|instance| instance.is_finished = true);
         }
-        let is_wanted = |(position, _): &(u32, u32)| !stopped.contains(position) && !finished.contains(position);
-        let wanted: Vec<u32> = (0..).zip(ids).filter(is_wanted).map(|(_, id)| id).collect();
+        let wanted: Vec<u32> = (0..).zip(ids).filter(|(position, _)| !at_rest.has(*position)).map(|(_, id)| id).collect();
         if !wanted.is_empty() {
             self.push_one(client, Verb::Start { is_new: true, is_begun: false }, spec.name, wanted).is_prepared = false;
         }
@@ -191,7 +184,7 @@ impl Core {
     }
 
     /// Returns the instances that a command starts as soon as it can: its address may not be there yet.
-    fn about_to_start(&self) -> BTreeSet<u32> {
+    pub(super) fn about_to_start(&self) -> BTreeSet<u32> {
         self.tasks.iter().filter(|task| task.verb.is_about_to_start()).flat_map(|task| task.ids.iter().copied()).collect()
     }
 

@@ -166,6 +166,13 @@ pub struct AtRest {
     pub finished: BTreeSet<u32>,
 }
 
+impl AtRest {
+    /// Returns whether the instance at a position is not started again.
+    pub(super) fn has(&self, position: u32) -> bool {
+        self.stopped.contains(&position) || self.finished.contains(&position)
+    }
+}
+
 /// The forms in which an app was saved so far.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -202,18 +209,28 @@ fn is_stopped(instance: &Instance) -> bool {
 }
 
 impl Dump {
-    /// Returns the apps of a table, except those whose specification is lost; these instances are about to start.
-    pub(super) fn of(table: &Table, about_to_start: &BTreeSet<u32>) -> Self {
-        let known = table.apps.iter().filter(|app| app.damage.is_none());
-        let apps = known.map(|app| {
+    /// Returns the apps of a table, and the names of those that cannot be saved; these instances are about to start. An app whose specification is lost
+    /// stays as it was saved before, if it was: nothing else may know it any more.
+    pub(super) fn of(table: &Table, about_to_start: &BTreeSet<u32>, before: Option<Dump>) -> (Self, Vec<String>) {
+        let mut before: BTreeMap<String, Dumped> =
+            before.into_iter().flat_map(|dump| dump.apps).map(|app| (app.spec.name.clone(), app)).collect();
+        let (mut apps, mut unknown) = (Vec::new(), Vec::new());
+        for app in &table.apps {
+            if app.damage.is_some() {
+                match before.remove(&app.spec.name) {
+                    Some(saved) => apps.push(saved),
+                    None => unknown.push(app.spec.name.clone()),
+                }
+                continue;
+            }
             let those = |is: &dyn Fn(&Instance) -> bool| {
                 let resting = |one: &Instance| is(one) && !about_to_start.contains(&one.id);
                 (0..).zip(&app.instances).filter(|(_, one)| resting(one)).map(|(position, _)| position).collect::<BTreeSet<u32>>()
             };
             let at_rest = AtRest { stopped: those(&is_stopped), finished: those(&|one| one.is_over() && one.is_finished) };
             let is_stopped = at_rest.stopped.len() + at_rest.finished.len() == app.instances.len();
-            Dumped { spec: app.spec.clone(), instances: app.instances.len() as u32, at_rest, is_stopped }
-        });
-        Dump { apps: apps.collect() }
+            apps.push(Dumped { spec: app.spec.clone(), instances: app.instances.len() as u32, at_rest, is_stopped });
+        }
+        (Dump { apps }, unknown)
     }
 }

@@ -184,7 +184,10 @@ impl Core {
         let Some(next) = app.next.take() else { return };
         app.spec = next;
         // What was lost is known again.
-        app.damage = None;
+        if app.damage.take().is_some() {
+            let lost = super::recover::lost(name);
+            self.remarks.retain(|remark| !remark.starts_with(&lost));
+        }
         // Only a Node program asks.
         if !app.spec.is_node {
             app.asked.clear();

@@ -189,7 +189,7 @@ impl Daemon {
             // Another supervisor's specifications stay as they are.
             Output::Prepare(spec, _) if !self.owns_home() => return Ok(Some(Input::Prepared(spec.name, Err(self.lost())))),
             Output::Commit(_) | Output::Discard(_) | Output::Event(_) if !self.owns_home() => {}
-            Output::Save(client, _) if !self.owns_home() => self.clients.answer(client, &Answer::Error(self.lost())),
+            Output::Save(client, ..) if !self.owns_home() => self.clients.answer(client, &Answer::Error(self.lost())),
             Output::Prepare(spec, version) => {
                 let result = store::write(&spec, version, &self.home);
                 let result = result.and_then(|()| if version == Version::Current { self.follow(&spec) } else { Ok(()) });
@@ -213,15 +213,9 @@ impl Daemon {
             Output::Check(checks) => return Ok(self.check(*checks)),
             // A full disk must not stop the apps, and is told elsewhere.
             Output::Event(event) => drop(store::note(&event, &self.home)),
-            Output::Save(client, dump) => {
-                let answer = match store::dump(&dump, &self.home) {
-                    Ok(()) => {
-                        let path = self.home.dump();
-                        let count = if dump.apps.len() == 1 { "1 app".into() } else { format!("{} apps", dump.apps.len()) };
-                        Answer::Done(format!("saved {count} for `supervisor resurrect` in {}", path.display()))
-                    }
-                    Err(error) => Answer::Error(format!("{error:#}")),
-                };
+            Output::Save(client, dump, unknown) => {
+                let answer = store::dump(&dump, &unknown, &self.home);
+                let answer = answer.map_or_else(|error| Answer::Error(format!("{error:#}")), Answer::Done);
                 self.clients.answer(client, &answer);
             }
             Output::Quit => {
@@ -367,6 +361,7 @@ impl Daemon {
                 Ok(())
             }
             Word::Request(request) if request.needs_room() && self.refuse_without_room(id) => Ok(()),
+            Word::Request(Request::Save) => self.handle(Input::Save(id, store::dumped(&self.home).ok())),
             Word::Request(Request::Update(program)) => self.update(id, program),
             Word::Request(Request::Resurrect { is_boot }) => match store::dumped(&self.home) {
                 Ok(dump) => self.handle(Input::Resurrect { client: id, dump, is_boot }),

@@ -203,12 +203,16 @@ pub fn note(event: &Event, home: &Home) -> Result<()> {
     Ok(log.write_all(&line)?)
 }
 
-/// Saves the apps for `resurrect`, so that they survive a power loss.
+/// Saves the apps for `resurrect`, so that they survive a power loss; returns what was done, with the names of those that could not be saved.
 ///
 /// # Errors
 /// Fails if the file cannot be written, for example because the disk is full.
-pub fn dump(dump: &Dump, home: &Home) -> Result<()> {
-    replace_durably(&home.dump(), &bytes(dump)?)
+pub fn dump(dump: &Dump, unknown: &[String], home: &Home) -> Result<String> {
+    let path = home.dump();
+    replace_durably(&path, &bytes(dump)?)?;
+    let count = if dump.apps.len() == 1 { "1 app".into() } else { format!("{} apps", dump.apps.len()) };
+    let but = if unknown.is_empty() { String::new() } else { format!(", but not what is damaged: {}", unknown.join(", ")) };
+    Ok(format!("saved {count} for `supervisor resurrect` in {}{but}", path.display()))
 }
 
 /// Reads the saved apps.

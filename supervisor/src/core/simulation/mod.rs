@@ -69,7 +69,7 @@ impl World {
                 let spec = Box::new(if self.rng.bool() { spec(&name) } else { other_spec(&name, self.rng.bool()) });
                 self.request(Request::Change { spec });
             }
-            50..51 => self.request(Request::Save),
+            50..51 => self.save(),
             51..52 => self.resurrect(),
             52..53 if self.rng.u32(..4) < self.turbulence.min(1) => self.restart_system(),
             52..55 => drop(self.check_ends()),

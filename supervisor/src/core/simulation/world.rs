@@ -151,7 +151,7 @@ impl World {
                 Output::Quit => self.is_over = true,
                 Output::Measure(processes) => self.measure(processes),
                 Output::Check(checks) => self.checks.push(*checks),
-                Output::Save(client, dump) => {
+                Output::Save(client, dump, _) => {
                     self.dump = Some(serde_json::to_vec(&dump).unwrap());
                     self.answered(client, &Answer::Done("saved".into()));
                 }
@@ -202,6 +202,18 @@ impl World {
         }
         self.waiting.insert(client, (name, expected));
         self.handle(Input::Request(client, request));
+    }
+
+    /// Lets a client save the apps.
+    pub fn save(&mut self) {
+        if self.core.is_recovering() {
+            return;
+        }
+        self.next_client += 1;
+        self.note(format!("client {} saves the apps", self.next_client));
+        self.waiting.insert(self.next_client, (String::new(), Expected::Anything));
+        let before = self.dump.as_deref().map(|dump| serde_json::from_slice(dump).unwrap());
+        self.handle(Input::Save(self.next_client, before));
     }
 
     /// Lets a client ask for the saved apps, if there are any.
