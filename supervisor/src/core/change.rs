@@ -55,6 +55,9 @@ impl Core {
         for Dumped { spec, instances, at_rest, .. } in dump.apps {
             let name = spec.name.clone();
             let begun = match self.table.app(&name) {
+                Some(app) if app.instances.iter().all(|one| one.is_rebuilt && one.is_over()) && !self.is_busy(&name) => {
+                    self.start_in_place(waiting, spec, instances, &at_rest)
+                }
                 Some(app) if app.damage.is_some() => self.begin_change(waiting, spec, &at_rest),
                 Some(app) => {
                     let ended: Vec<u32> = app.instances.iter().filter(|one| one.is_ended_by_boot).map(|one| one.id).collect();
@@ -76,6 +79,20 @@ impl Core {
             client,
             Ok(if waits { "the saved apps are in the list" } else { "all saved apps are already in the list" }.into()),
         );
+    }
+
+    /// Starts a saved app in place of what is left of it.
+    fn start_in_place(&mut self, client: Option<Client>, spec: Spec, instances: u32, at_rest: &AtRest) -> Result<()> {
+        let Some(number) = self.table.apps.iter().position(|app| app.spec.name == spec.name) else { return Ok(()) };
+        let left = self.table.apps.remove(number);
+        let lost = super::recover::lost(&spec.name);
+        let begun = self.begin_start(client, spec, instances, at_rest);
+        if begun.is_ok() {
+            self.remarks.retain(|remark| !remark.starts_with(&lost));
+        } else {
+            self.table.apps.insert(number, left);
+        }
+        begun
     }
 
     fn refuse_at_end(&mut self, client: Client) {

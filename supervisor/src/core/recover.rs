@@ -105,7 +105,7 @@ impl Core {
             // Nobody can tell how many instances they had, or whether they ran.
             for (name, spec) in std::mem::take(&mut found.specs) {
                 let (spec, damage) = spec.map_or_else(|why| (Spec::lost(&name), Some(why)), |spec| (spec, None));
-                let instance = Instance::new(self.new_id(), 0, self.now.wall);
+                let instance = Instance { is_rebuilt: true, ..Instance::new(self.new_id(), 0, self.now.wall) };
                 self.table.apps.push(App::new(spec, damage, vec![instance]));
             }
         }

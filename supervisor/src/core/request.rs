@@ -195,7 +195,7 @@ impl Core {
             let Some(instance) = self.table.instance_mut(*id) else { continue };
             (instance.failures, instance.is_finished) = (0, false);
             // From now on, it is not the end of the system that keeps it from running.
-            instance.is_ended_by_boot = false;
+            (instance.is_ended_by_boot, instance.is_rebuilt) = (false, false);
             let keys: Vec<Key> = instance.workers().map(|worker| worker.key).collect();
             keys.into_iter().for_each(|key| self.feed(key, Event::Stop));
         }

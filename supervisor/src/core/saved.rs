@@ -54,6 +54,7 @@ pub(super) struct SavedInstance {
     pub last_end: Option<String>,
     pub last_code: Option<i32>,
     pub is_ended_by_boot: bool,
+    pub is_rebuilt: bool,
     pub is_stopped: bool,
     pub is_errored: bool,
     pub is_finished: bool,
@@ -105,6 +106,7 @@ impl SavedInstance {
             last_end: instance.last_end.clone(),
             last_code: instance.last_code,
             is_ended_by_boot: instance.is_ended_by_boot,
+            is_rebuilt: instance.is_rebuilt,
             is_stopped: matches!(state, State::Stopped | State::Stopping { then: Then::Stop, .. }),
             is_errored: state == State::Errored,
             is_finished: instance.is_finished,
@@ -129,7 +131,7 @@ impl SavedInstance {
         instance.last_end.clone_from(&self.last_end);
         instance.last_code = self.last_code;
         instance.is_ended_by_boot = self.is_ended_by_boot || !is_same_boot && self.is_wanted();
-        instance.tried = self.tried;
+        (instance.is_rebuilt, instance.tried) = (self.is_rebuilt, self.tried);
         instance.worker.key.generation = self.generation;
         instance.worker.state = if self.is_errored { State::Errored } else { State::Stopped };
         instance

@@ -170,7 +170,7 @@ impl Core {
     pub(super) fn start(&mut self, ids: &[u32]) {
         for id in ids {
             if let Some(instance) = self.table.instance_mut(*id) {
-                (instance.failures, instance.is_ended_by_boot) = (0, false);
+                (instance.failures, instance.is_ended_by_boot, instance.is_rebuilt) = (0, false, false);
                 instance.exits.clear();
                 let key = instance.worker.key;
                 self.feed(key, Event::Start);
@@ -195,6 +195,7 @@ impl Core {
         self.unbind_unused();
         let Some(app) = self.table.app_mut(name) else { return };
         self.is_urgent = true;
+        app.instances.iter_mut().for_each(|instance| instance.is_rebuilt = false);
         app.instances.iter_mut().flat_map(Instance::workers_mut).for_each(|worker| worker.version = Version::Current);
         let spec = Box::new(app.spec.clone());
         self.out.push(Output::Commit(name.to_owned()));

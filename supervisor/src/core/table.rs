@@ -67,6 +67,8 @@ pub struct Instance {
     pub is_finished: bool,
     /// It ran until the system was shut down, and has not been started since.
     pub is_ended_by_boot: bool,
+    /// Only the specification of its app was left: nobody knows how many instances it had, or whether they ran, and nobody has said so since.
+    pub is_rebuilt: bool,
     pub worker: Worker,
     /// During a reload: the next process, or the previous one.
     pub other: Option<Other>,
@@ -216,6 +218,7 @@ impl Instance {
             last_code: None,
             is_finished: false,
             is_ended_by_boot: false,
+            is_rebuilt: false,
             worker: Worker::new(Key { instance: id, generation: 0 }, State::Stopped, Version::Current),
             other: None,
             trial: None,

@@ -126,7 +126,10 @@ pub fn load(home: &Home) -> Found {
         Err(error) => {
             let aside = path.with_extension("json.broken");
             let _ = fs::rename(&path, &aside);
-            found.trouble = Some(format!("{error:#}; it was renamed to {}, and the list may be incomplete", aside.display()));
+            found.trouble = Some(format!(
+                "{error:#}; it was renamed to {}, and the list may be incomplete: run `supervisor resurrect` for the saved apps",
+                aside.display()
+            ));
         }
     }
     found
