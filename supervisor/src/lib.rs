@@ -32,6 +32,7 @@ mod keeper;
 mod launch;
 mod poll;
 
+pub use daemon::rest;
 pub use keeper::rotated;
 pub use launch::limits;
 

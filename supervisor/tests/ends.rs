@@ -173,3 +173,18 @@ fn a_supervisor_with_a_folder_of_its_own_that_an_app_starts_outlives_that() {
     assert!(!all.into_iter().any(is_gone), "it outlives the supervisor of the app");
     assert_eq!([inner.role("keeper"), inner.role("daemon"), inner.pids()[0]], all);
 }
+
+#[test]
+fn what_keeper_and_daemon_have_left_is_ended_without_being_started_once_more() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "app", "--min-uptime", "10ms"]);
+    let (app, both) = (supervisor.pids()[0], [supervisor.role("keeper"), supervisor.role("daemon")]);
+    both.iter().for_each(|pid| signal("STOP", *pid));
+    both.iter().for_each(|pid| signal("KILL", *pid));
+    until("both have ended", || both.iter().all(|pid| is_gone(*pid)));
+    supervisor.ok(&["kill"]);
+    until("it has ended", || is_gone(app));
+    let events = supervisor.ok(&["events", "app"]);
+    // A start may be cut off before there is a process.
+    assert!(events.matches("started: process").count() == 1 && !events.contains("start failed"), "{events}");
+}

@@ -97,6 +97,8 @@ fn what_a_killed_container_has_left_in_the_list_is_not_started() {
     assert!(lines.any(|line| line.ends_with("new out| hello")));
     let list = supervisor.list();
     assert_eq!(list.iter().map(|one| one["name"].as_str().unwrap()).collect::<Vec<_>>(), ["both", "new"]);
+    let events = supervisor.ok(&["events", "old"]);
+    assert_eq!(events.matches("started: process").count(), 1, "{events}");
     signal("TERM", i64::from(second.id()));
     assert!(second.wait().unwrap().success());
 }

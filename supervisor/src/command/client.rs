@@ -159,7 +159,7 @@ fn end() -> Result<Option<Answer>> {
     if !is_there(&home)? {
         return Ok(None);
     }
-    lock.begin()?;
+    lock.begin_at_rest()?;
     let connect = || UnixStream::connect(home.control()).context("cannot connect to the daemon");
     // Opened before the request, so that this command can wait for the keeper's end.
     let own = list::<Known>(connect)?.own()?;
@@ -280,6 +280,14 @@ pub fn begin() -> Result<bool> {
     if UnixStream::connect(home.control()).is_ok() { Ok(false) } else { Lock::take(&home)?.begin() }
 }
 
+/// Like [`begin`], and starts nothing of what the last supervisor has left, should it have died.
+///
+/// # Errors
+/// Fails if the supervisor does not start.
+pub fn begin_at_rest() -> Result<bool> {
+    Lock::take(&Home::open()?)?.begin_at_rest()
+}
+
 /// The right to start or end a supervisor, which one command has at a time.
 struct Lock<'h> {
     home: &'h Home,
@@ -295,6 +303,15 @@ impl<'h> Lock<'h> {
         let file = file.with_context(|| path.display().to_string())?;
         flock(&file, FlockOperation::LockExclusive).with_context(|| path.display().to_string())?;
         Ok(Lock { home, _file: file })
+    }
+
+    /// Like [`Self::begin`], and starts nothing of what the last supervisor has left.
+    fn begin_at_rest(&self) -> Result<bool> {
+        // systemd starts its own whenever it wants, which then must find what it has left.
+        if !self.home.systemd().exists() {
+            supervisor::rest(self.home)?;
+        }
+        self.begin()
     }
 
     /// Starts a supervisor if none is running; returns whether it has.

@@ -33,7 +33,8 @@ pub fn run(run: &Run) -> Result<ExitCode> {
     let (signals, children) = (readable(&[SIGTERM, SIGINT, SIGQUIT, SIGHUP])?, readable(&[SIGCHLD])?);
     let specs = apply::specs(&run.file, run.env.as_deref(), &[])?;
     let home = Home::open()?;
-    if !client::begin()? {
+    // What a container that was killed has left in the list is not what the file says, and is not started for it.
+    if !client::begin_at_rest()? {
         bail!(
             "a supervisor runs in {}, and would end with this command: use `supervisor apply {}`, or set SUPERVISOR_HOME to another folder",
             home.path().display(),
@@ -102,7 +103,6 @@ struct Foreground {
 
 impl Foreground {
     fn keep(&mut self, specs: Vec<(Spec, u32)>) -> Result<ExitCode> {
-        // What a container that was killed has left in the list is not what the file says.
         if !client::table()?.apps.is_empty() {
             client::ask_quietly(&Request::Delete("all".into()))?;
         }

@@ -85,6 +85,11 @@ impl Saved {
         self.apps.iter_mut().flat_map(|app| &mut app.instances).for_each(|instance| instance.processes.retain(&is_alive));
     }
 
+    /// Lets nothing run any more.
+    pub fn rest(&mut self) {
+        self.apps.iter_mut().flat_map(|app| &mut app.instances).for_each(|instance| instance.is_stopped = true);
+    }
+
     /// Returns an id that no instance has.
     pub(super) fn next_id(&self) -> u32 {
         let ids = self.apps.iter().flat_map(|app| &app.instances).map(|instance| instance.id.saturating_add(1));

@@ -14,6 +14,8 @@ mod leaving;
 mod store;
 mod watch;
 
+pub use store::rest;
+
 use crate::channel::{Key, Order, Report};
 use crate::control::{Answer, Own, Request};
 use crate::core::{Core, Input, Now, Output, Version};

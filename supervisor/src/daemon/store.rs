@@ -65,7 +65,11 @@ fn read<C: DeserializeOwned>(path: &Path) -> Result<C> {
 /// # Errors
 /// Fails if the file cannot be written, for example because the disk is full.
 pub fn save(saved: Saved, home: &Home) -> Result<()> {
-    let mut content = bytes(&State { boot_id: boot_id(), saved })?;
+    put(&State { boot_id: boot_id(), saved }, home)
+}
+
+fn put(state: &State, home: &Home) -> Result<()> {
+    let mut content = bytes(state)?;
     content.resize((content.len() + SPARE).next_multiple_of(SPARE), b' ');
     let Err(error) = replace(&home.state(), &content) else {
         // Without it, nothing is saved on a full disk.
@@ -100,6 +104,21 @@ fn exchange(home: &Home, mut content: Vec<u8>) -> Result<()> {
         renameat_with(CWD, home.spare(), CWD, home.state(), RenameFlags::EXCHANGE)?;
     } else {
         fs::rename(home.spare(), home.state())?;
+    }
+    Ok(())
+}
+
+/// Lets the next supervisor start nothing of what the last one has left. Does nothing while one runs.
+///
+/// # Errors
+/// Fails if the file cannot be written, for example because the disk is full.
+pub fn rest(home: &Home) -> Result<()> {
+    let lock = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(home.alive());
+    let lock = lock.with_context(|| home.alive().display().to_string())?;
+    // What cannot be read is not started either.
+    if let (Ok(()), Ok(mut state)) = (lock.try_lock(), read::<State>(&home.state())) {
+        state.saved.rest();
+        put(&state, home)?;
     }
     Ok(())
 }
