@@ -183,17 +183,19 @@ pub fn write(spec: &Spec, version: Version, home: &Home) -> Result<()> {
     replace_durably(&path(home, &spec.name, version), &bytes(spec)?)
 }
 
-/// Writes a specification again if its file is not what it should be: a process is started with what the file says.
+/// Writes a specification again if its file is not what it should be: a process is started with what the file says. Returns whether that was something else,
+/// and not only the same in the form of another version.
 ///
 /// # Errors
 /// Fails if the file cannot be written, for example because the disk is full.
 pub fn repair(spec: &Spec, path: &Path) -> Result<bool> {
     let wanted = bytes(spec)?;
-    let is_whole = fs::read(path).is_ok_and(|found| found == wanted);
-    if !is_whole {
-        replace_durably(path, &wanted)?;
+    if fs::read(path).is_ok_and(|found| found == wanted) {
+        return Ok(false);
     }
-    Ok(!is_whole)
+    let is_same = read::<Spec>(path).is_ok_and(|found| found == *spec);
+    replace_durably(path, &wanted)?;
+    Ok(!is_same)
 }
 
 /// Makes the specification current that a reload has tried out.
@@ -267,6 +269,19 @@ mod tests {
         assert!(!state.boot_id.is_empty());
         let dump: Dump = read(&put("dump", include_str!("../../tests/files/first-dump.json"))).unwrap();
         assert_eq!((dump.apps[0].spec.name.as_str(), dump.apps[0].instances), ("api", 2));
+    }
+
+    #[test]
+    fn a_specification_of_an_earlier_version_is_written_anew_and_is_not_called_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.json");
+        fs::write(&path, include_str!("../../tests/files/first-spec.json")).unwrap();
+        let spec: Spec = read(&path).unwrap();
+        assert!(!repair(&spec, &path).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), bytes(&spec).unwrap());
+        fs::write(&path, "{").unwrap();
+        assert!(repair(&spec, &path).unwrap());
+        assert!(repair(&Spec { umask: spec.umask + 1, ..spec }, &path).unwrap());
     }
 
     #[test]
