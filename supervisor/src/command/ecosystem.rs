@@ -139,6 +139,9 @@ fn declared(app: &BTreeMap<String, Spanned<Value>>, source: &Source<'_>, environ
         let fail = |why: &str| source.error(value.span().start, &format!("{key}: {why}"));
         match key.replace('_', "-").as_str() {
             "start" | "env-file" => {}
+            "force" if value.get_ref().as_bool() == Some(true) => {
+                return Err(fail("a file has one app of each name: remove this key, and set instances for more processes"));
+            }
             "depends-on" => depends_on = texts(value.get_ref()),
             "env" => {
                 let Some(table) = value.get_ref().as_table() else {
@@ -269,6 +272,7 @@ mod tests {
     fn an_error_names_its_line_and_key() {
         assert!(wrong("[[app]]\nstart = \"x\"\n\ninstances = 5000\n").starts_with(":4: instances: invalid value '5000'"));
         assert!(wrong("[[app]]\nstart = \"x\"\ninstancse = 2\n").starts_with(":3: instancse: unexpected argument '--instancse'"));
+        assert!(wrong("[[app]]\nstart = \"x\"\nforce = true\n").starts_with(":3: force: a file has one app of each name"));
         assert!(wrong("[[app]]\nstart = \"x\"\nenv = 3\n").starts_with(":3: env: expected a table"));
         assert!(wrong("[[app]]\nstart = \"x\"\nenv-file = \"none\"\n").starts_with(":3: env-file: cannot read"));
         assert!(wrong("[[app]]\nstart = \n").starts_with(":2: "));

@@ -116,6 +116,21 @@ impl Spec {
         if let Some(most) = self.options.max_memory_restart.filter(|most| *most < SMALLEST_MEMORY) {
             bail!("--max-memory-restart of {name} is {most} bytes, and every process takes more: write it as in 300M");
         }
+        if self.options.wait_ready && !self.is_node {
+            bail!("--wait-ready of {name} has no effect, since it is not a Node program: send READY=1, or use --ready-when");
+        }
+        if self.options.blocking_listener && self.listeners.is_empty() {
+            bail!("--blocking-listener of {name} has no effect without a listener: add --listen ADDR");
+        }
+        let (health, default) = (&self.options.health, Health::default());
+        let timing = [
+            ("--health-interval", health.interval != default.interval),
+            ("--health-timeout", health.timeout != default.timeout),
+            ("--health-retries", health.retries != default.retries),
+        ];
+        if let Some((option, _)) = timing.iter().find(|(_, is_set)| *is_set && !health.is_checked()) {
+            bail!("{option} of {name} has no effect without a check: add --health-http or --health-exec");
+        }
         Ok(())
     }
 
@@ -308,6 +323,28 @@ pub mod tests {
         assert_eq!((spec.name.as_str(), spec.listeners.as_slice()), ("api", &["127.0.0.1:8081".to_owned()][..]));
         assert!(spec.environment.0.contains(&("PATH".into(), "/usr/bin:/bin".into())));
         spec.check().unwrap();
+    }
+
+    #[test]
+    fn an_option_that_would_have_no_effect_is_refused() {
+        let refused = |spec: &Spec| spec.check_new().unwrap_err().to_string();
+        let with = |options: Options| Spec { options, ..Spec::lost("api") };
+        let health = |change: fn(&mut Health)| {
+            let mut options = options();
+            change(&mut options.health);
+            assert!(refused(&with(options.clone())).contains("add --health-http or --health-exec"));
+            options.health.exec = Some("true".into());
+            with(options).check_new().unwrap();
+        };
+        health(|health| health.interval = Duration::from_secs(1));
+        health(|health| health.timeout = Duration::from_secs(1));
+        health(|health| health.retries = 1);
+        let spec = with(Options { wait_ready: true, ..options() });
+        assert!(refused(&spec).starts_with("--wait-ready of api"));
+        Spec { is_node: true, ..spec }.check_new().unwrap();
+        let spec = with(Options { blocking_listener: true, ..options() });
+        assert!(refused(&spec).contains("add --listen ADDR"));
+        Spec { listeners: vec!["127.0.0.1:1".into()], ..spec }.check_new().unwrap();
     }
 
     #[test]
