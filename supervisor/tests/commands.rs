@@ -193,6 +193,37 @@ fn a_watched_script_is_reloaded_when_it_is_written() {
 }
 
 #[test]
+fn a_watched_program_is_followed_into_a_folder_that_is_made_anew_and_over_a_link_that_moves() {
+    let supervisor = Supervisor::new();
+    let folder = supervisor.home.path();
+    let release = |name: &str, text: &str| {
+        fs::create_dir_all(folder.join(name)).unwrap();
+        fs::write(folder.join(name).join("app.sh"), text).unwrap();
+    };
+    let leads_to = |name: &str| {
+        let _ = fs::remove_file(folder.join("current"));
+        std::os::unix::fs::symlink(name, folder.join("current")).unwrap();
+    };
+    release("1", "exec sleep 1000\n");
+    leads_to("1");
+    supervisor.ok(&["start", folder.join("current/app.sh").to_str().unwrap(), "--watch", "--min-uptime", "10ms"]);
+    let is_another = |before: &[i64]| supervisor.list()[0]["status"] == "online" && supervisor.pids() != before;
+    let before = supervisor.pids();
+    fs::remove_dir_all(folder.join("1")).unwrap();
+    release("1", "exec sleep 2000\n");
+    until("another process, of the new folder", || is_another(&before));
+    let before = supervisor.pids();
+    release("1", "exec sleep 3000\n");
+    until("another process, of a change there", || is_another(&before));
+    release("2", "exec sleep 4000\n");
+    leads_to("2");
+    supervisor.ok(&["reload", "app"]);
+    let before = supervisor.pids();
+    release("2", "exec sleep 5000\n");
+    until("another process, where the link leads to", || is_another(&before));
+}
+
+#[test]
 fn an_app_that_uses_too_much_memory_is_replaced() {
     let supervisor = Supervisor::new();
     let arguments = ["--listen", "127.0.0.1:0", "--max-memory-restart", "1M", "--", "--model", "current-thread"];

@@ -218,6 +218,10 @@ impl Core {
     pub(super) fn finish(&mut self, task: &Task, trouble: Option<String>) {
         if trouble.is_none() {
             task.apps.iter().for_each(|name| self.commit(name));
+            // A link on the path of its program may lead to another folder than before.
+            let watched = self.table.apps.iter().filter(|app| app.spec.options.watch && app.damage.is_none());
+            let watched = watched.filter(|app| task.apps.contains(&app.spec.name) && task.verb.starts());
+            self.out.extend(watched.map(|app| Output::Follow(Box::new(app.spec.clone()))));
         }
         let instances = || task.ids.iter().filter_map(|id| self.table.instance(*id));
         let has_run = matches!(task.verb, Verb::Start { .. }) && instances().all(|(_, instance)| instance.is_finished);

@@ -66,6 +66,11 @@ impl Verb {
         )
     }
 
+    /// Returns whether it starts an app's program, wherever that is by now.
+    pub fn starts(&self) -> bool {
+        matches!(self, Verb::Start { .. } | Verb::Restart { .. } | Verb::Reload { .. })
+    }
+
     /// The name of the command.
     pub fn name(&self) -> &'static str {
         match self {

@@ -142,6 +142,7 @@ impl Daemon {
         if self.watch.is_home_lost() && !self.is_over {
             self.restore_home()?;
         }
+        self.find_programs();
         self.clients.end_hanging(&mut self.poller);
         // What is due while another version takes over, it finds due as well, or a moment later.
         if self.leaving.is_none() {

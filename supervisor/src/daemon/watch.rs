@@ -3,17 +3,23 @@
 use super::{Daemon, Source};
 use crate::spec::Spec;
 use anyhow::{Context, Result};
-use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init, remove_watch};
+use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A file may be written in several steps; it counts as complete after this time without a change.
 const QUIET: Duration = Duration::from_millis(500);
+
+/// Pause before a folder is looked for again that has gone.
+const AGAIN: Duration = Duration::from_secs(1);
+/// What tells that a program has changed, or that its path does not lead to the folder any more. If that is removed, the kernel says so in any case.
+const CHANGES: WatchFlags =
+    WatchFlags::CREATE.union(WatchFlags::CLOSE_WRITE).union(WatchFlags::MOVED_TO).union(WatchFlags::MOVE_SELF);
 
 /// What the supervisor's own folder always has, and without which nobody can reach the supervisor.
 const NEEDED: [&str; 5] = ["control.sock", "alive", "specs", "notify", "logs"];
@@ -27,8 +33,12 @@ pub struct Watch {
     pub home: Option<i32>,
     /// Time at which that folder is made anew, after something of it was removed.
     pub home_due: Option<Instant>,
-    /// App, watch number of the folder, and file name of the program.
-    programs: Vec<(String, i32, OsString)>,
+    /// App, watch number of the folder, and path of the program.
+    programs: Vec<(String, i32, PathBuf)>,
+    /// Programs whose folder has gone, by app.
+    lost: BTreeMap<String, PathBuf>,
+    /// Time at which it is looked for again.
+    lost_due: Option<Instant>,
     /// Apps whose program has changed, and the time of their reload.
     changed: BTreeMap<String, Instant>,
 }
@@ -36,16 +46,34 @@ pub struct Watch {
 impl Watch {
     /// Returns the time of the next reload.
     pub fn due(&self) -> Option<Instant> {
-        self.changed.values().copied().chain(self.home_due).min()
+        self.changed.values().copied().chain(self.home_due).chain(self.lost_due).min()
     }
 
     /// Stops watching the program of an app.
     pub fn forget(&mut self, name: &str) {
         self.changed.remove(name);
-        let number = self.programs.iter().find(|(app, ..)| app == name).map(|(_, number, _)| *number);
-        self.programs.retain(|(app, ..)| app != name);
-        // Two programs in the same folder share its watch.
-        if let (Some(number), Some(inotify)) = (number, &self.inotify)
+        self.lost.remove(name);
+        let gone: Vec<_> = self.programs.extract_if(.., |(app, ..)| app == name).collect();
+        gone.iter().for_each(|(_, number, _)| self.release(*number));
+    }
+
+    /// Watches the program of an app in a folder with this number, and no longer where it was before.
+    fn follow(&mut self, name: &str, number: i32, program: &Path) {
+        let before: Vec<_> = self.programs.extract_if(.., |(app, ..)| app == name).collect();
+        self.programs.push((name.to_owned(), number, program.to_owned()));
+        self.lost.remove(name);
+        before.iter().for_each(|(_, before, _)| self.release(*before));
+    }
+
+    /// Looks for the folder of a program later.
+    fn lose(&mut self, name: &str, program: &Path) {
+        self.lost.insert(name.to_owned(), program.to_owned());
+        self.lost_due = Some(Instant::now() + AGAIN);
+    }
+
+    /// Ends the watch of a folder that nobody needs any more: two programs in the same folder share it.
+    fn release(&self, number: i32) {
+        if let Some(inotify) = &self.inotify
             && !self.programs.iter().any(|(_, other, _)| *other == number)
             && self.home != Some(number)
         {
@@ -55,13 +83,19 @@ impl Watch {
 
     /// Notes the apps whose program has changed, and that something of the supervisor's own folder was removed.
     pub fn note_changes(&mut self) {
-        for (number, name) in self.changes() {
+        for (number, name, is_gone) in self.changes() {
             // All of the folder may be removed one after the other, or it is moved, which has no name.
             let is_needed = name.is_empty() || NEEDED.iter().any(|own| name == **own);
             if is_needed && self.home == Some(number) {
                 self.home_due = Some(Instant::now() + QUIET);
             }
-            let meant = self.programs.iter().filter(|(_, watched, file)| *watched == number && *file == name);
+            if is_gone {
+                let gone: Vec<_> = self.programs.extract_if(.., |(_, watched, _)| *watched == number).collect();
+                gone.iter().for_each(|(app, _, program)| self.lose(app, program));
+                self.release(number);
+            }
+            let is_meant = |watched: i32, program: &Path| watched == number && program.file_name() == Some(&name);
+            let meant = self.programs.iter().filter(|(_, watched, program)| is_meant(*watched, program));
             let apps: Vec<String> = meant.map(|(app, ..)| app.clone()).collect();
             self.changed.extend(apps.into_iter().map(|app| (app, Instant::now() + QUIET)));
         }
@@ -85,35 +119,60 @@ impl Watch {
         due
     }
 
-    fn changes(&self) -> Vec<(i32, OsString)> {
+    /// Reads the number and the name of each change, and whether the folder itself has gone.
+    fn changes(&self) -> Vec<(i32, OsString, bool)> {
         let Some(inotify) = &self.inotify else { return Vec::new() };
         let mut changes = Vec::new();
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(inotify, &mut buffer);
         while let Ok(event) = reader.next() {
             let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
-            changes.push((event.wd(), name.unwrap_or_default()));
+            let is_gone = event.events().intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF);
+            changes.push((event.wd(), name.unwrap_or_default(), is_gone));
         }
         changes
     }
 }
 
 impl Daemon {
-    /// Watches the program of an app, if the app has the `watch` option.
+    /// Watches the program of an app, if the app has the `watch` option. It may be watched already, and be in another folder now.
     ///
     /// # Errors
-    /// Fails if the folder cannot be watched.
+    /// Fails if the folder cannot be watched; it is looked for again.
     pub(super) fn watch_program(&mut self, spec: &Spec) -> Result<()> {
-        // It may be watched already, and ask for something else now.
-        let changed = self.watch.changed.remove(&spec.name);
-        self.watch.forget(&spec.name);
-        self.watch.changed.extend(changed.map(|due| (spec.name.clone(), due)));
-        let program = spec.script.as_deref().or_else(|| spec.command.first().map(Path::new));
-        let program = program.filter(|_| spec.options.watch).unwrap_or(Path::new(""));
-        let (Some(folder), Some(file)) = (program.parent(), program.file_name()) else { return Ok(()) };
-        let number = self.add_watch(folder, WatchFlags::CREATE | WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO)?;
-        self.watch.programs.push((spec.name.clone(), number, file.to_owned()));
+        let program = spec.script.as_deref().or_else(|| spec.command.first().map(Path::new)).filter(|_| spec.options.watch);
+        let Some((program, folder)) = program.and_then(|program| Some((program, program.parent()?))) else {
+            self.watch.forget(&spec.name);
+            return Ok(());
+        };
+        match self.add_watch(folder, CHANGES) {
+            Ok(number) => self.watch.follow(&spec.name, number, program),
+            Err(error) => {
+                self.watch.forget(&spec.name);
+                self.watch.lose(&spec.name, program);
+                return Err(error);
+            }
+        }
         Ok(())
+    }
+
+    /// Looks for the folders that have gone: a program in one that is there again has changed.
+    pub(super) fn find_programs(&mut self) {
+        if self.watch.lost_due.take_if(|due| *due <= Instant::now()).is_none() {
+            return;
+        }
+        for (app, program) in std::mem::take(&mut self.watch.lost) {
+            match program.parent().map(|folder| self.add_watch(folder, CHANGES)) {
+                Some(Ok(number)) => {
+                    self.watch.follow(&app, number, &program);
+                    // One that is not there yet is told of.
+                    if program.exists() {
+                        self.watch.changed.insert(app, Instant::now() + QUIET);
+                    }
+                }
+                _ => self.watch.lose(&app, &program),
+            }
+        }
     }
 
     pub(super) fn add_watch(&mut self, folder: &Path, events: WatchFlags) -> Result<i32> {
