@@ -74,6 +74,35 @@ fn is_online(one: &Value) -> bool {
     one["status"] == "online"
 }
 
+/// A server that waits for its clients in poll(2) or select(2), as the one of Python's library does.
+const POLLING: &str = r#"
+import selectors, socket, sys
+given = socket.socket(fileno=3)
+selector = getattr(selectors, sys.argv[1])()
+selector.register(given, selectors.EVENT_READ)
+while True:
+    selector.select()
+    client, _ = given.accept()
+    client.recv(4096)
+    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi")
+    client.close()
+"#;
+
+#[test]
+fn a_server_that_waits_in_poll_or_select_counts_as_listening() {
+    if !has("python3") {
+        return;
+    }
+    for selector in ["PollSelector", "SelectSelector"] {
+        let supervisor = Supervisor::new();
+        let (file, address) = (program(&supervisor, "server.py", POLLING), free());
+        let words =
+            ["start", file.to_str().unwrap(), "--listen", &address, "--ready-when", "listening", "--listen-timeout", "20s"];
+        supervisor.ok(&[&words[..], &["--", selector]].concat());
+        assert!(answer(&address, "/").ends_with("hi"));
+    }
+}
+
 #[test]
 fn a_process_that_says_nothing_is_ready_when_it_listens_answers_or_writes_a_text() {
     if !has("python3") {

@@ -5,6 +5,8 @@ use std::fs;
 
 /// The functions of the kernel in which a thread waits that accepts connections, by TCP and on a Unix socket.
 const ACCEPTS: [&str; 2] = ["inet_csk_accept", "__skb_wait_for_more_packets"];
+/// And those of poll(2) and select(2), of which nothing tells for what they wait: that is the listener, most likely, in a program that has one.
+const POLLS: [&str; 4] = ["poll_schedule_timeout", "do_sys_poll", "do_poll", "do_select"];
 
 /// Looks at a process and its group: whether one of them has a listener of its own, or waits for connections on one of these sockets if there are any.
 ///
@@ -22,16 +24,20 @@ pub fn look(leader: i32, given: &[u64]) -> Result<(), String> {
     if is_there { Ok(()) } else { Err(what.into()) }
 }
 
-/// Returns whether a process has one of these sockets in an epoll set, or a thread that waits in accept(2).
+/// Returns whether a process has one of these sockets in an epoll set, or has one and a thread that waits in accept(2), poll(2) or select(2).
 fn waits(pid: i32, given: &[u64]) -> bool {
     let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     let mut infos = infos.filter_map(|entry| fs::read_to_string(entry.path()).ok());
     let has = |info: String| info.lines().filter_map(watched).any(|socket| given.contains(&socket));
     let threads = || fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let accepts = || {
-        threads().any(|thread| fs::read_to_string(thread.path().join("wchan")).is_ok_and(|name| ACCEPTS.contains(&name.as_str())))
-    };
-    infos.any(has) || accepts() && sockets::of(pid).iter().any(|socket| given.contains(socket))
+    let is_waiting = || threads().any(|thread| fs::read_to_string(thread.path().join("wchan")).is_ok_and(|name| awaits(&name)));
+    infos.any(has) || is_waiting() && sockets::of(pid).iter().any(|socket| given.contains(socket))
+}
+
+/// Returns whether a thread that waits in this function of the kernel may wait for a connection. The compiler adds an ending to a copy of its own.
+fn awaits(function: &str) -> bool {
+    let name = function.split('.').next().unwrap_or_default();
+    ACCEPTS.contains(&name) || POLLS.contains(&name)
 }
 
 /// Reads a line of an epoll set's fdinfo, such as `tfd:        5 events:       19 data: 5  pos:0 ino:1a2b sdev:9`.
