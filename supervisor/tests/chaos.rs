@@ -1,6 +1,7 @@
 //! Commands under load, while the daemon, the keeper, both or a worker die at a moment that a seed chooses.
 //!
-//! A handful of runs; `CHAOS_RUNS=200 cargo test -p supervisor --test chaos -- --nocapture` does as many as are asked for, and prints what it found.
+//! A handful of runs; `CHAOS_RUNS=200 cargo test -p supervisor --test chaos -- --nocapture` does as many as are asked for, prints what it found, and fails
+//! if the list is late more than once in a hundred deaths.
 
 mod common;
 
@@ -22,8 +23,9 @@ const ACTIONS: u32 = 5;
 /// Latest moment of a death, counted from the beginning of a command.
 const LATEST: Duration = Duration::from_millis(400);
 
-/// Time within which the list is true after a death, on a machine that has nothing else to do.
+/// Time within which the list is true after a death, on a machine that has nothing else to do, and the number of deaths of which one may take longer.
 const PROMISED: Duration = Duration::from_secs(1);
+const LATE: usize = 100;
 /// The same, and that within which an app is at rest, on any machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -221,7 +223,8 @@ fn becomes(what: &str, wrong: impl Fn() -> Option<String>) {
 
 #[test]
 fn whatever_dies_whenever_the_list_is_true_and_no_request_fails_that_no_killed_worker_had_read() {
-    let runs = std::env::var("CHAOS_RUNS").map_or(8, |runs| runs.parse().unwrap());
+    let asked = std::env::var("CHAOS_RUNS").ok();
+    let runs = asked.as_ref().map_or(8, |runs| runs.parse().unwrap());
     let mut found = Found::default();
     (0..runs).for_each(|seed| run(seed, &mut found));
     found.times.sort_unstable();
@@ -236,5 +239,6 @@ fn whatever_dies_whenever_the_list_is_true_and_no_request_fails_that_no_killed_w
         found.both_killed,
         found.times.get(found.times.len() / 2).copied().unwrap_or_default(),
         found.times.last().copied().unwrap_or_default(),
-    );
+    ); // Whoever asks for runs has a machine to themselves.
+    assert!(asked.is_none() || late * LATE <= found.times.len(), "the list was late {late} times");
 }
