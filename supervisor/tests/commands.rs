@@ -217,7 +217,7 @@ fn a_watched_program_is_followed_into_a_folder_that_is_made_anew_and_over_a_link
     until("another process, of a change there", || is_another(&before));
     release("2", "exec sleep 4000\n");
     leads_to("2");
-    supervisor.ok(&["reload", "app"]);
+    until("the reload before is done", || supervisor.run(&["reload", "app"]).status.success());
     let before = supervisor.pids();
     release("2", "exec sleep 5000\n");
     until("another process, where the link leads to", || is_another(&before));
