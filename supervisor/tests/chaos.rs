@@ -239,6 +239,7 @@ fn whatever_dies_whenever_the_list_is_true_and_no_request_fails_that_no_killed_w
         found.both_killed,
         found.times.get(found.times.len() / 2).copied().unwrap_or_default(),
         found.times.last().copied().unwrap_or_default(),
-    ); // Whoever asks for runs has a machine to themselves.
+    );
+    // Whoever asks for runs has a machine to themselves.
     assert!(asked.is_none() || late * LATE <= found.times.len(), "the list was late {late} times");
 }

@@ -81,7 +81,7 @@ fn an_app_that_gets_another_name_keeps_its_address_and_nothing_is_deleted_after_
     let bad = "[[app]]\nstart = \"false\"\nname = \"bad\"\nmax-restarts = 0\n";
     file(&supervisor, bad);
     let said = supervisor.fails(&["apply", path, "--prune"]);
-    assert!(said.contains("new stays until the rest of the file is applied"), "{said}");
+    assert!(said.contains("until the rest of the file is applied, these stay: new;"), "{said}");
     assert!(connect(&address).is_ok() && before.iter().all(|pid| supervisor.pids().contains(pid)));
 }
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use supervisor::control::{Request, Size, Table, View};
 use supervisor::home::Home;
-use supervisor::spec::Spec;
+use supervisor::spec::{Spec, UNIX};
 
 /// What `apply` does about an app.
 enum Step {
@@ -35,14 +35,17 @@ pub fn run(apply: &Apply) -> Result<()> {
         return steps.iter().try_for_each(|step| print(&format!("{}\n", step.text())));
     }
     client::begin()?;
-    // What nobody takes the place of is deleted last, and only if the rest has succeeded: a file that cannot be applied must take nothing down.
+    // Apps that no other app replaces are deleted last, and only if the rest has succeeded: a file that cannot be applied must take nothing down.
     let (last, first): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(|step| matches!(step, Step::Delete(_, None)));
     let done = client::all(first.into_iter().map(act));
     if let Err(error) = &done
         && !last.is_empty()
     {
         let names: Vec<&str> = last.iter().filter_map(Step::deleted).collect();
-        bail!("{error:#}; {} stays until the rest of the file is applied: apply it again", names.join(", "));
+        let names = names.join(" ");
+        bail!(
+            "{error:#}; until the rest of the file is applied, these stay: {names}; if one is in the way, run `supervisor delete {names}`"
+        );
     }
     done.and_then(|()| client::all(last.into_iter().map(act)))
 }
@@ -61,7 +64,8 @@ fn plan(apply: &Apply) -> Result<Vec<Step>> {
     });
     let mut steps = Vec::new();
     for (spec, instances) in &wanted {
-        let replaced = gone.extract_if(.., |(_, old)| apply.prune && replaces(spec, old, !there.contains_key(&spec.name)));
+        let serves = table.app(&spec.name).is_some_and(|app| !app.instances.iter().all(View::is_errored));
+        let replaced = gone.extract_if(.., |(_, old)| apply.prune && replaces(spec, old, !serves));
         steps.extend(replaced.map(|(name, _)| Step::Delete(name.clone(), Some(spec.name.clone()))));
         let Some((old, count)) = there.get(&spec.name) else {
             steps.push(Step::Start(Box::new(spec.clone()), *instances));
@@ -93,9 +97,15 @@ fn plan(apply: &Apply) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// Returns whether an app needs another to be gone: it wants its address, or it is the same program under a new name, which may bind the address itself.
-fn replaces(spec: &Spec, other: &Spec, is_new: bool) -> bool {
-    spec.listeners.iter().any(|address| other.listeners.contains(address)) || is_new && spec.command == other.command
+/// Returns whether an app needs another to be gone: it wants its port or path, or, while it does not serve, it is the same program under a new name,
+/// which may bind the address itself.
+fn replaces(spec: &Spec, other: &Spec, is_down: bool) -> bool {
+    // Every interface has the ports of one. Port 0 is another one each time.
+    let port = |address: &str| address.rsplit_once(':').filter(|_| !address.starts_with(UNIX)).map(|(_, port)| port.to_owned());
+    let is_one = |one: &str, other: &str| one == other || port(one).is_some_and(|port_of| port(other) == Some(port_of));
+    let wants = |address: &&String| !address.ends_with(":0") && other.listeners.iter().any(|taken| is_one(address, taken));
+    spec.listeners.iter().any(|address| wants(&address))
+        || is_down && (&spec.command, &spec.directory) == (&other.command, &other.directory)
 }
 
 /// Returns whether two paths lead to one file, however they were typed.

@@ -157,6 +157,15 @@ fn settle(table: &mut Table, missing: &mut Vec<String>) {
     if table.contains_key("log-date-format") {
         table.remove("time");
     }
+    // An interpreter or an ending that is not Node's: only Node programs can say `ready` as PM2 has it.
+    let text = |key: &str| table.get(key).and_then(Toml::as_str).unwrap_or_default();
+    let interpreter = text("interpreter").split(' ').next().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str);
+    let ending = Path::new(text("start")).extension().and_then(OsStr::to_str);
+    let is_other =
+        interpreter.map_or(ending.is_some_and(|ending| !["js", "cjs", "mjs"].contains(&ending)), |name| name != "node");
+    if is_other && table.remove("wait-ready").is_some() {
+        missing.push("wait_ready, for a program that is not Node's,".into());
+    }
     if table.contains_key("output") || table.contains_key("error") {
         missing.extend(table.remove("log").map(|log| format!("log_file = {log}, beside out_file and error_file")));
     }
@@ -372,6 +381,13 @@ mod tests {
         assert_eq!((apps[0]["name"].as_str(), apps[0]["instances"].as_integer()), (Some("My-App-2"), Some(2)));
         assert_eq!(apps[1]["name"].as_str(), Some("My-App"));
         assert!(missing.contains(&"the app 'My App' is called 'My-App-2' here".to_owned()), "{missing:?}");
+    }
+
+    #[test]
+    fn only_node_programs_say_that_they_are_ready_as_pm2_has_it() {
+        let file = json!({ "apps": [{ "script": "a.py", "wait_ready": true }, { "script": "b.js", "wait_ready": true }] });
+        let (text, remarks) = converted_here(&file).unwrap();
+        assert_eq!((text.matches("wait-ready").count(), remarks.len()), (1, 1), "{text}");
     }
 
     #[test]

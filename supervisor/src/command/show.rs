@@ -95,7 +95,12 @@ fn grid(one: &Measured) -> Grid {
     let options = &app.options;
     row("status", Some(view.status.clone()));
     if let Some(why) = &app.damage {
-        row("damage", Some(format!("its specification is lost ({why}): it can be stopped and deleted, but not started")));
+        row(
+            "damage",
+            Some(format!(
+                "its specification is lost ({why}): it can be stopped and deleted, and only `supervisor resurrect` starts it, if it was saved"
+            )),
+        );
     }
     row("mode", Some(mode(one)));
     row("pid", view.pid.map(|pid| pid.to_string()));

@@ -86,6 +86,8 @@ impl Core {
         let Some(number) = self.table.apps.iter().position(|app| app.spec.name == spec.name) else { return Ok(()) };
         let left = self.table.apps.remove(number);
         let lost = super::recover::lost(&spec.name);
+        // Where only the list was lost, the specification is newer than what was saved.
+        let spec = if left.damage.is_none() { left.spec.clone() } else { spec };
         let begun = self.begin_start(client, spec, instances, at_rest);
         if begun.is_ok() {
             self.remarks.retain(|remark| !remark.starts_with(&lost));

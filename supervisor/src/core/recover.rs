@@ -136,7 +136,10 @@ impl Core {
         self.unbind_unused();
         for app in &self.table.apps {
             if let Some(why) = &app.damage {
-                let remark = format!("{} ({why}): it can be stopped and deleted, but not started", lost(&app.spec.name));
+                let remark = format!(
+                    "{} ({why}): it can be stopped and deleted, and only `supervisor resurrect` starts it, if it was saved",
+                    lost(&app.spec.name)
+                );
                 self.remarks.push(remark);
             } else {
                 self.out.push(Output::Follow(Box::new(app.spec.clone())));

@@ -1,7 +1,7 @@
 //! The forms in which the table is saved: for the next daemon, and for `resurrect`.
 
 use super::request::MOST_INSTANCES;
-use super::table::{Instance, Table};
+use super::table::{App, Instance, Table};
 use super::worker::{State, Then};
 use crate::proc::Identity;
 use crate::spec::Spec;
@@ -72,7 +72,7 @@ impl Default for SavedInstance {
 impl Saved {
     /// Returns the saved form of a table.
     pub(super) fn of(table: &Table) -> Self {
-        let app = |app: &super::table::App| SavedApp {
+        let app = |app: &App| SavedApp {
             name: app.spec.name.clone(),
             asked: app.asked.clone(),
             instances: app.instances.iter().map(SavedInstance::of).collect(),
@@ -223,21 +223,29 @@ impl Dump {
             before.into_iter().flat_map(|dump| dump.apps).map(|app| (app.spec.name.clone(), app)).collect();
         let (mut apps, mut unknown) = (Vec::new(), Vec::new());
         for app in &table.apps {
-            if app.damage.is_some() {
-                match before.remove(&app.spec.name) {
-                    Some(saved) => apps.push(saved),
-                    None => unknown.push(app.spec.name.clone()),
+            let saved = before.remove(&app.spec.name);
+            match (&app.damage, saved) {
+                (Some(_), Some(saved)) => apps.push(saved),
+                (Some(_), None) => unknown.push(app.spec.name.clone()),
+                // How many instances it had, and whether they ran, is lost with the list.
+                (None, Some(saved)) if app.instances.iter().all(|one| one.is_rebuilt) => {
+                    apps.push(Dumped { spec: app.spec.clone(), ..saved });
                 }
-                continue;
+                (None, _) => apps.push(Dumped::of(app, about_to_start)),
             }
-            let those = |is: &dyn Fn(&Instance) -> bool| {
-                let resting = |one: &Instance| is(one) && !about_to_start.contains(&one.id);
-                (0..).zip(&app.instances).filter(|(_, one)| resting(one)).map(|(position, _)| position).collect::<BTreeSet<u32>>()
-            };
-            let at_rest = AtRest { stopped: those(&is_stopped), finished: those(&|one| one.is_over() && one.is_finished) };
-            let is_stopped = at_rest.stopped.len() + at_rest.finished.len() == app.instances.len();
-            apps.push(Dumped { spec: app.spec.clone(), instances: app.instances.len() as u32, at_rest, is_stopped });
         }
         (Dump { apps }, unknown)
+    }
+}
+
+impl Dumped {
+    fn of(app: &App, about_to_start: &BTreeSet<u32>) -> Self {
+        let those = |is: &dyn Fn(&Instance) -> bool| {
+            let resting = |one: &Instance| is(one) && !about_to_start.contains(&one.id);
+            (0..).zip(&app.instances).filter(|(_, one)| resting(one)).map(|(position, _)| position).collect::<BTreeSet<u32>>()
+        };
+        let at_rest = AtRest { stopped: those(&is_stopped), finished: those(&|one| one.is_over() && one.is_finished) };
+        let is_stopped = at_rest.stopped.len() + at_rest.finished.len() == app.instances.len();
+        Dumped { spec: app.spec.clone(), instances: app.instances.len() as u32, at_rest, is_stopped }
     }
 }

@@ -3,12 +3,15 @@
 use super::Daemon;
 use crate::spec::{Spec, schedule};
 use croner::Cron;
-use jiff::Zoned;
+use jiff::{SignedDuration, Zoned};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Longest time until the clock is looked at again: somebody may set it.
 const LOOK: Duration = Duration::from_secs(60);
+
+/// How far the clock may go back unnoticed: a time that has come must not come again because the clock was corrected by a little.
+const SLACK: SignedDuration = SignedDuration::from_secs(60);
 
 /// The apps with a pattern.
 #[derive(Default)]
@@ -30,7 +33,7 @@ impl Entry {
     fn is_due(&mut self, now: &Zoned) -> bool {
         let is_due = self.next.as_ref().is_some_and(|next| next <= now);
         // A clock that was set back comes to earlier times once more.
-        if is_due || *now < self.since {
+        if is_due || self.since.duration_since(now) > SLACK {
             *self = Entry::new(self.pattern.clone(), now.clone());
         }
         is_due
@@ -66,6 +69,8 @@ impl Daemon {
         // It was checked when the app was started.
         let pattern = spec.options.cron.as_deref().and_then(|text| schedule(text).ok());
         match pattern {
+            // Its next time may be now, and stays the next one where the pattern is the same.
+            Some(pattern) if self.schedule.0.get(&spec.name).is_some_and(|entry| entry.pattern == pattern) => {}
             Some(pattern) => drop(self.schedule.0.insert(spec.name.clone(), Entry::new(pattern, Zoned::now()))),
             None => self.schedule.forget(&spec.name),
         }

@@ -17,9 +17,14 @@ const QUIET: Duration = Duration::from_millis(500);
 
 /// Pause before a folder is looked for again that has gone.
 const AGAIN: Duration = Duration::from_secs(1);
-/// What tells that a program has changed, or that its path does not lead to the folder any more. If that is removed, the kernel says so in any case.
-const CHANGES: WatchFlags =
-    WatchFlags::CREATE.union(WatchFlags::CLOSE_WRITE).union(WatchFlags::MOVED_TO).union(WatchFlags::MOVE_SELF);
+/// Changes of a program, and those after which its path may lead to another folder. That a folder was removed is said only once no process is in it any
+/// more, so the removal of the program counts.
+const CHANGES: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM);
 
 /// What the supervisor's own folder always has, and without which nobody can reach the supervisor.
 const NEEDED: [&str; 5] = ["control.sock", "alive", "specs", "notify", "logs"];
@@ -89,12 +94,13 @@ impl Watch {
             if is_needed && self.home == Some(number) {
                 self.home_due = Some(Instant::now() + QUIET);
             }
+            let is_meant = |watched: i32, program: &Path| watched == number && program.file_name() == Some(&name);
             if is_gone {
-                let gone: Vec<_> = self.programs.extract_if(.., |(_, watched, _)| *watched == number).collect();
+                let is_lost = |watched: i32, program: &Path| watched == number && name.is_empty() || is_meant(watched, program);
+                let gone: Vec<_> = self.programs.extract_if(.., |(_, watched, program)| is_lost(*watched, program)).collect();
                 gone.iter().for_each(|(app, _, program)| self.lose(app, program));
                 self.release(number);
             }
-            let is_meant = |watched: i32, program: &Path| watched == number && program.file_name() == Some(&name);
             let meant = self.programs.iter().filter(|(_, watched, program)| is_meant(*watched, program));
             let apps: Vec<String> = meant.map(|(app, ..)| app.clone()).collect();
             self.changed.extend(apps.into_iter().map(|app| (app, Instant::now() + QUIET)));
@@ -119,7 +125,7 @@ impl Watch {
         due
     }
 
-    /// Reads the number and the name of each change, and whether the folder itself has gone.
+    /// Reads the number and the name of each change, and whether what it names has gone: the folder itself, if it names nothing.
     fn changes(&self) -> Vec<(i32, OsString, bool)> {
         let Some(inotify) = &self.inotify else { return Vec::new() };
         let mut changes = Vec::new();
@@ -127,7 +133,8 @@ impl Watch {
         let mut reader = Reader::new(inotify, &mut buffer);
         while let Ok(event) = reader.next() {
             let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
-            let is_gone = event.events().intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF);
+            let gone = ReadFlags::IGNORED | ReadFlags::MOVE_SELF | ReadFlags::DELETE | ReadFlags::MOVED_FROM;
+            let is_gone = event.events().intersects(gone);
             changes.push((event.wd(), name.unwrap_or_default(), is_gone));
         }
         changes
@@ -165,7 +172,7 @@ impl Daemon {
             match program.parent().map(|folder| self.add_watch(folder, CHANGES)) {
                 Some(Ok(number)) => {
                     self.watch.follow(&app, number, &program);
-                    // One that is not there yet is told of.
+                    // If it is not there yet, its change will be told.
                     if program.exists() {
                         self.watch.changed.insert(app, Instant::now() + QUIET);
                     }

@@ -134,7 +134,12 @@ impl Keeper {
                     // It may be another socket now.
                     store(address, listener);
                     self.tell_bound(address)?;
-                    format!("a process of {app} had shut {address} down: it listens again")
+                    let others = if address.starts_with(UNIX) {
+                        format!(", for new processes: run `supervisor reload {app}`")
+                    } else {
+                        String::new()
+                    };
+                    format!("a process of {app} had shut {address} down: it listens again{others}")
                 }
                 Err(error) => format!(
                     "a process of {app} has shut {address} down, and it cannot listen again on {}: {error}; free the address, then run \

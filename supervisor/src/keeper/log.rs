@@ -22,16 +22,19 @@ pub struct Log {
     open_line: Option<Key>,
     /// Error of the last write, if it failed.
     trouble: Option<String>,
+    /// The largest number of rotated files that was wanted since the last rotation.
+    most_kept: u32,
 }
 
 impl Log {
     /// Creates a log whose file is opened at the first write.
     pub fn new(plan: LogPlan) -> Self {
-        Log { plan, file: None, size: 0, inode: 0, is_special: false, open_line: None, trouble: None }
+        Log { most_kept: plan.keep, plan, file: None, size: 0, inode: 0, is_special: false, open_line: None, trouble: None }
     }
 
     /// Applies new settings to the same file.
     pub fn plan(&mut self, plan: LogPlan) {
+        self.most_kept = self.most_kept.max(plan.keep);
         self.plan = plan;
     }
 
@@ -75,7 +78,7 @@ impl Log {
         flush(&self.plan.path, self.plan.keep);
     }
 
-    /// Writes bytes, of which the first `end` end the file's last line.
+    /// Writes bytes, the first `end` of which belong to the file's last line.
     fn append(&mut self, mut bytes: &[u8], mut end: usize) -> io::Result<()> {
         let is_there = || fs::metadata(&self.plan.path).is_ok_and(|metadata| metadata.ino() == self.inode);
         if self.file.is_some() && !self.is_special && !is_there() {
@@ -131,29 +134,28 @@ impl Log {
     /// Renames the log: the newest rotated file ends with `.1`, and the oldest is removed.
     fn rotate(&mut self) -> io::Result<()> {
         self.file = None;
-        for number in (1..self.plan.keep).rev() {
-            let _ = fs::rename(rotated(&self.plan.path, number), rotated(&self.plan.path, number + 1));
+        let (path, keep) = (&self.plan.path, self.plan.keep);
+        for number in (1..keep).rev() {
+            let _ = fs::rename(rotated(path, number), rotated(path, number + 1));
         }
-        if self.plan.keep == 0 {
-            fs::remove_file(&self.plan.path)?;
+        if keep == 0 {
+            fs::remove_file(path)?;
         } else {
-            fs::rename(&self.plan.path, rotated(&self.plan.path, 1))?;
+            fs::rename(path, rotated(path, 1))?;
         }
-        // More may have been kept before.
-        remove_rotated(&self.plan.path, self.plan.keep.saturating_add(1));
+        // Those that were wanted before. Others of such a name are not the supervisor's.
+        remove_rotated(path, keep.saturating_add(1)..=self.most_kept);
+        self.most_kept = keep;
         self.open()
     }
 }
 
 /// Returns options that open a log without waiting for whoever reads it, and without following a link.
 fn careful(path: &Path) -> OpenOptions {
-    let mut flags = OFlags::NONBLOCK;
     // Whoever may write to the folder could let a link lead to any file of this user. Devices are links at times.
     let goes_up = path.components().any(|part| part == Component::ParentDir);
     let is_device = !goes_up && (path.starts_with("/dev") || path.starts_with("/proc")) && !path.starts_with("/dev/shm");
-    if !is_device {
-        flags |= OFlags::NOFOLLOW;
-    }
+    let flags = if is_device { OFlags::NONBLOCK } else { OFlags::NONBLOCK | OFlags::NOFOLLOW };
     let mut options = OpenOptions::new();
     options.custom_flags(flags.bits().cast_signed());
     options
@@ -190,13 +192,12 @@ fn explain(error: &io::Error) -> String {
 pub fn flush(path: &Path, keep: u32) {
     // Missing files are not an error.
     let _ = careful(path).write(true).truncate(true).open(path);
-    (1..=keep).for_each(|number| drop(fs::remove_file(rotated(path, number))));
-    remove_rotated(path, keep.saturating_add(1));
+    remove_rotated(path, 1..=keep);
 }
 
-/// Removes the rotated files from this number on, up to the first that is missing.
-fn remove_rotated(path: &Path, from: u32) {
-    (from..=u32::MAX).map(|number| fs::remove_file(rotated(path, number))).take_while(Result::is_ok).for_each(drop);
+/// Removes the rotated files of these numbers.
+fn remove_rotated(path: &Path, numbers: std::ops::RangeInclusive<u32>) {
+    numbers.for_each(|number| drop(fs::remove_file(rotated(path, number))));
 }
 
 /// Path of the rotated file of this number.

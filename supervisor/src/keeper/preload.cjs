@@ -157,7 +157,7 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     const { emit } = server;
     server.emit = function (event, ...words) {
       // HTTP/2 hands over an answer instead.
-      if ((event === 'upgrade' || event === 'connect') && words[1] instanceof net.Socket) keep(words[1]);
+      if (event === 'upgrade' && words[1] instanceof net.Socket) keep(words[1]);
       return emit.call(this, event, ...words);
     };
   }
@@ -169,9 +169,9 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     if (isEnding) setImmediate(endUpgraded);
   }
 
-  // Such a connection has no end of its own, and its server is not closed before it. The last answers may still have news for it.
+  // Such a connection has no end of its own, and its server is not closed before it. The last answers may still have news for it, and so may the program.
   function endUpgraded() {
-    if (isEnding && !answers.size) for (const socket of upgraded) socket.destroySoon();
+    if (isEnding && !answers.size) for (const socket of upgraded) setTimeout(() => socket.destroySoon(), IDLE);
   }
 
   // The listeners of the package signal-exit, which many others load: they leave the signal to any other listener, so they are no handler of the

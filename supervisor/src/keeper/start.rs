@@ -45,7 +45,7 @@ pub fn begin() -> Result<ExitCode> {
     }
     // The socket is a leftover: whoever made it has ended.
     let _ = fs::remove_file(&control);
-    // A full disk must not keep it from starting. Who finds no id there asks on the control socket.
+    // A full disk must not keep it from starting. A command that finds no id there asks on the control socket.
     let _ = fs::write(home.alive(), std::process::id().to_string());
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
         let _ = fs::write(home.systemd(), "");
