@@ -206,7 +206,10 @@ fn a_watched_program_is_followed_into_a_folder_that_is_made_anew_and_over_a_link
     };
     release("1", "exec sleep 1000\n");
     leads_to("1");
-    supervisor.ok(&["start", folder.join("current/app.sh").to_str().unwrap(), "--watch", "--min-uptime", "10ms"]);
+    // It works in its folder, so that this is still in use when it was removed.
+    let (program, cwd) = (folder.join("current/app.sh"), folder.join("1"));
+    let [program, cwd] = [&program, &cwd].map(|path| path.to_str().unwrap());
+    supervisor.ok(&["start", program, "--cwd", cwd, "--watch", "--min-uptime", "10ms"]);
     let is_another = |before: &[i64]| supervisor.list()[0]["status"] == "online" && supervisor.pids() != before;
     let before = supervisor.pids();
     fs::remove_dir_all(folder.join("1")).unwrap();
