@@ -6,10 +6,11 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use supervisor::control::{Request, Size, Table, View};
 use supervisor::home::Home;
-use supervisor::spec::{Spec, UNIX};
+use supervisor::spec::Spec;
 
 /// What `apply` does about an app.
 enum Step {
@@ -100,12 +101,16 @@ fn plan(apply: &Apply) -> Result<Vec<Step>> {
 /// Returns whether an app needs another to be gone: it wants its port or path, or, while it does not serve, it is the same program under a new name,
 /// which may bind the address itself.
 fn replaces(spec: &Spec, other: &Spec, is_down: bool) -> bool {
-    // Every interface has the ports of one. Port 0 is another one each time.
-    let port = |address: &str| address.rsplit_once(':').filter(|_| !address.starts_with(UNIX)).map(|(_, port)| port.to_owned());
-    let is_one = |one: &str, other: &str| one == other || port(one).is_some_and(|port_of| port(other) == Some(port_of));
-    let wants = |address: &&String| !address.ends_with(":0") && other.listeners.iter().any(|taken| is_one(address, taken));
-    spec.listeners.iter().any(|address| wants(&address))
+    spec.listeners.iter().any(|address| other.listeners.iter().any(|taken| collide(address, taken)))
         || is_down && (&spec.command, &spec.directory) == (&other.command, &other.directory)
+}
+
+/// Returns whether only one app can have two addresses: they are the same, or one is the other's port on every interface.
+fn collide(one: &str, other: &str) -> bool {
+    let is_wide = |one: SocketAddr, other: SocketAddr| {
+        one.port() == other.port() && one.port() != 0 && (one.ip().is_unspecified() || other.ip().is_unspecified())
+    };
+    one == other || one.parse().is_ok_and(|one| other.parse().is_ok_and(|other| is_wide(one, other)))
 }
 
 /// Returns whether two paths lead to one file, however they were typed.

@@ -3,6 +3,7 @@
 use super::names;
 use super::places::Places;
 use super::pm2::{KEYS, Kind, NOTHING, STATE, USUAL};
+use super::resolve::runs_node;
 use super::{print, remark};
 use crate::cli::Import;
 use anyhow::{Context, Result, bail};
@@ -157,12 +158,11 @@ fn settle(table: &mut Table, missing: &mut Vec<String>) {
     if table.contains_key("log-date-format") {
         table.remove("time");
     }
-    // An interpreter or an ending that is not Node's: only Node programs can say `ready` as PM2 has it.
+    // Only Node programs can say `ready` as PM2 has it.
     let text = |key: &str| table.get(key).and_then(Toml::as_str).unwrap_or_default();
-    let interpreter = text("interpreter").split(' ').next().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str);
-    let ending = Path::new(text("start")).extension().and_then(OsStr::to_str);
-    let is_other =
-        interpreter.map_or(ending.is_some_and(|ending| !["js", "cjs", "mjs"].contains(&ending)), |name| name != "node");
+    let interpreter = text("interpreter").split(' ').next().filter(|interpreter| !interpreter.is_empty());
+    let ending = Path::new(text("start")).extension().and_then(OsStr::to_str).unwrap_or_default();
+    let is_other = interpreter.map_or(["py", "rb", "pl", "sh"].contains(&ending), |interpreter| !runs_node(interpreter));
     if is_other && table.remove("wait-ready").is_some() {
         missing.push("wait_ready, for a program that is not Node's,".into());
     }

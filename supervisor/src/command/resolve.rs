@@ -103,7 +103,7 @@ fn usual_interpreter(file: &Path) -> Option<&'static str> {
 }
 
 /// Returns whether a program is Node.
-fn runs_node(program: &str) -> bool {
+pub(super) fn runs_node(program: &str) -> bool {
     Path::new(program).file_name().is_some_and(|name| name == NODE || name == "nodejs")
 }
 

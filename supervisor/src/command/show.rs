@@ -98,7 +98,7 @@ fn grid(one: &Measured) -> Grid {
         row(
             "damage",
             Some(format!(
-                "its specification is lost ({why}): it can be stopped and deleted, and only `supervisor resurrect` starts it, if it was saved"
+                "its specification is lost ({why}): `supervisor resurrect` starts it if it was saved, and `supervisor apply` if it is in a file"
             )),
         );
     }

@@ -55,7 +55,7 @@ impl Core {
         for Dumped { spec, instances, at_rest, .. } in dump.apps {
             let name = spec.name.clone();
             let begun = match self.table.app(&name) {
-                Some(app) if app.instances.iter().all(|one| one.is_rebuilt && one.is_over()) && !self.is_busy(&name) => {
+                Some(app) if app.instances.iter().all(super::saved::is_untouched) && !self.is_busy(&name) => {
                     self.start_in_place(waiting, spec, instances, &at_rest)
                 }
                 Some(app) if app.damage.is_some() => self.begin_change(waiting, spec, &at_rest),
@@ -106,8 +106,8 @@ impl Core {
         match damaged {
             Some((app, why)) => {
                 bail!(
-                    "{0} cannot be started, since its specification is lost ({why}): run `supervisor resurrect` if it was saved, or run `supervisor \
-                     delete {0}`, and start it anew",
+                    "{0} cannot be started, since its specification is lost ({why}): run `supervisor resurrect` if it was saved, `supervisor \
+                     apply FILE` if it is in a file, or run `supervisor delete {0}`, and start it anew",
                     app.spec.name
                 )
             }

@@ -137,7 +137,7 @@ impl Core {
         for app in &self.table.apps {
             if let Some(why) = &app.damage {
                 let remark = format!(
-                    "{} ({why}): it can be stopped and deleted, and only `supervisor resurrect` starts it, if it was saved",
+                    "{} ({why}): `supervisor resurrect` starts it if it was saved, and `supervisor apply` if it is in a file",
                     lost(&app.spec.name)
                 );
                 self.remarks.push(remark);

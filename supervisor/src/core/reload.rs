@@ -100,7 +100,7 @@ impl Core {
         let version = if app.next.is_some() { Version::Next } else { Version::Current };
         let is_cluster = app.is_cluster(version) && app.is_cluster(Version::Current);
         let Some(instance) = self.table.instance_mut(id) else { return };
-        instance.failures = 0;
+        (instance.failures, instance.is_rebuilt) = (0, false);
         instance.exits.clear();
         if !is_cluster || !matches!(instance.worker.state, State::Online { .. }) {
             instance.worker.version = version;

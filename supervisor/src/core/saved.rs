@@ -215,6 +215,11 @@ fn is_stopped(instance: &Instance) -> bool {
     instance.is_over() && instance.worker.state != State::Errored && !instance.is_finished && !instance.is_ended_by_boot
 }
 
+/// Returns whether nobody has done anything with an instance that was rebuilt from its specification alone.
+pub(super) fn is_untouched(instance: &Instance) -> bool {
+    instance.is_rebuilt && instance.is_over()
+}
+
 impl Dump {
     /// Returns the apps of a table, and the names of those that cannot be saved; these instances are about to start. An app whose specification is lost
     /// stays as it was saved before, if it was: nothing else may know it any more.
@@ -228,7 +233,7 @@ impl Dump {
                 (Some(_), Some(saved)) => apps.push(saved),
                 (Some(_), None) => unknown.push(app.spec.name.clone()),
                 // How many instances it had, and whether they ran, is lost with the list.
-                (None, Some(saved)) if app.instances.iter().all(|one| one.is_rebuilt) => {
+                (None, Some(saved)) if app.instances.iter().all(|one| is_untouched(one) && !about_to_start.contains(&one.id)) => {
                     apps.push(Dumped { spec: app.spec.clone(), ..saved });
                 }
                 (None, _) => apps.push(Dumped::of(app, about_to_start)),

@@ -147,7 +147,7 @@ impl Core {
                 names.iter().for_each(|name| self.commit(name));
                 for id in ids {
                     let Some(instance) = self.table.instance_mut(id) else { continue };
-                    instance.failures = 0;
+                    (instance.failures, instance.is_rebuilt) = (0, false);
                     instance.exits.clear();
                     let key = instance.worker.key;
                     self.feed(key, Event::Restart);

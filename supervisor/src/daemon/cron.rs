@@ -33,7 +33,8 @@ impl Entry {
     fn is_due(&mut self, now: &Zoned) -> bool {
         let is_due = self.next.as_ref().is_some_and(|next| next <= now);
         // A clock that was set back comes to earlier times once more.
-        if is_due || self.since.duration_since(now) > SLACK {
+        let is_elsewhere = self.since.time_zone() != now.time_zone();
+        if is_due || is_elsewhere || self.since.duration_since(now) > SLACK {
             *self = Entry::new(self.pattern.clone(), now.clone());
         }
         is_due

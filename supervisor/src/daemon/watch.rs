@@ -40,7 +40,7 @@ pub struct Watch {
     pub home_due: Option<Instant>,
     /// App, watch number of the folder, and path of the program.
     programs: Vec<(String, i32, PathBuf)>,
-    /// Programs whose folder has gone, by app.
+    /// Programs that have gone, by app.
     lost: BTreeMap<String, PathBuf>,
     /// Time at which it is looked for again.
     lost_due: Option<Instant>,
@@ -66,11 +66,14 @@ impl Watch {
     fn follow(&mut self, name: &str, number: i32, program: &Path) {
         let before: Vec<_> = self.programs.extract_if(.., |(app, ..)| app == name).collect();
         self.programs.push((name.to_owned(), number, program.to_owned()));
-        self.lost.remove(name);
+        // It is another one than that which was lost.
+        if self.lost.remove(name).is_some() {
+            self.changed.insert(name.to_owned(), Instant::now() + QUIET);
+        }
         before.iter().for_each(|(_, before, _)| self.release(*before));
     }
 
-    /// Looks for the folder of a program later.
+    /// Looks for a program later.
     fn lose(&mut self, name: &str, program: &Path) {
         self.lost.insert(name.to_owned(), program.to_owned());
         self.lost_due = Some(Instant::now() + AGAIN);
@@ -152,32 +155,29 @@ impl Daemon {
             self.watch.forget(&spec.name);
             return Ok(());
         };
-        match self.add_watch(folder, CHANGES) {
-            Ok(number) => self.watch.follow(&spec.name, number, program),
-            Err(error) => {
+        // Without the program, its folder may be one that is about to go.
+        let number = if program.exists() { self.add_watch(folder, CHANGES).map(Some) } else { Ok(None) };
+        match number {
+            Ok(Some(number)) => self.watch.follow(&spec.name, number, program),
+            _ => {
                 self.watch.forget(&spec.name);
                 self.watch.lose(&spec.name, program);
-                return Err(error);
             }
         }
-        Ok(())
+        number.map(drop)
     }
 
-    /// Looks for the folders that have gone: a program in one that is there again has changed.
+    /// Looks for the programs that have gone: one that is there again has changed.
     pub(super) fn find_programs(&mut self) {
         if self.watch.lost_due.take_if(|due| *due <= Instant::now()).is_none() {
             return;
         }
         for (app, program) in std::mem::take(&mut self.watch.lost) {
-            match program.parent().map(|folder| self.add_watch(folder, CHANGES)) {
-                Some(Ok(number)) => {
-                    self.watch.follow(&app, number, &program);
-                    // If it is not there yet, its change will be told.
-                    if program.exists() {
-                        self.watch.changed.insert(app, Instant::now() + QUIET);
-                    }
-                }
-                _ => self.watch.lose(&app, &program),
+            let folder = program.parent().filter(|_| program.exists());
+            let number = folder.and_then(|folder| self.add_watch(folder, CHANGES).ok());
+            self.watch.lose(&app, &program);
+            if let Some(number) = number {
+                self.watch.follow(&app, number, &program);
             }
         }
     }

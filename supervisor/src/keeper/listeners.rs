@@ -65,19 +65,20 @@ impl Listener {
     }
 
     /// Listens again after somebody has shut it down. If the system has chosen the port, that is lost with it, and takes another socket. So does a
-    /// path, whose socket stays shut.
-    fn again(&mut self) -> io::Result<()> {
+    /// path, whose socket stays shut. Returns whether it is another socket now.
+    fn again(&mut self) -> io::Result<bool> {
         if self.is_unix() {
             self.socket = Listener::open(&self.actual)?.socket;
-            return Ok(());
+            return Ok(true);
         }
         listen(&self.socket, BACKLOG)?;
         if address_of(&self.socket).is_some_and(|address| address != self.actual) {
             // Nobody would look for it at the port that it has now.
             shutdown(&self.socket, Shutdown::Both)?;
             self.socket = Listener::open(&self.actual)?.socket;
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 }
 
@@ -130,16 +131,12 @@ impl Keeper {
         for address in addresses {
             let Some(listener) = self.listeners.get_mut(address).filter(|one| one.is_shut()) else { continue };
             let remark = match listener.again() {
-                Ok(()) => {
-                    // It may be another socket now.
+                Ok(is_another) => {
                     store(address, listener);
                     self.tell_bound(address)?;
-                    let others = if address.starts_with(UNIX) {
-                        format!(", for new processes: run `supervisor reload {app}`")
-                    } else {
-                        String::new()
-                    };
-                    format!("a process of {app} had shut {address} down: it listens again{others}")
+                    let for_whom =
+                        if is_another { format!(", for new processes: run `supervisor reload {app}`") } else { String::new() };
+                    format!("a process of {app} had shut {address} down: it listens again{for_whom}")
                 }
                 Err(error) => format!(
                     "a process of {app} has shut {address} down, and it cannot listen again on {}: {error}; free the address, then run \

@@ -22,19 +22,16 @@ pub struct Log {
     open_line: Option<Key>,
     /// Error of the last write, if it failed.
     trouble: Option<String>,
-    /// The largest number of rotated files that was wanted since the last rotation.
-    most_kept: u32,
 }
 
 impl Log {
     /// Creates a log whose file is opened at the first write.
     pub fn new(plan: LogPlan) -> Self {
-        Log { most_kept: plan.keep, plan, file: None, size: 0, inode: 0, is_special: false, open_line: None, trouble: None }
+        Log { plan, file: None, size: 0, inode: 0, is_special: false, open_line: None, trouble: None }
     }
 
     /// Applies new settings to the same file.
     pub fn plan(&mut self, plan: LogPlan) {
-        self.most_kept = self.most_kept.max(plan.keep);
         self.plan = plan;
     }
 
@@ -143,9 +140,8 @@ impl Log {
         } else {
             fs::rename(path, rotated(path, 1))?;
         }
-        // Those that were wanted before. Others of such a name are not the supervisor's.
-        remove_rotated(path, keep.saturating_add(1)..=self.most_kept);
-        self.most_kept = keep;
+        // More may have been kept before.
+        remove_rotated(path, keep.saturating_add(1));
         self.open()
     }
 }
@@ -192,12 +188,13 @@ fn explain(error: &io::Error) -> String {
 pub fn flush(path: &Path, keep: u32) {
     // Missing files are not an error.
     let _ = careful(path).write(true).truncate(true).open(path);
-    remove_rotated(path, 1..=keep);
+    (1..=keep).for_each(|number| drop(fs::remove_file(rotated(path, number))));
+    remove_rotated(path, keep.saturating_add(1));
 }
 
-/// Removes the rotated files of these numbers.
-fn remove_rotated(path: &Path, numbers: std::ops::RangeInclusive<u32>) {
-    numbers.for_each(|number| drop(fs::remove_file(rotated(path, number))));
+/// Removes the rotated files from this number on, up to the first that is missing.
+fn remove_rotated(path: &Path, from: u32) {
+    (from..=u32::MAX).map(|number| fs::remove_file(rotated(path, number))).take_while(Result::is_ok).for_each(drop);
 }
 
 /// Path of the rotated file of this number.

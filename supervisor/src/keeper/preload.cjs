@@ -6,7 +6,7 @@
 // - says that it is ready once it listens, or with `process.send('ready')` if it was started with --wait-ready;
 // - reports its requests, those that failed, and the lag of its event loop;
 // - gives signs of life, if it was started with --health-stall;
-// - on the stop signal, answers the requests that it has, closes upgraded connections and ends, unless it has a handler of its own for the signal.
+// - on the stop signal, answers the requests that it has, closes WebSockets and ends, unless it has a handler of its own for the signal.
 const net = require('node:net');
 const dns = require('node:dns');
 const { constants } = require('node:os');
@@ -171,7 +171,7 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
 
   // Such a connection has no end of its own, and its server is not closed before it. The last answers may still have news for it, and so may the program.
   function endUpgraded() {
-    if (isEnding && !answers.size) for (const socket of upgraded) setTimeout(() => socket.destroySoon(), IDLE);
+    if (isEnding && !answers.size) for (const socket of upgraded) setTimeout(() => answers.size || socket.destroySoon(), IDLE);
   }
 
   // The listeners of the package signal-exit, which many others load: they leave the signal to any other listener, so they are no handler of the

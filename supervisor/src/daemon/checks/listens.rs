@@ -20,7 +20,9 @@ pub fn look(leader: i32, given: &[u64]) -> Result<(), String> {
         members.iter().any(|pid| sockets::of(*pid).iter().any(|socket| listening.contains(socket)))
     } else {
         let has = |pid: &i32| sockets::of(*pid).iter().any(|socket| given.contains(socket));
-        let is_alone = members.iter().filter(|pid| has(pid)).count() == 1;
+        // A shell that waits for what it has started is none of them.
+        let is_idle = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|name| name.starts_with("do_wait"));
+        let is_alone = members.iter().filter(|pid| has(pid) && !is_idle(pid)).count() == 1;
         members.iter().any(|pid| waits(*pid, given, is_alone))
     };
     let what = if given.is_empty() { "it has no listening socket" } else { "it does not wait for connections" };
