@@ -21,6 +21,8 @@ async function canvasOf(page, server) {
   await page.waitForFunction(() => Number(document.querySelector(".panes").dataset.frames) > 0);
   const canvas = await page.$(`.pane[data-server="${server}"] canvas`);
   await canvas.evaluate((one) => one.scrollIntoView({ block: "center", behavior: "instant" }));
+  // One that comes into sight is drawn then.
+  await page.waitForFunction((one) => one.getContext("2d").getImageData(0, 0, one.width, one.height).data.some(Boolean), {}, canvas);
   return { canvas, box: await canvas.boundingBox() };
 }
 

@@ -142,7 +142,7 @@ fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<Atomi
                 }
                 go!(serve);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 acceptor.wait_io();
             }
             // Others may wait, of whom the poller does not tell again. Connections have their turn first: they may end, and make room.
