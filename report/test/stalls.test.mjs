@@ -21,8 +21,10 @@ async function canvasOf(page, server) {
   await page.waitForFunction(() => Number(document.querySelector(".panes").dataset.frames) > 0);
   const canvas = await page.$(`.pane[data-server="${server}"] canvas`);
   await canvas.evaluate((one) => one.scrollIntoView({ block: "center", behavior: "instant" }));
-  // One that comes into sight is drawn then.
-  await page.waitForFunction((one) => one.getContext("2d").getImageData(0, 0, one.width, one.height).data.some(Boolean), {}, canvas);
+  // One that comes into sight is drawn then: the browser tells of it in a frame, and the page draws in the next.
+  await page.evaluate(async () => {
+    for (let frame = 0; frame < 4; frame += 1) await new Promise((done) => requestAnimationFrame(done));
+  });
   return { canvas, box: await canvas.boundingBox() };
 }
 
