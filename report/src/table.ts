@@ -53,7 +53,7 @@ function plain(table: Table, page: Page, name: string): HTMLElement {
   );
 }
 
-/** What there is to choose from in each facet, in the order in which the page has it. */
+/** The options of each facet. Groups come in the order of the page, the rest alphabetically or from quick to slow. */
 export function facets(page: Page): Record<Facet, string[]> {
   const rows = page.tables[0]?.rows ?? [];
   const named = new Set(rows.map(nameOf));
