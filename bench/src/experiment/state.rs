@@ -92,7 +92,7 @@ impl Experiment for State {
     type Settings = Settings;
 
     fn settings(mode: Mode, _: &Choices) -> Settings {
-        Settings { places: Backend::here(), window_ms: if mode == Mode::Quick { 500 } else { 2000 } }
+        Settings { places: Backend::here(), window_ms: if mode == Mode::Quick { 500 } else { 1000 } }
     }
 
     fn seconds(settings: &Settings) -> f64 {
