@@ -1,17 +1,20 @@
-//! Limits on the memory and the processor time of a process with all that it starts. Each process that has some gets a cgroup
-//! (version 2) of its own below the supervisor's, if that is delegated to the supervisor.
+//! The cgroup (version 2) of a worker: what it starts stays in it, whatever session, parent and environment that has, and limits on memory and processor
+//! time hold for all of it. Each worker gets one below the supervisor's, if that is delegated to the supervisor.
 
 use crate::spec::Options;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The cgroup of the supervisor's own processes, since a cgroup that passes controllers on must not hold processes itself. The unit
 /// that `startup` prints has this name too.
 const OWN: &str = "stallbench-supervisor";
 /// Period in which processor time is counted, in µs: the kernel's default.
 const PERIOD: u64 = 100_000;
-/// Processes may start others while they are moved.
+/// What the name of a worker's cgroup begins with; its process id follows.
+const WORKER: &str = "worker-";
+/// Processes may start others while they are moved, and another supervisor may remove a cgroup that is still empty.
 const TRIES: u32 = 10;
 
 /// The folder of the cgroup that is delegated to the supervisor.
@@ -37,23 +40,40 @@ impl Delegated {
         Ok(Delegated(mount.join(within.trim_matches('/'))))
     }
 
+    /// The same for a process that asks often.
+    pub fn get() -> Option<&'static Self> {
+        static FOUND: OnceLock<Option<Delegated>> = OnceLock::new();
+        FOUND.get_or_init(|| Delegated::find().ok()).as_ref()
+    }
+
     /// Moves this process into a cgroup of its own, with the limits that the options ask for.
     ///
     /// # Errors
-    /// Fails if a controller is missing, or a limit cannot be set.
+    /// Fails if there can be no cgroup, a controller is missing, or a limit cannot be set.
     pub fn enter(&self, options: &Options) -> Result<()> {
+        let folder = self.of(std::process::id() as i32);
+        // A leftover of an earlier process with this id would count what the kernel did to that.
+        let _ = fs::remove_dir(&folder);
+        let mut tries = 1;
+        loop {
+            match self.try_to_enter(&folder, options) {
+                Err(_) if !folder.exists() && tries < TRIES => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    fn try_to_enter(&self, folder: &Path, options: &Options) -> Result<()> {
         let limits = [
             ("memory", "memory.max", options.memory_max.map(|bytes| bytes.to_string())),
             ("cpu", "cpu.max", options.cpu_max.map(|percent| format!("{} {PERIOD}", u64::from(percent) * PERIOD / 100))),
         ];
-        let folder = self.of(std::process::id() as i32);
-        // A leftover of an earlier process with this id would count what the kernel did to that.
-        let _ = fs::remove_dir(&folder);
-        for (controller, file, value) in limits {
-            let Some(value) = value else { continue };
+        for (controller, _, _) in limits.iter().filter(|(.., value)| value.is_some()) {
             self.pass_on(controller)?;
-            fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-            write(&folder.join(file), &value)?;
+        }
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        for (_, file, value) in limits {
+            value.map_or(Ok(()), |value| write(&folder.join(file), &value))?;
         }
         // Otherwise the kernel would swap what is beyond the limit. It has no such file where it cannot.
         let swap = folder.join("memory.swap.max");
@@ -63,22 +83,42 @@ impl Delegated {
         write(&folder.join("cgroup.procs"), "0")
     }
 
-    /// Returns whether the kernel has killed something in the cgroup of this process because all of its memory was in use.
+    /// Returns whether the kernel has killed something in the cgroup of a worker because all of the memory was in use that it may use.
     pub fn ran_out_of_memory(&self, pid: i32) -> bool {
-        let events = fs::read_to_string(self.of(pid).join("memory.events")).unwrap_or_default();
+        let read = |file: &str| fs::read_to_string(self.of(pid).join(file)).unwrap_or_default();
+        let (limit, events) = (read("memory.max"), read("memory.events"));
         let killed = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        killed.is_some_and(|count| count != "0")
+        limit.trim().parse::<u64>().is_ok() && killed.is_some_and(|count| count != "0")
     }
 
-    /// Kills what a process that has ended has left in its cgroup, and removes that; returns whether it is gone.
+    /// The processes in the cgroup of a worker, also in those that it has made below.
+    pub fn members(&self, pid: i32) -> Vec<i32> {
+        let (mut found, mut next) = (Vec::new(), vec![self.of(pid)]);
+        while let Some(folder) = next.pop() {
+            let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            // One of another process namespace is shown as 0.
+            found.extend(processes.lines().filter_map(|pid| pid.parse().ok()).filter(|pid: &i32| *pid > 0));
+            next.extend(below(&folder));
+        }
+        found
+    }
+
+    /// Removes the cgroup of a worker that has ended; returns whether it is gone. While a process is in it, it stays.
     pub fn remove(&self, pid: i32) -> bool {
         let folder = self.of(pid);
-        let _ = write(&folder.join("cgroup.kill"), "1");
-        fs::remove_dir(&folder).is_ok() || !folder.exists()
+        remove(&folder);
+        !folder.exists()
+    }
+
+    /// Removes the cgroups of workers whose keeper has died before it could.
+    pub fn tidy(&self) {
+        let is_worker =
+            |folder: &PathBuf| folder.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(WORKER.as_bytes()));
+        below(&self.0).filter(is_worker).for_each(|folder| remove(&folder));
     }
 
     fn of(&self, pid: i32) -> PathBuf {
-        self.0.join(format!("worker-{pid}"))
+        self.0.join(format!("{WORKER}{pid}"))
     }
 
     /// Lets the cgroups below have a controller.
@@ -119,6 +159,18 @@ impl Delegated {
         }
         Ok(())
     }
+}
+
+/// The cgroups that are directly below one.
+fn below(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+}
+
+/// Removes a cgroup with those below it, as far as no process is in them.
+fn remove(folder: &Path) {
+    below(folder).for_each(|folder| remove(&folder));
+    let _ = fs::remove_dir(folder);
 }
 
 /// Writes to a file of a cgroup, which the kernel has made.
@@ -191,9 +243,17 @@ mod tests {
 
     #[test]
     fn the_kernel_counts_what_it_has_killed() {
-        let folder =
-            folder(&[("worker-7/memory.events", "max 9\noom 2\noom_kill 1\n"), ("worker-8/memory.events", "oom_kill 0\n")]);
+        let killed = "max 9\noom 2\noom_kill 1\n";
+        let folder = folder(&[
+            ("worker-7/memory.max", "1048576\n"),
+            ("worker-7/memory.events", killed),
+            ("worker-8/memory.max", "1048576\n"),
+            ("worker-8/memory.events", "oom_kill 0\n"),
+            // The limit that was reached is not its own.
+            ("worker-10/memory.max", "max\n"),
+            ("worker-10/memory.events", killed),
+        ]);
         let delegated = Delegated(folder.path().into());
-        assert_eq!([7, 8, 9].map(|pid| delegated.ran_out_of_memory(pid)), [true, false, false]);
+        assert_eq!([7, 8, 9, 10].map(|pid| delegated.ran_out_of_memory(pid)), [true, false, false, false]);
     }
 }

@@ -91,8 +91,10 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
         let limit = Rlimit { current: at_most(limit.current), maximum: at_most(limit.maximum) };
         setrlimit(resource, limit).with_context(|| format!("limit {resource:?} {limit:?}"))?;
     }
-    if spec.options.has_cgroup() {
-        Delegated::find().and_then(|delegated| delegated.enter(&spec.options)).context("--memory-max and --cpu-max")?;
+    let entered = Delegated::find().and_then(|delegated| delegated.enter(&spec.options));
+    if spec.options.has_limits() {
+        // Without one, what it starts is found by its parents and its environment.
+        entered.context("--memory-max and --cpu-max")?;
     }
     if let Some(nice) = spec.options.nice {
         setpriority_process(None, nice).with_context(|| format!("priority {nice}, which only root may raise"))?;

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Supervisor, is_gone, signal, until};
+use common::{Supervisor, can_run, is_gone, signal, until};
+use rustix::process::geteuid;
 use std::fs;
 use std::process::Command;
 
@@ -118,6 +119,55 @@ fn nothing_that_descends_from_an_app_survives_its_stop_and_no_orphan_the_supervi
         supervisor.ok(command);
         until("both have ended", || read().into_iter().all(is_gone));
     }
+}
+
+#[test]
+fn in_a_delegated_cgroup_an_orphan_ends_with_its_app_while_others_run() {
+    // A view of the cgroups in which that of the test is the first one, as a container has it.
+    let view = "d=/sys/fs/cgroup; [ -d $d/unified ] && d=$d/unified; umount $d; mount -t cgroup2 none $d && exec \"$0\" \"$@\"";
+    let within = ["--mount", "--cgroup", "sh", "-c", view];
+    let can = || Command::new("unshare").args(within).arg("true").output().is_ok_and(|output| output.status.success());
+    if !can_run(geteuid().is_root() && can(), "only root can mount cgroups") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let pids = supervisor.home.path().join("pids");
+    let read = || fs::read_to_string(&pids).unwrap_or_default().lines().map(|pid| pid.parse().unwrap()).collect::<Vec<i64>>();
+    let begin = |words: &[&str]| {
+        let program = env!("CARGO_BIN_EXE_supervisor");
+        let mut unshare = Command::new("unshare");
+        unshare.args(within).arg(program).args(words).args(["--min-uptime", "10ms"]).env("SUPERVISOR_HOME", supervisor.path());
+        assert!(unshare.status().unwrap().success());
+    };
+    begin(&["start", "sleep 1000", "--name", "other"]);
+    let other = supervisor.pids()[0];
+    // Its parent has ended, and neither its session nor its environment says whose it is.
+    let stray = format!("(env -i setsid sh -c 'echo $$ >> {}; exec sleep 1000' &)", pids.display());
+    let app = supervisor.script("app", &format!("{stray}\nexec sleep 1000"));
+    for end in [&["stop", "app"][..], &["send-signal", "KILL", "app"]] {
+        let _ = fs::remove_file(&pids);
+        begin(&["start", &app]);
+        until("it has begun", || read().len() == 1);
+        let stray = read()[0];
+        supervisor.ok(end);
+        until("it has ended", || is_gone(stray));
+        supervisor.ok(&["delete", "app"]);
+    }
+    assert_eq!(supervisor.pids(), [other]);
+}
+
+#[test]
+fn kill_waits_for_what_a_dead_supervisor_has_left() {
+    let supervisor = Supervisor::new();
+    let app = supervisor.script("app", "trap 'sleep 1; exit' TERM; echo up; while :; do sleep 0.05; done");
+    supervisor.ok(&["start", &app, "--ready-when", "log:up"]);
+    let (pid, both) = (supervisor.pids()[0], ["keeper", "daemon"].map(|role| supervisor.role(role)));
+    both.iter().for_each(|one| signal("STOP", *one));
+    both.iter().for_each(|one| signal("KILL", *one));
+    until("both have ended", || both.iter().all(|one| is_gone(*one)));
+    assert!(!is_gone(pid));
+    supervisor.ok(&["kill"]);
+    assert!(is_gone(pid), "it says that all has ended");
 }
 
 #[test]

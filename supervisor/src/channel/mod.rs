@@ -65,9 +65,6 @@ pub struct Job {
     /// It runs as another user, who may not enter the supervisor's folder.
     #[serde(default)]
     pub has_user: bool,
-    /// It has a cgroup of its own.
-    #[serde(default)]
-    pub has_cgroup: bool,
     /// It is ready once it writes a line with this text.
     #[serde(default)]
     pub ready_text: Option<String>,

@@ -18,8 +18,8 @@ use supervisor::control::{Answer, Known, Own, Request, Table};
 use supervisor::files::tail;
 use supervisor::home::{CHECK, Home};
 
-/// Time limit for the supervisor to exit, after it has answered that all its apps have stopped.
-const LAST_BREATH: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+/// Time limit for the supervisor to exit, after it has answered that all its apps have stopped: it may wait for processes that an earlier one has left.
+const LAST_BREATH: Timespec = Timespec { tv_sec: 15, tv_nsec: 0 };
 /// Number of bytes at the end of the supervisor's own log that are searched for its last line.
 const OWN_LOG_END: u64 = 4096;
 /// Pause before the next look whether another daemon answers.

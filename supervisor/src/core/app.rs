@@ -42,7 +42,6 @@ impl App {
             is_node: spec.is_node,
             blocks: options.blocking_listener,
             has_user: options.uid.is_some() || options.gid.is_some(),
-            has_cgroup: options.has_cgroup(),
             ready_text: match &options.ready_when {
                 Some(ReadyWhen::Log(text)) => Some(text.clone()),
                 _ => None,

@@ -22,6 +22,7 @@ pub use log::rotated;
 pub use start::{adopt, begin};
 pub use surroundings::role_of;
 
+use crate::cgroup::Delegated;
 use crate::channel::{Job, Key, Order, Report, Standing};
 use crate::home::Home;
 use crate::poll::{Poller, Token};
@@ -110,6 +111,7 @@ impl Keeper {
         forget_the_caller()?;
         // Orphaned children of workers become children of the keeper, which reaps them.
         set_child_subreaper(Some(getpid()))?;
+        Delegated::get().into_iter().for_each(Delegated::tidy);
         let mut poller = Poller::new()?;
         let (signals, hangups, children) = (readable(&[SIGTERM, SIGINT])?, readable(&[SIGHUP])?, readable(&[SIGCHLD])?);
         poller.add(&signals, Source::Signals)?;
@@ -308,7 +310,13 @@ impl Keeper {
                 Ok(())
             }
             Order::Quit => {
+                // Nothing else is left to do.
+                self.left.take().iter().for_each(|left| {
+                    left.wait();
+                    left.kill();
+                });
                 self.end_orphans();
+                Delegated::get().into_iter().for_each(Delegated::tidy);
                 self.is_over = true;
                 Ok(())
             }

@@ -1,7 +1,7 @@
 //! The keeper's handling of ends: of workers, of what they leave behind, and of orphans.
 
-use super::Keeper;
 use super::worker::Worker;
+use super::{Keeper, sweep};
 use crate::cgroup::Delegated;
 use crate::channel::{Key, Report};
 use crate::proc;
@@ -28,13 +28,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// Removes the cgroups of processes that have ended. What is left in one is killed, and it can be removed after the next end.
+    /// Removes the cgroups of workers that have ended. What is left in one is killed, and it can be removed after the next end.
     fn remove_cgroups(&mut self) {
-        if !self.cgroups.is_empty()
-            && let Ok(delegated) = Delegated::find()
-        {
-            self.cgroups.retain(|pid| !delegated.remove(*pid));
-        }
+        let Some(delegated) = Delegated::get().filter(|_| !self.cgroups.is_empty()) else { return };
+        self.cgroups.retain(|pid| {
+            sweep::kill(&sweep::in_cgroup(*pid));
+            !delegated.remove(*pid)
+        });
     }
 
     /// The process ids of the workers.
@@ -61,7 +61,7 @@ impl Keeper {
                 worker.close(stream, &mut self.poller);
             }
         }
-        self.cgroups.extend(self.workers.get(&key).filter(|worker| worker.job.has_cgroup).map(Worker::pid));
+        self.cgroups.extend(self.workers.get(&key).map(Worker::pid));
         self.remove_cgroups();
         match self.workers.get(&key).and_then(Worker::end) {
             Some(end) => self.report(&Report::Exited(key, end)),

@@ -3,11 +3,14 @@
 //! Every process inherits the mark of its worker, the path of its notify socket, in its first environment.
 
 use super::Keeper;
+use crate::cgroup::Delegated;
 use crate::channel::{Key, Report};
 use crate::home::{CHECK, Home};
 use crate::proc::{self, Identity};
 use anyhow::Result;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -28,6 +31,20 @@ pub struct Left {
 }
 
 impl Left {
+    /// Waits until all have ended, or are due to be killed.
+    pub fn wait(&self) {
+        for process in &self.processes {
+            let Some(pidfd) = Pid::from_raw(process.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+                continue;
+            };
+            // From here on, no other process can get this id.
+            if process.is_alive() {
+                let rest = Timespec::try_from(self.due.saturating_duration_since(Instant::now())).ok();
+                let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], rest.as_ref());
+            }
+        }
+    }
+
     /// Kills those that have not ended.
     pub fn kill(&self) {
         kill(&self.processes);
@@ -104,6 +121,20 @@ impl Keeper {
     fn runs(&self, key: Key) -> bool {
         self.workers.get(&key).is_some_and(super::worker::Worker::runs)
     }
+}
+
+/// Returns what a worker has started: what descends from it, and what is in its cgroup, in whatever session and with whatever environment.
+pub fn started_by(pid: i32) -> Vec<Identity> {
+    descendants(pid).into_iter().chain(in_cgroup(pid)).collect()
+}
+
+/// Returns what is in the cgroup of a worker besides its leader, and besides other supervisors with what they have started.
+pub fn in_cgroup(pid: i32) -> Vec<Identity> {
+    let members = Delegated::get().map(|delegated| delegated.members(pid)).unwrap_or_default();
+    let supervisors: Vec<i32> = members.iter().copied().filter(|pid| is_supervisor(*pid)).collect();
+    let below = |pid: &i32| proc::descendants(*pid, |_| false).into_iter().map(|process| process.pid);
+    let apart: BTreeSet<i32> = supervisors.iter().flat_map(below).chain(supervisors.iter().copied()).chain([pid]).collect();
+    members.into_iter().filter(|pid| !apart.contains(pid)).filter_map(Identity::of).collect()
 }
 
 /// Returns what descends from a process. Other supervisors are independent of whoever has started them, even while that still waits for them.

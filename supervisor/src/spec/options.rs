@@ -89,7 +89,7 @@ pub enum Restart {
 
 impl Options {
     /// Returns whether its processes have limits that take a cgroup.
-    pub fn has_cgroup(&self) -> bool {
+    pub fn has_limits(&self) -> bool {
         self.memory_max.is_some() || self.cpu_max.is_some()
     }
 

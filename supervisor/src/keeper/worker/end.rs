@@ -26,7 +26,7 @@ impl Worker {
         }
         if runs {
             // Those whose parent has ended since the first signal are not below it any more.
-            self.descendants.extend(sweep::descendants(self.identity.pid));
+            self.descendants.extend(sweep::started_by(self.identity.pid));
         }
         // A process that has already ended does not need the signal.
         let _ = match (self.is_over, signal == Signal::KILL) {
@@ -60,6 +60,7 @@ impl Worker {
         self.is_over = if self.is_own { test_kill_process_group(leader).is_err() } else { !self.has_remains(home, poller) };
         if self.is_over {
             sweep::kill(&self.descendants);
+            sweep::kill(&sweep::in_cgroup(self.identity.pid));
         }
         self.is_over
     }
@@ -72,9 +73,8 @@ impl Worker {
         let _ = kill_process_group(leader, if self.is_told_to_end { Signal::TERM } else { Signal::KILL });
         let status = waitid(leader_fd(), exited).ok().flatten()?;
         // One that the supervisor has killed may have been short of memory long before.
-        let is_killed = self.job.has_cgroup && status.killed() && !self.is_told_to_end;
-        let delegated = Some(()).filter(|()| is_killed).and_then(|()| Delegated::find().ok());
-        let is_out_of_memory = delegated.is_some_and(|delegated| delegated.ran_out_of_memory(self.pid()));
+        let is_killed = status.killed() && !self.is_told_to_end;
+        let is_out_of_memory = is_killed && Delegated::get().is_some_and(|delegated| delegated.ran_out_of_memory(self.pid()));
         let why = if is_out_of_memory { ": all of its --memory-max was in use" } else { "" };
         Some((format!("{}{why}", describe(&status)), status.exit_status()))
     }
