@@ -122,7 +122,7 @@ function show(page: Page): void {
   const themes = h("span", { class: "themes" }, button("light", () => state.set({ theme: "light" })), button("dark", () => state.set({ theme: "dark" })), button("system", () => state.set({ theme: "" })), button("keys (?)", () => dialog.showModal()));
   const main = document.getElementById("page");
   main?.replaceChildren(
-    h("header", {}, h("p", { class: "brand" }, "Stallbench"), h("h1", {}, page.sentence), ...about(page), h("p", { class: "source" }, h("code", {}, made)), themes),
+    h("header", {}, h("div", { class: "top" }, h("p", { class: "brand" }, "Stallbench"), themes), h("h1", {}, page.sentence), ...about(page), h("p", { class: "source" }, h("code", {}, made))),
     h("nav", { "aria-label": "sections" }, h("ul", {}, ...parts.map(([id, title]) => h("li", {}, h("a", { href: `#${id}`, onclick: (event) => jump(event, state, id) }, title))))),
     ...parts.map(([id, title, children]) => section(id, title, ...children)),
     dialog,
