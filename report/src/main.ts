@@ -119,12 +119,14 @@ function show(page: Page): void {
   parts.push(["tables", "All tables", tables.all(page)]);
   parts.push(["method", "How it was measured", [method(page)]]);
 
+  const sections = parts.map(([id, title, children]) => section(id, title, ...children));
   const themes = h("span", { class: "themes" }, button("light", () => state.set({ theme: "light" })), button("dark", () => state.set({ theme: "dark" })), button("system", () => state.set({ theme: "" })), button("keys (?)", () => dialog.showModal()));
   const main = document.getElementById("page");
   main?.replaceChildren(
     h("header", {}, h("div", { class: "top" }, h("p", { class: "brand" }, "Stallbench"), themes), h("h1", {}, page.sentence), ...about(page), h("p", { class: "source" }, h("code", {}, made))),
     h("nav", { "aria-label": "sections" }, h("ul", {}, ...parts.map(([id, title]) => h("li", {}, h("a", { href: `#${id}`, onclick: (event) => jump(event, state, id) }, title))))),
-    ...parts.map(([id, title, children]) => section(id, title, ...children)),
+    h("div", { class: "first" }, ...sections.slice(0, 2)),
+    ...sections.slice(2),
     dialog,
   );
   addEventListener("keydown", (event) => {

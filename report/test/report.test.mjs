@@ -134,7 +134,7 @@ test("zooming stretches the waterfalls that are in sight, others once they are, 
   const axis = () => page.$$eval(".fall", ([fall]) => [...fall.querySelectorAll("text.quiet")].map((one) => one.textContent).join(" to "));
   const becomes = (isWhole) => page.waitForFunction((whole, same) => ([...document.querySelector(".fall").querySelectorAll("text.quiet")].map((one) => one.textContent).join(" to ") === whole) === same, {}, whole, isWhole);
   const whole = await axis();
-  await page.$eval("#stalls", (one) => one.scrollIntoView({ behavior: "instant" }));
+  await page.$eval("#method", (one) => one.scrollIntoView({ behavior: "instant" }));
   await page.keyboard.press("w");
   await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
   assert.equal(await axis(), whole, "nothing is drawn that nobody sees");
