@@ -1,9 +1,10 @@
 //! Files that others have left or still write.
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 /// Number of bytes that are read first to find the last lines.
@@ -17,14 +18,18 @@ pub fn open(path: &Path) -> io::Result<File> {
     if fs::metadata(path)?.is_file() { File::open(path) } else { Err(ErrorKind::NotSeekable.into()) }
 }
 
-/// Removes a Unix socket on which nobody answers any more.
+/// Removes a Unix socket on which nobody listens any more. It does not wait for a server that hangs.
 ///
 /// # Errors
 /// Fails if it cannot be removed.
 pub fn remove_leftover(socket: &Path) -> io::Result<()> {
     let is_socket = fs::metadata(socket).is_ok_and(|metadata| metadata.file_type().is_socket());
-    if is_socket && UnixStream::connect(socket).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
-        fs::remove_file(socket)?;
+    if is_socket {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let own = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        if connect(&own, &SocketAddrUnix::new(socket)?) == Err(Errno::CONNREFUSED) {
+            fs::remove_file(socket)?;
+        }
     }
     Ok(())
 }

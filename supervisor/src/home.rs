@@ -45,6 +45,10 @@ impl Home {
         if !path.is_absolute() {
             bail!("SUPERVISOR_HOME is {}, which depends on the current directory: set it to an absolute path", path.display());
         }
+        // Lists and messages are JSON, which has no other paths.
+        if path.to_str().is_none() {
+            bail!("the path {} is not valid UTF-8: set SUPERVISOR_HOME to another one", path.display());
+        }
         if path.as_os_str().len() + LONGEST_NAME > LONGEST_SOCKET {
             bail!("the path {} is too long for sockets: set SUPERVISOR_HOME to a shorter one", path.display());
         }

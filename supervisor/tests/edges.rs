@@ -4,8 +4,10 @@ mod common;
 
 use common::{Supervisor, has, is_gone, resident_kib, signal, until};
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
@@ -104,6 +106,16 @@ fn a_home_that_depends_on_the_current_directory_is_refused() {
     let output = supervisor.command(&["list"]).env("SUPERVISOR_HOME", "somewhere").output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && said.contains("absolute path") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn a_home_whose_path_no_list_can_hold_is_refused() {
+    let supervisor = Supervisor::new();
+    let home = supervisor.home.path().join(OsStr::from_bytes(b"jos\xe9"));
+    let output = supervisor.command(&["start", "sleep 1000"]).env("SUPERVISOR_HOME", &home).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("is not valid UTF-8") && said.lines().count() == 1, "{said}");
+    assert!(!home.exists());
 }
 
 #[test]

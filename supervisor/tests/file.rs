@@ -148,6 +148,33 @@ fn an_address_that_changes_is_bound_before_the_old_one_is_left() {
 }
 
 #[test]
+fn when_one_instance_cannot_change_those_that_have_go_back() {
+    let supervisor = Supervisor::new();
+    let wrong = "[ \"$X$SUPERVISOR_INSTANCE\" = new1 ] && exit 1";
+    let app = supervisor.script("app", &format!("{wrong}\necho up\nexec sleep 1000"));
+    let address = free();
+    let text = |x: &str| {
+        format!(
+            "[[app]]\nstart = \"{app}\"\ninstances = 2\nlisten = [\"{address}\"]\nready-when = \"log:up\"\nenv = {{ X = \"{x}\" }}\n"
+        )
+    };
+    let path = file(&supervisor, &text("old"));
+    supervisor.ok(&["apply", path.to_str().unwrap()]);
+    let first = supervisor.pids();
+    file(&supervisor, &text("new"));
+    let said = supervisor.fails(&["apply", path.to_str().unwrap()]);
+    assert!(said.contains("exited with 1"), "{said}");
+    let is_old = |pid: &i64| {
+        fs::read(format!("/proc/{pid}/environ")).is_ok_and(|own| own.split(|byte| *byte == 0).any(|one| one == b"X=old"))
+    };
+    until("both are as they were", || {
+        let pids = supervisor.pids();
+        pids.len() == 2 && pids[0] != first[0] && pids.iter().all(is_old)
+    });
+    assert_eq!(supervisor.ok(&["apply", file(&supervisor, &text("old")).to_str().unwrap(), "--dry-run"]), "= app\n");
+}
+
+#[test]
 fn a_limit_on_memory_that_a_file_adds_is_kept() {
     let supervisor = Supervisor::new();
     let text = |more: &str| format!("[[app]]\nstart = \"sleep 1000\"\nmin-uptime = \"10ms\"\n{more}");

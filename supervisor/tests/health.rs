@@ -134,6 +134,40 @@ fn a_process_that_says_nothing_is_ready_when_it_listens_answers_or_writes_a_text
 }
 
 #[test]
+fn a_text_that_is_written_in_parts_is_found() {
+    let supervisor = Supervisor::new();
+    let gate = supervisor.home.path().join("gate");
+    let wait = format!("while ! test -e {}; do sleep 0.01; done", gate.display());
+    let app = supervisor.script("app", &format!("printf 'Server '\n{wait}\necho ready\nexec sleep 1000"));
+    let words = ["start", &app, "--ready-when", "log:Server ready", "--listen-timeout", "20s"];
+    let mut start = supervisor.command(&words).stdout(Stdio::null()).spawn().unwrap();
+    until("the first part is in its log", || {
+        String::from_utf8_lossy(&supervisor.run(&["logs", "app"]).stdout).contains("Server")
+    });
+    fs::write(&gate, "").unwrap();
+    assert!(start.wait().unwrap().success());
+}
+
+#[test]
+fn what_a_check_has_found_is_known_to_the_next_daemon() {
+    if !has("python3") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let (file, address) = (program(&supervisor, "app.py", PYTHON), free());
+    let (port, when) = (address.rsplit(':').next().unwrap(), format!("http://{address}/ok"));
+    supervisor.ok(&["start", file.to_str().unwrap(), "--listen-timeout", "20s", "--ready-when", &when, "--", port]);
+    let (pid, daemon) = (supervisor.pids()[0], supervisor.role("daemon"));
+    // As if one request held it: it answers no check.
+    signal("STOP", pid);
+    signal("KILL", daemon);
+    until("another daemon", || supervisor.role("daemon") != daemon);
+    let list = supervisor.list();
+    signal("CONT", pid);
+    assert_eq!((list[0]["status"].as_str(), list[0]["pid"].as_i64()), (Some("online"), Some(pid)));
+}
+
+#[test]
 fn a_process_that_is_never_ready_fails_with_what_it_did_not_do() {
     let supervisor = Supervisor::new();
     let free = free();

@@ -4,12 +4,13 @@ mod common;
 
 use common::{Supervisor, free, until};
 use rustix::io::ioctl_fionbio;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 use rustix::net::{Shutdown, accept, shutdown};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 
 /// Not a test: the app of the next one, which shuts its listener down when it runs for the first time.
@@ -80,4 +81,36 @@ fn a_listener_whose_address_is_taken_after_a_worker_has_shut_it_down_listens_aga
         until("it answers where it did", || answer_of(&address).is_ok_and(|text| text == "here"));
         assert!(remarks().contains("it listens again"));
     }
+}
+
+#[test]
+fn a_path_on_which_a_server_hangs_is_in_use_and_nobody_waits_for_that() {
+    let supervisor = Supervisor::new();
+    supervisor.ok(&["start", "sleep 1000", "--name", "other", "--min-uptime", "10ms"]);
+    let keeper = supervisor.role("keeper");
+    let path = supervisor.home.path().join("app.sock");
+    let address = SocketAddrUnix::new(&path).unwrap();
+    let socket = || socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+    let hanging = socket();
+    bind(&hanging, &address).unwrap();
+    listen(&hanging, 0).unwrap();
+    // Until its queue is full.
+    let waiting: Vec<OwnedFd> = std::iter::repeat_with(socket).take_while(|own| connect(own, &address).is_ok()).collect();
+    assert!(!waiting.is_empty());
+    let said = supervisor.fails(&["start", "sleep 1000", "--name", "app", "--listen", &format!("unix:{}", path.display())]);
+    assert!(said.contains("in use"), "{said}");
+    assert_eq!(supervisor.role("keeper"), keeper);
+}
+
+#[test]
+fn a_path_that_another_server_has_taken_stays_when_the_app_is_deleted() {
+    let supervisor = Supervisor::new();
+    let path = supervisor.home.path().join("app.sock");
+    let app = supervisor.script("app", "echo up; exec sleep 1000");
+    let listen = format!("unix:{}", path.display());
+    supervisor.ok(&["start", &app, "--listen", &listen, "--ready-when", "log:up"]);
+    fs::remove_file(&path).unwrap();
+    let _other = UnixListener::bind(&path).unwrap();
+    supervisor.ok(&["delete", "app"]);
+    assert!(UnixStream::connect(&path).is_ok());
 }

@@ -120,6 +120,8 @@ pub enum Order {
     Give(Key, u64, String),
     /// Tell a worker that it does not get the listener that it wants, with the system's number of the error and the reason.
     Refuse(Key, u64, i32, String),
+    /// A worker was seen to be ready; the next daemon has to know it.
+    Ready(Key),
     /// Send a signal to a worker's process group.
     Signal(Key, i32),
     /// Send any signal to a worker's leader, which goes on unless the signal ends it.

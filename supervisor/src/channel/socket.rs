@@ -98,6 +98,14 @@ impl Channel {
         Ok(())
     }
 
+    /// Gives a sign of life that nobody has asked for yet.
+    ///
+    /// # Errors
+    /// Fails if no descriptors are left.
+    pub fn live(&mut self) -> io::Result<()> {
+        self.send_bytes(ALIVE.to_vec(), &[])
+    }
+
     /// When [`Self::is_silent`] can next change.
     pub fn due(&self) -> Option<Instant> {
         self.asked.map(|(asked, _)| asked + PATIENCE)

@@ -2,7 +2,7 @@
 
 use super::names;
 use super::places::Places;
-use super::pm2::{KEYS, Kind, NOTHING, STATE, USUAL};
+use super::pm2::{self, KEYS, Kind, NOTHING, STATE, USUAL};
 use super::resolve::runs_node;
 use super::{print, remark};
 use crate::cli::Import;
@@ -196,7 +196,7 @@ fn variables(value: &Value, is_dump: bool) -> Table {
 fn words(value: &Value) -> Vec<String> {
     match value {
         Value::Array(words) => words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned)).collect(),
-        Value::String(text) => text.split_whitespace().map(str::to_owned).collect(),
+        Value::String(text) => pm2::words(text),
         _ => Vec::new(),
     }
 }

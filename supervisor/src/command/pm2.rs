@@ -1,4 +1,6 @@
-//! The keys of PM2's files, and what they are called here.
+//! The keys of PM2's files, what they are called here, and how PM2 takes a text apart.
+
+use regex_lite::{Captures, Regex};
 
 /// Keys that mean the same under another name, and how their value is written here.
 pub const KEYS: [(&str, &str, Kind); 46] = [
@@ -90,4 +92,23 @@ pub enum Kind {
     Date,
     /// Words, or a text of words.
     Words,
+}
+
+/// Returns the words of a text as PM2 parts them: what stands in quotes is one word.
+pub fn words(text: &str) -> Vec<String> {
+    let word = Regex::new(r#"[\w-]+="[^"]*"|[\w-]+='[^']*'|"([^"]*)"|'([^']*)'|\S+"#).expect("a valid pattern");
+    // The part within the quotes, or else all of it.
+    let own = |one: Captures<'_>| one.iter().flatten().last().map(|part| part.as_str().to_owned());
+    word.captures_iter(text).filter_map(own).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_quotes_is_one_word() {
+        let own = words(r#"--title 'My app' --msg="a b" -p  3000 "x y" it's"#);
+        assert_eq!(own, ["--title", "My app", r#"--msg="a b""#, "-p", "3000", "x y", "it's"]);
+    }
 }

@@ -3,7 +3,7 @@
 use super::table::{App, Check, Instance, UnfitKind, Worker};
 use super::worker::{Event, State};
 use super::{Core, Output, Version};
-use crate::channel::Key;
+use crate::channel::{Key, Order};
 use crate::proc::Identity;
 use crate::spec::{ReadyWhen, Spec, Target};
 use std::collections::BTreeMap;
@@ -158,7 +158,10 @@ impl Core {
             let Some(worker) = self.table.worker_mut(key) else { continue };
             worker.last_failure.clone_from(&failure);
             match (checked.purpose, failure) {
-                (Purpose::Readiness, None) => self.feed(key, Event::Ready),
+                (Purpose::Readiness, None) => {
+                    self.feed(key, Event::Ready);
+                    self.order(Order::Ready(key));
+                }
                 (Purpose::Readiness, Some(_)) => {}
                 (Purpose::Health, None) => {
                     worker.failed_checks = 0;

@@ -202,12 +202,14 @@ impl Core {
         self.out.push(Output::Follow(spec));
     }
 
-    /// Drops the specifications that a task tried out.
+    /// Drops the specifications that a task tried out. What runs with one of them goes back.
     pub(super) fn discard(&mut self, task: &Task) {
         for name in &task.apps {
             let Some(app) = self.table.app_mut(name) else { continue };
             if app.next.take().is_some() {
-                // What runs with it goes on; what starts next does not.
+                // It goes on until the one before takes its place.
+                let has_changed = app.instances.iter().any(|one| one.worker.version == Version::Next && one.serves());
+                self.to_reload.extend(has_changed.then(|| name.clone()));
                 app.instances.iter_mut().flat_map(Instance::workers_mut).for_each(|worker| worker.version = Version::Current);
                 self.out.push(Output::Discard(name.clone()));
                 self.unbind_unused();

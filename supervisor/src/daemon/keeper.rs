@@ -6,6 +6,7 @@ use crate::control::Answer;
 use crate::core::Input;
 use crate::keeper::role_of;
 use crate::poll::{Poller, Token};
+use crate::proc;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, getppid, kill_process};
 use std::io;
@@ -75,7 +76,7 @@ impl Daemon {
         if self.keeper.start_due.is_some_and(|due| due <= Instant::now()) {
             return self.start_keeper();
         }
-        if self.keeper.token.is_none() || !self.keeper.channel.is_silent() {
+        if self.keeper.token.is_none() || !self.keeper.channel.is_silent() || proc::waits_for_disk(self.keeper.pid) {
             return Ok(());
         }
         if self.is_over {

@@ -168,10 +168,16 @@ impl Daemon {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let outputs = self.core.handle(input, Now::read());
+            // A list that names an app without its specification would be damaged.
+            let is_first = |output: &Output| matches!(output, Output::Prepare(_, Version::Current));
+            let (first, rest): (Vec<_>, Vec<_>) = outputs.into_iter().partition(is_first);
+            for output in first {
+                inputs.extend(self.carry_out(output)?);
+            }
             if let Some(saved) = self.core.take_urgent_changes() {
                 self.save(saved)?;
             }
-            for output in outputs {
+            for output in rest {
                 inputs.extend(self.carry_out(output)?);
             }
         }
@@ -195,6 +201,8 @@ impl Daemon {
             Output::Save(client, ..) if !self.owns_home() => self.clients.answer(client, &Answer::Error(self.lost())),
             Output::Prepare(spec, version) => {
                 let result = store::write(&spec, version, &self.home);
+                // A slow disk is no hang.
+                self.keeper.channel.live()?;
                 let result = result.and_then(|()| if version == Version::Current { self.follow(&spec) } else { Ok(()) });
                 return Ok(Some(Input::Prepared(spec.name.clone(), result.map_err(|error| format!("{error:#}")))));
             }

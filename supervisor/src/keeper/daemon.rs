@@ -3,6 +3,7 @@
 use super::{Keeper, Source, role, start, tell};
 use crate::channel::{Channel, Order, Report, pair};
 use crate::poll::Token;
+use crate::proc;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, getppid, kill_process};
 use std::fs;
@@ -109,7 +110,8 @@ impl Keeper {
 
     /// Replaces a daemon that does not answer any more.
     pub(super) fn check_daemon(&mut self) -> Result<()> {
-        let is_silent = self.daemon.as_mut().is_some_and(|daemon| daemon.channel.is_silent());
+        let is_silent =
+            self.daemon.as_mut().is_some_and(|daemon| daemon.channel.is_silent() && !proc::waits_for_disk(daemon.pid));
         if is_silent { self.replace_daemon("did not answer") } else { Ok(()) }
     }
 

@@ -110,8 +110,12 @@ impl Keeper {
         let Some(listener) = self.listeners.remove(address) else { return Ok(()) };
         let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(&stored_name(address))]);
         let socket = format!("socket:[{}]", fstat(&listener.socket)?.st_ino);
+        if let Some(path) = address.strip_prefix(UNIX) {
+            // Whoever holds it does not answer any more. If another server does, the path has been taken by that.
+            let _ = shutdown(&listener.socket, Shutdown::Both);
+            let _ = remove_leftover(Path::new(path));
+        }
         drop(listener);
-        let _ = address.strip_prefix(UNIX).map(fs::remove_file);
         // Systemd, if it has started this, keeps the listener until it has read the message above.
         let mut own = proc::line_of(std::process::id() as i32);
         own.extend(self.daemon.as_ref().map(|daemon| daemon.pid));

@@ -248,6 +248,10 @@ impl Keeper {
                 self.workers.get_mut(&key).into_iter().for_each(Worker::confirm);
                 Ok(())
             }
+            Order::Ready(key) => {
+                self.workers.get_mut(&key).into_iter().for_each(Worker::is_seen_ready);
+                Ok(())
+            }
             Order::Signal(key, signal) => match self.workers.get_mut(&key) {
                 Some(worker) => {
                     worker.signal(signal);

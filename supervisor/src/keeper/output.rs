@@ -29,7 +29,7 @@ impl Keeper {
     pub(super) fn write(&mut self, key: Key, stream: usize, lines: &[u8]) -> Result<()> {
         let Some(worker) = self.workers.get_mut(&key).filter(|_| !lines.is_empty()) else { return Ok(()) };
         let path = worker.job.logs[stream].path.clone();
-        if worker.becomes_ready(lines) {
+        if worker.becomes_ready(stream, lines) {
             self.report(&Report::Ready(key))?;
         }
         let Some(log) = self.logs.get_mut(&path) else { return Ok(()) };

@@ -166,6 +166,12 @@ pub fn name(pid: i32) -> Option<String> {
     Some(String::from_utf8_lossy(&name).trim_end().replace(char::is_control, " "))
 }
 
+/// Whether a process waits for a disk or a file server, which nothing can interrupt.
+pub fn waits_for_disk(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("State:").is_some_and(|state| state.trim_start().starts_with('D')))
+}
+
 /// The number of the user that a process runs as, even if it has ended and nobody has reaped it.
 pub fn user(pid: i32) -> Option<u32> {
     // The kernel lets the folder belong to the effective user, in any case.

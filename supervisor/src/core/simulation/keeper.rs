@@ -105,6 +105,11 @@ impl World {
                     self.processes.remove(&identity.pid);
                 }
             }
+            Order::Ready(key) => {
+                if let Some((.., said)) = self.keeper.workers.get_mut(&key) {
+                    said.ready = true;
+                }
+            }
             Order::AdoptControl | Order::Flush(_) | Order::Reopen | Order::Raise(..) => {}
             Order::Leave => {}
             Order::Quit => self.is_over = true,

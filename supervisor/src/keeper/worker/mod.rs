@@ -49,6 +49,8 @@ pub struct Worker {
     /// What it has written since the end of a line.
     pub lines: [Lines; 2],
     tail: Tail,
+    /// The end of a line whose own end was not written yet, as long as the worker is not ready.
+    begun: [Vec<u8>; 2],
     /// The name of a process that it had started and that was not ready, when it was asked to end.
     child: Option<String>,
     /// What descended from it when it was asked to end, in whatever session and with whatever environment.
@@ -151,6 +153,7 @@ impl Worker {
             outputs: [Some((output, None)), Some((error, None))],
             lines: Default::default(),
             tail: Tail::default(),
+            begun: Default::default(),
             child: None,
             descendants: Vec::new(),
             notify: Notify::new(notify),
@@ -169,6 +172,11 @@ impl Worker {
     pub fn confirm(&mut self) {
         // One that has ended needs no confirmation.
         let _ = self.confirmation.take().map(|confirmation| rustix::io::write(confirmation, b"!"));
+    }
+
+    /// Notes that a check of the daemon has found it ready.
+    pub fn is_seen_ready(&mut self) {
+        self.is_ready = true;
     }
 
     /// Returns how it ended, once no process of its group is left.

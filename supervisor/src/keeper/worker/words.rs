@@ -52,10 +52,16 @@ impl Worker {
         Some(Report::Stalled(self.key(), u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// Notes that it has written these lines; returns whether they tell that it is ready.
-    pub fn becomes_ready(&mut self, lines: &[u8]) -> bool {
-        let text = self.job.ready_text.as_ref().filter(|_| !self.is_ready);
-        let is_ready = text.is_some_and(|text| String::from_utf8_lossy(lines).contains(text.as_str()));
+    /// Notes that it has written these lines; returns whether they tell that it is ready. A line may come in parts.
+    pub fn becomes_ready(&mut self, stream: usize, lines: &[u8]) -> bool {
+        let Some(text) = self.job.ready_text.as_ref().filter(|_| !self.is_ready) else { return false };
+        let begun = &mut self.begun[stream];
+        begun.extend_from_slice(lines);
+        let is_ready = String::from_utf8_lossy(begun).contains(text.as_str());
+        let end = begun.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        // No more than can begin the text.
+        let first = if is_ready { begun.len() } else { end.max(begun.len().saturating_sub(text.len())) };
+        begun.drain(..first);
         self.is_ready |= is_ready;
         is_ready
     }
