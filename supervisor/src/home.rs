@@ -177,6 +177,11 @@ impl Home {
         self.0.join("events.log")
     }
 
+    /// A file that was written when the times of `--cron` were last looked at.
+    pub fn looked(&self) -> PathBuf {
+        self.0.join("looked")
+    }
+
     /// The state file: the table of apps and their instances.
     pub fn state(&self) -> PathBuf {
         self.0.join("state.json")

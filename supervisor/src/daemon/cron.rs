@@ -1,10 +1,13 @@
 //! `--cron` restarts an app, or starts a job again, at the times of a pattern.
 
 use super::Daemon;
+use crate::home::Home;
 use crate::spec::{Spec, schedule};
 use croner::Cron;
-use jiff::{SignedDuration, Zoned};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, Zoned};
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::{Duration, Instant};
 
 /// Longest time until the clock is looked at again: somebody may set it.
@@ -14,8 +17,13 @@ const LOOK: Duration = Duration::from_secs(60);
 const SLACK: SignedDuration = SignedDuration::from_secs(60);
 
 /// The apps with a pattern.
-#[derive(Default)]
-pub struct Schedule(BTreeMap<String, Entry>);
+pub struct Schedule {
+    entries: BTreeMap<String, Entry>,
+    /// When the last daemon has looked at the clock, if that was a moment ago: what has come since is due.
+    since: Option<Zoned>,
+    /// When the next daemon was told that this one has.
+    told: Option<Zoned>,
+}
 
 struct Entry {
     pattern: Cron,
@@ -42,25 +50,49 @@ impl Entry {
 }
 
 impl Schedule {
+    /// Continues that of the last daemon.
+    pub fn resume(home: &Home) -> Self {
+        let looked = fs::metadata(home.looked()).and_then(|metadata| metadata.modified()).ok();
+        let looked = looked.and_then(|looked| Timestamp::try_from(looked).ok()).map(|looked| looked.to_zoned(TimeZone::system()));
+        let now = Zoned::now();
+        let is_new = |looked: &Zoned| {
+            *looked <= now && now.duration_since(looked) < SLACK + SignedDuration::try_from(LOOK).unwrap_or_default()
+        };
+        Schedule { entries: BTreeMap::new(), since: looked.filter(is_new), told: None }
+    }
+
+    /// An app is started or changed: for what begins now, nothing is due since earlier.
+    pub fn begin(&mut self) {
+        self.since = None;
+    }
+
     /// Forgets the pattern of an app.
     pub fn forget(&mut self, name: &str) {
-        self.0.remove(name);
+        self.entries.remove(name);
     }
 
     /// When [`Self::take_due`] has something to do, or the clock is to be looked at again.
     pub fn due(&self) -> Option<Instant> {
-        let next = self.0.values().filter_map(|entry| entry.next.as_ref()).min()?;
+        let next = self.entries.values().filter_map(|entry| entry.next.as_ref()).min()?;
         let left = Duration::try_from(next.duration_since(&Zoned::now())).unwrap_or_default();
         Some(Instant::now() + left.min(LOOK))
     }
 
     /// Returns the apps whose time has come.
-    pub fn take_due(&mut self) -> Vec<String> {
-        if self.0.is_empty() {
+    pub fn take_due(&mut self, home: &Home) -> Vec<String> {
+        if self.entries.is_empty() {
             return Vec::new();
         }
         let now = Zoned::now();
-        self.0.iter_mut().filter_map(|(name, entry)| entry.is_due(&now).then(|| name.clone())).collect()
+        let due: Vec<String> =
+            self.entries.iter_mut().filter_map(|(name, entry)| entry.is_due(&now).then(|| name.clone())).collect();
+        let is_old = |told: &Zoned| now.duration_since(told).unsigned_abs() >= LOOK;
+        if !due.is_empty() || self.told.as_ref().is_none_or(is_old) {
+            // Without it, the next daemon does not know what it has missed.
+            let _ = fs::write(home.looked(), "");
+            self.told = Some(now);
+        }
+        due
     }
 }
 
@@ -71,8 +103,11 @@ impl Daemon {
         let pattern = spec.options.cron.as_deref().and_then(|text| schedule(text).ok());
         match pattern {
             // Its next time may be now, and stays the next one where the pattern is the same.
-            Some(pattern) if self.schedule.0.get(&spec.name).is_some_and(|entry| entry.pattern == pattern) => {}
-            Some(pattern) => drop(self.schedule.0.insert(spec.name.clone(), Entry::new(pattern, Zoned::now()))),
+            Some(pattern) if self.schedule.entries.get(&spec.name).is_some_and(|entry| entry.pattern == pattern) => {}
+            Some(pattern) => {
+                let since = self.schedule.since.clone().unwrap_or_else(Zoned::now);
+                self.schedule.entries.insert(spec.name.clone(), Entry::new(pattern, since));
+            }
             None => self.schedule.forget(&spec.name),
         }
     }
@@ -93,5 +128,23 @@ mod tests {
         // A leap over several times is one.
         assert!(entry.is_due(&at("2026-05-20T12:00:00[UTC]")));
         assert!(!entry.is_due(&at("2026-05-20T12:00:01[UTC]")));
+    }
+
+    #[test]
+    fn what_came_while_no_daemon_looked_is_due_once_and_only_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().to_str().unwrap());
+        let looked = |ago: u64| {
+            let file = fs::File::create(home.looked()).unwrap();
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(ago)).unwrap();
+            Schedule::resume(&home)
+        };
+        let mut schedule = looked(5);
+        let entry = Entry::new(crate::spec::schedule("* * * * * *").unwrap(), schedule.since.clone().unwrap());
+        assert!(entry.next.as_ref().unwrap() < &Zoned::now());
+        schedule.entries.insert("job".into(), entry);
+        assert_eq!(schedule.take_due(&home), ["job"]);
+        assert!(Schedule::resume(&home).since.unwrap() > looked(5).since.unwrap());
+        assert!(looked(1000).since.is_none());
     }
 }

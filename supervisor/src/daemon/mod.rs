@@ -96,6 +96,7 @@ pub fn run() -> Result<ExitCode> {
     let home = Home::open()?;
     let found = store::load(&home);
     let checking = checks::Checking::new(&mut poller)?;
+    let schedule = cron::Schedule::resume(&home);
     let mut daemon = Daemon {
         core: Core::new(home.clone(), found, Now::read()),
         home,
@@ -111,7 +112,7 @@ pub fn run() -> Result<ExitCode> {
         listeners: BTreeMap::new(),
         workers: BTreeMap::new(),
         watch: watch::Watch::default(),
-        schedule: cron::Schedule::default(),
+        schedule,
         checking,
         leaving: None,
         is_over: false,
@@ -146,7 +147,7 @@ impl Daemon {
         self.clients.end_hanging(&mut self.poller);
         // What is due while another version takes over, it finds due as well, or a moment later.
         if self.leaving.is_none() {
-            for name in self.watch.take_changed().into_iter().chain(self.schedule.take_due()) {
+            for name in self.watch.take_changed().into_iter().chain(self.schedule.take_due(&self.home)) {
                 self.handle(Input::Reload(name))?;
             }
         }
@@ -203,6 +204,7 @@ impl Daemon {
                 let result = store::write(&spec, version, &self.home);
                 // A slow disk is no hang.
                 self.keeper.channel.live()?;
+                self.schedule.begin();
                 let result = result.and_then(|()| if version == Version::Current { self.follow(&spec) } else { Ok(()) });
                 return Ok(Some(Input::Prepared(spec.name.clone(), result.map_err(|error| format!("{error:#}")))));
             }
