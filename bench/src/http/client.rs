@@ -2,14 +2,19 @@
 
 use super::{Head, Reader, Step};
 use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long each step of a check may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A server that has said something and reads no further for this time has given its answer.
+const READS_ON: Duration = Duration::from_secs(1);
 /// The longest body that is kept.
 const MAX_BODY: usize = 256 << 20;
 
@@ -76,6 +81,11 @@ impl Client {
         Ok(Client { stream, patience, input: Vec::new() })
     }
 
+    /// Lets each later step take this long.
+    pub fn be_patient(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// Sends bytes as they are.
     ///
     /// # Errors
@@ -97,7 +107,10 @@ impl Client {
     /// # Errors
     /// No response, one that does not end in time or is very long, or one that is not HTTP.
     pub fn receive(&mut self, is_head: bool) -> Result<Response> {
-        let end = Instant::now() + self.patience;
+        self.receive_until(is_head, Instant::now() + self.patience)
+    }
+
+    fn receive_until(&mut self, is_head: bool, end: Instant) -> Result<Response> {
         let mut reader = Reader::default();
         let (mut lines, mut body, mut ended) = (Vec::new(), Vec::new(), None);
         loop {
@@ -154,10 +167,44 @@ impl Client {
     /// As of its parts.
     pub fn ask(&mut self, request: &[u8]) -> Result<Response> {
         let is_head = request.starts_with(b"HEAD ");
-        match self.send(request) {
-            // It may have answered before it has read all.
-            Err(error) if is_reset(&error) => self.receive(is_head).map_err(|_| error),
-            sent => sent.and_then(|()| self.receive(is_head)),
+        let end = Instant::now() + self.patience;
+        // Nobody knows what the server makes of the rest of a request that it has answered before it was sent whole.
+        let early = |response| Response { closes: true, ..response };
+        match self.send_until(request, end) {
+            Ok(true) => self.receive_until(is_head, end),
+            Ok(false) => self.receive_until(is_head, end).map(early),
+            Err(error) if is_reset(&error) => self.receive_until(is_head, end).map(early).map_err(|_| error),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a request, and takes in what the server says meanwhile. Returns whether it is sent whole: a server may answer without reading on.
+    fn send_until(&mut self, request: &[u8], end: Instant) -> Result<bool> {
+        let mut rest = request;
+        loop {
+            match send(self.stream.as_raw_fd(), rest, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+                Ok(count) if count == rest.len() => return Ok(true),
+                Ok(count) => {
+                    rest = &rest[count..];
+                    continue;
+                }
+                Err(error) if is_not_yet(&error.into()) => {}
+                Err(error) => return Err(std::io::Error::from(error)).context("cannot send"),
+            }
+            crate::console::interrupt::check()?;
+            let has_spoken = !self.input.is_empty();
+            let left = end.saturating_duration_since(Instant::now());
+            let left = if has_spoken { left.min(READS_ON) } else { left };
+            let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN | PollFlags::POLLOUT)];
+            // Rounded up, so that the last wait is not a busy one.
+            let is_late = poll(&mut fds, PollTimeout::try_from(left + Duration::from_millis(1))?) == Ok(0);
+            let has_more = fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN));
+            if is_late && has_spoken || has_more && !self.fill(end, "no answer")? {
+                return Ok(false);
+            }
+            if is_late {
+                bail!("cannot send: the server does not read on within {} s", self.patience.as_secs_f64());
+            }
         }
     }
 
@@ -299,6 +346,44 @@ mod tests {
         });
         let large = vec![b'x'; 32 << 20];
         assert_eq!(Client::connect(address).unwrap().ask(&large).unwrap().status, 413);
+    }
+
+    #[test]
+    fn an_answer_of_a_server_that_neither_reads_on_nor_closes_is_an_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client_is_done, is_done) = std::sync::mpsc::channel::<()>();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 64]);
+            let _ = stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+            // Open until the client has its answer.
+            let _ = is_done.recv();
+        });
+        let large = vec![b'x'; 32 << 20];
+        let response = Client::connect(address).unwrap().ask(&large).unwrap();
+        drop(client_is_done);
+        assert_eq!((response.status, response.closes), (401, true));
+    }
+
+    #[test]
+    fn a_server_that_reads_while_it_answers_gets_the_whole_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let large = vec![b'x'; 32 << 20];
+        let length = large.len();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes());
+            let (mut piece, mut left) = (vec![0; 1 << 16], length);
+            while left > 0 {
+                let count = stream.read(&mut piece).unwrap();
+                stream.write_all(&piece[..count]).unwrap();
+                left -= count;
+            }
+        });
+        let response = Client::connect(address).unwrap().ask(&large).unwrap();
+        assert_eq!((response.status, response.body.len(), response.closes), (200, length, false));
     }
 
     #[test]
