@@ -116,6 +116,26 @@ fn answers_that_end_with_the_connection_or_announce_its_end_are_answers() {
 }
 
 #[test]
+fn connections_that_the_server_announces_to_close_leave_no_port_of_this_machine_occupied() {
+    const TIME_WAIT: &str = "06";
+    // It closes after the client, as one does that reads what may still come.
+    let address = server(|_, mut stream| {
+        if request(&mut stream) {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+            while stream.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
+        }
+    });
+    let seen = closed(address, 2, 200 * MS);
+    assert!(seen.answered > 20 && seen.errors == 0, "{} {:?}", seen.answered, seen.first_error);
+    let port = format!(":{:04X}", address.port());
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let fields = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let waiting = fields.filter(|fields| fields[2].ends_with(&port) && fields[3] == TIME_WAIT).count();
+    // Those that were open when the time was over are closed as clients close theirs.
+    assert!(waiting <= 2, "{waiting} of {}", seen.answered);
+}
+
+#[test]
 fn interim_answers_and_bodiless_ones_are_understood() {
     for (answer, status) in [
         (

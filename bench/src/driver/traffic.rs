@@ -182,6 +182,10 @@ impl Engine<'_> {
             }
             self.complete(key, head.status, now);
             let closes = head.closes || self.lanes[self.connections[key].lane].asks_to_close;
+            if closes {
+                // The answer is whole, and whoever closes first keeps the port for a minute.
+                reset_on_close(&self.connections[key].stream);
+            }
             if closes || self.connections[key].is_answered_early() {
                 return self.close(key, now);
             }
