@@ -68,13 +68,31 @@ pub fn begin(folder: Option<&Path>, servers: Vec<Row>, settings: Settings) -> Re
         schema: SCHEMA,
         started: now(),
         finished: None,
-        command: std::iter::once("stallbench".into()).chain(std::env::args().skip(1)).collect(),
+        command: std::iter::once("stallbench".into()).chain(without_secrets(std::env::args().skip(1))).collect(),
         resumed: Vec::new(),
         servers,
         settings,
         environment,
     };
     Round::create(&folder, header)
+}
+
+/// A command line without the values of headers, which let requests in and are nobody else's; the names are kept.
+fn without_secrets(words: impl Iterator<Item = String>) -> Vec<String> {
+    const OPTION: &str = "--header";
+    let hidden = |header: &str| format!("{}: ...", header.split(':').next().unwrap_or_default().trim());
+    let mut is_header = false;
+    let shown = words.map(|word| {
+        let value = word.strip_prefix(OPTION).and_then(|rest| rest.strip_prefix('='));
+        let shown = match value {
+            _ if is_header => hidden(&word),
+            Some(header) => format!("{OPTION}={}", hidden(header)),
+            None => word.clone(),
+        };
+        is_header = !is_header && word == OPTION;
+        shown
+    });
+    shown.collect()
 }
 
 /// Everything that a server cannot take part in, each with the reason: what its manifest says, and the experiments of a round.
@@ -273,6 +291,32 @@ mod tests {
     use super::*;
     use crate::round::store::tests::header;
     use serde_json::json;
+
+    #[test]
+    fn the_value_of_a_header_is_not_kept_with_the_command_and_its_name_is() {
+        let words = [
+            "bench",
+            "--header",
+            "Authorization: Bearer x:y",
+            "--header=X-Key:z",
+            "--header",
+            "--header",
+            "--out",
+            "of --header=a",
+        ];
+        let kept = without_secrets(words.iter().map(ToString::to_string));
+        let wanted = [
+            "bench",
+            "--header",
+            "Authorization: ...",
+            "--header=X-Key: ...",
+            "--header",
+            "--header: ...",
+            "--out",
+            "of --header=a",
+        ];
+        assert_eq!(kept, wanted);
+    }
 
     #[test]
     fn a_trial_is_spoiled_by_the_driver_or_the_machine_and_not_by_what_the_server_did() {
