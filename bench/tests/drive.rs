@@ -84,6 +84,31 @@ fn connections_that_cannot_carry_the_rate_are_named() {
 }
 
 #[test]
+fn a_p99_that_is_mostly_a_wait_for_a_connection_is_told_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for (connection, mut stream) in listener.incoming().flatten().enumerate() {
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                let mut asked = 0;
+                while lines.by_ref().any(|line| line.is_empty()) {
+                    asked += 1;
+                    // One stall, behind which those that are due meanwhile wait for the only connection.
+                    std::thread::sleep(Duration::from_millis(if connection > 0 && asked == 100 { 300 } else { 0 }));
+                    if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let shown = text(&drive(&[&url, "--rate", "200", "--duration", "2", "--connections", "1"]).stdout);
+    assert!(shown.contains("service time ms, from the send: p50 "), "{shown}");
+    assert!(shown.contains("some requests waited for their connection") && shown.contains("raise --connections"), "{shown}");
+}
+
+#[test]
 fn each_status_at_the_first_question_has_its_own_advice() {
     for (status, wanted) in [
         (401, "pass --header 'Authorization: ...'"),

@@ -30,6 +30,8 @@ const REAL_TIME_RATE: f64 = 5000.0;
 const PATIENCE: u32 = 3;
 /// A response time of more than this many times the service time was mostly spent waiting for a connection.
 const WAITED: f64 = 2.0;
+/// The same of p99, of which the service time has its own queues.
+const TURNS: f64 = 3.0;
 /// In a closed loop, a longest response time of this many times p99 is called a stall.
 const STALL: f64 = 10.0;
 
@@ -61,6 +63,7 @@ struct Driven {
     lag_max_us: f64,
     read_lag_p99_us: f64,
     service_p50_us: f64,
+    service_p99_us: f64,
     latency: Latency,
     /// By connection, in the order in which they were opened.
     connections: Vec<Part>,
@@ -213,6 +216,7 @@ fn summarize(url: &str, seen: &Observation) -> Driven {
         lag_max_us: lane.lag.max() as f64 / 1e3,
         read_lag_p99_us: us(&lane.read_lag, 0.99),
         service_p50_us: us(&lane.service, 0.5),
+        service_p99_us: us(&lane.service, 0.99),
         latency: Latency::of(lane),
         connections: lane.by_connection.clone(),
         peak_rss_mib: getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| usage.max_rss() as f64 / 1024.0),
@@ -231,7 +235,7 @@ fn describe(driven: &Driven, arguments: &Drive) -> String {
     let max = latency.max_ms();
     let lag = format!(", of which the driver's own lag may be {:.3}", driven.lag_max_us / 1e3);
     let mut text = format!(
-        "{}: {:.0} answers/s over {:.1} s, by status {}\n  response time ms: p50 {}, p99 {}, max {}{}\n  driver: {:.0} % of its core, lag p99 {:.1} µs\n",
+        "{}: {:.0} answers/s over {:.1} s, by status {}\n  response time ms: p50 {}, p99 {}, max {}{}\n  service time ms, from the send: p50 {:.3}, p99 {:.3}\n  driver: {:.0} % of its core, lag p99 {:.1} µs\n",
         driven.url,
         driven.per_s,
         driven.duration_s,
@@ -240,6 +244,8 @@ fn describe(driven: &Driven, arguments: &Drive) -> String {
         percentile(Percentile::default()),
         max.as_ref().map_or_else(|_| time(Value::Exact(latency.max_us / 1e3)), |max| time(*max)),
         if max.is_err() { lag.as_str() } else { "" },
+        driven.service_p50_us / 1e3,
+        driven.service_p99_us / 1e3,
         driven.driver_load * 100.0,
         driven.lag_p99_us,
     );
@@ -262,7 +268,8 @@ fn describe(driven: &Driven, arguments: &Drive) -> String {
             text.push_str(quieter(Uid::effective().is_root()));
         }
     }
-    let carried = arguments.rate.filter(|_| !arguments.fresh).and_then(|rate| {
+    let open = arguments.rate.filter(|_| !arguments.fresh);
+    let carried = open.and_then(|rate| {
         let most = carried_per_s(arguments.connections, driven.service_p50_us, latency.p50_us);
         most.filter(|most| *most < rate)
     });
@@ -275,6 +282,13 @@ fn describe(driven: &Driven, arguments: &Drive) -> String {
             "  the connections could not carry the rate: each answer took about {} ms, so {count} connection{s} {carry} at most {} a second, and requests waited for one: raise --connections, unless the server is the limit\n",
             significant(driven.service_p50_us / 1e3),
             significant(most),
+        ));
+    }
+    if carried.is_none() && open.is_some() && waited_their_turn(driven.service_p99_us, latency.p99_us) {
+        text.push_str(&format!(
+            "  some requests waited for their connection, of which each has a turn: p99 is {} ms from the schedule and {} ms from the send: raise --connections\n",
+            significant(latency.p99_us / 1e3),
+            significant(driven.service_p99_us / 1e3),
         ));
     }
     let is_stall = latency.max_us > LIMITS_MS[0] * 1e3 && latency.max_us > latency.p99_us * STALL;
@@ -301,6 +315,11 @@ fn carried_per_s(connections: u32, service_us: f64, response_us: f64) -> Option<
     (service_us > 0.0 && response_us > WAITED * service_us).then(|| f64::from(connections) * 1e6 / service_us)
 }
 
+/// Whether p99 of the response time, in microseconds, is mostly a wait in the driver: by more than it may be late itself.
+fn waited_their_turn(service_us: f64, response_us: f64) -> bool {
+    service_us > 0.0 && response_us > TURNS * service_us && response_us - service_us > validity::LEAST_CLAIM as f64 / 1e3
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,6 +338,14 @@ mod tests {
         assert_eq!(carried_per_s(2, 20_000.0, 40_001.0), Some(100.0));
         assert_eq!(carried_per_s(1, 20_000.0, 40_000.0), None, "they did not wait longer than for their answers");
         assert_eq!(carried_per_s(1, 0.0, 500_000.0), None, "no answer");
+    }
+
+    #[test]
+    fn a_queue_of_the_driver_shows_in_p99_where_it_is_longer_than_the_answers_and_than_the_driver_may_be_late() {
+        assert!(waited_their_turn(20_000.0, 300_000.0));
+        assert!(!waited_their_turn(20_000.0, 50_000.0), "the server is the limit");
+        assert!(!waited_their_turn(100.0, 1_500.0), "the driver may be late by so much");
+        assert!(!waited_their_turn(0.0, 300_000.0), "no answer");
     }
 
     #[test]
