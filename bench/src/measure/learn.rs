@@ -1,19 +1,23 @@
 //! Learning what the right answer is, before a load asks for it many times.
 
 use crate::catalog::{Ask, Own};
-use crate::console::interrupt;
-use crate::http::{Client, PLAIN_ONLY, Request, Response, Unanswered};
+use crate::console::{interrupt, output::say};
+use crate::http::{Client, PLAIN_ONLY, Request, Response, Unanswered, is_reset};
 use crate::load::{Target, asks_to_close, is_idempotent};
 use crate::process::Running;
 use anyhow::{Context, Error, Result, anyhow, bail};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// A user's own request that takes longer is of no use in a trial of seconds.
 const LONGEST_OWN: Duration = Duration::from_secs(10);
-/// The status of a service that is not ready, and the time after which it is asked again.
+/// The status of a service that is not ready, those of what stands before one that is not, and the time after which it is asked again.
 const UNAVAILABLE: u16 = 503;
+const NOBODY_BEHIND: [u16; 2] = [502, 504];
 const AGAIN: Duration = Duration::from_millis(50);
+/// A service that was started and closes its connections for longer than this may speak TLS.
+const UNTIL_HINT: Duration = Duration::from_secs(3);
 
 /// Asks once to learn the right answer.
 ///
@@ -46,7 +50,8 @@ pub fn learn_request(running: &mut Running, name: &str, request: &Request) -> Re
 }
 
 /// Asks a user's own server once, and says how long that took. Later answers must have the same status; their bytes may differ, as those of a
-/// live service do. One that stallbench has started may answer 503 until it has warmed up, and is asked again.
+/// live service do. One that stallbench has started may answer 503 until it has warmed up, and is asked again; before its first answer it may also break
+/// connections, as what accepts for it does, and take as long as it has to warm up.
 ///
 /// # Errors
 /// A status that is not a success, no answer, or one that takes more than ten seconds.
@@ -77,6 +82,7 @@ impl Kept {
             Some(client) => client,
             None => Client::connect_with(address, longest)?,
         };
+        client.be_patient(longest);
         let response = client.ask(request)?;
         self.0 = (!response.closes && !asks_to_close(request)).then_some(client);
         Ok(response)
@@ -93,8 +99,11 @@ fn learn_within(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask, lo
         ..Request::get(host, ask.path.clone())
     };
     let bytes = request.to_bytes();
+    let (begun, mut has_hinted) = (Instant::now(), false);
     let (response, took) = loop {
         let was_open = kept.is_open();
+        let left = running.until_first_answer();
+        let longest = longest.max(left);
         let started = Instant::now();
         let response = kept.ask(running.address, longest, &bytes);
         let took = started.elapsed();
@@ -103,18 +112,30 @@ fn learn_within(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask, lo
             // The server may have closed it in the very moment, or closes after some answers without saying so.
             continue;
         }
+        let is_early = match &response {
+            Ok(response) => {
+                response.status == UNAVAILABLE && running.may_warm_up()
+                    || NOBODY_BEHIND.contains(&response.status) && !left.is_zero()
+            }
+            Err(error) => is_down(error) && !left.is_zero() && running.ended().is_none(),
+        };
+        if is_early {
+            if is_unanswered && !has_hinted && begun.elapsed() > UNTIL_HINT {
+                has_hinted = true;
+                say(&format!("stallbench: {ask} gets no answer yet, and is asked on; is this a TLS port? {PLAIN_ONLY}"));
+            }
+            interrupt::check()?;
+            // Nothing tells when a foreign server has warmed up.
+            std::thread::sleep(AGAIN);
+            continue;
+        }
         let response = response.with_context(|| {
             let limit = format!(" takes too long ({} s is the limit, so name a shorter request)", longest.as_secs_f64());
             format!("{ask}{}", if took < longest { "" } else { limit.as_str() })
         });
-        let response = running.explain(response)?;
-        if response.status != UNAVAILABLE || !running.may_warm_up() {
-            break (response, took);
-        }
-        interrupt::check()?;
-        // Nothing tells when a foreign server has warmed up.
-        std::thread::sleep(AGAIN);
+        break (running.explain(response)?, took);
     };
+    running.answered();
     let status = response.status;
     if !(200..300).contains(&status) {
         let option = if *ask == own.blocker { "--blocker" } else { "--probe" };
@@ -124,6 +145,12 @@ fn learn_within(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask, lo
     }
     let is_head = ask.method == "HEAD";
     Ok((Target { address: running.address, request: bytes.into(), is_head, status, body: None }, took))
+}
+
+/// Whether a request found nobody who serves: its connection was refused, or ended without an answer.
+fn is_down(error: &Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    error.is::<Unanswered>() || is_reset(error) || kind == Some(ErrorKind::ConnectionRefused)
 }
 
 /// The status of an answer that is not the wanted one, where it leads, and what to do; `otherwise` if nothing better is known.
@@ -165,6 +192,9 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    /// The status that stands for a connection that is closed without a word.
+    const CLOSED: u16 = 0;
+
     /// Something that answers with these statuses in turn, and not at all after them.
     fn answers(statuses: &'static [u16]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -181,6 +211,9 @@ mod tests {
                     silent.push(stream);
                     continue;
                 };
+                if *status == CLOSED {
+                    continue;
+                }
                 let head = format!("HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
                 stream.write_all(head.as_bytes()).unwrap();
             }
@@ -193,12 +226,50 @@ mod tests {
         Own { probe: ask("/"), blocker: ask("/slow"), headers: Vec::new(), host: None }
     }
 
-    #[test]
-    fn a_service_that_stallbench_has_started_may_warm_up_and_any_other_is_ready() {
+    /// A process that stallbench has started, and for which something else answers.
+    fn started(address: SocketAddr) -> Running {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "sleep 1000"]);
-        let port = answers(&[503, 503, 200]).port();
-        let mut started = Running::own(command, "mine", port, sched_getaffinity(Pid::from_raw(0)).unwrap()).unwrap();
+        Running::own(command, "mine", address.port(), sched_getaffinity(Pid::from_raw(0)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_port_that_accepts_before_its_service_serves_is_asked_until_it_has_answered_once() {
+        for not_yet in [&[CLOSED, CLOSED, 200, 502][..], &[502, 504, 200, 504]] {
+            let mut started = started(answers(not_yet));
+            assert_eq!(learn_own(&mut started, &own(), &own().probe).unwrap().0.status, 200);
+            let refused = learn_own(&mut started, &own(), &own().probe).unwrap_err().to_string();
+            assert!(refused.starts_with("/ is answered 50"), "{refused}");
+        }
+        let mut broken = started(answers(&[200, CLOSED]));
+        learn_own(&mut broken, &own(), &own().probe).unwrap();
+        let error = format!("{:#}", learn_own(&mut broken, &own(), &own().probe).unwrap_err());
+        assert!(error.contains("the connection closed without an answer"), "{error}");
+    }
+
+    #[test]
+    fn only_the_first_answer_of_a_service_that_was_started_may_take_as_long_as_it_warms_up() {
+        const TAKES: Duration = Duration::from_millis(200);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut started = started(listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                while lines.by_ref().any(|line| line.is_empty()) {
+                    std::thread::sleep(TAKES);
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                }
+            }
+        });
+        let mut kept = Kept::default();
+        let mut ask = || learn_within(&mut kept, &mut started, &own(), &own().probe, TAKES / 10);
+        assert!(ask().unwrap().1 >= TAKES);
+        assert!(format!("{:#}", ask().unwrap_err()).contains("takes too long (0.02 s is the limit"));
+    }
+
+    #[test]
+    fn a_service_that_stallbench_has_started_may_warm_up_and_any_other_is_ready() {
+        let mut started = started(answers(&[503, 503, 200]));
         assert_eq!(learn_own(&mut started, &own(), &own().probe).unwrap().0.status, 200);
         let mut elsewhere = Running::elsewhere(answers(&[503, 200])).unwrap();
         let refused = learn_own(&mut elsewhere, &own(), &own().probe).unwrap_err().to_string();

@@ -51,6 +51,8 @@ pub struct Running {
     pub(super) hold: Option<Hold>,
     /// The time until which a user's own server may say that it is not ready yet.
     pub(super) warms_up_until: Option<Instant>,
+    /// It has given an answer other than that it is not ready.
+    has_answered: bool,
 }
 
 impl Running {
@@ -90,7 +92,18 @@ impl Running {
     }
 
     fn at(address: SocketAddr, child: Option<Child>, words: Words) -> Self {
-        Running { child, words, address, until_ready: Duration::ZERO, hold: None, warms_up_until: None }
+        Running { child, words, address, until_ready: Duration::ZERO, hold: None, warms_up_until: None, has_answered: false }
+    }
+
+    /// The time that a user's own server still has until its first answer; none once it has given it, or where stallbench did not start it.
+    pub fn until_first_answer(&self) -> Duration {
+        let until = self.warms_up_until.filter(|_| !self.has_answered);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// It has given its first answer.
+    pub fn answered(&mut self) {
+        self.has_answered = true;
     }
 
     fn spawn(mut command: Command) -> Result<Self> {
