@@ -45,12 +45,15 @@ pub fn describe(server: &Server) -> String {
     }
 }
 
-/// Refuses a command that does not say where its port goes.
+/// Refuses a command that does not say where its port goes, or says it as a shell would: `$41234` is no port.
 ///
 /// # Errors
 /// It does not.
 pub fn check(server: &Server) -> Result<()> {
     let line = describe(server);
+    if line.contains("${port}") {
+        refuse!("'{line}' names a variable of the shell: write {PORT} without $");
+    }
     if !matches!(server.program, Program::Address(_)) && !line.contains(PORT) {
         refuse!("'{line}' does not say where its port goes: write {PORT} in its place");
     }
