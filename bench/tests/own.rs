@@ -125,17 +125,25 @@ fn refusing_server(refuses: fn(bool, usize) -> bool) -> SocketAddr {
     address
 }
 
+/// The value of a header, which no file may keep.
+const SECRET: &str = "Bearer 7cb1e2";
+
 /// What the screen says of such a server.
 fn screen(refuses: fn(bool, usize) -> bool) -> String {
     let base = tempfile::tempdir().unwrap();
     let url = format!("http://{}/", refusing_server(refuses));
     let attempt = |number: u32| {
         let folder = base.path().join(number.to_string()).display().to_string();
-        output(&["bench", "--url", &url, "--blocker", "/slow", "--alone", "--quick", "--out", &folder])
+        let header = format!("Authorization: {SECRET}");
+        output(&["bench", "--url", &url, "--blocker", "/slow", "--alone", "--quick", "--header", &header, "--out", &folder])
     };
     let output = measured(attempt);
     let shown = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(output.status.success(), "{shown}{}", text(&output.stderr));
+    let folders = fs::read_dir(base.path()).unwrap().flatten();
+    for file in folders.flat_map(|folder| fs::read_dir(folder.path()).unwrap()).flatten() {
+        assert!(!text(&fs::read(file.path()).unwrap()).contains(SECRET), "{} keeps a secret", file.path().display());
+    }
     shown
 }
 
@@ -248,13 +256,17 @@ fn a_servers_file_is_refused_where_a_round_would_measure_something_else() {
     };
     let (plain, slow) = (server("mine-x", ""), server("mine-x", "blocker = \"/slow\"\n"));
     let double = server("tokio-current-thread", "");
-    let cases: [(&str, String, &[&str], &str); 6] = [
+    let cases: [(&str, String, &[&str], &str); 10] = [
         ("mine", "server = []\n".into(), &[], "names no server"),
         ("mine", format!("{plain}{plain}"), &[], "two servers are named 'mine-x'"),
         ("tokio", double, &["tokio-current-thread"], "two servers are named 'tokio-current-thread'"),
         ("mine", slow.clone(), &["tokio-current-thread"], "'tokio-current-thread' cannot be combined with the servers of"),
         ("mine", slow.clone(), &["--experiment", "footprint"], "--experiment cannot be combined with"),
-        ("mine", slow, &["--blockers", "cpu"], "--blockers cannot be combined with"),
+        ("mine", slow.clone(), &["--blockers", "cpu"], "--blockers cannot be combined with"),
+        ("mine", slow.clone(), &["--probe", "/health"], "--probe is for servers that name no blocker, and those of"),
+        ("mine", slow.clone(), &["--blocker", "/else"], "--blocker is for servers that name no blocker, and those of"),
+        ("mine", server("mine-x", ""), &["--probe", "/health"], "--probe is about your own service: name its slow request with"),
+        ("mine", format!("requires = [\"no-such-program\"]\n{slow}"), &[], "mine-x cannot run here: no-such-program not found"),
     ];
     for (runtime, servers, more, wanted) in cases {
         fs::write(&file, format!("peer = {runtime:?}\nhttp = \"own\"\ncommand = [\"/bin/false\"]\n{servers}")).unwrap();
@@ -268,9 +280,34 @@ fn a_servers_file_is_refused_where_a_round_would_measure_something_else() {
 }
 
 #[test]
+fn what_a_servers_file_says_how_to_build_is_built_before_it_is_measured() {
+    let base = tempfile::tempdir().unwrap();
+    let (file, folder) = (base.path().join("mine.toml"), base.path().join("round").display().to_string());
+    // What is built says so, and is no server.
+    let build = r#"["sh", "-c", "printf '#!/bin/sh\necho as built >&2; exit 7\n' > served && chmod +x served"]"#;
+    fs::write(
+        &file,
+        format!(
+            "peer = \"mine\"\nhttp = \"own\"\ncommand = [\"./served\"]\nbuild = {build}\n[[server]]\nname = \"mine-x\"\nmodel = \"x\"\nblocking = \"inline\"\nabout = \"x\"\nargs = [\"{{port}}\"]\nblocker = \"/slow\"\n"
+        ),
+    )
+    .unwrap();
+    let path = file.display().to_string();
+    let run = |more: &[&str]| {
+        let fixed = ["bench", "--alone", "--servers-file", &path, "--out", &folder];
+        text(&output(&[&fixed, more].concat()).stderr)
+    };
+    let unbuilt = run(&["--no-build"]);
+    assert!(unbuilt.contains("cannot run") && !base.path().join("served").exists(), "{unbuilt}");
+    let built = run(&[]);
+    assert!(built.contains("as built"), "{built}");
+}
+
+#[test]
 fn a_server_of_ones_own_that_cannot_be_measured_is_told_why() {
-    let cases: [(&[&str], i32, &str); 4] = [
+    let cases: [(&[&str], i32, &str); 5] = [
         (&["--command", "true", "--blocker", "/"], 2, "{port}"),
+        (&["--command", "true ${port}", "--blocker", "/"], 2, "write {port} without $"),
         (&["--command", "sh -c 'echo no such table >&2; exit 7' {port}", "--blocker", "/"], 1, "no such table"),
         (&["--command", "true {port}"], 2, "--blocker is missing"),
         (&["--url", "http://127.0.0.1:1", "--blocker", "/slow"], 1, "cannot connect"),

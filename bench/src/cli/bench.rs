@@ -30,6 +30,25 @@ pub struct OwnService {
     pub connections: Option<u32>,
 }
 
+impl OwnService {
+    /// The first word about requests that is given, by its name.
+    pub fn first_word(&self) -> Option<&'static str> {
+        let header = (!self.headers.is_empty()).then_some("--header");
+        self.first_question().or(header)
+    }
+
+    /// The same of those that say which requests are asked.
+    pub fn first_question(&self) -> Option<&'static str> {
+        let given = [
+            ("--probe", self.probe.is_some()),
+            ("--blocker", self.blocker.is_some()),
+            ("--probe-body", self.probe_body.is_some()),
+            ("--blocker-body", self.blocker_body.is_some()),
+        ];
+        given.into_iter().find_map(|(name, is_given)| is_given.then_some(name))
+    }
+}
+
 /// `bench`.
 #[derive(Debug, Args)]
 pub struct Bench {

@@ -181,7 +181,7 @@ pub struct Ab {
     #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "command")]
     pub experiment: Vec<String>,
     /// Kinds of blockers of collateral, as bench names them
-    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    #[arg(long, value_name = "KIND", value_delimiter = ',', conflicts_with = "command")]
     pub blockers: Vec<Kinds>,
     /// Trials of each cell
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]

@@ -44,16 +44,13 @@ pub fn run(arguments: &Bench) -> Result<ExitCode> {
 
 /// Words about a user's own service that would be ignored without one.
 fn refuse_own_words(arguments: &Bench) -> Result<()> {
-    let own = &arguments.own;
-    let given = [
-        ("--probe", own.probe.is_some()),
-        ("--blocker", own.blocker.is_some()),
-        ("--header", !own.headers.is_empty()),
-        ("--slow-share", arguments.slow_share.is_some()),
-        ("--alone", arguments.alone),
-    ];
-    match given.iter().find(|(_, is_given)| *is_given) {
-        Some((name, _)) => {
+    let given = [("--slow-share", arguments.slow_share.is_some()), ("--alone", arguments.alone)];
+    let other = given.into_iter().find_map(|(name, is_given)| is_given.then_some(name));
+    match arguments.own.first_word().or(other) {
+        Some(name) if arguments.servers_file.is_some() => {
+            refuse!("{name} is about your own service: name its slow request with --blocker, or in the file")
+        }
+        Some(name) => {
             refuse!("{name} is about your own service: say how to reach it with --command, --url or --servers-file")
         }
         None => Ok(()),

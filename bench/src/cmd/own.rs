@@ -142,6 +142,11 @@ fn questions(own: &OwnService, probe: Option<Ask>) -> Result<(Ask, Option<Ask>)>
 
 fn from_file(file: &Path, own: &OwnService) -> Result<Vec<Server>> {
     let mut servers = catalog::read(file)?;
+    let (some, all) = (servers.iter().any(|server| server.own.is_some()), servers.iter().all(|server| server.own.is_some()));
+    // Without a blocker, servers that name none are not asked at all.
+    if let Some(word) = own.first_question().filter(|_| all || some && own.blocker.is_none()) {
+        refuse!("{word} is for servers that name no blocker, and those of {} name theirs: leave it out", file.display());
+    }
     // A blocker on the command line is for those of the file that name none.
     if let (probe, Some(blocker)) = questions(own, None)? {
         for server in servers.iter_mut().filter(|server| server.own.is_none()) {
@@ -173,6 +178,7 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
     let mut settings = settings(arguments, &[SERVICE.into()])?;
     // Not one that a page may quote.
     settings.filters = owns.iter().map(|own| own.name.clone()).collect();
+    build(&owns, arguments.no_build)?;
     let learned = learn(&owns, &settings)?;
     warn(&owns, &learned);
     settings.experiments.insert(SERVICE.into(), serde_json::to_value(&learned)?);
@@ -199,6 +205,17 @@ pub fn run(owns: Vec<Server>, arguments: &Bench) -> Result<ExitCode> {
     Ok(exit_code(summary::is_complete(&round)?))
 }
 
+/// Builds the services of a file that says how.
+///
+/// # Errors
+/// One that cannot run here, or does not build.
+fn build(owns: &[Server], no_build: bool) -> Result<()> {
+    if let Some((own, missing)) = owns.iter().find_map(|own| Some((own, own.missing()?))) {
+        bail!("{} cannot run here: {missing}", own.name);
+    }
+    if no_build { Ok(()) } else { deploy::package::build_services(owns) }
+}
+
 /// T of the slowest of the services, a rate that each of them bears, and steps long enough for both.
 ///
 /// # Errors
@@ -217,7 +234,7 @@ pub fn learn(owns: &[Server], settings: &Settings) -> Result<service::Settings> 
 }
 
 /// A slow request that is no slower than the quick one shows nothing, and a quick one that is slow is slowed down by the probes themselves.
-fn warn(owns: &[Server], learned: &service::Settings) {
+pub(super) fn warn(owns: &[Server], learned: &service::Settings) {
     if let Some(share) = learned.too_many_probes() {
         say(&format!(
             "stallbench: warning: the quick request takes {:.0} ms, so the fewest probes are {:.0} % of what a service that answers one at a time can bear: name a quicker one with --probe",
@@ -261,7 +278,7 @@ fn references(arguments: &Bench) -> Result<Vec<Server>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::measure::Mode;
     use nix::sched::{CpuSet, sched_getaffinity};
@@ -271,7 +288,7 @@ mod tests {
     use std::time::Duration;
 
     /// A server whose answers to `/` and to `/slow` take these times.
-    fn timed(name: &str, quick_ms: u64, slow_ms: u64) -> Server {
+    pub(in crate::cmd) fn timed(name: &str, quick_ms: u64, slow_ms: u64) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {

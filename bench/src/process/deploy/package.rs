@@ -176,19 +176,40 @@ pub fn size(server: &Server) -> Result<Option<u64>> {
     Ok(Some(fs::metadata(&binary).with_context(|| format!("cannot read {}", binary.display()))?.len()))
 }
 
+/// Builds a user's own servers, each program once, and whatever was built before: nobody here knows what they are made of.
+///
+/// # Errors
+/// The one that does not build, with the words of its command.
+pub fn build_services(servers: &[Server]) -> Result<()> {
+    let foreign = |server: &Server| if let Program::Foreign(foreign) = &server.program { Some(foreign.clone()) } else { None };
+    for foreign in servers.iter().filter_map(foreign).filter(|foreign| !foreign.build.is_empty()).collect::<BTreeSet<_>>() {
+        interrupt::check()?;
+        say(&format!("building {} with `{}`", folder_name(&foreign), foreign.build.join(" ")));
+        run_build(&folder_name(&foreign), &foreign)?;
+    }
+    Ok(())
+}
+
 /// Builds it unless nothing in its folder has changed since the last time.
 fn build_foreign(name: &str, foreign: &Foreign) -> Result<()> {
-    let Some((program, arguments)) = foreign.build.split_first() else { return Ok(()) };
+    if foreign.build.is_empty() {
+        return Ok(());
+    }
     let stamp = stamp(name);
     if fs::metadata(&stamp).and_then(|stamp| stamp.modified()).is_ok_and(|built| newest_source(&foreign.folder) < Some(built)) {
         return Ok(());
     }
-    let mut command = Command::new(in_place(program));
-    command.current_dir(&foreign.folder).args(arguments.iter().map(|word| in_place(word)));
-    run(name, command)?;
+    run_build(name, foreign)?;
     fs::create_dir_all(target().join("peers"))
         .and_then(|()| fs::write(&stamp, ""))
         .with_context(|| format!("{}", stamp.display()))
+}
+
+fn run_build(name: &str, foreign: &Foreign) -> Result<()> {
+    let Some((program, arguments)) = foreign.build.split_first() else { return Ok(()) };
+    let mut command = Command::new(in_place(program));
+    command.current_dir(&foreign.folder).args(arguments.iter().map(|word| in_place(word)));
+    run(name, command)
 }
 
 /// When the newest file of a folder, not of those below it, was changed.
