@@ -78,6 +78,10 @@ impl Experiment for BlockingFunctions {
         Ok(readings)
     }
 
+    fn families(percentile: Percentile) -> Vec<Family> {
+        vec![FUNCTION, percentile.family()]
+    }
+
     fn tables(_: &Settings, view: &View<'_>) -> Vec<Table> {
         let columns = FUNCTIONS
             .iter()

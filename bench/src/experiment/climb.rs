@@ -235,6 +235,11 @@ fn blocker(kind: &str, block_ms: f64) -> String {
     if block_ms == 0.0 { kind.to_owned() } else { format!("{kind}@{block_ms}") }
 }
 
+/// The families of a climb that are compared.
+pub fn families(percentile: Percentile) -> Vec<Family> {
+    vec![percentile.family(), FRESH_MAX, FREEZE_K]
+}
+
 /// The freeze threshold at a limit.
 pub fn freeze_metric(experiment: &'static str, kind: &str, block_ms: f64, limit_ms: f64) -> Metric {
     FREEZE_K.at(experiment, format!("{},{limit_ms}ms", blocker(kind, block_ms)))

@@ -138,6 +138,10 @@ impl Experiment for Collateral {
         Ok(readings)
     }
 
+    fn families(percentile: Percentile) -> Vec<Family> {
+        climb::families(percentile)
+    }
+
     fn title(settings: &Settings, view: &View<'_>) -> Option<String> {
         let (percentile, kind) = (view.percentile, settings.kind().unwrap_or(Kind::Sleep));
         Some(format!(

@@ -88,6 +88,10 @@ impl Experiment for DoseResponse {
         Ok(readings)
     }
 
+    fn families(percentile: Percentile) -> Vec<Family> {
+        vec![BEARABLE, percentile.family()]
+    }
+
     fn tables(settings: &Settings, view: &View<'_>) -> Vec<Table> {
         let mut columns: Vec<report::Column> =
             settings.lengths_ms.iter().map(|length| report::Column::number(format!("T={length}"))).collect();

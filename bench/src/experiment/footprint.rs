@@ -114,6 +114,10 @@ impl Experiment for Footprint {
         Ok(values.into_iter().map(|(family, value)| (family.at(Self::NAME, ""), Ok(Value::Exact(value)))).collect())
     }
 
+    fn families(_: Percentile) -> Vec<Family> {
+        vec![READY, PSS, CONNECTION]
+    }
+
     fn headline(_: &Settings, _: &View<'_>) -> Vec<Column> {
         let column = |head: &str, family: Family, is_wide: bool| {
             let column = report::Column::number(head);

@@ -81,6 +81,10 @@ impl Experiment for HandoffCost {
         Ok(readings)
     }
 
+    fn families(percentile: Percentile) -> Vec<Family> {
+        vec![percentile.family(), CPU]
+    }
+
     fn tables(settings: &Settings, view: &View<'_>) -> Vec<Table> {
         let of = |name: &'static str, what: &str, family: &Family| {
             let metric = |connections: &usize| -> Metric { family.clone().at(Self::NAME, connections.to_string()) };

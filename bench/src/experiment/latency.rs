@@ -103,6 +103,10 @@ impl Experiment for LatencyBelowPeak {
         Ok(readings)
     }
 
+    fn families(percentile: Percentile) -> Vec<Family> {
+        vec![PEAK, percentile.family()]
+    }
+
     fn tables(settings: &Settings, view: &View<'_>) -> Vec<Table> {
         let mut columns = vec![report::Column::number("peak req/s")];
         for percent in &settings.shares {

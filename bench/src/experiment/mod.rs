@@ -7,6 +7,7 @@ mod closed_loop;
 mod collateral;
 mod contract;
 mod dose_response;
+mod erased;
 mod expected;
 mod footprint;
 mod handoff_cost;
@@ -24,7 +25,8 @@ mod two_tabs;
 
 pub use climb::{Climb, freeze_metric, place};
 pub use collateral::{freeze_head, freezing};
-pub use contract::{Any, Choices, Column, Erased, Needs, Scene, Step};
+pub use contract::{Choices, Column, Needs, Scene, Step};
+pub use erased::{Any, Erased};
 pub use state::{kept_by, table as table_of_kept};
 pub use steps::freeze_k;
 pub use two_tabs::{TwoTabs, picture};

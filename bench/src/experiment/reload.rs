@@ -155,6 +155,10 @@ impl Experiment for Reload {
         Ok(readings)
     }
 
+    fn families(_: Percentile) -> Vec<Family> {
+        vec![LONGEST]
+    }
+
     fn tables(_: &Settings, view: &View<'_>) -> Vec<Table> {
         let acts = acts(view);
         let columns = || acts.iter().map(|act| report::Column::number(act.name())).collect::<Vec<_>>();

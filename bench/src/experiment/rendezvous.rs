@@ -101,6 +101,10 @@ impl Experiment for Rendezvous {
         Ok(self.sizes.iter().map(|size| (metric(size.width), Ok(share(size)))).collect())
     }
 
+    fn families(_: Percentile) -> Vec<Family> {
+        vec![STUCK]
+    }
+
     fn tables(settings: &Settings, view: &View<'_>) -> Vec<Table> {
         let columns = settings.widths.iter().map(|width| report::Column::number(format!("W={width}"))).collect();
         let title = format!(

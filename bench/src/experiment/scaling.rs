@@ -110,6 +110,10 @@ impl Experiment for Scaling {
         Ok(readings)
     }
 
+    fn families(percentile: Percentile) -> Vec<Family> {
+        vec![FREEZE_K, WORK, percentile.family()]
+    }
+
     fn tables(settings: &Settings, view: &View<'_>) -> Vec<Table> {
         let head = |what: &str| -> Vec<report::Column> {
             settings.widths.iter().map(|width| report::Column::number(format!("{what} W={width}"))).collect()

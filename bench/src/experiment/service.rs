@@ -8,8 +8,9 @@ mod named;
 
 pub use measure::ending;
 pub use named::{
-    fails_metric, failure_metrics, fresh_failed_metric, fresh_grows_metric, fresh_metric, fresh_threshold_metric, median_metric,
-    refused_metric, response_metric, served_metric, slow_failure_metrics, slow_time_metric, threshold_metric, wait_metrics,
+    compared_metrics, fails_metric, failure_metrics, fresh_failed_metric, fresh_grows_metric, fresh_metric,
+    fresh_threshold_metric, median_metric, refused_metric, response_metric, served_metric, slow_failure_metrics,
+    slow_time_metric, threshold_metric, wait_metrics,
 };
 
 use super::climb::{self, Run, Step, place};
@@ -17,11 +18,11 @@ use super::contract::{Choices, Column, Experiment, Scene, conditions};
 use super::probes;
 use crate::catalog::Row;
 use crate::measure::{Mode, Session};
-use crate::metrics::{LIMITS_MS, Percentile, Reading, Value};
+use crate::metrics::{Family, LIMITS_MS, Percentile, Reading, Value};
 use crate::report::{self, Cell, Figure, Group, Places, Scale, Standing, Table, View};
 use anyhow::Result;
 use measure::{climb_own, climb_reference};
-use named::{QUICK, QUICK_FAILED, SLOW, SLOW_FAILED, count_metric};
+use named::{FRESH_FREEZE, QUICK, QUICK_FAILED, SLOW, SLOW_FAILED, count_metric};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -160,6 +161,10 @@ impl Experiment for Service {
             );
         }
         Ok(readings)
+    }
+
+    fn families(percentile: Percentile) -> Vec<Family> {
+        climb::families(percentile).into_iter().chain([FRESH_FREEZE]).collect()
     }
 
     fn title(settings: &Settings, view: &View<'_>) -> Option<String> {

@@ -126,6 +126,10 @@ impl Experiment for State {
         Ok(readings)
     }
 
+    fn families(_: Percentile) -> Vec<Family> {
+        vec![SAVED, SAVE_P99]
+    }
+
     fn tables(settings: &Settings, view: &View<'_>) -> Vec<Table> {
         let mut tables: Vec<Table> = settings.places.iter().map(|place| table(view, Self::NAME, *place)).collect();
         let heads = [("one process", HITS_SEEN), ("shared", HITS_SHARED), ("without atomics", HITS_PLAIN)];

@@ -117,6 +117,10 @@ impl Experiment for Throughput {
         Ok(readings)
     }
 
+    fn families(_: Percentile) -> Vec<Family> {
+        vec![CPU, PER_S]
+    }
+
     fn headline(_: &Settings, _: &View<'_>) -> Vec<Column> {
         vec![Column {
             column: report::Column::number("CPU µs"),

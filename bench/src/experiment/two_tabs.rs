@@ -97,6 +97,10 @@ impl Experiment for TwoTabs {
         Ok(self.falls.iter().flat_map(ends).collect())
     }
 
+    fn families(_: Percentile) -> Vec<Family> {
+        vec![FIRST, LAST]
+    }
+
     fn headline(settings: &Settings, _: &View<'_>) -> Vec<Column> {
         let tabs = settings.tabs.clone();
         let column = |tabs: usize, name: &str, family: Family| Column {

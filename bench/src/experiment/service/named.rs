@@ -11,7 +11,7 @@ pub(super) const QUICK_FAILED: Family = Family::new("quick_failed", Unit::Count,
 /// The time within which most requests over new connections are answered, and the number of slow requests that pushes it over a limit.
 const FRESH: Family = Family::new("fresh_ms", Unit::Ms, Role::Detail);
 const FRESH_FAILED: Family = Family::new("fresh_failed", Unit::Count, Role::Detail);
-const FRESH_FREEZE: Family = Family::new("fresh_freeze_k", Unit::Blockers, Role::Threshold).more_is_better();
+pub(super) const FRESH_FREEZE: Family = Family::new("fresh_freeze_k", Unit::Blockers, Role::Threshold).more_is_better();
 /// 1 if more quick requests on open connections failed than the percentile leaves beyond it, else 0.
 const FAILS: Family = Family::new("quick_fails", Unit::Count, Role::Detail);
 /// The times of the quick requests on open connections that did not fail, where some failed: half of them, and all but a hundredth.
@@ -46,6 +46,11 @@ pub fn fresh_threshold_metric(block_ms: f64, limit_ms: f64) -> Metric {
 /// The response time of the quick request beside k slow ones.
 pub fn response_metric(percentile: Percentile, block_ms: f64, k: usize) -> Metric {
     percentile.family().at(Service::NAME, place(KIND, block_ms, k))
+}
+
+/// What is compared of a step beside k slow requests.
+pub fn compared_metrics(percentile: Percentile, block_ms: f64, k: usize) -> [Metric; 2] {
+    [response_metric(percentile, block_ms, k), count_metric(&climb::FRESH_MAX, block_ms, k)]
 }
 
 /// The numbers of quick requests beside k slow ones: of those that failed, and of all.
