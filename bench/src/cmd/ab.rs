@@ -10,10 +10,12 @@ use crate::console::usage::refuse;
 use crate::experiment::Choices;
 use crate::host::{environment::Environment, tree};
 use crate::measure::{Kinds, Mode};
+use crate::metrics::Numbers;
 use crate::process::deploy::{self, package};
 use crate::round::{self, Round, Settings, new_folder};
-use crate::summary;
 use crate::summary::comparison::{self, Sides};
+use crate::summary::{self, gates};
+use crate::verdict::gate::Gate;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,18 +37,17 @@ struct Versions {
 /// # Errors
 /// What keeps them from being built or measured.
 pub fn run(arguments: &Ab) -> Result<ExitCode> {
+    refuse_own_words(arguments)?;
+    let mut settings = settings(arguments)?;
+    refuse_hopeless(arguments, &settings)?;
     let versions = versions(arguments)?;
-    let mut settings = settings(arguments, &versions)?;
+    // Not one that a page may quote.
+    settings.filters = versions.servers[0].iter().map(|server| server.name.clone()).collect();
+    let all = versions.labelled();
     if !arguments.command.is_empty() {
-        let all: Vec<Server> = versions.servers.concat();
-        settings.experiments.insert(SERVICE.into(), serde_json::to_value(own::learn(&all, &settings)?)?);
+        learn(&all, &mut settings, &arguments.gates.fail_if)?;
     }
-    round::prepare(&settings, &versions.servers.concat())?;
-    let labelled = |side: usize| {
-        let rename = move |server: &Server| Server { name: format!("{}{}", server.name, SIDES[side]), ..server.clone() };
-        versions.servers[side].iter().map(rename).collect::<Vec<_>>()
-    };
-    let all: Vec<Server> = [labelled(0), labelled(1)].concat();
+    round::prepare(&settings, &all)?;
     let rows = all.iter().map(|server| row(server, &settings)).collect();
     let folder = || new_folder(&tree::results(), &Environment::here().host, "-ab");
     let mut round = round::begin(Some(&arguments.out.clone().unwrap_or_else(folder)), rows, settings)?;
@@ -61,9 +62,46 @@ pub fn run(arguments: &Ab) -> Result<ExitCode> {
     compared
 }
 
+impl Versions {
+    /// The servers of both versions, each under a name of its own.
+    fn labelled(&self) -> Vec<Server> {
+        let rename = |(servers, side): (&Vec<Server>, &str)| -> Vec<Server> {
+            servers.iter().map(|server| Server { name: format!("{}{side}", server.name), ..server.clone() }).collect()
+        };
+        self.servers.iter().zip(SIDES).flat_map(rename).collect()
+    }
+}
+
+/// Words about a user's own service that would be ignored without one.
+fn refuse_own_words(arguments: &Ab) -> Result<()> {
+    match arguments.own.first_word().filter(|_| arguments.command.is_empty()) {
+        Some(word) => refuse!("{word} is about your own service: say how to start its two versions with --command, twice"),
+        None => Ok(()),
+    }
+}
+
+/// Refuses gates that could not be judged when all is measured.
+fn refuse_hopeless(arguments: &Ab, settings: &Settings) -> Result<()> {
+    let families: Vec<_> = settings.experiments().flat_map(|(one, _)| one.families(arguments.shape.percentile)).collect();
+    gates::refuse_hopeless(&arguments.gates.fail_if, &families, settings.trials)
+}
+
+/// Learns how long the requests of both versions take. A gate would pass beside any number of slow requests that are not slow.
+fn learn(all: &[Server], settings: &mut Settings, fail_if: &[Gate]) -> Result<()> {
+    let learned = own::learn(all, settings)?;
+    own::warn(all, &learned);
+    if let (Some(gate), false) = (fail_if.first(), learned.has_slow_request()) {
+        bail!("the gate '{gate}' cannot tell: no slow request was slow, so name one that is with --blocker");
+    }
+    settings.experiments.insert(SERVICE.into(), serde_json::to_value(learned)?);
+    Ok(())
+}
+
 fn compare(round: &Round, versions: &Versions, arguments: &Ab) -> Result<ExitCode> {
     let shape = &arguments.shape;
-    let numbers = round::numbers(round, shape.percentile)?;
+    let measured = round::numbers(round, shape.percentile)?;
+    let of_second = if arguments.gates.list_metrics { Vec::new() } else { tell_holes(round, &measured)? };
+    let (numbers, notes) = summary::borne(round, &measured, shape.percentile)?;
     let sides = Sides {
         before: (&numbers, &versions.names[0]),
         after: (&numbers, &versions.names[1]),
@@ -76,23 +114,33 @@ fn compare(round: &Round, versions: &Versions, arguments: &Ab) -> Result<ExitCod
         cannot_judge_costs: false,
     };
     let noise = noise::within(round, None)?;
-    let compared = comparison::compare(&sides, &noise, &arguments.gates.fail_if, &shape.filters, Vec::new())?;
+    let compared = comparison::compare(&sides, &noise, &arguments.gates.fail_if, &shape.filters, notes)?;
     if arguments.gates.list_metrics {
         return list_metrics(std::slice::from_ref(&compared));
     }
     print(&comparison::render(std::slice::from_ref(&compared), arguments.all, shape.format(), &shape.terminal())?)?;
-    let failed = report_failures(std::slice::from_ref(&compared));
-    Ok(if failed || !summary::is_complete(round)? { ExitCode::from(super::SOME_FAILED) } else { ExitCode::SUCCESS })
+    let failed = report_failures(vec![compared])?;
+    Ok(super::exit_code(!failed && of_second.is_empty()))
 }
 
-fn settings(arguments: &Ab, versions: &Versions) -> Result<Settings> {
+/// Says what is invalid, and what the second version has no number of: that is what it returns. What the first one lacks is in no gate's way, since a bound
+/// on a value looks at the second alone.
+fn tell_holes(round: &Round, numbers: &Numbers) -> Result<Vec<String>> {
+    summary::invalid(round, numbers)?.iter().for_each(|reason| say(reason));
+    let holes = summary::holes(round)?;
+    let of_second: Vec<String> = holes.iter().filter(|hole| hole.server.ends_with(SIDES[1])).map(ToString::to_string).collect();
+    if !of_second.is_empty() {
+        say(&format!("stallbench: the second version has no number of: {}", of_second.join("; ")));
+    }
+    Ok(of_second)
+}
+
+fn settings(arguments: &Ab) -> Result<Settings> {
     let names = if arguments.command.is_empty() { arguments.experiment.clone() } else { vec![SERVICE.into()] };
     let connections = arguments.own.connections.map(|count| count as usize);
     let choices = Choices { kinds: Kinds::all(&arguments.blockers), connections };
     let mut settings = Settings::new(Mode::Standard, &names, &choices, fastrand::u64(..))?;
     settings.trials = arguments.trials.unwrap_or(settings.trials);
-    // Not one that a page may quote.
-    settings.filters = versions.servers[0].iter().map(|server| server.name.clone()).collect();
     Ok(settings)
 }
 
@@ -182,4 +230,40 @@ fn worktree(revision: &str) -> Result<PathBuf> {
         git(&["worktree", "add", "--detach", "--force", &folder.to_string_lossy(), &commit])?;
     }
     Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::own::tests::timed;
+    use super::*;
+    use crate::cli::{Cli, Command as Verb};
+    use clap::Parser;
+
+    fn learned(slow_ms: [u64; 2], fail_if: &[Gate]) -> Result<serde_json::Value> {
+        let words = ["stallbench", "ab", "--command", "a {port}", "--command", "b {port}", "--blocker", "/slow"];
+        let Verb::Ab(arguments) = Cli::parse_from(words).command else { panic!("ab") };
+        let mut settings = settings(&arguments)?;
+        let servers = slow_ms.map(|ms| vec![timed("yours", 1, ms)]);
+        let versions = Versions { names: ["a".into(), "b".into()], servers };
+        learn(&versions.labelled(), &mut settings, fail_if)?;
+        Ok(settings.experiments[SERVICE].clone())
+    }
+
+    #[test]
+    fn each_version_has_its_own_time_of_the_slow_request() {
+        let settings = learned([20, 60], &[]).unwrap();
+        let of = |key: &str, server: &str| settings[key][server].clone();
+        let slow = ["yours@A", "yours@B"].map(|server| of("slow_ms", server).as_f64().unwrap());
+        assert!((20.0..60.0).contains(&slow[0]) && slow[1] >= 60.0, "{slow:?}");
+        assert!(of("lone", "yours@A")["least_ms"].as_f64() < of("lone", "yours@B")["least_ms"].as_f64(), "{settings}");
+    }
+
+    #[test]
+    fn a_gate_beside_slow_requests_that_are_not_slow_is_refused_before_a_round_begins() {
+        let gate: Gate = "freeze_k[100ms]<8".parse().unwrap();
+        let refused = learned([1, 1], std::slice::from_ref(&gate)).unwrap_err().to_string();
+        assert!(refused.contains("no slow request was slow, so name one that is with --blocker"), "{refused}");
+        assert!(learned([1, 1], &[]).is_ok(), "without a gate there is a warning");
+        assert!(learned([1, 60], &[gate]).is_ok(), "one of them is");
+    }
 }

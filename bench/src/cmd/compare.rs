@@ -4,8 +4,9 @@ use super::noise;
 use crate::catalog::{Filter, takes_server};
 use crate::cli::Compare;
 use crate::console::output::{print, say};
-use crate::metrics::Numbers;
+use crate::metrics::{Numbers, Percentile};
 use crate::round::{self, Round};
+use crate::summary;
 use crate::summary::comparison::{self, Comparison, Sides, only_in_one};
 use crate::verdict::drift;
 use crate::verdict::gate::Gate;
@@ -22,7 +23,12 @@ pub fn run(arguments: &Compare) -> Result<ExitCode> {
     let rounds: Vec<Round> = folders.map(|folder| Round::open(&folder?)).collect::<Result<_>>()?;
     let percentile = arguments.shape.percentile;
     let numbers: Vec<Numbers> = rounds.iter().map(|round| round::numbers(round, percentile)).collect::<Result<_>>()?;
-    let wanted = Wanted { null: arguments.null.as_deref(), gates: &arguments.gates.fail_if, filters: &arguments.shape.filters };
+    let wanted = Wanted {
+        null: arguments.null.as_deref(),
+        gates: &arguments.gates.fail_if,
+        filters: &arguments.shape.filters,
+        percentile,
+    };
     let mut compared = Vec::new();
     for (after, theirs) in rounds[1..].iter().zip(&numbers[1..]) {
         let notes = only_in_one(&numbers[0], theirs);
@@ -33,7 +39,7 @@ pub fn run(arguments: &Compare) -> Result<ExitCode> {
     }
     let shape = &arguments.shape;
     print(&comparison::render(&compared, arguments.all, shape.format(), &shape.terminal())?)?;
-    Ok(super::exit_code(!report_failures(&compared)))
+    Ok(super::exit_code(!report_failures(compared)?))
 }
 
 /// What is wanted of a comparison.
@@ -45,6 +51,8 @@ pub struct Wanted<'w> {
     pub gates: &'w [Gate],
     /// Filters over servers and metrics.
     pub filters: &'w [Filter],
+    /// The percentile that the numbers are read at.
+    pub percentile: Percentile,
 }
 
 /// Compares two rounds.
@@ -57,6 +65,12 @@ pub fn between(
     wanted: &Wanted<'_>,
     mut notes: Vec<String>,
 ) -> Result<Comparison> {
+    let (borne, said) = summary::borne(before, old, wanted.percentile)?;
+    notes.extend(said.into_iter().map(|note| format!("first: {note}")));
+    let old = &borne;
+    let (borne, said) = summary::borne(after, new, wanted.percentile)?;
+    notes.extend(said.into_iter().map(|note| format!("second: {note}")));
+    let new = &borne;
     // T of a user's own service is measured in each round, and metrics are named by it.
     let without;
     let (old, new) = match [before, after].map(slow_ms) {
@@ -112,12 +126,16 @@ pub fn list_metrics(compared: &[Comparison]) -> Result<ExitCode> {
 }
 
 /// Says which gates failed; returns whether any did.
-pub fn report_failures(compared: &[Comparison]) -> bool {
+///
+/// # Errors
+/// A gate that cannot fail.
+pub fn report_failures(mut compared: Vec<Comparison>) -> Result<bool> {
+    compared.iter_mut().try_for_each(Comparison::check_gates)?;
     let failed: Vec<String> = compared.iter().flat_map(Comparison::failed).cloned().collect();
     if !failed.is_empty() {
         say(&format!("stallbench: {} beyond what --fail-if allows: {}", failed.len(), failed.join("; ")));
     }
-    !failed.is_empty()
+    Ok(!failed.is_empty())
 }
 
 /// Other differences of the rounds, and what the trials cannot tell.

@@ -68,6 +68,19 @@ impl Numbers {
         self.servers.get(server).into_iter().flat_map(|of_server| &of_server.cells)
     }
 
+    /// Puts into each value of a cell what is known of it; the reason where that is nothing.
+    pub fn correct(&mut self, server: &str, metric: &Metric, known: impl Fn(Value) -> Result<Value, String>) {
+        let Some(of_server) = self.servers.get_mut(server) else { return };
+        let Some(index) = of_server.index.get(&(metric.experiment, metric.to_string())) else { return };
+        let cell = &mut of_server.cells[*index].1;
+        for value in std::mem::take(&mut cell.values) {
+            match known(value) {
+                Ok(value) => cell.values.push(value),
+                Err(reason) => cell.invalid.push(reason),
+            }
+        }
+    }
+
     /// The same cells without a word in their places, such as a length that was measured and differs from round to round.
     pub fn without(&self, word: &str) -> Numbers {
         let mut numbers = self.clone();

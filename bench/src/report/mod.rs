@@ -16,7 +16,7 @@ pub use picture::waterfall;
 pub use svg::svg;
 pub use table::{Column, Group, Legend, Line, Standing, Table, render};
 pub use terminal::{Terminal, wrap};
-pub use text::{count, significant, value_text};
+pub use text::{count, significant, value_in_words, value_text};
 pub use view::{Trials, View};
 
 /// A way to write tables.

@@ -34,6 +34,12 @@ pub fn value(value: Value, unit: Unit) -> String {
     }
 }
 
+/// The same with the unit, for a sentence.
+pub fn value_in_words(of: Value, unit: Unit) -> String {
+    let has_unit = of.number().is_some() && !matches!(unit.word(), "" | "%");
+    value(of, unit) + &if has_unit { format!(" {}", unit.word()) } else { String::new() }
+}
+
 /// A response time in ms, without its unit.
 pub fn value_text(time: Value) -> String {
     value(time, Unit::Ms)
@@ -69,5 +75,14 @@ mod tests {
         assert_eq!(value(Value::Never { tried: 64.0 }, Unit::Blockers), "never (64 tried)");
         assert_eq!(value(Value::NotReached, Unit::Ms), "frozen");
         assert_eq!(value(Value::Exact(0.5), Unit::Share), "50 %");
+        let cases = [
+            (Value::AtLeast(1604.2), Unit::Ms, ">= 1604 ms"),
+            (Value::NotReached, Unit::Ms, "frozen"),
+            (Value::Exact(4.0), Unit::Blockers, "k=4"),
+            (Value::Exact(0.5), Unit::Share, "50 %"),
+        ];
+        for (of, unit, words) in cases {
+            assert_eq!(value_in_words(of, unit), words);
+        }
     }
 }

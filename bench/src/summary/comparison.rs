@@ -1,11 +1,9 @@
 //! Two measurements side by side: what differs by more than noise, as a table, and the gates that fail.
 
-use super::missing::{self, Missing};
 use super::told::apart;
 use super::untold;
+use super::{gates as judging, missing};
 use crate::catalog::{Filter, takes_metric};
-use crate::console::hint::nearest;
-use crate::console::usage::refuse;
 use crate::metrics::{Cell as Measured, Change, Metric, Numbers, Role, Summary, Unit};
 use crate::report::{self, Cell, Column, Line, Quantity, Table, significant};
 use crate::stats::geometric_mean;
@@ -42,9 +40,14 @@ pub struct Comparison {
     pub(super) lines: Vec<Judged>,
     /// What a gate is about, and the second side has lost.
     missing: Vec<String>,
+    /// What gates say of numbers of the second side alone.
+    alone: Vec<String>,
     pub(super) notes: Vec<String>,
     #[serde(skip)]
     is_corrected: bool,
+    /// The gate that no cell can fail, if there is one.
+    #[serde(skip)]
+    wrong_gate: Option<anyhow::Error>,
 }
 
 #[derive(Serialize)]
@@ -56,23 +59,26 @@ pub(super) struct Judged {
     #[serde(flatten)]
     pub(super) comparison: verdict::Comparison,
     /// Whether it was judged at all.
-    is_judged: bool,
+    pub(super) is_judged: bool,
     /// Pairs of trials, one of each side, of which the second is on the side that most are on; and all pairs.
     pub(super) apart: (usize, usize),
     /// The gates that this cell fails.
     failed: Vec<String>,
 }
 
-/// Compares the cells that both sides have. A gate fails on a cell that the second has lost.
+/// Compares the cells that both sides have. A gate fails on a cell that the second has lost, and an absolute one also on a cell that the first lacks.
 ///
 /// # Errors
-/// No cell in common; a gate that covers nothing, or rests on one trial.
+/// No cell in common.
 pub fn compare(sides: &Sides<'_>, noise: &Noise, gates: &[Gate], filters: &[Filter], notes: Vec<String>) -> Result<Comparison> {
     let cells = common_cells(sides, filters);
     let lost = missing::missing(sides, filters);
     let left: BTreeSet<&str> = cells.iter().map(|(server, ..)| server.as_str()).collect();
     let missing = missing::in_words(&lost, gates, &left);
-    if cells.is_empty() && missing.is_empty() {
+    let singles = judging::singles(sides, filters);
+    let alone = judging::failed_singles(gates, &singles);
+    let is_gated = singles.iter().any(|single| gates.iter().any(|gate| single.is_of(gate)));
+    if cells.is_empty() && missing.is_empty() && !is_gated {
         bail!("{} and {} have no server and metric in common", sides.before.1, sides.after.1);
     }
     let pairs: Vec<Pair<'_>> = cells
@@ -88,17 +94,6 @@ pub fn compare(sides: &Sides<'_>, noise: &Noise, gates: &[Gate], filters: &[Filt
         let mut comparison = comparison?;
         let is_judged = !(sides.cannot_judge_costs && metric.family.role == Role::Cost);
         comparison.differs &= is_judged;
-        let fails = |gate: &&Gate| {
-            // An absolute bound is about what was measured, not about what the first machine would have shown.
-            let raw = after.summary().map(|summary| summary.median);
-            gate.covers(metric)
-                && if gate.is_about_change() { gate.fails(&comparison) } else { raw.is_some_and(|value| gate.fails_value(value)) }
-        };
-        let failed = gates
-            .iter()
-            .filter(fails)
-            .map(|gate| format!("{server} {metric} {} ({gate})", words(&comparison, metric.family.unit)));
-        let failed = failed.collect();
         let mut judged = Judged {
             server: server.clone(),
             metric: metric.to_string(),
@@ -106,28 +101,29 @@ pub fn compare(sides: &Sides<'_>, noise: &Noise, gates: &[Gate], filters: &[Filt
             comparison,
             is_judged,
             apart: apart(&pair.before.values, &pair.after.values),
-            failed,
+            failed: Vec::new(),
         };
-        let untold = gates.iter().filter(|gate| gate.covers(metric) && !untold::can_fail(gate, &judged));
-        let words = |gate| format!("{server} {metric} rests on too few trials: the gate '{gate}' takes {}", untold::least(gate));
-        let untold: Vec<String> = untold.map(words).collect();
-        judged.failed.extend(untold);
+        let raw = after.summary().map(|summary| summary.median);
+        judged.failed = judging::failed(gates, metric, raw, &judged);
         Some(judged)
     });
     let lines: Vec<Judged> = lines.collect();
     let metrics: Vec<&Metric> = cells.iter().map(|(_, metric, ..)| *metric).collect();
-    check_gates(gates, &metrics, &lines, &lost)?;
     let of_cells: Vec<(&Metric, &Judged)> = metrics.iter().copied().zip(&lines).collect();
-    let alone = untold::alone(&of_cells);
+    let wrong_gate = judging::check(gates, &of_cells, &singles, &lost).err();
+    let (lone, open) = (untold::alone(&of_cells), judging::open_note(gates, &of_cells));
     let is_corrected = sides.drift.values().any(|drift| drift.servers >= drift::LEAST_SERVERS);
-    let mut comparison =
-        Comparison { before: sides.before.1.into(), after: sides.after.1.into(), lines, missing, notes, is_corrected };
-    if !lost.is_empty() {
-        comparison.notes.push(format!("{} cells of the first have no number in the second", lost.len()));
+    let (before, after) = (sides.before.1.into(), sides.after.1.into());
+    let mut comparison = Comparison { before, after, lines, missing, alone, notes, is_corrected, wrong_gate };
+    for (count, one, other) in [(missing::of_first(&lost), "first", "second"), (singles.len(), "second", "first")] {
+        if count > 0 {
+            comparison.notes.push(format!("{count} cells of the {one} have no number in the {other}"));
+        }
     }
     comparison.notes.extend(drift_note(sides));
     comparison.notes.extend(comparison.means(&metrics));
-    comparison.notes.extend(alone);
+    comparison.notes.extend(lone);
+    comparison.notes.extend(open);
     comparison.notes.push(format!(
         "~: no difference by the exact rank-sum test (5 %, Benjamini-Hochberg over each family) that exceeds noise; {}",
         noise.note()
@@ -151,29 +147,6 @@ fn common_cells<'s>(sides: &'s Sides<'_>, filters: &[Filter]) -> Vec<Common<'s>>
         }
     }
     cells
-}
-
-/// A gate that can never fail is a mistake, not a pass, and so is one that cannot be judged. One that is about something lost fails in any case.
-fn check_gates(gates: &[Gate], metrics: &[&Metric], lines: &[Judged], lost: &[Missing<'_>]) -> Result<()> {
-    for gate in gates {
-        let covered: Vec<&Judged> =
-            metrics.iter().zip(lines).filter(|(metric, _)| gate.covers(metric)).map(|(_, line)| line).collect();
-        if !covered.is_empty() && !covered.iter().any(|line| line.is_judged) {
-            bail!("the gate '{gate}' is about costs, which cannot be judged between these rounds: use `stallbench ab`");
-        }
-        if lost.iter().any(|one| one.is_of(gate)) {
-            continue;
-        }
-        if covered.is_empty() {
-            let known: BTreeSet<String> = metrics.iter().map(|metric| metric.family.name.to_string()).collect();
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            refuse!("the gate '{gate}' covers no metric; {} (--list-metrics shows all)", nearest(gate.name(), &known));
-        }
-        if !covered.iter().any(|line| untold::can_fail(gate, line)) {
-            bail!("the gate '{gate}' rests on too few trials: it takes {}", untold::least(gate));
-        }
-    }
-    Ok(())
 }
 
 /// What moved all servers alike, family by family.
@@ -205,7 +178,15 @@ impl Comparison {
 
     /// The gates that failed.
     pub fn failed(&self) -> impl Iterator<Item = &String> {
-        self.lines.iter().flat_map(|line| &line.failed).chain(&self.missing)
+        self.lines.iter().flat_map(|line| &line.failed).chain(&self.missing).chain(&self.alone)
+    }
+
+    /// Refuses a gate that covers nothing, or rests on too few trials: after the result is shown, which it must not cost.
+    ///
+    /// # Errors
+    /// There is one.
+    pub fn check_gates(&mut self) -> Result<()> {
+        self.wrong_gate.take().map_or(Ok(()), Err)
     }
 
     /// Server and metric of every cell that differs.

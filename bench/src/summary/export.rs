@@ -1,11 +1,12 @@
 //! A round for pages and programs: its page, its numbers as CSV, its cells as JSON.
 
-use crate::catalog::{Filter, takes_metric};
+use crate::catalog::{Filter, Row, takes_metric};
 use crate::metrics::{Cell, Metric, Numbers, Percentile, Role, Value};
 use crate::report::{Format, Table, Terminal, render};
 use crate::round::{self, Round};
 use anyhow::{Context, Result};
 use serde_json::{Value as Json, json};
+use std::fmt;
 use std::fs;
 
 /// Everything that a table has.
@@ -82,24 +83,62 @@ pub fn write_derived(round: &Round) -> Result<()> {
     fs::write(round.folder.join("summary.csv"), csv).with_context(cannot)
 }
 
+/// A number that a round was to have and has not.
+pub struct Hole {
+    /// The name of its server.
+    pub server: String,
+    /// The metric, or the experiment of which every trial failed.
+    metric: String,
+    why: String,
+}
+
+impl fmt::Display for Hole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({})", self.server, self.metric, self.why)
+    }
+}
+
+/// Every cell of the available servers without a valid trial.
+///
+/// # Errors
+/// A histogram that cannot be read.
+pub fn holes(round: &Round) -> Result<Vec<Hole>> {
+    let numbers = round::numbers(round, Percentile::default())?;
+    let mut holes = Vec::new();
+    for row in available(round) {
+        let mut add = |metric: String, why: Option<&String>| {
+            let why = why.map_or("not measured", String::as_str).to_owned();
+            holes.push(Hole { server: row.name.clone(), metric, why });
+        };
+        let whole = round.header.settings.experiments.keys().filter(|name| !row.unsupported.contains_key(*name));
+        for name in whole {
+            let failures = numbers.failures(&row.name, name);
+            if failures.len() >= round.header.settings.trials as usize {
+                add(name.clone(), failures.first());
+            }
+        }
+        // A maximum that the driver may have made is left out, but nothing is missing for that.
+        let is_compared = |(metric, _): &&(Metric, Cell)| metric.family.role != Role::Detail;
+        let mut cells = numbers.of_server(&row.name).filter(is_compared).peekable();
+        if cells.peek().is_none() {
+            add("in any trial".into(), None);
+        }
+        for (metric, cell) in cells.filter(|(_, cell)| cell.values.is_empty()) {
+            add(metric.to_string(), cell.invalid.first());
+        }
+    }
+    Ok(holes)
+}
+
+fn available(round: &Round) -> impl Iterator<Item = &Row> {
+    round.header.servers.iter().filter(|row| row.unavailable.is_none())
+}
+
 /// Whether every cell of every available server has a valid trial.
 ///
 /// # Errors
 /// A histogram that cannot be read.
 pub fn is_complete(round: &Round) -> Result<bool> {
-    let numbers = round::numbers(round, Percentile::default())?;
-    let mut available = round.header.servers.iter().filter(|row| row.unavailable.is_none()).peekable();
     // A round in which nothing could be measured is not complete.
-    Ok(available.peek().is_some()
-        && available.all(|row| {
-            let whole = round.header.settings.experiments.keys().filter(|name| !row.unsupported.contains_key(*name));
-            let has_all = whole.clone().all(|name| {
-                let failures = numbers.failures(&row.name, name).len();
-                failures < round.header.settings.trials as usize
-            });
-            // A maximum that the driver may have made is left out, but nothing is missing for that.
-            let is_compared = |(metric, _): &&(Metric, Cell)| metric.family.role != Role::Detail;
-            let mut cells = numbers.of_server(&row.name).filter(is_compared).peekable();
-            has_all && cells.peek().is_some() && cells.all(|(_, cell)| !cell.values.is_empty())
-        }))
+    Ok(available(round).next().is_some() && holes(round)?.is_empty())
 }

@@ -8,19 +8,26 @@ use crate::validity;
 use crate::verdict::gate::Gate;
 use std::collections::BTreeSet;
 
-/// A cell without a number in the second measurement.
+/// A cell without a number in the second measurement, which set out to measure it.
 pub(super) struct Missing<'s> {
     server: &'s str,
     metric: &'s Metric,
     /// The reason of its first trial, if any was taken.
     why: Option<&'s str>,
+    /// The first measurement has a number there.
+    is_lost: bool,
 }
 
 impl Missing<'_> {
-    /// Whether a gate is about it.
+    /// Whether a gate is about it: a bound on the value looks at the second measurement alone.
     pub(super) fn is_of(&self, gate: &Gate) -> bool {
-        gate.covers(self.metric)
+        gate.covers(self.metric) && (self.is_lost || !gate.is_about_change())
     }
+}
+
+/// How many of these cells have a number in the first measurement.
+pub(super) fn of_first(missing: &[Missing<'_>]) -> usize {
+    missing.iter().filter(|one| one.is_lost).count()
 }
 
 /// All cells that the second measurement has lost. Those of a server that failed in most trials are among them: the others may be its luck. What it did not measure of any server is not lost: it had other settings.
@@ -39,7 +46,15 @@ pub(super) fn missing<'s>(sides: &'s Sides<'_>, filters: &[Filter]) -> Vec<Missi
             }
             let reasons: Vec<&String> = failures().collect();
             let was_wanted = !reasons.is_empty() || !has_server(second, after) || is_measured(second, metric);
-            all.extend(was_wanted.then(|| Missing { server, metric, why: reasons.first().map(|reason| reason.as_str()) }));
+            let why = reasons.first().map(|reason| reason.as_str());
+            all.extend(was_wanted.then_some(Missing { server, metric, why, is_lost: true }));
+        }
+        // What neither has.
+        for (metric, cell) in second.of_server(after).filter(|(_, cell)| cell.values.is_empty()) {
+            let counts = metric.family.role != Role::Detail && takes_metric(filters, &metric.to_string());
+            let is_lost = sides.before.0.cell(before, metric).is_some_and(|cell| !cell.values.is_empty());
+            let why = cell.invalid.first().map(String::as_str);
+            all.extend((counts && !is_lost).then_some(Missing { server, metric, why, is_lost }));
         }
     }
     all
@@ -93,16 +108,20 @@ mod tests {
     }
 
     fn failed(after: &Numbers, gate: &str) -> Result<Vec<String>, String> {
-        let before = numbers(|_, _| None);
+        failed_since(&numbers(|_, _| None), after, gate)
+    }
+
+    fn failed_since(before: &Numbers, after: &Numbers, gate: &str) -> Result<Vec<String>, String> {
         let sides = Sides {
-            before: (&before, "before"),
+            before: (before, "before"),
             after: (after, "after"),
             servers: ["a", "b"].map(|name| (name.to_owned(), name.to_owned(), name.to_owned())).to_vec(),
             drift: BTreeMap::new(),
             cannot_judge_costs: false,
         };
-        let compared = compare(&sides, &Noise::default(), &[gate.parse().unwrap()], &[], Vec::new());
-        compared.map(|compared| compared.failed().cloned().collect()).map_err(|error| error.to_string())
+        let mut compared = compare(&sides, &Noise::default(), &[gate.parse().unwrap()], &[], Vec::new()).unwrap();
+        compared.check_gates().map_err(|error| error.to_string())?;
+        Ok(compared.failed().cloned().collect())
     }
 
     #[test]
@@ -153,6 +172,49 @@ mod tests {
         let words = "a p99_ms[sleep@110,4] rests on too few trials: the gate 'p99_ms[4]>10%' takes four trials on each side";
         assert_eq!(found, [words]);
         assert!(failed(&after, "p99_ms[4]>50").unwrap().is_empty(), "three are enough for a bound on the value");
+    }
+
+    #[test]
+    fn a_bound_on_a_value_is_judged_by_the_second_side_alone_where_the_first_has_no_number() {
+        let of_a = |value: Result<Value, String>| numbers(move |server, k| (server == "a" && k == 4).then(|| value.clone()));
+        let (invalid, high) = (of_a(Err("lag: late".into())), of_a(Ok(Value::Exact(443.0))));
+        for gate in ["p99_ms[4]>300", "p99>300"] {
+            let words = format!("a p99_ms[sleep@110,4] is 443 ms ({gate})");
+            assert_eq!(failed_since(&invalid, &high, gate).unwrap(), [words], "{gate}");
+        }
+        assert!(failed_since(&invalid, &high, "p99_ms[4]>500").unwrap().is_empty());
+        assert!(failed_since(&invalid, &high, "p99_ms[4]>10%").unwrap().is_empty(), "nothing is known of a change");
+        // Nor does a first side that knows nothing at all leave the gate without a cell.
+        let only = |value: Value| {
+            let mut numbers = Numbers::default();
+            (0..7).for_each(|_| numbers.add("a", [(p99(4), Ok(value))]));
+            numbers
+        };
+        let mut crashed = Numbers::default();
+        crashed.fail("a", "collateral", "a does not get ready");
+        assert_eq!(failed_since(&crashed, &only(Value::Exact(443.0)), "p99_ms[4]>300").unwrap().len(), 1);
+        assert!(failed_since(&crashed, &only(Value::Exact(43.0)), "p99_ms[4]>300").is_ok());
+    }
+
+    #[test]
+    fn what_neither_side_knows_fails_a_bound_on_the_value_and_no_bound_on_a_change() {
+        let invalid = numbers(|server, k| (server == "a" && k == 4).then(|| Err("answers: wrong".into())));
+        let found = failed_since(&invalid, &invalid, "p99>300").unwrap();
+        assert_eq!(found, ["missing in the second: a p99_ms[sleep@110,4] (answers: wrong)"]);
+        assert!(failed_since(&invalid, &invalid, "p99>10%").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_gate_above_what_is_known_of_a_hanging_server_cannot_tell() {
+        let hangs = numbers(|server, k| (server == "a" && k == 4).then_some(Ok(Value::AtLeast(1000.0))));
+        let open = |gate: &str| format!("a p99_ms[sleep@110,4] is only known to be >= 1000 ms: the gate '{gate}' cannot tell");
+        for gate in ["p99_ms[4]>1500", "p99>1500"] {
+            assert_eq!(failed(&hangs, gate).unwrap(), [open(gate)]);
+        }
+        assert_eq!(failed(&hangs, "p99_ms[4]>900").unwrap().len(), 1, "it fails, and is not open as well");
+        // Two versions that hang have not changed as far as a whole family is asked, but a gate on this very place cannot tell.
+        assert!(failed_since(&hangs, &hangs, "p99>20%").unwrap().is_empty());
+        assert_eq!(failed_since(&hangs, &hangs, "p99_ms[4]>20%").unwrap(), [open("p99_ms[4]>20%")]);
     }
 
     #[test]

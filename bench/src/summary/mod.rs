@@ -2,6 +2,7 @@
 
 pub mod comparison;
 mod export;
+pub mod gates;
 mod missing;
 mod own;
 mod power;
@@ -9,8 +10,8 @@ mod told;
 mod untold;
 pub mod workload;
 
-pub use export::{is_complete, numbers_csv, to_json, write_derived};
-pub use own::screen;
+pub use export::{holes, is_complete, numbers_csv, to_json, write_derived};
+pub use own::{borne, screen};
 pub use told::Told;
 
 use crate::catalog::Row;

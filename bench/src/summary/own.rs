@@ -3,6 +3,7 @@
 
 mod advice;
 mod bars;
+mod borne;
 mod harm;
 mod price;
 
@@ -14,6 +15,7 @@ use crate::report::{Terminal, significant};
 use crate::round::{Outcome, Round};
 use advice::{advice, references};
 use anyhow::{Context, Result};
+pub use borne::borne;
 
 /// If more quick requests than this share fail, p99 is one of those that are never answered.
 const FAILS: f64 = 0.01;
@@ -31,8 +33,7 @@ const ADVICE: &str = "docs/your-own-server.md";
 /// # Errors
 /// A round that is none.
 pub fn screen(round: &Round, numbers: &Numbers, terminal: &Terminal, share: Option<SlowShare>) -> Result<String> {
-    let settings = round.header.settings.experiments.get("service").context("the round did not measure a service")?;
-    let settings: Settings = serde_json::from_value(settings.clone()).context("the settings of service")?;
+    let settings = settings(round)?;
     let mut parts = Vec::new();
     for row in round.header.servers.iter().filter(|row| row.own.is_some()) {
         let service = Service { row, numbers, settings: &settings };
@@ -50,6 +51,11 @@ pub fn screen(round: &Round, numbers: &Numbers, terminal: &Terminal, share: Opti
     }
     parts.push(wrap(terminal, &advice(round, numbers, &settings)));
     Ok(parts.join("\n\n") + "\n")
+}
+
+fn settings(round: &Round) -> Result<Settings> {
+    let settings = round.header.settings.experiments.get("service").context("the round did not measure a service")?;
+    serde_json::from_value(settings.clone()).context("the settings of service")
 }
 
 /// The first request that failed in a round, in words, as the end of a verdict.

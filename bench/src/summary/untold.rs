@@ -1,24 +1,9 @@
-//! What the trials of a comparison cannot tell: a change of one cell alone among many, and a gate on a cell with few of them.
+//! What the trials of a comparison cannot tell: a change of one cell alone among many.
 
 use super::comparison::Judged;
 use crate::metrics::Metric;
 use crate::verdict::RATE;
-use crate::verdict::gate::Gate;
 use std::collections::BTreeMap;
-
-/// Trials on each side that a gate on a change takes: with fewer, not even values that are all apart differ by the rank-sum test.
-const LEAST: usize = 4;
-
-/// Whether a cell has the trials that a gate takes.
-pub(super) fn can_fail(gate: &Gate, line: &Judged) -> bool {
-    let (before, after) = (line.comparison.before.trials, line.comparison.after.trials);
-    if gate.is_about_change() { before.min(after) >= LEAST } else { after > 1 }
-}
-
-/// The trials that a gate takes, in words.
-pub(super) fn least(gate: &Gate) -> &'static str {
-    if gate.is_about_change() { "four trials on each side" } else { "more than one trial" }
-}
 
 /// The families in which a change of one cell alone cannot pass for more than chance, each with the trials that would do.
 pub(super) fn alone(cells: &[(&Metric, &Judged)]) -> Option<String> {

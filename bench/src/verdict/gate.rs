@@ -86,9 +86,43 @@ impl Gate {
         match (self.bound, value) {
             (Bound::Change(_), _) => false,
             (Bound::Value(bound), Value::Exact(value)) => self.is_beyond(value, bound),
-            // A lower bound above the limit is a rise for sure; below it, nothing is known, and never is above everything.
+            // A lower bound above the limit is a rise for sure; below it, nothing is known.
             (Bound::Value(bound), value) => self.is_rise && value.is_above(bound) == Some(true),
         }
+    }
+
+    /// Whether a value that does not fail it may do so all the same, since only a bound of it is known that is short of the gate's.
+    pub fn is_open(&self, value: Value) -> bool {
+        let least = match value {
+            Value::AtLeast(least) | Value::Never { tried: least } => least,
+            Value::Exact(_) | Value::NotReached => return false,
+        };
+        match self.bound {
+            Bound::Change(_) => false,
+            Bound::Value(bound) if self.is_rise => value.is_above(bound).is_none(),
+            Bound::Value(bound) => least < bound,
+        }
+    }
+
+    /// Whether a rise that it does not see may be there all the same, since only a bound of the second value is known.
+    pub fn is_open_rise(&self, comparison: &Comparison) -> bool {
+        let is_bound = matches!(comparison.after.median, Value::AtLeast(_));
+        self.is_about_change() && self.is_rise && is_bound && !self.fails(comparison)
+    }
+
+    /// The same of a fall, since fewer steps were tried than the first side is known to bear.
+    pub fn is_open_fall(&self, comparison: &Comparison) -> bool {
+        let Value::Never { tried } = comparison.after.median else { return false };
+        let before = match comparison.before.median {
+            Value::Exact(k) | Value::AtLeast(k) | Value::Never { tried: k } => k,
+            Value::NotReached => return false,
+        };
+        self.is_about_change() && !self.is_rise && before > tried
+    }
+
+    /// Whether it names one place, and so means one cell of each server and not a whole family.
+    pub fn names_a_place(&self) -> bool {
+        self.place.is_some()
     }
 
     fn is_beyond(&self, value: f64, bound: f64) -> bool {
@@ -142,7 +176,44 @@ mod tests {
         assert!(!fails("p99_ms[4]>50", &p99(), scaled(1.0), scaled(1.0)));
         assert!(!fails("p99_ms[16]>5", &p99(), scaled(1.0), scaled(1.0)), "another place");
         assert!(fails("p99_ms[sleep@110,4]>50", &p99(), scaled(1.0), all(Value::AtLeast(504.0))));
-        assert!(!fails("p99_ms[4]>900", &p99(), scaled(1.0), all(Value::AtLeast(504.0))), "not known to be");
+    }
+
+    #[test]
+    fn a_bound_short_of_the_gate_leaves_it_open_and_any_other_value_does_not() {
+        let is_open = |gate: &str, value: Value| gate.parse::<Gate>().unwrap().is_open(value);
+        let (at_least, never) = (Value::AtLeast(504.0), Value::Never { tried: 64.0 });
+        assert!(is_open("p99_ms[4]>900", at_least) && is_open("p99_ms[4]<900", at_least));
+        assert!(!is_open("p99_ms[4]>500", at_least) && !is_open("p99_ms[4]<500", at_least));
+        assert!(is_open("freeze_k>100", never) && is_open("freeze_k<100", never));
+        assert!(!is_open("freeze_k>64", never) && !is_open("freeze_k<64", never));
+        for known in [Value::Exact(504.0), Value::NotReached] {
+            assert!(!is_open("p99_ms>900", known) && !is_open("p99_ms<900", known), "{known}");
+        }
+        assert!(!is_open("p99_ms>10%", at_least), "it is about a change");
+    }
+
+    #[test]
+    fn a_rise_to_a_bound_is_open_unless_it_is_seen() {
+        let is_open = |before: Cell, after: Cell| {
+            let metric = p99();
+            let judged = judge(&[Pair { metric: &metric, before, after }], &Noise::default());
+            "p99>20%".parse::<Gate>().unwrap().is_open_rise(judged[0].as_ref().unwrap())
+        };
+        assert!(is_open(all(Value::AtLeast(504.0)), all(Value::AtLeast(504.0))));
+        assert!(!is_open(scaled(1.0), all(Value::AtLeast(504.0))), "the gate fails");
+        assert!(!is_open(all(Value::AtLeast(504.0)), scaled(1.0)), "it fell");
+    }
+
+    #[test]
+    fn a_threshold_that_was_looked_for_less_far_may_have_fallen() {
+        let is_open = |before: Value, after: Value| {
+            let metric = threshold();
+            let judged = judge(&[Pair { metric: &metric, before: all(before), after: all(after) }], &Noise::default());
+            "freeze_k<-10%".parse::<Gate>().unwrap().is_open_fall(judged[0].as_ref().unwrap())
+        };
+        let never = |tried: f64| Value::Never { tried };
+        assert!(is_open(never(64.0), never(4.0)) && is_open(Value::Exact(16.0), never(4.0)));
+        assert!(!is_open(never(64.0), never(64.0)) && !is_open(Value::Exact(2.0), never(4.0)));
     }
 
     #[test]

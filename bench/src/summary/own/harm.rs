@@ -14,7 +14,7 @@ const TURN: f64 = 0.7;
 
 impl Service<'_> {
     /// Why more than those do not count.
-    fn shortfall(&self) -> String {
+    pub(super) fn shortfall(&self) -> String {
         let more = self.settings.blockers.iter().filter(|k| **k > self.borne(usize::MAX));
         match more.clone().next().and_then(|k| self.hurries(*k).map(|took| (k, took))) {
             Some((1, took)) => format!("a slow request that is repeated took only {}", duration(took)),

@@ -5,7 +5,7 @@ mod cases;
 use super::*;
 use crate::metrics::LIMITS_MS;
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         blockers: vec![0, 1, 4, 64],
         block_ms: 110.0,
