@@ -53,7 +53,7 @@ impl Service<'_> {
                 numbers.correct(name, &metric, known);
             }
         }
-        Some(format!("{name}: beside {first} slow requests at a time and more, what did no work is not compared: {why}"))
+        Some(format!("{name}: not compared from k={first} on where slow requests did not do their work: {why}"))
     }
 }
 
@@ -94,7 +94,7 @@ mod tests {
     fn what_stands_beside_slow_requests_that_failed_is_not_compared() {
         let settings = settings();
         let (numbers, said) = left(&settings, [1, 4, 64].into_iter().flat_map(|k| failed(k, 100.0)));
-        assert!(said.is_some_and(|said| said.starts_with("yours: beside 1 slow") && said.ends_with("slow requests failed")));
+        assert!(said.is_some_and(|said| said.starts_with("yours: not compared from k=1 on") && said.ends_with("slow requests failed")));
         assert!(numbers.values("yours", &freezes(&settings)).is_empty());
         let measured: Vec<usize> =
             settings.blockers.iter().copied().filter(|k| !numbers.values("yours", &response(&settings, *k)).is_empty()).collect();
