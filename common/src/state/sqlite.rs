@@ -252,7 +252,8 @@ impl Backend for Sqlite {
     }
 
     fn abort(&self, flight: i64) -> Result<Option<Launch>, Failure> {
-        self.write(|connection| connection.prepare_cached(ABORT)?.query_row([flight], launch).optional())
+        // Stepped to the end, where the change is committed and may fail: `query_row` stops at the row.
+        self.write(|connection| connection.prepare_cached(ABORT)?.query_one([flight], launch).optional())
     }
 
     fn ping(&self) -> Result<(), Failure> {

@@ -221,6 +221,20 @@ fn a_file_that_vanishes_is_503_and_one_that_comes_back_serves_again() {
 }
 
 #[test]
+fn a_change_that_the_database_rolls_back_is_503() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("launches.db");
+    let state = State::open(&sqlite(&path)).unwrap();
+    let added = state.answer(Ask::Add(new_launch()));
+    // Checked at the commit, behind the row that the statement returns.
+    let rule = "CREATE TABLE child (parent INTEGER REFERENCES launches DEFERRABLE INITIALLY DEFERRED);
+        CREATE TRIGGER broken AFTER UPDATE ON launches BEGIN INSERT INTO child VALUES (-1); END";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(rule).unwrap();
+    assert_eq!(state.answer(Ask::Abort(1)).status, Status::ServiceUnavailable);
+    assert_eq!(body(&state.answer(Ask::One(1))), body(&added));
+}
+
+#[test]
 fn settings_are_read_and_shown_alike() {
     for text in ["memory", "sqlite:launches.db", "sqlite:/tmp/a?synchronous=full"] {
         assert_eq!(Setting::parse(text).unwrap().to_string(), text);
