@@ -10,18 +10,24 @@ use crate::dispatch::WorkerSlot;
 use crate::watch::Incoming;
 use crate::{Loops, Served, Service, turning_away};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, accept4, bind, getsockopt, listen, setsockopt, socket, sockopt,
 };
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::thread;
 
 /// The number of connections that the kernel may hold until they are accepted.
 pub(crate) const BACKLOG: i32 = 4096;
 
 /// Most connections that a loop accepts in a row, after which others have their turn. tokio's own budget allows as many.
 const MOST_IN_A_ROW: usize = 128;
+
+/// Pause between two looks whether a library has closed its copy of a listener, in ms.
+const LOOK_MS: u8 = 5;
 
 /// Hands out connections. Wait until it is readable, then [`accept`](Acceptor::accept) up to [`in_a_row`](Acceptor::in_a_row) times.
 pub struct Acceptor {
@@ -113,6 +119,25 @@ impl Acceptor {
         })
     }
 
+    /// Closes the listener as soon as a library has closed `copy`, its copy of it. Until then it may leave connections waiting, which would be reset:
+    /// threads serve them.
+    pub fn close_after(self, copy: RawFd) {
+        let close = move || {
+            while is_same_socket(self.as_raw_fd(), copy) {
+                self.serve_waiting();
+                let _ = poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], LOOK_MS);
+            }
+        };
+        // Without a thread the listener closes at once.
+        let _ = thread::Builder::new().name("closing".into()).spawn(close);
+    }
+
+    /// Serves those that have come since the loop accepted for the last time.
+    fn serve_waiting(&self) {
+        let late = (0..BACKLOG).map_while(|_| self.accept(|stream| stream.set_nonblocking(false).map(|()| stream)).ok());
+        late.for_each(serve_leftover);
+    }
+
     fn failed(&self, error: Errno) -> io::Error {
         let nobody_waits = turning_away::after(error, || match &self.source {
             Source::Listener(listener) => self.accept_from(listener),
@@ -130,11 +155,33 @@ impl Acceptor {
 
 impl Drop for Acceptor {
     fn drop(&mut self) {
-        // Those that have come since the loop accepted for the last time.
-        let late = (0..BACKLOG).map_while(|_| self.accept(|stream| stream.set_nonblocking(false).map(|()| stream)).ok());
-        late.for_each(serve_leftover);
+        self.serve_waiting();
         self.service.watch().close(self.key);
     }
+}
+
+/// The connections of a library that accepts by itself, which are not seen here. A drain waits until this is dropped.
+pub struct Unseen {
+    service: Service,
+    key: usize,
+}
+
+impl Unseen {
+    pub(crate) fn new(service: Service) -> Self {
+        Unseen { service, key: service.watch().accept(Incoming::Library) }
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        self.service.watch().close(self.key);
+    }
+}
+
+/// Whether a descriptor, which may have been closed and given out again, is this socket.
+fn is_same_socket(socket: RawFd, other: RawFd) -> bool {
+    let inode = |fd: RawFd| std::fs::metadata(format!("/proc/self/fd/{fd}")).map(|file| file.ino()).ok();
+    inode(socket).is_some_and(|socket| inode(other) == Some(socket))
 }
 
 impl AsFd for Source {

@@ -137,6 +137,14 @@ pub struct Limits {
     pub idle_timeout: Duration,
 }
 
+impl Limits {
+    /// The time limit for the server to end, for a library that takes whole seconds: rounded up, since the side thread ends the process in time.
+    #[must_use]
+    pub fn drain_seconds(&self) -> u64 {
+        self.drain.as_secs() + u64::from(self.drain.subsec_nanos() > 0)
+    }
+}
+
 /// The resolved value of every knob.
 #[derive(Debug, Clone, Copy)]
 pub struct Knobs {

@@ -32,7 +32,7 @@ mod turning_away;
 mod watch;
 pub mod work;
 
-pub use acceptor::Acceptor;
+pub use acceptor::{Acceptor, Unseen};
 pub use args::{Dispatch, Knobs, WhenFull};
 pub use blocking::serve_blocking;
 pub use connection::{Connection, Step};
@@ -125,7 +125,7 @@ pub struct Runtime {
 
 /// Serves in one process until the side thread ends it. It starts its runtime and calls [`Service::ready`] when its accept loop runs. It ends
 /// that loop when [`Server::stop`] becomes readable and keeps the runtime running; the side thread ends the process once all connections are
-/// closed.
+/// closed. If it returns while the server drains, the process still waits for that.
 pub type Serve = fn(Server) -> io::Result<()>;
 
 /// A concurrency model: the threads and processes that run a server's work.
@@ -369,7 +369,12 @@ fn serve_here(knobs: Knobs, address: SocketAddr, sources: Vec<Source>, signals: 
     service.watch().start(signals, tell::StatusReporter::new(&knobs), tell::Heartbeat::wanted(&knobs))?;
     let mut acceptors = acceptors.into_iter();
     let acceptor = acceptors.next().ok_or(io::ErrorKind::NotFound)?;
-    (knobs.model.serve)(Server { knobs, acceptor, siblings: acceptors.collect(), stop: service.watch().stop(), service })
+    (knobs.model.serve)(Server { knobs, acceptor, siblings: acceptors.collect(), stop: service.watch().stop(), service })?;
+    while service.is_draining() {
+        // A library that has ended may have left connections to other threads; the side thread ends the process behind the last one.
+        std::thread::park();
+    }
+    Ok(())
 }
 
 /// Writes the ready line to stdout and sends `READY=1` to a service manager, if there is one.

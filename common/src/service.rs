@@ -6,7 +6,7 @@ use crate::gate::{Admitted, Gate};
 use crate::state::Setting;
 use crate::watch::Watch;
 use crate::work::Work;
-use crate::{Connection, Model, Served, announce, http, routes};
+use crate::{Connection, Model, Served, Unseen, announce, http, routes};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -50,6 +50,12 @@ impl Service {
             Some(slot) => slot.ready(self.0.knobs.capacity()),
             None => announce(self.0.address),
         }
+    }
+
+    /// A mark for the connections of a library that accepts by itself: a drain waits until it is dropped.
+    #[must_use]
+    pub fn unseen(self) -> Unseen {
+        Unseen::new(self)
     }
 
     /// The server state that the routes need.

@@ -24,6 +24,7 @@ pub const CHECKS: &[Check] = &[
     ("stop", stop),
     ("drain", drain),
     ("drain-limit", drain_limit),
+    ("drain-whole", drain_whole),
     ("drain-idle", drain_idle),
     ("second-signal", second_signal),
 ];
@@ -165,6 +166,22 @@ fn drain(server: &Server) -> Result<()> {
 fn drain_limit(server: &Server) -> Result<()> {
     let (mut running, _client) = drained_at_work(server, "300ms")?;
     running.wait(LESS_THAN_USUAL).map(drop)
+}
+
+/// What is answered shortly before the drain is over is not cut off.
+fn drain_whole(server: &Server) -> Result<()> {
+    for _ in LENGTHS_MS {
+        let running = start(server, &["--drain", "1900ms"])?;
+        let mut client = Client::connect(running.address)?;
+        client.send(&slow(1500))?;
+        wait_until_taken(&running, std::slice::from_ref(&client))?;
+        running.signal(Signal::SIGTERM)?;
+        if client.receive(false).is_ok_and(|answer| answer.status == 200) {
+            return Ok(());
+        }
+        // On a busy machine the answer may have come too late.
+    }
+    bail!("a request of 1.5 s is cut off within a drain of 1.9 s")
 }
 
 /// A server that was told to end, within a drain of this length, while it works for this client for longer.

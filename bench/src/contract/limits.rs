@@ -1,7 +1,7 @@
 //! Slow, silent and greedy clients, and what a server owes the others meanwhile.
 
 use super::life::{wait_until_taken, with_listener};
-use super::{Check, LENGTHS_MS, POST, SOON, expect, expect_page, expect_served, limited, start};
+use super::{Check, LENGTHS_MS, POST, SOON, expect, expect_page, expect_served, limited, slow, start};
 use crate::catalog::Server;
 use crate::http::{Client, get, is_reset};
 use crate::process::Running;
@@ -26,6 +26,7 @@ pub const CHECKS: &[Check] = &[
     ("closed-outputs", closed_outputs),
     ("out-of-descriptors", out_of_descriptors),
     ("drain-queue", drain_queue),
+    ("drain-late", drain_late),
     ("drain-upload", drain_upload),
 ];
 
@@ -291,6 +292,33 @@ fn drained_queue(server: &Server, more: &[&str]) -> Result<()> {
         expect_page(&client.receive(false).context("a connection that waited when the signal came")?)?;
     }
     blockers.iter_mut().try_for_each(|client| expect("a blocker", &client.receive(false)?.status, &200))?;
+    expect("exit code", &running.wait(SOON)?.code(), &Some(0))
+}
+
+/// Connections to a blocked server that come when it is told to end are answered or refused, also if their requests take longer than all before.
+fn drain_late(server: &Server) -> Result<()> {
+    let mut running = start(server, &[])?;
+    // The parent of workers is not blocked, and whom it is given while it closes its listener is reset.
+    let is_alone = running.pids().len() == 1;
+    let connect = || (0..8).map(|_| Client::connect(running.address)).collect::<Result<Vec<_>>>();
+    let (mut blockers, mut waiting) = (connect()?, connect()?);
+    blockers.truncate(4);
+    blockers.iter_mut().try_for_each(|client| client.send(&get("/timer?ms=500")))?;
+    // One for each thread.
+    wait_until_taken(&running, &blockers[..2])?;
+    waiting.iter_mut().try_for_each(|client| client.send(&get("/")))?;
+    running.signal(Signal::SIGTERM)?;
+    let mut late: Vec<Client> = (0..8).filter_map(|_| Client::connect(running.address).ok()).collect();
+    // A server that is not blocked may have closed its listener meanwhile, and have been given some of them just then.
+    if !is_alone || waiting.iter().any(Client::has_more) {
+        return Ok(());
+    }
+    // The last to come are those that the library does not accept.
+    late.iter_mut().zip(1..).try_for_each(|(client, number)| client.send(&slow(60 * number)))?;
+    for client in &mut late {
+        let answer = client.receive(false).context("a connection that was accepted behind the signal")?;
+        expect("status of a connection that came behind the signal", &answer.status, &200)?;
+    }
     expect("exit code", &running.wait(SOON)?.code(), &Some(0))
 }
 

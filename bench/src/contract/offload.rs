@@ -1,13 +1,15 @@
 //! Servers that send blocking work away: nobody else waits for it, even while the pool is full, and a full pool can refuse it.
 
 use super::life::wait_until_taken;
-use super::{Check, ask, beside, expect, expect_served, slow};
+use super::{Check, ask, beside, expect, expect_served, slow, until};
 use crate::catalog::{Blocking, Server};
 use crate::http::{Client, get};
 use crate::process::Running;
 use anyhow::Result;
+use nix::sys::signal::Signal;
 
-pub const CHECKS: &[Check] = &[("offload", offload), ("full-pool", full_pool), ("when-full", when_full)];
+pub const CHECKS: &[Check] =
+    &[("offload", offload), ("full-pool", full_pool), ("when-full", when_full), ("drain-refuses", drain_refuses)];
 
 const HELD_UP: &str = "others were served only when a blocker was done";
 
@@ -43,6 +45,25 @@ fn hold_nobody_up(running: &Running, length_ms: u32) -> Result<bool> {
     }
     blockers.iter_mut().try_for_each(|blocker| expect("status of a blocker", &blocker.receive(false)?.status, &200))?;
     Ok(true)
+}
+
+/// New connections are refused as soon as the server drains, and not accepted until the last request is answered.
+fn drain_refuses(server: &Server) -> Result<()> {
+    if server.blocking != Blocking::Offloaded {
+        return Ok(());
+    }
+    beside(server, &[], "connections were accepted until the last request was answered", |running, length_ms| {
+        let mut client = Client::connect(running.address)?;
+        client.send(&slow(length_ms))?;
+        wait_until_taken(running, std::slice::from_ref(&client))?;
+        running.signal(Signal::SIGTERM)?;
+        until("the server refuses new connections or has answered", || {
+            Ok(client.has_more() || Client::connect(running.address).is_err())
+        })?;
+        let was_refused = !client.has_more();
+        expect("status of the request in flight", &client.receive(false)?.status, &200)?;
+        Ok(was_refused)
+    })
 }
 
 /// With `--when-full refuse` a full pool answers 503 and when to come again, and serves again when it has room.

@@ -80,6 +80,7 @@ impl Watch {
         self.acceptors().iter().any(|(_, source)| match source {
             // SAFETY: an acceptor takes its listener out of the list, under the lock, before it closes it.
             Incoming::Listener(fd) => events(unsafe { BorrowedFd::borrow_raw(*fd) }).contains(PollFlags::POLLIN),
+            Incoming::Library => false,
             // The channel of a parent that is gone hangs up.
             Incoming::Parent(slot) => {
                 let (state, events) = (slot.parent(), events(slot.as_fd()));

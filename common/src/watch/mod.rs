@@ -92,6 +92,8 @@ pub(crate) enum Incoming {
     Listener(RawFd),
     /// The parent, which says when it has no further connection.
     Parent(WorkerSlot),
+    /// A library, whose connections are not registered: it is done when it says so.
+    Library,
 }
 
 struct Entry {

@@ -17,7 +17,7 @@ use common::{Forks, Knobs, Model, Pool, Runtime, Server, Service, Stop, Threads}
 use std::borrow::Cow;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 use tokio::io::unix::AsyncFd;
 
@@ -63,6 +63,8 @@ fn serve(server: Server, handler: fn() -> Route) -> io::Result<()> {
 async fn serve_all(server: Server, handler: fn() -> Route) -> io::Result<()> {
     let Server { knobs, acceptor, stop, service, .. } = server;
     let listener = TcpListener::from(acceptor.as_fd().try_clone_to_owned()?);
+    let copy = listener.as_raw_fd();
+    let unseen = service.unseen();
     let app = move || {
         let limit = web::PayloadConfig::new(MAX_BODY);
         App::new().app_data(Data::new(service)).app_data(limit).default_service(handler())
@@ -70,14 +72,16 @@ async fn serve_all(server: Server, handler: fn() -> Route) -> io::Result<()> {
     let running = HttpServer::new(app)
         .workers(knobs.threads)
         .worker_max_blocking_threads(knobs.blocking_threads.div_ceil(knobs.threads).max(1))
-        .shutdown_timeout(knobs.limits.drain.as_secs())
-        .shutdown_signal(stopped(stop))
+        .shutdown_timeout(knobs.limits.drain_seconds())
+        .shutdown_signal(async move {
+            stopped(stop).await;
+            acceptor.close_after(copy);
+        })
         .listen(listener)?
         .run();
     service.ready();
     let result = running.await;
-    // A drain waits until the acceptor is dropped.
-    drop(acceptor);
+    drop(unseen);
     result
 }
 

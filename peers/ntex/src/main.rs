@@ -20,7 +20,7 @@ use ntex::web::{self, App, HttpRequest, HttpResponse, HttpServer, Route};
 use std::borrow::Cow;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 use tokio::io::unix::AsyncFd;
 
@@ -67,10 +67,12 @@ fn serve(server: Server, handler: fn() -> Route) -> io::Result<()> {
 async fn serve_all(server: Server, handler: fn() -> Route) -> io::Result<()> {
     let Server { knobs, acceptor, stop, service, .. } = server;
     let listener = TcpListener::from(acceptor.as_fd().try_clone_to_owned()?);
+    let copy = listener.as_raw_fd();
+    let unseen = service.unseen();
     let app = async move || App::new().state(service).state(PayloadConfig::new(MAX_BODY)).default_service(handler());
     let running = HttpServer::new(app)
         .workers(knobs.threads)
-        .shutdown_timeout(Seconds(knobs.limits.drain.as_secs().try_into().unwrap_or(u16::MAX)))
+        .shutdown_timeout(Seconds(knobs.limits.drain_seconds().try_into().unwrap_or(u16::MAX)))
         .disable_signals()
         .listen(listener)?
         .run();
@@ -78,11 +80,11 @@ async fn serve_all(server: Server, handler: fn() -> Route) -> io::Result<()> {
     let stopping = running.clone();
     ntex::rt::spawn(async move {
         stopped(stop).await;
+        acceptor.close_after(copy);
         stopping.stop(true).await;
     });
     let result = running.await;
-    // A drain waits until the acceptor is dropped.
-    drop(acceptor);
+    drop(unseen);
     result
 }
 
