@@ -54,7 +54,7 @@ pub struct Connection {
     /// Held until the first request runs, is sent to a pool, is answered, or turns out to be incomplete.
     arrival: Option<Arrival>,
     has_read: bool,
-    /// Reads and writes since the socket had nothing to read, or since the last [`Step::Yield`].
+    /// Reads, writes and calls since the socket had nothing to read, or since the last [`Step::Yield`].
     turns: u8,
 }
 
@@ -68,8 +68,8 @@ enum State {
     Lingering,
 }
 
-/// Reads and writes of one connection in a row, after which others have their turn: a client that sends without a pause must not freeze the rest. One
-/// that asks and waits has that many only for a body of over 100 KiB.
+/// Reads, writes and calls of one connection in a row, after which others have their turn: a client that sends without a pause must not freeze the
+/// rest. One that asks and waits has that many only for a body of over 100 KiB.
 const MOST_TURNS: u8 = 16;
 
 /// The limit for unsent answers, in bytes: beyond it, they are written before the next request is handled.
@@ -104,11 +104,10 @@ impl Connection {
     /// Returns the next step.
     pub fn step(&mut self) -> Step {
         let step = self.next();
-        if !matches!(step, Step::Read | Step::Write) {
-            return step;
-        }
-        self.turns += 1;
-        if self.turns <= MOST_TURNS {
+        let counts = matches!(step, Step::Read | Step::Write | Step::Run(_));
+        self.turns += u8::from(counts);
+        // Work is not handed out twice. Behind it an answer is written.
+        if self.turns <= MOST_TURNS || !matches!(step, Step::Read | Step::Write) {
             return step;
         }
         // Asked again, it says the same.

@@ -5,6 +5,7 @@
 
 use crate::dispatch::{Arrival, Running};
 use crate::gate::Admitted;
+use crate::hits;
 use crate::http::{Answer, Status};
 use crate::rendezvous;
 use crate::share::{Share, WORK};
@@ -52,8 +53,13 @@ pub enum Call {
     },
     /// Parses this JSON document.
     Parse(Vec<u8>),
-    /// Asks the database that keeps the launches.
+    /// Asks for launches, or changes them.
     Launches(Ask),
+    /// Counts a hit many times.
+    Hits {
+        /// How many times.
+        times: u64,
+    },
     /// Panics, as a handler with a bug does.
     Panic,
     /// Sorts `items` numbers.
@@ -150,6 +156,7 @@ impl Call {
             Call::Stringify { items } => digest("stringified", items, &stringify(items)),
             Call::Parse(document) => parse(&document),
             Call::Launches(ask) => state::here().answer(ask),
+            Call::Hits { times } => hits::count(times),
             Call::Sort { items } => {
                 let sorted = sort(items);
                 let bytes: Vec<u8> = sorted.iter().flat_map(|number| number.to_le_bytes()).collect();
@@ -286,6 +293,7 @@ const SALT: &[u8] = b"stallbench";
 mod tests {
     use super::*;
     use crate::share::MAX_WORK;
+    use crate::state::Page;
 
     #[test]
     fn the_same_request_gives_the_same_answer() {
@@ -300,14 +308,18 @@ mod tests {
 
     #[test]
     fn work_without_memory_left_is_refused_until_there_is_some_again() {
-        let scrypt = || Work::from(Call::Scrypt { log_n: 4 }).run();
+        let calls = [Call::Scrypt { log_n: 4 }, Call::Launches(Ask::List(Page { number: 1, limit: 1_000 }))];
         let mut all = Share::of(&WORK);
         all.grow(MAX_WORK).unwrap();
-        let refused = scrypt();
-        assert_eq!((refused.status, refused.retry_after), (Status::ServiceUnavailable, Some(1)));
+        for call in &calls {
+            let refused = Work::from(call.clone()).run();
+            assert_eq!((refused.status, refused.retry_after), (Status::ServiceUnavailable, Some(1)), "{call:?}");
+        }
         assert_eq!(Work::from(Call::Sleep(Duration::ZERO)).run().status, Status::Ok);
         drop(all);
-        assert_eq!(scrypt().status, Status::Ok);
+        for call in calls {
+            assert_eq!(Work::from(call).run().status, Status::Ok);
+        }
     }
 
     #[test]

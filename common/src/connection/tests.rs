@@ -264,6 +264,30 @@ fn a_client_that_sends_without_a_pause_lets_others_have_a_turn_and_one_that_wait
 }
 
 #[test]
+fn calls_count_as_turns_of_a_client_that_sends_without_a_pause() {
+    let mut client = Client::new();
+    let connection = &mut client.connection;
+    connection.receive(&b"GET /hits?times=10000 HTTP/1.1\r\nHost: a\r\n\r\n".repeat(90));
+    let mut calls = 0;
+    loop {
+        match connection.step() {
+            Step::Write => {
+                let count = connection.unsent().len();
+                connection.sent(count);
+            }
+            Step::Run(work) => {
+                calls += 1;
+                connection.answer(&work.run());
+            }
+            Step::Yield => break,
+            other => panic!("{other:?} after {calls} calls"),
+        }
+    }
+    // An answer is written behind each.
+    assert_eq!(calls, usize::from(MOST_TURNS / 2 + 1));
+}
+
+#[test]
 fn half_of_an_empty_line_is_no_head_that_has_begun() {
     let mut client = Client::new();
     client.send(b"\r");

@@ -136,8 +136,8 @@ async fn serve_connection(mut served: Served<TcpStream>, place: &'static Place, 
             }
             Step::Run(work) => connection.answer(&place.run(work, service).await?),
             Step::CloseSend => stream.shutdown().await?,
-            // tokio has a budget of its own for each task.
-            Step::Yield => {}
+            // tokio's own budget counts reads and writes only.
+            Step::Yield => yield_now().await,
             Step::Close => return Ok(()),
         }
     }
