@@ -288,7 +288,7 @@ impl Connection {
             return Ok(true);
         }
         let expects_continue = head.expects_continue;
-        if expects_continue && let Some(answer) = routes::refusal(head.method, head.target) {
+        if expects_continue && let Some(answer) = routes::refusal(&head) {
             // The client waits for a word before it sends the body, and this one spares it that.
             self.slot.count();
             self.respond(&answer, Reply { keep_alive: false, ..reply });

@@ -4,7 +4,7 @@
 //! work to another thread. The function does not depend on the thread it runs on.
 
 use crate::hits;
-use crate::http::{Answer, Status, Target};
+use crate::http::{Answer, BodyLength, Head, Status, Target};
 use crate::rendezvous;
 use crate::state::{self, Ask, NewLaunch, Page};
 use crate::work::{Call, Clock};
@@ -58,10 +58,17 @@ pub fn handle(context: Context, request: Request<'_>) -> Outcome {
     }
 }
 
-/// The answer to a request that has the wrong method or names no route, whatever its body; `None` to any other.
+/// The answer to a request that no body makes right: it has the wrong method, names no route, or says that its body is what the route does not take.
+/// `None` to any other.
 #[must_use]
-pub fn refusal(method: &str, target: &str) -> Option<Answer> {
-    refusal_of(method, &Target::read(target).path)
+pub fn refusal(head: &Head<'_>) -> Option<Answer> {
+    let path = Target::read(head.target).path;
+    let refused_body = || {
+        let length = if let BodyLength::Known(length) = head.body { length } else { 0 };
+        let is_launch = path == LAUNCHES && head.method == "POST";
+        is_launch.then(|| takes_launch(head.is_json, length).err()).flatten().map(|refused| refused.0)
+    };
+    refusal_of(head.method, &path).or_else(refused_body)
 }
 
 fn refusal_of(method: &str, path: &str) -> Option<Answer> {
@@ -187,15 +194,21 @@ fn ask(ask: Ask) -> Outcome {
     }
 }
 
-fn new_launch(request: &Request<'_>) -> Result<NewLaunch, Refused> {
-    if !request.is_json {
+/// Fails unless a body of this type and length may be a launch.
+fn takes_launch(is_json: bool, length: usize) -> Result<(), Refused> {
+    if !is_json {
         let message = "a launch is sent with Content-Type: application/json\n";
         return Err(Refused(Answer::error(Status::UnsupportedMediaType, message)));
     }
-    if request.body.len() > state::MAX_DOCUMENT {
+    if length > state::MAX_DOCUMENT {
         let message = format!("body: a launch takes at most {} bytes\n", state::MAX_DOCUMENT);
         return Err(Refused(Answer::error(Status::ContentTooLarge, message)));
     }
+    Ok(())
+}
+
+fn new_launch(request: &Request<'_>) -> Result<NewLaunch, Refused> {
+    takes_launch(request.is_json, request.body.len())?;
     NewLaunch::read(&request.body).map_err(|wrong| Refused(Answer::error(Status::BadRequest, format!("{wrong}\n"))))
 }
 

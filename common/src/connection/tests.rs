@@ -147,11 +147,16 @@ fn head_gets_no_body_and_http10_is_closed() {
 }
 
 #[test]
-fn a_body_that_no_route_takes_is_refused_before_it_is_sent() {
+fn a_body_that_the_route_does_not_take_is_refused_before_it_is_sent() {
     for (request, status) in [
         ("POST /timer HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n", "405"),
         ("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n", "404"),
         ("POST /json/parse HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\r\n", "413"),
+        ("POST /launches HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n", "415"),
+        (
+            "POST /launches HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 5000\r\nExpect: 100-continue\r\n\r\n",
+            "413",
+        ),
     ] {
         let mut client = Client::new();
         assert!(client.send(request.as_bytes()), "the connection stays open");
