@@ -79,7 +79,7 @@ impl Connection {
     pub(crate) fn new(service: Service, socket: &impl AsRawFd, arrival: Option<Arrival>) -> Self {
         Connection {
             service,
-            slot: service.watch().open(socket),
+            slot: service.watch().open(socket, arrival.is_some()),
             input: Input::default(),
             output: Vec::new(),
             sent: 0,

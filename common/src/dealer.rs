@@ -18,7 +18,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-/// The longest time an offer may stay with a worker that looks idle but does not take it, such as a stopped one.
+/// The longest time an offer may stay with a worker that looks idle but does not take it, such as a stopped one. That worker gets no other until it
+/// speaks.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Dealer {
@@ -33,6 +34,8 @@ pub(crate) struct Dealer {
     /// Connections whose first byte has arrived, oldest first.
     queue: VecDeque<TcpStream>,
     offers: Vec<Option<Offer>>,
+    /// The workers that have not taken an offer for too long, and have not spoken since.
+    unresponsive: Vec<bool>,
     /// The worker whose turn it is.
     next: usize,
     /// The number of the last offer.
@@ -66,6 +69,7 @@ impl Dealer {
             idle_timeout,
             queue: VecDeque::new(),
             offers: table.cells.iter().map(|_| None).collect(),
+            unresponsive: vec![false; table.cells.len()],
             next: 0,
             number: 0,
             accepted: 0,
@@ -163,7 +167,7 @@ impl Dealer {
         let count = self.offers.len();
         let in_turn = (0..count).map(|step| (self.next + step) % count);
         let found = in_turn.into_iter().find_map(|worker| {
-            let is_free = self.offers[worker].is_none() && self.table.cells[worker].is_free();
+            let is_free = self.offers[worker].is_none() && !self.unresponsive[worker] && self.table.cells[worker].is_free();
             channels[worker].filter(|_| is_free).map(|channel| (worker, channel))
         })?;
         self.next = (found.0 + 1) % count;
@@ -176,18 +180,26 @@ impl Dealer {
         let cell = &self.table.cells[worker];
         if !cell.has_offer() {
             self.offers[worker] = None;
-        } else if !cell.is_idle() || offer.since.elapsed() >= PATIENCE {
+        } else if !cell.is_idle() {
             self.take_back(worker);
+        } else if offer.since.elapsed() >= PATIENCE {
+            self.unresponsive[worker] = self.take_back(worker);
         }
     }
 
-    /// Returns an offer to the head of the queue, unless the worker has already taken it.
-    pub fn take_back(&mut self, worker: usize) {
-        if let Some(offer) = self.offers[worker].take()
-            && self.table.cells[worker].take_back(offer.number)
-        {
+    /// Returns an offer to the head of the queue; false if there is none, or the worker has already taken it.
+    pub fn take_back(&mut self, worker: usize) -> bool {
+        let Some(offer) = self.offers[worker].take() else { return false };
+        let is_back = self.table.cells[worker].take_back(offer.number);
+        if is_back {
             self.queue.push_front(offer.stream);
         }
+        is_back
+    }
+
+    /// A worker has spoken: it is not stopped, or no longer.
+    pub fn heard(&mut self, worker: usize) {
+        self.unresponsive[worker] = false;
     }
 
     /// The time after which [`Dealer::deal`] and [`Dealer::close_silent`] must run again even without an event.
@@ -212,7 +224,8 @@ impl Dealer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dispatch::OfferedWorker;
+    use crate::dispatch::{OfferedWorker, Word};
+    use nix::sys::socket::{MsgFlags, recv};
 
     #[test]
     fn a_worker_that_has_taken_a_connection_is_offered_the_next_one_only_when_it_has_begun() {
@@ -227,6 +240,31 @@ mod tests {
         // On its way to the handler, which may block.
         assert_eq!(worker.take_offer().err(), Some(Errno::EAGAIN));
         drop(arrival);
+        dealer.deal(&[Some(&worker.channel)]);
+        assert!(worker.take_offer().is_ok());
+    }
+
+    #[test]
+    fn a_worker_that_does_not_take_its_offer_gets_no_other_until_it_speaks() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let worker = OfferedWorker::new();
+        let mut dealer = Dealer::new(listener, worker.table, Duration::from_secs(60));
+        let said = || {
+            let mut words = [0; 8];
+            let count = recv(worker.channel.as_raw_fd(), &mut words, MsgFlags::MSG_DONTWAIT).unwrap_or(0);
+            words[..count].to_vec()
+        };
+        assert_eq!(said(), [Word::Ready as u8]);
+        dealer.queue.push_back(TcpStream::connect(address).unwrap());
+        dealer.deal(&[Some(&worker.channel)]);
+        dealer.offers[0].as_mut().unwrap().since -= PATIENCE;
+        (0..3).for_each(|_| dealer.deal(&[Some(&worker.channel)]));
+        assert_eq!((dealer.number, dealer.queue.len(), said()), (1, 1, Vec::new()));
+        // It goes on, and finds what it is no longer offered.
+        assert_eq!(worker.take_offer().err(), Some(Errno::EAGAIN));
+        assert_eq!(said(), [Word::Look as u8]);
+        dealer.heard(0);
         dealer.deal(&[Some(&worker.channel)]);
         assert!(worker.take_offer().is_ok());
     }

@@ -190,6 +190,8 @@ impl WorkerSlot {
             let (number, stream) = receive(self.channel.as_raw_fd())?;
             // The parent took this offer back and may have given it to another worker: close this copy, try the next one.
             if !self.cell.take(number) {
+                // If this worker was stopped, it is offered connections again.
+                self.say(Word::Look);
                 continue;
             }
             let arrival = Arrival(*self);

@@ -62,7 +62,7 @@ enum Connections {
     /// Each worker takes the listener at its index, or the only one. The parent closes the listener of a worker that it no
     /// longer restarts; otherwise the kernel would keep sending connections to it.
     FromKernel(Vec<Option<TcpListener>>),
-    FromParent(Dealer),
+    FromParent(Box<Dealer>),
 }
 
 /// The place of one worker, which a series of processes may fill.
@@ -97,7 +97,7 @@ impl Parent {
         let table = Table::new(knobs.processes)?;
         let connections = match knobs.dispatch {
             Some(Dispatch::RoundRobin) => {
-                Connections::FromParent(Dealer::new(listeners.remove(0), table, knobs.limits.idle_timeout))
+                Connections::FromParent(Box::new(Dealer::new(listeners.remove(0), table, knobs.limits.idle_timeout)))
             }
             _ => Connections::FromKernel(listeners.into_iter().map(Some).collect()),
         };
@@ -241,6 +241,9 @@ impl Parent {
         let mut word = [0];
         while let Ok(1) = recv(process.channel.as_raw_fd(), &mut word, MsgFlags::MSG_DONTWAIT) {
             process.is_ready |= word[0] == Word::Ready as u8;
+            if let Connections::FromParent(dealer) = &mut self.connections {
+                dealer.heard(index);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use super::life::wait_until_taken;
 use super::{Check, SOON, ask, beside, expect, expect_page, expect_served, slow, start, until};
 use crate::catalog::Server;
-use crate::http::{Client, get};
+use crate::http::{Client, Unanswered, get};
 use crate::process::Running;
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
@@ -88,8 +88,9 @@ fn all_told_to_end(server: &Server, dispatch: &str) -> Result<()> {
     expect("exit code", &running.wait(SOON)?.code(), &Some(0))
 }
 
-/// With `round-robin` a blocked worker never holds a fresh connection while another is idle.
+/// With `round-robin` a blocked worker never holds a fresh connection while another is idle, nor does a stopped one.
 fn round_robin_promise(server: &Server) -> Result<()> {
+    stopped_worker(server).context("beside a worker that is stopped")?;
     let waited = "fresh connections waited until the blocked worker was free";
     beside(server, &["--processes", "2", "--dispatch", "round-robin"], waited, |running, length_ms| {
         let mut blocker = Client::connect(running.address)?;
@@ -103,6 +104,27 @@ fn round_robin_promise(server: &Server) -> Result<()> {
         expect("status of the blocker", &blocker.receive(false)?.status, &200)?;
         Ok(true)
     })
+}
+
+/// Clients that wait for the end of their connection see it, though a worker that is stopped was offered it too.
+fn stopped_worker(server: &Server) -> Result<()> {
+    let running = start(server, &["--processes", "2", "--dispatch", "round-robin"])?;
+    let stopped = workers(&running)[0];
+    kill(stopped, Signal::SIGSTOP)?;
+    let served = (0..20).try_for_each(|_| {
+        let mut client = Client::connect(running.address)?;
+        client.send(&get("/"))?;
+        client.end()?;
+        match client.receive(false) {
+            Ok(answer) => expect_page(&answer)?,
+            // hyper may drop the request of a client that has ended.
+            Err(error) if error.is::<Unanswered>() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        client.expect_close()
+    });
+    kill(stopped, Signal::SIGCONT)?;
+    served
 }
 
 /// A silent connection does not keep the workers from hearing of the drain, and the parent hands it over if it asks after all.

@@ -1,8 +1,10 @@
 //! A connection against a scripted client.
 
 use super::*;
+use crate::Served;
 use crate::args::Knobs;
 use crate::dispatch::OfferedWorker;
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 
 /// A connection and the bytes that it has written; it runs blocking work inline.
@@ -252,6 +254,16 @@ fn a_worker_gets_the_next_connection_once_the_first_request_runs_is_answered_or_
     client.connection.receive(b"GET /timer?ms=0 HTTP/1.1\r\nHost: a\r\n\r\n");
     let Step::Run(_queued) = client.connection.step() else { panic!("nothing to run") };
     assert!(worker.is_free());
+}
+
+#[test]
+fn a_connection_from_the_parent_ends_for_its_client_though_a_stopped_worker_holds_a_copy_of_the_socket() {
+    let worker = OfferedWorker::new();
+    let (socket, mut client) = UnixStream::pair().unwrap();
+    let _copy = socket.try_clone().unwrap();
+    client.set_nonblocking(true).unwrap();
+    drop(Served::new(Service::for_tests(), socket, Some(worker.take())));
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
 }
 
 #[test]

@@ -192,7 +192,7 @@ mod tests {
             // Other tests run handlers at the same time.
             let watch = Watch { running: || RUNNING.get(), ..Watch::new(limits, 1).unwrap() };
             let watch: &'static Watch = Box::leak(Box::new(watch));
-            Watched { watch, slot: watch.open(&server), server, client, now: Instant::now() }
+            Watched { watch, slot: watch.open(&server, false), server, client, now: Instant::now() }
         }
 
         /// Checks at every tick for this many times the limit. Returns whether the connection is cut off.
@@ -259,7 +259,7 @@ mod tests {
         // Four times as long as a silent one has.
         let limits = Limits { request_timeout: LINGER * 4, ..watched.watch.limits };
         let watch: &'static Watch = Box::leak(Box::new(Watch { running: || RUNNING.get(), ..Watch::new(limits, 1).unwrap() }));
-        watched.slot = watch.open(&watched.server);
+        watched.slot = watch.open(&watched.server, false);
         watched.watch = watch;
         watched.slot.set(Phase::Lingering);
         for _ in 0..7 {

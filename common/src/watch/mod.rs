@@ -115,6 +115,8 @@ pub(crate) struct Slot {
     watch: &'static Watch,
     key: usize,
     marks: Arc<Marks>,
+    /// The parent has handed out this socket, and perhaps copies of it that nobody took.
+    may_have_copies: bool,
 }
 
 impl Slot {
@@ -164,7 +166,11 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut entries = self.watch.entries();
-        entries.remove(self.key);
+        let entry = entries.remove(self.key);
+        if self.may_have_copies {
+            // One may lie in the channel of a worker that is stopped: closing this one alone would end nothing.
+            cut(entry.socket, Shutdown::Write);
+        }
         // Under the lock, so that `Watch::requests` neither misses these requests nor counts them twice.
         self.watch.past_requests.fetch_add(self.marks.requests.load(Ordering::Relaxed).into(), Ordering::Relaxed);
         let is_last = entries.is_empty();
@@ -203,7 +209,7 @@ impl Watch {
         Ok(())
     }
 
-    pub fn open(&'static self, socket: &impl AsRawFd) -> Slot {
+    pub fn open(&'static self, socket: &impl AsRawFd, may_have_copies: bool) -> Slot {
         let marks = Arc::new(Marks { phase: AtomicU32::new(Phase::Open as u32), requests: AtomicU32::new(0) });
         let socket = socket.as_raw_fd();
         let entry = Entry { socket, marks: marks.clone(), seen: Seen::new() };
@@ -216,7 +222,7 @@ impl Watch {
         if !self.has_clients.load(Ordering::Relaxed) && !self.has_clients.swap(true, Ordering::SeqCst) {
             self.wake();
         }
-        Slot { watch: self, key, marks }
+        Slot { watch: self, key, marks, may_have_copies }
     }
 
     pub fn is_draining(&self) -> bool {
