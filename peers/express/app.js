@@ -55,6 +55,8 @@ module.exports = ({ maxBlock, state, run }) => {
   });
   const answer = async (response, job) => {
     const { status, type, body } = await run(job);
+    // The drain may have begun meanwhile.
+    if (state.isDraining) response.set('Connection', 'close');
     response.status(status).set('Content-Type', type).send(body);
   };
   for (const [path, work] of Object.entries(WORK)) {
