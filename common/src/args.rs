@@ -158,7 +158,7 @@ pub struct Knobs {
     pub processes: usize,
     /// The distribution of connections to them; `None` with a single process.
     pub dispatch: Option<Dispatch>,
-    /// The maximum number of threads in the pool for blocking work; 0 if the model has no pool.
+    /// The maximum number of threads in a pool for blocking work; 0 if the model has no pool.
     pub blocking_threads: usize,
     /// The length of the queue in front of a pool; 0 if the model does not bound it.
     pub queue: usize,
@@ -176,6 +176,11 @@ impl Knobs {
         if self.model.loops == Loops::One { 1 } else { self.threads }
     }
 
+    /// The number of threads in all pools of one process for blocking work.
+    pub(crate) fn pool_threads(&self) -> usize {
+        self.blocking_threads * if self.model.pool_per_loop { self.loops() } else { 1 }
+    }
+
     /// The number of running handlers at which a connection might have to wait.
     pub(crate) fn capacity(&self) -> u32 {
         let handlers = match (self.model.handlers, self.model.pollers) {
@@ -184,7 +189,7 @@ impl Knobs {
             (Threads::Knob, Threads::Knob) | (Threads::One, _) => 1,
             (Threads::Knob | Threads::KnobAnd(_), _) => self.threads,
         };
-        u32::try_from(handlers + self.blocking_threads).unwrap_or(u32::MAX)
+        u32::try_from(handlers + self.pool_threads()).unwrap_or(u32::MAX)
     }
 }
 

@@ -143,6 +143,8 @@ pub struct Model {
     pub forks: Forks,
     /// The default size of the pool for blocking work.
     pub blocking_threads: Pool,
+    /// Each event loop has a pool of that size of its own.
+    pub pool_per_loop: bool,
     /// The default length of the queue in front of a pool; 0 if the model does not bound it.
     pub queue: usize,
     /// The threads that may run a handler.
@@ -166,6 +168,7 @@ impl Model {
             has_threads: false,
             forks: Forks::IfAsked,
             blocking_threads: Pool::None,
+            pool_per_loop: false,
             queue: 0,
             handlers: Threads::One,
             pollers: Threads::One,

@@ -83,10 +83,10 @@ impl Threads {
     }
 }
 
-/// The threads that serve connections, plus those of the pool for blocking work.
+/// The threads that serve connections, plus those of the pools for blocking work.
 fn handler_threads(knobs: &Knobs) -> String {
     let own = knobs.model.handlers.resolve(knobs.threads);
-    if knobs.blocking_threads > 0 { format!("{own} + {}", knobs.blocking_threads) } else { own }
+    if knobs.blocking_threads > 0 { format!("{own} + {}", knobs.pool_threads()) } else { own }
 }
 
 fn resolved(runtime: &Runtime, knobs: &Knobs) -> BTreeMap<String, String> {

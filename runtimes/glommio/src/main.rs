@@ -49,6 +49,7 @@ const MODELS: [Model; 3] = [
         name: "offloaded",
         about: "W threads, each with its own event loop and listener; blocking calls go to a pool of each loop",
         blocking_threads: Pool::PerCore,
+        pool_per_loop: true,
         ..Model::per_core(|server| serve(server, true))
     },
 ];
