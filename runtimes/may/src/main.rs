@@ -128,14 +128,16 @@ fn register(stream: std::net::TcpStream) -> io::Result<TcpStream> {
 }
 
 fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<AtomicBool>) {
+    let mut in_a_row = 0;
     while !is_stopped.load(Ordering::SeqCst) {
         match acceptor.inner().accept(register) {
             Ok(served) => {
+                in_a_row += 1;
                 // An error ends only this connection.
                 let serve = move || drop(serve_connection(served, place));
-                if place.workers == 1 && acceptor.inner().in_a_row() == 1 {
-                    // Serve this connection until it waits before accepting the next one, which an idle process may take.
-                    // So a new coroutine accepts, because it starts only once this one waits; a coroutine that yields would
+                if place.workers == 1 && in_a_row >= acceptor.inner().in_a_row() {
+                    // Serve these connections until they wait before accepting the next one, which an idle process may take.
+                    // So a new coroutine accepts, because it starts only once these wait; a coroutine that yields would
                     // run again at once. With several workers the new coroutine might get stuck behind a blocked one.
                     go!(move || accept(acceptor, place, is_stopped));
                     return serve();
@@ -143,6 +145,7 @@ fn accept(acceptor: CoIo<Acceptor>, place: &'static Place, is_stopped: Arc<Atomi
                 go!(serve);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                in_a_row = 0;
                 acceptor.wait_io();
             }
             // Others may wait, of whom the poller does not tell again. Connections have their turn first: they may end, and make room.
