@@ -22,6 +22,7 @@ use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Builder;
 use tokio::task::spawn_blocking;
@@ -75,12 +76,13 @@ async fn serve_all(server: Server, handler: MethodRouter<Service>) -> io::Result
         .with_state(service);
     let connections = Connections::new(server.acceptor)?;
     // SAFETY: it owns its descriptor, never changes it, and keeps it open until it and its registration are dropped.
-    let stop = unsafe { AsyncFd::register(server.stop)? };
+    let stop = Arc::new(unsafe { AsyncFd::register(server.stop)? });
     service.ready();
-    axum::serve(Accepting { connections, address: service.address() }, router).with_graceful_shutdown(stopped(stop)).await
+    let accepting = Accepting { connections, stop: stop.clone(), address: service.address() };
+    axum::serve(accepting, router).with_graceful_shutdown(stopped(stop)).await
 }
 
-async fn stopped(stop: AsyncFd<Stop>) {
+async fn stopped(stop: Arc<AsyncFd<Stop>>) {
     // Waiting fails only if the runtime ends.
     let _ = stop.readable().await;
 }
@@ -128,6 +130,7 @@ fn to_response(answer: Answer, worker: &'static str) -> Response<Body> {
 
 struct Accepting {
     connections: Connections,
+    stop: Arc<AsyncFd<Stop>>,
     address: SocketAddr,
 }
 
@@ -137,7 +140,13 @@ impl Listener for Accepting {
 
     async fn accept(&mut self) -> (Counted, SocketAddr) {
         loop {
-            if let Ok(served) = self.connections.next().await {
+            let served = tokio::select! {
+                biased;
+                // axum would take what waits now, and close it unread.
+                _ = self.stop.readable() => std::future::pending().await,
+                served = self.connections.next() => served,
+            };
+            if let Ok(served) = served {
                 return (Counted(served.into_registered()), self.address);
             }
         }
