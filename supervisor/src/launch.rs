@@ -20,6 +20,24 @@ use std::process::{Command, ExitCode};
 /// The variable that makes Python write each line at once.
 const UNBUFFERED: &str = "PYTHONUNBUFFERED";
 
+/// What supervisors and systemd tell a process. Whoever has started an app may be one, and the app would take it for its own.
+const TOLD: [&str; 14] = [
+    CHECK,
+    "SUPERVISOR_INSTANCE",
+    "SUPERVISOR_LISTENERS",
+    "SUPERVISOR_PID",
+    "SUPERVISOR_PRELOAD",
+    "SUPERVISOR_STOP_SIGNAL",
+    "SUPERVISOR_WAIT_READY",
+    "NODE_CHANNEL_FD",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+];
+
 /// Exit code if the program cannot be run, as in a shell.
 pub const CANNOT_RUN: u8 = 127;
 
@@ -49,13 +67,14 @@ fn launch(path: &Path) -> Result<std::convert::Infallible> {
     let program = spec.command.first().context("the command is empty")?;
     let mut command = Command::new(program);
     command.args(&spec.command[1..]).env_clear().envs(spec.environment.0.iter().map(|(name, value)| (name, value)));
-    // The command of a check may have started this app, which is none.
-    command.env_remove(CHECK);
+    for name in TOLD {
+        command.env_remove(name);
+    }
     let user = As::of(&spec.options)?;
     let variables = user.as_ref().map(As::variables).unwrap_or_default();
     command.envs(variables.into_iter().filter(|(name, _)| !spec.declared.contains(*name)));
     for name in ["NOTIFY_SOCKET", "SUPERVISOR_INSTANCE", "LISTEN_FDS", "NODE_CHANNEL_FD"] {
-        command.env_remove(name).envs(env::var_os(name).map(|value| (name, value)));
+        command.envs(env::var_os(name).map(|value| (name, value)));
     }
     if let Some(number) = env::var_os("SUPERVISOR_INSTANCE") {
         // PM2's name for it.

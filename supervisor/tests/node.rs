@@ -66,6 +66,24 @@ fn a_program_that_wants_to_say_itself_when_it_is_ready_does() {
 }
 
 #[test]
+fn what_one_app_was_told_by_the_supervisor_does_not_reach_an_app_that_it_starts() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let names = ["SUPERVISOR_WAIT_READY", "WATCHDOG_USEC", "LISTEN_FDNAMES"];
+    let text = format!(
+        "const http = require('node:http');\n{SERVER}console.log('has', {names:?}.filter((name) => name in process.env).length);\n"
+    );
+    let file = program(&supervisor, "app.js", &text);
+    let mut begin = supervisor.command(&["start", file.to_str().unwrap(), "--listen-timeout", "10s"]);
+    assert!(begin.env("PORT", free_port().to_string()).envs(names.map(|name| (name, "1"))).status().unwrap().success());
+    // With the first one, it would count as ready only once it says so.
+    supervisor.ok(&["reload", "app"]);
+    until("both have logged", || supervisor.ok(&["logs", "app"]).matches("has 0").count() == 2);
+}
+
+#[test]
 fn a_program_gets_the_signal_that_it_was_written_for() {
     if !has("node") {
         return;
