@@ -6,7 +6,9 @@
 // - says that it is ready once it listens, or with `process.send('ready')` if it was started with --wait-ready;
 // - reports its requests, those that failed, and the lag of its event loop;
 // - gives signs of life, if it was started with --health-stall;
-// - on the stop signal, answers the requests that it has, closes WebSockets and ends, unless it has a handler of its own for the signal.
+// - on the stop signal, answers the requests that it has, closes WebSockets and ends, unless it has a handler of its own for the signal. If it is a
+//   cluster itself, its workers do that first.
+const cluster = require('node:cluster');
 const net = require('node:net');
 const dns = require('node:dns');
 const { constants } = require('node:os');
@@ -14,20 +16,41 @@ const { monitorEventLoopDelay } = require('node:perf_hooks');
 const { getSystemErrorName } = require('node:util');
 const { isMainThread } = require('node:worker_threads');
 
+const IDLE = 1000; // Milliseconds after which a kept connection without a request is closed, when its process is to end.
+
 // The environment is inherited by child processes, which are their own masters.
-if (isMainThread && process.send && Number(process.env.SUPERVISOR_PID) === process.pid) {
-  begin(process.env);
+if (isMainThread && process.send) {
+  const own = Number(process.env.SUPERVISOR_PID);
+  if (own === process.pid) begin(process.env);
+  else if (own === process.ppid && cluster.isWorker) work();
+}
+
+// A worker of a program that is a cluster itself. When it is to end, Node closes its servers and each connection without a request, on which a client may
+// just be sending one; but no connection that a client keeps busy.
+function work() {
+  const { listen } = net.Server.prototype;
+  const known = new WeakSet();
+  net.Server.prototype.listen = function (...words) {
+    if (!known.has(this)) {
+      known.add(this);
+      this.prependListener('request', (_, answer) => this.listening || (answer.shouldKeepAlive = false));
+      const { closeIdleConnections } = this;
+      if (closeIdleConnections) this.closeIdleConnections = () => setInterval(() => closeIdleConnections.call(this), IDLE).unref();
+    }
+    return listen.apply(this, words);
+  };
 }
 
 function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPERVISOR_WAIT_READY, WATCHDOG_USEC }) {
   const NAME = 'NODE_SUPERVISOR'; // Messages with this prefix do not reach the program's own handlers.
   // Without IPv6, the address of all interfaces is another.
   const NO_IPV6 = [constants.errno.EAFNOSUPPORT, constants.errno.EADDRNOTAVAIL];
-  const IDLE = 1000; // Milliseconds after which a kept connection without a request is closed.
-  const listen = net.Server.prototype.listen;
+  const { listen } = net.Server.prototype;
   const inherited = new Map((SUPERVISOR_LISTENERS || '').split(',').filter(Boolean).map((address, index) => [address, 3 + index]));
   const wishes = new Map();
   const servers = new Set();
+  const known = new WeakSet(); // Servers that have listened before, too.
+  const sessions = new Set(); // Connections of HTTP/2.
   const apart = new WeakSet(); // Servers on a port that the system chooses for this process alone.
   const answers = new Set();
   const upgraded = new Set(); // Sockets that speak another protocol by now, such as WebSocket.
@@ -65,6 +88,8 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
 
   net.Server.prototype.listen = function (...words) {
     const wanted = read(words);
+    // It would take requests that it does not get to answer: a cluster replaces the workers that end.
+    if (wanted && isEnding) return this;
     watch(this);
     const isApart = wanted?.port === 0 && !inheritedAt(0);
     if (isApart) apart.add(this);
@@ -139,11 +164,19 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
   });
 
   function watch(server) {
-    if (servers.has(server)) return;
     servers.add(server);
-    server.once('close', () => servers.delete(server));
+    if (known.has(server)) return;
+    known.add(server);
+    server.on('close', () => servers.delete(server));
+    server.on('session', (session) => {
+      sessions.add(session);
+      session.once('close', () => sessions.delete(session));
+      if (isEnding) leave(session);
+    });
     // A program may look for a free port before it listens where its clients are.
     server.on('listening', () => SUPERVISOR_WAIT_READY || apart.has(server) || say({ is: 'listening' }));
+    // One that listens again at once is told of its close only then.
+    server.on('listening', () => servers.add(server));
     server.prependListener('request', (request, answer) => {
       count(answer);
       if (isEnding) answer.shouldKeepAlive = false;
@@ -174,6 +207,23 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     if (isEnding && !answers.size) for (const socket of upgraded) setTimeout(() => answers.size || socket.destroySoon(), IDLE);
   }
 
+  // The client may just be sending a request, which gets its answer; then the client learns that the next one needs another connection. What has come
+  // with the request is read before.
+  function leave(session) {
+    const close = () => setImmediate(() => session.close());
+    session.once('stream', close);
+    setTimeout(close, IDLE);
+  }
+
+  // Each worker closes its own connections. One that still runs when it has none any more has something else to do, which has no end.
+  function ends(worker) {
+    if (worker.isConnected()) worker.disconnect();
+    return new Promise((done) => {
+      worker.once('exit', done);
+      worker.once('disconnect', () => setTimeout(done, IDLE));
+    });
+  }
+
   // The listeners of the package signal-exit, which many others load: they leave the signal to any other listener, so they are no handler of the
   // program's own. Both of its versions count their own; neither listens for SIGUSR1.
   function passive() {
@@ -185,15 +235,14 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     if (isEnding || process.listenerCount(SUPERVISOR_STOP_SIGNAL) - passive() > 1) return;
     isEnding = true;
     for (const answer of answers) if (!answer.headersSent) answer.shouldKeepAlive = false;
-    let left = servers.size;
-    const end = () => process.exit(0);
-    if (!left) end();
-    for (const server of servers) {
-      server.once('close', () => --left || end());
+    const closed = [...servers].map((server) => {
       // Only the listener: a client may just be sending a request on a kept connection. It gets its answer, and `Connection: close`.
       net.Server.prototype.close.call(server);
       setInterval(() => server.closeIdleConnections?.(), IDLE);
-    }
+      return new Promise((done) => server.once('close', done));
+    });
+    sessions.forEach(leave);
     endUpgraded();
+    Promise.all([...closed, ...Object.values(cluster.workers ?? {}).map(ends)]).then(() => process.exit(0));
   });
 }
