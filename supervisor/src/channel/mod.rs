@@ -55,6 +55,9 @@ pub struct Job {
     /// Addresses of those that it has asked for and got.
     #[serde(default)]
     pub asked: Vec<String>,
+    /// It has closed one of those.
+    #[serde(default)]
+    pub has_left: bool,
     /// Logs of its standard output and error.
     pub logs: [LogPlan; 2],
     /// It is a Node program that runs with our preload.
@@ -163,6 +166,8 @@ pub enum Report {
     Ready(Key),
     /// A worker wants to listen on an address; the number identifies its wish.
     Wants(Key, u64, String),
+    /// A worker has closed the listener of an address, which it had asked for.
+    Leaves(Key, String),
     /// A worker's status text, from `STATUS=`.
     Status(Key, String),
     /// A worker sends signs of life: this is the first, or the first after a pause that was too long.

@@ -38,6 +38,7 @@ impl App {
             number,
             listeners: spec.listeners.clone(),
             asked: worker.asked.clone(),
+            has_left: worker.left.is_some(),
             logs,
             is_node: spec.is_node,
             blocks: options.blocking_listener,

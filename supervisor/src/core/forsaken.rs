@@ -1,11 +1,36 @@
-//! Listeners that nobody uses any more, since the program has moved to another port: clients would wait there for ever.
+//! Listeners that nobody uses any more, since the program has closed them or moved to another port: clients would wait there for ever.
 
 use super::Core;
-use super::table::{App, Worker};
+use super::table::{App, Instance, Worker};
 use super::worker::State;
-use std::time::Instant;
+use crate::channel::Key;
+use crate::spec::{ONLY_IPV6, socket_address};
+use std::time::{Duration, Instant};
+
+/// Time for a process that has closed a listener to end: then the clients wait for the next process.
+const AFTER_LEAVING: Duration = Duration::from_secs(1);
 
 impl Core {
+    /// Notes that a process has closed a listener that it had asked for.
+    pub(super) fn leave(&mut self, key: Key, address: &str) {
+        let now = self.now.instant;
+        self.wishes.retain(|wish| wish.key != key || wish.address != address);
+        if let Some(worker) = self.table.worker_mut(key) {
+            worker.asked.retain(|asked| asked != address);
+            worker.left = Some(now);
+        }
+    }
+
+    /// Closes the listeners that no process of an app has and that would keep it from this address. A program that looks for a free port tries one of
+    /// its addresses after the other.
+    pub(super) fn make_room(&mut self, address: &str, app_number: usize) {
+        let App { asked, instances, .. } = &mut self.table.apps[app_number];
+        let held: Vec<&String> = instances.iter().flat_map(Instance::workers).flat_map(|worker| &worker.asked).collect();
+        let is_in_the_way = |one: &String| one != address && (covers(one, address) || covers(address, one));
+        asked.retain(|one| held.contains(&one) || !is_in_the_way(one));
+        self.unbind_unused();
+    }
+
     /// Returns when [`Self::close_forsaken`] has something to do.
     pub(super) fn forsaken_due(&self) -> Option<Instant> {
         self.forsaken().map(|(_, _, due)| due).min()
@@ -37,12 +62,20 @@ impl Core {
 fn forsaken(app: &App) -> Option<(Vec<String>, Instant)> {
     let is_settled = app.instances.iter().all(|one| one.is_online() || one.is_over());
     let online = || app.instances.iter().map(|one| &one.worker).filter(|one| matches!(one.state, State::Online { .. }));
-    let has_come = |one: &Worker| !one.asked.is_empty() || !app.spec.listeners.is_empty();
+    let has_come = |one: &Worker| !one.asked.is_empty() || one.left.is_some() || !app.spec.listeners.is_empty();
     if !is_settled || !online().all(has_come) {
         return None;
     }
     let is_forsaken = |address: &&String| !online().any(|one| one.asked.contains(address));
     let addresses: Vec<String> = app.asked.iter().filter(is_forsaken).cloned().collect();
-    let since = online().filter_map(|one| one.online).max()?;
-    (!addresses.is_empty()).then(|| (addresses, since + app.spec.options.listen_timeout))
+    let come = online().filter_map(|one| one.online).map(|online| online + app.spec.options.listen_timeout);
+    let due = come.chain(online().filter_map(|one| one.left).map(|left| left + AFTER_LEAVING)).max()?;
+    (!addresses.is_empty()).then_some((addresses, due))
+}
+
+/// Returns whether a listener takes what comes to another address too.
+fn covers(all: &str, other: &str) -> bool {
+    let (Some(own), Some(other)) = (socket_address(all), socket_address(other)) else { return false };
+    let is_same_kind = own.is_ipv6() == other.is_ipv6();
+    own.port() == other.port() && own.ip().is_unspecified() && (is_same_kind || own.is_ipv6() && !all.starts_with(ONLY_IPV6))
 }

@@ -5,10 +5,9 @@ use super::table::Instance;
 use super::task::Task;
 use super::worker::State;
 use crate::channel::{Key, Order};
-use crate::spec::Spec;
+use crate::spec::{Spec, socket_address};
 use anyhow::{Result, bail};
 use rustix::io::Errno;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The most addresses that a process may ask for.
@@ -46,7 +45,7 @@ impl Wish {
 impl Core {
     /// Listens for a process that wants it. From then on, its app has this listener.
     pub(super) fn wish(&mut self, wish: Wish) {
-        if wish.address.parse::<SocketAddr>().is_err() {
+        if socket_address(&wish.address).is_none() {
             return self.order(wish.refused(Errno::INVAL.raw_os_error(), "not an address"));
         }
         let now = self.now.instant;
@@ -55,6 +54,7 @@ impl Core {
         if let Some(why) = self.taken(&name, &wish.address) {
             return self.order(wish.refused(Errno::ADDRINUSE.raw_os_error(), &why));
         }
+        self.make_room(&wish.address, app_number);
         let app = &mut self.table.apps[app_number];
         let Some(worker) = app.instances[number].workers().find(|one| one.key == wish.key) else { return };
         if worker.asked.len() >= MOST_ASKED && !worker.asked.contains(&wish.address) {
@@ -88,7 +88,7 @@ impl Core {
     fn taken(&self, name: &str, address: &str) -> Option<String> {
         let mut others = self.table.apps.iter().filter(|app| app.spec.name != name);
         let other = &others.find(|app| app.has_listener(address))?.spec.name;
-        let is_any = address.parse::<SocketAddr>().is_ok_and(|address| address.port() == 0);
+        let is_any = socket_address(address).is_some_and(|address| address.port() == 0);
         let why = if is_any { ", at a port that the system has chosen: only one app can" } else { "" };
         Some(format!("{other} already listens on {address}{why}"))
     }

@@ -320,6 +320,7 @@ impl Core {
                 self.feed(key, Event::Ready);
             }
             Report::Wants(key, number, address) => self.wish(listeners::Wish { key, number, address }),
+            Report::Leaves(key, address) => self.leave(key, &address),
             Report::Lives(key) => self.lives(key),
             Report::Stalled(key, silence_ms) => self.stalled(key, silence_ms),
             Report::Status(key, says) => {

@@ -225,6 +225,7 @@ impl Core {
             worker.is_told_to_end = reported.is_told_to_end;
             worker.says = reported.says;
             worker.asked = reported.job.asked;
+            worker.left = reported.job.has_left.then_some(now);
             worker.logs = Some(reported.job.logs.map(|plan| plan.path));
             worker.sends_life = reported.sends_life;
             stalled.extend(reported.stalled_ms.map(|silence_ms| (key, silence_ms)));

@@ -124,6 +124,8 @@ pub struct Worker {
     pub online: Option<Instant>,
     /// Addresses that it has asked for.
     pub asked: Vec<String>,
+    /// When it has last closed one of them.
+    pub left: Option<Instant>,
     /// It has asked for one while it started, whether or not it got it.
     pub has_asked: bool,
     /// Its logs, if an earlier daemon has started it: the specification may name others by now.
@@ -166,6 +168,7 @@ impl Worker {
             due: None,
             online: None,
             asked: Vec::new(),
+            left: None,
             has_asked: false,
             logs: None,
             is_told_to_end: false,

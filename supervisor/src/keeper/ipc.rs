@@ -50,6 +50,8 @@ pub enum Said {
     Says(String),
     /// It wants to listen on an address; the number identifies its wish.
     Wants(u64, String),
+    /// It has closed the listener of an address.
+    Leaves(String),
 }
 
 #[derive(Deserialize)]
@@ -57,6 +59,7 @@ pub enum Said {
 enum Message {
     Word(String),
     Wants { cmd: String, id: u64, wants: String },
+    Leaves { cmd: String, leaves: String },
     Is { cmd: String, is: String },
     Says { cmd: String, says: String },
 }
@@ -197,6 +200,7 @@ fn said(line: &[u8]) -> Option<Said> {
         Message::Is { cmd, is } if cmd == NAME && is == "alive" => Some(Said::Lives),
         Message::Says { cmd, says } if cmd == NAME => Some(Said::Says(says)),
         Message::Wants { cmd, id, wants } if cmd == NAME => Some(Said::Wants(id, wants)),
+        Message::Leaves { cmd, leaves } if cmd == NAME => Some(Said::Leaves(leaves)),
         _ => None,
     }
 }
@@ -212,6 +216,7 @@ mod tests {
         assert_eq!(said(br#"{"cmd":"NODE_SUPERVISOR","is":"alive"}"#), Some(Said::Lives));
         let wants = said(br#"{"cmd":"NODE_SUPERVISOR","wants":"[::]:3000","id":1}"#);
         assert_eq!(wants, Some(Said::Wants(1, "[::]:3000".into())));
+        assert_eq!(said(br#"{"cmd":"NODE_SUPERVISOR","leaves":"[::]:3000"}"#), Some(Said::Leaves("[::]:3000".into())));
         for other in [&br#"{"cmd":"NODE_HANDLE_ACK"}"#[..], br#"{"type":"axm:monitor"}"#, b"", b"{", b"\"shutdown\""] {
             assert_eq!(said(other), None);
         }

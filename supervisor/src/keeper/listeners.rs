@@ -4,18 +4,18 @@ use super::Keeper;
 use crate::channel::Report;
 use crate::files::remove_leftover;
 use crate::proc;
-use crate::spec::UNIX;
+use crate::spec::{ONLY_IPV6, UNIX};
 use anyhow::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::fstat;
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_acceptconn;
-use rustix::net::{Shutdown, listen, shutdown};
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr, socket_acceptconn};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, bind, listen, shutdown, socket_with};
 use rustix::process::{Pid, Signal, kill_process};
 use sd_notify::NotifyState;
 use std::fs;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddrV6, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -40,7 +40,10 @@ impl Listener {
     fn open(address: &str) -> io::Result<Self> {
         let socket = match address.strip_prefix(UNIX) {
             Some(path) => open_unix(path)?,
-            None => TcpListener::bind(address)?.into(),
+            None => match address.strip_prefix(ONLY_IPV6) {
+                Some(address) => open_only_ipv6(address.parse().map_err(|_| Errno::INVAL)?)?,
+                None => TcpListener::bind(address)?.into(),
+            },
         };
         // The flag belongs to the open file, so it holds for all processes that share it.
         rustix::io::ioctl_fionbio(&socket, true)?;
@@ -160,6 +163,16 @@ fn open_unix(path: &str) -> io::Result<OwnedFd> {
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
     Ok(listener.into())
+}
+
+/// Opens a socket that leaves IPv4 alone, so that another may listen there. The option has to come before the address.
+fn open_only_ipv6(address: SocketAddrV6) -> io::Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_ipv6_v6only(&socket, true)?;
+    // The standard library does so too: connections of before may not have ended for good.
+    set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    Ok(socket)
 }
 
 /// The name under which systemd keeps a listener. Names have no colons.

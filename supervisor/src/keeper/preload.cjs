@@ -3,6 +3,7 @@
 //
 // - takes its listeners from the supervisor: `server.listen(3000)` in several processes listens once, and stays open while processes are replaced;
 //   `server.listen(0)` is each process's own;
+// - says so when it closes a listener, which is closed once no process has it any more;
 // - says that it is ready once it listens, or with `process.send('ready')` if it was started with --wait-ready;
 // - reports its requests, those that failed, and the lag of its event loop;
 // - gives signs of life, if it was started with --health-stall;
@@ -11,6 +12,7 @@
 const cluster = require('node:cluster');
 const net = require('node:net');
 const dns = require('node:dns');
+const path = require('node:path');
 const { constants } = require('node:os');
 const { monitorEventLoopDelay } = require('node:perf_hooks');
 const { getSystemErrorName } = require('node:util');
@@ -45,9 +47,10 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
   const NAME = 'NODE_SUPERVISOR'; // Messages with this prefix do not reach the program's own handlers.
   // Without IPv6, the address of all interfaces is another.
   const NO_IPV6 = [constants.errno.EAFNOSUPPORT, constants.errno.EADDRNOTAVAIL];
-  const { listen } = net.Server.prototype;
+  const { listen, close } = net.Server.prototype;
   const inherited = new Map((SUPERVISOR_LISTENERS || '').split(',').filter(Boolean).map((address, index) => [address, 3 + index]));
   const wishes = new Map();
+  const held = new Map(); // The addresses of servers that have asked for theirs.
   const servers = new Set();
   const known = new WeakSet(); // Servers that have listened before, too.
   const sessions = new Set(); // Connections of HTTP/2.
@@ -94,22 +97,38 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     const isApart = wanted?.port === 0 && !inheritedAt(0);
     if (isApart) apart.add(this);
     else apart.delete(this);
-    // A path, a descriptor that the program has taken itself, a handle, or what is an error anyway.
+    // Another path, a descriptor that the program has taken itself, a handle, or what is an error anyway.
     if (!wanted || isApart) return listen.apply(this, words);
     const done = words.at(-1);
     if (typeof done === 'function') this.once('listening', done);
+    if (wanted.socket) {
+      this._pipeName = wanted.socket; // As Node sets it, for `server.address()`.
+      inherit(this, `unix:${path.resolve(wanted.socket)}`);
+      return this;
+    }
     resolve(wanted.host, (error, host) => (error ? this.emit('error', error) : take(this, host, wanted)));
     return this;
   };
 
-  // The port and the host of a call, in all its forms: listen(port, host, backlog, done), listen({ port, host }, done), listen(done).
+  net.Server.prototype.close = function (...words) {
+    close.apply(this, words);
+    const address = held.get(this);
+    held.delete(this);
+    if (address && !isEnding && ![...held.values()].includes(address)) say({ leaves: address });
+    return this;
+  };
+
+  // The port and the host of a call, or the Unix socket if the supervisor has it, in all its forms: listen(port, host, backlog, done),
+  // listen({ port, host }, done), listen(path, done), listen(done).
   function read([first, second]) {
     if (first === undefined || typeof first === 'function') return { port: 0 };
     const options = typeof first === 'object' && first !== null ? first : { port: first, host: typeof second === 'string' ? second : undefined };
+    const socket = options.path ?? options.port;
+    if (typeof socket === 'string' && inherited.has(`unix:${path.resolve(socket)}`)) return { socket };
     const isElsewhere = ['fd', 'path', 'handle', '_handle'].some((name) => options[name] !== undefined);
     const port = Number(options.port);
     const isPort = options.port !== '' && options.port !== null && Number.isInteger(port) && port >= 0 && port < 65536;
-    return isElsewhere || !isPort ? undefined : { port, host: options.host };
+    return isElsewhere || !isPort ? undefined : { port, host: options.host, isOnly6: options.ipv6Only === true };
   }
 
   function inheritedAt(port) {
@@ -121,29 +140,30 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     dns.lookup(host, (error, address) => done(error, address));
   }
 
-  function take(server, host, { port }) {
+  function take(server, host, { port, isOnly6 }) {
     const address = (host) => (net.isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`);
     const names = host ? [address(host)] : [address('::'), address('0.0.0.0')];
     // Without a host, or without a port of its own, whatever the supervisor listens on at this port is meant.
     const name = names.find((name) => inherited.has(name)) ?? (host && port ? undefined : inheritedAt(port));
-    if (name) {
-      const fd = inherited.get(name);
-      inherited.delete(name);
-      listen.call(server, { fd });
-    } else {
-      wish(server, names);
-    }
+    if (name) inherit(server, name);
+    else wish(server, isOnly6 && net.isIPv6(host) ? [`ipv6only:${names[0]}`] : names);
+  }
+
+  function inherit(server, name) {
+    const fd = inherited.get(name);
+    inherited.delete(name);
+    listen.call(server, { fd });
   }
 
   function wish(server, [name, ...others]) {
     const id = ++wished;
-    wishes.set(id, { server, others });
+    wishes.set(id, { server, name, others });
     process.channel.ref();
     say({ wants: name, id });
   }
 
   process.on('internalMessage', (message, handle) => {
-    const { server, others } = (message.cmd === NAME && wishes.get(message.id)) || {};
+    const { server, name, others } = (message.cmd === NAME && wishes.get(message.id)) || {};
     if (!server) {
       // Given a second time, when the listener was made anew meanwhile.
       if (message.cmd === NAME) handle?.close?.();
@@ -153,6 +173,7 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     // A keeper of an earlier version sends only the name.
     const number = message.errno ?? constants.errno[message.code];
     if (handle) {
+      held.set(server, name);
       listen.call(server, handle);
     } else if (others.length && NO_IPV6.includes(number)) {
       wish(server, others);
@@ -237,7 +258,7 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     for (const answer of answers) if (!answer.headersSent) answer.shouldKeepAlive = false;
     const closed = [...servers].map((server) => {
       // Only the listener: a client may just be sending a request on a kept connection. It gets its answer, and `Connection: close`.
-      net.Server.prototype.close.call(server);
+      close.call(server);
       setInterval(() => server.closeIdleConnections?.(), IDLE);
       return new Promise((done) => server.once('close', done));
     });

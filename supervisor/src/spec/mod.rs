@@ -14,6 +14,7 @@ use croner::Cron;
 use humantime::format_duration;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -259,6 +260,8 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
 
 /// Begins the address of a Unix socket, before its path.
 pub const UNIX: &str = "unix:";
+/// Begins the address of a listener for IPv6 alone, which a Node program may ask for. Any other at `[::]` takes IPv4 too.
+pub const ONLY_IPV6: &str = "ipv6only:";
 /// Longest path of a Unix socket on Linux, without its final zero byte.
 pub const LONGEST_SOCKET: usize = 107;
 /// Longest address of a listener, in bytes.
@@ -270,8 +273,13 @@ pub fn is_address(text: &str) -> bool {
         // Addresses are handed on in a list.
         Some(path) => Path::new(path).is_absolute() && path.len() <= LONGEST_SOCKET && !path.contains(','),
         // A port may begin with any number of zeros.
-        None => text.len() <= LONGEST_ADDRESS && text.parse::<std::net::SocketAddr>().is_ok(),
+        None => text.len() <= LONGEST_ADDRESS && text.parse::<SocketAddr>().is_ok(),
     }
+}
+
+/// Returns where a listener listens, unless that is a Unix socket.
+pub fn socket_address(address: &str) -> Option<SocketAddr> {
+    address.strip_prefix(ONLY_IPV6).unwrap_or(address).parse().ok()
 }
 
 /// Parses a pattern of cron, such as `0 3 * * *`.

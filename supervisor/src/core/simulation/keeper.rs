@@ -125,6 +125,18 @@ impl World {
         }
     }
 
+    /// Lets each process close the listeners that it has asked for, and go on.
+    pub fn close_listeners(&mut self) {
+        for (key, (job, identity, _)) in &mut self.keeper.workers {
+            let Some((_, _, held)) = self.processes.get_mut(&identity.pid) else { continue };
+            for address in std::mem::take(&mut job.asked) {
+                job.has_left = true;
+                held.retain(|one| *one != address);
+                self.reports.push_back(Report::Leaves(*key, address));
+            }
+        }
+    }
+
     pub fn process_of(&mut self, key: Key) -> Option<&mut Process> {
         self.processes.values_mut().find(|(own, ..)| *own == key).map(|(_, process, _)| process)
     }

@@ -14,7 +14,7 @@ mod world;
 use crate::control::{Pace, Request, Size};
 use crate::core::Input;
 use crate::environment::Environment;
-use apps::{CHECKED, JOB, NODE, other_spec, spec};
+use apps::{ASKED, CHECKED, JOB, NODE, other_spec, spec};
 use std::time::Duration;
 use world::{Expected, World};
 
@@ -76,6 +76,7 @@ impl World {
             55..65 => drop(self.keeper_acts()),
             65..75 => drop(self.keeper_looks()),
             75..88 => drop(self.daemon_hears()),
+            88..89 => self.close_listeners(),
             _ => drop(self.process_acts()),
         }
     }
@@ -179,6 +180,25 @@ fn a_death_at_any_moment_leaves_the_listeners_open_that_a_program_asks_for_and_n
             Request::Delete(name()),
         ],
     );
+}
+
+#[test]
+fn a_listener_that_its_processes_have_closed_is_closed_whoever_dies_meanwhile() {
+    let hear = |world: &mut World| while world.daemon_hears() {};
+    let ways: [fn(&mut World); 3] = [|_| {}, World::kill_daemon, World::kill_keeper];
+    for (number, way) in ways.into_iter().enumerate() {
+        let mut world = World::new(1);
+        world.request(Request::Start { spec: Box::new(spec(NODE)), instances: 2 });
+        world.calm_down();
+        assert!(world.keeper.listeners.contains(ASKED[0]), "{}", world.history());
+        world.close_listeners();
+        // A keeper that dies before it has passed that on takes it along.
+        hear(&mut world);
+        way(&mut world);
+        world.calm_down();
+        assert!(!world.keeper.listeners.contains(ASKED[0]), "{number}: {}", world.history());
+        world.check();
+    }
 }
 
 #[test]

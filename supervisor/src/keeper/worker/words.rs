@@ -87,6 +87,14 @@ impl Worker {
                 Said::Lives => reports.extend(self.lives()),
                 Said::Says(status) => self.notify.set_status(&status),
                 Said::Wants(wish, address) => reports.push(Report::Wants(key, wish, address)),
+                Said::Leaves(address) => {
+                    // It may name any.
+                    if let Some(number) = self.job.asked.iter().position(|asked| *asked == address) {
+                        self.job.asked.remove(number);
+                        self.job.has_left = true;
+                        reports.push(Report::Leaves(key, address));
+                    }
+                }
             }
         }
         reports.extend(self.report_status());

@@ -1,0 +1,111 @@
+//! The listeners of Node programs: they close them again, and want them of several kinds. Without Node there is nothing to test, and each says so.
+
+mod common;
+
+use common::load::{ask, connect};
+use common::node::{said, start};
+use common::{Supervisor, can_run, free_port, has, program, until};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+
+#[test]
+fn a_listener_that_a_running_program_has_closed_refuses_clients_until_it_starts_again() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let text = "const server = require('node:http').createServer((_, answer) => {
+      server.close();
+      answer.setHeader('Connection', 'close').end('bye');
+    }).listen(Number(process.env.PORT), '127.0.0.1');
+    setInterval(() => {}, 1000);";
+    let port = free_port();
+    let file = program(&supervisor, "app.js", text);
+    let words = ["start", file.to_str().unwrap()];
+    assert!(supervisor.command(&words).env("PORT", port.to_string()).status().unwrap().success());
+    let pids = supervisor.pids();
+    let address = format!("127.0.0.1:{port}");
+    let listens = || TcpStream::connect(&address).is_ok();
+    until("it listens", listens);
+    ask(&mut connect(&address).unwrap()).unwrap();
+    until("clients are refused", || !listens());
+    assert_eq!((supervisor.pids(), &supervisor.list()[0]["status"]), (pids, &"online".into()));
+    supervisor.ok(&["restart", "app"]);
+    until("it listens again", listens);
+    ask(&mut connect(&address).unwrap()).unwrap();
+}
+
+#[test]
+fn a_program_that_looks_for_a_free_address_finds_those_free_that_it_has_closed() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    // More of them than a process may have, and with a server that listens again and again.
+    let text = "const server = require('node:http').createServer((_, answer) => answer.end('hello'));
+    const tries = (host) => new Promise((done) => {
+      server.once('error', ({ code }) => console.log(`${host}: ${code}`));
+      server.listen(Number(process.env.PORT), host, () => server.close(done));
+    });
+    (async () => {
+      for (const host of [undefined, '0.0.0.0', '127.0.0.1', undefined]) await tries(host);
+      for (let host = 1; host <= 80; host++) await tries(`127.0.0.${host}`);
+      server.listen(Number(process.env.PORT), () => process.send('ready'));
+    })();";
+    let port = free_port();
+    let file = program(&supervisor, "app.js", text);
+    let output = start(&supervisor, &file, port, &["--wait-ready"]);
+    assert!(output.status.success(), "{}", supervisor.ok(&["logs", "app"]));
+    ask(&mut connect(&format!("127.0.0.1:{port}")).unwrap()).unwrap();
+    until("it reports its request", || supervisor.list()[0]["says"].is_string());
+    assert!(supervisor.list()[0]["says"].as_str().unwrap().starts_with("1 requests,"), "{:?}", supervisor.list());
+    assert_eq!(supervisor.list()[0]["listeners"], serde_json::json!([format!("[::]:{port}")]));
+}
+
+#[test]
+fn a_program_that_listens_for_each_version_of_ip_apart_does_so() {
+    if !has("node") || !can_run(TcpListener::bind("[::1]:0").is_ok(), "there is no IPv6") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let text = "const http = require('node:http');
+    for (const host of ['::', '0.0.0.0']) {
+      http.createServer((_, answer) => answer.end(host)).listen({ host, ipv6Only: host === '::', port: Number(process.env.PORT) });
+    }";
+    let port = free_port();
+    let file = program(&supervisor, "app.js", text);
+    let output = start(&supervisor, &file, port, &["-i", "2"]);
+    assert!(output.status.success(), "{}", said(&output));
+    for _ in 0..2 {
+        for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+            ask(&mut connect(&address).unwrap()).unwrap();
+        }
+        supervisor.ok(&["reload", "app"]);
+    }
+}
+
+#[test]
+fn a_program_takes_the_unix_socket_that_the_supervisor_has() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let socket = supervisor.home.path().join("app.sock");
+    let text = "const server = require('node:http').createServer((_, answer) => answer.end('hello'));
+    server.listen(process.env.SOCKET, () => console.log('at', server.address()));";
+    let file = program(&supervisor, "app.js", text);
+    let address = format!("unix:{}", socket.display());
+    let words = ["start", file.to_str().unwrap(), "-i", "2", "--listen", &address, "--listen-timeout", "10s"];
+    assert!(supervisor.command(&words).env("SOCKET", &socket).status().unwrap().success());
+    for _ in 0..2 {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("hello"), "{answer:?}");
+        supervisor.ok(&["reload", "app"]);
+    }
+    let logs = supervisor.ok(&["logs", "app"]);
+    assert!(logs.contains(&format!("at {}", socket.display())), "{logs}");
+}
