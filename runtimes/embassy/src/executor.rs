@@ -40,36 +40,3 @@ fn pend(_context: *mut ()) {
         thread.unpark();
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use futures_lite::future::poll_fn;
-    use std::sync::mpsc::{Sender, channel};
-    use std::task::Poll;
-    use std::time::Duration;
-
-    /// Is ready again at once, and makes a call that parks the thread.
-    #[embassy_executor::task]
-    async fn park_once(done: Sender<()>) {
-        let mut is_first = true;
-        poll_fn(|context| {
-            if !std::mem::take(&mut is_first) {
-                return Poll::Ready(());
-            }
-            context.waker().wake_by_ref();
-            thread::current().unpark();
-            thread::park();
-            Poll::Pending
-        })
-        .await;
-        done.send(()).unwrap();
-    }
-
-    #[test]
-    fn a_task_runs_that_was_woken_before_a_blocking_call_has_parked_the_thread() {
-        let (done, is_done) = channel();
-        thread::spawn(|| run(|spawner| Ok(spawner.spawn(park_once(done).unwrap()))));
-        assert!(is_done.recv_timeout(Duration::from_secs(20)).is_ok());
-    }
-}

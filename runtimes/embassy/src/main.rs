@@ -105,3 +105,41 @@ async fn serve_until_closed(mut served: Served<Async<TcpStream>>) -> io::Result<
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Sender, channel};
+    use std::task::Poll;
+    use std::thread;
+    use std::time::Duration;
+
+    /// Is ready again at once, and makes a call that parks the thread.
+    #[embassy_executor::task]
+    async fn park_once(done: Sender<()>) {
+        let mut is_first = true;
+        poll_fn(|context| {
+            if !std::mem::take(&mut is_first) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            thread::current().unpark();
+            thread::park();
+            Poll::Pending
+        })
+        .await;
+        done.send(()).unwrap();
+    }
+
+    #[test]
+    fn a_task_runs_that_was_woken_before_a_blocking_call_has_parked_the_thread() {
+        let (done, is_done) = channel();
+        thread::spawn(|| {
+            executor::run(|spawner| {
+                spawner.spawn(park_once(done).unwrap());
+                Ok(())
+            })
+        });
+        assert!(is_done.recv_timeout(Duration::from_secs(20)).is_ok());
+    }
+}

@@ -141,7 +141,7 @@ mod tests {
         };
         let mut schedule = looked(5);
         let entry = Entry::new(crate::spec::schedule("* * * * * *").unwrap(), schedule.since.clone().unwrap());
-        assert!(entry.next.as_ref().unwrap() < &Zoned::now());
+        assert!(*entry.next.as_ref().unwrap() < Zoned::now());
         schedule.entries.insert("job".into(), entry);
         assert_eq!(schedule.take_due(&home), ["job"]);
         assert!(Schedule::resume(&home).since.unwrap() > looked(5).since.unwrap());
