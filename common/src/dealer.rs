@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 /// The longest time an offer may stay with a worker that looks idle but does not take it, such as a stopped one. That worker gets no other until it
 /// speaks.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// Beyond that many ignored offers the time does not grow.
+const MOST_IGNORED: u32 = 4;
 
 pub(crate) struct Dealer {
     listener: Option<TcpListener>,
@@ -36,6 +38,8 @@ pub(crate) struct Dealer {
     offers: Vec<Option<Offer>>,
     /// The workers that have not taken an offer for too long, and have not spoken since.
     unresponsive: Vec<bool>,
+    /// Offers in a row that each worker has ignored. Its turns may just be long, so it gets twice the time for each.
+    ignored: Vec<u32>,
     /// The worker whose turn it is.
     next: usize,
     /// The number of the last offer.
@@ -70,6 +74,7 @@ impl Dealer {
             queue: VecDeque::new(),
             offers: table.cells.iter().map(|_| None).collect(),
             unresponsive: vec![false; table.cells.len()],
+            ignored: vec![0; table.cells.len()],
             next: 0,
             number: 0,
             accepted: 0,
@@ -179,11 +184,12 @@ impl Dealer {
         let Some(offer) = &self.offers[worker] else { return };
         let cell = &self.table.cells[worker];
         if !cell.has_offer() {
-            self.offers[worker] = None;
+            (self.offers[worker], self.ignored[worker]) = (None, 0);
         } else if !cell.is_idle() {
             self.take_back(worker);
-        } else if offer.since.elapsed() >= PATIENCE {
-            self.unresponsive[worker] = self.take_back(worker);
+        } else if offer.since.elapsed() >= PATIENCE * (1 << self.ignored[worker]) && self.take_back(worker) {
+            self.unresponsive[worker] = true;
+            self.ignored[worker] = MOST_IGNORED.min(self.ignored[worker] + 1);
         }
     }
 

@@ -48,6 +48,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     interrupt::install()?;
     let own = harness::own(arguments.command.as_deref(), arguments.url.as_deref(), &arguments.own)?;
+    if let (None, Some(word)) = (&own, arguments.own.first_word()) {
+        bail!("{word} is about your own service: say where it is with --url, or how to start it with --command");
+    }
     let mut servers = harness::servers()?;
     let mut first = if arguments.servers.is_empty() { harness::first(&servers) } else { arguments.servers.clone() };
     if let Some(own) = own {

@@ -90,7 +90,8 @@ fn refuse_hopeless(arguments: &Ab, settings: &Settings) -> Result<()> {
 fn learn(all: &[Server], settings: &mut Settings, fail_if: &[Gate]) -> Result<()> {
     let learned = own::learn(all, settings)?;
     own::warn(all, &learned);
-    if let (Some(gate), false) = (fail_if.first(), learned.has_slow_request()) {
+    let beside = fail_if.iter().find(|gate| !gate.is_beside_none());
+    if let (Some(gate), false) = (beside, learned.has_slow_request()) {
         bail!("the gate '{gate}' cannot tell: no slow request was slow, so name one that is with --blocker");
     }
     settings.experiments.insert(SERVICE.into(), serde_json::to_value(learned)?);

@@ -130,12 +130,13 @@ pub fn list_metrics(compared: &[Comparison]) -> Result<ExitCode> {
 /// # Errors
 /// A gate that cannot fail.
 pub fn report_failures(mut compared: Vec<Comparison>) -> Result<bool> {
-    compared.iter_mut().try_for_each(Comparison::check_gates)?;
+    // What fails is told, also beside a gate that cannot.
+    let checked = compared.iter_mut().try_for_each(Comparison::check_gates);
     let failed: Vec<String> = compared.iter().flat_map(Comparison::failed).cloned().collect();
     if !failed.is_empty() {
         say(&format!("stallbench: {} beyond what --fail-if allows: {}", failed.len(), failed.join("; ")));
     }
-    Ok(!failed.is_empty())
+    checked.map(|()| !failed.is_empty())
 }
 
 /// Other differences of the rounds, and what the trials cannot tell.

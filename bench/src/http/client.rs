@@ -8,7 +8,6 @@ use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long each step of a check may take.
@@ -170,7 +169,7 @@ impl Client {
         let end = Instant::now() + self.patience;
         // Nobody knows what the server makes of the rest of a request that it has answered before it was sent whole.
         let early = |response| Response { closes: true, ..response };
-        match self.send_until(request, end) {
+        match self.send_until(request, is_head, end) {
             Ok(true) => self.receive_until(is_head, end),
             Ok(false) => self.receive_until(is_head, end).map(early),
             Err(error) if is_reset(&error) => self.receive_until(is_head, end).map(early).map_err(|_| error),
@@ -179,7 +178,7 @@ impl Client {
     }
 
     /// Sends a request, and takes in what the server says meanwhile. Returns whether it is sent whole: a server may answer without reading on.
-    fn send_until(&mut self, request: &[u8], end: Instant) -> Result<bool> {
+    fn send_until(&mut self, request: &[u8], is_head: bool, end: Instant) -> Result<bool> {
         let mut rest = request;
         loop {
             match send(self.stream.as_raw_fd(), rest, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
@@ -199,11 +198,12 @@ impl Client {
             // Rounded up, so that the last wait is not a busy one.
             let is_late = poll(&mut fds, PollTimeout::try_from(left + Duration::from_millis(1))?) == Ok(0);
             let has_more = fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN));
-            if is_late && has_spoken || has_more && !self.fill(end, "no answer")? {
+            // What has begun to answer may still want the rest.
+            if is_late && is_whole(&self.input, is_head) || has_more && !self.fill(end, "no answer")? {
                 return Ok(false);
             }
-            if is_late {
-                bail!("cannot send: the server does not read on within {} s", self.patience.as_secs_f64());
+            if is_late && Instant::now() >= end {
+                bail!("cannot send: the server does not read on within {} s", seconds(self.patience));
             }
         }
     }
@@ -259,7 +259,7 @@ impl Client {
             crate::console::interrupt::check()?;
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("{late} within {} s", self.patience.as_secs_f64());
+                bail!("{late} within {} s", seconds(self.patience));
             }
             self.stream.set_read_timeout(Some(left))?;
             match self.stream.read(&mut piece) {
@@ -270,6 +270,19 @@ impl Client {
         self.input.extend_from_slice(&piece[..count]);
         Ok(count > 0)
     }
+}
+
+/// A time in seconds, as precise as it is of interest.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 100.0).round() / 100.0
+}
+
+/// Whether bytes hold a whole answer.
+fn is_whole(bytes: &[u8], is_head: bool) -> bool {
+    let mut is_whole = false;
+    let read = Reader::default().read(bytes, is_head, |step| is_whole |= matches!(step, Step::End(_)));
+    // What is no HTTP is not waited for.
+    is_whole || read.is_err()
 }
 
 fn is_not_yet(error: &std::io::Error) -> bool {
@@ -287,23 +300,11 @@ fn head_lines(bytes: &[u8]) -> Vec<String> {
     String::from_utf8_lossy(bytes).lines().map(str::to_owned).filter(|line| !line.is_empty()).collect()
 }
 
-/// Runs a function for each of several clients, each on a thread of its own.
-///
-/// # Errors
-/// The first of theirs.
-pub fn at_once<T: Send>(clients: usize, run: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
-    let run = &run;
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..clients).map(|client| scope.spawn(move || run(client))).collect();
-        let ended = clients.into_iter().map(|client| client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        ended.collect()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::thread;
 
     /// What a client says of a server that sends these pieces, one after another without an end.
     fn of_endless(head: &'static [u8], piece: &'static [u8], patience: Duration) -> String {
@@ -375,6 +376,8 @@ mod tests {
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes());
+            // Longer than one that has answered whole is given.
+            thread::sleep(READS_ON + READS_ON / 5);
             let (mut piece, mut left) = (vec![0; 1 << 16], length);
             while left > 0 {
                 let count = stream.read(&mut piece).unwrap();

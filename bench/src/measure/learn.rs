@@ -117,7 +117,12 @@ fn learn_within(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask, lo
                 response.status == UNAVAILABLE && running.may_warm_up()
                     || NOBODY_BEHIND.contains(&response.status) && !left.is_zero()
             }
-            Err(error) => is_down(error) && !left.is_zero() && running.ended().is_none(),
+            // What broke off may have been done all the same.
+            Err(error) => {
+                (is_refused(error) || is_down(error) && is_idempotent(&ask.method))
+                    && !left.is_zero()
+                    && running.ended().is_none()
+            }
         };
         if is_early {
             if is_unanswered && !has_hinted && begun.elapsed() > UNTIL_HINT {
@@ -130,8 +135,12 @@ fn learn_within(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask, lo
             continue;
         }
         let response = response.with_context(|| {
-            let limit = format!(" takes too long ({} s is the limit, so name a shorter request)", longest.as_secs_f64());
-            format!("{ask}{}", if took < longest { "" } else { limit.as_str() })
+            let limit = longest.as_secs_f64();
+            match (took < longest, left.is_zero()) {
+                (true, _) => ask.to_string(),
+                (false, true) => format!("{ask} takes too long ({limit} s is the limit, so name a shorter request)"),
+                (false, false) => format!("{ask} has no answer {limit:.0} s after the service was started"),
+            }
         });
         break (running.explain(response)?, took);
     };
@@ -149,8 +158,12 @@ fn learn_within(kept: &mut Kept, running: &mut Running, own: &Own, ask: &Ask, lo
 
 /// Whether a request found nobody who serves: its connection was refused, or ended without an answer.
 fn is_down(error: &Error) -> bool {
-    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    error.is::<Unanswered>() || is_reset(error) || kind == Some(ErrorKind::ConnectionRefused)
+    error.is::<Unanswered>() || is_reset(error) || is_refused(error)
+}
+
+/// Whether nobody listened, so that the request was not even sent.
+fn is_refused(error: &Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// The status of an answer that is not the wanted one, where it leads, and what to do; `otherwise` if nothing better is known.
@@ -245,6 +258,10 @@ mod tests {
         learn_own(&mut broken, &own(), &own().probe).unwrap();
         let error = format!("{:#}", learn_own(&mut broken, &own(), &own().probe).unwrap_err());
         assert!(error.contains("the connection closed without an answer"), "{error}");
+        // What is not idempotent is not asked twice: it may have been done.
+        let order = Ask { method: "POST".into(), ..own().probe };
+        let mut careless = started(answers(&[CLOSED, 200]));
+        assert!(learn_own(&mut careless, &own(), &order).is_err());
     }
 
     #[test]

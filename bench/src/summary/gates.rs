@@ -7,6 +7,7 @@ use crate::console::hint::nearest;
 use crate::console::usage::refuse;
 use crate::metrics::{Family, Metric, Role, Summary, Value};
 use crate::report::value_in_words;
+use crate::verdict;
 use crate::verdict::gate::Gate;
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
@@ -60,14 +61,22 @@ pub(super) fn failed(gates: &[Gate], metric: &Metric, raw: Option<Value>, judged
             raw.is_some_and(|value| gate.fails_value(value))
         };
         if fails {
-            failed.push(format!("{server} {metric} {} ({gate})", words(&judged.comparison, metric.family.unit)));
-        } else if gate.is_open_fall(&judged.comparison) || gate.names_a_place() && gate.is_open_rise(&judged.comparison) {
+            let unit = metric.family.unit;
+            let value = raw.filter(|_| !gate.is_about_change()).map(|value| format!("is {}", value_in_words(value, unit)));
+            failed.push(format!("{server} {metric} {} ({gate})", value.unwrap_or_else(|| words(&judged.comparison, unit))));
+        } else if gate.is_open_fall(&judged.comparison) || is_lost_rise(gate, &judged.comparison) {
             failed.push(open(gate, server, metric, judged.comparison.after.median));
         }
         failed.extend(raw.filter(|value| gate.is_open(*value)).map(|value| open(gate, server, metric, value)));
         failed.extend((trials_of(gate, judged) < least(gate)).then(|| too_few(gate, server, metric)));
     }
     failed
+}
+
+/// Whether nobody can tell how far something rose, and that fails the gate. Of a whole family, that does not hold for what was beyond its bound before.
+fn is_lost_rise(gate: &Gate, comparison: &verdict::Comparison) -> bool {
+    let was_known = matches!(comparison.before.median, Value::Exact(_));
+    gate.is_open_rise(comparison) && (gate.names_a_place() || was_known)
 }
 
 /// The trials of a cell that a gate rests on.
@@ -89,7 +98,7 @@ fn too_few(gate: &Gate, server: &str, metric: &Metric) -> String {
 pub(super) fn open_note(gates: &[Gate], cells: &[(&Metric, &Judged)]) -> Option<String> {
     let is_open = |(metric, judged): &&(&Metric, &Judged)| {
         let mut gates = gates.iter().filter(|gate| gate.covers(metric) && !gate.names_a_place());
-        gates.any(|gate| gate.is_open_rise(&judged.comparison))
+        gates.any(|gate| gate.is_open_rise(&judged.comparison) && !is_lost_rise(gate, &judged.comparison))
     };
     let open: Vec<String> = cells.iter().filter(is_open).map(|(metric, judged)| format!("{} {metric}", judged.server)).collect();
     (!open.is_empty()).then(|| {

@@ -125,6 +125,11 @@ impl Gate {
         self.place.is_some()
     }
 
+    /// Whether it is about what stands beside no slow request.
+    pub fn is_beside_none(&self) -> bool {
+        self.place.as_deref().is_some_and(|place| place == "0" || place.ends_with(",0"))
+    }
+
     fn is_beyond(&self, value: f64, bound: f64) -> bool {
         if self.is_rise { value > bound } else { value < bound }
     }
