@@ -29,6 +29,13 @@ impl Delegated {
         let read = |path: &str| fs::read_to_string(path).with_context(|| path.to_owned());
         let (own, mounts) = (read("/proc/self/cgroup")?, read("/proc/self/mountinfo")?);
         let (mount, path) = place(&own, &mounts).context("no cgroups of version 2 are mounted here")?;
+        // A supervisor that an app has started, which has no limits, stands beside the app.
+        let path = match path.rsplit_once('/') {
+            Some((parent, name)) if name.starts_with(WORKER) && !is_limited(&mount.join(path.trim_matches('/'))) => {
+                format!("{parent}/")
+            }
+            _ => path,
+        };
         let within = match path.strip_suffix(OWN) {
             Some(parent) => parent,
             None if path == "/" => "/",
@@ -85,10 +92,14 @@ impl Delegated {
 
     /// Returns whether the kernel has killed something in the cgroup of a worker because all of the memory was in use that it may use.
     pub fn ran_out_of_memory(&self, pid: i32) -> bool {
-        let read = |file: &str| fs::read_to_string(self.of(pid).join(file)).unwrap_or_default();
-        let (limit, events) = (read("memory.max"), read("memory.events"));
+        let (limit, events) = (read(&self.of(pid).join("memory.max")), read(&self.of(pid).join("memory.events")));
         let killed = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
         limit.trim().parse::<u64>().is_ok() && killed.is_some_and(|count| count != "0")
+    }
+
+    /// Returns whether the cgroup of a worker has limits.
+    pub fn is_limited(&self, pid: i32) -> bool {
+        is_limited(&self.of(pid))
     }
 
     /// The processes in the cgroup of a worker, also in those that it has made below.
@@ -114,7 +125,9 @@ impl Delegated {
     pub fn tidy(&self) {
         let is_worker =
             |folder: &PathBuf| folder.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(WORKER.as_bytes()));
-        below(&self.0).filter(is_worker).for_each(|folder| remove(&folder));
+        // A worker that runs may have made others below, and needs them.
+        let has_ended = |folder: &PathBuf| read(&folder.join("cgroup.events")).lines().any(|line| line == "populated 0");
+        below(&self.0).filter(is_worker).filter(has_ended).for_each(|folder| remove(&folder));
     }
 
     fn of(&self, pid: i32) -> PathBuf {
@@ -159,6 +172,16 @@ impl Delegated {
         }
         Ok(())
     }
+}
+
+/// Returns whether a cgroup has limits of its own.
+fn is_limited(folder: &Path) -> bool {
+    ["memory.max", "cpu.max"].into_iter().any(|file| read(&folder.join(file)).starts_with(|first: char| first.is_ascii_digit()))
+}
+
+/// Reads a file of a cgroup, which may have ended.
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
 }
 
 /// The cgroups that are directly below one.

@@ -159,7 +159,10 @@ fn in_a_delegated_cgroup_an_orphan_ends_with_its_app_while_others_run() {
 #[test]
 fn kill_waits_for_what_a_dead_supervisor_has_left() {
     let supervisor = Supervisor::new();
-    let app = supervisor.script("app", "trap 'sleep 1; exit' TERM; echo up; while :; do sleep 0.05; done");
+    let done = supervisor.home.path().join("done");
+    // Nobody reads its error output any more, and a shell tells there what was killed.
+    let work = format!("echo up; exec 2>/dev/null; trap 'sleep 1; echo > {}; exit' TERM", done.display());
+    let app = supervisor.script("app", &format!("{work}; while :; do sleep 0.05; done"));
     supervisor.ok(&["start", &app, "--ready-when", "log:up"]);
     let (pid, both) = (supervisor.pids()[0], ["keeper", "daemon"].map(|role| supervisor.role(role)));
     both.iter().for_each(|one| signal("STOP", *one));
@@ -168,6 +171,7 @@ fn kill_waits_for_what_a_dead_supervisor_has_left() {
     assert!(!is_gone(pid));
     supervisor.ok(&["kill"]);
     assert!(is_gone(pid), "it says that all has ended");
+    assert!(done.exists(), "it had its time");
 }
 
 #[test]

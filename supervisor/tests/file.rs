@@ -169,7 +169,7 @@ fn when_one_instance_cannot_change_those_that_have_go_back() {
     };
     until("both are as they were", || {
         let pids = supervisor.pids();
-        pids.len() == 2 && pids[0] != first[0] && pids.iter().all(is_old)
+        pids.len() == 2 && pids[0] != first[0] && pids[1] == first[1] && pids.iter().all(is_old)
     });
     assert_eq!(supervisor.ok(&["apply", file(&supervisor, &text("old")).to_str().unwrap(), "--dry-run"]), "= app\n");
 }

@@ -157,6 +157,8 @@ pub struct Core {
     bind_due: Option<Instant>,
     /// Apps that are to be reloaded, since their program has changed or their time has come, once no command is in progress for them.
     to_reload: BTreeSet<String>,
+    /// Instances that run with a specification that was dropped.
+    to_go_back: BTreeMap<String, Vec<u32>>,
     /// The table is that of an earlier daemon of the same boot.
     is_continued: bool,
     /// The table differs from the saved one.
@@ -188,6 +190,7 @@ impl Core {
             measured: None,
             bind_due: None,
             to_reload: BTreeSet::new(),
+            to_go_back: BTreeMap::new(),
             is_continued: false,
             is_dirty: false,
             is_urgent: false,

@@ -109,6 +109,7 @@ impl Core {
                 self.table.apps.push(App::new(spec, damage, vec![instance]));
             }
         }
+        self.to_reload.extend(std::mem::take(&mut found.undone).into_iter().filter(|_| found.is_same_boot));
         let instances = || saved.iter().flat_map(|app| &app.instances);
         let unwanted: Vec<u32> = instances().filter(|one| !one.is_wanted()).map(|one| one.id).collect();
         self.end_unwanted(&unwanted);

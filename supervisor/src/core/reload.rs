@@ -71,6 +71,17 @@ impl Core {
 
     /// Reloads apps, or starts jobs again that have ended, unless another command is at work on them: it may still start the old program.
     pub(super) fn begin_reloads(&mut self) {
+        for (name, mut ids) in std::mem::take(&mut self.to_go_back) {
+            ids.retain(|id| self.table.instance(*id).is_some_and(|(_, one)| !one.is_over() && !one.is_leaving));
+            if self.ending.is_some() || ids.is_empty() {
+                continue;
+            }
+            if self.is_busy(&name) {
+                self.to_go_back.insert(name, ids);
+            } else {
+                self.push_reload(None, name, ids);
+            }
+        }
         for name in std::mem::take(&mut self.to_reload) {
             if self.ending.is_some() {
                 continue;

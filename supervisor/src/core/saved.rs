@@ -21,6 +21,8 @@ pub struct Saved {
 /// What the daemon finds when it starts.
 #[derive(Debug, Default)]
 pub struct Found {
+    /// Apps of which a reload was not done: some of their instances may run with what it tried out.
+    pub undone: BTreeSet<String>,
     /// The saved table.
     pub saved: Saved,
     /// There was a saved table, and it could be read.

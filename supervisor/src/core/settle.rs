@@ -208,8 +208,10 @@ impl Core {
             let Some(app) = self.table.app_mut(name) else { continue };
             if app.next.take().is_some() {
                 // It goes on until the one before takes its place.
-                let has_changed = app.instances.iter().any(|one| one.worker.version == Version::Next && one.serves());
-                self.to_reload.extend(has_changed.then(|| name.clone()));
+                let runs = |one: &&Instance| one.serves() || matches!(one.worker.state, State::Starting { process: Some(_) });
+                let changed = app.instances.iter().filter(|one| one.worker.version == Version::Next);
+                let changed: Vec<u32> = changed.filter(runs).map(|one| one.id).collect();
+                self.to_go_back.extend((!changed.is_empty()).then(|| (name.clone(), changed)));
                 app.instances.iter_mut().flat_map(Instance::workers_mut).for_each(|worker| worker.version = Version::Current);
                 self.out.push(Output::Discard(name.clone()));
                 self.unbind_unused();

@@ -63,7 +63,7 @@ impl Schedule {
 
     /// An app is started or changed: for what begins now, nothing is due since earlier.
     pub fn begin(&mut self) {
-        self.since = None;
+        (self.since, self.told) = (None, None);
     }
 
     /// Forgets the pattern of an app.
@@ -89,7 +89,8 @@ impl Schedule {
         let is_old = |told: &Zoned| now.duration_since(told).unsigned_abs() >= LOOK;
         if !due.is_empty() || self.told.as_ref().is_none_or(is_old) {
             // Without it, the next daemon does not know what it has missed.
-            let _ = fs::write(home.looked(), "");
+            // The file system's clock may be a little behind.
+            let _ = fs::File::create(home.looked()).and_then(|file| file.set_modified(now.timestamp().into()));
             self.told = Some(now);
         }
         due

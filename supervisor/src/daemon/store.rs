@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -130,7 +130,8 @@ pub fn forget(home: &Home) {
 
 /// Reads what the last daemon has left. A state file that cannot be read is renamed.
 pub fn load(home: &Home) -> Found {
-    let mut found = Found { specs: specs(home), is_same_boot: true, ..Found::default() };
+    let mut found = Found { is_same_boot: true, ..Found::default() };
+    (found.specs, found.undone) = specs(home);
     let path = home.state();
     if !path.exists() {
         return found;
@@ -154,18 +155,19 @@ pub fn load(home: &Home) -> Found {
     found
 }
 
-/// Reads all specifications; removes those that a reload of the last daemon was trying out.
-fn specs(home: &Home) -> BTreeMap<String, Result<Spec, String>> {
-    let mut specs = BTreeMap::new();
+/// Reads all specifications; removes those that a reload of the last daemon was trying out, and returns the names of their apps.
+fn specs(home: &Home) -> (BTreeMap<String, Result<Spec, String>>, BTreeSet<String>) {
+    let (mut specs, mut undone) = (BTreeMap::new(), BTreeSet::new());
     for path in fs::read_dir(home.specs()).into_iter().flatten().flatten().map(|entry| entry.path()) {
         let (Some(name), Some(ending)) = (path.file_stem().and_then(|name| name.to_str()), path.extension()) else { continue };
         if ending == "json" {
             specs.insert(name.to_owned(), read(&path).map_err(|error| format!("{error:#}")));
         } else {
+            undone.extend((path == home.next_spec(name)).then(|| name.to_owned()));
             let _ = fs::remove_file(&path);
         }
     }
-    specs
+    (specs, undone)
 }
 
 fn path(home: &Home, name: &str, version: Version) -> PathBuf {

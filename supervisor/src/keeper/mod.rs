@@ -254,7 +254,7 @@ impl Keeper {
             }
             Order::Signal(key, signal) => match self.workers.get_mut(&key) {
                 Some(worker) => {
-                    worker.signal(signal);
+                    worker.signal(signal, &self.home);
                     self.report(&Report::Signalled(key))
                 }
                 None => Ok(()),

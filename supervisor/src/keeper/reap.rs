@@ -32,7 +32,7 @@ impl Keeper {
     fn remove_cgroups(&mut self) {
         let Some(delegated) = Delegated::get().filter(|_| !self.cgroups.is_empty()) else { return };
         self.cgroups.retain(|pid| {
-            sweep::kill(&sweep::in_cgroup(*pid));
+            sweep::kill(&sweep::in_cgroup(&self.home, *pid));
             !delegated.remove(*pid)
         });
     }

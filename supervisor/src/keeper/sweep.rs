@@ -9,6 +9,7 @@ use crate::home::{CHECK, Home};
 use crate::proc::{self, Identity};
 use anyhow::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -37,10 +38,12 @@ impl Left {
             let Some(pidfd) = Pid::from_raw(process.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
                 continue;
             };
-            // From here on, no other process can get this id.
-            if process.is_alive() {
+            // From here on, no other process can get this id. The end of the daemon interrupts the wait.
+            while process.is_alive() {
                 let rest = Timespec::try_from(self.due.saturating_duration_since(Instant::now())).ok();
-                let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], rest.as_ref());
+                if poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], rest.as_ref()) != Err(Errno::INTR) {
+                    break;
+                }
             }
         }
     }
@@ -124,17 +127,27 @@ impl Keeper {
 }
 
 /// Returns what a worker has started: what descends from it, and what is in its cgroup, in whatever session and with whatever environment.
-pub fn started_by(pid: i32) -> Vec<Identity> {
-    descendants(pid).into_iter().chain(in_cgroup(pid)).collect()
+pub fn started_by(home: &Home, pid: i32) -> Vec<Identity> {
+    descendants(pid).into_iter().chain(in_cgroup(home, pid)).collect()
 }
 
-/// Returns what is in the cgroup of a worker besides its leader, and besides other supervisors with what they have started.
-pub fn in_cgroup(pid: i32) -> Vec<Identity> {
-    let members = Delegated::get().map(|delegated| delegated.members(pid)).unwrap_or_default();
-    let supervisors: Vec<i32> = members.iter().copied().filter(|pid| is_supervisor(*pid)).collect();
+/// Returns what is in the cgroup of a worker besides its leader. If that has limits, they hold for other supervisors too, which then end with it. If not,
+/// those are independent, with what they have started and what an earlier one of them has.
+pub fn in_cgroup(home: &Home, pid: i32) -> Vec<Identity> {
+    let Some(delegated) = Delegated::get() else { return Vec::new() };
+    let members = delegated.members(pid);
+    let is_free = !delegated.is_limited(pid);
+    let supervisors: Vec<i32> = members.iter().copied().filter(|pid| is_free && is_supervisor(*pid)).collect();
     let below = |pid: &i32| proc::descendants(*pid, |_| false).into_iter().map(|process| process.pid);
     let apart: BTreeSet<i32> = supervisors.iter().flat_map(below).chain(supervisors.iter().copied()).chain([pid]).collect();
-    members.into_iter().filter(|pid| !apart.contains(pid)).filter_map(Identity::of).collect()
+    let is_ours = |pid: &i32| !apart.contains(pid) && !(is_free && is_of_another(home, *pid));
+    members.into_iter().filter(is_ours).filter_map(Identity::of).collect()
+}
+
+/// Returns whether another supervisor has started a process as one of an app's.
+fn is_of_another(home: &Home, pid: i32) -> bool {
+    let environment = proc::environment(pid);
+    environment.split(|byte| *byte == 0).any(|one| one.starts_with(b"SUPERVISOR_INSTANCE=")) && mark(home, pid).is_none()
 }
 
 /// Returns what descends from a process. Other supervisors are independent of whoever has started them, even while that still waits for them.

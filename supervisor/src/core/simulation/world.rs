@@ -291,7 +291,8 @@ impl World {
         let mut saved: Saved = serde_json::from_slice(&self.disk).unwrap();
         saved.retain_processes(|process| self.processes.contains_key(&process.pid));
         let specs = self.specs.iter().map(|(name, spec)| (name.clone(), Ok(spec.clone()))).collect();
-        Found { saved, specs, is_known: true, is_same_boot: true, trouble: None }
+        let undone = self.next_specs.keys().cloned().collect();
+        Found { saved, specs, undone, is_known: true, is_same_boot: true, trouble: None }
     }
 
     /// Kills the daemon. The keeper still reads what was sent, and tells the next daemon everything.
@@ -306,8 +307,9 @@ impl World {
         self.forget();
         while self.keeper_acts() {}
         self.reports.clear();
+        let found = self.found();
         self.next_specs.clear();
-        self.core = Core::new(home(), self.found(), self.now);
+        self.core = Core::new(home(), found, self.now);
         self.tell_everything();
     }
 

@@ -17,7 +17,7 @@ const UNSEEN: &str = "ended, with unknown exit status: its parent, the previous 
 
 impl Worker {
     /// Asks the worker's leader to end, or kills its whole group.
-    pub fn signal(&mut self, signal: i32) {
+    pub fn signal(&mut self, signal: i32, home: &Home) {
         let (Some(signal), Some(pid)) = (Signal::from_named_raw(signal), Pid::from_raw(self.identity.pid)) else { return };
         let was_told = std::mem::replace(&mut self.is_told_to_end, true);
         let runs = self.runs();
@@ -26,7 +26,7 @@ impl Worker {
         }
         if runs {
             // Those whose parent has ended since the first signal are not below it any more.
-            self.descendants.extend(sweep::started_by(self.identity.pid));
+            self.descendants.extend(sweep::started_by(home, self.identity.pid));
         }
         // A process that has already ended does not need the signal.
         let _ = match (self.is_over, signal == Signal::KILL) {
@@ -60,7 +60,7 @@ impl Worker {
         self.is_over = if self.is_own { test_kill_process_group(leader).is_err() } else { !self.has_remains(home, poller) };
         if self.is_over {
             sweep::kill(&self.descendants);
-            sweep::kill(&sweep::in_cgroup(self.identity.pid));
+            sweep::kill(&sweep::in_cgroup(home, self.identity.pid));
         }
         self.is_over
     }
