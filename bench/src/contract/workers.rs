@@ -8,6 +8,7 @@ use crate::process::Running;
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::fs;
 use std::thread;
 
 pub const CHECKS: &[Check] = &[
@@ -111,6 +112,8 @@ fn stopped_worker(server: &Server) -> Result<()> {
     let running = start(server, &["--processes", "2", "--dispatch", "round-robin"])?;
     let stopped = workers(&running)[0];
     kill(stopped, Signal::SIGSTOP)?;
+    // One of its threads may still run, and take a connection with it.
+    until("the worker is stopped", || Ok(is_stopped(stopped)))?;
     let served = (0..20).try_for_each(|_| {
         let mut client = Client::connect(running.address)?;
         client.send(&get("/"))?;
@@ -195,4 +198,11 @@ fn orphaned_workers(server: &Server, more: &[&str]) -> Result<()> {
 
 fn workers(running: &Running) -> Vec<Pid> {
     running.pids().into_iter().skip(1).collect()
+}
+
+/// Whether all threads of a process are stopped.
+fn is_stopped(pid: Pid) -> bool {
+    let threads: Vec<_> = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().collect();
+    let state = |thread: &fs::DirEntry| fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+    !threads.is_empty() && threads.iter().all(|thread| state(thread).lines().any(|line| line.starts_with("State:\tT")))
 }
