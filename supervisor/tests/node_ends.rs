@@ -86,9 +86,9 @@ fn a_program_that_is_a_cluster_itself_reloads_without_dropping_a_request() {
     let mut stream = connect().unwrap();
     stream.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     until("it has the request", || supervisor.ok(&["logs", "app"]).contains("asked"));
-    // Some of its clients keep their connections busy.
-    let load = Load::start(&format!("127.0.0.1:{port}"));
-    load.answers_more();
+    // Some of its clients keep their connections busy. The others open one for each request: always some of them while the old process closes its listener.
+    let loads = [(); 4].map(|()| Load::start(&format!("127.0.0.1:{port}")));
+    loads.iter().for_each(Load::answers_more);
     let before = supervisor.pids();
     let mut reload = supervisor.command(&["reload", "app"]).spawn().unwrap();
     until("the old process was asked to end", || supervisor.pids() != before);
@@ -97,7 +97,11 @@ fn a_program_that_is_a_cluster_itself_reloads_without_dropping_a_request() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer:?}");
     assert!(reload.wait().unwrap().success());
-    load.answers_more();
-    assert_eq!(load.stop().0, [""; 0]);
+    for _ in 0..4 {
+        loads.iter().for_each(Load::answers_more);
+        supervisor.ok(&["reload", "app"]);
+    }
+    loads.iter().for_each(Load::answers_more);
+    assert_eq!(loads.map(|load| load.stop().0), [const { Vec::<String>::new() }; 4]);
     assert_eq!(supervisor.list()[0]["last_end"], "exited with 0");
 }

@@ -57,7 +57,10 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
   const apart = new WeakSet(); // Servers on a port that the system chooses for this process alone.
   const answers = new Set();
   const upgraded = new Set(); // Sockets that speak another protocol by now, such as WebSocket.
+  const shared = new Set(); // Listeners whose connections this process hands to workers of its own.
+  const waiting = new Set(); // Connections that no such worker has taken yet.
   let wished = 0;
+  let allTaken = () => {};
   let isEnding = false;
 
   const say = (message) => process.connected && process.send({ cmd: NAME, ...message }, undefined, undefined, () => {});
@@ -194,6 +197,12 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
       session.once('close', () => sessions.delete(session));
       if (isEnding) leave(session);
     });
+    // Before Node takes the listener from a server that it has made for a cluster.
+    server.on('listening', () => {
+      const listener = server._handle;
+      const own = listener?.onconnection;
+      process.nextTick(() => listener?.onconnection !== own && share(listener));
+    });
     // A program may look for a free port before it listens where its clients are.
     server.on('listening', () => SUPERVISOR_WAIT_READY || apart.has(server) || say({ is: 'listening' }));
     // One that listens again at once is told of its close only then.
@@ -236,6 +245,33 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     setTimeout(close, IDLE);
   }
 
+  // Of a cluster's listener, Node drops the connections that no worker has taken yet when the last worker leaves it. It closes each that one has taken.
+  function share(listener) {
+    const { onconnection } = listener;
+    shared.add(listener);
+    listener.onconnection = (error, connection) => {
+      if (connection) {
+        const { close } = connection;
+        waiting.add(connection);
+        connection.close = (...words) => {
+          waiting.delete(connection);
+          if (!waiting.size) allTaken();
+          return close.apply(connection, words);
+        };
+      }
+      return onconnection(error, connection);
+    };
+  }
+
+  // A connection that was on its way to a worker that has died is never taken.
+  function areTaken() {
+    return new Promise((done) => {
+      if (!waiting.size) return done();
+      allTaken = done;
+      setTimeout(done, IDLE);
+    });
+  }
+
   // Each worker closes its own connections. One that still runs when it has none any more has something else to do, which has no end.
   function ends(worker) {
     if (worker.isConnected()) worker.disconnect();
@@ -264,6 +300,8 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     });
     sessions.forEach(leave);
     endUpgraded();
-    Promise.all([...closed, ...Object.values(cluster.workers ?? {}).map(ends)]).then(() => process.exit(0));
+    shared.forEach((listener) => listener.close());
+    const workers = areTaken().then(() => Promise.all(Object.values(cluster.workers ?? {}).map(ends)));
+    Promise.all([...closed, workers]).then(() => process.exit(0));
   });
 }
