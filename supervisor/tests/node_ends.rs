@@ -25,10 +25,23 @@ fn a_client_of_http_2_moves_to_the_new_process_and_loses_no_request() {
     if !has("node") {
         return;
     }
+    follow_client_of_http_2(
+        "require('node:http2').createServer((_, answer) => setTimeout(() => answer.end(String(process.pid)), 100))
+          .listen(Number(process.env.PORT), '127.0.0.1');",
+    );
+    // Another time, with a worker of the program's own.
+    follow_client_of_http_2(
+        "const cluster = require('node:cluster');
+        if (cluster.isPrimary) cluster.fork();
+        else require('node:http2').createServer((_, answer) => setTimeout(() => answer.end(String(process.ppid)), 100))
+          .listen(Number(process.env.PORT), '127.0.0.1');",
+    );
+}
+
+/// Reloads a program that answers with the id of its process.
+fn follow_client_of_http_2(text: &str) {
     let supervisor = Supervisor::new();
     let (port, said_path) = (free_port(), supervisor.home.path().join("said"));
-    let text = "require('node:http2').createServer((_, answer) => setTimeout(() => answer.end(String(process.pid)), 100))
-      .listen(Number(process.env.PORT), '127.0.0.1');";
     // It keeps its connection for as long as it may, and always waits for an answer.
     let client = format!(
         "const http2 = require('node:http2');
@@ -104,4 +117,32 @@ fn a_program_that_is_a_cluster_itself_reloads_without_dropping_a_request() {
     loads.iter().for_each(Load::answers_more);
     assert_eq!(loads.map(|load| load.stop().0), [const { Vec::<String>::new() }; 4]);
     assert_eq!(supervisor.list()[0]["last_end"], "exited with 0");
+}
+
+#[test]
+fn a_program_that_is_a_cluster_itself_ends_although_its_workers_have_websockets() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let port = free_port();
+    let text = "const cluster = require('node:cluster');
+        if (cluster.isPrimary) cluster.fork();
+        else require('node:http').createServer((_, answer) => answer.end('hello')).on('upgrade', (_, socket) => {
+          socket.write('HTTP/1.1 101 Switching Protocols\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\nnews');
+        }).listen(Number(process.env.PORT), '127.0.0.1');";
+    let output = start(&supervisor, &program(&supervisor, "app.js", text), port, &["--kill-timeout", "60s"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let mut websocket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    websocket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"news") {
+        let mut bytes = [0; 256];
+        let count = websocket.read(&mut bytes).unwrap();
+        assert!(count > 0, "{heard:?}");
+        heard.extend_from_slice(&bytes[..count]);
+    }
+    supervisor.ok(&["stop", "app"]);
+    assert_eq!(supervisor.list()[0]["last_end"], "exited with 0");
+    assert_eq!(websocket.read(&mut [0; 256]).unwrap(), 0);
 }

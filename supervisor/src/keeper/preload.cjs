@@ -27,19 +27,89 @@ if (isMainThread && process.send) {
   else if (own === process.ppid && cluster.isWorker) work();
 }
 
+// What a process still has to finish before it ends, and how it comes to its end.
+let isEnding = false;
+const answers = new Set();
+const upgraded = new Set(); // Sockets that speak another protocol by now, such as WebSocket.
+const sessions = new Set(); // Connections of HTTP/2.
+
+function track(server) {
+  server.on('session', (session) => {
+    sessions.add(session);
+    session.once('close', () => sessions.delete(session));
+    if (isEnding) leave(session);
+  });
+  server.prependListener('request', (_, answer) => {
+    if (isEnding) answer.shouldKeepAlive = false;
+    answers.add(answer);
+    answer.once('close', () => {
+      answers.delete(answer);
+      endUpgraded();
+    });
+  });
+  // Not as a listener: with one, Node would upgrade connections that the program does not want upgraded.
+  const { emit } = server;
+  server.emit = function (event, ...words) {
+    // HTTP/2 hands over an answer instead.
+    if (event === 'upgrade' && words[1] instanceof net.Socket) keep(words[1]);
+    return emit.call(this, event, ...words);
+  };
+}
+
+function keep(socket) {
+  upgraded.add(socket);
+  socket.once('close', () => upgraded.delete(socket));
+  // The program answers the request first.
+  if (isEnding) setImmediate(endUpgraded);
+}
+
+// Such a connection has no end of its own, and its server is not closed before it. The last answers may still have news for it, and so may the program.
+function endUpgraded() {
+  if (isEnding && !answers.size) for (const socket of upgraded) setTimeout(() => answers.size || socket.destroySoon(), IDLE);
+}
+
+// The client may just be sending a request, which gets its answer; then the client learns that the next one needs another connection. What has come
+// with the request is read before.
+function leave(session) {
+  const close = () => setImmediate(() => session.close());
+  session.once('stream', close);
+  setTimeout(close, IDLE);
+}
+
+function end() {
+  isEnding = true;
+  for (const answer of answers) if (!answer.headersSent) answer.shouldKeepAlive = false;
+  sessions.forEach(leave);
+  endUpgraded();
+}
+
 // A worker of a program that is a cluster itself. When it is to end, Node closes its servers and each connection without a request, on which a client may
-// just be sending one; but no connection that a client keeps busy.
+// just be sending one; but no connection that a client keeps busy, and none of another protocol.
 function work() {
-  const { listen } = net.Server.prototype;
+  const { listen, close } = net.Server.prototype;
   const known = new WeakSet();
+  const isToEnd = () => cluster.worker.exitedAfterDisconnect;
   net.Server.prototype.listen = function (...words) {
     if (!known.has(this)) {
       known.add(this);
+      track(this);
+      // The program may close it and go on.
       this.prependListener('request', (_, answer) => this.listening || (answer.shouldKeepAlive = false));
       const { closeIdleConnections } = this;
-      if (closeIdleConnections) this.closeIdleConnections = () => setInterval(() => closeIdleConnections.call(this), IDLE).unref();
+      if (closeIdleConnections) {
+        let timer;
+        // Node calls this before it closes the listener, too.
+        this.closeIdleConnections = () => {
+          if (!isToEnd()) return closeIdleConnections.call(this);
+          timer ??= setInterval(() => closeIdleConnections.call(this), IDLE).unref();
+        };
+      }
     }
     return listen.apply(this, words);
+  };
+  net.Server.prototype.close = function (...words) {
+    if (isToEnd() && !isEnding) end();
+    return close.apply(this, words);
   };
 }
 
@@ -53,15 +123,11 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
   const held = new Map(); // The addresses of servers that have asked for theirs.
   const servers = new Set();
   const known = new WeakSet(); // Servers that have listened before, too.
-  const sessions = new Set(); // Connections of HTTP/2.
   const apart = new WeakSet(); // Servers on a port that the system chooses for this process alone.
-  const answers = new Set();
-  const upgraded = new Set(); // Sockets that speak another protocol by now, such as WebSocket.
   const shared = new Set(); // Listeners whose connections this process hands to workers of its own.
   const waiting = new Set(); // Connections that no such worker has taken yet.
   let wished = 0;
   let allTaken = () => {};
-  let isEnding = false;
 
   const say = (message) => process.connected && process.send({ cmd: NAME, ...message }, undefined, undefined, () => {});
 
@@ -192,11 +258,6 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     if (known.has(server)) return;
     known.add(server);
     server.on('close', () => servers.delete(server));
-    server.on('session', (session) => {
-      sessions.add(session);
-      session.once('close', () => sessions.delete(session));
-      if (isEnding) leave(session);
-    });
     // Before Node takes the listener from a server that it has made for a cluster.
     server.on('listening', () => {
       const listener = server._handle;
@@ -207,42 +268,8 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     server.on('listening', () => SUPERVISOR_WAIT_READY || apart.has(server) || say({ is: 'listening' }));
     // One that listens again at once is told of its close only then.
     server.on('listening', () => servers.add(server));
-    server.prependListener('request', (request, answer) => {
-      count(answer);
-      if (isEnding) answer.shouldKeepAlive = false;
-      answers.add(answer);
-      answer.once('close', () => {
-        answers.delete(answer);
-        endUpgraded();
-      });
-    });
-    // Not as a listener: with one, Node would upgrade connections that the program does not want upgraded.
-    const { emit } = server;
-    server.emit = function (event, ...words) {
-      // HTTP/2 hands over an answer instead.
-      if (event === 'upgrade' && words[1] instanceof net.Socket) keep(words[1]);
-      return emit.call(this, event, ...words);
-    };
-  }
-
-  function keep(socket) {
-    upgraded.add(socket);
-    socket.once('close', () => upgraded.delete(socket));
-    // The program answers the request first.
-    if (isEnding) setImmediate(endUpgraded);
-  }
-
-  // Such a connection has no end of its own, and its server is not closed before it. The last answers may still have news for it, and so may the program.
-  function endUpgraded() {
-    if (isEnding && !answers.size) for (const socket of upgraded) setTimeout(() => answers.size || socket.destroySoon(), IDLE);
-  }
-
-  // The client may just be sending a request, which gets its answer; then the client learns that the next one needs another connection. What has come
-  // with the request is read before.
-  function leave(session) {
-    const close = () => setImmediate(() => session.close());
-    session.once('stream', close);
-    setTimeout(close, IDLE);
+    server.prependListener('request', (_, answer) => count(answer));
+    track(server);
   }
 
   // Of a cluster's listener, Node drops the connections that no worker has taken yet when the last worker leaves it. It closes each that one has taken.
@@ -290,16 +317,13 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
 
   process.on(SUPERVISOR_STOP_SIGNAL, function stop() {
     if (isEnding || process.listenerCount(SUPERVISOR_STOP_SIGNAL) - passive() > 1) return;
-    isEnding = true;
-    for (const answer of answers) if (!answer.headersSent) answer.shouldKeepAlive = false;
+    end();
     const closed = [...servers].map((server) => {
       // Only the listener: a client may just be sending a request on a kept connection. It gets its answer, and `Connection: close`.
       close.call(server);
       setInterval(() => server.closeIdleConnections?.(), IDLE);
       return new Promise((done) => server.once('close', done));
     });
-    sessions.forEach(leave);
-    endUpgraded();
     shared.forEach((listener) => listener.close());
     const workers = areTaken().then(() => Promise.all(Object.values(cluster.workers ?? {}).map(ends)));
     Promise.all([...closed, workers]).then(() => process.exit(0));
