@@ -5,10 +5,11 @@ use super::table::{App, Instance, Worker};
 use crate::channel::{Job, LogPlan};
 use crate::home::Home;
 use crate::spec::{ReadyWhen, STREAMS, Spec};
+use std::collections::BTreeMap;
 
 impl App {
     pub fn new(spec: Spec, damage: Option<String>, instances: Vec<Instance>) -> Self {
-        App { spec, next: None, damage, asked: Vec::new(), instances, checks: Default::default() }
+        App { spec, next: None, damage, asked: Vec::new(), left: BTreeMap::new(), instances, checks: Default::default() }
     }
 
     /// Returns one of its specifications: the current one, if there is no other.

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use std::time::Duration;
 
 /// The most addresses that a process may ask for.
-const MOST_ASKED: usize = 64;
+pub(super) const MOST_ASKED: usize = 64;
 /// Pause before an address is tried again that could not be bound.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -56,10 +56,12 @@ impl Core {
         }
         self.make_room(&wish.address, app_number);
         let app = &mut self.table.apps[app_number];
+        let is_full = app.is_full() && !app.asked.contains(&wish.address);
         let Some(worker) = app.instances[number].workers().find(|one| one.key == wish.key) else { return };
-        if worker.asked.len() >= MOST_ASKED && !worker.asked.contains(&wish.address) {
+        if is_full || worker.asked.len() >= MOST_ASKED && !worker.asked.contains(&wish.address) {
             return self.order(wish.refused(Errno::MFILE.raw_os_error(), "too many listeners"));
         }
+        app.left.remove(&wish.address);
         let spec = app.spec_of(worker.version);
         let limit = spec.options.listen_timeout;
         if !app.asked.contains(&wish.address) && !spec.listeners.contains(&wish.address) {

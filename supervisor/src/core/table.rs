@@ -7,7 +7,7 @@ use crate::channel::Key;
 use crate::selector::Selector;
 use crate::spec::Spec;
 use anyhow::{Result, bail};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,6 +32,8 @@ pub struct App {
     pub damage: Option<String>,
     /// Where it listens beside what its specification says: a Node program names an address only when it runs.
     pub asked: Vec<String>,
+    /// When a process has last closed each of those.
+    pub left: BTreeMap<String, Instant>,
     pub instances: Vec<Instance>,
     /// When its processes are checked next: whether those that start are ready, and whether the others work.
     pub checks: [Check; 2],
@@ -124,7 +126,7 @@ pub struct Worker {
     pub online: Option<Instant>,
     /// Addresses that it has asked for.
     pub asked: Vec<String>,
-    /// When it has last closed one of them.
+    /// When it has first closed one of them.
     pub left: Option<Instant>,
     /// It has asked for one while it started, whether or not it got it.
     pub has_asked: bool,

@@ -202,6 +202,32 @@ fn a_listener_that_its_processes_have_closed_is_closed_whoever_dies_meanwhile() 
 }
 
 #[test]
+fn a_program_that_closes_one_listener_after_the_other_keeps_few_of_them_open() {
+    // As many in a second as it likes, or one now and then.
+    for (pause_ms, most) in [(0, 64), (100, 12)] {
+        let mut world = World::new(1);
+        world.request(Request::Start { spec: Box::new(spec(NODE)), instances: 1 });
+        world.calm_down();
+        world.now.instant += Duration::from_secs(60);
+        let key = *world.keeper.workers.keys().next().unwrap();
+        for port in 4000..4200 {
+            let address = format!("127.0.0.1:{port}");
+            world.ask(key, address.clone());
+            while world.moves() {}
+            assert!(world.processes.values().all(|(_, _, held)| held.contains(&address)), "{}", world.history());
+            world.close_listeners();
+            while world.moves() {}
+            world.now.instant += Duration::from_millis(pause_ms);
+            world.handle(Input::Tick);
+            while world.moves() {}
+            assert!(world.keeper.listeners.len() <= most, "{:?}:\n{}", world.keeper.listeners, world.history());
+        }
+        world.calm_down();
+        world.check();
+    }
+}
+
+#[test]
 fn a_death_at_any_moment_leaves_a_true_list_of_processes_that_do_not_say_that_they_are_ready() {
     let name = || CHECKED.to_owned();
     try_each(
