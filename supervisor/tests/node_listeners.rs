@@ -37,6 +37,37 @@ fn a_listener_that_a_running_program_has_closed_refuses_clients_until_it_starts_
 }
 
 #[test]
+fn a_child_that_has_been_given_a_server_answers_after_its_parent_has_closed_it() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    // It has another listener, which nobody is given.
+    let text = "const { fork } = require('node:child_process'), http = require('node:http'), net = require('node:net');
+    if (process.argv[2] === 'child') {
+      process.on('message', (_, server) => {
+        http.createServer((_, answer) => answer.setHeader('Connection', 'close').end('hello')).listen(server);
+        process.send('has it');
+      });
+    } else {
+      const other = net.createServer().listen(Number(process.env.PORT), '127.0.0.2');
+      const server = net.createServer().listen(Number(process.env.PORT), '127.0.0.1', () => {
+        const child = fork(__filename, ['child'], { env: { PATH: process.env.PATH } });
+        child.send('server', server);
+        server.close();
+        child.once('message', () => other.close());
+      });
+    }";
+    let port = free_port();
+    let output = start(&supervisor, &program(&supervisor, "app.js", text), port, &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    until("the other one is closed", || TcpStream::connect(("127.0.0.2", port)).is_err());
+    ask(&mut connect(&format!("127.0.0.1:{port}")).unwrap()).unwrap();
+    supervisor.ok(&["reload", "app"]);
+    ask(&mut connect(&format!("127.0.0.1:{port}")).unwrap()).unwrap();
+}
+
+#[test]
 fn a_program_that_looks_for_a_free_address_finds_those_free_that_it_has_closed() {
     if !has("node") {
         return;

@@ -1,6 +1,7 @@
 //! The listeners of the apps, which the keeper holds as long as the apps are in the list.
 
 use super::Keeper;
+use super::sweep::started_by;
 use crate::channel::Report;
 use crate::files::remove_leftover;
 use crate::proc;
@@ -122,6 +123,9 @@ impl Keeper {
         // Systemd, if it has started this, keeps the listener until it has read the message above.
         let mut own = proc::line_of(std::process::id() as i32);
         own.extend(self.daemon.as_ref().map(|daemon| daemon.pid));
+        // Neither what a worker has started with an environment of its own: it may still answer clients, and ends with the worker.
+        let workers = self.workers.values().filter(|worker| worker.runs());
+        own.extend(workers.flat_map(|worker| started_by(worker.pid())).map(|process| process.pid));
         let is_known = |pid: &i32| own.contains(pid) || self.is_marked(*pid);
         for pid in proc::all().into_iter().filter(|pid| !is_known(pid) && proc::holds(*pid, &socket)).collect::<Vec<_>>() {
             let name = proc::name(pid).unwrap_or_default();

@@ -9,6 +9,7 @@
 // - gives signs of life, if it was started with --health-stall;
 // - on the stop signal, answers the requests that it has, closes WebSockets and ends, unless it has a handler of its own for the signal. If it is a
 //   cluster itself, its workers do that first.
+const { ChildProcess } = require('node:child_process');
 const cluster = require('node:cluster');
 const net = require('node:net');
 const dns = require('node:dns');
@@ -121,6 +122,7 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
   const inherited = new Map((SUPERVISOR_LISTENERS || '').split(',').filter(Boolean).map((address, index) => [address, 3 + index]));
   const wishes = new Map();
   const held = new Map(); // The addresses of servers that have asked for theirs.
+  const given = new Set(); // Addresses of servers that other processes have been given.
   const servers = new Set();
   const known = new WeakSet(); // Servers that have listened before, too.
   const apart = new WeakSet(); // Servers on a port that the system chooses for this process alone.
@@ -183,8 +185,22 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     close.apply(this, words);
     const address = held.get(this);
     held.delete(this);
-    if (address && !isEnding && ![...held.values()].includes(address)) say({ leaves: address });
+    if (address && !isEnding && !given.has(address) && ![...held.values()].includes(address)) say({ leaves: address });
     return this;
+  };
+
+  // A program may hand its server to a child, and close its own: the child goes on to answer.
+  const { spawn } = ChildProcess.prototype;
+  ChildProcess.prototype.spawn = function (...words) {
+    const result = spawn.apply(this, words);
+    const { send } = this;
+    if (send) {
+      this.send = function (message, handle, ...others) {
+        if (held.has(handle)) given.add(held.get(handle));
+        return send.call(this, message, handle, ...others);
+      };
+    }
+    return result;
   };
 
   // The port and the host of a call, or the Unix socket if the supervisor has it, in all its forms: listen(port, host, backlog, done),
