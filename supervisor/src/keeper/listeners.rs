@@ -125,7 +125,7 @@ impl Keeper {
         own.extend(self.daemon.as_ref().map(|daemon| daemon.pid));
         // Neither what a worker has started with an environment of its own: it may still answer clients, and ends with the worker.
         let workers = self.workers.values().filter(|worker| worker.runs());
-        own.extend(workers.flat_map(|worker| started_by(worker.pid())).map(|process| process.pid));
+        own.extend(workers.flat_map(|worker| started_by(&self.home, worker.pid())).map(|process| process.pid));
         let is_known = |pid: &i32| own.contains(pid) || self.is_marked(*pid);
         for pid in proc::all().into_iter().filter(|pid| !is_known(pid) && proc::holds(*pid, &socket)).collect::<Vec<_>>() {
             let name = proc::name(pid).unwrap_or_default();
