@@ -140,8 +140,8 @@ pub fn in_cgroup(home: &Home, pid: i32) -> Vec<Identity> {
     let supervisors: Vec<i32> = members.iter().copied().filter(|pid| is_free && is_supervisor(*pid)).collect();
     let below = |pid: &i32| proc::descendants(*pid, |_| false).into_iter().map(|process| process.pid);
     let apart: BTreeSet<i32> = supervisors.iter().flat_map(below).chain(supervisors.iter().copied()).chain([pid]).collect();
-    let is_ours = |pid: &i32| !apart.contains(pid) && !(is_free && is_of_another(home, *pid));
-    members.into_iter().filter(is_ours).filter_map(Identity::of).collect()
+    let is_spared = |pid: &i32| apart.contains(pid) || is_free && is_of_another(home, *pid);
+    members.into_iter().filter(|pid| !is_spared(pid)).filter_map(Identity::of).collect()
 }
 
 /// Returns whether another supervisor has started a process as one of an app's.
