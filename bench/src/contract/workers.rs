@@ -192,7 +192,7 @@ fn orphaned_workers(server: &Server, more: &[&str]) -> Result<()> {
     running.wait(SOON)?;
     expect("status of a request in flight", &client.receive(false).context("a request in flight")?.status, &200)?;
     // The command line of a process that has ended is empty, even where nobody has reaped it.
-    let is_there = |pid: &Pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+    let is_there = |pid: &Pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
     until("workers end with their parent", || Ok(!orphans.iter().any(is_there)))
 }
 
