@@ -283,7 +283,7 @@ fn a_servers_file_is_refused_where_a_round_would_measure_something_else() {
 fn what_a_servers_file_says_how_to_build_is_built_before_it_is_measured() {
     let base = tempfile::tempdir().unwrap();
     let (file, folder) = (base.path().join("mine.toml"), base.path().join("round").display().to_string());
-    // What is built says so, and is no server.
+    // The program that is built prints that it was built, and exits instead of serving.
     let build = r#"["sh", "-c", "printf '#!/bin/sh\necho as built >&2; exit 7\n' > served && chmod +x served"]"#;
     fs::write(
         &file,

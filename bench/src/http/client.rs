@@ -376,7 +376,7 @@ mod tests {
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes());
-            // Longer than one that has answered whole is given.
+            // The server under test pauses: for longer than the client goes on sending to one that has answered in full.
             thread::sleep(READS_ON + READS_ON / 5);
             let (mut piece, mut left) = (vec![0; 1 << 16], length);
             while left > 0 {

@@ -73,7 +73,8 @@ pub(super) fn failed(gates: &[Gate], metric: &Metric, raw: Option<Value>, judged
     failed
 }
 
-/// Whether nobody can tell how far something rose, and that fails the gate. Of a whole family, that does not hold for what was beyond its bound before.
+/// Whether a rise is of unknown size and so fails its gate. A gate on a whole family lets pass what was only known as a bound before: such a server
+/// hung in both versions.
 fn is_lost_rise(gate: &Gate, comparison: &verdict::Comparison) -> bool {
     let was_known = matches!(comparison.before.median, Value::Exact(_));
     gate.is_open_rise(comparison) && (gate.names_a_place() || was_known)

@@ -41,7 +41,7 @@ impl Service<'_> {
                 numbers.correct(name, &metric, |_| Err(why.clone()));
             }
         }
-        // Up to here slow requests did their work: a freeze beside so many is one, and beyond it none is known.
+        // Up to this number the slow requests did their work: a freeze there counts, and nothing is known of a larger number.
         let borne = if is_slow { self.borne(first) } else { 0 };
         let known = |value: Value| match value.exact() {
             Some(k) if is_slow && k as usize <= first => Ok(value),
@@ -85,7 +85,7 @@ mod tests {
         service::threshold_metric(settings.block_ms, LIMITS_MS[0])
     }
 
-    /// How many of so many slow requests failed beside k of them.
+    /// The metrics that say that this many of 100 slow requests failed in the step with k of them.
     fn failed(k: usize, failed: f64) -> Vec<(Metric, Value)> {
         service::slow_failure_metrics(110.0, k).into_iter().zip([failed, 100.0].map(Value::Exact)).collect()
     }
