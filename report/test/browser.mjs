@@ -59,6 +59,25 @@ export async function drawAll(page) {
   });
 }
 
+/** Walks through a page with Tab alone, and returns what can be used and was not reached. */
+export async function missedByKeyboard(page) {
+  const wanted = await page.evaluate(() => {
+    const all = [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0']")].filter((one) => one.checkVisibility() && !one.disabled);
+    all.forEach((one, at) => {
+      one.dataset.stop = String(at);
+    });
+    return all.length;
+  });
+  const reached = new Set();
+  for (let press = 0; press < wanted + 20; press += 1) {
+    await page.keyboard.press("Tab");
+    const stop = await page.evaluate(() => document.activeElement?.dataset?.stop);
+    if (stop !== undefined) reached.add(stop);
+  }
+  assert.notEqual(wanted, 0, "there is something to use");
+  return page.evaluate((seen) => [...document.querySelectorAll("[data-stop]")].filter((one) => !seen.includes(one.dataset.stop)).map((one) => one.outerHTML.slice(0, 80)), [...reached]);
+}
+
 /** Fails if two elements of a page share an id. */
 export async function uniqueIds(page) {
   const ids = await page.$$eval("[id]", (all) => all.map((one) => one.id));

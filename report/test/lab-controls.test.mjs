@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { launch, uniqueIds } from "./browser.mjs";
+import { launch, missedByKeyboard, uniqueIds } from "./browser.mjs";
 import { end, guessable, lab, nothingIsHeld, open, pids, press, serving } from "./labs.mjs";
 import { load } from "./modules.mjs";
 
@@ -276,6 +276,52 @@ test("every control of the tour is used and does what it says", async () => {
     await click(page, buttons, STEPS.at(-1).acts.length);
     assert.equal(await page.$eval(".step", (one) => one.dataset.step), "0");
     await uniqueIds(page);
+    assert.deepEqual(troubles, []);
+    await page.close();
+  } finally {
+    await end(running);
+  }
+});
+
+test("the keyboard alone reaches every control of the lab, opens tabs, moves a slider and goes through the tour", async () => {
+  const running = await lab();
+  try {
+    const { page, troubles } = await open(browser, running);
+    await opened(page);
+    assert.deepEqual(await missedByKeyboard(page), []);
+    const focused = () => page.evaluate(() => document.activeElement.textContent);
+    const tabTo = async (wanted) => {
+      for (let press = 0; !(await focused()).startsWith(wanted); press += 1) {
+        assert.ok(press < 60, `Tab does not reach ${wanted}`);
+        await page.keyboard.press("Tab");
+      }
+    };
+    const took = await tabs(page, async () => {
+      await tabTo("open 2 tabs");
+      await page.keyboard.press("Enter");
+    });
+    assert.equal(took.length, 4);
+    const probes = '.slider input[max="1000"]';
+    await page.focus(probes);
+    await page.keyboard.press("ArrowRight");
+    const rate = await page.$eval(probes, (one) => one.value);
+    await page.waitForFunction((selector, value) => document.querySelector(selector).closest(".slider").querySelector("output").textContent === `${value} /s`, {}, probes, rate);
+    assert.equal(rate, "101");
+
+    await tabTo("start the tour");
+    await page.keyboard.press("Enter");
+    for (let step = 1; step <= 2; step += 1) {
+      await page.waitForSelector(`.step[data-step="${step - 1}"]`);
+      assert.match(await focused(), new RegExp(`^${step} of 7`));
+      await guessable(page);
+      await page.keyboard.press("Tab");
+      await page.keyboard.press("Enter");
+      await page.waitForFunction(() => /^(Right|No)/.test(document.querySelector(".step .answer").textContent));
+      assert.equal(await focused(), "again");
+      await page.keyboard.press("Tab");
+      assert.equal(await focused(), "next");
+      await page.keyboard.press("Enter");
+    }
     assert.deepEqual(troubles, []);
     await page.close();
   } finally {

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { closed, drawAll, launch, open, saved, screens } from "./browser.mjs";
+import { closed, drawAll, launch, missedByKeyboard, open, saved, screens } from "./browser.mjs";
 import { copy, large, recorded, report, withTimelines } from "./rounds.mjs";
 
 const AXE = join(import.meta.dirname, "../node_modules/axe-core/axe.min.js");
@@ -219,21 +219,7 @@ test("other parts of the address that make no sense leave a page that works", as
 
 test("the keyboard alone reaches everything that can be used", async () => {
   const { page, troubles } = await open(browser, full.path);
-  const wanted = await page.evaluate(() => {
-    const all = [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0']")].filter((one) => one.checkVisibility() && !one.disabled);
-    all.forEach((one, at) => {
-      one.dataset.stop = String(at);
-    });
-    return all.length;
-  });
-  const reached = new Set();
-  for (let press = 0; press < wanted + 20; press += 1) {
-    await page.keyboard.press("Tab");
-    const stop = await page.evaluate(() => document.activeElement?.dataset?.stop);
-    if (stop !== undefined) reached.add(stop);
-  }
-  const missed = await page.evaluate((seen) => [...document.querySelectorAll("[data-stop]")].filter((one) => !seen.includes(one.dataset.stop)).map((one) => one.outerHTML.slice(0, 80)), [...reached]);
-  assert.deepEqual(missed, []);
+  assert.deepEqual(await missedByKeyboard(page), []);
   await closed(page, troubles);
 });
 
