@@ -95,6 +95,74 @@ fn a_program_that_looks_for_a_free_address_finds_those_free_that_it_has_closed()
 }
 
 #[test]
+fn a_server_that_is_closed_before_it_has_its_listener_stays_closed_and_can_listen_again() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let text = "const http = require('node:http'), [port, other, third] = process.env.PORTS.split(' ').map(Number);
+    const server = http.createServer((_, answer) => answer.end('hello')).listen(port);
+    server.close((error) => {
+      console.log('closed', error, server.listening);
+      server.listen(other, () => console.log('listens at', server.address().port === other));
+    });
+    const aborted = new AbortController();
+    const second = http.createServer().listen({ port: third, host: '127.0.0.1', signal: aborted.signal });
+    second.on('listening', () => aborted.abort()).on('close', () => console.log('aborted'));";
+    let (port, other, third) = (free_port(), free_port(), free_port());
+    let file = program(&supervisor, "app.js", text);
+    let words = ["start", file.to_str().unwrap(), "-i", "2", "--listen-timeout", "10s"];
+    let output = supervisor.command(&words).env("PORTS", format!("{port} {other} {third}")).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let logs = || supervisor.ok(&["logs", "app"]);
+    let has_all =
+        |logs: &str| ["closed undefined false", "listens at true", "aborted"].into_iter().all(|text| logs.contains(text));
+    until("it has said all", || has_all(&logs()));
+    ask(&mut connect(&format!("127.0.0.1:{other}")).unwrap()).unwrap();
+    until("the others are closed", || [port, third].iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_err()));
+    assert!(supervisor.list().iter().all(|one| one["restarts"] == 0), "{}", logs());
+}
+
+#[test]
+fn a_program_can_catch_what_node_throws_and_reads_the_address_in_an_error() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = "const http = require('node:http');
+    const server = http.createServer((_, answer) => answer.end('hello'));
+    server.once('error', ({ address, port, code }) => {
+      console.log(code, address, port === Number(process.env.PORT));
+      server.listen(Number(process.env.OTHER), '127.0.0.1', () => console.log('listens'));
+      try { server.listen(0); } catch (error) { console.log('caught', error.code); }
+    });
+    server.listen(Number(process.env.PORT), '127.0.0.1');";
+    let port = taken.local_addr().unwrap().port().to_string();
+    let file = program(&supervisor, "app.js", text);
+    let words = ["start", file.to_str().unwrap(), "--listen-timeout", "10s"];
+    let output = supervisor.command(&words).env("PORT", port).env("OTHER", free_port().to_string()).output().unwrap();
+    let logs = supervisor.ok(&["logs", "app"]);
+    assert!(output.status.success(), "{}{logs}", said(&output));
+    let lines = ["EADDRINUSE 127.0.0.1 true", "caught ERR_SERVER_ALREADY_LISTEN", "listens"];
+    assert!(lines.into_iter().all(|line| logs.contains(line)), "{logs}");
+}
+
+#[test]
+fn a_program_that_has_closed_its_channel_listens_itself() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let text = "process.disconnect();
+    require('node:http').createServer((_, answer) => answer.end('hello')).listen(Number(process.env.PORT), '127.0.0.1');";
+    let port = free_port();
+    let output = start(&supervisor, &program(&supervisor, "app.js", text), port, &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    ask(&mut connect(&format!("127.0.0.1:{port}")).unwrap()).unwrap();
+}
+
+#[test]
 fn a_program_that_listens_for_each_version_of_ip_apart_does_so() {
     if !has("node") || !can_run(TcpListener::bind("[::1]:0").is_ok(), "there is no IPv6") {
         return;

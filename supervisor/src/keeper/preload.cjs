@@ -121,6 +121,7 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
   const { listen, close } = net.Server.prototype;
   const inherited = new Map((SUPERVISOR_LISTENERS || '').split(',').filter(Boolean).map((address, index) => [address, 3 + index]));
   const wishes = new Map();
+  const asking = new Map(); // The call of each server that has no listener yet.
   const held = new Map(); // The addresses of servers that have asked for theirs.
   const given = new Set(); // Addresses of servers that other processes have been given.
   const servers = new Set();
@@ -164,30 +165,60 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     const wanted = read(words);
     // It would take requests that it does not get to answer: a cluster replaces the workers that end.
     if (wanted && isEnding) return this;
+    if (asking.has(this)) {
+      const why = 'Listen method has been called more than once without closing.';
+      throw Object.assign(new Error(why), { code: 'ERR_SERVER_ALREADY_LISTEN' });
+    }
     watch(this);
     const isApart = wanted?.port === 0 && !inheritedAt(0);
     if (isApart) apart.add(this);
     else apart.delete(this);
     // Another path, a descriptor that the program has taken itself, a handle, or what is an error anyway.
-    if (!wanted || isApart) return listen.apply(this, words);
+    // One that listens already is an error, too.
+    if (!wanted || isApart || this._handle) return listen.apply(this, words);
+    asking.set(this, wanted);
     const done = words.at(-1);
     if (typeof done === 'function') this.once('listening', done);
+    if (wanted.signal) closeOnAbort(this, wanted.signal);
     if (wanted.socket) {
       this._pipeName = wanted.socket; // As Node sets it, for `server.address()`.
       inherit(this, `unix:${path.resolve(wanted.socket)}`);
       return this;
     }
-    resolve(wanted.host, (error, host) => (error ? this.emit('error', error) : take(this, host, wanted)));
+    resolve(wanted.host, (error, host) => {
+      // It was closed meanwhile.
+      if (asking.get(this) !== wanted) return;
+      if (error) fail(this, error);
+      else take(this, host, wanted);
+    });
     return this;
   };
 
   net.Server.prototype.close = function (...words) {
+    // To the program, it listens since its call.
+    if (asking.delete(this) && typeof words[0] === 'function') this.once('close', words.shift());
     close.apply(this, words);
     const address = held.get(this);
     held.delete(this);
-    if (address && !isEnding && !given.has(address) && ![...held.values()].includes(address)) say({ leaves: address });
+    if (address) leaves(address);
     return this;
   };
+
+  function leaves(address) {
+    if (!isEnding && !given.has(address) && ![...held.values()].includes(address)) say({ leaves: address });
+  }
+
+  function closeOnAbort(server, signal) {
+    const abort = () => server.close();
+    if (signal.aborted) return process.nextTick(abort);
+    signal.addEventListener('abort', abort, { once: true });
+    server.once('close', () => signal.removeEventListener('abort', abort));
+  }
+
+  function fail(server, error) {
+    asking.delete(server);
+    server.emit('error', error);
+  }
 
   // A program may hand its server to a child, and close its own: the child goes on to answer.
   const { spawn } = ChildProcess.prototype;
@@ -209,11 +240,11 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     if (first === undefined || typeof first === 'function') return { port: 0 };
     const options = typeof first === 'object' && first !== null ? first : { port: first, host: typeof second === 'string' ? second : undefined };
     const socket = options.path ?? options.port;
-    if (typeof socket === 'string' && inherited.has(`unix:${path.resolve(socket)}`)) return { socket };
+    if (typeof socket === 'string' && inherited.has(`unix:${path.resolve(socket)}`)) return { socket, signal: options.signal };
     const isElsewhere = ['fd', 'path', 'handle', '_handle'].some((name) => options[name] !== undefined);
     const port = Number(options.port);
     const isPort = options.port !== '' && options.port !== null && Number.isInteger(port) && port >= 0 && port < 65536;
-    return isElsewhere || !isPort ? undefined : { port, host: options.host, isOnly6: options.ipv6Only === true };
+    return isElsewhere || !isPort ? undefined : { port, host: options.host, isOnly6: options.ipv6Only === true, signal: options.signal };
   }
 
   function inheritedAt(port) {
@@ -230,25 +261,31 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     const names = host ? [address(host)] : [address('::'), address('0.0.0.0')];
     // Without a host, or without a port of its own, whatever the supervisor listens on at this port is meant.
     const name = names.find((name) => inherited.has(name)) ?? (host && port ? undefined : inheritedAt(port));
-    if (name) inherit(server, name);
-    else wish(server, isOnly6 && net.isIPv6(host) ? [`ipv6only:${names[0]}`] : names);
+    if (name) {
+      inherit(server, name);
+    } else if (!process.connected) {
+      // A program that has closed its channel cannot ask: it listens itself.
+      asking.delete(server);
+      listen.call(server, { port, host, ipv6Only: isOnly6 });
+    } else wish(server, isOnly6 && net.isIPv6(host) ? [`ipv6only:${names[0]}`] : names);
   }
 
   function inherit(server, name) {
     const fd = inherited.get(name);
     inherited.delete(name);
+    asking.delete(server);
     listen.call(server, { fd });
   }
 
   function wish(server, [name, ...others]) {
     const id = ++wished;
-    wishes.set(id, { server, name, others });
+    wishes.set(id, { server, name, others, wanted: asking.get(server) });
     process.channel.ref();
     say({ wants: name, id });
   }
 
   process.on('internalMessage', (message, handle) => {
-    const { server, name, others } = (message.cmd === NAME && wishes.get(message.id)) || {};
+    const { server, name, others, wanted } = (message.cmd === NAME && wishes.get(message.id)) || {};
     if (!server) {
       // Given a second time, when the listener was made anew meanwhile.
       if (message.cmd === NAME) handle?.close?.();
@@ -257,14 +294,21 @@ function begin({ SUPERVISOR_LISTENERS, SUPERVISOR_STOP_SIGNAL = 'SIGTERM', SUPER
     wishes.delete(message.id);
     // A keeper of an earlier version sends only the name.
     const number = message.errno ?? constants.errno[message.code];
-    if (handle) {
+    if (asking.get(server) !== wanted) {
+      // It was closed meanwhile.
+      handle?.close();
+      if (handle) leaves(name);
+    } else if (handle) {
+      asking.delete(server);
       held.set(server, name);
       listen.call(server, handle);
     } else if (others.length && NO_IPV6.includes(number)) {
       wish(server, others);
     } else {
       const [errno, code] = [-number, message.code ?? getSystemErrorName(-number)];
-      server.emit('error', Object.assign(new Error(`listen ${code}: ${message.why}`), { errno, code, syscall: 'listen' }));
+      const [, address, port] = /\[?([^[]*?)\]?:(\d+)$/.exec(name);
+      const error = new Error(`listen ${code}: ${message.why}`);
+      fail(server, Object.assign(error, { errno, code, syscall: 'listen', address, port: Number(port) }));
     }
     if (!wishes.size) process.channel.unref();
   });
