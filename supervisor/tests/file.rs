@@ -222,6 +222,29 @@ fn a_file_of_pm2s_that_begins_something_else_is_read_without_waiting_for_its_end
 }
 
 #[test]
+fn a_file_of_pm2s_may_be_a_module_or_data_with_comments() {
+    if !has("node") {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let file = |name: &str, text: &str| {
+        fs::write(supervisor.home.path().join(name), text).unwrap();
+        supervisor.home.path().join(name).to_str().unwrap().to_owned()
+    };
+    let module = "export default { apps: [{ name: 'api', script: 'app.js' }] };\n";
+    let data = "{ // all of them\n  \"apps\": [{ name: 'api', \"script\": \"app.js\", }]\n}\n";
+    let named = "export const apps = [{ name: 'api', script: await Promise.resolve('app.js') }];\n";
+    let apps = [("apps.config.mjs", module), ("process.json", data), ("named.mjs", named)].map(|(name, text)| file(name, text));
+    file("package.json", "{\"type\":\"module\"}");
+    for app in apps.into_iter().chain([file("ecosystem.config.js", module)]) {
+        let text = supervisor.ok(&["import", &app]);
+        assert!(text.ends_with("name = \"api\"\nstart = \"app.js\"\n"), "{app}: {text}");
+    }
+    let said = supervisor.fails(&["import", &file("wrong.json", "{ \"apps\": [}\n")]);
+    assert!(said.contains("is not JSON: expected value at line 1 column 12"), "{said}");
+}
+
+#[test]
 fn two_apps_of_one_name_are_refused_with_their_lines() {
     let supervisor = Supervisor::new();
     let path = file(&supervisor, "[[app]]\nstart = \"sleep 1000\"\n[[app]]\nstart = \"sleep 999\"\n");

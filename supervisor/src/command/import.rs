@@ -2,7 +2,7 @@
 
 use super::names;
 use super::places::Places;
-use super::pm2::{self, KEYS, Kind, NOTHING, STATE, USUAL};
+use super::pm2::{KEYS, NOTHING, STATE, USUAL, listed};
 use super::resolve::runs_node;
 use super::{print, remark};
 use crate::cli::Import;
@@ -18,9 +18,14 @@ use toml::{Table, Value as Toml};
 /// Prints what a file exports. Whatever the file prints itself goes to the standard error.
 const READ: &str = "const write = process.stdout.write.bind(process.stdout);
 process.stdout.write = process.stderr.write.bind(process.stderr);
-const apps = require(process.argv[1]);
-// Whatever else the file has begun, such as a server, is not waited for.
-write(JSON.stringify(typeof apps === 'function' ? apps() : apps) ?? 'null', () => process.exit());";
+const { readFileSync } = require('node:fs'), { pathToFileURL } = require('node:url');
+const evaluated = (file) => (0, eval)(`(${readFileSync(file, 'utf8')}\n)`);
+(async ([file, isData]) => {
+  const exported = isData ? evaluated(file) : await import(pathToFileURL(file));
+  const apps = exported.default ?? exported;
+  // Whatever else the file has begun, such as a server, is not waited for.
+  write(JSON.stringify(typeof apps === 'function' ? await apps() : apps) ?? 'null', () => process.exit());
+})(process.argv.slice(1));";
 
 /// Converts a file.
 ///
@@ -41,15 +46,22 @@ pub fn run(import: &Import) -> Result<()> {
 
 fn read(file: &Path) -> Result<Value> {
     let ending = file.extension().and_then(OsStr::to_str).unwrap_or_default();
-    if ["mjs", "yml", "yaml"].contains(&ending) {
+    if ["yml", "yaml"].contains(&ending) {
         bail!("cannot read {}: export the apps in a .cjs or .json file", file.display());
     }
-    if !["js", "cjs"].contains(&ending) {
-        let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        return serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", file.display()));
+    if ["js", "cjs", "mjs"].contains(&ending) {
+        return evaluated(file, false);
     }
+    let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let value = serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", file.display()));
+    // To PM2, it is an object of JavaScript, which may have comments.
+    value.or_else(|error| if ending == "json" { evaluated(file, true).map_err(|_| error) } else { Err(error) })
+}
+
+/// Returns what a program exports, or the object that a file of data consists of.
+fn evaluated(file: &Path, is_data: bool) -> Result<Value> {
     let path = std::path::absolute(file)?;
-    let output = Command::new("node").args(["-e", READ]).arg(&path).output();
+    let output = Command::new("node").args(["-e", READ]).arg(&path).args(is_data.then_some("data")).output();
     let output = output.with_context(|| format!("{} is a program: cannot run node", file.display()))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -115,8 +127,8 @@ fn converted_app(app: &Map<String, Value>, places: &Places, missing: &mut Vec<St
                 Some(None) => {}
                 None => missing.push(format!("{key} = {value}")),
             }
-        } else if key == "node_args" || key == "interpreter_args" {
-            let words = words(value);
+        } else if ["node_args", "interpreter_args", "interpreterArgs"].contains(&key.as_str()) {
+            let words = listed(value);
             // The words of an interpreter are parted by spaces.
             let is_one = |word: &String| !word.is_empty() && !word.contains(char::is_whitespace);
             if !words.iter().all(is_one) {
@@ -163,6 +175,10 @@ fn settle(table: &mut Table, missing: &mut Vec<String>) {
     let interpreter = text("interpreter").split(' ').next().filter(|interpreter| !interpreter.is_empty());
     let ending = Path::new(text("start")).extension().and_then(OsStr::to_str).unwrap_or_default();
     let is_other = interpreter.map_or(["py", "rb", "pl", "sh"].contains(&ending), |interpreter| !runs_node(interpreter));
+    // The ending says it.
+    if ["js", "cjs", "mjs"].contains(&ending) && text("interpreter") == "node" {
+        table.remove("interpreter");
+    }
     if is_other && table.remove("wait-ready").is_some() {
         missing.push("wait_ready, for a program that is not Node's,".into());
     }
@@ -191,84 +207,6 @@ fn variables(value: &Value, is_dump: bool) -> Table {
     let own = own.map(|(name, value)| (name.clone(), text(value)));
     let own = own.filter(|(name, value)| !is_dump || std::env::var(name).ok().as_ref() != Some(value) && name != "unique_id");
     own.map(|(name, value)| (name, Toml::String(value))).collect::<BTreeMap<_, _>>().into_iter().collect()
-}
-
-fn words(value: &Value) -> Vec<String> {
-    match value {
-        Value::Array(words) => words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned)).collect(),
-        Value::String(text) => pm2::words(text),
-        _ => Vec::new(),
-    }
-}
-
-impl Kind {
-    /// Returns the value here: `Some(None)` if it is the usual one, and `None` if it cannot be said.
-    fn converted(self, value: &Value) -> Option<Option<Toml>> {
-        let text = |text: &str| Some(Some(Toml::String(text.to_owned())));
-        match (self, value) {
-            (Kind::Log, Value::String(own)) if own == "NULL" => text("/dev/null"),
-            (Kind::Text | Kind::User | Kind::Log, Value::String(own)) => text(own),
-            (Kind::User, Value::Number(id)) => text(&id.to_string()),
-            (Kind::Namespace, Value::String(own)) if own == "default" => Some(None),
-            (Kind::Namespace, Value::String(own)) => text(own),
-            // The ending says it, or node does.
-            (Kind::Interpreter, Value::String(own)) if own == "node" => Some(None),
-            (Kind::Interpreter, Value::String(own)) => text(own),
-            (Kind::Instances, Value::String(own)) if own == "max" => text(own),
-            (Kind::Instances | Kind::Number, value) => {
-                Some(Some(Toml::Integer(value.as_i64().or_else(|| value.as_str()?.parse().ok())?)))
-            }
-            (Kind::Switch, Value::Bool(is_on)) => Some(is_on.then_some(Toml::Boolean(true))),
-            // Paths to watch: here it is the program.
-            (Kind::Switch, Value::Array(_) | Value::String(_)) => None,
-            (Kind::Opposite, Value::Bool(is_on)) => Some((!is_on).then_some(Toml::Boolean(true))),
-            (Kind::Time, Value::Number(ms)) => text(&format!("{ms}ms")),
-            (Kind::Time, Value::String(own)) if own.parse::<u64>().is_ok() => text(&format!("{own}ms")),
-            (Kind::Time | Kind::Size, Value::String(own)) => text(own),
-            (Kind::Size, Value::Number(bytes)) => text(&bytes.to_string()),
-            (Kind::Codes, Value::Array(codes)) => {
-                Some(Some(Toml::Array(codes.iter().filter_map(Value::as_i64).map(Toml::Integer).collect())))
-            }
-            (Kind::Codes, Value::Number(code)) => Some(Some(Toml::Array(vec![Toml::Integer(code.as_i64()?)]))),
-            (Kind::Date, Value::String(own)) if own.is_empty() => Some(None),
-            (Kind::Date, Value::String(own)) => text(&strftime(own)?),
-            (Kind::Words, value) => {
-                let words = words(value);
-                Some((!words.is_empty()).then(|| Toml::Array(words.into_iter().map(Toml::String).collect())))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// Converts a date format of moment.js, if it consists of the usual parts.
-fn strftime(format: &str) -> Option<String> {
-    let parts = [
-        ("YYYY", "%Y"),
-        ("MM", "%m"),
-        ("DD", "%d"),
-        ("HH", "%H"),
-        ("mm", "%M"),
-        ("ss", "%S"),
-        ("SSS", "%3f"),
-        ("ZZ", "%z"),
-        ("Z", "%:z"),
-        ("YY", "%y"),
-    ];
-    let mut rest = format;
-    let mut own = String::new();
-    while let Some(first) = rest.chars().next() {
-        if let Some((theirs, ours)) = parts.iter().find(|(theirs, _)| rest.starts_with(theirs)) {
-            own.push_str(ours);
-            rest = &rest[theirs.len()..];
-        } else if first.is_ascii_alphabetic() && first != 'T' {
-            return None;
-        } else {
-            own.push(first);
-            rest = &rest[first.len_utf8()..];
-        }
-    }
-    Some(own)
 }
 
 #[cfg(test)]
@@ -388,6 +326,16 @@ mod tests {
         let file = json!({ "apps": [{ "script": "a.py", "wait_ready": true }, { "script": "b.js", "wait_ready": true }] });
         let (text, remarks) = converted_here(&file).unwrap();
         assert_eq!((text.matches("wait-ready").count(), remarks.len()), (1, 1), "{text}");
+    }
+
+    #[test]
+    fn node_is_named_where_the_ending_does_not_say_it_and_a_cron_of_0_is_none() {
+        let file = json!([{ "script": "bin/www", "interpreter": "node", "cron_restart": "0" }, { "script": "b.js", "interpreter": "node", "cron": 0 },
+            { "script": "m.ts", "interpreter": "deno", "interpreterArgs": "run --allow-net" }]);
+        let (text, remarks) = converted_here(&file).unwrap();
+        let apps = "[[app]]\ninterpreter = \"node\"\nstart = \"bin/www\"\n\n[[app]]\nstart = \"b.js\"\n\n\
+                    [[app]]\ninterpreter = \"deno run --allow-net\"\nstart = \"m.ts\"\n";
+        assert_eq!((text.as_str(), remarks), (apps, Vec::new()));
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! The keys of PM2's files, what they are called here, and how PM2 takes a text apart.
+//! The keys of PM2's files, what they are called here, how their values are written here, and how PM2 takes a text apart.
 
 use regex_lite::{Captures, Regex};
+use serde_json::Value;
+use toml::Value as Toml;
 
 /// Keys that mean the same under another name, and how their value is written here.
 pub const KEYS: [(&str, &str, Kind); 46] = [
@@ -34,8 +36,8 @@ pub const KEYS: [(&str, &str, Kind); 46] = [
     ("uid", "uid", Kind::User),
     ("gid", "gid", Kind::User),
     ("user", "uid", Kind::User),
-    ("cron_restart", "cron", Kind::Text),
-    ("cron", "cron", Kind::Text),
+    ("cron_restart", "cron", Kind::Cron),
+    ("cron", "cron", Kind::Cron),
     ("log_file", "log", Kind::Text),
     ("log", "log", Kind::Text),
     ("out_file", "output", Kind::Log),
@@ -78,6 +80,8 @@ pub enum Kind {
     Namespace,
     Interpreter,
     Instances,
+    /// A pattern, or `0` for none.
+    Cron,
     Switch,
     Opposite,
     Number,
@@ -94,12 +98,94 @@ pub enum Kind {
     Words,
 }
 
+impl Kind {
+    /// Returns the value here: `Some(None)` if it is the usual one, and `None` if it cannot be said.
+    pub fn converted(self, value: &Value) -> Option<Option<Toml>> {
+        let text = |text: &str| Some(Some(Toml::String(text.to_owned())));
+        match (self, value) {
+            (Kind::Log, Value::String(own)) if own == "NULL" => text("/dev/null"),
+            (Kind::Text | Kind::User | Kind::Log, Value::String(own)) => text(own),
+            (Kind::User, Value::Number(id)) => text(&id.to_string()),
+            (Kind::Namespace, Value::String(own)) if own == "default" => Some(None),
+            (Kind::Namespace, Value::String(own)) => text(own),
+            (Kind::Interpreter, Value::String(own)) => text(own),
+            (Kind::Instances, Value::String(own)) if own == "max" => text(own),
+            (Kind::Instances | Kind::Number, value) => {
+                Some(Some(Toml::Integer(value.as_i64().or_else(|| value.as_str()?.parse().ok())?)))
+            }
+            // PM2's way to say that there is none.
+            (Kind::Cron, Value::Bool(false)) => Some(None),
+            (Kind::Cron, Value::String(own)) if ["", "0"].contains(&own.as_str()) => Some(None),
+            (Kind::Cron, Value::String(own)) => text(own),
+            (Kind::Cron, Value::Number(own)) if own.as_i64() == Some(0) => Some(None),
+            (Kind::Switch, Value::Bool(is_on)) => Some(is_on.then_some(Toml::Boolean(true))),
+            // Paths to watch: here it is the program.
+            (Kind::Switch, Value::Array(_) | Value::String(_)) => None,
+            (Kind::Opposite, Value::Bool(is_on)) => Some((!is_on).then_some(Toml::Boolean(true))),
+            (Kind::Time, Value::Number(ms)) => text(&format!("{ms}ms")),
+            (Kind::Time, Value::String(own)) if own.parse::<u64>().is_ok() => text(&format!("{own}ms")),
+            (Kind::Time | Kind::Size, Value::String(own)) => text(own),
+            (Kind::Size, Value::Number(bytes)) => text(&bytes.to_string()),
+            (Kind::Codes, Value::Array(codes)) => {
+                Some(Some(Toml::Array(codes.iter().filter_map(Value::as_i64).map(Toml::Integer).collect())))
+            }
+            (Kind::Codes, Value::Number(code)) => Some(Some(Toml::Array(vec![Toml::Integer(code.as_i64()?)]))),
+            (Kind::Date, Value::String(own)) if own.is_empty() => Some(None),
+            (Kind::Date, Value::String(own)) => text(&strftime(own)?),
+            (Kind::Words, value) => {
+                let words = listed(value);
+                Some((!words.is_empty()).then(|| Toml::Array(words.into_iter().map(Toml::String).collect())))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Returns the words of a list, or of a text.
+pub fn listed(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(words) => words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned)).collect(),
+        Value::String(text) => words(text),
+        _ => Vec::new(),
+    }
+}
+
 /// Returns the words of a text as PM2 parts them: what stands in quotes is one word.
 pub fn words(text: &str) -> Vec<String> {
     let word = Regex::new(r#"[\w-]+="[^"]*"|[\w-]+='[^']*'|"([^"]*)"|'([^']*)'|\S+"#).expect("a valid pattern");
     // The part within the quotes, or else all of it.
     let own = |one: Captures<'_>| one.iter().flatten().last().map(|part| part.as_str().to_owned());
     word.captures_iter(text).filter_map(own).collect()
+}
+
+/// Converts a date format of moment.js, if it consists of the usual parts.
+fn strftime(format: &str) -> Option<String> {
+    let parts = [
+        ("YYYY", "%Y"),
+        ("MM", "%m"),
+        ("DD", "%d"),
+        ("HH", "%H"),
+        ("mm", "%M"),
+        ("ss", "%S"),
+        ("SSS", "%3f"),
+        ("ZZ", "%z"),
+        ("Z", "%:z"),
+        ("YY", "%y"),
+    ];
+    let mut rest = format;
+    let mut own = String::new();
+    while let Some(first) = rest.chars().next() {
+        if let Some((theirs, ours)) = parts.iter().find(|(theirs, _)| rest.starts_with(theirs)) {
+            own.push_str(ours);
+            rest = &rest[theirs.len()..];
+        } else if first.is_ascii_alphabetic() && first != 'T' {
+            return None;
+        } else {
+            own.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    Some(own)
 }
 
 #[cfg(test)]
