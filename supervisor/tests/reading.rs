@@ -175,3 +175,15 @@ fn no_two_apps_share_a_log_that_nobody_has_named() {
     }
     assert!(list[2]["logs"][0].as_str().unwrap().contains("api-00"), "{list:?}");
 }
+
+#[test]
+fn a_line_that_a_process_has_left_without_an_end_is_not_continued_by_the_next_one() {
+    let supervisor = Supervisor::new();
+    // What has no end is written after a while.
+    let script = supervisor.script("app.sh", "echo first; printf begun; sleep 1; exit 1");
+    supervisor.run(&["start", &script, "--time", "--min-uptime", "100ms", "--restart-delay", "1ms"]);
+    let text = || supervisor.ok(&["logs", "app", "--out"]);
+    until("it has been started three times", || text().matches("first").count() >= 3);
+    assert!(!text().lines().any(|line| line.contains("first") && line.contains("begun")), "{}", text());
+    assert!(!text().lines().any(|line| line.matches("Z ").count() + line.matches("T").count() > 1), "{}", text());
+}

@@ -1,13 +1,14 @@
 //! A log file that is rotated by size, so that all its files together stay within a bound.
 
+mod files;
+
+pub use files::{Place, flush, rotated};
+
 use crate::channel::{Key, LogPlan};
-use rustix::fs::OFlags;
-use rustix::io::Errno;
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use files::{careful, explain, remove_rotated};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
 
 /// An open log.
 pub struct Log {
@@ -59,6 +60,11 @@ impl Log {
         is_news.then_some(error)
     }
 
+    /// Returns whether the log ends with a line of this worker that has no end yet.
+    pub fn has_begun(&self, key: Key) -> bool {
+        self.open_line == Some(key)
+    }
+
     /// The error of the last write, if it failed.
     pub fn trouble(&self) -> Option<&String> {
         self.trouble.as_ref()
@@ -108,16 +114,10 @@ impl Log {
     }
 
     fn open(&mut self) -> io::Result<()> {
-        let is_new = !self.plan.path.exists();
-        let open = || careful(&self.plan.path).append(true).create(true).mode(self.plan.mode).open(&self.plan.path);
-        let file = match (open(), self.plan.path.parent()) {
-            // Its folder was removed.
-            (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(folder)?;
-                open()?
-            }
-            (file, _) => file?,
-        };
+        // Its folder may have been removed.
+        let place = Place::of(&self.plan.path, true)?;
+        let is_new = !place.path.exists();
+        let file = careful(&self.plan.path).append(true).create(true).mode(self.plan.mode).open(&place.path)?;
         let metadata = file.metadata()?;
         if is_new && metadata.is_file() {
             // The keeper's umask leaves nothing to others, and has taken that from the mode. Some file systems have no modes.
@@ -131,7 +131,8 @@ impl Log {
     /// Renames the log: the newest rotated file ends with `.1`, and the oldest is removed.
     fn rotate(&mut self) -> io::Result<()> {
         self.file = None;
-        let (path, keep) = (&self.plan.path, self.plan.keep);
+        let (place, keep) = (Place::of(&self.plan.path, false)?, self.plan.keep);
+        let path = &place.path;
         for number in (1..keep).rev() {
             let _ = fs::rename(rotated(path, number), rotated(path, number + 1));
         }
@@ -144,17 +145,6 @@ impl Log {
         remove_rotated(path, keep.saturating_add(1));
         self.open()
     }
-}
-
-/// Returns options that open a log without waiting for whoever reads it, and without following a link.
-fn careful(path: &Path) -> OpenOptions {
-    // Whoever may write to the folder could let a link lead to any file of this user. Devices are links at times.
-    let goes_up = path.components().any(|part| part == Component::ParentDir);
-    let is_device = !goes_up && (path.starts_with("/dev") || path.starts_with("/proc")) && !path.starts_with("/dev/shm");
-    let flags = if is_device { OFlags::NONBLOCK } else { OFlags::NONBLOCK | OFlags::NOFOLLOW };
-    let mut options = OpenOptions::new();
-    options.custom_flags(flags.bits().cast_signed());
-    options
 }
 
 /// Returns how many bytes go into a file with this much room: whole lines. Only a line that is longer than a file is cut.
@@ -177,33 +167,6 @@ fn dated(bytes: &[u8], date: &str, mut continues: bool, text: &mut Vec<u8>) {
     }
 }
 
-fn explain(error: &io::Error) -> String {
-    if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
-        return "it is a link, which is not followed: name the file itself with --log".into();
-    }
-    error.to_string()
-}
-
-/// Empties a log that no worker writes to, and removes its rotated files.
-pub fn flush(path: &Path, keep: u32) {
-    // Missing files are not an error.
-    let _ = careful(path).write(true).truncate(true).open(path);
-    (1..=keep).for_each(|number| drop(fs::remove_file(rotated(path, number))));
-    remove_rotated(path, keep.saturating_add(1));
-}
-
-/// Removes the rotated files from this number on, up to the first that is missing.
-fn remove_rotated(path: &Path, from: u32) {
-    (from..=u32::MAX).map(|number| fs::remove_file(rotated(path, number))).take_while(Result::is_ok).for_each(drop);
-}
-
-/// Path of the rotated file of this number.
-pub fn rotated(path: &Path, number: u32) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(format!(".{number}"));
-    PathBuf::from(name)
-}
-
 fn date(format: &str) -> String {
     jiff::fmt::strtime::format(format, &jiff::Zoned::now()).unwrap_or_else(|_| format.to_owned())
 }
@@ -211,6 +174,7 @@ fn date(format: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     const KEY: Key = Key { instance: 0, generation: 1 };
     const OTHER: Key = Key { instance: 1, generation: 1 };

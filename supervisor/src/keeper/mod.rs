@@ -355,7 +355,7 @@ impl Keeper {
     fn keep(&mut self, key: Key, mut worker: Worker) -> Result<()> {
         for plan in &worker.job.logs {
             // Where there can be no such folder, the first write says why.
-            let _ = plan.path.parent().map(fs::create_dir_all);
+            let _ = log::Place::of(&plan.path, true);
             match self.logs.get_mut(&plan.path) {
                 Some(log) => log.plan(plan.clone()),
                 None => drop(self.logs.insert(plan.path.clone(), Log::new(plan.clone()))),

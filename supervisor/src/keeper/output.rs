@@ -22,7 +22,9 @@ impl Keeper {
     pub(super) fn log_rest(&mut self, key: Key, stream: usize, is_last: bool) -> Result<()> {
         let Some(worker) = self.workers.get_mut(&key) else { return Ok(()) };
         let mut rest = worker.lines[stream].take();
-        rest.extend((is_last && !rest.is_empty()).then_some(b'\n'));
+        // The next process begins a line of its own.
+        let has_begun = self.logs.get(&worker.job.logs[stream].path).is_some_and(|log| log.has_begun(key));
+        rest.extend((is_last && (has_begun || !rest.is_empty())).then_some(b'\n'));
         self.write(key, stream, &rest)
     }
 
