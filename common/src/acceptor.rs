@@ -220,15 +220,19 @@ pub(crate) fn listeners(knobs: &Knobs) -> Result<Vec<TcpListener>, String> {
         // In a per-core model all threads share the inherited listener.
         return copies(&inherited).map_err(|error| format!("LISTEN_FDS: cannot duplicate the listener: {error}"));
     }
-    let is_shared = knobs.model.loops == Loops::SharedListener;
-    let bind = |address| bound(address, count > 1 && !is_shared).map_err(|error| cannot_listen(address, error));
-    let first = bind(knobs.listen)?;
-    if is_shared {
+    // Without SO_REUSEPORT at first: with it, this would share a port that another server of the same user listens on.
+    let first = bound(knobs.listen, false).map_err(|error| cannot_listen(knobs.listen, error))?;
+    if count == 1 {
+        return Ok(vec![first]);
+    }
+    if knobs.model.loops == Loops::SharedListener {
         return copies(&first).map_err(|error| error.to_string());
     }
-    let address = first.local_addr().map_err(|error| error.to_string())?;
     // Port 0 lets the first bind choose the port; the others reuse it.
-    std::iter::once(Ok(first)).chain((1..count).map(|_| bind(address))).collect()
+    let address = first.local_addr().map_err(|error| error.to_string())?;
+    let refused = |error| cannot_listen(address, error);
+    setsockopt(&first, sockopt::ReusePort, &true).map_err(refused)?;
+    std::iter::once(Ok(first)).chain((1..count).map(|_| bound(address, true).map_err(refused))).collect()
 }
 
 fn cannot_listen(address: SocketAddr, error: Errno) -> String {
@@ -271,6 +275,22 @@ fn bound(address: SocketAddr, reuse_port: bool) -> nix::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listeners_that_share_a_port_refuse_one_that_is_in_use() {
+        let knobs = Service::knobs_for_tests();
+        let apart = Knobs { processes: 3, dispatch: Some(Dispatch::Reuseport), ..knobs };
+        let first = listeners(&apart).unwrap();
+        let again = Knobs { listen: first[0].local_addr().unwrap(), ..apart };
+        for knobs in [again, Knobs { processes: 1, dispatch: None, ..again }] {
+            let refused = listeners(&knobs).unwrap_err();
+            assert!(refused.contains("in use"), "{refused}");
+        }
+        let clients: Vec<_> = (0..200).map(|_| TcpStream::connect(again.listen).unwrap()).collect();
+        let counts: Vec<_> = first.iter().map(|listener| std::iter::from_fn(|| listener.accept().ok()).count()).collect();
+        assert_eq!(counts.iter().sum::<usize>(), clients.len());
+        assert!(!counts.contains(&0), "{counts:?}");
+    }
 
     #[test]
     fn a_loop_takes_all_that_wait_unless_another_process_may_take_some() {

@@ -55,6 +55,7 @@ fn refuse_arguments(server: &Server) -> Result<()> {
     Ok(())
 }
 
+/// A port on which somebody listens, be it another instance of the same server, is refused: the kernel would deal connections out to both.
 fn port_in_use(server: &Server) -> Result<()> {
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
@@ -66,7 +67,16 @@ fn port_in_use(server: &Server) -> Result<()> {
         &format!("exit code, lines, and whether the line names address and cause ({})", text.trim()),
         &found,
         &(Some(1), 1, true),
-    )
+    )?;
+    let running = start(server, &[])?;
+    match start(server, &["--listen", &running.address.to_string()]) {
+        Ok(_) => bail!("a second instance listens on the port of the first"),
+        Err(error) => expect(
+            &format!("whether a second instance names the cause ({error:#})"),
+            &format!("{error:#}").contains("in use"),
+            &true,
+        ),
+    }
 }
 
 /// Takes a listening socket from whoever started it, as systemd hands it down.
