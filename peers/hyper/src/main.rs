@@ -6,9 +6,9 @@
 //! Buffers and limits are hyper's own. In the results, compare it with `tokio-current-thread`: only the HTTP library differs.
 
 use bytes::Bytes;
-use common::http::Answer;
+use common::http::{Answer, Status};
 use common::{Knobs, Model, Runtime, Server, Service};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
@@ -17,6 +17,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use on_tokio::{Connections, Counted};
 use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -85,9 +86,14 @@ async fn answer(service: Service, request: Request<Incoming>) -> Result<Response
             let body = body.to_bytes().into();
             service.answer(common::routes::Request { method: head.method.as_str(), target, is_json, body })
         }
-        Err(error) => Answer::error(common::http::Status::ContentTooLarge, format!("{error}\n")),
+        Err(error) => Answer::error(status_of(&*error), format!("{error}\n")),
     };
     Ok(to_response(answer, service.worker()))
+}
+
+/// The status for a body that could not be read: it is too long, or it is malformed.
+fn status_of(error: &(dyn Error + Send + Sync + 'static)) -> Status {
+    if error.is::<LengthLimitError>() { Status::ContentTooLarge } else { Status::BadRequest }
 }
 
 fn to_response(answer: Answer, worker: &'static str) -> Response<Full<Bytes>> {
@@ -106,4 +112,18 @@ fn to_response(answer: Answer, worker: &'static str) -> Response<Full<Bytes>> {
         std::borrow::Cow::Owned(bytes) => Full::new(Bytes::from(bytes)),
     };
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_body_over_the_limit_is_answered_413() {
+        let long = Limited::new(Full::new(Bytes::from_static(b"[1]")), 2);
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let error = runtime.block_on(long.collect()).unwrap_err();
+        assert_eq!(status_of(&*error), Status::ContentTooLarge);
+        assert_eq!(status_of(&io::Error::other("a chunk's size is malformed")), Status::BadRequest);
+    }
 }
