@@ -88,7 +88,11 @@ impl Acceptor {
             };
             match taken {
                 // Registered behind `take`: if that fails, it has closed the socket.
-                Ok((stream, arrival)) => return Ok(Served::new(self.service, take(stream)?, arrival)),
+                Ok((stream, arrival)) => {
+                    if let Some(stream) = turning_away::unless_spare(stream) {
+                        return Ok(Served::new(self.service, take(stream)?, arrival));
+                    }
+                }
                 // Try the next connection: an edge-triggered runtime must get `WouldBlock` only if no connection is left.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
@@ -111,12 +115,12 @@ impl Acceptor {
     /// # Errors
     /// The listener has accepted nothing: ask again. The error is handled as in [`Acceptor::accept`].
     pub fn accepted<S: AsRawFd>(&self, accepted: io::Result<S>) -> io::Result<Served<S>> {
-        accepted.map(|stream| Served::new(self.service, stream, None)).map_err(|error| {
-            match error.raw_os_error().map_or(Errno::EIO, Errno::from_raw) {
-                Errno::ECONNABORTED | Errno::EINTR => io::ErrorKind::WouldBlock.into(),
-                error => self.failed(error),
-            }
-        })
+        let stream = accepted.map_err(|error| match error.raw_os_error().map_or(Errno::EIO, Errno::from_raw) {
+            Errno::ECONNABORTED | Errno::EINTR => io::ErrorKind::WouldBlock.into(),
+            error => self.failed(error),
+        })?;
+        let stream = turning_away::unless_spare(stream).ok_or(io::ErrorKind::WouldBlock)?;
+        Ok(Served::new(self.service, stream, None))
     }
 
     /// Closes the listener as soon as a library has closed `copy`, its copy of it. Until then it may leave connections waiting, which would be reset:

@@ -5,6 +5,7 @@ use crate::say_once_a_second;
 use nix::errno::Errno;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,8 +15,11 @@ const MOST: usize = BACKLOG as usize;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A spare descriptor, one for the whole process. Closing it makes room to accept a connection and to close that, so that its client learns
-/// at once that there is no room. Another thread may take the descriptor meanwhile; then the spare is missing until one is free again.
+/// at once that there is no room. Another loop may accept a connection with it meanwhile: [`unless_spare`] gets it back.
 static SPARE: Mutex<Option<File>> = Mutex::new(None);
+
+/// The spare is in use or missing: set before it is closed, and cleared once it is there again.
+static IS_SPARE_OUT: AtomicBool = AtomicBool::new(false);
 
 /// Opens the spare descriptor, while there are some.
 pub(crate) fn prepare() {
@@ -23,6 +27,18 @@ pub(crate) fn prepare() {
     if spare.is_none() {
         *spare = open();
     }
+    IS_SPARE_OUT.store(spare.is_none(), SeqCst);
+}
+
+/// A connection that was accepted, unless it may have got the spare descriptor. Then it is turned away and the spare restored: without a spare, all
+/// that come would wait until another connection closes.
+pub(crate) fn unless_spare<S>(connection: S) -> Option<S> {
+    if !IS_SPARE_OUT.load(SeqCst) {
+        return Some(connection);
+    }
+    drop(connection);
+    prepare();
+    None
 }
 
 /// Whether no descriptor was left.
@@ -51,7 +67,9 @@ impl Room {
     /// Gives up the spare descriptor for a while.
     #[must_use]
     pub fn make() -> Self {
-        drop(SPARE.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+        IS_SPARE_OUT.store(true, SeqCst);
+        drop(spare.take());
         Room
     }
 }
@@ -65,17 +83,19 @@ impl Drop for Room {
 /// Accepts the connections that wait, with the spare descriptor, and closes them. True if it has met the last one.
 fn turn_away(accept: impl Fn() -> nix::Result<OwnedFd>) -> nix::Result<bool> {
     let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-    for _ in 0..MOST {
+    IS_SPARE_OUT.store(true, SeqCst);
+    let end = (0..MOST).find_map(|_| {
         drop(spare.take());
         let accepted = accept().map(drop);
         *spare = open();
         match accepted {
-            Ok(()) => {}
-            Err(Errno::EAGAIN) => return Ok(true),
-            Err(error) => return Err(error),
+            Ok(()) => None,
+            Err(Errno::EAGAIN) => Some(Ok(true)),
+            Err(error) => Some(Err(error)),
         }
-    }
-    Ok(false)
+    });
+    IS_SPARE_OUT.store(spare.is_none(), SeqCst);
+    end.unwrap_or(Ok(false))
 }
 
 fn open() -> Option<File> {

@@ -1,7 +1,7 @@
 //! Slow, silent and greedy clients, and what a server owes the others meanwhile.
 
 use super::life::{wait_until_taken, with_listener};
-use super::{Check, LENGTHS_MS, POST, SOON, expect, expect_page, expect_served, limited, slow, start};
+use super::{Check, LENGTHS_MS, POST, SOON, expect, expect_page, expect_served, limited, slow, start, until};
 use crate::catalog::Server;
 use crate::http::{Client, get, is_reset};
 use crate::process::Running;
@@ -246,14 +246,18 @@ fn closed_outputs(server: &Server) -> Result<()> {
     running.wait(SOON).map(drop)
 }
 
-/// A server that has no descriptor left serves again as soon as clients have gone.
+/// A server that has no descriptor left answers or turns away all that come, and serves again as soon as clients have gone. Other libraries let them wait.
 fn out_of_descriptors(server: &Server) -> Result<()> {
     let mut running = limited(server, 64)?;
-    for _ in 0..2 {
+    for _ in 0..8 {
         let mut clients = Vec::new();
         for _ in 0..200 {
             // Some are turned away.
             clients.extend(Client::connect(running.address).and_then(|mut client| client.send(&get("/")).map(|()| client)));
+        }
+        if server.http == "common" {
+            let hears = |client: &Client| client.has_more() || client.has_ended();
+            until("every client is answered or turned away", || Ok(clients.iter().all(hears)))?;
         }
         drop(clients);
         // The server may turn away a few more until it has seen that they are gone.
