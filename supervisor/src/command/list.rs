@@ -4,7 +4,7 @@ use super::readings::Readings;
 use super::{client, print};
 use crate::cli::Output;
 use anyhow::Result;
-use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table as Grid, presets};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Row, Table as Grid, presets};
 use serde::Serialize;
 use std::sync::Arc;
 use std::thread;
@@ -76,7 +76,7 @@ pub fn run(output: &Output) -> Result<()> {
     if measured.is_empty() {
         print("no apps yet: run `supervisor start`\n")?;
     } else {
-        print(&format!("{}\n", grid(&measured)))?;
+        print(&format!("{}\n", grid(measured.iter().map(Measured::row))))?;
     }
     Ok(())
 }
@@ -105,17 +105,28 @@ pub fn measure(table: Table, groups: Groups) -> Result<Vec<Measured>> {
     Ok(measured)
 }
 
-fn grid(measured: &[Measured]) -> Grid {
+fn grid(rows: impl Iterator<Item = [String; COLUMNS]>) -> Grid {
     let mut grid = plain();
-    grid.set_content_arrangement(ContentArrangement::Disabled);
-    grid.set_header(HEAD);
-    grid.add_rows(measured.iter().map(Measured::row));
+    // An instance is a line: on a terminal that is too narrow, the end of its name is missing.
+    grid.set_content_arrangement(ContentArrangement::Dynamic).set_truncation_indicator("…");
+    grid.set_header(line(HEAD));
+    grid.add_rows(rows.map(line));
     for column in grid.column_iter_mut() {
+        column.set_padding((0, 1));
+        if HEAD[column.index] != "name" {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
         if [0, 3, 4, 5, 7, 8].contains(&column.index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     grid
+}
+
+fn line<T: Into<Cell>>(cells: [T; COLUMNS]) -> Row {
+    let mut row = Row::from(cells);
+    row.max_height(1);
+    row
 }
 
 /// A table without borders, except for a line below its header.
@@ -149,5 +160,19 @@ mod tests {
     fn durations_have_their_two_largest_units() {
         let of = |seconds| uptime(Duration::from_secs(seconds));
         assert_eq!([of(5), of(65), of(3700), of(90000)], ["5s", "1m 5s", "1h 1m", "1d 1h"]);
+    }
+
+    #[test]
+    fn each_instance_is_a_line_that_fits_the_screen() {
+        let row = |name: &str| {
+            ["12", name, "cluster", "1234567", "12d 23h", "3", "online", "100 %", "1234.5 MiB"].map(ToOwned::to_owned)
+        };
+        let shown = |width: u16| grid(["api", &"long-name-".repeat(9)].map(row).into_iter()).set_width(width).to_string();
+        for width in [80, 100, 200] {
+            let text = shown(width);
+            assert_eq!(text.lines().count(), 4, "{text}");
+            assert!(text.lines().all(|line| line.chars().count() <= usize::from(width)), "{text}");
+            assert_eq!(text.contains("…"), width < 200, "{text}");
+        }
     }
 }
