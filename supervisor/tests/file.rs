@@ -245,6 +245,24 @@ fn a_file_of_pm2s_may_be_a_module_or_data_with_comments() {
 }
 
 #[test]
+fn what_an_app_of_a_file_cannot_have_is_said_with_the_line_of_the_app() {
+    let supervisor = Supervisor::new();
+    let file = supervisor.home.path().join("supervisor.toml");
+    for (key, why) in [
+        ("namespace = \"a b\"", "is not a valid namespace"),
+        ("listen = \"127.0.0.1:70000\"", "is not an address"),
+        ("cwd = \"nowhere\"", "nowhere"),
+        ("log = \".\"", "is a folder"),
+    ] {
+        fs::write(&file, format!("[[app]]\nname = \"api\"\nstart = \"sleep 100\"\n{key}\n")).unwrap();
+        for verb in ["apply", "start"] {
+            let said = supervisor.fails(&[verb, file.to_str().unwrap()]);
+            assert!(said.contains("supervisor.toml:3: ") && said.contains(why), "{verb} {key}: {said}");
+        }
+    }
+}
+
+#[test]
 fn two_apps_of_one_name_are_refused_with_their_lines() {
     let supervisor = Supervisor::new();
     let path = file(&supervisor, "[[app]]\nstart = \"sleep 1000\"\n[[app]]\nstart = \"sleep 999\"\n");

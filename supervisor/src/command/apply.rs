@@ -129,7 +129,7 @@ pub fn specs(file: &Path, environment: Option<&str>, only: &[String]) -> Result<
     resolve::go_to(path.parent().context("a file has a folder")?)?;
     let mut lines = BTreeMap::new();
     let specs = declared.into_iter().map(|one| {
-        let mut spec = start::spec(&one.start)?;
+        let mut spec = start::spec(&one.start).with_context(|| format!("{}:{}", file.display(), one.line))?;
         spec.declared = one.environment.keys().cloned().collect();
         spec.environment.0.retain(|(name, _)| !name.to_str().is_some_and(|name| one.environment.contains_key(name)));
         spec.environment.0.extend(one.environment.into_iter().map(|(name, value)| (name.into(), value.into())));
