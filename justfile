@@ -48,11 +48,11 @@ bench-micro *args:
 bench-driver:
     cargo bench --package bench --bench driver
 
-# Record a round of everything, with third-party servers and what becomes of launches; then the null round that says what is noise in it, and write README from both
+# Record a round of everything, with third-party servers and what becomes of launches; then the null round that says what is noise in it, and write all pages' tables (a mark that names a round stays with it)
 record *args:
     {{stallbench}} bench --peers --experiment two-tabs,collateral,throughput,footprint,state "$@"
     {{stallbench}} check harness
-    just splice
+    for page in README.md METHODOLOGY.md docs/*.md; do just splice $page || exit 1; done
 
 # Serve a runtime's first server, or a server by name, on a fixed port until Ctrl-C
 serve name *args:

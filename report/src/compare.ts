@@ -1,8 +1,8 @@
 // Comparisons between two servers of the round, or between two rounds.
 
 import type { Judged, Page, Value } from "./data";
-import { choice, coded, h } from "./dom";
-import { significant, words } from "./format";
+import { choice, coded, h, source } from "./dom";
+import { csv, significant, words } from "./format";
 import type { State } from "./state";
 import { apart } from "./stats";
 import { type Verdict, judge, ratioOf } from "./verdict";
@@ -59,13 +59,15 @@ export function lines(page: Pick<Page, "metrics" | "values">, a: string, b: stri
 
 const KINDS = [false, false, true, true];
 
-function table(caption: string, heads: [string, string], rows: { cells: string[]; isWord: boolean[] }[]): HTMLElement {
+/** A comparison with the command that judges it, to be kept as a file of this name. */
+function table(caption: string, command: string, name: string, heads: [string, string], rows: { cells: string[]; isWord: boolean[] }[]): HTMLElement {
   const head = ["metric", ...heads, "verdict", "why"];
-  return h(
+  const body = h(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
     h("table", { class: "compare" }, h("caption", {}, caption), h("thead", {}, h("tr", {}, ...head.map((word, at) => h("th", { scope: "col", class: at === 0 || KINDS[at - 1] ? "words" : "number" }, word)))), h("tbody", {}, ...rows.map((row) => h("tr", {}, h("th", { scope: "row" }, row.cells[0]), ...row.cells.slice(1).map((text, at) => h("td", { class: row.isWord[at] ? "words" : "number" }, text)))))),
   );
+  return h("div", {}, body, source(command, name, { CSV: () => csv([head, ...rows.map((row) => row.cells)]) }));
 }
 
 /** Two servers of the round against one another; `null` where fewer than two have values. */
@@ -84,7 +86,7 @@ export function servers(page: Page, state: State): HTMLElement | null {
     const [a, b] = pair();
     for (const [at, select] of [...pickers.querySelectorAll("select")].entries()) select.value = [a, b][at];
     const rows = lines(page, a, b).map((line) => ({ cells: [line.metric, line.before, line.after, line.verdict, line.why], isWord: KINDS }));
-    body.replaceChildren(table(`${b} against ${a}: medians over trials, the largest differences first`, [a, b], rows));
+    body.replaceChildren(table(`${b} against ${a}: medians over trials, the largest differences first`, `stallbench report ${page.name}`, `${b}-against-${a}`, [a, b], rows));
   };
   state.on(["pair"], draw);
   draw();
@@ -102,8 +104,10 @@ export function rounds(page: Page): HTMLElement | null {
   const corrected = beside.is_corrected ? ", corrected for the machine" : "";
   const heads: [string, string] = [page.name, `${beside.name}${corrected}`];
   const caption = `${beside.name}${corrected}, against ${page.name}`;
+  const command = `stallbench compare ${page.name} ${beside.name}`;
+  const file = `${beside.name}-against-${page.name}`;
   const [differing, others] = [rows(true), rows(false)];
-  const first = differing.length > 0 ? table(`${caption}: the largest changes first`, heads, differing) : h("p", {}, "Nothing differs by more than noise.");
-  const folded = others.length > 0 ? h("details", {}, h("summary", {}, `Show the other ${others.length} numbers, which do not differ or cannot be told apart`), table(`${caption}: what does not differ`, heads, others)) : null;
+  const first = differing.length > 0 ? table(`${caption}: the largest changes first`, command, file, heads, differing) : h("p", {}, "Nothing differs by more than noise.");
+  const folded = others.length > 0 ? h("details", {}, h("summary", {}, `Show the other ${others.length} numbers, which do not differ or cannot be told apart`), table(`${caption}: what does not differ`, command, `${file}-others`, heads, others)) : null;
   return h("div", {}, first, folded, h("ul", { class: "notes" }, ...beside.notes.map((note) => h("li", {}, ...coded(note)))));
 }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { closed, drawAll, open, saved } from "./browser.mjs";
 import { browser, full } from "./full.mjs";
-import { changed, report, requests, timeline } from "./rounds.mjs";
+import { changed, recorded, report, requests, timeline } from "./rounds.mjs";
 
 /** The elements of an SVG by their names, with their attributes; and what is wrong with it as a file of its own. */
 function read(page, text) {
@@ -26,6 +26,22 @@ test("every figure names the command that made it, and offers SVG and CSV", asyn
   assert.ok(figures.length > full.numbers.figures.length + full.numbers.shown.length, `${figures.length} figures`);
   for (const [title, ...rest] of figures) assert.deepEqual(rest, [full.numbers.header.command.join(" "), "SVG", "CSV"], title);
   await closed(page, troubles);
+});
+
+test("a comparison names the command that judges it, and its file holds what is shown", async () => {
+  const { page, troubles } = await open(browser, full.path);
+  const [a, b] = await page.$$eval("#compare select", (all) => all.map((one) => one.value));
+  const shown = await page.$$eval("#compare tr", (all) => all.map((row) => [...row.children].map((cell) => cell.textContent)));
+  const { name, text } = await saved(page, "#compare", "CSV");
+  assert.equal(name, `${b}-against-${a}.csv`);
+  assert.deepEqual(text.trimEnd().split("\n").map((line) => line.split(",").slice(0, 3)), shown.map((row) => row.slice(0, 3)));
+  assert.equal(await page.$eval("#compare .source code", (one) => one.textContent), `stallbench report ${full.numbers.name}`);
+  await closed(page, troubles);
+  const both = report(recorded("2026-11-29-vm"), recorded("2026-11-23-vm.6"));
+  const beside = await open(browser, both.path);
+  const commands = await beside.page.$$eval(".source code", (all) => all.map((one) => one.textContent));
+  assert.ok(commands.includes("stallbench compare 2026-11-29-vm 2026-11-23-vm.6"), JSON.stringify(commands));
+  await closed(beside.page, beside.troubles);
 });
 
 test("the tables of one experiment are told apart by the names of their files", async () => {

@@ -7,6 +7,7 @@ use crate::console::interrupt;
 use crate::console::output::print;
 use crate::console::progress::Progress;
 use crate::driver::Sockets;
+use crate::host::environment::Environment;
 use crate::host::placement::{Placement, default_threads, set_of};
 use crate::load::{Drive, Lane, Load, Target};
 use crate::measure::learn;
@@ -122,6 +123,11 @@ fn line(name: &str, counted: Result<Counted, Absence>) -> Line {
     Line { group: None, cells }
 }
 
+/// Where counts come from that stand on a page without a round.
+fn measured_on(Environment { commit, processor, cores, kernel, .. }: &Environment) -> String {
+    format!("commit {commit}, {processor}, {cores} cores, Linux {kernel}")
+}
+
 fn table(lines: Vec<Line>) -> Table {
     let columns = vec![
         Column::words("server"),
@@ -135,6 +141,7 @@ fn table(lines: Vec<Line>) -> Table {
     let notes = vec![
         "calls: counted by strace, which slows the server; waits and preempted: voluntary and involuntary context switches, counted without it".into(),
         "a loop that finds many requests waiting shares one epoll_wait or io_uring_enter among them".into(),
+        measured_on(&Environment::here()),
     ];
     Table { name: NAME, title, columns, lines, notes, ..Table::default() }
 }

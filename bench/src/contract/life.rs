@@ -182,6 +182,8 @@ fn drain_limit(server: &Server) -> Result<()> {
 fn drain_whole(server: &Server) -> Result<()> {
     for _ in LENGTHS_MS {
         let running = start(server, &["--drain", "1900ms"])?;
+        // A first request can take long to begin, since its code is loaded only then.
+        expect_page(&Client::connect(running.address)?.ask(&get("/"))?)?;
         let mut client = Client::connect(running.address)?;
         client.send(&slow(1500))?;
         wait_until_taken(&running, std::slice::from_ref(&client))?;
