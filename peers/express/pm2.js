@@ -1,7 +1,8 @@
 // Express under `pm2 start -i N`, in a separate PM2 that ends with this process, even if this process is killed.
 //
 // PM2's daemon leaves the process group of the process that starts it. So its home is a fresh folder, and a guardian process
-// kills the daemon and removes the folder. The guardian notices the end of this process because its pipe closes.
+// ends the daemon and removes the folder. The guardian notices the end of this process because its pipe closes. A daemon that has run
+// out of descriptors for good hears nobody, so it is killed with its apps if it does not end in time.
 'use strict';
 
 const { execFile, spawn } = require('node:child_process');
@@ -11,11 +12,19 @@ const path = require('node:path');
 
 const PM2 = path.join(__dirname, 'node_modules', '.bin', 'pm2');
 
+// $0 is PM2's command, and $1 the seconds that it may take.
+const GUARD = `cat >/dev/null
+daemon=$(cat "$PM2_HOME/pm2.pid" 2>/dev/null)
+if ! timeout --signal=KILL "$1" "$0" kill >/dev/null 2>&1 && [ -n "$daemon" ]; then
+  kill -KILL "$daemon" $(cat "/proc/$daemon/task/$daemon/children") 2>/dev/null
+fi
+rm -rf "$PM2_HOME"`;
+
 function lead(knobs, announce, fail) {
   const home = fs.mkdtempSync(path.join(os.tmpdir(), 'stallbench-pm2-'));
   const env = { PATH: process.env.PATH, HOME: home, PM2_HOME: home, PM2_DISABLE_VERSION_CHECK: 'true' };
-  const script = 'cat >/dev/null; "$0" kill >/dev/null 2>&1; rm -rf "$PM2_HOME"';
-  const guardian = spawn('/bin/sh', ['-c', script, PM2], { env, detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
+  const patience = Math.ceil(knobs.drain / 1000) + 10;
+  const guardian = spawn('/bin/sh', ['-c', GUARD, PM2, String(patience)], { env, detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
 
   const end = (signal) => {
     // A second signal means that its sender does not want to wait.
