@@ -30,8 +30,7 @@ function lead(knobs, announce, fail) {
     // A second signal means that its sender does not want to wait.
     for (const again of ['SIGTERM', 'SIGINT']) process.once(again, () => endNow(home, deleting));
     // PM2 sends SIGINT, on which each app drains, before it kills the app.
-    const deleting = execFile(PM2, ['delete', 'all'], { env }, (error) => {
-      if (error?.killed || error?.signal) return;
+    const deleting = execFile(PM2, ['delete', 'all'], { env, timeout: 1000 * patience, killSignal: 'SIGKILL' }, () => {
       guardian.on('exit', () => process.exit(0));
       guardian.stdin.end();
     });
