@@ -1,12 +1,13 @@
 // Measures the report and the lab in a real browser. These are figures, not checks, since the machine is shared.
 
+import { existsSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { drivers } from "./measure-drivers.mjs";
 import { launch } from "./test/browser.mjs";
-import { end, lab, open as openLab, press, serving } from "./test/labs.mjs";
+import { end, lab, open as openLab, pids, press, serving } from "./test/labs.mjs";
 import { changed, recorded, report, requests } from "./test/rounds.mjs";
 
-const round = process.argv[2] ?? recorded("2026-11-23-vm.6");
+const round = process.argv[2] ?? recorded("2026-12-01-vm.2");
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Opens a page, and collects its first paint and its long tasks. */
@@ -70,17 +71,26 @@ async function zooming(browser, path) {
   await page.close();
 }
 
-/** Shows two servers with 64 slow requests each in the lab. */
+/** Shows two servers with 64 slow requests each in the lab, and closes its tab. */
 async function showing(browser) {
   const running = await lab();
+  const opened = performance.now();
   const { page } = await openLab(browser, running);
+  await page.waitForSelector(".stage-panes .tabs > *");
+  console.log(`lab: a tab's bar is there ${((performance.now() - opened) / 1000).toFixed(1)} s after the page was opened`);
   await serving(page, 2);
   await wait(3000);
   await press(page, "slow requests: start");
+  const drawn = () => page.evaluate(() => ({ ...document.documentElement.dataset, now: performance.now() }));
+  const before = await drawn();
   await wait(20_000);
-  const { age, frames } = await page.evaluate(() => ({ ...document.documentElement.dataset }));
-  console.log(`lab: a frame is drawn ${age} ms after the load at p99, over ${frames} frames`);
+  const { age, frames, now } = await drawn();
+  console.log(`lab: a frame is drawn ${age} ms after the load at p99, over ${frames} frames, ${(((frames - before.frames) / (now - before.now)) * 1000).toFixed(1)} of them a second`);
+  const own = (await pids(page)).flat();
+  const closed = performance.now();
   await page.close();
+  while (own.some((pid) => existsSync(`/proc/${pid}`))) await wait(10);
+  console.log(`lab: its ${own.length} processes are gone ${((performance.now() - closed) / 1000).toFixed(1)} s after its tab was closed`);
   await end(running);
 }
 
