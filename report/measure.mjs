@@ -1,10 +1,9 @@
 // Measures the report and the lab in a real browser. These are figures, not checks, since the machine is shared.
 
-import { existsSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { drivers } from "./measure-drivers.mjs";
 import { launch } from "./test/browser.mjs";
-import { end, lab, open as openLab, pids, press, serving } from "./test/labs.mjs";
+import { end, isGone, lab, open as openLab, pids, press, serving } from "./test/labs.mjs";
 import { changed, recorded, report, requests } from "./test/rounds.mjs";
 
 const round = process.argv[2] ?? recorded("2026-12-01-vm.2");
@@ -89,7 +88,7 @@ async function showing(browser) {
   const own = (await pids(page)).flat();
   const closed = performance.now();
   await page.close();
-  while (own.some((pid) => existsSync(`/proc/${pid}`))) await wait(10);
+  while (!own.every(isGone)) await wait(10);
   console.log(`lab: its ${own.length} processes are gone ${((performance.now() - closed) / 1000).toFixed(1)} s after its tab was closed`);
   await end(running);
 }

@@ -3,13 +3,13 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { request } from "node:http";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { launch, screens, uniqueIds } from "./browser.mjs";
-import { end, endAll, guessable, lab, open, pids, press, program, root, serving, states } from "./labs.mjs";
+import { end, endAll, guessable, isGone, lab, open, pids, press, program, root, serving, states } from "./labs.mjs";
 
 const AXE = join(import.meta.dirname, "../node_modules/axe-core/axe.min.js");
 
@@ -19,10 +19,6 @@ before(async () => {
 });
 afterEach(endAll);
 after(() => browser?.close());
-
-function isGone(pid) {
-  return !existsSync(`/proc/${pid}/stat`) || readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.startsWith("Z");
-}
 
 async function until(what, condition) {
   for (let look = 0; look < 2400; look += 1) {

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { colorOf } from "./browser.mjs";
@@ -48,6 +49,11 @@ export async function open(browser, running, { width = 1280, theme = "light", be
   if (before) await page.evaluateOnNewDocument(before);
   await page.goto(running.address);
   return { page, troubles };
+}
+
+/** Whether a process has ended, also one that its parent has not reaped yet. */
+export function isGone(pid) {
+  return !existsSync(`/proc/${pid}/stat`) || readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.startsWith("Z");
 }
 
 export const states = (page) => page.$$eval(".stage-panes .state", (all) => all.map((one) => one.dataset.state));
