@@ -41,7 +41,7 @@ impl Place {
     }
 }
 
-/// Opens a folder, one part of its path after the other, and the targets of links likewise.
+/// Opens a folder by walking its path one component at a time; paths that symbolic links lead to are walked the same way.
 fn walk(from: BorrowedFd<'_>, path: &Path, makes: bool, depth: u32) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let start = if path.has_root() { OsStr::new("/") } else { OsStr::new(".") };
