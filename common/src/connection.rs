@@ -269,16 +269,22 @@ impl Connection {
 
     fn advance_head(&mut self) -> Result<bool, Refusal> {
         self.skip_empty_lines();
-        let Some(head) = parse_head(self.input.bytes())? else {
-            // The first half of an empty line is no start of a request either.
-            if matches!(self.input.bytes(), b"" | b"\r") {
-                self.slot.settle();
-            } else {
-                self.slot.begin();
+        // By reference: a copy of it would wait for the fields that were written a moment ago.
+        let parsed = parse_head(self.input.bytes());
+        let head = match &parsed {
+            Ok(Some(head)) => head,
+            Ok(None) => {
+                // The first half of an empty line is no start of a request either.
+                if matches!(self.input.bytes(), b"" | b"\r") {
+                    self.slot.settle();
+                } else {
+                    self.slot.begin();
+                }
+                return Ok(false);
             }
-            return Ok(false);
+            Err(refusal) => return Err(*refusal),
         };
-        let (length, reply) = (head.length, Reply::to(&head));
+        let (length, reply) = (head.length, Reply::to(head));
         if head.body == BodyLength::Known(0) {
             let request = Request { method: head.method, target: head.target, is_json: head.is_json, body: Vec::new() };
             let outcome = routes::handle(self.service.context(), request);
@@ -288,13 +294,13 @@ impl Connection {
             return Ok(true);
         }
         let expects_continue = head.expects_continue;
-        if expects_continue && let Some(answer) = routes::refusal(&head) {
+        if expects_continue && let Some(answer) = routes::refusal(head) {
             // The client waits for a word before it sends the body, and this one spares it that.
             self.slot.count();
             self.respond(&answer, Reply { keep_alive: false, ..reply });
             return Ok(true);
         }
-        self.receiving = Some(Box::new(Receiving::new(&head, reply)));
+        self.receiving = Some(Box::new(Receiving::new(head, reply)));
         self.input.take(length);
         if expects_continue && self.input.bytes().is_empty() {
             self.output.extend_from_slice(CONTINUE);

@@ -102,6 +102,10 @@ impl Answer {
         Answer { status, content_type, allow: None, retry_after: None, location: None, state: None, body }
     }
 
+    fn has_headers(&self) -> bool {
+        self.allow.is_some() || self.retry_after.is_some() || self.location.is_some() || self.state.is_some()
+    }
+
     /// The headers that only some answers have, besides those of every answer.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, Cow<'_, str>)> {
         let retry_after = self.retry_after.map(|seconds| Cow::Owned(seconds.to_string()));
@@ -129,11 +133,17 @@ pub fn encode(out: &mut Vec<u8>, answer: &Answer, form: Form) {
     // One reservation covers the usual case, so that the appends do not grow the buffer.
     out.reserve(256 + answer.body.len());
     with_head(answer, |head| out.extend_from_slice(head));
-    let connection = form.connection.map(|value| ("Connection", Cow::Borrowed(value)));
-    for (name, value) in answer.headers().chain(connection) {
-        for part in [name, ": ", &value, "\r\n"] {
+    let mut write = |name: &str, value: &str| {
+        for part in [name, ": ", value, "\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
+    };
+    // Most answers have none, and looking for each would take as long as the rest.
+    if answer.has_headers() {
+        answer.headers().for_each(|(name, value)| write(name, &value));
+    }
+    if let Some(value) = form.connection {
+        write("Connection", value);
     }
     out.extend_from_slice(b"\r\n");
     if !form.without_body {
